@@ -1,0 +1,120 @@
+"""Boards as data: memory map, clock and timing constants of each STM32 that tinyredux knows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BOARD_FOLDER = Path(__file__).parent / "boards"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One block of memory as the CPU addresses it. `base` and `size_bytes` in bytes."""
+
+    name: str
+    base: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class FlashTiming:
+    """Flash behind its accelerator: wait states for a missed line, lines kept for code and data."""
+
+    wait_states: int
+    line_bytes: int
+    code_lines: int
+    data_lines: int
+    prefetch: bool
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board: what the planner, the linker, the simulator and the report need to know of it."""
+
+    name: str
+    title: str
+    cpu: str
+    mcu: str
+    clock_hz: int
+    pio_env: str
+    flash: Memory
+    sram: tuple[Memory, ...]
+    flash_timing: FlashTiming
+    console: str
+    console_base: int
+    qemu_machine: str | None
+
+    def __post_init__(self) -> None:
+        if self.cpu not in CPUS:
+            raise ValueError(f"board {self.name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
+        if self.console not in CONSOLES:
+            raise ValueError(f"board {self.name}: console is {self.console!r}, expected one of {', '.join(CONSOLES)}")
+        if not self.sram:
+            raise ValueError(f"board {self.name}: no SRAM; give at least one block under 'sram'")
+
+    @property
+    def flash_bytes(self) -> int:
+        """Flash size in bytes."""
+        return self.flash.size_bytes
+
+    @property
+    def sram_bytes(self) -> int:
+        """Size in bytes of the first SRAM block: where .data, .bss, the arena and the stack live."""
+        return self.sram[0].size_bytes
+
+
+CPUS = ("cortex-m4", "cortex-m7", "cortex-m33")
+CONSOLES = ("usart-v1", "usart-v2")  # v1: SR/DR (STM32F4); v2: ISR/RDR/TDR (F7, L4, U5)
+
+
+def _number(value: Any) -> int:
+    return int(value, 0) if isinstance(value, str) else int(value)
+
+
+def _memory(name: str, entry: dict[str, Any]) -> Memory:
+    return Memory(entry.get("name", name), _number(entry["base"]), _number(entry["size_bytes"]))
+
+
+def board_from_json(path: Path) -> Board:
+    """Returns the board that a JSON file describes. Raises ValueError naming the field that is wrong."""
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text())
+        return Board(
+            name=fields["name"],
+            title=fields.get("title", fields["name"]),
+            cpu=fields["cpu"],
+            mcu=fields["mcu"],
+            clock_hz=_number(fields["clock_hz"]),
+            pio_env=fields["pio_env"],
+            flash=_memory("flash", fields["flash"]),
+            sram=tuple(_memory("sram", block) for block in fields["sram"]),
+            flash_timing=FlashTiming(**fields["flash_timing"]),
+            console=fields["console"]["kind"],
+            console_base=_number(fields["console"]["base"]),
+            qemu_machine=fields.get("qemu_machine"),
+        )
+    except KeyError as missing:
+        raise ValueError(f"board file {path}: field {missing} is missing; see {BOARD_FOLDER} for examples") from None
+    except (TypeError, json.JSONDecodeError) as wrong:
+        raise ValueError(f"board file {path}: {wrong}; see {BOARD_FOLDER} for examples") from None
+
+
+def board_names() -> list[str]:
+    """Returns the names of the built-in boards."""
+    return sorted(path.stem for path in BOARD_FOLDER.glob("*.json"))
+
+
+def find_board(name: str) -> Board:
+    """Returns a built-in board by name, or the one in a user's file when `name` ends in .json."""
+    if name.endswith(".json"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"board file {name} does not exist")
+        return board_from_json(path)
+    path = BOARD_FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"unknown board {name!r}; known: {', '.join(board_names())}, or a path to a .json file")
+    return board_from_json(path)
