@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BOARD_FOLDER = Path(__file__).parent / "boards"
+BOARD_FOLDER = Path(__file__).parent / "board_files"
 
 
 @dataclass(frozen=True)
