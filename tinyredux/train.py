@@ -1,0 +1,157 @@
+"""Training from scratch on a CPU in a short loop: seeded, resumable, bfloat16, with a validation split."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tinyredux.datasets import Dataset, Split
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: SGD with Nesterov momentum, one warm-up and one cosine fall of the learning rate."""
+
+    epochs: int = 30
+    batch: int = 128
+    peak_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    smoothing: float = 0.1
+    warmup_share: float = 0.2
+    seed: int = 0
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "batch", "peak_rate"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected more than 0")
+
+
+RECIPES = {
+    "alexnet": Recipe(epochs=24),
+    "cifarnet": Recipe(epochs=30),
+    "cifarnet_quick": Recipe(epochs=24),
+    "lenet": Recipe(epochs=24),
+    "squeezenet": Recipe(epochs=20),
+    "squeezenet_bypass": Recipe(epochs=18),
+    "zfnet": Recipe(epochs=24),
+}
+
+
+def augmented(images: torch.Tensor, generator: torch.Generator, margin: int = 4) -> torch.Tensor:
+    """Returns images (N, C, H, W) flipped at random and shifted by up to `margin` pixels, reflected at the edges."""
+    count, _, height, width = images.shape
+    padded = functional.pad(images, [margin] * 4, mode="reflect")
+    top = torch.randint(0, 2 * margin + 1, (count,), generator=generator)
+    left = torch.randint(0, 2 * margin + 1, (count,), generator=generator)
+    flip = torch.rand(count, generator=generator) < 0.5
+    columns = torch.arange(width).repeat(count, 1)
+    columns[flip] = columns[flip].flip(1)
+    rows = (top[:, None] + torch.arange(height))[:, None, :, None]
+    columns = (left[:, None] + columns)[:, None, None, :]
+    batch = torch.arange(count)[:, None, None, None]
+    channel = torch.arange(images.shape[1])[None, :, None, None]
+    return padded[batch, channel, rows, columns]
+
+
+@torch.no_grad()
+def predictions(net: nn.Module, images: np.ndarray, batch: int = 250) -> np.ndarray:
+    """Returns the winning class (N,) of each image (N, C, H, W), in float32."""
+    was_training = net.training
+    net.eval()
+    parts = [net(torch.from_numpy(images[i : i + batch])).argmax(1) for i in range(0, len(images), batch)]
+    net.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def correct(net: nn.Module, split: Split) -> int:
+    """Returns how many images of the split the float network gets right."""
+    if split.labels is None:
+        raise ValueError("cannot count correct answers: the data has no labels")
+    return int((predictions(net, split.images) == split.labels).sum())
+
+
+def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None) -> nn.Module:
+    """Trains `net` in place on the training split and returns it.
+
+    With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
+    same as without the interruption, since every epoch seeds its own generator.
+    """
+    say = progress or (lambda line: print(line, file=sys.stderr, flush=True))
+    if data.train.labels is None:
+        raise ValueError("cannot train: the data has no labels")
+    torch.manual_seed(recipe.seed)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True)
+    steps = len(data.train.images) // recipe.batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
+    )
+    begin = _resume(checkpoint, net, optimizer, schedule, recipe) if checkpoint else 0
+    for epoch in range(begin, recipe.epochs):
+        started = time.monotonic()
+        loss = _epoch(net, data.train, recipe, epoch, optimizer, schedule)
+        if checkpoint:
+            _save(checkpoint, net, optimizer, schedule, recipe, epoch + 1)
+        right = correct(net, data.validation)
+        share = 100 * right / len(data.validation.images)
+        say(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  validation {share:.2f} %  {time.monotonic() - started:.0f} s")
+    return net
+
+
+def _epoch(
+    net: nn.Module, split: Split, recipe: Recipe, epoch: int,
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> float:  # fmt: skip
+    generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
+    torch.manual_seed(1000 * recipe.seed + epoch)
+    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    order = torch.randperm(len(images), generator=generator)
+    net.train()
+    total, steps = 0.0, len(images) // recipe.batch
+    for step in range(steps):
+        chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+        batch = augmented(images[chosen], generator) if recipe.augment else images[chosen]
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(batch.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.smoothing)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+    return total / steps
+
+
+def _save(path: Path, net: nn.Module, optimizer, schedule, recipe: Recipe, epoch: int) -> None:  # type: ignore[no-untyped-def]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "epoch": epoch, "recipe": json.dumps(asdict(recipe))}
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _resume(path: Path, net: nn.Module, optimizer, schedule, recipe: Recipe) -> int:  # type: ignore[no-untyped-def]
+    if not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] != json.dumps(asdict(recipe)):
+        raise ValueError(f"checkpoint {path} was made with another recipe: {state['recipe']}; remove it or use its recipe")
+    net.load_state_dict(state["net"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return int(state["epoch"])
