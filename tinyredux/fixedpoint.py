@@ -1,0 +1,144 @@
+"""Every rounding and saturation rule of the int8 arithmetic, once, on NumPy arrays.
+
+The rules are those of LiteRT's 8-bit reference kernels (gemmlowp's fixed point). `firmware/include/requantize.h`
+states them in C; the tests hold the two together bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int64]
+IntegerLike = Integers | int
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+
+
+def round_half_away(value: float) -> int:
+    """Returns the nearest integer, halves away from zero, as C's `round`."""
+    return int(math.floor(abs(value) + 0.5) * (1 if value >= 0 else -1))
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """Returns (multiplier, shift) with real = multiplier * 2^(shift - 31), multiplier in [2^30, 2^31) or 0.
+
+    Source: LiteRT `QuantizeMultiplier`. Raises ValueError for a negative or non-finite factor.
+    """
+    if not math.isfinite(real) or real < 0:
+        raise ValueError(f"a requantisation factor is {real}, expected a finite number >= 0; check the tensors' scales")
+    if real == 0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    multiplier = round_half_away(fraction * 2**31)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        return INT32_MAX, 30
+    return multiplier, shift
+
+
+def saturating_rounding_doubling_high_mul(a: IntegerLike, b: IntegerLike) -> Integers:
+    """Returns the high 32 bits of 2ab, rounded to nearest with halves up in magnitude as gemmlowp does."""
+    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    nudged = product + np.where(product >= 0, 2**30, 1 - 2**30)
+    quotient = np.sign(nudged) * (np.abs(nudged) >> 31)
+    return np.minimum(quotient, INT32_MAX)
+
+
+def rounding_divide_by_power_of_two(value: IntegerLike, exponent: IntegerLike) -> Integers:
+    """Returns value / 2^exponent, rounded to nearest, halves away from zero."""
+    value, exponent = np.asarray(value, np.int64), np.asarray(exponent, np.int64)
+    mask = (np.int64(1) << exponent) - 1
+    threshold = (mask >> 1) + (value < 0)
+    return (value >> exponent) + ((value & mask) > threshold)
+
+
+def wrap_int32(value: IntegerLike) -> Integers:
+    """Returns the value modulo 2^32 as the CPU's registers hold it."""
+    return ((np.asarray(value, np.int64) + 2**31) & 0xFFFFFFFF) - 2**31
+
+
+def multiply_by_quantized_multiplier(value: IntegerLike, multiplier: IntegerLike, shift: IntegerLike) -> Integers:
+    """Returns value * multiplier * 2^(shift - 31) with LiteRT's double rounding; a left shift wraps at 32 bits."""
+    shift = np.asarray(shift, np.int64)
+    shifted = wrap_int32(np.asarray(value, np.int64) << np.maximum(shift, 0))
+    return rounding_divide_by_power_of_two(saturating_rounding_doubling_high_mul(shifted, multiplier), np.maximum(-shift, 0))
+
+
+def clamp_int8(value: Integers, low: int = -128, high: int = 127) -> npt.NDArray[np.int8]:
+    """Returns int8 values limited to [low, high]."""
+    return np.clip(value, low, high).astype(np.int8)
+
+
+def divide_half_away(value: Integers, divisor: IntegerLike) -> Integers:
+    """Returns value / divisor rounded to nearest, halves away from zero: the average pool's rule."""
+    divisor = np.asarray(divisor, np.int64)
+    biased = value + np.where(value > 0, divisor // 2, -(divisor // 2))
+    return np.sign(biased) * (np.abs(biased) // divisor)
+
+
+def quantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.int8]:
+    """Returns round(values / scale) + zero_point in int8, halves away from zero."""
+    scaled = np.asarray(values, np.float32) / np.float32(scale)
+    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
+    return np.clip(rounded + zero_point, -128, 127).astype(np.int8)
+
+
+# Softmax: gemmlowp fixed point. A number in format Q(i) has i integer bits and 31 - i fraction bits.
+
+_EXP_STEPS = (  # (exponent, exp(-2^exponent) in Q0)
+    (-2, 1672461947), (-1, 1302514674), (0, 790015084), (1, 290630308), (2, 39332535), (3, 720401), (4, 242),
+)  # fmt: skip
+
+
+def exp_on_negative_values(value: Integers, integer_bits: int) -> Integers:
+    """Returns exp(value) in Q0 for value <= 0 in Q(integer_bits). Source: gemmlowp fixedpoint.h."""
+    fraction_bits = 31 - integer_bits
+    quarter = np.int64(1) << (fraction_bits - 2)
+    remainder = (value & (quarter - 1)) - quarter
+    result = _exp_between_minus_quarter_and_zero(remainder << integer_bits)
+    rest = remainder - value
+    for exponent, multiplier in _EXP_STEPS:
+        if integer_bits > exponent:
+            bit = (rest >> (fraction_bits + exponent)) & 1
+            result = np.where(bit == 1, saturating_rounding_doubling_high_mul(result, multiplier), result)
+    if integer_bits > 5:
+        result = np.where(value < -(1 << (fraction_bits + 5)), 0, result)
+    return np.where(value == 0, INT32_MAX, result)
+
+
+def _exp_between_minus_quarter_and_zero(value: Integers) -> Integers:
+    eighth_exp, third = 1895147668, 715827883  # exp(-1/8) and 1/3 in Q0
+    x = value + (1 << 28)
+    x2 = saturating_rounding_doubling_high_mul(x, x)
+    x3 = saturating_rounding_doubling_high_mul(x2, x)
+    x4 = saturating_rounding_doubling_high_mul(x2, x2)
+    x4_quarter = rounding_divide_by_power_of_two(x4, 2)
+    inner = rounding_divide_by_power_of_two(saturating_rounding_doubling_high_mul(x4_quarter + x3, third) + x2, 1)
+    total = np.clip(eighth_exp + saturating_rounding_doubling_high_mul(eighth_exp, x + inner), INT32_MIN, INT32_MAX)
+    return np.asarray(total, np.int64)
+
+
+def one_over_one_plus(value: Integers) -> Integers:
+    """Returns 1 / (1 + value) in Q0 for value in [0, 1] in Q0, by three Newton steps. Source: gemmlowp fixedpoint.h."""
+    half_denominator = _rounding_half_sum(value, INT32_MAX)
+    x = 1515870810 + saturating_rounding_doubling_high_mul(half_denominator, -1010580540)  # 48/17 and -32/17 in Q2
+    for _ in range(3):
+        error = (1 << 29) - saturating_rounding_doubling_high_mul(half_denominator, x)
+        x = x + _shift_left_saturating(saturating_rounding_doubling_high_mul(x, error), 2)
+    return _shift_left_saturating(x, 1)
+
+
+def _rounding_half_sum(a: Integers, b: int) -> Integers:
+    total = a + b
+    return np.sign(total) * ((np.abs(total) + 1) >> 1)
+
+
+def _shift_left_saturating(value: Integers, bits: int) -> Integers:
+    return np.clip(value << bits, INT32_MIN, INT32_MAX)
