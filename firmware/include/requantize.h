@@ -1,0 +1,45 @@
+/* requantize.h: from int32 accumulators back to int8, rounding twice as LiteRT's reference kernels do.
+ *
+ * Every function states what it returns in exact arithmetic; tests compare them with exact fractions. */
+#ifndef TR_REQUANTIZE_H
+#define TR_REQUANTIZE_H
+
+#include <stdint.h>
+
+static inline int32_t tr_min(int32_t a, int32_t b) { return a < b ? a : b; }
+static inline int32_t tr_max(int32_t a, int32_t b) { return a > b ? a : b; }
+static inline int32_t tr_clamp(int32_t x, int32_t low, int32_t high) { return tr_min(tr_max(x, low), high); }
+
+/* floor(a * b / 2^31 + 1/2), "saturating rounding doubling high multiply". The one product that would need the
+ * saturation is INT32_MIN * INT32_MIN; multipliers are never negative, so only softmax.c, which multiplies values, would
+ * have to look at it, and there neither factor comes near. */
+static inline int32_t tr_high_mul(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
+}
+
+/* x / 2^exponent to the nearest, halves away from zero; exponent in 0 .. 31. */
+static inline int32_t tr_round_shift(int32_t x, int32_t exponent)
+{
+    const int32_t mask = (int32_t)(((uint32_t)1 << exponent) - 1u);
+    const int32_t threshold = (mask >> 1) + (x < 0);
+    return (x >> exponent) + ((x & mask) > threshold);
+}
+
+/* x * multiplier * 2^(shift - 31), rounded by the product and again by the right shift. A left shift comes first and
+ * wraps like the reference's; whoever chooses scales keeps x * 2^shift in 32 bits. */
+static inline int32_t tr_requantize(int32_t x, int32_t multiplier, int32_t shift)
+{
+    if (shift > 0) {
+        return tr_high_mul((int32_t)((uint32_t)x << shift), multiplier);
+    }
+    return tr_round_shift(tr_high_mul(x, multiplier), -shift);
+}
+
+/* An accumulator as the int8 that the next layer reads. */
+static inline int8_t tr_requantize_s8(int32_t x, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t low, int32_t high)
+{
+    return (int8_t)tr_clamp(tr_requantize(x, multiplier, shift) + zero_point, low, high);
+}
+
+#endif

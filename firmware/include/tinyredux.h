@@ -1,0 +1,81 @@
+/* tinyredux.h: the kernels that a generated model calls.
+ *
+ * Layouts. Activations are int8, height x width x channels, channels innermost, one image. Convolution weights are
+ * [out_c][kernel_h][kernel_w][in_c / groups], depthwise weights [kernel_h][kernel_w][in_c * multiplier_c], dense weights
+ * [out_n][in_n]; all int8 in [-127, 127] with zero point 0. A real value is scale * (stored - zero_point).
+ *
+ * Arithmetic is that of LiteRT's 8-bit reference kernels to the bit (see requantize.h). `multiplier` and `shift` have one
+ * entry per output channel: real multiplier = multiplier * 2^(shift - 31), multiplier in [2^30, 2^31), shift > 0 is left.
+ *
+ * Memory belongs to the caller and no two arguments overlap. A kernel that needs scratch says how much in a macro below;
+ * scratch is aligned to 4 bytes. Kernels trust their arguments: the compiler that writes the calls has checked them. */
+#ifndef TINYREDUX_H
+#define TINYREDUX_H
+
+#include <stdint.h>
+
+struct tr_conv {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, groups;
+    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
+    const int32_t *multiplier, *shift;
+};
+
+struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c */
+    int32_t in_h, in_w, in_c, out_h, out_w, multiplier_c;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
+    const int32_t *multiplier, *shift;
+};
+
+struct tr_dense {
+    int32_t in_n, out_n;
+    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
+    const int32_t *multiplier, *shift;
+};
+
+struct tr_pool { /* padding takes no part: neither in the maximum nor in the average's divisor */
+    int32_t in_h, in_w, c, out_h, out_w;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t activation_min, activation_max;
+};
+
+struct tr_add { /* shifts are <= 0; left_shift is 20 */
+    int32_t n, a_zero_point, b_zero_point, out_zero_point;
+    int32_t a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, left_shift;
+    int32_t activation_min, activation_max;
+};
+
+struct tr_concat { /* one call per input; rows = height * width */
+    int32_t rows, in_c, out_c, channel_offset;
+};
+
+struct tr_relu { /* input and output share one quantisation */
+    int32_t n, activation_min, activation_max;
+};
+
+struct tr_softmax { /* output scale 1/256, zero point -128; shift >= 0 */
+    int32_t rows, n, multiplier, shift, diff_min;
+};
+
+/* Two int16 columns, one per output pixel in flight, each rounded up to whole groups of four. `pointwise` is 1 for a
+ * convolution that reads its input in place: kernel 1x1, stride 1x1, no padding, groups 1. */
+#define TR_CONV_SCRATCH_BYTES(kernel_h, kernel_w, in_c, groups, pointwise) \
+    ((pointwise) ? 0 : 2 * 2 * (((kernel_h) * (kernel_w) * ((in_c) / (groups)) + 3) / 4 * 4))
+#define TR_DEPTHWISE_SCRATCH_BYTES 0
+#define TR_DENSE_SCRATCH_BYTES 0
+
+void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
+                const struct tr_conv *restrict p, int16_t *restrict scratch);
+void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                          const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
+void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
+                 const struct tr_dense *restrict p, int16_t *restrict scratch);
+void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
+void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
+void tr_add_s8(int8_t *restrict out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
+void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
+void tr_relu_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_relu *restrict p);
+void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p);
+
+#endif

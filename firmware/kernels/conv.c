@@ -1,0 +1,298 @@
+/* conv.c: int8 convolution of any kernel size, stride, padding and number of groups, in the structure of CMSIS-NN.
+ *
+ * The receptive field of an output pixel is copied into a column of k_n = kernel_h * kernel_w * in_c / groups int16 values
+ * with the zero point taken off (im2col); padding is 0 there. When two columns are full, two output channels at a time are
+ * multiplied with both: 2 x 2 accumulators, so each value loaded takes part in two products. A 1x1 kernel with stride 1
+ * needs no columns: an input pixel is its own column, int8, and its zero point moves into the bias.
+ *
+ * Order in a column: of each four, 0 2 1 3, which is the order in which SXTB16 takes four weights out of a word.
+ *
+ * Accumulator: |sum| <= |bias| + k_n * 255 * 127, inside 32 bits for every k_n <= 32768 with |bias| < 2^30.
+ * Scratch: two columns, TR_CONV_SCRATCH_BYTES. */
+#include "dot.h"
+#include "requantize.h"
+#include "tinyredux.h"
+
+/* The output channels of one group and what they need. */
+struct channels {
+    const int8_t *weights;
+    const int32_t *bias, *multiplier, *shift;
+    int32_t n, k_n;
+};
+
+/* The sums of output channels a and b for pixels 0 and 1. */
+struct sums {
+    int32_t a0, a1, b0, b1;
+};
+
+static inline int32_t column_index(int32_t k) { return (k & ~3) | (k & 1) << 1 | (k >> 1 & 1); }
+
+static void fill_zeros(int16_t *column, int32_t k, int32_t n)
+{
+    for (int32_t end = k + n; k < end; k++) {
+        column[column_index(k)] = 0;
+    }
+}
+
+static void fill_values(int16_t *column, int32_t k, const int8_t *in, int32_t n, int32_t zero_point)
+{
+    const uint32_t minus_zero_point = tr_twice_s16(-zero_point);
+    const int32_t end = k + n;
+    for (; k < end && (k & 3) != 0; k++) {
+        column[column_index(k)] = (int16_t)(*in++ - zero_point);
+    }
+    for (; k + 4 <= end; k += 4) {
+        const uint32_t word = tr_load_s8x4(in);
+        tr_store_s16x2(column + k, tr_sxtab16(minus_zero_point, word));
+        tr_store_s16x2(column + k + 2, tr_sxtab16_ror8(minus_zero_point, word));
+        in += 4;
+    }
+    for (; k < end; k++) {
+        column[column_index(k)] = (int16_t)(*in++ - zero_point);
+    }
+}
+
+/* Fills one column with the field whose top left corner is (y, x), channels first_c .. first_c + in_c - 1 of the input. */
+static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv *p, int32_t y, int32_t x, int32_t first_c)
+{
+    const int32_t in_c = p->in_c / p->groups, kernel_w = p->kernel_w;
+    const int32_t first = tr_clamp(-x, 0, kernel_w), last = tr_max(tr_min(kernel_w, p->in_w - x), first);
+    int32_t k = 0;
+    for (int32_t kernel_y = 0; kernel_y < p->kernel_h; kernel_y++, k += kernel_w * in_c) {
+        const int32_t in_y = y + kernel_y;
+        if (in_y < 0 || in_y >= p->in_h || first == last) {
+            fill_zeros(column, k, kernel_w * in_c);
+            continue;
+        }
+        const int8_t *from = in + (in_y * p->in_w + x + first) * p->in_c + first_c;
+        fill_zeros(column, k, first * in_c);
+        if (p->groups == 1) {
+            fill_values(column, k + first * in_c, from, (last - first) * in_c, p->input_zero_point);
+        } else {
+            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += p->in_c) {
+                fill_values(column, k + kernel_x * in_c, from, in_c, p->input_zero_point);
+            }
+        }
+        fill_zeros(column, k + last * in_c, (kernel_w - last) * in_c);
+    }
+    fill_zeros(column, k, -k & 3);
+}
+
+/* Adds four weights of two channels times four values of two columns to the 2 x 2 sums. */
+static inline struct sums step_2x2(struct sums sums, uint32_t weights_a, uint32_t weights_b, const int16_t *column_0,
+                                   const int16_t *column_1)
+{
+    const uint32_t a_02 = tr_sxtb16(weights_a), a_13 = tr_sxtb16_ror8(weights_a);
+    const uint32_t b_02 = tr_sxtb16(weights_b), b_13 = tr_sxtb16_ror8(weights_b);
+    const uint32_t x0_02 = tr_load_s16x2(column_0), x1_02 = tr_load_s16x2(column_1);
+    sums.a0 = tr_smlad(a_02, x0_02, sums.a0);
+    sums.a1 = tr_smlad(a_02, x1_02, sums.a1);
+    sums.b0 = tr_smlad(b_02, x0_02, sums.b0);
+    sums.b1 = tr_smlad(b_02, x1_02, sums.b1);
+    const uint32_t x0_13 = tr_load_s16x2(column_0 + 2), x1_13 = tr_load_s16x2(column_1 + 2);
+    sums.a0 = tr_smlad(a_13, x0_13, sums.a0);
+    sums.a1 = tr_smlad(a_13, x1_13, sums.a1);
+    sums.b0 = tr_smlad(b_13, x0_13, sums.b0);
+    sums.b1 = tr_smlad(b_13, x1_13, sums.b1);
+    return sums;
+}
+
+static TR_OUT_OF_LINE struct sums dot_2x2(struct sums sums, const int8_t *weights, const int16_t *column, int32_t k_n)
+{
+    const int8_t *weights_a = weights, *weights_b = weights + k_n;
+    const int16_t *column_0 = column, *column_1 = column + (k_n + (-k_n & 3));
+    for (const int8_t *const end = weights_a + (k_n & ~3); weights_a != end;) {
+        sums = step_2x2(sums, tr_load_s8x4(weights_a), tr_load_s8x4(weights_b), column_0, column_1);
+        weights_a += 4;
+        weights_b += 4;
+        column_0 += 4;
+        column_1 += 4;
+    }
+    if ((k_n & 3) != 0) {
+        sums = step_2x2(sums, tr_load_s8_tail(weights_a, k_n & 3), tr_load_s8_tail(weights_b, k_n & 3), column_0, column_1);
+    }
+    return sums;
+}
+
+/* Returns sum + one channel's weights times one column. */
+static inline int32_t dot_1x1(int32_t sum, const int8_t *weights, const int16_t *column, int32_t k_n)
+{
+    for (const int8_t *const end = weights + (k_n & ~3); weights != end; weights += 4, column += 4) {
+        const uint32_t word = tr_load_s8x4(weights);
+        sum = tr_smlad(tr_sxtb16(word), tr_load_s16x2(column), sum);
+        sum = tr_smlad(tr_sxtb16_ror8(word), tr_load_s16x2(column + 2), sum);
+    }
+    if ((k_n & 3) != 0) {
+        const uint32_t word = tr_load_s8_tail(weights, k_n & 3);
+        sum = tr_smlad(tr_sxtb16(word), tr_load_s16x2(column), sum);
+        sum = tr_smlad(tr_sxtb16_ror8(word), tr_load_s16x2(column + 2), sum);
+    }
+    return sum;
+}
+
+static inline int8_t output(int32_t sum, const struct channels *channels, int32_t c, const struct tr_conv *p)
+{
+    return tr_requantize_s8(sum, channels->multiplier[c], channels->shift[c], p->output_zero_point, p->activation_min,
+                            p->activation_max);
+}
+
+/* Channels first .. n - 1 of the pixel at `out`, one at a time. */
+static void multiply_pixel(int8_t *restrict out, const int16_t *column, const struct channels *channels, int32_t first,
+                           const struct tr_conv *p)
+{
+    for (int32_t c = first; c < channels->n; c++) {
+        const int32_t sum = dot_1x1(channels->bias[c], channels->weights + c * channels->k_n, column, channels->k_n);
+        out[c] = output(sum, channels, c, p);
+    }
+}
+
+/* All channels of the two pixels at `out` and `out + out_c`. */
+static void multiply_two_pixels(int8_t *restrict out, const int16_t *column, const struct channels *channels,
+                                const struct tr_conv *p)
+{
+    const int32_t k_n = channels->k_n;
+    int8_t *const next = out + p->out_c;
+    int32_t c = 0;
+    for (; c + 2 <= channels->n; c += 2) {
+        struct sums sums = {channels->bias[c], channels->bias[c], channels->bias[c + 1], channels->bias[c + 1]};
+        sums = dot_2x2(sums, channels->weights + c * k_n, column, k_n);
+        out[c] = output(sums.a0, channels, c, p);
+        next[c] = output(sums.a1, channels, c, p);
+        out[c + 1] = output(sums.b0, channels, c + 1, p);
+        next[c + 1] = output(sums.b1, channels, c + 1, p);
+    }
+    multiply_pixel(out, column, channels, c, p);
+    multiply_pixel(next, column + (k_n + (-k_n & 3)), channels, c, p);
+}
+
+static void convolve_group(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t first_c,
+                           const struct tr_conv *p, int16_t *restrict scratch)
+{
+    const int32_t column_n = channels->k_n + (-channels->k_n & 3);
+    int32_t columns = 0;
+    for (int32_t y = 0; y < p->out_h; y++) {
+        for (int32_t x = 0; x < p->out_w; x++) {
+            fill_column(scratch + columns * column_n, in, p, y * p->stride_h - p->pad_top, x * p->stride_w - p->pad_left, first_c);
+            columns++;
+            if (columns == 2) {
+                multiply_two_pixels(out, scratch, channels, p);
+                out += 2 * p->out_c;
+                columns = 0;
+            }
+        }
+    }
+    if (columns == 1) {
+        multiply_pixel(out, scratch, channels, 0, p);
+    }
+}
+
+/* Adds two channels times two int8 pixels of k_n values to the 2 x 2 sums. */
+static inline struct sums step_pointwise(struct sums sums, uint32_t weights_a, uint32_t weights_b, uint32_t word_0,
+                                         uint32_t word_1)
+{
+    const uint32_t a_02 = tr_sxtb16(weights_a), a_13 = tr_sxtb16_ror8(weights_a);
+    const uint32_t b_02 = tr_sxtb16(weights_b), b_13 = tr_sxtb16_ror8(weights_b);
+    const uint32_t x0_02 = tr_sxtb16(word_0), x0_13 = tr_sxtb16_ror8(word_0);
+    sums.a0 = tr_smlad(a_02, x0_02, sums.a0);
+    sums.b0 = tr_smlad(b_02, x0_02, sums.b0);
+    sums.a0 = tr_smlad(a_13, x0_13, sums.a0);
+    sums.b0 = tr_smlad(b_13, x0_13, sums.b0);
+    const uint32_t x1_02 = tr_sxtb16(word_1), x1_13 = tr_sxtb16_ror8(word_1);
+    sums.a1 = tr_smlad(a_02, x1_02, sums.a1);
+    sums.b1 = tr_smlad(b_02, x1_02, sums.b1);
+    sums.a1 = tr_smlad(a_13, x1_13, sums.a1);
+    sums.b1 = tr_smlad(b_13, x1_13, sums.b1);
+    return sums;
+}
+
+static TR_OUT_OF_LINE struct sums dot_pointwise_2x2(struct sums sums, const int8_t *weights, const int8_t *in, int32_t k_n)
+{
+    const int8_t *weights_a = weights, *weights_b = weights + k_n, *pixel_0 = in, *pixel_1 = in + k_n;
+    for (const int8_t *const end = weights_a + (k_n & ~3); weights_a != end;) {
+        sums = step_pointwise(sums, tr_load_s8x4(weights_a), tr_load_s8x4(weights_b), tr_load_s8x4(pixel_0), tr_load_s8x4(pixel_1));
+        weights_a += 4;
+        weights_b += 4;
+        pixel_0 += 4;
+        pixel_1 += 4;
+    }
+    for (int32_t k = 0; k < (k_n & 3); k++) {
+        sums.a0 += weights_a[k] * pixel_0[k];
+        sums.a1 += weights_a[k] * pixel_1[k];
+        sums.b0 += weights_b[k] * pixel_0[k];
+        sums.b1 += weights_b[k] * pixel_1[k];
+    }
+    return sums;
+}
+
+static inline int32_t dot_pointwise_1x1(int32_t sum, const int8_t *weights, const int8_t *in, int32_t k_n)
+{
+    int32_t k = 0;
+    for (; k + 4 <= k_n; k += 4) {
+        const uint32_t word = tr_load_s8x4(weights + k), pixel = tr_load_s8x4(in + k);
+        sum = tr_smlad(tr_sxtb16(word), tr_sxtb16(pixel), sum);
+        sum = tr_smlad(tr_sxtb16_ror8(word), tr_sxtb16_ror8(pixel), sum);
+    }
+    for (; k < k_n; k++) {
+        sum += weights[k] * in[k];
+    }
+    return sum;
+}
+
+/* bias - zero_point * (sum of the channel's weights): what each sum of raw inputs starts from. */
+static int32_t pointwise_bias(const struct channels *channels, int32_t c, int32_t zero_point)
+{
+    const int8_t *weights = channels->weights + c * channels->k_n;
+    int32_t total = 0;
+    for (int32_t k = 0; k < channels->k_n; k++) {
+        total += weights[k];
+    }
+    return channels->bias[c] - zero_point * total;
+}
+
+/* Two channels over all pixels, then the next two; `pixels` is out_h * out_w. */
+static void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t pixels,
+                               const struct tr_conv *p)
+{
+    const int32_t k_n = channels->k_n, out_c = channels->n;
+    for (int32_t c = 0; c < out_c; c += 2) {
+        const int32_t two = c + 1 < out_c;
+        const int32_t bias_a = pointwise_bias(channels, c, p->input_zero_point);
+        const int32_t bias_b = two ? pointwise_bias(channels, c + 1, p->input_zero_point) : 0;
+        const int8_t *weights = channels->weights + c * k_n, *pixel = in;
+        int8_t *to = out + c;
+        int32_t done = 0;
+        for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_c) {
+            const struct sums start = {bias_a, bias_a, bias_b, bias_b};
+            const struct sums sums = dot_pointwise_2x2(start, weights, pixel, k_n);
+            to[0] = output(sums.a0, channels, c, p);
+            to[out_c] = output(sums.a1, channels, c, p);
+            to[1] = output(sums.b0, channels, c + 1, p);
+            to[out_c + 1] = output(sums.b1, channels, c + 1, p);
+        }
+        for (; done < pixels; done++, pixel += k_n, to += out_c) {
+            to[0] = output(dot_pointwise_1x1(bias_a, weights, pixel, k_n), channels, c, p);
+            if (two) {
+                to[1] = output(dot_pointwise_1x1(bias_b, weights + k_n, pixel, k_n), channels, c + 1, p);
+            }
+        }
+    }
+}
+
+void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
+                const struct tr_conv *restrict p, int16_t *restrict scratch)
+{
+    const int32_t in_c = p->in_c / p->groups, out_c = p->out_c / p->groups, k_n = p->kernel_h * p->kernel_w * in_c;
+    struct channels channels = {weights, bias, p->multiplier, p->shift, out_c, k_n};
+    if (p->groups == 1 && p->kernel_h == 1 && p->kernel_w == 1 && p->stride_h == 1 && p->stride_w == 1 && p->out_h == p->in_h &&
+        p->out_w == p->in_w) {
+        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p);
+        return;
+    }
+    for (int32_t group = 0; group < p->groups; group++) {
+        convolve_group(out + group * out_c, in, &channels, group * in_c, p, scratch);
+        channels.weights += out_c * k_n;
+        channels.bias += out_c;
+        channels.multiplier += out_c;
+        channels.shift += out_c;
+    }
+}
