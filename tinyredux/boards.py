@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,24 @@ class FlashTiming:
 
 
 @dataclass(frozen=True)
+class Console:
+    """The UART that the board's USB socket shows as a serial port: registers, pins ("PB10") and their alternate function."""
+
+    kind: str
+    base: int
+    tx: str
+    rx: str
+    alternate: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in CONSOLES:
+            raise ValueError(f"console kind is {self.kind!r}, expected one of {', '.join(CONSOLES)}")
+        for pin in (self.tx, self.rx):
+            if not re.fullmatch(r"P[A-K](1[0-5]|[0-9])", pin):
+                raise ValueError(f"console pin is {pin!r}, expected a port letter and a number such as 'PB10'")
+
+
+@dataclass(frozen=True)
 class Board:
     """A board: what the planner, the linker, the simulator and the report need to know of it."""
 
@@ -43,15 +62,14 @@ class Board:
     flash: Memory
     sram: tuple[Memory, ...]
     flash_timing: FlashTiming
-    console: str
-    console_base: int
+    uart: Console
+    oscillator_hz: int
+    oscillator_bypass: bool
     qemu_machine: str | None
 
     def __post_init__(self) -> None:
         if self.cpu not in CPUS:
             raise ValueError(f"board {self.name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
-        if self.console not in CONSOLES:
-            raise ValueError(f"board {self.name}: console is {self.console!r}, expected one of {', '.join(CONSOLES)}")
         if not self.sram:
             raise ValueError(f"board {self.name}: no SRAM; give at least one block under 'sram'")
 
@@ -64,6 +82,21 @@ class Board:
     def sram_bytes(self) -> int:
         """Size in bytes of the first SRAM block: where .data, .bss, the arena and the stack live."""
         return self.sram[0].size_bytes
+
+    @property
+    def console(self) -> str:
+        """The kind of the console's UART, one of CONSOLES."""
+        return self.uart.kind
+
+    @property
+    def console_base(self) -> int:
+        """The address of the console's UART."""
+        return self.uart.base
+
+    @property
+    def family(self) -> str:
+        """The chip family, which chooses the port: "stm32f4" and so on."""
+        return self.mcu[:7].lower()
 
 
 CPUS = ("cortex-m4", "cortex-m7", "cortex-m33")
@@ -88,12 +121,13 @@ def board_from_json(path: Path) -> Board:
             cpu=fields["cpu"],
             mcu=fields["mcu"],
             clock_hz=_number(fields["clock_hz"]),
-            pio_env=fields["pio_env"],
+            pio_env=fields.get("pio_env", ""),
             flash=_memory("flash", fields["flash"]),
             sram=tuple(_memory("sram", block) for block in fields["sram"]),
             flash_timing=FlashTiming(**fields["flash_timing"]),
-            console=fields["console"]["kind"],
-            console_base=_number(fields["console"]["base"]),
+            uart=Console(**{**fields["console"], "base": _number(fields["console"]["base"])}),
+            oscillator_hz=_number(fields.get("oscillator_hz", 0)),
+            oscillator_bypass=bool(fields.get("oscillator_bypass", False)),
             qemu_machine=fields.get("qemu_machine"),
         )
     except KeyError as missing:
