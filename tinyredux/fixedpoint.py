@@ -48,7 +48,7 @@ def saturating_rounding_doubling_high_mul(a: IntegerLike, b: IntegerLike) -> Int
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
     nudged = product + np.where(product >= 0, 2**30, 1 - 2**30)
     quotient = np.sign(nudged) * (np.abs(nudged) >> 31)
-    return np.minimum(quotient, INT32_MAX)
+    return np.asarray(np.minimum(quotient, INT32_MAX), np.int64)
 
 
 def rounding_divide_by_power_of_two(value: IntegerLike, exponent: IntegerLike) -> Integers:
@@ -73,7 +73,7 @@ def multiply_by_quantized_multiplier(value: IntegerLike, multiplier: IntegerLike
 
 def clamp_int8(value: Integers, low: int = -128, high: int = 127) -> npt.NDArray[np.int8]:
     """Returns int8 values limited to [low, high]."""
-    return np.clip(value, low, high).astype(np.int8)
+    return np.asarray(np.clip(value, low, high), np.int8)
 
 
 def divide_half_away(value: Integers, divisor: IntegerLike) -> Integers:
@@ -110,7 +110,7 @@ def exp_on_negative_values(value: Integers, integer_bits: int) -> Integers:
             result = np.where(bit == 1, saturating_rounding_doubling_high_mul(result, multiplier), result)
     if integer_bits > 5:
         result = np.where(value < -(1 << (fraction_bits + 5)), 0, result)
-    return np.where(value == 0, INT32_MAX, result)
+    return np.asarray(np.where(value == 0, INT32_MAX, result), np.int64)
 
 
 def _exp_between_minus_quarter_and_zero(value: Integers) -> Integers:
@@ -137,8 +137,8 @@ def one_over_one_plus(value: Integers) -> Integers:
 
 def _rounding_half_sum(a: Integers, b: int) -> Integers:
     total = a + b
-    return np.sign(total) * ((np.abs(total) + 1) >> 1)
+    return np.asarray(np.sign(total) * ((np.abs(total) + 1) >> 1), np.int64)
 
 
 def _shift_left_saturating(value: Integers, bits: int) -> Integers:
-    return np.clip(value << bits, INT32_MIN, INT32_MAX)
+    return np.asarray(np.clip(value << bits, INT32_MIN, INT32_MAX), np.int64)

@@ -129,11 +129,6 @@ class Softmax(Op):
 
 
 @dataclass(frozen=True)
-class Reshape(Op):
-    """The same bytes under another shape."""
-
-
-@dataclass(frozen=True)
 class Graph:
     """Operators in execution order, with every tensor and constant that they name."""
 
@@ -182,7 +177,9 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
             if rows < 1 or columns < 1:
-                raise ValueError(f"{op.name}: a {op.kernel[0]}x{op.kernel[1]} window does not fit into {height}x{width} with padding {op.padding}")
+                raise ValueError(
+                    f"{op.name}: a {op.kernel[0]}x{op.kernel[1]} window does not fit into {height}x{width} with padding {op.padding}"
+                )
             if isinstance(op, Pool):
                 return rows, columns, channels
             return rows, columns, _output_channels(graph, op, channels)
@@ -190,20 +187,22 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             weights = graph.constants[op.weights]
             elements = graph.tensors[op.inputs[0]].elements
             if weights.ndim != 2 or weights.shape[1] != elements:
-                raise ValueError(f"{op.name}: weights {weights.shape} expect {weights.shape[-1]} inputs, {op.inputs[0]} has {elements}")
+                raise ValueError(
+                    f"{op.name}: weights {weights.shape} expect {weights.shape[-1]} inputs, {op.inputs[0]} has {elements}"
+                )
             return 1, 1, int(weights.shape[0])
         case Add():
             other = graph.tensors[op.inputs[1]].shape
             if other != (height, width, channels):
-                raise ValueError(f"{op.name}: adds {(height, width, channels)} and {other}; both must have one shape (no broadcasting)")
+                raise ValueError(
+                    f"{op.name}: adds {(height, width, channels)} and {other}; both must have one shape (no broadcasting)"
+                )
             return other
         case Concat():
             shapes = [graph.tensors[name].shape for name in op.inputs]
             if len({shape[:2] for shape in shapes}) != 1:
                 raise ValueError(f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
             return height, width, sum(shape[2] for shape in shapes)
-        case Reshape():
-            return graph.tensors[op.output].shape
         case _:
             return height, width, channels
 
@@ -237,8 +236,6 @@ def verify(graph: Graph) -> None:
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
         if shape != expected:
             raise ValueError(f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
-        if isinstance(op, Reshape) and graph.tensors[op.inputs[0]].elements != graph.tensors[op.output].elements:
-            raise ValueError(f"{op.name}: reshapes {graph.tensors[op.inputs[0]].shape} to {shape}: element counts differ")
         ready.add(op.output)
     for name in graph.outputs:
         if name not in ready:
@@ -252,7 +249,9 @@ def _verify_constants(graph: Graph, op: Op) -> None:
         values = graph.constants[name]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int(np.size(values) - np.isfinite(values).sum())
-            raise ValueError(f"{op.name}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again")
+            raise ValueError(
+                f"{op.name}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again"
+            )
     channels = graph.tensors[op.output].shape[2]
     if graph.constants[op.bias].shape != (channels,):
         raise ValueError(f"{op.name}: bias has shape {graph.constants[op.bias].shape}, expected ({channels},)")
@@ -276,6 +275,10 @@ def to_text(graph: Graph) -> str:
     """Returns the graph as text, one line an operator."""
     lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
     for op in graph.ops:
-        detail = [f"{key}={getattr(op, key)}" for key in ("kind", "kernel", "stride", "padding", "groups", "multiplier", "activation") if hasattr(op, key)]
+        detail = [
+            f"{key}={getattr(op, key)}"
+            for key in ("kind", "kernel", "stride", "padding", "groups", "multiplier", "activation")
+            if hasattr(op, key)
+        ]
         lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
     return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Passes: Graph in, Graph out; each says what it keeps."""

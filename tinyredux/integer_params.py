@@ -1,0 +1,106 @@
+"""The integers that an int8 operator computes with, derived once for the interpreter and for C alike.
+
+Source: LiteRT's 8-bit quantisation specification and the `Prepare` functions of its reference kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyredux.fixedpoint import INT32_MAX, quantize_multiplier, round_half_away
+from tinyredux.graph import ACTIVATIONS, Add, Graph, Quant, Softmax, Tensor, Weighted
+
+ADD_LEFT_SHIFT = 20
+SOFTMAX_DIFF_BITS = 5
+SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Limits of an activation in stored int8 units, both ends included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """Factors from int32 accumulator to int8 output, one per output channel, and the zero points around them."""
+
+    multiplier: tuple[int, ...]
+    shift: tuple[int, ...]
+    input_zero_point: int
+    output_zero_point: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class AddParams:
+    """Factors of an int8 addition: both inputs are brought to one scale, 2^20 finer than the larger one."""
+
+    zero_points: tuple[int, int]
+    multipliers: tuple[int, int]
+    shifts: tuple[int, int]
+    output_zero_point: int
+    output_multiplier: int
+    output_shift: int
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class SoftmaxParams:
+    """Factor from int8 differences to Q5 fixed point; differences below `diff_min` count as zero."""
+
+    multiplier: int
+    shift: int
+    diff_min: int
+
+
+def quant_of(tensor: Tensor) -> Quant:
+    """Returns a tensor's quantisation. Raises ValueError where it has none."""
+    if tensor.quant is None:
+        raise ValueError(f"tensor {tensor.name} is {tensor.dtype} without quantisation; run passes.quantize first")
+    return tensor.quant
+
+
+def clamp_of(activation: str, quant: Quant) -> Clamp:
+    """Returns an activation's limits in the stored units of `quant`."""
+    low, high = ACTIVATIONS[activation]
+    scale = float(np.float32(quant.scale[0]))
+    return Clamp(
+        max(-128, -128 if low == -np.inf else quant.zero_point + round_half_away(low / scale)),
+        min(127, 127 if high == np.inf else quant.zero_point + round_half_away(high / scale)),
+    )
+
+
+def requantization(graph: Graph, op: Weighted) -> Requantization:
+    """Returns the factors of a convolution, depthwise convolution or dense layer."""
+    source, result = quant_of(graph.tensors[op.inputs[0]]), quant_of(graph.tensors[op.output])
+    pairs = [quantize_multiplier(source.scale[0] * scale / result.scale[0]) for scale in op.weight_scale]
+    return Requantization(
+        tuple(multiplier for multiplier, _ in pairs), tuple(shift for _, shift in pairs),
+        source.zero_point, result.zero_point, clamp_of(op.activation, result),
+    )  # fmt: skip
+
+
+def add_params(graph: Graph, op: Add) -> AddParams:
+    """Returns the factors of an int8 addition."""
+    left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
+    result = quant_of(graph.tensors[op.output])
+    twice_max = 2 * max(left.scale[0], right.scale[0])
+    factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]
+    multiplier, shift = quantize_multiplier(twice_max / ((1 << ADD_LEFT_SHIFT) * result.scale[0]))
+    return AddParams(
+        (left.zero_point, right.zero_point), (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
+        result.zero_point, multiplier, shift, clamp_of(op.activation, result),
+    )  # fmt: skip
+
+
+def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:
+    """Returns the factor of an int8 softmax with beta = 1; its output is always scale 1/256, zero point -128."""
+    scale = quant_of(graph.tensors[op.inputs[0]]).scale[0]
+    multiplier, shift = quantize_multiplier(min(scale * (1 << (31 - SOFTMAX_DIFF_BITS)), float(INT32_MAX)))
+    radius = ((1 << SOFTMAX_DIFF_BITS) - 1) * (1 << (31 - SOFTMAX_DIFF_BITS)) / (1 << shift)
+    return SoftmaxParams(multiplier, shift, -int(radius))
