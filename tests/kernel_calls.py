@@ -1,0 +1,172 @@
+"""A layer as a call of one of our C kernels: on this computer (plain or under sanitizers), and on a simulated core."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import unicorn
+from elftools.elf.elffile import ELFFile
+from strategies import Layer
+from unicorn import arm_const
+
+from tinyredux import build
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, Softmax, Weighted
+from tinyredux.integer_params import add_params, clamp_of, quant_of, requantization, softmax_params
+
+OPERATORS = ("conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax")  # enum operator
+DRIVER = Path(__file__).parent / "kernel_driver.c"
+Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift
+EMPTY = np.zeros(0, np.int8)
+
+
+def calls(layer: Layer) -> list[Call]:
+    """Returns the kernel calls that compute a layer; only a concat takes more than one."""
+    graph, op, inputs = layer.graph, layer.op, layer.inputs
+    height, width, channels = inputs[0].shape
+    out = graph.tensors[op.output]
+    match op:
+        case Weighted():
+            return [_weighted_call(graph, op, inputs[0])]
+        case Pool():
+            clamp = clamp_of(op.activation, quant_of(out))
+            sizes = [height, width, channels, *out.shape[:2], *op.kernel, *op.stride, op.padding[0], op.padding[2]]
+            return [_call(op.kind, [*sizes, clamp.low, clamp.high], inputs[0])]
+        case Add():
+            p = add_params(graph, op)
+            factors = [value for pair in zip(p.multipliers, p.shifts, strict=True) for value in pair]
+            numbers = [*p.zero_points, p.output_zero_point, *factors, p.output_multiplier, p.output_shift, 20, *_clamp(p.clamp)]
+            return [_call("add", [out.elements, *numbers], *inputs)]
+        case Concat():
+            first = inputs[0].shape[2]
+            parts = zip(inputs, (0, first), strict=True)
+            return [_call("concat", [height * width, part.shape[2], out.shape[2], offset], part) for part, offset in parts]
+        case Relu():
+            return [_call("relu", [out.elements, *_clamp(clamp_of(op.activation, quant_of(out)))], inputs[0])]
+        case Softmax():
+            s = softmax_params(graph, op)
+            return [_call("softmax", [height * width, channels, s.multiplier, s.shift, s.diff_min], inputs[0])]
+    raise ValueError(f"no kernel for {type(op).__name__}")
+
+
+def _clamp(clamp: Any) -> tuple[int, int]:
+    return clamp.low, clamp.high
+
+
+def _call(operator: str, fields: Sequence[int], *arrays: np.ndarray) -> Call:
+    return [OPERATORS.index(operator), *fields], [*arrays, *[EMPTY] * (5 - len(arrays))]
+
+
+def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
+    r = requantization(graph, op)
+    out = graph.tensors[op.output].shape
+    numbers = [r.input_zero_point, r.output_zero_point, *_clamp(r.clamp)]
+    factors = [np.array(r.multiplier, np.int32), np.array(r.shift, np.int32)]
+    arrays = [values, graph.constants[op.weights], graph.constants[op.bias], *factors]
+    match op:
+        case Conv():
+            window = [*op.kernel, *op.stride, op.padding[0], op.padding[2], op.groups]
+            return _call("conv", [*values.shape, *out, *window, *numbers], *arrays)
+        case DepthwiseConv():
+            window = [*op.kernel, *op.stride, op.padding[0], op.padding[2]]
+            return _call("depthwise", [*values.shape, *out[:2], op.multiplier, *window, *numbers], *arrays)
+        case Dense():
+            return _call("dense", [values.size, out[2], *numbers], *arrays)
+    raise ValueError(f"no kernel for {type(op).__name__}")
+
+
+class HostKernels:
+    """The kernels with the plain C twins, as a process of this computer that computes one call after another."""
+
+    def __init__(self, folder: Path, sanitize: bool = False) -> None:
+        sources = [*(build.ROOT / "firmware" / "kernels").glob("*.c"), DRIVER]
+        flags = build.option("flags", "host").split() + (build.option("flags", "sanitize").split() if sanitize else [])
+        program = folder / "kernels"
+        include = f"-I{build.ROOT / 'firmware' / 'include'}"
+        subprocess.run([build.host_compiler(), *flags, include, *map(str, sources), "-o", str(program)], check=True)
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def run(self, layer: Layer) -> np.ndarray:
+        """Returns the layer's output (H, W, C). Raises RuntimeError with the sanitizer's report where it stopped."""
+        shape = layer.graph.output.shape
+        result = np.full(shape, 0x55, np.int8)
+        for fields, arrays in calls(layer):
+            written = self._run_call(fields, arrays, result.size).reshape(shape)
+            result = written if not isinstance(layer.op, Concat) else np.where(written == 0x55, result, written)
+        return result
+
+    def _run_call(self, fields: list[int], arrays: list[np.ndarray], size: int) -> np.ndarray:
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        sizes = [size, *(array.nbytes for array in arrays)]
+        words = struct.pack(f"<{1 + len(fields) + len(sizes)}i", len(fields), *fields, *sizes)
+        try:
+            self.process.stdin.write(words + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
+            self.process.stdin.flush()
+            output = self.process.stdout.read(size)
+        except BrokenPipeError:
+            output = b""
+        if len(output) != size:
+            raise RuntimeError(f"the kernel stopped on {fields}:\n{self.process.stderr.read().decode()[:4000]}")
+        return np.frombuffer(output, np.int8)
+
+    def close(self) -> str:
+        """Ends the process and returns what it wrote to its error output."""
+        return self.process.communicate()[1].decode()
+
+
+@cache
+def _core_program(folder: Path, core: str) -> Path:
+    sources = [*(build.ROOT / "firmware" / "kernels").glob("*.c"), DRIVER]
+    flags = build.option("flags", "common").split() + build.option(core, "flags").split()
+    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000", "-Wl,-e,run_case"]
+    include = f"-I{build.ROOT / 'firmware' / 'include'}"
+    program = folder / f"{core}.elf"
+    keep = ["-Wl,--undefined=run_case", "-Wl,--undefined=scratch_bytes"]
+    subprocess.run([build.CROSS_COMPILER, *flags, include, *link, *keep, *map(str, sources), "-o", str(program)], check=True)
+    return program
+
+
+class CoreKernels:
+    """The kernels with the DSP instructions, compiled for a Cortex-M core and called in the emulator."""
+
+    FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x080F0000
+
+    def __init__(self, folder: Path, core: str = "cortex-m4") -> None:
+        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        model = {"cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4, "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7}[core]
+        self.cpu.ctl_set_cpu_model(model)
+        for base in (self.FLASH, self.RAM, self.STACK):
+            self.cpu.mem_map(base, 1 << 20)
+        with _core_program(folder, core).open("rb") as stream:
+            elf = ELFFile(stream)
+            for part in elf.iter_segments():
+                if part["p_type"] == "PT_LOAD":
+                    self.cpu.mem_write(part["p_paddr"], part.data())
+            self.entry = elf.get_section_by_name(".symtab").get_symbol_by_name("run_case")[0]["st_value"]
+
+    def run(self, layer: Layer) -> np.ndarray:
+        """Returns the layer's output (H, W, C)."""
+        shape = layer.graph.output.shape
+        size = int(np.prod(shape))
+        self.cpu.mem_write(self.RAM, b"\x55" * (1 << 16))
+        for fields, arrays in calls(layer):
+            at, pointers = self.RAM + (size + 7) // 8 * 8, [self.RAM]
+            for array in arrays:
+                pointers.append(at)
+                self.cpu.mem_write(at, np.ascontiguousarray(array).tobytes())
+                at += (array.nbytes + 7) // 8 * 8
+            table, words = at, [*pointers, *fields]
+            self.cpu.mem_write(table, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
+            arguments = (table + 4 * len(pointers), table, table + 4 * len(words))
+            registers = (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1, arm_const.UC_ARM_REG_R2)
+            for register, value in zip(registers, arguments, strict=True):
+                self.cpu.reg_write(register, value)
+            self.cpu.reg_write(arm_const.UC_ARM_REG_SP, self.STACK + (1 << 20))
+            self.cpu.reg_write(arm_const.UC_ARM_REG_LR, self.RETURN | 1)
+            self.cpu.emu_start(self.entry | 1, self.RETURN)
+        return np.frombuffer(bytes(self.cpu.mem_read(self.RAM, size)), np.int8).reshape(shape)

@@ -1,0 +1,130 @@
+/* kernel_driver.c: one kernel call described by numbers, for test_kernels.py.
+ *
+ * As a host program it reads cases from standard input and writes outputs to standard output. A case is int32 words: number
+ * of fields, the fields, the byte size of each of the six arrays output, input, second (weights, or the second addend),
+ * bias, multiplier, shift; then the bytes of all but the output. Every array has its own malloc, so that AddressSanitizer
+ * sees a step outside. On a board's core (no stdio) the simulator calls run_case itself. */
+#include "tinyredux.h"
+
+#define ARRAYS 6
+#define FIELDS 24
+
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX };
+
+int32_t scratch_bytes(const int32_t *fields);
+void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
+
+int32_t scratch_bytes(const int32_t *fields)
+{
+    const int32_t *f = fields + 1;
+    const int32_t pointwise = f[6] == 1 && f[7] == 1 && f[8] == 1 && f[9] == 1 && f[12] == 1 && f[0] == f[3] && f[1] == f[4];
+    return fields[0] == CONV ? TR_CONV_SCRATCH_BYTES(f[6], f[7], f[2], f[12], pointwise) : 0;
+}
+
+static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
+                              f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5]};
+    tr_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+}
+
+static void run_depthwise(const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    const struct tr_depthwise p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],      f[7],     f[8],
+                                   f[9], f[10], f[11], f[12], f[13], f[14], f[15], arrays[4], arrays[5]};
+    tr_depthwise_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+}
+
+static void run_dense(const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    const struct tr_dense p = {f[0], f[1], f[2], f[3], f[4], f[5], arrays[4], arrays[5]};
+    tr_dense_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+}
+
+static void run_pool(const int32_t *f, void *const *arrays, int32_t maximum)
+{
+    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12]};
+    (maximum ? tr_max_pool_s8 : tr_average_pool_s8)(arrays[0], arrays[1], &p);
+}
+
+static void run_add(const int32_t *f, void *const *arrays)
+{
+    const struct tr_add p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12]};
+    tr_add_s8(arrays[0], arrays[1], arrays[2], &p);
+}
+
+void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
+{
+    const int32_t *f = fields + 1;
+    switch ((enum operator)fields[0]) {
+    case CONV:
+        run_conv(f, arrays, scratch);
+        return;
+    case DEPTHWISE:
+        run_depthwise(f, arrays, scratch);
+        return;
+    case DENSE:
+        run_dense(f, arrays, scratch);
+        return;
+    case MAX_POOL:
+    case AVERAGE_POOL:
+        run_pool(f, arrays, fields[0] == MAX_POOL);
+        return;
+    case ADD:
+        run_add(f, arrays);
+        return;
+    case CONCAT:
+        tr_concat_s8(arrays[0], arrays[1], &(const struct tr_concat){f[0], f[1], f[2], f[3]});
+        return;
+    case RELU:
+        tr_relu_s8(arrays[0], arrays[1], &(const struct tr_relu){f[0], f[1], f[2]});
+        return;
+    case SOFTMAX:
+        tr_softmax_s8(arrays[0], arrays[1], &(const struct tr_softmax){f[0], f[1], f[2], f[3], f[4]});
+        return;
+    }
+}
+
+#if !defined(__arm__)
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void read_exactly(void *to, size_t bytes)
+{
+    if (fread(to, 1, bytes, stdin) != bytes) {
+        exit(2);
+    }
+}
+
+int main(void)
+{
+    int32_t count, fields[FIELDS], sizes[ARRAYS];
+    while (fread(&count, sizeof count, 1, stdin) == 1) {
+        void *arrays[ARRAYS];
+        if (count < 1 || count > FIELDS) {
+            return 3;
+        }
+        read_exactly(fields, (size_t)count * sizeof fields[0]);
+        read_exactly(sizes, sizeof sizes);
+        for (int32_t i = 0; i < ARRAYS; i++) {
+            arrays[i] = malloc((size_t)sizes[i]);
+            if (i > 0) {
+                read_exactly(arrays[i], (size_t)sizes[i]);
+            }
+        }
+        memset(arrays[0], 0x55, (size_t)sizes[0]);
+        const size_t scratch_size = (size_t)scratch_bytes(fields);
+        int16_t *const scratch = malloc(scratch_size);
+        memset(scratch, 0x55, scratch_size);
+        run_case(fields, arrays, scratch);
+        fwrite(arrays[0], 1, (size_t)sizes[0], stdout);
+        fflush(stdout);
+        free(scratch);
+        for (int32_t i = 0; i < ARRAYS; i++) {
+            free(arrays[i]);
+        }
+    }
+    return 0;
+}
+#endif

@@ -1,0 +1,172 @@
+"""Random int8 layers: one generator of shapes, quantisations and data, fed by Hypothesis or by a seeded sweep.
+
+Every choice goes through `pick(options)`. Hypothesis draws it (and shrinks towards the first option, so lists start with
+the simplest); a sweep draws it from a NumPy generator, a hundred times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tinyredux import interpret
+from tinyredux.graph import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Op,
+    Pool,
+    Quant,
+    Relu,
+    Softmax,
+    Tensor,
+    Weighted,
+    output_shape,
+    verify,
+)
+
+Pick = Callable[[Sequence[Any]], Any]
+
+ZERO_POINTS = (0, -128, 127, -1, 5, -127, 126)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
+CHANNELS = (1, 3, 4, 2, 5, 6, 7, 8, 9, 12, 16, 17)
+KERNELS = (1, 2, 3, 4, 5, 7)
+STRIDES = (1, 2, 3, 4, 6, 9)  # some larger than any kernel
+ACTIVATIONS = ("none", "relu", "relu6")
+CONTENTS = ("uniform", "ends", "low", "high")
+KINDS = ("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A graph of one operator, its inputs (H, W, C) int8, and what the interpreter says it writes."""
+
+    graph: Graph
+    inputs: tuple[np.ndarray, ...]
+
+    @property
+    def op(self) -> Op:
+        """The only operator."""
+        return self.graph.ops[0]
+
+    def expected(self) -> np.ndarray:
+        """Returns the operator's output (H, W, C) by the interpreter."""
+        return interpret.run_op(self.graph, self.op, [values[None] for values in self.inputs])[0]
+
+
+def _values(pick: Pick, shape: tuple[int, ...], lowest: int) -> np.ndarray:
+    rng = np.random.default_rng(pick(range(1 << 16)))
+    match pick(CONTENTS):
+        case "uniform":
+            return rng.integers(lowest, 128, shape).astype(np.int8)
+        case "ends":
+            return rng.choice(np.array([lowest, 127], np.int8), shape)
+        case "low":
+            return np.full(shape, lowest, np.int8)
+    return np.full(shape, 127, np.int8)
+
+
+def _weights(pick: Pick, weight_shape: tuple[int, ...], out_c: int) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
+    rng = np.random.default_rng(pick(range(1 << 16)))
+    bias = rng.integers(-(1 << pick((0, 8, 14, 20))), 1 << pick((0, 8, 14, 20)), out_c, endpoint=True)
+    low = pick((-10, -14, -6, 0))  # from no saturation to nothing else, left shifts included
+    scales = 2.0 ** rng.uniform(low - 2, low + 4, out_c)
+    return {"w": _values(pick, weight_shape, -127), "b": bias.astype(np.int32)}, tuple(float(scale) for scale in scales)
+
+
+def _graph(op: Op, inputs: Sequence[Tensor], out: Quant, constants: dict[str, np.ndarray] | None = None) -> Graph:
+    tensors = {tensor.name: tensor for tensor in inputs}
+    graph = Graph("layer", (op,), tensors, constants or {}, tuple(tensors), ("out",))
+    tensors = {**tensors, "out": Tensor("out", output_shape(graph, op), "int8", out)}
+    graph = replace(graph, tensors=tensors)
+    verify(graph)
+    return graph
+
+
+def _quant(pick: Pick, scale: float = 0.05) -> Quant:
+    return Quant((scale,), pick(ZERO_POINTS))
+
+
+def _window(pick: Pick) -> dict[str, Any]:
+    """Returns kernel, stride, padding (each side below the kernel) and an input size on which the window fits."""
+    kernel, stride = (pick(KERNELS), pick(KERNELS)), (pick(STRIDES), pick(STRIDES))
+    padding = tuple(pick(range(size)) for size in (kernel[0], kernel[0], kernel[1], kernel[1]))
+    return {"kernel": kernel, "stride": stride, "padding": padding}
+
+
+def _map_size(pick: Pick, window: dict[str, Any]) -> tuple[int, int]:
+    kernel, padding = window["kernel"], window["padding"]
+    return max(pick(SIZES), kernel[0] - padding[0] - padding[1]), max(pick(SIZES), kernel[1] - padding[2] - padding[3])
+
+
+def _weighted_layer(pick: Pick, kind: str) -> Layer:
+    in_c, out_c, window = pick(CHANNELS), pick(CHANNELS), _window(pick)
+    if kind == "pointwise":
+        window = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0)}
+    height, width = _map_size(pick, window)
+    common = {"name": "op", "inputs": ("in",), "output": "out", "weights": "w", "bias": "b", "activation": pick(ACTIVATIONS)}
+    op: Weighted
+    match kind:
+        case "dense":
+            weight_shape: tuple[int, ...] = (out_c, height * width * in_c)
+            op = Dense(**common)
+        case "depthwise":
+            multiplier = pick((1, 2, 3))
+            out_c = in_c * multiplier
+            weight_shape = (*window["kernel"], out_c)
+            op = DepthwiseConv(**common, **window, multiplier=multiplier)
+        case _:
+            groups = pick((2, 3, 5)) if kind == "grouped" else 1
+            weight_shape = (out_c * groups, *window["kernel"], in_c)
+            in_c, out_c = in_c * groups, out_c * groups
+            op = Conv(**common, **window, groups=groups)
+    constants, scales = _weights(pick, weight_shape, out_c)
+    source = Tensor("in", (height, width, in_c), "int8", _quant(pick))
+    graph = _graph(replace(op, weight_scale=scales), [source], _quant(pick), constants)
+    return Layer(graph, (_values(pick, source.shape, -128),))
+
+
+def layer(pick: Pick, kind: str) -> Layer:
+    """Returns a random layer of one of KINDS."""
+    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense"):
+        return _weighted_layer(pick, kind)
+    window = _window(pick)
+    height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))
+    shape = (height, width, pick(CHANNELS))
+    quant = _quant(pick, pick((0.05, 0.5, 0.004, 0.0001, 2.0)))
+    source, out = Tensor("in", shape, "int8", quant), quant
+    sources = [source]
+    op: Op
+    match kind:
+        case "max" | "average":
+            op = Pool("op", ("in",), "out", kind, **window, activation=pick(ACTIVATIONS))
+        case "add":
+            sources.append(Tensor("other", shape, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
+            op = Add("op", ("in", "other"), "out", pick(ACTIVATIONS))
+            out = _quant(pick, pick((0.05, 0.5, 0.004, 0.01)))
+        case "concat":
+            sources.append(Tensor("other", (height, width, pick(CHANNELS)), "int8", quant))
+            op = Concat("op", ("in", "other"), "out")
+        case "relu":
+            op = Relu("op", ("in",), "out", pick(("relu", "relu6")))
+        case _:
+            op, out = Softmax("op", ("in",), "out"), Quant((1 / 256,), -128)
+    return Layer(_graph(op, sources, out), tuple(_values(pick, tensor.shape, -128) for tensor in sources))
+
+
+def layers(kind: str) -> st.SearchStrategy[Layer]:
+    """Returns a Hypothesis strategy of layers of one kind."""
+    return st.composite(lambda draw: layer(lambda options: draw(st.sampled_from(options)), kind))()
+
+
+def random_layers(kind: str, count: int, seed: int) -> list[Layer]:
+    """Returns `count` layers of one kind, the same for the same seed."""
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    return [layer(lambda options: options[int(rng.integers(len(options)))], kind) for _ in range(count)]
