@@ -10,10 +10,10 @@ void tr_port_init(void);
 /* The frequency in Hz that the core runs at now: the board's, or the internal oscillator's where set-up failed. */
 uint32_t tr_port_clock_hz(void);
 
-/* CPU cycles since some moment, modulo 2^32. Zero for ever where tr_port_cycle_counter_ok() is 0. */
+/* CPU cycles since some moment, modulo 2^32. Where tr_port_cycle_counter_ok() is 0: zero for ever, or the host's timer. */
 uint32_t tr_port_cycles(void);
 
-/* 1 when the cycle counter exists and was seen to move, else 0. */
+/* 1 when a counter of CPU cycles exists and was seen to move, else 0. */
 uint32_t tr_port_cycle_counter_ok(void);
 
 /* The next byte of the console (0 to 255), or -1 when none is waiting. Never blocks. */

@@ -90,9 +90,9 @@ static void start_console(uint32_t input_hz)
 {
     set_pin(TR_CONSOLE_TX);
     set_pin(TR_CONSOLE_RX);
-    const uint64_t scaled_hz = CONSOLE_IS_LPUART ? 256u * (uint64_t)input_hz : input_hz;
+    const uint32_t scale = CONSOLE_IS_LPUART ? 256u : 1u;
     TR_REG(USART_CR1) = 0u;
-    TR_REG(USART_BRR) = (uint32_t)((scaled_hz + BAUD / 2u) / BAUD);
+    TR_REG(USART_BRR) = input_hz / BAUD * scale + (input_hz % BAUD * scale + BAUD / 2u) / BAUD;
     TR_REG(USART_CR1) = USART_ENABLE;
 }
 

@@ -1,0 +1,108 @@
+"""Prepares PlatformIO for a place without its registry: SCons, the two platforms, a core folder inside the checkout.
+
+Writes .pio-core/ and platformio_local.ini (both ignored by git), so that `pio run`, `pio test` and `-t upload` work as
+they are. Does nothing where the registry answers; --force prepares the pieces all the same, --remove takes them away.
+"""
+
+import argparse
+import json
+import shutil
+import socket
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / ".pio-core"
+LOCAL_INI = ROOT / "platformio_local.ini"
+MARK = "; written by tools/pio_offline.py: PlatformIO's registry could not be reached"
+PATIENCE_S = 3.0
+
+
+def registry_answers() -> bool:
+    """Returns whether a connection to PlatformIO's registry opens within PATIENCE_S seconds."""
+    from platformio import __registry_mirror_hosts__
+
+    try:
+        socket.create_connection((__registry_mirror_hosts__[0], 443), timeout=PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def write_scons() -> None:
+    """Makes the tool-scons package that PlatformIO asks for out of the installed SCons."""
+    from platformio.dependencies import get_core_dependencies
+
+    wanted = get_core_dependencies()["tool-scons"].lstrip("~^=")
+    folder = CORE / "packages" / "tool-scons"
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {"owner": "platformio", "id": None, "name": "tool-scons", "requirements": None, "uri": None}
+    (folder / "scons.py").write_text("from SCons.Script.Main import main\n\nmain()\n")
+    (folder / "package.json").write_text(json.dumps({"name": "tool-scons", "version": wanted}))
+    (folder / ".piopm").write_text(json.dumps({"type": "tool", "name": "tool-scons", "version": wanted, "spec": spec}))
+
+
+def pio_board(board: dict) -> dict:
+    """Returns a board file of ours in PlatformIO's form."""
+    return {
+        "name": board["title"],
+        "vendor": "ST",
+        "url": "https://www.st.com",
+        "frameworks": [],
+        "build": {"cpu": board["cpu"], "mcu": board["mcu"], "f_cpu": f"{board['clock_hz']}L"},
+        "debug": {"openocd_target": f"{board['mcu'][:7]}x"},
+        "upload": {
+            "maximum_ram_size": board["sram"][0]["size_bytes"],
+            "maximum_size": board["flash"]["size_bytes"],
+            "protocol": "stlink",
+            "protocols": ["stlink", "custom"],
+        },
+    }
+
+
+def write_platforms() -> None:
+    """Copies the stand-in platforms and gives ststm32 the boards of tinyredux/board_files."""
+    for name in ("ststm32", "native"):
+        shutil.copytree(ROOT / "tools" / "platforms" / name, CORE / "platforms" / name, dirs_exist_ok=True)
+    boards = CORE / "platforms" / "ststm32" / "boards"
+    boards.mkdir(exist_ok=True)
+    for path in (ROOT / "tinyredux" / "board_files").glob("*.json"):
+        (boards / path.name).write_text(json.dumps(pio_board(json.loads(path.read_text())), indent=2))
+
+
+def write_settings() -> None:
+    """Points this checkout at its core folder, and keeps PlatformIO from telling or asking the network anything."""
+    settings = {"enable_telemetry": False, "check_platformio_interval": 9999}
+    (CORE / "appstate.json").write_text(json.dumps({"settings": settings}))
+    LOCAL_INI.write_text(f"{MARK}\n[platformio]\ncore_dir = {CORE}\n")
+
+
+def ours() -> bool:
+    """Returns whether platformio_local.ini is absent or was written by this script."""
+    return not LOCAL_INI.is_file() or LOCAL_INI.read_text().startswith(MARK)
+
+
+def main() -> int:
+    """Prepares or removes the offline pieces. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--force", action="store_true", help="prepare the pieces even where the registry answers")
+    parser.add_argument("--remove", action="store_true", help="take the pieces away again")
+    wanted = parser.parse_args()
+    if not ours():
+        print(f"{LOCAL_INI.name} is your own; left alone, and so is PlatformIO", file=sys.stderr)
+        return 0
+    if wanted.remove or (not wanted.force and registry_answers()):
+        shutil.rmtree(CORE, ignore_errors=True)
+        LOCAL_INI.unlink(missing_ok=True)
+        print("PlatformIO uses its registry")
+        return 0
+    write_scons()
+    write_platforms()
+    write_settings()
+    print(f"PlatformIO {installed('platformio')} works offline in this checkout ({CORE.name})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""PlatformIO, before the build: which network goes into the firmware, and the linker's flags (both read in platformio.ini)."""
+
+import os
+from pathlib import Path
+
+from SCons.Script import DefaultEnvironment
+
+env = DefaultEnvironment()
+project = Path(env["PROJECT_DIR"])
+config = env.GetProjectConfig()
+testing = "test" in env.GetBuildType()
+
+
+def model_folder():
+    """Returns the Artifact to build: $TINYREDUX_MODEL, else firmware/generated, else a golden one of the tests."""
+    named = os.environ.get("TINYREDUX_MODEL")
+    golden = sorted(path.parent for path in (project / "tests" / "golden").glob("**/model.c"))
+    found = [Path(named)] if named else [project / "firmware" / "generated", *golden]
+    for folder in found:
+        if (folder / "model.c").is_file():
+            return folder
+    env.Exit(f"no network in {found[0]}; write one: python -m tinyredux compile lenet --out firmware/generated")
+
+
+if env["PIOPLATFORM"] == "ststm32":
+    cpu = env.BoardConfig().get("build.cpu")
+    env.Append(LINKFLAGS=config.get(cpu, "flags").split() + config.get("flags", "link").split())
+else:
+    env.Append(ASPPFLAGS=["-Wa,--noexecstack"])
+
+if testing:  # a test brings its own main and needs no network
+    for pattern in ("*runtime/main.c", "*runtime/link.c"):
+        env.AddBuildMiddleware(lambda node: None, pattern)
+else:
+    folder = model_folder()
+    print(f"Network: {folder}")
+    env.Append(CPPPATH=["$PROJECT_INCLUDE_DIR", str(folder)])
+    env.BuildSources("$BUILD_DIR/model", str(folder), "+<*.c> +<*.S>")
+    for blob in folder.glob("*.bin"):
+        env.Depends("$BUILD_DIR/model/weights.o", str(blob))
