@@ -1,0 +1,80 @@
+"""`python -m tinyredux VERB`: one function per verb, each a thin face of a public Python function.
+
+Exit codes: 0 done; 1 done, and the answer is no; 2 wrong usage or input; 3 something needed is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyredux.boards import board_names
+from tinyredux.build import BuildError, DoesNotFit, MissingTool
+from tinyredux.link import LinkError
+from tinyredux.verbs import VERBS, Answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code; a user's mistake ends in one sentence, never in a traceback."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        answer: Answer = VERBS[options.verb].run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (MissingTool, LinkError) as missing:
+        return _failed(options, missing, 3)
+    except DoesNotFit as answer_no:
+        return _failed(options, answer_no, 1)
+    except (ValueError, FileNotFoundError, BuildError) as wrong:
+        return _failed(options, wrong, 2)
+    _show(options, answer)
+    return answer.exit_code
+
+
+def progress(options: argparse.Namespace) -> Callable[[str], None]:
+    """Returns a function that shows one line of progress on standard error, where it is a terminal."""
+    return lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
+
+
+def _show(options: argparse.Namespace, answer: Answer) -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    if getattr(options, "json", False):
+        print(json.dumps(answer.data))
+    elif answer.text:
+        print(answer.text)
+
+
+def _failed(options: argparse.Namespace, error: Exception, code: int) -> int:
+    if options.debug:
+        raise error
+    print(f"tinyredux {options.verb}: {error}", file=sys.stderr)
+    if getattr(options, "json", False):
+        fits = {"fits": False} if isinstance(error, DoesNotFit) else {}
+        print(json.dumps({"schema": 1, "verb": options.verb, "error": str(error), "exit": code} | fits))
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tinyredux", description="CNNs on STM32 microcontrollers without redundant work.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, verb in VERBS.items():
+        one = verbs.add_parser(name, help=verb.help, description=verb.help, epilog=f"example: python -m tinyredux {verb.example}")
+        one.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        verb.options(one)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

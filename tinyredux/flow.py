@@ -1,0 +1,211 @@
+"""The whole flow, from a torch network to a measurement, read top to bottom."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyredux import datasets, interpret, memory, nets
+from tinyredux.boards import Board, find_board
+from tinyredux.build import STACK_RESERVE_BYTES, DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
+from tinyredux.datasets import Dataset
+from tinyredux.emit_c import VERSION, Artifact, emit
+from tinyredux.export import export
+from tinyredux.graph import Graph, macs, total_macs
+from tinyredux.measure import Measurement, OpRecord
+from tinyredux.memory import MemoryPlan
+from tinyredux.passes.quantize import quantize
+from tinyredux.targets import RawMeasurement, Target
+
+CALIBRATION_IMAGES = 512
+METHODS = ("exact",)
+KERNELS = ("reference",)
+RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure and how. `data` None: CIFAR-10 where it is, else the synthetic set; random for other shapes."""
+
+    net: str
+    method: str = "exact"
+    board: str = "disco_f469ni"
+    target: str = "simulator"
+    kernels: str = "reference"
+    images: int = 20
+    data: str | None = None
+    calibration: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Rejects what cannot be measured, naming what can."""
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}")
+        if self.kernels not in KERNELS:
+            raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
+        if self.images < 1:
+            raise ValueError(f"images is {self.images}, expected at least 1")
+        if self.target.split(":")[0] not in ("host", "simulator", "board"):
+            raise ValueError(f"target is {self.target!r}, expected host, simulator or board[:PORT]")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network on its way to a board: the float graph, the int8 graph, its memory plan and the C text."""
+
+    graph: Graph
+    int8: Graph
+    plan: MemoryPlan
+    artifact: Artifact
+    data: Dataset
+
+
+def compile_net(settings: Settings) -> Compiled:
+    """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
+    data, net = nets.with_data(settings.net, settings.data, settings.seed)
+    graph = export(net, nets.short_name(settings.net))
+    calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
+    int8 = quantize(graph, calibration)
+    plan = memory.plan(int8)
+    memory.verify_plan(int8, plan)
+    call = f"compile {settings.net} --method {settings.method} --data {data.name}"
+    return Compiled(graph, int8, plan, emit(int8, plan, call), data)
+
+
+def check_fit(compiled: Compiled, board: Board) -> None:
+    """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
+    step = max(compiled.plan.steps, key=lambda step: step.live_bytes)
+    needed = compiled.plan.total_bytes + RUNTIME_BYTES + STACK_RESERVE_BYTES
+    if needed > board.sram_bytes:
+        op = next(op for op in compiled.int8.ops if op.name == step.op)
+        largest = max((*op.inputs, op.output), key=lambda name: compiled.int8.tensors[name].size_bytes)
+        size = compiled.int8.tensors[largest].size_bytes
+        raise DoesNotFit(
+            ".bss (activations)", "SRAM", needed, board.sram_bytes, board.name, f"tensor {largest} {size} bytes at {op.name}"
+        )
+    weights = len(compiled.artifact.blob)
+    if weights > board.flash_bytes:
+        name, size = max(((key, value.nbytes) for key, value in compiled.int8.constants.items()), key=lambda pair: pair[1])
+        raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, f"{name} {size} bytes")
+
+
+def build(compiled: Compiled, board: Board, folder: Path | None = None) -> Firmware:
+    """Returns the firmware of a compiled network for a board, built in a folder named after the model's hash."""
+    check_fit(compiled, board)
+    folder = folder or default_build_folder()
+    return build_firmware(compiled.artifact.write(folder / "models" / compiled.artifact.model_hash), board, folder)
+
+
+def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: Firmware | None) -> Target:
+    """Returns the target that `settings` name, with the network on it."""
+    kind, _, port = settings.target.partition(":")
+    if kind == "host":
+        from tinyredux.targets.host import HostTarget
+
+        folder = default_build_folder()
+        library = build_host(compiled.artifact.write(folder / "models" / compiled.artifact.model_hash), folder)
+        return HostTarget(library, compiled.int8.output.shape)
+    if kind == "simulator":
+        from tinyredux.targets.simulator import SimulatorTarget
+
+        assert firmware is not None
+        return SimulatorTarget(firmware.elf, board, compiled.artifact.model_hash, compiled.int8.output.shape)
+    from tinyredux.targets.board import BoardTarget
+
+    return BoardTarget(port, compiled.artifact.model_hash, compiled.int8.output.shape)
+
+
+def measure(settings: Settings, progress: Progress | None = None) -> Measurement:
+    """Returns the measurement of a network: compiled, built, run on `settings.images` test images, compared."""
+    say = progress or (lambda line: None)
+    board = find_board(settings.board)
+    compiled = compile_net(settings)
+    say(f"data: {compiled.data.name} ({compiled.data.source})")
+    fits, firmware = True, None
+    try:
+        firmware = build(compiled, board)
+    except DoesNotFit:
+        if settings.target != "host":
+            raise
+        fits = False
+    test = compiled.data.test.first(settings.images)
+    images = interpret.quantize_input(compiled.int8, test.images)
+    expected = interpret.run(compiled.int8, images)
+    in_float = interpret.run(compiled.graph, test.images.transpose(0, 2, 3, 1))
+    target = open_target(settings, compiled, board, firmware)
+    try:
+        runs = []
+        for i, image in enumerate(images):
+            runs.append(target.measure(image))
+            say(f"image {i + 1} of {len(images)}")
+    finally:
+        target.close()
+    return _record(settings, compiled, board, firmware, runs, expected, in_float, fits)
+
+
+def _record(
+    settings: Settings, compiled: Compiled, board: Board, firmware: Firmware | None,
+    runs: list[RawMeasurement], expected: interpret.Batch, in_float: interpret.Batch, fits: bool,
+) -> Measurement:  # fmt: skip
+    outputs = np.stack([run.output.reshape(expected.shape[1:]) for run in runs])
+    labels = compiled.data.test.first(len(runs)).labels
+    correct, correct_float = _correct(outputs, labels), _correct(in_float, labels)
+    instructions = [run.instructions for run in runs if run.instructions is not None]
+    cycles = [run.cycles for run in runs if run.cycles is not None]
+    median = int(statistics.median_low(cycles)) if cycles else None
+    return Measurement(
+        net=settings.net, method=settings.method, board=board.name, target=settings.target, kernels=settings.kernels,
+        data=compiled.data.name, model_hash=compiled.artifact.model_hash,
+        compiler=firmware.compiler if firmware else "", flags=firmware.flags if firmware else "", tinyredux=VERSION,
+        images=len(runs), correct=correct, accuracy=None if correct is None else correct / len(runs),
+        correct_float=correct_float, accuracy_float=None if correct_float is None else correct_float / len(runs),
+        bit_exact=bool(np.array_equal(outputs, expected)),
+        instructions=int(statistics.median_low(instructions)) if instructions else None,
+        cycles=median, cycles_kind=runs[0].cycles_kind, timing_model=runs[0].timing_model,
+        ms=None if median is None else round(1000 * median / board.clock_hz, 3),
+        macs_dense=total_macs(compiled.graph), macs_executed=total_macs(compiled.int8),
+        sram_bytes=sram_bytes(compiled, firmware, runs), flash_bytes=flash_bytes(compiled, firmware),
+        per_op=_per_op(compiled, runs, median), fits=fits,
+    )  # fmt: skip
+
+
+def _correct(outputs: interpret.Batch, labels: datasets.Labels | None) -> int | None:
+    if labels is None:
+        return None
+    return int((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels).sum())
+
+
+def sram_bytes(compiled: Compiled, firmware: Firmware | None, runs: list[RawMeasurement]) -> dict[str, int | None]:
+    """Returns SRAM by use: planned arena and scratch, measured stack, and the rest of .data and .bss from the ELF."""
+    plan = compiled.plan
+    stacks = [run.stack_bytes for run in runs if run.stack_bytes is not None]
+    stack = max(stacks) if stacks else None
+    static = firmware.data_bytes + firmware.bss_bytes - plan.total_bytes if firmware else None
+    total = None if static is None or stack is None else plan.total_bytes + stack + static
+    return {"arena": plan.arena_bytes, "scratch": plan.scratch_bytes, "stack": stack, "static": static, "total": total}
+
+
+def flash_bytes(compiled: Compiled, firmware: Firmware | None) -> dict[str, int | None]:
+    """Returns flash by use: weights.bin, and everything else that the ELF loads."""
+    weights = len(compiled.artifact.blob)
+    if firmware is None:
+        return {"code": None, "weights": weights, "total": None}
+    total = firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
+    return {"code": total - weights, "weights": weights, "total": total}
+
+
+def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) -> list[OpRecord]:
+    run = next((run for run in runs if run.cycles == median), runs[0])
+    live = {step.op: step.live_bytes for step in compiled.plan.steps}
+    return [
+        OpRecord(
+            op.name, type(op).__name__, macs(compiled.int8, op), macs(compiled.int8, op),
+            None if run.cycles_per_op is None else run.cycles_per_op[i], live[op.name],
+        )
+        for i, op in enumerate(compiled.int8.ops)
+    ]  # fmt: skip

@@ -1,0 +1,140 @@
+"""The record of a measurement: what was run, on what, with which result. Saved, loaded, compared; shown as a table."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class OpRecord:
+    """One operator: MACs of its dense form, MACs done, median cycles, bytes alive while it runs."""
+
+    name: str
+    kind: str
+    macs_dense: int
+    macs_executed: int
+    cycles: int | None
+    sram_live_bytes: int
+    clusters: float | None = None
+    vectors: int | None = None
+    skipped: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured network, field for field what `measure --json` prints.
+
+    `cycles_kind` says what the cycles are: "modelled" (Cortex-M4, M33), "modelled-estimate" (Cortex-M7) or "board".
+    Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there.
+    """
+
+    net: str
+    method: str
+    board: str
+    target: str
+    kernels: str
+    data: str
+    model_hash: str
+    compiler: str
+    flags: str
+    tinyredux: str
+    images: int
+    correct: int | None
+    accuracy: float | None
+    correct_float: int | None
+    accuracy_float: float | None
+    bit_exact: bool
+    instructions: int | None
+    cycles: int | None
+    cycles_kind: str | None
+    timing_model: str | None
+    ms: float | None
+    macs_dense: int
+    macs_executed: int
+    sram_bytes: dict[str, int | None]
+    flash_bytes: dict[str, int | None]
+    per_op: list[OpRecord] = field(default_factory=list)
+    fits: bool = True
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as the contract's JSON object."""
+        return {"schema": self.schema} | {key: value for key, value in asdict(self).items() if key != "schema"}
+
+    def save(self, path: Path) -> Path:
+        """Writes the record as JSON, folders made as needed, and returns the path."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        return path
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns the record for people: (what, how much) in the order a reader asks."""
+        sram, flash = self.sram_bytes, self.flash_bytes
+        cycles = "none" if self.cycles is None else f"{self.cycles:,} ({self.cycles_kind}, {self.timing_model or self.board})"
+        time = "" if self.ms is None else f", {self.ms:.1f} ms"
+        return [
+            ("network", f"{self.net}, {self.method}, kernels {self.kernels}"),
+            ("runs on", f"{self.target}, {self.board}"),
+            ("images", f"{self.images} of {self.data}"),
+            ("correct", _share(self.correct, self.images) + f"; in float {_share(self.correct_float, self.images)}"),
+            ("equals the interpreter bit for bit", "yes" if self.bit_exact else "NO"),
+            ("instructions per image", "none" if self.instructions is None else f"{self.instructions:,}"),
+            ("cycles per image", cycles + time),
+            ("multiply-accumulates", f"{self.macs_executed:,} of {self.macs_dense:,}"),
+            ("SRAM bytes", ", ".join(f"{key} {_count(value)}" for key, value in sram.items())),
+            ("flash bytes", ", ".join(f"{key} {_count(value)}" for key, value in flash.items())),
+            ("fits the board", "yes" if self.fits else "NO"),
+        ]
+
+    def __str__(self) -> str:
+        """Returns the table as text."""
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def __repr__(self) -> str:
+        """Returns the table as text, which is what a notebook without HTML shows."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        cells = (
+            f"<tr><th style='text-align:left'>{html.escape(a)}</th><td style='text-align:left'>{html.escape(b)}</td></tr>"
+            for a, b in self.rows()
+        )
+        return f"<table>{''.join(cells)}</table>"
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
+
+
+def _share(correct: int | None, images: int) -> str:
+    return "unknown (no labels)" if correct is None else f"{correct} of {images}"
+
+
+def load(path: Path) -> Measurement:
+    """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"record {path} does not exist; make it with: python -m tinyredux measure ... --out {path.parent}"
+        ) from None
+    except json.JSONDecodeError as wrong:
+        raise ValueError(f"record {path} is not JSON: {wrong}") from None
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"record {path} has schema {content.get('schema')}, this version reads {SCHEMA}")
+    known = {entry.name for entry in fields(Measurement)}
+    missing = known - set(content)
+    if missing:
+        raise ValueError(f"record {path} lacks {', '.join(sorted(missing))}")
+    return Measurement(
+        **{key: value for key, value in content.items() if key in known and key != "per_op"},
+        per_op=[OpRecord(**op) for op in content["per_op"]],
+    )
