@@ -109,7 +109,7 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
 
         folder = default_build_folder()
         library = build_host(compiled.artifact.write(folder / "models" / compiled.artifact.model_hash), folder)
-        return HostTarget(library, compiled.int8.output.shape)
+        return HostTarget(library, compiled.int8.input.shape, compiled.int8.output.shape)
     if kind == "simulator":
         from tinyredux.targets.simulator import SimulatorTarget
 
