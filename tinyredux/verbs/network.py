@@ -1,54 +1,21 @@
-"""The verbs of the command line: what each takes, what it calls, how its answer reads."""
+"""Verbs about networks: nets, measure, compile, train, data."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyredux.boards import board_names, find_board
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a verb found: the JSON object, the same for people, and the exit code."""
-
-    data: dict[str, Any]
-    text: str
-    exit_code: int = 0
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb: its help line and example, its options, and the function that does it."""
-
-    help: str
-    example: str
-    options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], Answer]
-
-
-def table(rows: list[tuple[Any, ...]], head: tuple[str, ...]) -> str:
-    """Returns rows as text in columns: text to the left, numbers to the right."""
-    cells = [head, *(tuple(f"{value:,}" if isinstance(value, int) else "" if value is None else str(value) for value in row) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    right = [all(isinstance(row[i], int | None) for row in rows) for i in range(len(head))]
-    return "\n".join("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip() for row in cells)
-
-
-def progress(line: str) -> None:
-    """Shows one line of progress on standard error, where that is a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+from tinyredux.boards import board_names
+from tinyredux.verbs.base import Answer, Verb, no_options, progress, table
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--method", default="exact", help="exact (default)")
-    parser.add_argument("--board", default="disco_f469ni", help=f"{', '.join(board_names())} or a board file.json (default: disco_f469ni)")
+    parser.add_argument(
+        "--board", default="disco_f469ni", help=f"{', '.join(board_names())} or a board file.json (default: disco_f469ni)"
+    )
     parser.add_argument("--kernels", default="reference", help="reference (default)")
     parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
@@ -83,7 +50,9 @@ def _measure(options: argparse.Namespace) -> Answer:
 
 def _compile_options(parser: argparse.ArgumentParser) -> None:
     _net_options(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the C files, weights, manifest and test vectors")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the C files, weights, manifest and test vectors"
+    )
     parser.add_argument("--images", type=int, default=4, help="how many test vectors (default: 4)")
 
 
@@ -100,28 +69,31 @@ def _nets(options: argparse.Namespace) -> Answer:
     from tinyredux.flow import describe_nets
 
     entries = describe_nets()
-    rows = [(e["name"], "x".join(map(str, e["input_shape"])), e["macs"], e["parameters"], _accuracy(e["accuracy"])) for e in entries]
-    return Answer({"schema": 1, "nets": entries}, table(rows, ("network", "input", "MACs", "parameters", "int8 correct of CIFAR-10's test images")))
+    rows = [
+        (e["name"], "x".join(map(str, e["input_shape"])), e["macs"], e["parameters"], _accuracy(e["accuracy"])) for e in entries
+    ]
+    return Answer(
+        {"schema": 1, "nets": entries},
+        table(rows, ("network", "input", "MACs", "parameters", "int8 correct of CIFAR-10's test images")),
+    )
 
 
 def _accuracy(record: dict[str, Any] | None) -> str:
     return "no record" if record is None else f"{record['correct_int8']} of {record['images']}"
 
 
-def _nothing(parser: argparse.ArgumentParser) -> None:
-    pass
-
-
-def _doctor(options: argparse.Namespace) -> Answer:
-    from tinyredux.doctor import examine, to_text
-
-    report = examine()
-    return Answer(report, to_text(report), 0 if report["ok"] else 3)
-
-
 VERBS = {
-    "doctor": Verb("each tool, its version, what works without it, and the fix", "doctor", _nothing, _doctor),
-    "nets": Verb("the built-in networks: shapes, MACs, parameters, accuracy records", "nets", _nothing, _nets),
-    "measure": Verb("compile, build and run a network on a target, and report", "measure lenet --board disco_f469ni --images 5", _measure_options, _measure),
-    "compile": Verb("write the C, the weights, the manifest and test vectors of a network", "compile lenet --out lenet_c", _compile_options, _compile),
+    "nets": Verb("the built-in networks: shapes, MACs, parameters, accuracy records", "nets", no_options, _nets),
+    "measure": Verb(
+        "compile, build and run a network on a target, and report",
+        "measure lenet --board disco_f469ni --images 5",
+        _measure_options,
+        _measure,
+    ),
+    "compile": Verb(
+        "write the C, the weights, the manifest and test vectors of a network",
+        "compile lenet --out lenet_c",
+        _compile_options,
+        _compile,
+    ),
 }
