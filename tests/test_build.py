@@ -139,7 +139,7 @@ def test_a_board_file_of_the_user_builds(tmp_path: Path, model: Path, folder: Pa
 
 
 def test_unknown_chip_family_is_named(model: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match="no port for chip family 'stm32g0'.*stm32f4"):
+    with pytest.raises(ValueError, match=r"no port for chip family 'stm32g0'.*stm32f4"):
         build.build_firmware(model, replace(find_board("disco_f469ni"), mcu="stm32g071"), folder)
 
 

@@ -42,7 +42,7 @@ RULES = (
     ("plots", "*", "numpy matplotlib"),
     ("cell magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
-    ("__init__ __main__ cli doctor flow verbs*", "*", "numpy"),
+    ("__init__ __main__ claims cli doctor flow verbs*", "*", "numpy"),
 )
 
 
