@@ -12,6 +12,7 @@ import threading
 import time
 import tty
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,6 +100,16 @@ def test_measure_through_a_serial_port(board: ServedBoard) -> None:
     assert result.output.shape == (1, 2, 5) and result.output.tobytes() == expected_output(DATA)
     assert (result.cycles_per_op, result.cycles, result.stack_bytes) == (expected_cycles(DATA), sum(expected_cycles(DATA)), 1234)
     assert (result.cycles_kind, result.timing_model) == ("modelled", "test 1")
+
+
+def test_another_board_is_refused(board: ServedBoard) -> None:
+    """Cycles of one board are never taken for another's, nor at another clock."""
+    disco = find_board("disco_f469ni")
+    with pytest.raises(LinkError, match=r"is test, expected disco_f469ni"):
+        BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE, board=disco)
+    with pytest.raises(LinkError, match=r"runs at 1000000000 Hz, expected 180000000: its external oscillator did not start"):
+        BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE, board=replace(disco, name="test"))
+    BoardTarget(str(board.port), patience=PATIENCE, board=replace(disco, name="test", clock_hz=1000000000)).close()
 
 
 def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest.MonkeyPatch) -> None:

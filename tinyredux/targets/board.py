@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from tinyredux.boards import Board
 from tinyredux.link import BANNER, BoardInfo, BoardRun, Link, LinkClosedError, LinkError, Patience, unseal
 from tinyredux.targets import Int8Array, RawMeasurement
 from tinyredux.targets.serial_port import SerialTransport, find_port
@@ -29,8 +30,12 @@ class BoardTarget(AbstractContextManager["BoardTarget"]):
         model_hash: str | None = None,
         output_shape: tuple[int, ...] | None = None,
         patience: Patience | None = None,
+        board: Board | None = None,
     ) -> None:
-        """Opens the port (None: the one ST-Link) and asks the board who it is. Raises LinkError, WrongModelError."""
+        """Opens the port (None: the one ST-Link) and asks the board who it is. `board`: which it must be, at full speed.
+
+        Raises LinkError, WrongModelError.
+        """
         self.port = port or find_port()
         self.output_shape = output_shape
         facts = served_facts(self.port)
@@ -39,6 +44,7 @@ class BoardTarget(AbstractContextManager["BoardTarget"]):
         self.link = Link(SerialTransport(self.port), model_hash, patience)
         try:
             self.info: BoardInfo = self.link.info()
+            self._check_board(board)
             self.link.model_hash = self.info.model_hash  # from here on a change of model is refused, whoever flashes
         except BaseException:
             self.close()
@@ -75,6 +81,17 @@ class BoardTarget(AbstractContextManager["BoardTarget"]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _check_board(self, board: Board | None) -> None:
+        if board is not None and self.info.board != board.name:
+            raise LinkError(
+                f"the board on {self.port} is {self.info.board}, expected {board.name}; name it by --board, or take its port"
+            )
+        if board is not None and self.info.clock_hz != board.clock_hz:
+            raise LinkError(
+                f"the board on {self.port} runs at {self.info.clock_hz} Hz, expected {board.clock_hz}: its external oscillator "
+                "did not start, and its times would mislead; check the solder bridges of the clock, then reset"
+            )
 
     def _run(self, image: Int8Array) -> BoardRun:
         if image.dtype != np.int8 or image.size != self.info.input_bytes:
