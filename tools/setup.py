@@ -18,7 +18,8 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "tinyredux.stamp"
 EXTRAS = "lab,book,test"
 OPTIONAL_EXTRAS = "search,tflite"  # not every machine has wheels of these; tests that need them skip
-COMPILERS = ("gcc", "libc6-dev", "gcc-arm-none-eabi", "libnewlib-arm-none-eabi")
+HOST_COMPILER = ("gcc", "libc6-dev")
+ARM_COMPILER = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi")
 EMULATOR = ("qemu-system-arm",)
 
 
@@ -93,8 +94,10 @@ def install_compilers() -> None:
     """Installs the compilers where they are missing; QEMU too, but that one may be missing."""
     arm = shutil.which("arm-none-eabi-gcc")
     newlib = arm and "/" in subprocess.run([arm, "-print-file-name=nano.specs"], capture_output=True, text=True).stdout
-    if not (newlib and (shutil.which("gcc") or shutil.which("cc"))) and not install(COMPILERS):
-        quit_with(f"compilers are missing and may not be installed from here; run: {how_to_install(COMPILERS)}")
+    host = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
+    missing = (() if host else HOST_COMPILER) + (() if newlib else ARM_COMPILER)
+    if missing and not install(missing):
+        quit_with(f"a compiler is missing and may not be installed from here; run: {how_to_install(missing)}")
     if shutil.which("qemu-system-arm") is None and not install(EMULATOR):
         print(f"going on without QEMU (a second opinion only): {how_to_install(EMULATOR)}", file=sys.stderr)
 
