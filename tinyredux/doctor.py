@@ -134,6 +134,15 @@ def _has_newlib() -> bool:
     )
 
 
+def _hooks() -> str | None:
+    """Returns what says that the simulator's counting runs as machine code, compiled here now if it was not yet."""
+    if _version_of("unicorn") is None or _version_of("capstone") is None:
+        return None
+    from tinyredux.simulate.hooks import compiled_hooks
+
+    return "compiled" if compiled_hooks() else None
+
+
 def _platformio() -> str | None:
     version = _version_of("platformio")
     if version is None:
