@@ -28,7 +28,7 @@ from tinyredux.graph import (
 from tinyredux.integer_params import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
-CHUNK = 8  # images at a time, so that im2col fits into memory
+CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
 
 
 def run(graph: Graph, images: Batch) -> Batch:
@@ -88,8 +88,8 @@ def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: 
             channels = images.shape[3] // op.groups
             for group in range(op.groups):
                 columns = seen[..., group * channels : (group + 1) * channels].reshape(*seen.shape[:3], -1)
-                filters = weights[group * outputs : (group + 1) * outputs].reshape(outputs, -1)
-                parts.append(columns @ filters.T)
+                rows = weights[group * outputs : (group + 1) * outputs].reshape(outputs, -1)
+                parts.append(columns @ rows.T)
             return np.concatenate(parts, axis=3)
     raise ValueError(f"{op.name}: {type(op).__name__} has no weights")
 
