@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tinyredux.build import BuildError, DoesNotFit, MissingTool
+from tinyredux.datasets import MissingDataError
 from tinyredux.link import LinkError
 from tinyredux.verbs import VERBS
 from tinyredux.verbs.base import Answer
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (MissingTool, LinkError) as missing:
+    except (MissingTool, MissingDataError, LinkError) as missing:
         return _failed(options, missing, 3)
     except DoesNotFit as answer_no:
         return _failed(options, answer_no, 1)

@@ -41,8 +41,7 @@ def _measure(options: argparse.Namespace) -> Answer:
 
     record = measure(_settings(options, target=options.target, images=options.images), progress)
     if options.out:
-        name = f"{Path(record.net.split(':')[0]).stem}.{record.method}.{record.kernels}.{record.board}.{record.target.split(':')[0]}.{record.data}.json"
-        record.save(options.out / name)
+        record.save(options.out / record.file_name())
     rows = [(op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) for op in record.per_op]
     text = f"{record}\n\n{table(rows, ('operator', 'kind', 'MACs', 'cycles', 'live bytes'))}"
     return Answer(record.to_json(), text, 0 if record.bit_exact else 1)
