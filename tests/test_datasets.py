@@ -256,9 +256,9 @@ def test_files_that_are_taken(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", images=GOOD + 5, labels=np.array([0, 1, 2, 9], np.uint8))
     data = datasets.load(str(tmp_path / "own.npz"), (3, 8, 8))
     assert data.test.labels is not None and data.test.labels.dtype == np.int64 and len(data.train.images) == 0
-    datasets.check_labels(data, 10)
+    datasets.check_labels(data.test, 10)
     with pytest.raises(ValueError, match="labels reach 9, the network has 4 outputs"):
-        datasets.check_labels(data, 4)
+        datasets.check_labels(data.test, 4)
     with pytest.raises(FileNotFoundError, match="no file"):
         datasets.load(str(tmp_path / "other.npz"))
     (tmp_path / "text.npz").write_text("text")

@@ -234,11 +234,9 @@ def _checked_labels(path: Path, labels: npt.NDArray[np.int64], count: int) -> La
     return np.asarray(labels, np.int64)
 
 
-def check_labels(data: Dataset, classes: int) -> None:
+def check_labels(split: Split, classes: int) -> None:
     """Raises ValueError where a label names a class that the network does not have."""
-    for split in (data.train, data.validation, data.test):
-        if split.labels is not None and len(split.labels) and int(split.labels.max()) >= classes:
-            raise ValueError(
-                f"{data.name}: labels reach {split.labels.max()}, the network has {classes} outputs; "
-                f"expected labels from 0 to {classes - 1}"
-            )
+    if split.labels is not None and len(split.labels) and int(split.labels.max()) >= classes:
+        raise ValueError(
+            f"labels reach {split.labels.max()}, the network has {classes} outputs; expected labels from 0 to {classes - 1}"
+        )
