@@ -28,7 +28,7 @@ from link_tools import (
 )
 
 from tinyredux.boards import find_board
-from tinyredux.build import BuildError
+from tinyredux.build import BuildError, MissingTool
 from tinyredux.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
 from tinyredux.targets import flash as flash_module
 from tinyredux.targets import serial_port
@@ -369,6 +369,8 @@ def test_flash_a_served_board(
             LinkError,
             r"found no disco_f469ni to upload to.*\n.*open failed",
         ),
+        ("print('OpenOCD is not installed'); raise SystemExit(1)", MissingTool, r"run: sudo apt-get install"),
+        ("print('LIBUSB_ERROR_ACCESS'); raise SystemExit(1)", LinkError, r"no permission to use the ST-Link; install"),
         (
             "print('model.c:1: error: no'); raise SystemExit(1)",
             BuildError,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyredux.boards import Board
-from tinyredux.build import ROOT, BuildError, build_firmware, default_build_folder, platformio_environment
+from tinyredux.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
 from tinyredux.link import LinkError, Patience
 from tinyredux.targets.board import BoardTarget
 from tinyredux.targets.served import control, served_facts
@@ -39,7 +39,8 @@ def flash(
     """Returns what happened when the Artifact in the folder `sources` was built, put on a board, and answered on its port.
 
     `port`: None for the one ST-Link. `model_hash`: what the board must answer with. Takes at most `timeout_s` for build and
-    upload and 20 s for the answer. Raises BuildError (with the tool's words), LinkError (no board, no answer), WrongModelError.
+    upload and 20 s for the answer. Raises BuildError (with the tool's words), MissingTool, LinkError (no board,
+    no answer), WrongModelError.
     """
     start = time.monotonic()
     facts = served_facts(port) if port else None
@@ -56,7 +57,7 @@ def flash(
 
 
 def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
-    """Returns PlatformIO's output of building and uploading the Artifact in `sources`. Raises BuildError, LinkError."""
+    """Returns PlatformIO's output of building and uploading the Artifact in `sources`. Raises as `flash` does."""
     environment = {
         **platformio_environment(),
         "TINYREDUX_MODEL": str(sources.resolve()),
@@ -70,11 +71,22 @@ def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S) -> 
             f"{output[-_SHOWN:]}"
         )
     if status != 0:
-        words = output.lower()
-        if any(sign in words for sign in ("open failed", "no device found", "unable to open", "couldn't find")):
-            raise LinkError(f"found no {board.name} to upload to: plug it in by its ST-Link connector.\n{output[-_SHOWN:]}")
-        raise BuildError(f"PlatformIO could not build or upload {board.pio_env}:\n{output[-_SHOWN:]}")
+        raise _explain(board, output)
     return output
+
+
+def _explain(board: Board, output: str) -> RuntimeError:
+    """Returns the error that the output of a failed upload means."""
+    words, shown = output.lower(), output[-_SHOWN:]
+    if "openocd is not installed" in words:
+        return MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
+    if "libusb_error_access" in words:
+        return LinkError(
+            f"no permission to use the ST-Link; install PlatformIO's udev rules (99-platformio-udev.rules).\n{shown}"
+        )
+    if any(sign in words for sign in ("open failed", "no device found", "libusb_error_no_device", "unable to find a matching")):
+        return LinkError(f"found no {board.name} to upload to: plug it in by its ST-Link connector.\n{shown}")
+    return BuildError(f"PlatformIO could not build or upload {board.pio_env}:\n{shown}")
 
 
 def run_bounded(command: list[str], environment: dict[str, str], timeout_s: float) -> tuple[int | None, str]:

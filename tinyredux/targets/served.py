@@ -11,18 +11,22 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tinyredux.boards import Board
 from tinyredux.link import LinkError
 
 _FOLDER = "tinyredux-board-"
 _CONTROL_TIMEOUT_S = 30.0
+_SLICE_INSTRUCTIONS = 1_000_000  # ten milliseconds or so
 _UNHEARD_BYTES = 1 << 16  # what nobody reads is lost beyond this, as on a real line
 
 
@@ -58,9 +62,11 @@ def served_facts(port: str) -> ServedFacts | None:
         link, about = home / "port", home / "about.json"
         try:
             if link.is_symlink() and about.is_file() and link.resolve() == Path(port).resolve():
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                    line.connect(str(home / "control"))  # refused: what a killed server left, its terminal another's by now
                 return ServedFacts(home / "control", **json.loads(about.read_text()))
         except OSError:
-            continue  # another user's
+            continue  # also: another user's
     return None
 
 
@@ -110,8 +116,10 @@ class ServedBoard:
         self._over = threading.Event()
 
     def serve(self) -> None:
-        """Runs the board until `stop` (another thread's, or the control socket's); then the folder and the port are gone."""
+        """Runs the board until `stop` (another thread's, the control socket's, SIGTERM); then folder and port are gone."""
         busy = True
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
         try:
             while not self._over.is_set():
                 control = self._socket.fileno()
@@ -173,3 +181,49 @@ class ServedBoard:
         except Exception as failure:  # a bad ELF leaves the running program as it was
             return {"done": False, "error": f"{type(failure).__name__}: {failure}"}
         return {"done": True, "elf": str(self._elf)}
+
+
+class SimulatedMachine:
+    """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
+
+    def __init__(self, elf: Path, board: Board) -> None:
+        """Loads the program. Raises ValueError when the board cannot hold it."""
+        from tinyredux.simulate.machine import Machine as Simulator
+
+        self._simulator = Simulator(board, elf)
+        self._clock_hz = board.clock_hz
+        self._idle_since: float | None = None
+        self._last_words = b""
+
+    def feed(self, data: bytes) -> None:
+        """Gives bytes to the console's receiver."""
+        self._simulator.console.received += data
+
+    def take(self) -> bytes:
+        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
+        sent = self._simulator.console.sent
+        data, self._last_words = bytes(sent) + self._last_words, b""
+        sent.clear()
+        return data
+
+    def step(self) -> bool:
+        """Runs a little. Returns whether there is more to do before the next byte arrives."""
+        simulator = self._simulator
+        if simulator.end is not None:
+            return False
+        if self._idle_since is not None:
+            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
+        before = int(simulator.state.instructions)
+        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
+        if end is not None and end.reason == "fault":
+            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
+        waits = int(simulator.state.instructions) - before < _SLICE_INSTRUCTIONS
+        self._idle_since = time.monotonic() if waits else None
+        return not waits
+
+
+def serve_simulator(elf: Path, board: Board) -> ServedBoard:
+    """Returns a served board that runs `elf` in the simulator; call `serve`. Raises ValueError when the board cannot hold it."""
+    from tinyredux.timing import cycles_kind, model_name
+
+    return ServedBoard(lambda elf: SimulatedMachine(elf, board), elf, board.name, cycles_kind(board.cpu), model_name(board.cpu))
