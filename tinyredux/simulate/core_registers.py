@@ -56,8 +56,9 @@ class CoreRegisters:
         self.cycle_value = 0
         self.registers = {
             0xED00: CPUID[cpu], 0xED14: 0x200, 0xED80: 0xF003E019, 0xED78: 0x09000003, 0xED90: 0x800, 0xEF34: 0xC0000000,
-            0xEDF0: 0x00010001, 0x2000: 0x260, 0x42000: 0x10000000 | DEVICE_ID.get(family, 0), 0x44000: 0x10000000 | DEVICE_ID.get(family, 0),
+            0xEDF0: 0x00010001, 0x2000: 0x260,
         }  # fmt: skip
+        self.registers |= dict.fromkeys((0x42000, 0x44000), 0x10000000 | DEVICE_ID.get(family, 0))
         self.registers |= dict.fromkeys(range(0, 0x80, 4), 1)
         self.registers[0xEF40] = 0x10110021
 

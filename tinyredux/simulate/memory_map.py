@@ -18,7 +18,6 @@ EXTRA_MEMORY = {
     "stm32f7": (_SYSTEM, _SDRAM, (0x00000000, 0x4000)),
     "stm32u5": ((0x28000000, 0x4000), (0x0BF80000, 0x40000)),
 }
-BIT_BAND_SRAM = (0x22000000, 0x2000000)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class MemoryMap:
 
     def __init__(self, board: Board) -> None:
         """Raises ValueError when two memories of the board overlap."""
-        family = board.mcu[:7].lower()
+        family = board.family
         self.board = board
         spans = [Span(board.flash.base, board.flash.size_bytes, 0, 0, board.flash.size_bytes, True, FLASH_KIND)]
         for alias in FLASH_ALIASES.get(family, (0,)):

@@ -101,7 +101,7 @@ class Peripherals:
     def __init__(self, board: Board, console: Console, idle: Callable[[], None], interrupt: Callable[[int], None]) -> None:
         """`idle()` is called when the program polls an empty input; `interrupt(n)` pends interrupt n."""
         self.console, self.idle, self.interrupt = console, idle, interrupt
-        family = board.mcu[:7].lower()
+        family = board.family
         self.rules = {rule.address: rule for rule in READY.get(family, ())}
         self.layout = board.console
         self.uarts = dict(USARTS[board.console]) | (_U5_INTERRUPTS if family == "stm32u5" else {})
@@ -174,3 +174,24 @@ class Peripherals:
             enabled = self.registers.get(base + control, 0)
             if number >= 0 and enabled & (TRANSMIT_EMPTY | SENT | (RECEIVED if self.console.received else 0)):
                 self.interrupt(number)
+
+
+class BitBand:
+    """The bit-band alias of peripherals at 0x42000000: each bit of the first MiB as a word of its own."""
+
+    def __init__(self, peripherals: Peripherals) -> None:
+        """`peripherals` hold the bits."""
+        self.peripherals = peripherals
+
+    def read(self, address: int, size: int) -> int:
+        """Returns the bit."""
+        return self.peripherals.read(_bit_byte(address), 1) >> (address >> 2 & 7) & 1
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Changes the bit."""
+        byte, bit = _bit_byte(address), 1 << (address >> 2 & 7)
+        self.peripherals.write(byte, 1, self.peripherals.read(byte, 1) & ~bit | bit * (value & 1))
+
+
+def _bit_byte(address: int) -> int:
+    return 0x40000000 + (address - 0x42000000) // 32

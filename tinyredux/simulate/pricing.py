@@ -15,7 +15,6 @@ from tinyredux.simulate.program import Program
 from tinyredux.timing import PROGRAM_COUNTER, RULES, Instruction, LoadPrice, cycles_kind, model_name, price_block
 
 WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
-MASK_CHANGES = ("cps", "cpsie", "cpsid", "msr")
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,14 @@ class Snapshot:
 class Pricing:
     """Owns the shared State. `read(address, size)` returns code bytes."""
 
-    def __init__(self, board: Board, program: Program, read: Callable[[int, int], bytes], counting: bool) -> None:
-        """Builds empty tables for the memories of a board."""
+    def __init__(
+        self, board: Board, program: Program, read: Callable[[int, int], bytes], counting: bool, on_main: Callable[[], None]
+    ) -> None:
+        """Builds empty tables for the memories of a board. `on_main()` is called when main is about to run."""
         self.board, self.program, self.read, self.counting = board, program, read, counting
         self.rules = RULES[board.cpu]
         self.memory = MemoryMap(board)
-        self.on_main: Callable[[], None] = lambda: None
+        self.on_main = on_main
         self.main_address = program.symbols.get("main", 0) & ~1
         self.waiting_ends: set[int] = set()
         self.error: BaseException | None = None
@@ -214,7 +215,7 @@ class Pricing:
             for index, (calls, instructions, cycles) in totals.items()
             if index
         ]
-        functions.sort(key=lambda entry: (-(entry["cycles"] or entry["instructions"]), entry["name"]))
+        functions.sort(key=lambda entry: (-int(entry["cycles"] or entry["instructions"]), entry["name"]))
         state = self.state
         return {
             "instructions": int(state.instructions),
