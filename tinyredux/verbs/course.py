@@ -9,7 +9,9 @@ from tinyredux.verbs.base import Answer, Verb, table
 
 def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="ids of claims (default: all)")
-    parser.add_argument("--profile", default="quick", choices=("quick", "full"), help="quick reads records; full makes them again")
+    parser.add_argument(
+        "--profile", default="quick", choices=("quick", "full"), help="quick reads records; full makes them again"
+    )
 
 
 def _reproduce(options: argparse.Namespace) -> Answer:
