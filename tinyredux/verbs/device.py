@@ -141,15 +141,13 @@ def _run(options: argparse.Namespace) -> Answer:
 
     result = run_file(options.input, options.port)
     values = [int(value) for value in result.output.ravel()]
-    data = {
-        "schema": 1,
-        "output": values,
+    figures = {
         "cycles": result.cycles,
         "cycles_kind": result.cycles_kind,
         "stack_bytes": result.stack_bytes,
     }
     cycles = "" if result.cycles is None else f"\n{result.cycles:,} cycles ({result.cycles_kind})"
-    return Answer(data, f"output {values}{cycles}")
+    return Answer({"schema": 1, "output": values} | figures, f"output {values}{cycles}")
 
 
 VERBS = {
