@@ -15,6 +15,7 @@
 
 enum { STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS };
 enum { END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL };
+#define ANY_STACK 0xFFFFFFFFu
 enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
 
 struct block { /* what one basic block costs, and how often it ran; laid out as hooks.py's Block */
@@ -143,7 +144,7 @@ static int must_stop(struct state *s, void *uc, struct block *b)
         s->stop = STOP_EVENT;
     else if (s->instructions >= s->limit_instructions)
         s->stop = STOP_LIMIT;
-    else if (b->address == s->stop_address && reg(s, uc, STACK_POINTER) == s->stop_sp)
+    else if (b->address == s->stop_address && (s->stop_sp == ANY_STACK || reg(s, uc, STACK_POINTER) == s->stop_sp))
         s->stop = STOP_ADDRESS;
     else if (b->loops_to_itself && ++s->self_loops > s->self_loop_limit)
         s->stop = STOP_EVENT;

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("hooks.c")
 STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS = range(4)
 END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL = range(6)
 MAX_BLOCKS = MAX_LOADS = 1 << 17
-NEVER = (1 << 64) - 1
+NEVER, ANY_STACK = (1 << 64) - 1, 0xFFFFFFFF
 
 BLOCK_HOOK = CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_void_p)
 PRICE = CFUNCTYPE(None, c_uint32, c_uint32)
@@ -171,7 +171,7 @@ class PythonHooks:
             state.stop = STOP_EVENT
         elif state.instructions >= state.limit_instructions:
             state.stop = STOP_LIMIT
-        elif block.address == state.stop_address and self.register(13) == state.stop_sp:
+        elif block.address == state.stop_address and state.stop_sp in (ANY_STACK, self.register(13)):
             state.stop = STOP_ADDRESS
         elif block.loops_to_itself and state.self_loops >= state.self_loop_limit:
             state.stop = STOP_EVENT

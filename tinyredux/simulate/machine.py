@@ -16,7 +16,7 @@ from tinyredux.simulate.program import Program, load_program
 from tinyredux.simulate.semihosting import Semihosting
 
 INTERRUPT_SVC, INTERRUPT_BREAKPOINT = 2, 7
-NO_ADDRESS = 0xFFFFFFFF
+NO_ADDRESS = ANY_STACK = 0xFFFFFFFF
 IDLE_POLLS = 2000
 AFTER_MAIN_INSTRUCTIONS = 2_000_000
 
@@ -66,6 +66,8 @@ class Machine:
         self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
         self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)
         self._idle = False
+        self.watched: list[int] = []
+        self._watch, self._watch_start = NO_ADDRESS, -1
         self._main: pricing.Snapshot | None = None
         if self.cpu.note:
             self.notes.append(self.cpu.note)
@@ -102,6 +104,11 @@ class Machine:
         """Returns bytes of flash or RAM. Raises ValueError outside them."""
         return self.cpu.read(address, size)
 
+    @property
+    def stack_bytes(self) -> int:
+        """Deepest use of the stack so far, in bytes below the stack pointer of the vector table."""
+        return int(self.initial_sp - self.state.lowest_sp)
+
     def now(self) -> int:
         """Returns the cycle (instruction, when only counting) that the program is in, to the instruction."""
         return int(self.state.now) + self.slept_cycles - self.pricing.remaining(self.cpu.get(PC))
@@ -123,6 +130,24 @@ class Machine:
 
     def _enters_main(self) -> None:
         self.state.stop_address, self.state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
+
+    def watch(self, function: str) -> None:
+        """From now on `watched` gets the instructions of each call of a function. Takes the place of noticing main's return."""
+        self._watch = self.program.symbols.get(function, NO_ADDRESS) & ~1
+        self.pricing.main_address = 0
+        self.state.stop_address, self.state.stop_sp = self._watch, ANY_STACK
+
+    def _watched_address(self) -> None:
+        state = self.state
+        if self._watch == NO_ADDRESS:
+            self._main_returns()
+        elif self._watch_start < 0:
+            self._watch_start = int(state.instructions)
+            state.stop_address, state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
+        else:
+            self.watched.append(int(state.instructions) - self._watch_start)
+            self._watch_start = -1
+            state.stop_address, state.stop_sp = self._watch, ANY_STACK
 
     # Running ------------------------------------------------------------------------------------------------------
 
@@ -169,7 +194,7 @@ class Machine:
         elif stop.interrupt is not None:
             self._software_interrupt(stop.interrupt, pc)
         elif state.stop == STOP_ADDRESS:
-            self._main_returns()
+            self._watched_address()
         elif self.core.reset_requested:
             self._finish("reset", 1, f"the program reset the system in {self.program.place(pc)}")
         elif self.pricing.waits(pc) or state.self_loops > state.self_loop_limit:
@@ -218,7 +243,7 @@ class Machine:
 
     def _main_returns(self) -> None:
         """Notes the counts. What runs after main may still flush output, or end by a semihosting exit."""
-        code, depth = self.cpu.get(R0) & 0xFF, self.initial_sp - int(self.state.lowest_sp)
+        code, depth = self.cpu.get(R0) & 0xFF, self.stack_bytes
         self._main = self.pricing.snapshot(code, depth)
         self.state.stop_address = NO_ADDRESS
 
@@ -260,7 +285,7 @@ class Machine:
         if end.reason == "main" and self._main is not None:
             counts, depth = self._main.counts, self._main.stack_bytes
         else:
-            counts, depth = self.pricing.counts(), self.initial_sp - int(self.state.lowest_sp)
+            counts, depth = self.pricing.counts(), self.stack_bytes
         console = self.console.sent.decode("utf-8", "replace")
         ending = {"stack_bytes": depth, "exit": end.code, "end": end.text, "console": console, "notes": self.notes}
         return {"schema": 1, "board": self.board.name} | counts | ending

@@ -206,16 +206,12 @@ class Pricing:
             entry[1] += block.runs * block.instructions
             entry[2] += block.runs * block.cycles + block.extra_core + block.extra_memory
         functions = [
-            {
-                "name": self.program.functions[index - 1].name,
-                "calls": calls,
-                "instructions": instructions,
-                "cycles": None if self.counting else cycles,
-            }
-            for index, (calls, instructions, cycles) in totals.items()
+            {"name": self.program.functions[index - 1].name, "calls": calls, "instructions": instructions, "cycles": cycles}
+            for index, (calls, instructions, cycles) in sorted(totals.items(), key=lambda item: -item[1][2])
             if index
         ]
-        functions.sort(key=lambda entry: (-int(entry["cycles"] or entry["instructions"]), entry["name"]))
+        if self.counting:
+            functions = [entry | {"cycles": None} for entry in functions]
         state = self.state
         return {
             "instructions": int(state.instructions),
