@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from tinyredux.boards import Board, find_board
 from tinyredux.build import BuildError, build_firmware, build_host, default_build_folder
+from tinyredux.link import Patience
 from tinyredux.targets import RawMeasurement, Target
 
 OUTPUT_BYTES = 2048
+PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of the simulator, with a cell that may never end
 MIME = "application/vnd.tinyredux+json"
 Values = int | tuple[int, ...]
 
@@ -129,7 +131,9 @@ def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple
     if kind == "simulator":
         from tinyredux.targets.simulator import SimulatorTarget
 
-        return SimulatorTarget(build_firmware(folder, board).elf, board, model_hash, output)
+        simulator = SimulatorTarget(build_firmware(folder, board).elf, board, model_hash, output)
+        simulator.link.patience = PATIENCE
+        return simulator
     if kind != "board":
         raise ValueError(f"target is {target!r}, expected host, simulator or board[:PORT]")
     from tinyredux.targets.board import BoardTarget
@@ -244,58 +248,93 @@ void print_bytes(const char *name, const int8_t *values, int32_t count);
 RUNTIME = """#include "model.h"
 #include "cell.h"
 
+#define RECORDS 64
+#define VALUES (TR_OUTPUT_BYTES / 4)
+
 static int8_t input[TR_INPUT_BYTES] __attribute__((aligned(8)));
-static uint8_t output[TR_OUTPUT_BYTES] __attribute__((aligned(8)));
-static uint32_t used;
+static uint8_t output[TR_OUTPUT_BYTES];
+static struct {
+    const char *name;
+    int32_t count, first; /* count -1: one number */
+} records[RECORDS];
+static int32_t values[VALUES], record_count, value_count, left_out;
 const void *const cell_input = input;
 const char *const tr_op_names[TR_OP_COUNT] = {"cell"};
 
-static void put(int32_t value)
+/* Notes what is printed, which costs few cycles; tr_output turns it into bytes when the cell is over. */
+static int32_t *note(const char *name, int32_t count, int32_t numbers)
 {
-    for (uint32_t i = 0; i < 4; i++) {
-        output[used++] = (uint8_t)((uint32_t)value >> (8u * i));
+    if (record_count == RECORDS || numbers < 0 || value_count + numbers > VALUES) {
+        left_out = 1;
+        return NULL;
     }
-}
-
-/* Begins a record where it fits; the first two bytes count the records, the third says that one was left out. */
-static uint32_t begin(const char *name, int32_t head, int32_t count)
-{
-    uint32_t length = 0;
-    while (name[length] != 0) {
-        length++;
-    }
-    if (count < 0 || used + length + 5u + 4u * (uint32_t)count > TR_OUTPUT_BYTES) {
-        output[2] = 1;
-        return 0;
-    }
-    for (uint32_t i = 0; i <= length; i++) {
-        output[used++] = (uint8_t)name[i];
-    }
-    put(head);
-    output[0]++;
-    output[1] = (uint8_t)(output[1] + (output[0] == 0));
-    return 1;
+    records[record_count].name = name;
+    records[record_count].count = count;
+    records[record_count++].first = value_count;
+    value_count += numbers;
+    return values + value_count - numbers;
 }
 
 void print_number(const char *name, int32_t value)
 {
-    if (begin(name, -1, 1)) {
-        put(value);
+    int32_t *const to = note(name, -1, 1);
+    if (to != NULL) {
+        *to = value;
     }
 }
 
-void print_numbers(const char *name, const int32_t *values, int32_t count)
+void print_numbers(const char *name, const int32_t *from, int32_t count)
 {
-    for (int32_t i = 0, fits = (int32_t)begin(name, count, count); fits && i < count; i++) {
-        put(values[i]);
+    int32_t *const to = note(name, count, count);
+    for (int32_t i = 0; to != NULL && i < count; i++) {
+        to[i] = from[i];
     }
 }
 
-void print_bytes(const char *name, const int8_t *values, int32_t count)
+void print_bytes(const char *name, const int8_t *from, int32_t count)
 {
-    for (int32_t i = 0, fits = (int32_t)begin(name, count, count); fits && i < count; i++) {
-        put(values[i]);
+    int32_t *const to = note(name, count, count);
+    for (int32_t i = 0; to != NULL && i < count; i++) {
+        to[i] = from[i];
     }
+}
+
+static uint32_t put(uint32_t at, int32_t value)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        output[at++] = (uint8_t)((uint32_t)value >> (8u * i));
+    }
+    return at;
+}
+
+/* The number of records, whether one was left out, then each: name, 0, count, numbers. */
+const int8_t *tr_output(void)
+{
+    uint32_t at = 4;
+    int32_t whole = 0;
+    for (; whole < record_count; whole++) {
+        const int32_t count = records[whole].count, numbers = count < 0 ? 1 : count;
+        uint32_t length = 1;
+        while (records[whole].name[length - 1] != 0) {
+            length++;
+        }
+        if (at + length + 4u + 4u * (uint32_t)numbers > TR_OUTPUT_BYTES) {
+            left_out = 1;
+            break;
+        }
+        for (uint32_t i = 0; i < length; i++) {
+            output[at++] = (uint8_t)records[whole].name[i];
+        }
+        at = put(at, count);
+        for (int32_t i = 0; i < numbers; i++) {
+            at = put(at, values[records[whole].first + i]);
+        }
+    }
+    (void)put(0, whole | left_out << 16);
+    while (at < TR_OUTPUT_BYTES) {
+        output[at++] = 0;
+    }
+    return (const int8_t *)output;
 }
 
 int8_t *tr_input(void)
@@ -303,15 +342,9 @@ int8_t *tr_input(void)
     return input;
 }
 
-const int8_t *tr_output(void)
-{
-    return (const int8_t *)output;
-}
-
 void tr_model_run(void)
 {
-    used = 4;
-    output[0] = output[1] = output[2] = output[3] = 0;
+    record_count = value_count = left_out = 0;
     tr_mark(0);
     cell();
     tr_mark(1);

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
-from tinyredux import fixedpoint
+from tinyredux import fixedpoint, synthetic
 from tinyredux.boards import find_board
+from tinyredux.datasets import DEVIATION, MEAN, Dataset
 from tinyredux.graph import Graph, Quant
 from tinyredux.measure import Measurement
 from tinyredux.memory import MemoryPlan, lifetimes
@@ -38,6 +39,10 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 9, "figure.facecolor": "white", "hatch.linewidth": 0.6,
 }  # fmt: skip
 DPI = 110
+CLASS_NAMES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "synthetic": synthetic.CLASS_NAMES,
+}
 BITS_PER_BYTE_SENT = 10  # start bit, eight bits, stop bit
 
 
@@ -218,10 +223,16 @@ def rounding_staircase(multiplier: int, shift: int, low: int, high: int) -> Pict
 
 
 @_styled
-def predictions(
-    pixels: npt.NDArray[np.uint8], outputs: npt.NDArray[Any], labels: npt.NDArray[Any], names: Sequence[str]
-) -> Picture:
-    """Returns a row of images (N, H, W, 3), each with its class above and the predicted class below."""
+def predictions(data: Dataset, outputs: npt.NDArray[Any]) -> Picture:
+    """Returns the first test images, one per output, each with its class above and the predicted class below.
+
+    Raises ValueError for data whose classes have no names.
+    """
+    if data.name not in CLASS_NAMES or data.test.labels is None:
+        raise ValueError(f"the classes of {data.name} have no names; there are names for {', '.join(CLASS_NAMES)}")
+    names, labels = CLASS_NAMES[data.name], data.test.labels[: len(outputs)]
+    shown = data.test.images[: len(outputs)].transpose(0, 2, 3, 1) * DEVIATION + MEAN
+    pixels = np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8)
     predicted = outputs.reshape(len(outputs), -1).argmax(axis=1)
     figure, axes = _figure(1.12 * len(pixels), 1.75, len(pixels))
     for place, image, label, guess in zip(axes, pixels, labels, predicted, strict=True):

@@ -8,7 +8,7 @@ import inspect
 import random
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,40 @@ def c_function(name: str) -> str:
             if found:
                 return found[0]
     raise ValueError(f"the firmware has no C function {name!r}; look in firmware/include and firmware/kernels")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a head, shown as HTML or as text."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __repr__(self) -> str:
+        """Returns the table as text, in columns."""
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    def _repr_html_(self) -> str:
+        style = "text-align:left;padding:1px 14px 1px 0"
+        head = "".join(f"<th style='{style}'>{html.escape(cell)}</th>" for cell in self.head)
+        rows = ("".join(f"<td style='{style}'>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def table(items: Iterable[Any], *fields: str) -> Grid:
+    """Returns a table with a row per item: each field is an attribute, or the key of a dictionary."""
+    rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
+    return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else str(value)
 
 
 @dataclass(frozen=True)
