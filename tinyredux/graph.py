@@ -253,8 +253,9 @@ def _verify_constants(graph: Graph, op: Op) -> None:
         values = graph.constants[name]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int(np.size(values) - np.isfinite(values).sum())
+            place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""
             raise ValueError(
-                f"{op.name}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again"
+                f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again"
             )
     channels = graph.tensors[op.output].shape[2]
     if graph.constants[op.bias].shape != (channels,):
