@@ -15,7 +15,7 @@ from tinyredux.graph import total_macs
 from tinyredux.passes.quantize import quantize
 
 SOURCES = {  # millions of products and weights of convolutions, from the TREC artifact and the CMSIS-NN paper
-    "cifarnet": (14.7, 107_200), "squeezenet": (52.5, 726_048), "squeezenet_bypass": (82.9, 726_048 + 339_968),
+    "cifarnet": (14.7, 107_200), "squeezenet": (52.5, 726_048), "squeezenet_bypass": (83.0, 726_048 + 339_968),
     "cifarnet_quick": (12.3, 3 * 32 * 25 + 32 * 32 * 25 + 32 * 64 * 25),
 }  # fmt: skip
 TARGETS = {  # int8, percent of CIFAR-10's 10,000 test images

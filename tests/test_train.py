@@ -27,15 +27,17 @@ TINY = """
         return nets.Net(nn.Sequential(*layers))
 """
 INTERRUPTED = """
-    import os, sys
+    import os, sys, torch
     from pathlib import Path
-    from tinyredux import pretrained
+    from tinyredux import datasets, nets, train
 
     def stop(line):
         if line.startswith("epoch 2/3  step"):
             os._exit(9)  # as a kill does: nothing is written, nothing cleaned up
 
-    pretrained.train_net(sys.argv[1], "synthetic", 3, checkpoint=Path(sys.argv[2]), out=Path(sys.argv[3]), progress=stop)
+    torch.manual_seed(0)
+    recipe = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
+    train.train(nets.resolve(sys.argv[1]), datasets.synthetic(counts=(960, 60, 60)), recipe, Path(sys.argv[2]), stop)
 """
 
 
@@ -69,19 +71,31 @@ def test_training_is_reproducible_and_depends_on_the_seed(few: datasets.Dataset)
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
-def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    """A process that dies in its second epoch, run again: weights, record and all as without the death."""
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The name of a user's small network."""
     (tmp_path / "own.py").write_text(textwrap.dedent(TINY))
-    name, checkpoint = f"{tmp_path / 'own.py'}:tiny", tmp_path / "checkpoint.pt"
-    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), name, str(checkpoint), str(tmp_path / "a")]
+    return f"{tmp_path / 'own.py'}:tiny"
+
+
+def test_a_killed_training_resumes_to_the_same_bits(own: str, tmp_path: Path) -> None:
+    """A process that dies in its second epoch, run again, ends with the weights of one that lived."""
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), own, str(tmp_path / "c.pt")]
     assert subprocess.run(command, check=False).returncode == 9
-    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1 and not (tmp_path / "a").exists()
-    resumed = pretrained.train_net(name, "synthetic", 3, checkpoint=checkpoint, out=tmp_path / "a")
-    whole = pretrained.train_net(name, "synthetic", 3, checkpoint=tmp_path / "other.pt", out=tmp_path / "b")
-    assert resumed == whole and resumed.recipe["epochs"] == 3 and "--epochs 3" in resumed.command
-    files = [(tmp_path / folder / "tiny.synthetic.safetensors").read_bytes() for folder in "ab"]
-    assert files[0] == files[1]
-    assert pretrained.records(tmp_path / "a") == [resumed]
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 1
+    data, lines = datasets.synthetic(counts=(960, 60, 60)), list[str]()
+    resumed = train.train(nets.resolve(own), data, RECIPE, tmp_path / "c.pt", lines.append)
+    assert lines[0].startswith("epoch 2/3")
+    torch.manual_seed(0)
+    assert same(resumed, train.train(nets.resolve(own), data, RECIPE))
+
+
+def test_the_command_leaves_weights_and_record(own: str, tmp_path: Path) -> None:
+    """What `tinyredux train` calls: weights, JSON, and the command that makes them again."""
+    record = pretrained.train_net(own, "synthetic", 1, 7, tmp_path / "c.pt", tmp_path / "out")
+    assert record.command == f"tinyredux train {own} --data synthetic --epochs 1 --seed 7"
+    assert (record.net, record.seed, record.recipe["epochs"], record.images) == ("tiny", 7, 1, 1000)
+    assert pretrained.records(tmp_path / "out") == [record] and (tmp_path / "out" / record.file).is_file()
 
 
 def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp_path: Path) -> None:
