@@ -14,16 +14,19 @@ __version__ = "0.1.0"
 _HOME = {
     "Board": "boards", "board_names": "boards", "find_board": "boards",
     "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph", "total_macs": "graph", "verify": "graph",
-    "export": "export", "quantize": "passes.quantize",
-    "Settings": "flow", "compile_net": "flow", "build": "flow", "measure": "flow", "open_target": "flow",
-    "Measurement": "measure", "load": "measure",
-    "check": "teaching", "show": "teaching",
+    "quantize": "passes.quantize", "quant_from_range": "passes.quantize",
+    "Settings": "flow", "compile_net": "flow", "open_target": "flow",
+    "Measurement": "measure", "load": "measure", "run_cell": "cell",
+    "check": "teaching", "hint": "teaching", "show": "teaching", "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip
-_MODULES = ("datasets", "fixedpoint", "flow", "graph", "interpret", "memory", "nets", "plots", "teaching", "timing")
+_MODULES = (
+    "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "memory", "nets", "plots", "teaching",
+    "timing",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Returns a public name, loading its module on first use."""
+    """Returns a public name, loading its module on first use. No function here has a module's name, which would hide it."""
     if name in _HOME:
         module = importlib.import_module(f"tinyredux.{_HOME[name]}")
         return getattr(module, name)

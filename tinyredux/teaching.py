@@ -8,11 +8,15 @@ import inspect
 import random
 import re
 import textwrap
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyredux.build import firmware_folder
+
+if TYPE_CHECKING:
+    from tinyredux.flow import Compiled
 
 CASES = 200
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
@@ -166,6 +170,36 @@ def missing(name: str) -> Callable[..., Any]:
         raise NameError(f"the notebook defines no {name}")
 
     return not_there
+
+
+@dataclass(frozen=True)
+class SimulatedBoard:
+    """A simulated board behind a pseudo-terminal: `port` is what to open, as for a board on a USB cable."""
+
+    port: str
+    unplug: Callable[[], None]
+
+    def __repr__(self) -> str:
+        """Returns what it is; the port's name differs from run to run."""
+        return "a simulated board on a serial port"
+
+
+def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> SimulatedBoard:
+    """Returns a simulated board that carries a compiled network and answers until it is unplugged or the kernel ends."""
+    from tinyredux.boards import find_board
+    from tinyredux.flow import build
+    from tinyredux.targets.served import serve_simulator
+
+    chip = find_board(board)
+    served = serve_simulator(build(compiled, chip).elf, chip)
+    thread = threading.Thread(target=served.serve, daemon=True)
+    thread.start()
+
+    def unplug() -> None:
+        served.stop()
+        thread.join(5.0)
+
+    return SimulatedBoard(str(served.port), unplug)
 
 
 def hint(name: str, step: int = 1) -> str:
