@@ -80,7 +80,7 @@ RULES = {
 }  # fmt: skip
 
 FIXED = {"alu": 1, "mac": 1, "mul": 1, "nop": 1, "float": 1, "branch": 1, "branch-if": 1, "call": 1, "indirect": 1}
-FIXED |= {"system": 2, "barrier": 4, "wait": 2}
+FIXED |= {"system": 2, "mask": 2, "barrier": 4, "wait": 2}
 
 
 @dataclass(frozen=True)

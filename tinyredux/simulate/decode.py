@@ -22,10 +22,10 @@ _KINDS = {
     **dict.fromkeys(
         "mul umull smull smulbb smulbt smultb smultt smulwb smulwt smmul smmulr smuad smuadx smusd smusdx usad8".split(), "mul"
     ),
-    **dict.fromkeys("mrs msr cps cpsid cpsie vmrs vmsr svc bkpt udf".split(), "system"),
+    **dict.fromkeys("mrs vmrs vmsr svc bkpt udf".split(), "system"),
+    **dict.fromkeys("msr cps cpsid cpsie".split(), "mask"),
     **dict.fromkeys("dsb dmb isb".split(), "barrier"),
-    **dict.fromkeys("wfi wfe".split(), "wait"),
-    **dict.fromkeys("nop yield sev pld".split(), "nop"),
+    **dict.fromkeys("nop pld".split(), "nop"),
     **dict.fromkeys("sdiv udiv".split(), "divide"),
     **dict.fromkeys("vmla vmls vnmla vnmls vfma vfms vfnma vfnms".split(), "float-mac"),
     **dict.fromkeys("vdiv vsqrt".split(), "float-divide"),
@@ -81,6 +81,8 @@ def decode(code: bytes, conditional: bool) -> Instruction:
     if len(code) == 2 and code[1] == 0xBF and code[0] & 15:
         mask = code[0] & 15
         return Instruction(2, "it", words=4 - ((mask & -mask).bit_length() - 1))
+    if len(code) == 2 and code[1] == 0xBF:
+        return Instruction(2, "wait" if code[0] in (0x20, 0x30) else "nop", conditional=conditional)
     insn = next(_ENGINE.disasm(code, 0), None)
     if insn is None:
         return Instruction(len(code), "alu", conditional=conditional)

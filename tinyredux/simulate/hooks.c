@@ -23,7 +23,7 @@ struct block { /* what one basic block costs, and how often it ran; laid out as 
     uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
     uint32_t predictor;                   /* M7: two-bit counter and, for indirect branches, the last target */
     uint32_t last_target;
-    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, spare[4];
+    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[3];
     uint64_t runs, calls, extra_core, extra_memory;
 };
 
@@ -140,7 +140,8 @@ static void follow(struct state *s, struct block *from, struct block *to)
 
 static int must_stop(struct state *s, void *uc, struct block *b)
 {
-    if (s->now >= s->next_event || (s->pending && s->block[s->current].changes_masks))
+    const struct block *before = &s->block[s->current];
+    if (s->now >= s->next_event || (s->pending && before->changes_masks) || before->waits)
         s->stop = STOP_EVENT;
     else if (s->instructions >= s->limit_instructions)
         s->stop = STOP_LIMIT;

@@ -58,6 +58,7 @@ class Machine:
         self.fault: Fault | None = None
         self.notes: list[str] = []
         self.slept_cycles = 0
+        self._running = False
         self.console = Console()
         self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
         self.peripherals = Peripherals(board, self.console, self._polled, self._pend)
@@ -111,7 +112,8 @@ class Machine:
 
     def now(self) -> int:
         """Returns the cycle (instruction, when only counting) that the program is in, to the instruction."""
-        return int(self.state.now) + self.slept_cycles - self.pricing.remaining(self.cpu.get(PC))
+        counted = int(self.state.now) + self.slept_cycles
+        return counted - self.pricing.remaining(self.cpu.get(PC)) if self._running else counted
 
     # What devices and hooks report --------------------------------------------------------------------------------
 
@@ -186,7 +188,9 @@ class Machine:
         state.stop, state.self_loops = 0, 0
         state.pending = int(self.core.exceptions.any_ready())
         state.next_event = max(0, self.core.next_tick() - self.slept_cycles) if self.core.next_tick() < NEVER else NEVER
+        self._running = True
         stop = self.cpu.run()
+        self._running = False
         self.pricing.check()
         pc = self.cpu.get(PC)
         if stop.error is not None:
@@ -197,8 +201,8 @@ class Machine:
             self._watched_address()
         elif self.core.reset_requested:
             self._finish("reset", 1, f"the program reset the system in {self.program.place(pc)}")
-        elif self.pricing.waits(pc) or state.self_loops > state.self_loop_limit:
-            self._wait(pc)
+        elif (waits := self.pricing.waits()) or state.self_loops > state.self_loop_limit:
+            self._wait(pc, waits)
 
     def _software_interrupt(self, number: int, pc: int) -> None:
         if number == INTERRUPT_BREAKPOINT:
@@ -225,12 +229,12 @@ class Machine:
         if self.semihosting.exit_code is not None:
             self._finish("exit", self.semihosting.exit_code, "semihosting exit")
 
-    def _wait(self, pc: int) -> None:
+    def _wait(self, pc: int, for_event: bool) -> None:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
         wake = self.core.next_tick()
         if exceptions.could_deliver(self):
             return
-        if wake < NEVER and (self.pricing.waits(pc) or exceptions.tick_may_interrupt(self)):
+        if wake < NEVER and (for_event or exceptions.tick_may_interrupt(self)):
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
         elif self._main is not None:
             self._end_at_main()

@@ -14,6 +14,7 @@ from tinyredux.simulate.memory_map import FLASH_KIND, STACK_KIND, MemoryMap
 from tinyredux.simulate.program import Program
 from tinyredux.timing import PROGRAM_COUNTER, RULES, Instruction, LoadPrice, cycles_kind, model_name, price_block
 
+SYSM_PSP = 9
 WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
 
 
@@ -39,7 +40,6 @@ class Pricing:
         self.memory = MemoryMap(board)
         self.on_main = on_main
         self.main_address = program.symbols.get("main", 0) & ~1
-        self.waiting_ends: set[int] = set()
         self.error: BaseException | None = None
         self.state = hooks.State(counting=int(counting), mispredict_cycles=self.rules.mispredict, self_loop_limit=200)
         self.state.flash_kind, self.state.stack_kind = FLASH_KIND, STACK_KIND
@@ -109,10 +109,11 @@ class Pricing:
         block.end_kind = _end_kind(instructions[-1])
         block.predictor = 1
         code = self.read(address + size - 2, 2)
+        if instructions[-1].kind == "mask" and instructions[-1].size == 4 and code[0] == SYSM_PSP:
+            self.state.stack_floor = self.program.data_end  # a second stack: do not take it for depth of the first
         block.loops_to_itself = int(code == b"\xfe\xe7" and len(instructions) <= 2)
-        block.changes_masks = int(instructions[-1].kind == "system")
-        if instructions[-1].kind == "wait":
-            self.waiting_ends.add(address + size)
+        block.changes_masks = int(instructions[-1].kind == "mask")
+        block.waits = int(instructions[-1].kind == "wait")
         if not self.counting:
             self._add_loads(address, instructions, price.loads, region)
         self.decoded[self.block_count] = instructions
@@ -184,9 +185,12 @@ class Pricing:
         self.state.now += cycles
         self.blocks[0].extra_core += cycles
 
-    def waits(self, pc: int) -> bool:
-        """Whether the instruction before `pc` waits for an interrupt."""
-        return pc in self.waiting_ends
+    def waits(self) -> bool:
+        """Whether the instruction that ran last waits for an interrupt; asked once."""
+        block = self.blocks[self.state.current]
+        if block.waits or block.changes_masks:
+            self.state.current = 0  # or the hook would stop again at once
+        return bool(block.waits)
 
     def last_function(self) -> str | None:
         """Returns the name of the function whose block ran last, or None."""
