@@ -185,7 +185,8 @@ def _wait(rules: Rules, previous: Instruction | None, instruction: Instruction) 
         return 0
     wait = 0
     needed = previous.writes & instruction.reads
-    if instruction.address_reads & previous.writes and not is_load(previous) and instruction.base != STACK_POINTER:
+    early = previous.writes & ~(1 << previous.base) if previous.write_back else previous.writes
+    if instruction.address_reads & early and instruction.base != STACK_POINTER:
         wait += rules.address_wait
     if rules.load_use and is_load(previous) and needed:
         wait += rules.load_use

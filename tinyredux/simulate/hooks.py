@@ -58,7 +58,7 @@ class Cache(ctypes.Structure):
     """struct cache: lines kept, least recently used leaves first."""
 
     _fields_ = (
-        *_words("line_shift miss_cycles prefetch last sets ways"),
+        *_words("line_shift miss_cycles prefetch last sets ways enabled spare"),
         *_words("last_time time", c_uint64),
         ("where", POINTER(c_uint32)),
         ("held", POINTER(c_uint32)),
@@ -119,7 +119,9 @@ def compiled_hooks() -> ctypes.CDLL | None:
 
 def new_cache(lines: int, ways: int, line_bytes: int, miss_cycles: int, prefetch: bool, covered_bytes: int) -> Cache:
     """Returns an empty cache of `lines` lines in sets of `ways` over a memory of `covered_bytes`. Sizes are powers of two."""
-    cache = Cache(line_shift=line_bytes.bit_length() - 1, miss_cycles=miss_cycles, prefetch=int(prefetch), last=1 << 31)
+    cache = Cache(
+        line_shift=line_bytes.bit_length() - 1, miss_cycles=miss_cycles, prefetch=int(prefetch), last=1 << 31, enabled=1
+    )
     cache.ways, cache.sets = ways, max(1, lines // ways)
     cache.where = (c_uint32 * (covered_bytes // line_bytes + 2))()
     cache.held = (c_uint32 * max(1, lines))()
@@ -142,9 +144,13 @@ class PythonHooks:
         return None
 
     def _fetch(self, cache: Cache, line: int, now: int) -> int:
-        sequential = cache.prefetch and line == cache.last + 1
-        since = now - cache.last_time
-        cache.last, cache.last_time, cache.time = line, now, cache.time + 1
+        same, lost = line == cache.last, int(cache.miss_cycles)
+        if cache.prefetch and line == cache.last + 1:
+            lost = max(0, lost - (now - cache.last_time))
+        cache.last, cache.last_time = line, now
+        if not cache.enabled:
+            return 0 if same else lost
+        cache.time += 1
         if cache.where[line]:
             cache.used[cache.where[line] - 1] = cache.time
             return 0
@@ -153,7 +159,7 @@ class PythonHooks:
         if cache.used[victim]:
             cache.where[cache.held[victim]] = 0
         cache.held[victim], cache.used[victim], cache.where[line] = line, cache.time, victim + 1
-        return max(0, int(cache.miss_cycles) - since) if sequential else int(cache.miss_cycles)
+        return lost
 
     def _branch_cycles(self, source: Block, target: Block) -> int:
         taken = source.end != target.address

@@ -61,8 +61,8 @@ class Machine:
         self._running = False
         self.console = Console()
         self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
-        self.peripherals = Peripherals(board, self.console, self._polled, self._pend)
         self.pricing = pricing.Pricing(board, self.program, self.read, not cycles, self._enters_main)
+        self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access)
         self.state: State = self.pricing.state
         self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
         self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)

@@ -98,12 +98,20 @@ class Console:
 class Peripherals:
     """Answers reads and writes at 0x40000000..0x5FFFFFFF of a board."""
 
-    def __init__(self, board: Board, console: Console, idle: Callable[[], None], interrupt: Callable[[int], None]) -> None:
-        """`idle()` is called when the program polls an empty input; `interrupt(n)` pends interrupt n."""
-        self.console, self.idle, self.interrupt = console, idle, interrupt
+    def __init__(
+        self,
+        board: Board,
+        console: Console,
+        idle: Callable[[], None],
+        interrupt: Callable[[int], None],
+        flash: Callable[[int], None],
+    ) -> None:
+        """`idle()`: the program polls an empty input; `interrupt(n)` pends interrupt n; `flash(v)`: FLASH_ACR was set to v."""
+        self.console, self.idle, self.interrupt, self.flash = console, idle, interrupt, flash
         family = board.family
         self.rules = {rule.address: rule for rule in READY.get(family, ())}
         self.layout = board.console
+        self.flash_register = 0x40023C00 if family in ("stm32f2", "stm32f4", "stm32f7") else 0x40022000
         self.uarts = dict(USARTS[board.console]) | (_U5_INTERRUPTS if family == "stm32u5" else {})
         self.uarts.setdefault(board.console_base, -1)
         self.alias_mask = ~0x10000000 if board.cpu == "cortex-m33" else ~0
@@ -125,6 +133,8 @@ class Peripherals:
         self.registers[word] = self.registers.get(word, 0) & ~mask | value << shift & mask
         if word & ~0x3FF in self.uarts:
             self._write_uart(word & ~0x3FF, word & 0x3FF, value)
+        elif word == self.flash_register:
+            self.flash(self.registers[word])
 
     def _read_word(self, word: int) -> int:
         if word & ~0x3FF in self.uarts:

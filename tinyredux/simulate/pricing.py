@@ -15,6 +15,7 @@ from tinyredux.simulate.program import Program
 from tinyredux.timing import PROGRAM_COUNTER, RULES, Instruction, LoadPrice, cycles_kind, model_name, price_block
 
 SYSM_PSP = 9
+CACHE_SWITCHES = ("stm32f2", "stm32f4", "stm32l4", "stm32g4")  # instruction and data cache have bits in FLASH_ACR
 WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
 
 
@@ -73,6 +74,14 @@ class Pricing:
         if timing.data_lines:
             self.data = hooks.new_cache(timing.data_lines, data_ways, timing.line_bytes, miss, False, covered)
         self.state.code, self.state.data = ctypes.pointer(self.code), ctypes.pointer(self.data)
+
+    def set_flash_access(self, control: int) -> None:
+        """Takes the program's setting of the flash access control register: latency, prefetch, caches."""
+        if self.board.flash_timing.miss_cycles is None:
+            self.code.miss_cycles = self.data.miss_cycles = control & 15
+        self.code.prefetch = control >> 8 & 1
+        if self.board.family in CACHE_SWITCHES:
+            self.code.enabled, self.data.enabled = control >> 9 & 1, control >> 10 & 1
 
     # Pricing ------------------------------------------------------------------------------------------------------
 

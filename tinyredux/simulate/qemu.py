@@ -43,9 +43,7 @@ def count_in_qemu(elf: Path, board: Board, timeout_s: float = 60.0) -> SecondOpi
         try:
             run = subprocess.run(command, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
-            raise ValueError(
-                f"{elf.name} did not end in QEMU in {timeout_s:g} s; it must leave by semihosting exit"
-            ) from None
+            raise ValueError(f"{elf.name} did not end in QEMU in {timeout_s:g} s; it must leave by semihosting exit") from None
         if not counted.is_file():
             raise ValueError(f"QEMU did not run {elf.name}: {run.stderr.decode(errors='replace').strip()[:200]}")
         return SecondOpinion(int(counted.read_text()), (run.stdout + run.stderr).decode(errors="replace"), run.returncode)
