@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import pickle
 import re
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tinyredux import datasets, download, synthetic
+from tinyredux import cli, datasets, download, synthetic
 
 
 @pytest.fixture
@@ -186,6 +187,15 @@ def test_order_of_the_places(no_data: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "own" / "cifar10_train_2.npz").unlink()
     with pytest.raises(datasets.MissingDataError, match=r"lacks cifar10_train_2\.npz"):
         datasets.load("cifar10")
+
+
+def test_the_verb_says_which_data_is_here(no_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tinyredux data`: name and source, exit code 3 where CIFAR-10 is wanted and absent."""
+    assert cli.main(["data", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["data"], answer["images"]) == ("synthetic", {"train": 6000, "validation": 1000, "test": 1000})
+    assert cli.main(["data", "cifar10"]) == 3 and "--download" in capsys.readouterr().err
+    assert cli.main(["data", "mnist"]) == 2
 
 
 def test_load_refuses_unknown_names_and_other_shapes() -> None:

@@ -66,7 +66,7 @@ def records(folder: Path = nets.WEIGHTS_FOLDER) -> list[Record]:
 
 def train_net(
     name: str,
-    data: str = "cifar10",
+    data: str | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     checkpoint: Path | None = None,
@@ -75,13 +75,15 @@ def train_net(
 ) -> Record:
     """Trains a network from scratch, leaves weights, record and card in `out` (default: the user's cache), returns the record.
 
-    `name` is built-in or path/to/file.py:factory. After every epoch the state goes to `checkpoint`, and a training that
-    was interrupted goes on from it; without one, it is kept in the cache until the weights are written. Raises ValueError
-    for data that cannot be trained on, MissingDataError where the data is absent.
+    `name` is built-in or path/to/file.py:factory; `data` None is CIFAR-10 where it is, else the synthetic set. After every
+    epoch the state goes to `checkpoint`, and a training that was interrupted goes on from it; without one, it is kept in
+    the cache until the weights are written. Raises ValueError for data that cannot be trained on, MissingDataError where
+    the data is absent.
     """
     short, cache = nets.short_name(name), datasets.cache_folder()
-    recipe = train.recipe_for(short, data, epochs, seed)
     images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
+    data = images.name
+    recipe = train.recipe_for(short, data, epochs, seed)
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot train on {data}: it has no training images with labels; use cifar10 or synthetic")
     torch.manual_seed(recipe.seed)
