@@ -11,6 +11,7 @@ from random_nets import RandomNet, images_for
 from tinyredux import interpret
 from tinyredux.export import export
 from tinyredux.graph import (
+    Add,
     Concat,
     Conv,
     Dense,
@@ -26,7 +27,7 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.integer_params import SOFTMAX_OUTPUT, quant_of
+from tinyredux.integer_params import SOFTMAX_OUTPUT, add_params, quant_of
 from tinyredux.passes.quantize import LEAST_SCALE, quant_from_range, quantize
 
 RNG = np.random.default_rng(5)
@@ -159,6 +160,14 @@ def test_quant_from_range() -> None:
         least, most = ((code - quant.zero_point) * quant.scale[0] for code in (-128, 127))
         assert least <= min(low, 0) + quant.scale[0] / 1.9 and most >= max(high, 0) - quant.scale[0] / 1.9
     assert quant_from_range(0.0, 0.0).scale[0] > LEAST_SCALE and quant_from_range(0.0, 1e-40).scale[0] > LEAST_SCALE
+
+
+def test_sum_that_cancels_is_refused_where_its_arithmetic_ends() -> None:
+    """x + (1e-7 - 1) x: inputs of order 1, a sum of order 1e-7, beyond the 20 bits that the kernel shifts by."""
+    ops = [DepthwiseConv("d", ("input",), "a", "w", "b"), Add("add1", ("input", "a"), "out")]
+    graph = graph_of(ops, (2, 2, 3), w=np.full((1, 1, 3), 1e-7 - 1), b=np.zeros(3))
+    with pytest.raises(ValueError, match=r"add1: adds tensors of scale .* at most 2\^19 times finer"):
+        add_params(int8 := quantize(graph, images(graph)), int8.ops[1])
 
 
 def test_softmax_joined_with_other_values_is_refused() -> None:
