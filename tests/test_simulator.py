@@ -73,6 +73,11 @@ SAYS = {
          REG(0xE000E010) = 7; float busy = work(&one); number(n > 100); number(quiet == busy); leave(0); }""",
         "1 1",
     ),
+    "a timer counts": (
+        """int main(void) { REG(0x40000028) = 9; REG(0x40000014) = 1; REG(0x40000000) = 1; uint32_t a = REG(0x40000024);
+         while (REG(0x40000024) - a < 100) { } number(REG(0x40000024) - a < 120); leave(0); }""",
+        "1",
+    ),
     "clocks get ready": (
         """int main(void) { REG(0x40023800) |= 1 << 16; while (!(REG(0x40023800) >> 17 & 1)) { }
          REG(0x40023800) &= ~(1u << 24); while (REG(0x40023800) >> 25 & 1) { }
@@ -131,6 +136,21 @@ def test_the_console_echoes_on_every_board(board: str, cpu: str, tmp_path: Path)
     machine.console.received += b"!"
     end = machine.run()
     assert end is not None and (end.reason, end.code) == ("exit", 3)
+
+
+def test_the_console_interrupts(tmp_path: Path) -> None:
+    start = """volatile int n; void received(void) { n++; REG(0x40004804) = (REG(0x40004804) & 255) + 1; }
+        __attribute__((section(".isr_vector"), used)) void (*const more[64])(void) = {[39] = received};
+        int main(void) { REG(0xE000ED08) = (uint32_t)more - 64; REG(0x4000480C) = 0x202C; REG(0xE000E104) = 1 << 7;
+         while (n < 4) __asm__("wfi"); leave(n); }"""
+    machine = Machine(F469, build(tmp_path, start))
+    assert machine.run(until_idle=True) is None
+    for letter, answer in ((b"H", b"I"), (b"AL", b"IBM")):
+        machine.console.received += letter
+        assert machine.run(until_idle=True) is None and machine.console.sent == answer
+    machine.console.received += b"!"
+    end = machine.run()
+    assert end is not None and (end.reason, end.code) == ("exit", 4)
 
 
 def test_the_cycle_counter_is_exact_to_the_instruction(tmp_path: Path) -> None:

@@ -43,6 +43,23 @@ class End:
     text: str
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What one call of a watched function cost: instructions, cycles of the core, cycles lost to memory."""
+
+    instructions: int
+    core_cycles: int
+    memory_cycles: int
+
+    def since(self, start: Watched) -> Watched:
+        """Returns the difference to an earlier reading."""
+        return Watched(
+            self.instructions - start.instructions,
+            self.core_cycles - start.core_cycles,
+            self.memory_cycles - start.memory_cycles,
+        )
+
+
 class Machine:
     """A board with a program in flash, at its reset vector. `run` may be called again until `end` says that the program is over.
 
@@ -62,13 +79,14 @@ class Machine:
         self.console = Console()
         self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
         self.pricing = pricing.Pricing(board, self.program, self.read, not cycles, self._enters_main)
-        self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access)
+        self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access, self.now)
         self.state: State = self.pricing.state
         self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
         self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)
         self._idle = False
-        self.watched: list[int] = []
-        self._watch, self._watch_start = NO_ADDRESS, -1
+        self.watched: list[Watched] = []
+        self._watch = NO_ADDRESS
+        self._watch_start: Watched | None = None
         self._main: pricing.Snapshot | None = None
         if self.cpu.note:
             self.notes.append(self.cpu.note)
@@ -134,7 +152,7 @@ class Machine:
         self.state.stop_address, self.state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
 
     def watch(self, function: str) -> None:
-        """From now on `watched` gets the instructions of each call of a function. Takes the place of noticing main's return."""
+        """From now on `watched` gets the cost of each call of a function. Takes the place of noticing main's return."""
         self._watch = self.program.symbols.get(function, NO_ADDRESS) & ~1
         self.pricing.main_address = 0
         self.state.stop_address, self.state.stop_sp = self._watch, ANY_STACK
@@ -143,13 +161,17 @@ class Machine:
         state = self.state
         if self._watch == NO_ADDRESS:
             self._main_returns()
-        elif self._watch_start < 0:
-            self._watch_start = int(state.instructions)
+        elif self._watch_start is None:
+            self._watch_start = self._spent()
             state.stop_address, state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
         else:
-            self.watched.append(int(state.instructions) - self._watch_start)
-            self._watch_start = -1
+            self.watched.append(self._spent().since(self._watch_start))
+            self._watch_start = None
             state.stop_address, state.stop_sp = self._watch, ANY_STACK
+
+    def _spent(self) -> Watched:
+        state = self.state
+        return Watched(int(state.instructions), int(state.core), int(state.memory))
 
     # Running ------------------------------------------------------------------------------------------------------
 
@@ -238,6 +260,8 @@ class Machine:
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
         elif self._main is not None:
             self._end_at_main()
+        elif self.peripherals.listens() and not self.core.exceptions.active:
+            self._idle = True
         elif self.core.exceptions.active:
             self.fail(f"endless loop in the handler of exception {self.core.exceptions.active[-1]}", pc)
         else:
