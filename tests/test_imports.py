@@ -44,7 +44,7 @@ RULES = (
     ("accuracy pretrained", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
-    ("__init__ __main__ claims cli doctor flow verbs*", "*", "numpy"),
+    ("__init__ __main__ bench claims cli doctor flow verbs*", "*", "numpy"),
 )
 
 
