@@ -121,7 +121,7 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
         return SimulatorTarget(firmware.elf, board, compiled.artifact.model_hash, compiled.int8.output.shape)
     from tinyredux.targets.board import BoardTarget
 
-    return BoardTarget(port, compiled.artifact.model_hash, compiled.int8.output.shape)
+    return BoardTarget(port or None, compiled.artifact.model_hash, compiled.int8.output.shape, board=board)
 
 
 def measure(settings: Settings, progress: Progress | None = None) -> Measurement:
