@@ -61,10 +61,36 @@ def test_m4_costs(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "taken"),
-    [("b .", 1), ("beq .", 1), ("bl .", 1), ("bx lr", 3), ("pop {r4, pc}", 3), ("ldr pc, [r0]", 3), ("tbb [pc, r0]", 3)],
+    [
+        ("b .", 1),
+        ("beq .", 1),
+        ("bl .", 1),
+        ("bx lr", 2),
+        ("blx r3", 2),
+        ("pop {r4, pc}", 3),
+        ("ldr pc, [r0]", 3),
+        ("tbb [pc, r0]", 3),
+    ],
 )
 def test_a_taken_branch_refills_the_pipeline(text: str, taken: int, tmp_path: Path) -> None:
     assert price_block(RULES["cortex-m4"], decode_block(assemble(tmp_path, text))).taken_cycles == taken
+
+
+@pytest.mark.parametrize(
+    ("text", "extra"),
+    [
+        ("nop\nadd.w r0, r1, r2\nadd.w r3, r4, r5", 0),
+        ("nop\nadd.w r0, r1, r2\nadd.w r3, r4, r5\nadd.w r6, r7, r8\nadd.w r6, r7, r8", 1),
+        ("nop\nnop\nadd.w r0, r1, r2\nadd.w r3, r4, r5\nadd.w r6, r7, r8", 0),
+        ("nop\nstr.w r0, [r9]\nstr.w r1, [r9]\nstr.w r2, [r9]", 0),
+        ("nop\nstr.w r0, [r9]\nstr.w r1, [r9]\nstr.w r2, [r9]\nadd.w r6, r7, r8", 1),
+    ],
+)
+def test_fetching_falls_behind_in_rows_of_wide_instructions_across_words(text: str, extra: int, tmp_path: Path) -> None:
+    block = decode_block(assemble(tmp_path, text))
+    assert price_block(RULES["cortex-m4"], block, 0x08000000).cycles == len(block) + extra
+    if "nop\nnop" not in text:
+        assert price_block(RULES["cortex-m4"], block, 0x08000002).cycles == len(block)
 
 
 def test_loads_of_the_stack_need_no_look_at_their_address(tmp_path: Path) -> None:

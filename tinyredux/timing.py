@@ -4,7 +4,7 @@ An instruction is described by what the pipeline sees of it (`Instruction`); a b
 addresses (chaining across memories, alignment, flash lines) is left to the simulator, instruction by instruction.
 
 Source: Cortex-M4 Technical Reference Manual, section 3.3; measurements on STM32F407, RP2350 and STM32H743, "pipeline cycle
-test" of github.com/jnk0le/random.
+test" of github.com/jnk0le/random; rows of 32-bit instructions across word boundaries: compendium.i-0.nl, "alignment rules".
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ class Rules:
     """Cycles of a core's instruction classes.
 
     `chain`: a load right after a load costs one cycle less. `many`: what a register list costs beyond one cycle a word.
+    `taken`, `taken_register`, `taken_indirect`: refill of the pipeline after a branch to a label, to a register, to a loaded
+    address; the later the address is known, the longer. `wide_row`: what three or more 32-bit instructions in a row cost when
+    they lie across word boundaries, for fetching falls behind.
     `float_divide`: of a divide or square root, beside which instructions without floating point run on.
     `load_use`, `mac_use`: wait of the next instruction for a loaded word or a product. `fold_branch`: a 16-bit branch issues
     beside the instruction before it, so it costs nothing unless taken.
@@ -62,6 +65,7 @@ class Rules:
     load_after_store: int
     divide: int
     taken: int
+    taken_register: int
     taken_indirect: int
     wide_target: int
     float_mac: int
@@ -72,21 +76,24 @@ class Rules:
     mac_use: int = 0
     fold_branch: bool = False
     mispredict: int = 0
+    wide_row: int = 0
 
 
 RULES = {
     "cortex-m4": Rules(
         name="cortex-m4", load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
-        taken=1, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
+        taken=1, taken_register=2, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
+        wide_row=1,
     ),
     "cortex-m33": Rules(
         name="cortex-m33", load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
-        taken=2, taken_indirect=2, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1, many=0, mac_use=1,
-        fold_branch=True,
+        taken=2, taken_register=2, taken_indirect=2, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
+        many=0, mac_use=1, fold_branch=True,
     ),
     "cortex-m7": Rules(
         name="cortex-m7", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
-        taken=0, taken_indirect=1, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1, mispredict=7,
+        taken=0, taken_register=1, taken_indirect=1, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
+        mispredict=7,
     ),
 }  # fmt: skip
 
@@ -140,8 +147,8 @@ def is_load(instruction: Instruction) -> bool:
     return instruction.kind in ("load", "load-many")
 
 
-def price_block(rules: Rules, block: Sequence[Instruction]) -> BlockPrice:
-    """Returns the static cost of a basic block. The first instruction is priced as if nothing had gone before."""
+def price_block(rules: Rules, block: Sequence[Instruction], address: int = 0) -> BlockPrice:
+    """Returns the static cost of a basic block at `address`. The first instruction is priced as if nothing had gone before."""
     cycles = divider_busy_until = 0
     loads: list[LoadPrice] = []
     previous: Instruction | None = None
@@ -163,13 +170,30 @@ def price_block(rules: Rules, block: Sequence[Instruction]) -> BlockPrice:
             else:
                 chain_hooked = False
         previous = instruction
+    cycles += rules.wide_row * _wide_rows(block, address)
     if rules.mispredict:
         cycles = _dual_issue_cycles(rules, block)
     return BlockPrice(cycles, _taken_cycles(rules, block[-1]), tuple(loads))
 
 
+def _wide_rows(block: Sequence[Instruction], address: int) -> int:
+    """How many rows of 3 or more (4 or more stores) 32-bit instructions lie across word boundaries, the block's first aside."""
+    rows = row = stores = 0
+    for position, instruction in enumerate(block):
+        if instruction.size == 2:
+            row = stores = 0
+        elif address & 2 and (row or position):
+            row += 1
+            rows += row == (4 if stores == 3 else 3) and not (row == 3 and stores == 2 and instruction.kind == "store")
+            stores += row <= 3 and instruction.kind == "store"
+        address += instruction.size
+    return rows
+
+
 def _taken_cycles(rules: Rules, last: Instruction) -> int:
-    return rules.taken_indirect if last.to_pc and last.kind not in ("branch", "branch-if", "call") else rules.taken
+    if not last.to_pc or last.kind in ("branch", "branch-if", "call"):
+        return rules.taken
+    return rules.taken_register if last.kind == "indirect" else rules.taken_indirect
 
 
 def _uses_float(instruction: Instruction) -> bool:

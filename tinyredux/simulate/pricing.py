@@ -100,7 +100,7 @@ class Pricing:
         if self.block_count >= hooks.MAX_BLOCKS or self.load_count + size // 2 >= hooks.MAX_LOADS:
             raise RuntimeError(f"the program has more than {hooks.MAX_BLOCKS} basic blocks: it seems to write code as it runs")
         instructions = decode_block(self.read(address, size))
-        price = price_block(self.rules, instructions)
+        price = price_block(self.rules, instructions, address)
         region = next(r for r in self.regions if r.base <= address < r.base + r.size)
         block = self.blocks[self.block_count]
         block.address, block.end, block.instructions = address, address + size, len(instructions)
@@ -166,7 +166,7 @@ class Pricing:
             before += 1
         if self.counting:
             return len(instructions) - before
-        return int(block.cycles) - (price_block(self.rules, instructions[:before]).cycles if before else 0)
+        return int(block.cycles) - (price_block(self.rules, instructions[:before], block.address).cycles if before else 0)
 
     def unwind(self, pc: int) -> None:
         """Takes back what was counted for the instructions from `pc` on, which a fault kept from running."""
