@@ -1,0 +1,256 @@
+"""Partial execution: the schedule of a network that needs the least SRAM, with the same bits and the same arithmetic.
+
+1. `candidates` lists what may run together, `cover` picks items that cover every operator and whose largest cost in
+   bytes is least; that cost is a lower bound of every schedule's peak.
+2. `best_order` orders them; where the order keeps more alive than the bound, other covers are tried.
+3. Slices start as narrow as they can be and grow while the peak allows, for wide slices are faster.
+4. `place` gives real offsets; the peak is what they reach.
+
+Source: after Liberis and Lane, Pex, arXiv 2211.17246; the algorithms are ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, replace
+
+from tinyredux import memory
+from tinyredux.arena import Arena, blocks_of, live_bytes, place
+from tinyredux.graph import Concat, Conv, Dense, Graph, Op, Softmax
+from tinyredux.ordering import Order, best_order, given_order, problem
+from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
+from tinyredux.schedule import Item, Program, Schedule, lower
+
+Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
+EVERY_COVER = 7  # operators up to which all covers are tried
+COVERS = 4000
+SECONDS = 4.0  # for trying covers on larger graphs
+
+
+@dataclass(frozen=True)
+class PartialPlan:
+    """A placed program with its peak in bytes and what it is compared with."""
+
+    program: Program
+    arena: Arena
+    peaks: dict[str, int]  # layerwise, inplace, reordered, partial
+    lower_bound_bytes: int
+    optimal: bool
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of the arena, scratch and sums included."""
+        return self.arena.size_bytes
+
+
+def plan_partial(graph: Graph, accumulator: str = "int32") -> PartialPlan:
+    """Returns the plan with the least placed peak that the search finds; never above the layer-by-layer plan.
+
+    `optimal` is True where no schedule of this kind (whole operators and channel regions in any order, outputs in place,
+    concatenations without copies) has a lower peak.
+    """
+    net = Net(graph, accumulator)
+    layerwise = memory.plan(graph).total_bytes
+    singles = [Item((op.name,)) for op in graph.ops]
+    every = candidates(net)
+    alone = [item for item in every if len(item.ops) == 1]
+    costs = {item: _costs(net, item) for item in every}
+    bounds = {item: bound_bytes(net, item, costs) for item in every}
+    in_place = _best_alone(net, alone, costs, bounds, reorder=False)
+    reordered = _best_alone(net, alone, costs, bounds, reorder=True)
+    lowest, found = search(net, every, costs, bounds)
+    options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
+    options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
+    schedule, arena = min(options, key=lambda option: option[1].size_bytes)
+    schedule = _widened(net, schedule, arena.size_bytes)
+    program = lower(graph, schedule)
+    arena = place(program, arena.size_bytes)
+    peaks = {
+        "layerwise": layerwise,
+        "inplace": min(layerwise, options[2][1].size_bytes),
+        "reordered": min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes),
+        "partial": arena.size_bytes,
+    }
+    return PartialPlan(program, arena, peaks, lowest, arena.size_bytes == lowest)
+
+
+def _costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
+    return internal_bytes(net, item), {name: internal_bytes(net, item, name) for name in in_place_sources(net, item)}
+
+
+def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
+    """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
+
+    A tensor that must be written before the item and read after it is alive; it cannot be cut away, for an item that
+    holds both its writer and its reader would have to run both before and after this one.
+    """
+    graph, mask = net.graph, net.mask(item)
+    before = after = 0
+    for i in bits(mask):
+        before |= net.before[i]
+        after |= net.after[i]
+    before, after = before & ~mask, after & ~mask
+    inputs, output = net.inputs(item), net.output(item)
+    across = 0
+    for name in graph.tensors:
+        if name in inputs or (name in net.producer and mask >> net.producer[name] & 1):
+            continue
+        early = name in graph.inputs or before >> net.producer[name] & 1
+        if early and (net.readers[name] & after or name in graph.outputs):
+            across += 0 if _part_of_concat(net, name) else net.size(name)
+    sink = net.ops(item)[-1]
+    if isinstance(sink, Concat) and item.kind == "whole":
+        return across + net.size(output)
+    plain, replacing = costs[item]
+    least = net.size(output) + plain
+    for name, extra in replacing.items():
+        if not net.readers[name] & after:
+            least = min(least, extra)
+    return across + sum(net.size(name) for name in inputs) + least
+
+
+def _part_of_concat(net: Net, name: str) -> bool:
+    """True for the result of a concatenation, whose bytes may be counted as those of its parts."""
+    return name in net.producer and isinstance(net.graph.ops[net.producer[name]], Concat)
+
+
+def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) -> list[list[Item]]:
+    """Returns up to `most` choices of items that hold every operator exactly once, those with the fewest regions first."""
+    by_first: dict[int, list[Item]] = {}
+    for item in items:
+        for i in bits(masks[item]):
+            by_first.setdefault(i, []).append(item)
+    full = (1 << len(net.graph.ops)) - 1
+    memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
+    todo = [0]
+    while todo:
+        covered = todo[-1]
+        if covered in memo:
+            todo.pop()
+            continue
+        first = (~covered & full & -(~covered & full)).bit_length() - 1
+        fitting = [item for item in by_first.get(first, []) if not masks[item] & covered]
+        missing = [covered | masks[item] for item in fitting if covered | masks[item] not in memo]
+        if missing:
+            todo += missing
+            continue
+        found = [
+            (count + (len(item.ops) if item.kind != "whole" else 0), [item, *rest])
+            for item in fitting
+            for count, rest in memo[covered | masks[item]]
+        ]
+        memo[covered] = sorted(found, key=lambda pair: pair[0])[:most]
+        todo.pop()
+    return [chosen for _, chosen in memo[0]]
+
+
+def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -> tuple[int, tuple[Order, frozenset[str]]]:
+    """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found."""
+    masks = {item: net.mask(item) for item in every}
+    levels = sorted(set(bounds.values()))
+    low, high = 0, len(levels) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cover(net, [item for item in every if bounds[item] <= levels[middle]], masks):
+            high = middle
+        else:
+            low = middle + 1
+    small = len(net.graph.ops) <= EVERY_COVER
+    best: tuple[Order, frozenset[str]] | None = None
+    deadline, complete = time.monotonic() + SECONDS, small
+    for level in levels[low:]:
+        if best is not None and (level >= best[0].live_bytes or time.monotonic() > deadline):
+            complete &= level >= best[0].live_bytes
+            break
+        allowed = [item for item in every if bounds[item] <= level]
+        chosen = cover(net, allowed, masks, COVERS if small else 4)
+        complete &= len(chosen) < COVERS
+        for items in chosen:
+            best = _better(net, items, costs, best)
+    assert best is not None
+    lowest = best[0].live_bytes if complete and best[0].exact else levels[low]
+    return lowest, best
+
+
+def _better(
+    net: Net, items: list[Item], costs: Costs, best: tuple[Order, frozenset[str]] | None
+) -> tuple[Order, frozenset[str]] | None:
+    """Returns the better of the best so far and these items in their best order."""
+    for aliased in alias_choices(net, items):
+        bound = best[0].live_bytes - 1 if best else 1 << 62
+        order = best_order(problem(net, items, aliased, costs), bound)
+        if order is not None:
+            best = order, aliased
+    return best
+
+
+def alias_choices(net: Net, items: list[Item]) -> list[frozenset[str]]:
+    """Returns which concatenations to do without copies: all that can, none, and for few of them every choice."""
+    can = [item.sink for item in items if item.kind == "whole" and _can_alias(net, net.ops(item)[-1])]
+    if len(can) <= 3:
+        return [frozenset(some) for count in range(len(can), -1, -1) for some in itertools.combinations(can, count)]
+    return [frozenset(can), frozenset()]
+
+
+def _can_alias(net: Net, op: Op) -> bool:
+    """True where the producers can write into the concatenation: each input is used once there, and read with strides."""
+    if not isinstance(op, Concat) or len(set(op.inputs)) < len(op.inputs):
+        return False
+    for name in op.inputs:
+        others = [reader for reader in net.graph.consumers(name) if reader is not op]
+        if name in net.graph.inputs or name in net.graph.outputs or any(isinstance(reader, (Concat, Dense, Softmax)) for reader in others):
+            return False
+    return True
+
+
+def _best_alone(
+    net: Net, alone: list[Item], costs: Costs, bounds: dict[Item, int], reorder: bool
+) -> tuple[Order, frozenset[str]]:
+    """Returns the plan without regions: each operator whole or in place, in the given or in the best order."""
+    items = [min((item for item in alone if item.ops == (op.name,)), key=lambda item: bounds[item]) for op in net.graph.ops]
+    found = []
+    for aliased in alias_choices(net, items):
+        given = problem(net, items, aliased, costs)
+        order = best_order(given, 1 << 62) if reorder else given_order(given)
+        assert order is not None
+        found.append((order, aliased))
+    return min(found, key=lambda pair: pair[0].live_bytes)
+
+
+def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True) -> tuple[Schedule, Arena]:
+    """Returns the schedule of an order with the narrowest slices, and where its buffers lie."""
+    without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
+    schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
+    return schedule, place(lower(net.graph, schedule, full=False))
+
+
+def _widened(net: Net, schedule: Schedule, limit: int) -> Schedule:
+    """Returns the schedule with wider slices and with scratch, one item at a time, as long as it fits into `limit` bytes."""
+    for i, item in enumerate(schedule.items):
+        for width in _widths(net, item):
+            items = (*schedule.items[:i], replace(item, width=width), *schedule.items[i + 1 :])
+            wider = replace(schedule, items=items)
+            if _fits(net, wider, limit):
+                schedule = wider
+                break
+    for op in net.graph.ops:
+        less = replace(schedule, direct=schedule.direct - {op.name})
+        if op.name in schedule.direct and (not isinstance(op, Conv) or _fits(net, less, limit)):
+            schedule = less
+    return schedule
+
+
+def _fits(net: Net, schedule: Schedule, limit: int) -> bool:
+    program = lower(net.graph, schedule, full=False)
+    return max(live_bytes(blocks_of(program))) <= limit and place(program, limit).size_bytes <= limit
+
+
+def _widths(net: Net, item: Item) -> list[int]:
+    """Returns the widths to try for an item, widest first."""
+    if item.kind == "whole":
+        return []
+    sink = net.ops(item)[-1]
+    channels = net.graph.tensors[sink.inputs[0] if item.kind == "accumulate" else sink.output].shape[2]
+    doubled = [item.width << k for k in range(1, 12) if item.width << k < channels]
+    return [channels, *reversed(doubled)]

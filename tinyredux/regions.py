@@ -1,0 +1,213 @@
+"""Which operators can run together in parts, and what each such item costs in bytes.
+
+Along channels an operator is a generator (convolution, dense: needs its whole input, writes slices), passes slices through
+(depthwise, pools, additions, activations), places them (concatenation), adds them up (convolution, dense) or is a barrier
+(softmax). A region is a generator, or a tensor that is there, then operators that pass slices through, then one that
+keeps them or adds them up. Source: Liberis and Lane, arXiv 2211.17246; classes and rules ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax
+from tinyredux.schedule import Item, Lowering, Schedule, lifetimes, part_breaks, part_unit
+from tinyredux.tiles import is_elementwise
+
+CANDIDATES_PER_SINK = 64
+
+
+@dataclass(frozen=True)
+class Net:
+    """A graph with the relations that planning asks for again and again; operators by index, sets as bit masks."""
+
+    graph: Graph
+    accumulator: str = "int32"
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Operator name -> place in the graph's order."""
+        return {op.name: i for i, op in enumerate(self.graph.ops)}
+
+    @cached_property
+    def producer(self) -> dict[str, int]:
+        """Tensor -> operator that writes it."""
+        return {op.output: i for i, op in enumerate(self.graph.ops)}
+
+    @cached_property
+    def readers(self) -> dict[str, int]:
+        """Tensor -> mask of the operators that read it."""
+        masks = dict.fromkeys(self.graph.tensors, 0)
+        for i, op in enumerate(self.graph.ops):
+            for name in op.inputs:
+                masks[name] |= 1 << i
+        return masks
+
+    @cached_property
+    def before(self) -> list[int]:
+        """Mask of all operators that must run before each one."""
+        masks: list[int] = []
+        for op in self.graph.ops:
+            mask = 0
+            for name in op.inputs:
+                if name in self.producer:
+                    mask |= masks[self.producer[name]] | 1 << self.producer[name]
+            masks.append(mask)
+        return masks
+
+    @cached_property
+    def after(self) -> list[int]:
+        """Mask of all operators that must run after each one."""
+        masks = [0] * len(self.graph.ops)
+        for i, mask in enumerate(self.before):
+            for k in bits(mask):
+                masks[k] |= 1 << i
+        return masks
+
+    def size(self, tensor: str) -> int:
+        """Bytes of a tensor."""
+        return self.graph.tensors[tensor].size_bytes
+
+    def mask(self, item: Item) -> int:
+        """Mask of an item's operators."""
+        return sum(1 << self.index[name] for name in item.ops)
+
+    def ops(self, item: Item) -> list[Op]:
+        """An item's operators."""
+        return [self.graph.ops[self.index[name]] for name in item.ops]
+
+    def inputs(self, item: Item) -> list[str]:
+        """Tensors that an item reads from outside, each once."""
+        own = {op.output for op in self.ops(item)}
+        return sorted({name for op in self.ops(item) for name in op.inputs} - own)
+
+    def output(self, item: Item) -> str:
+        """The tensor that an item keeps."""
+        return self.graph.ops[self.index[item.sink]].output
+
+
+def bits(mask: int) -> Iterator[int]:
+    """Yields the places of the ones in a mask."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def is_generator(op: Op) -> bool:
+    """True for an operator that needs its whole input for every slice of its output."""
+    return isinstance(op, Dense) or (isinstance(op, Conv) and op.groups == 1)
+
+
+def candidates(net: Net) -> list[Item]:
+    """Returns every item that the planner may choose: each operator at once, and the regions that end at it."""
+    found = [Item((op.name,)) for op in net.graph.ops]
+    for i, op in enumerate(net.graph.ops):
+        if is_generator(op):
+            source = op.inputs[0]
+            if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
+                found += _regions(net, op, "accumulate")
+        elif not isinstance(op, (Softmax, Concat)):
+            found += _regions(net, op, "materialise")
+    return found
+
+
+def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
+    last = 1 << net.index[sink.name]
+    found, seen = [], set()
+    for mask in _closures(net, sink, last):
+        if len(seen) >= CANDIDATES_PER_SINK:
+            break
+        if mask in seen or not _splittable(net, mask, last):
+            continue
+        seen.add(mask)
+        ops = tuple(net.graph.ops[i] for i in bits(mask))
+        alone = mask == last
+        if alone and (kind == "accumulate" or not isinstance(sink, (DepthwiseConv, Pool))):
+            continue
+        inner = ops[:-1] if kind == "accumulate" else ops
+        sliced = sink.inputs[0] if kind == "accumulate" else sink.output
+        width = part_unit(net.graph, inner, sliced)
+        if any(channel < 0 or channel % width for channel in part_breaks(net.graph, inner, sliced)):
+            continue
+        found.append(Item(tuple(op.name for op in ops), kind, width))
+    return found
+
+
+def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
+    """Yields sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
+    sets = [mask]
+    for name in dict.fromkeys(op.inputs):
+        producer = net.graph.ops[net.producer[name]] if name in net.producer else None
+        if producer is None or isinstance(producer, Softmax) or name in net.graph.outputs:
+            continue
+        own = 1 << net.index[producer.name]
+        above = [own] if is_generator(producer) else list(_closures(net, producer, own))
+        sets = [s | extra for s in sets for extra in (0, *above)][: 8 * CANDIDATES_PER_SINK]
+    yield from sorted(set(sets), key=lambda s: (s.bit_count(), s))
+
+
+def _splittable(net: Net, mask: int, last: int) -> bool:
+    """True where slices suffice: no other reader, no generator fed by a slice, no concatenation of one slice twice, no
+    path out and back in."""
+    concatenated: list[str] = []
+    for i in bits(mask):
+        op = net.graph.ops[i]
+        inside = [name for name in op.inputs if name in net.producer and mask >> net.producer[name] & 1]
+        if 1 << i != last:
+            if net.readers[op.output] & ~mask or op.output in net.graph.outputs:
+                return False
+            if is_generator(op) and inside:
+                return False
+        if isinstance(op, Concat):
+            concatenated += op.inputs
+            if any(net.readers[name].bit_count() > 1 or op.inputs.count(name) > 1 for name in inside):
+                return False
+        for k in bits(net.after[i] & ~mask):
+            if net.after[k] & mask:
+                return False
+    return not (concatenated and _shared_across(net, mask))
+
+
+def _shared_across(net: Net, mask: int) -> bool:
+    """True where a tensor made inside has several readers: with a concatenation below it could be needed in two slices."""
+    return any(net.readers[net.graph.ops[i].output].bit_count() > 1 for i in bits(mask) if net.readers[net.graph.ops[i].output] & mask)
+
+
+def in_place_sources(net: Net, item: Item) -> list[str]:
+    """Returns the inputs whose bytes the item's output may take over, should they be dead afterwards."""
+    ops = net.ops(item)
+    sink = ops[-1]
+    if item.kind == "accumulate" or (item.kind == "whole" and not is_elementwise(sink)):
+        return []
+    if any(isinstance(op, Concat) or (isinstance(op, DepthwiseConv) and op.multiplier > 1) for op in ops):
+        return []
+    height, width, channels = net.graph.tensors[sink.output].shape
+    found = []
+    for name in net.inputs(item):
+        rows, columns, depth = net.graph.tensors[name].shape
+        readers = [op for op in ops if name in op.inputs]
+        channel_wise = all(isinstance(op, (DepthwiseConv, Pool, Relu)) or is_elementwise(op) for op in readers)
+        if channel_wise and depth == channels and height * width <= rows * columns and name not in net.graph.outputs:
+            found.append(name)
+    return found
+
+
+def internal_bytes(net: Net, item: Item, source: str | None = None, direct: bool = True) -> int:
+    """Returns the bytes that an item needs while it runs beside its inputs and its kept output (which takes `source`'s
+    place where one is named): slices, 32-bit sums beyond the output's own bytes, scratch unless `direct`."""
+    output = net.output(item)
+    convs = frozenset(name for name in item.ops) if direct else frozenset()
+    schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
+    lowering = Lowering(net.graph, schedule, full=False)
+    lowering.item(0, item)
+    if not lowering.loops:
+        return 0
+    spans = lifetimes(replace(net.graph, inputs=(), outputs=()), lowering.loops, lowering.storage)
+    kept = set(net.graph.tensors)
+    inner = [(spans[name], size) for name, (size, _) in lowering.sizes.items() if name not in kept]
+    moments = {moment for span, _ in inner for moment in span}
+    most = max((sum(size for (first, last), size in inner if first <= m <= last) for m in moments), default=0)
+    return most - (net.size(output) if item.kind == "accumulate" else 0)
