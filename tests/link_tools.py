@@ -1,4 +1,4 @@
-"""Parts of test_link.py and test_board.py: a device process that runs the real main.c and link.c, and a wire that fails on purpose."""
+"""Parts of test_link.py and test_board.py: a process that runs the board's real C, and a wire that fails on purpose."""
 
 from __future__ import annotations
 
@@ -160,7 +160,10 @@ class FaultyWire:
         if kind == "truncate":
             return b""
         if kind == "garbage":
-            return self.chance.choice((self.chance.randbytes(9), b"\n", b"\r\n\0\xff\n", b"\ninfo\n", b"*00000000\n", b"#1 ran ")) + data
+            return (
+                self.chance.choice((self.chance.randbytes(9), b"\n", b"\r\n\0\xff\n", b"\ninfo\n", b"*00000000\n", b"#1 ran "))
+                + data
+            )
         if kind == "reset":
             self.inner.reset()
             return data

@@ -34,13 +34,13 @@ from tinyredux.graph import (
 
 Pick = Callable[[Sequence[Any]], Any]
 
-ZERO_POINTS = (0, -128, 127, -1, 5, -127, 126)
+ZERO_POINTS = (0, -128, 127, -3, 5, -128, -100, 20)
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 CHANNELS = (1, 3, 4, 2, 5, 6, 7, 8, 9, 12, 16, 17)
 KERNELS = (1, 2, 3, 4, 5, 7)
 STRIDES = (1, 2, 3, 4, 6, 9)  # some larger than any kernel
-ACTIVATIONS = ("none", "relu", "relu6")
-CONTENTS = ("uniform", "ends", "low", "high")
+ACTIVATIONS = ("none", "none", "relu", "relu6")
+CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = ("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax")
 
 
@@ -75,9 +75,10 @@ def _values(pick: Pick, shape: tuple[int, ...], lowest: int) -> np.ndarray:
 
 def _weights(pick: Pick, weight_shape: tuple[int, ...], out_c: int) -> tuple[dict[str, np.ndarray], tuple[float, ...]]:
     rng = np.random.default_rng(pick(range(1 << 16)))
-    bias = rng.integers(-(1 << pick((0, 8, 14, 20))), 1 << pick((0, 8, 14, 20)), out_c, endpoint=True)
-    low = pick((-10, -14, -6, 0))  # from no saturation to nothing else, left shifts included
-    scales = 2.0 ** rng.uniform(low - 2, low + 4, out_c)
+    bias_limit = 1 << pick((0, 8, 12, 14, 20))
+    bias = rng.integers(-bias_limit, bias_limit, out_c, endpoint=True)
+    spread = pick((40, 15, 100, 1000, 100_000))  # of the outputs before saturation, for uniform data
+    scales = spread / (74 * 74 * np.sqrt(np.prod(weight_shape) / out_c)) * 2.0 ** rng.uniform(-2, 1, out_c)
     return {"w": _values(pick, weight_shape, -127), "b": bias.astype(np.int32)}, tuple(float(scale) for scale in scales)
 
 
@@ -140,7 +141,7 @@ def layer(pick: Pick, kind: str) -> Layer:
     window = _window(pick)
     height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))
     shape = (height, width, pick(CHANNELS))
-    quant = _quant(pick, pick((0.05, 0.5, 0.004, 0.0001, 2.0)))
+    quant = _quant(pick, pick((0.05, 0.7, 0.09, 0.01, 0.0001, 2.5)))
     source, out = Tensor("in", shape, "int8", quant), quant
     sources = [source]
     op: Op

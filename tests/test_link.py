@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from link_tools import (
     INPUT_BYTES,
     KINDS,
@@ -21,12 +20,13 @@ from link_tools import (
     expected_cycles,
     expected_output,
 )
+
 from tinyredux.link import Link, LinkClosedError, LinkError, Patience, WrongModelError, seal, unseal
 
 SEED = 20260
 PATIENCE = Patience(reply_s=0.06, run_s=0.12, quiet_s=0.03, attempts=5, total_s=2.0)
 HANG_S = PATIENCE.total_s + 3.0  # a loaded machine is no hang
-STRANDS = 8
+STRANDS = 20
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +113,184 @@ def test_a_thousand_damaged_exchanges(device: Path) -> None:
     assert total["right"] + total["refused"] == 1000
     assert total["wrong"] == 0 and total["hung"] == 0
     assert total["struck"] > 1000 and total["right"] > 900
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_fault_is_cured_by_asking_again(device: Path, kind: str) -> None:
+    """A single fault of each kind, either way, anywhere in the exchange: the right result all the same."""
+    chance = random.Random(SEED)
+    wire = FaultyWire(DeviceProcess(device), chance)
+    link = Link(wire, MODEL_HASH, PATIENCE)
+    for position in range(0, 130, 13):
+        for way in ("out", "in"):
+            fault = [Fault(kind, position)]
+            wire.arm(fault if way == "out" else [], fault if way == "in" else [])
+            data = chance.randbytes(INPUT_BYTES)
+            result = link.run(data)
+            assert (result.output, result.cycles_per_op) == (expected_output(data), expected_cycles(data)), (way, position)
+    wire.close()
+
+
+def test_the_faults_have_teeth(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that does not check the CRC of lines takes wrong results, so the tests above would notice."""
+    monkeypatch.setattr("tinyredux.link.unseal", lambda line: line.rstrip(b"\r\n").rpartition(b"*")[0].decode("ascii", "replace"))
+    chance = random.Random(SEED)
+    wire = FaultyWire(DeviceProcess(device), chance)
+    link = Link(wire, MODEL_HASH, PATIENCE)
+    wrong = 0
+    for position in range(30, 130):
+        wire.arm([], [Fault("flip", position)])
+        data = chance.randbytes(INPUT_BYTES)
+        try:
+            wrong += link.run(data).cycles_per_op != expected_cycles(data)
+        except LinkError:
+            pass
+    wire.close()
+    assert wrong > 0
+
+
+def test_noise_during_an_inference_is_waited_out(device: Path) -> None:
+    """Noise while the board computes does not shorten the wait for its result: one attempt is enough."""
+    board = DeviceProcess(device, {"LINK_DEVICE_RUN_MS": "300"})
+    heard = iter([b"", b"\xff\n", b"static\r\n"])
+    read = board.read
+    board.read = lambda timeout_s: next(heard, b"") or read(timeout_s)
+    patience = Patience(reply_s=0.06, run_s=2.0, quiet_s=0.03, attempts=1, total_s=5.0)
+    data = bytes(range(INPUT_BYTES))
+    assert Link(board, MODEL_HASH, patience).run(data).output == expected_output(data)
+    board.close()
+
+
+class Script:
+    """A Transport whose board answers each write by the next of some canned answers; {tag} is the request's tag."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers, self.name, self.waiting = list(answers), "script", b""
+
+    def read(self, timeout_s: float) -> bytes:
+        """Returns what was scripted, or waits."""
+        data, self.waiting = self.waiting, b""
+        if not data:
+            time.sleep(timeout_s)
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Takes the next answer."""
+        tag = data.split()[0].lstrip(b"#")
+        self.waiting += self.answers.pop(0).replace(b"{tag}", tag) if self.answers else b""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def test_another_model_is_refused(device: Path) -> None:
+    """The hash of the info line, of the banner, and of each run is compared."""
+    board = DeviceProcess(device)
+    for request in (lambda link: link.info(), lambda link: link.run(bytes(INPUT_BYTES))):
+        with pytest.raises(WrongModelError, match=r"carries model 0123456789abcdef, expected feedface.*flash"):
+            request(Link(board, "feedface", PATIENCE))
+    board.close()
+    with pytest.raises(WrongModelError, match=r"carries model other"):
+        Link(Script(seal("tinyredux READY other")), MODEL_HASH, PATIENCE).run(b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", r"'info' on script failed 5 times in \d+\.\d s: no answer within 0.06 s\. .*tinyredux flash"),
+        (b"Hello from another firmware\r\n", r"Not understood: b'Hello from another firmware"),
+        (b"\xff\x00\xfe" * 99, r"the answer was damaged\. Not understood"),
+        (b"\ntinyredux FAULT exception=00000003 pc=08000124 lr=0\n", r"firmware on script stopped.*pc=08000124.*addr2line"),
+        (b"\xff\n" * 20000, r"Not understood"),
+    ],
+)
+def test_what_is_not_an_answer(answer: bytes, message: str) -> None:
+    """Silence, another firmware, a wrong baud rate, a crash: a clear error in bounded time."""
+    start = time.monotonic()
+    with pytest.raises(LinkError, match=message):
+        Link(Script(*[answer] * 9), MODEL_HASH, PATIENCE).info()
+    assert time.monotonic() - start < HANG_S
+
+
+def test_another_protocol_version_is_refused() -> None:
+    """A newer firmware says so instead of being misread."""
+    script = Script()
+    script.write = lambda data: setattr(script, "waiting", seal(data.split()[0].decode() + " info version=2 model=x"))
+    with pytest.raises(LinkError, match=r"speaks protocol 2, expected 1; flash it again"):
+        Link(script, None, PATIENCE).info()
+
+
+def test_garbage_before_the_banner(device: Path) -> None:
+    """Bytes from before a boot, and the banner, cost one attempt at most."""
+    board = DeviceProcess(device)
+    link = Link(board, MODEL_HASH, PATIENCE)
+    link._waiting += b"\x00\xffgarb\r\n" + seal(f"tinyredux READY {MODEL_HASH}")
+    assert link.info().model_hash == MODEL_HASH
+    board.close()
+
+
+def test_a_refusal_is_not_repeated(device: Path) -> None:
+    """What the board understood and refuses is an error at once, in its words."""
+    board = DeviceProcess(device)
+    link = Link(board, MODEL_HASH, PATIENCE)
+    with pytest.raises(LinkError, match=r"refused: the input of this model has 48 bytes, not 3"):
+        link.run(b"abc")
+    with pytest.raises(LinkError, match=r"refused: unknown request; type help"):
+        link.ask("frobnicate")
+    with pytest.raises(LinkError, match=r"send it with `run`"):
+        link.ask("run 48 00000000")
+    with pytest.raises(ValueError, match="printable ASCII"):
+        link.ask("two\nlines")
+    assert len(link.ask("help")) == 5
+    assert link.ask("halt") == ("halted",)
+    with pytest.raises(LinkClosedError):
+        link.info()
+    board.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (b"info\n", "info version=1 model=0123456789abcdef name=xor board=test"),
+        (b"info\r\n", "info version=1"),
+        (b"inx\x7ffo\r", "info version=1"),
+        (b"  info  \n", "info version=1"),
+        (b"help\n", "help info"),
+        (b"measure 1\n", "op 0 first"),
+        (b"measure\n", "error measure needs a number of repeats from 1 to 32"),
+        (b"measure 33\n", "error measure needs a number"),
+        (b"measure 99999999999\n", "error measure needs a number"),
+        (b"measure 3x\n", "error measure needs a number"),
+        (b"run\n", "error run needs the number of input bytes and their CRC-32"),
+        (b"run 48 0000000\n", "error run needs"),
+        (b"information\n", "error unknown request; type help"),
+        (b"#12 info\n", "damaged line: its CRC is missing or wrong"),
+        (b"#12 info*00000000\n", "damaged line: its CRC is missing or wrong"),
+        (b"info*0\n", "damaged line"),
+        (b"x" * 96 + b"\n", "damaged line: too long"),
+        (b"x" * 9999 + b"\b\n", "damaged line: too long"),
+    ],
+)
+def test_a_person_at_a_terminal(device: Path, typed: bytes, answer: str) -> None:
+    """Typed lines need no tag and no CRC and get readable answers."""
+    board = DeviceProcess(device)
+    board.write(b"\n\r\n" + typed)
+    heard = b""
+    while b"\n" not in heard:
+        heard += board.read(5.0)
+    assert (unseal(heard.split(b"\n")[0]) or "").startswith(answer)
+    board.close()
+
+
+def test_a_frame_that_stops_is_dropped(device: Path) -> None:
+    """The device reads lines again after the time that link.h names, without anybody's help."""
+    board = DeviceProcess(device)
+    board.write(b"run 48 00000000\n")
+    time.sleep(0.01)
+    board.write(b"abc")
+    heard = b""
+    while heard.count(b"\n") < 2:
+        heard += board.read(5.0)
+    assert unseal(heard.split(b"\n")[1]) == "damaged frame: bytes received: 3"
+    assert Link(board, MODEL_HASH, PATIENCE).info().ops == 2
+    board.close()

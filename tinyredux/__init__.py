@@ -1,0 +1,47 @@
+"""tinyredux: run CNNs on STM32 microcontrollers by removing redundant work.
+
+The names below are the ones that the book uses; each is loaded when it is first asked for, so `import tinyredux`
+needs neither torch nor a compiler.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Board": "boards", "board_names": "boards", "find_board": "boards",
+    "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph", "total_macs": "graph", "verify": "graph",
+    "quantize": "passes.quantize", "quant_from_range": "passes.quantize",
+    "Settings": "flow", "compile_net": "flow", "open_target": "flow",
+    "Measurement": "measure", "load": "measure", "run_cell": "cell",
+    "check": "teaching", "hint": "teaching", "show": "teaching", "simulated_board": "teaching", "table": "teaching",
+}  # fmt: skip
+_MODULES = (
+    "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "memory", "nets", "plots", "teaching",
+    "timing",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a public name, loading its module on first use. No function here has a module's name, which would hide it."""
+    if name in _HOME:
+        module = importlib.import_module(f"tinyredux.{_HOME[name]}")
+        return getattr(module, name)
+    if name in _MODULES:
+        return importlib.import_module(f"tinyredux.{name}")
+    raise AttributeError(f"tinyredux has no {name!r}; it has {', '.join(__dir__())}")
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return sorted([*_HOME, *_MODULES])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext tinyredux`: registers the magics."""
+    from tinyredux.magics import register
+
+    register(shell)

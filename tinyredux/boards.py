@@ -22,13 +22,17 @@ class Memory:
 
 @dataclass(frozen=True)
 class FlashTiming:
-    """Flash behind its accelerator: wait states for a missed line, lines kept for code and data."""
+    """Flash behind its accelerator: lines kept for code and data (no data lines: code and data share theirs).
+
+    A missed line costs `miss_cycles`, or the wait states when not given.
+    """
 
     wait_states: int
     line_bytes: int
     code_lines: int
     data_lines: int
     prefetch: bool
+    miss_cycles: int | None = None
 
 
 @dataclass(frozen=True)

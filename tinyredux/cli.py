@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from tinyredux.boards import board_names
 from tinyredux.build import BuildError, DoesNotFit, MissingTool
+from tinyredux.datasets import MissingDataError
 from tinyredux.link import LinkError
-from tinyredux.verbs import VERBS, Answer
+from tinyredux.verbs import VERBS
+from tinyredux.verbs.base import Answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (MissingTool, LinkError) as missing:
+    except (MissingTool, MissingDataError, LinkError) as missing:
         return _failed(options, missing, 3)
     except DoesNotFit as answer_no:
         return _failed(options, answer_no, 1)
@@ -38,11 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(options, wrong, 2)
     _show(options, answer)
     return answer.exit_code
-
-
-def progress(options: argparse.Namespace) -> Callable[[str], None]:
-    """Returns a function that shows one line of progress on standard error, where it is a terminal."""
-    return lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
 
 
 def _show(options: argparse.Namespace, answer: Answer) -> None:

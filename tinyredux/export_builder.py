@@ -53,12 +53,22 @@ class Builder:
         self.ops = [changed if op.name == changed.name else op for op in self.ops]
         self.value[node.name] = changed.output
 
+    def readers(self, tensor: str) -> int:
+        """Returns how many torch nodes read a tensor under any of its names, now or later."""
+        return len({user for users in self._users(tensor) for user in users})
+
+    def names_read(self, node: fx.Node) -> int:
+        """Returns under how many names the tensor behind a node is read."""
+        return sum(bool(users) for users in self._users(self.value[node.name]))
+
+    def _users(self, tensor: str) -> list[list[fx.Node]]:
+        names = [node for node in self.program.graph.nodes if self.value.get(node.name) == tensor]
+        return [[user for user in node.users if self.value.get(user.name) != tensor] for node in names]
+
     def sole_producer(self, node: fx.Node) -> Op | None:
         """The operator behind a node, where nothing else reads its output."""
         tensor = self.value[node.name]
-        if len(node.users) > 1 or any(tensor in op.inputs for op in self.ops):
-            return None
-        return next((op for op in self.ops if op.output == tensor), None)
+        return next((op for op in self.ops if op.output == tensor), None) if self.readers(tensor) == 1 else None
 
 
 def place(node: fx.Node) -> str:
@@ -93,19 +103,22 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def constant(builder: Builder, node: fx.Node | None) -> Array | None:
-    """Returns the float64 value of a parameter, buffer or constant; None for None."""
-    if node is None:
-        return None
-    signature, program = builder.program.graph_signature, builder.program
-    for table in (signature.inputs_to_parameters, signature.inputs_to_buffers):
+    """Returns the float64 value of a parameter, buffer, constant or what is computed of them alone; None for None."""
+    return None if node is None else np.asarray(_tensor(builder, node).detach().cpu().to(torch.float64).numpy())
+
+
+def _tensor(builder: Builder, node: fx.Node) -> torch.Tensor:
+    program, signature = builder.program, builder.program.graph_signature
+    for table in (signature.inputs_to_parameters, signature.inputs_to_buffers, signature.inputs_to_lifted_tensor_constants):
         if node.name in table:
             key = table[node.name]
-            tensor = program.state_dict[key] if key in program.state_dict else program.constants[key]
-            return np.asarray(tensor.detach().to(torch.float64).numpy())
-    lifted = signature.inputs_to_lifted_tensor_constants
-    if node.name in lifted:
-        return np.asarray(program.constants[lifted[node.name]].detach().to(torch.float64).numpy())
-    raise refuse(node, "a weight that is computed while running", "weights held as parameters")
+            value: torch.Tensor = program.state_dict[key] if key in program.state_dict else program.constants[key]
+            return value
+    if node.op != "call_function" or not callable(node.target):
+        raise refuse(node, "a weight that is computed while running", "weights held as parameters")
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: _tensor(builder, arg))
+    result: torch.Tensor = node.target(*args, **kwargs)
+    return result
 
 
 def weighted(builder: Builder, name: str, weights: Array, bias: Array | None, channels: int) -> tuple[str, str]:

@@ -29,17 +29,17 @@ from tinyredux.graph import (
 
 
 def flatten(builder: Builder, node: fx.Node, source: fx.Node) -> None:
-    """Takes a reshape to (1, features) as a remark on the tensor: the next Linear orders its weights by it."""
+    """Takes a reshape as a remark on the tensor: the next Linear orders its weights by it.
+
+    Torch may see a map as (1, C, H, W), as (1, C, H * W) or flat as (1, C * H * W); here it stays a map.
+    """
     shape, tensor = tuple(node.meta["val"].shape), builder.tensors[builder.value[source.name]]
-    alias(builder, node, source)
-    if (
-        shape[0] == 1
-        and shape[1:] in ((tensor.elements,), (tensor.elements, 1, 1))
-        and (len(shape) == 2 or tensor.shape[:2] == (1, 1))
-    ):
+    height, width, channels = tensor.shape
+    if shape == (1, tensor.elements):
         builder.flat.add(node.name)
-    elif tuple(node.meta["val"].shape) != tuple(source.meta["val"].shape):
+    elif shape not in ((1, channels, height, width), (1, channels, height * width)):
         raise refuse(node, f"reshape of {tuple(source.meta['val'].shape)} to {shape}", "flatten to (1, features)")
+    builder.value[node.name] = tensor.name
 
 
 def _conv2d(builder: Builder, node: fx.Node) -> None:
@@ -127,6 +127,8 @@ def _batch_norm(builder: Builder, node: fx.Node) -> None:
     assert isinstance(source, fx.Node)
     if mean_node is None:
         raise refuse(node, "batch norm without running statistics", "track_running_stats=True")
+    if source.name in builder.flat and _shape(builder, source)[:2] != (1, 1):
+        raise refuse(node, "batch norm of a flattened map", "nn.BatchNorm2d before flatten")
     epsilon = next((value for value in reversed(node.args) if isinstance(value, float)), 1e-5)
     mean, variance = constant(builder, mean_node), constant(builder, variance_node)
     gamma, beta = constant(builder, gamma_node), constant(builder, beta_node)
@@ -134,7 +136,7 @@ def _batch_norm(builder: Builder, node: fx.Node) -> None:
     factor = (1.0 if gamma is None else gamma) / np.sqrt(variance + epsilon)
     shift = (0.0 if beta is None else beta) - mean * factor
     producer = builder.sole_producer(source)
-    if isinstance(producer, Weighted) and producer.activation == "none" and source.name not in builder.flat:
+    if isinstance(producer, Weighted) and producer.activation == "none":
         weights = builder.constants[producer.weights]
         along = factor if isinstance(producer, DepthwiseConv) else factor.reshape(-1, *[1] * (weights.ndim - 1))
         builder.constants[producer.weights] = weights * along
@@ -168,19 +170,21 @@ def _relu(builder: Builder, node: fx.Node) -> None:
 
 
 def _limits(node: fx.Node) -> tuple[float, float]:
-    low, high = arguments(node, min_val=None, max_val=None)
     if "relu6" in str(node.target):
         return 0.0, 6.0
-    low = node.kwargs.get("min", low)
-    high = node.kwargs.get("max", high)
+    hard = "hardtanh" in str(node.target)
+    low, high = arguments(node, min_val=-1.0 if hard else None, max_val=1.0 if hard else None)
+    low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
+    if isinstance(low, fx.Node) or isinstance(high, fx.Node):
+        raise refuse(node, "a clamp to a tensor", "nn.ReLU or nn.ReLU6")
     return (-float("inf") if low is None else float(low)), (float("inf") if high is None else float(high))
 
 
 def _fusable_parts(builder: Builder, concat: Concat) -> set[str]:
     """Returns the producers of a concat's inputs if a ReLU after it can move into all of them, else nothing."""
     makers = [op for op in builder.ops if op.output in concat.inputs]
-    alone = all(sum(name in op.inputs for op in builder.ops) == 1 for name in concat.inputs)
-    fits = len(makers) == len(concat.inputs) and all(getattr(op, "activation", "") == "none" for op in makers)
+    alone = all(builder.readers(name) == 1 for name in concat.inputs)
+    fits = len(makers) == len(set(concat.inputs)) and all(getattr(op, "activation", "") == "none" for op in makers)
     return {op.name for op in makers} if alone and fits else set()
 
 
@@ -204,11 +208,13 @@ def _pool(kind: str) -> Callable[[Builder, fx.Node], None]:
             else max(before, (count - 1) * step + size - extent - before)
             for count, step, size, extent, before in zip((rows, columns), stride, kernel, tensor.shape, (top, left), strict=False)
         )
-        if kind == "average" and (top or left) and _counts_padding(node):
-            _average_as_depthwise(builder, node, tensor, kernel, stride, (top, top, left, left))
-            return
         if kind == "average" and len(rest) > 2 and rest[2]:
             raise refuse(node, "average pooling with divisor_override", "the window's own size as divisor")
+        if kind == "average" and (top or left) and _counts_padding(node):
+            if (bottom, right) != (top, left):
+                raise refuse(node, "average pooling that counts padding, with ceil_mode", "count_include_pad=False")
+            _average_as_depthwise(builder, node, tensor, kernel, stride, (top, top, left, left))
+            return
         name = builder.name(f"{kind}pool")
         builder.add(node, Pool(name, (tensor.name,), name, kind, kernel, stride, (top, bottom, left, right)))
 
@@ -250,22 +256,36 @@ def _adaptive(kind: str) -> Callable[[Builder, fx.Node], None]:
     return convert
 
 
-def _mean(builder: Builder, node: fx.Node) -> None:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    axes, _ = arguments(node, dim=None, keepdim=False)
-    rank = len(source.meta["val"].shape)
-    if rank != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise refuse(node, f"a mean over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
-    tensor = builder.tensors[builder.value[source.name]]
-    name = builder.name("averagepool")
-    builder.add(node, Pool(name, (tensor.name,), name, "average", tensor.shape[:2], tensor.shape[:2]))
+def _reduce(kind: str) -> Callable[[Builder, fx.Node], None]:
+    """A mean or maximum over height, width or both is a pool as large as the map."""
+
+    def convert(builder: Builder, node: fx.Node) -> None:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        axes, _ = arguments(node, dim=None, keepdim=False)
+        rank = len(source.meta["val"].shape)
+        axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
+        if rank < 3 or not set(axes) <= set(range(2, rank)):
+            raise refuse(node, f"a {kind} over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
+        tensor = builder.tensors[builder.value[source.name]]
+        whole = rank == 3
+        kernel = (tensor.shape[0] if whole or 2 in axes else 1, tensor.shape[1] if whole or 3 in axes else 1)
+        pool = "average" if kind == "mean" else "max"
+        name = builder.name(f"{pool}pool")
+        builder.add(node, Pool(name, (tensor.name,), name, pool, kernel, kernel))
+
+    return convert
 
 
 def _add(builder: Builder, node: fx.Node) -> None:
     operands = [arg for arg in node.args[:2] if isinstance(arg, fx.Node) and arg.name in builder.value]
+    if len(operands) == 1 and 0 in node.args[:2]:  # where Python's sum() starts
+        alias(builder, node, operands[0])
+        return
     if len(operands) != 2 or node.kwargs.get("alpha", 1) != 1:
-        raise refuse(node, "adding a constant or a scaled tensor", "an addition of two activations")
+        raise refuse(
+            node, "adding a constant or a scaled tensor", "an addition of two activations, or the bias of the layer before"
+        )
     if (operands[0].name in builder.flat) != (operands[1].name in builder.flat):
         raise refuse(node, "adding a map and a flattened map", "flatten both, or neither")
     name = builder.name("add")
@@ -307,7 +327,8 @@ def _pad(builder: Builder, node: fx.Node) -> None:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     sides, mode, value = arguments(node, pad=None, mode="constant", value=0.0)
-    if mode != "constant" or value != 0 or len(sides) not in (2, 4) or min(sides) < 0:
+    rank = len(source.meta["val"].shape)
+    if mode != "constant" or value not in (0, None) or len(sides) not in (2, 4) or min(sides) < 0 or rank != 4:
         raise refuse(
             node,
             f"padding {list(sides)} with mode {mode!r}, value {value}",
@@ -316,7 +337,8 @@ def _pad(builder: Builder, node: fx.Node) -> None:
     left, right, top, bottom = (*sides, 0, 0)[:4]
     before = builder.padded.get(source.name, (0, 0, 0, 0))
     alias(builder, node, source)
-    builder.padded[node.name] = (before[0] + top, before[1] + bottom, before[2] + left, before[3] + right)
+    if any((*before, *sides)):
+        builder.padded[node.name] = (before[0] + top, before[1] + bottom, before[2] + left, before[3] + right)
 
 
 HANDLERS: dict[str, Callable[[Builder, fx.Node], None]] = {
@@ -333,10 +355,12 @@ HANDLERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     "avg_pool2d": _pool("average"),
     "adaptive_avg_pool2d": _adaptive("average"),
     "adaptive_max_pool2d": _adaptive("max"),
-    "mean": _mean,
+    "mean": _reduce("mean"),
+    "amax": _reduce("maximum"),
     "add": _add,
     "cat": _cat,
     "concat": _cat,
     "softmax": _softmax,
     "pad": _pad,
+    "constant_pad_nd": _pad,
 }

@@ -44,19 +44,20 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
 
 def saturating_rounding_doubling_high_mul(a: IntegerLike, b: IntegerLike) -> Integers:
-    """Returns the high 32 bits of 2ab, rounded to nearest with halves up in magnitude as gemmlowp does."""
+    """Returns the high 32 bits of 2ab, rounded to nearest, halves up.
+
+    gemmlowp adds 2^30 or 1 - 2^30 and divides by 2^31 towards zero: for either sign this is the floor below.
+    """
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    nudged = product + np.where(product >= 0, 2**30, 1 - 2**30)
-    quotient = np.sign(nudged) * (np.abs(nudged) >> 31)
-    return np.asarray(np.minimum(quotient, INT32_MAX), np.int64)
+    return np.asarray(np.minimum((product + 2**30) >> 31, INT32_MAX), np.int64)
 
 
 def rounding_divide_by_power_of_two(value: IntegerLike, exponent: IntegerLike) -> Integers:
     """Returns value / 2^exponent, rounded to nearest, halves away from zero."""
     value, exponent = np.asarray(value, np.int64), np.asarray(exponent, np.int64)
-    mask = (np.int64(1) << exponent) - 1
-    threshold = (mask >> 1) + (value < 0)
-    return (value >> exponent) + ((value & mask) > threshold)
+    half = (np.int64(1) << exponent) >> 1
+    below_half = (value >> 63) * (exponent > 0)  # -1 for negative values: their halves go down
+    return np.asarray((value + half + below_half) >> exponent, np.int64)
 
 
 def wrap_int32(value: IntegerLike) -> Integers:
@@ -87,7 +88,7 @@ def quantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDA
     """Returns round(values / scale) + zero_point in int8, halves away from zero."""
     scaled = np.asarray(values, np.float32) / np.float32(scale)
     rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
-    return np.clip(rounded + zero_point, -128, 127).astype(np.int8)
+    return np.asarray(np.clip(rounded + zero_point, -128, 127), np.int8)
 
 
 # Softmax: gemmlowp fixed point. A number in format Q(i) has i integer bits and 31 - i fraction bits.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +111,7 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
 
         folder = default_build_folder()
         library = build_host(compiled.artifact.write(folder / "models" / compiled.artifact.model_hash), folder)
-        return HostTarget(library, compiled.int8.output.shape)
+        return HostTarget(library, compiled.int8.input.shape, compiled.int8.output.shape)
     if kind == "simulator":
         from tinyredux.targets.simulator import SimulatorTarget
 
@@ -209,3 +211,36 @@ def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) 
         )
         for i, op in enumerate(compiled.int8.ops)
     ]  # fmt: skip
+
+
+def write_artifact(settings: Settings, folder: Path) -> tuple[Artifact, list[str]]:
+    """Writes the C, the weights, the manifest and `settings.images` test vectors; returns the Artifact and the file names.
+
+    Test vectors: inputs.bin and outputs.bin, one image after the other, int8, as the model takes and gives them.
+    """
+    compiled = compile_net(settings)
+    check_fit(compiled, find_board(settings.board))
+    images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
+    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}
+    compiled.artifact.write(folder)
+    for name, content in vectors.items():
+        (folder / name).write_bytes(content)
+    return compiled.artifact, sorted([*compiled.artifact.files, "weights.bin", "manifest.json", *vectors])
+
+
+def describe_nets() -> list[dict[str, Any]]:
+    """Returns the built-in networks: name, input shape, MACs, parameters, accuracy record of CIFAR-10 where there is one."""
+    entries = []
+    for name in nets.NETS:
+        graph = export(nets.resolve(name), name)
+        parameters = sum(int(values.size) for values in graph.constants.values())
+        record = nets.WEIGHTS_FOLDER / f"{name}.cifar10.json"
+        accuracy = json.loads(record.read_text()) if record.is_file() else None
+        height, width, channels = graph.input.shape
+        entries.append(
+            {
+                "name": name, "input_shape": [channels, height, width], "macs": total_macs(graph),
+                "parameters": parameters, "accuracy": accuracy,
+            }
+        )  # fmt: skip
+    return entries

@@ -177,9 +177,8 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
             if rows < 1 or columns < 1:
-                raise ValueError(
-                    f"{op.name}: a {op.kernel[0]}x{op.kernel[1]} window does not fit into {height}x{width} with padding {op.padding}"
-                )
+                window = f"a {op.kernel[0]}x{op.kernel[1]} window"
+                raise ValueError(f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
             if isinstance(op, Pool):
                 return rows, columns, channels
             return rows, columns, _output_channels(graph, op, channels)
@@ -232,10 +231,15 @@ def verify(graph: Graph) -> None:
                 raise ValueError(f"{op.name}: reads {name} before any operator writes it")
         if op.output in ready:
             raise ValueError(f"{op.name}: writes {op.output} a second time")
-        _verify_constants(graph, op)
+        if op.output not in graph.tensors:
+            raise ValueError(f"{op.name}: tensor {op.output} is missing")
+        for name in (op.weights, op.bias) if isinstance(op, Weighted) else ():
+            if name not in graph.constants:
+                raise ValueError(f"{op.name}: constant {name} is missing")
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
         if shape != expected:
             raise ValueError(f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
+        _verify_constants(graph, op)
         ready.add(op.output)
     for name in graph.outputs:
         if name not in ready:
@@ -249,8 +253,9 @@ def _verify_constants(graph: Graph, op: Op) -> None:
         values = graph.constants[name]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int(np.size(values) - np.isfinite(values).sum())
+            place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""
             raise ValueError(
-                f"{op.name}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again"
+                f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again"
             )
     channels = graph.tensors[op.output].shape[2]
     if graph.constants[op.bias].shape != (channels,):

@@ -14,6 +14,7 @@ from tinyredux.graph import ACTIVATIONS, Add, Graph, Quant, Softmax, Tensor, Wei
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
+SOFTMAX_CHANNELS = 4095  # their sum has 12 integer bits
 SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
 
 
@@ -68,10 +69,10 @@ def quant_of(tensor: Tensor) -> Quant:
 def clamp_of(activation: str, quant: Quant) -> Clamp:
     """Returns an activation's limits in the stored units of `quant`."""
     low, high = ACTIVATIONS[activation]
-    scale = float(np.float32(quant.scale[0]))
+    scale = np.float32(quant.scale[0])  # LiteRT divides in float32: a quotient close to a half rounds by that
     return Clamp(
-        max(-128, -128 if low == -np.inf else quant.zero_point + round_half_away(low / scale)),
-        min(127, 127 if high == np.inf else quant.zero_point + round_half_away(high / scale)),
+        max(-128, -128 if low == -np.inf else quant.zero_point + round_half_away(float(np.float32(low) / scale))),
+        min(127, 127 if high == np.inf else quant.zero_point + round_half_away(float(np.float32(high) / scale))),
     )
 
 
@@ -86,12 +87,17 @@ def requantization(graph: Graph, op: Weighted) -> Requantization:
 
 
 def add_params(graph: Graph, op: Add) -> AddParams:
-    """Returns the factors of an int8 addition."""
+    """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input."""
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result = quant_of(graph.tensors[op.output])
     twice_max = 2 * max(left.scale[0], right.scale[0])
     factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]
     multiplier, shift = quantize_multiplier(twice_max / ((1 << ADD_LEFT_SHIFT) * result.scale[0]))
+    if shift > 0:
+        raise ValueError(
+            f"{op.name}: adds tensors of scale {left.scale[0]:.3g} and {right.scale[0]:.3g} into one of {result.scale[0]:.3g}; "
+            f"the output may be at most 2^{ADD_LEFT_SHIFT - 1} times finer: check weights and calibration images"
+        )
     return AddParams(
         (left.zero_point, right.zero_point), (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
         result.zero_point, multiplier, shift, clamp_of(op.activation, result),
@@ -99,7 +105,13 @@ def add_params(graph: Graph, op: Add) -> AddParams:
 
 
 def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:
-    """Returns the factor of an int8 softmax with beta = 1; its output is always scale 1/256, zero point -128."""
+    """Returns the factor of an int8 softmax with beta = 1; its output is always scale 1/256, zero point -128.
+
+    Raises ValueError for more channels than the fixed-point sum holds.
+    """
+    channels = graph.tensors[op.output].shape[2]
+    if channels > SOFTMAX_CHANNELS:
+        raise ValueError(f"{op.name}: softmax over {channels} channels, at most {SOFTMAX_CHANNELS}; leave it out and return logits")
     scale = quant_of(graph.tensors[op.inputs[0]]).scale[0]
     multiplier, shift = quantize_multiplier(min(scale * (1 << (31 - SOFTMAX_DIFF_BITS)), float(INT32_MAX)))
     radius = ((1 << SOFTMAX_DIFF_BITS) - 1) * (1 << (31 - SOFTMAX_DIFF_BITS)) / (1 << shift)

@@ -28,7 +28,7 @@ from tinyredux.graph import (
 from tinyredux.integer_params import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
-CHUNK = 64  # images at a time, so that im2col fits into memory
+CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
 
 
 def run(graph: Graph, images: Batch) -> Batch:
@@ -70,14 +70,15 @@ def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: f
 
 
 def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: float) -> Batch:
-    """Returns the sums of products before bias, (N, out_h, out_w, out_c), in float64, which is exact for int8."""
-    images = np.asarray(images, np.float64)
+    """Returns the sums of products before bias, (N, out_h, out_w, out_c), in floating point, which is exact for int8."""
+    kind = _exact_type(op, images, weights)
+    images, weights = np.asarray(images, kind), weights.astype(kind)
     match op:
         case Dense():
-            return np.asarray(images.reshape(len(images), -1) @ weights.T.astype(np.float64)).reshape(len(images), 1, 1, -1)
+            return np.asarray(images.reshape(len(images), -1) @ weights.T).reshape(len(images), 1, 1, -1)
         case DepthwiseConv():
             seen = windows(images, op.kernel, op.stride, op.padding, fill)
-            filters = weights.reshape(*op.kernel, images.shape[3], op.multiplier).astype(np.float64)
+            filters = weights.reshape(*op.kernel, images.shape[3], op.multiplier)
             sums = np.einsum("nhwyxc,yxcm->nhwcm", seen, filters, optimize=True)
             return np.asarray(sums.reshape(*sums.shape[:3], -1))
         case Conv():
@@ -87,10 +88,19 @@ def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: 
             channels = images.shape[3] // op.groups
             for group in range(op.groups):
                 columns = seen[..., group * channels : (group + 1) * channels].reshape(*seen.shape[:3], -1)
-                filters = weights[group * outputs : (group + 1) * outputs].reshape(outputs, -1).astype(np.float64)
-                parts.append(columns @ filters.T)
+                rows = weights[group * outputs : (group + 1) * outputs].reshape(outputs, -1)
+                parts.append(columns @ rows.T)
             return np.concatenate(parts, axis=3)
     raise ValueError(f"{op.name}: {type(op).__name__} has no weights")
+
+
+def _exact_type(op: Weighted, images: Batch, weights: Array) -> type[np.floating[Any]]:
+    """Returns float32 where every partial sum of integers stays below 2^24, so that none is rounded; else float64."""
+    if weights.dtype != np.int8 or not images.size:
+        return np.float64
+    axes = (0, 1) if isinstance(op, DepthwiseConv) else tuple(range(1, weights.ndim))
+    largest = int(np.abs(weights.astype(np.int64)).sum(axis=axes).max()) * int(np.abs(images).max())
+    return np.float32 if largest < 1 << 24 else np.float64
 
 
 def requantize(sums: Batch, bias: Array, params: Requantization) -> npt.NDArray[np.int8]:

@@ -127,6 +127,7 @@ class Link:
         self.patience = patience or Patience()
         self._waiting = bytearray()
         self._tag = random.SystemRandom().randrange(1 << 31)  # so that answers to an earlier program are not ours
+        self._sent = ""
         self._noise = b""
         self._fault = ""
 
@@ -188,7 +189,8 @@ class Link:
     def _request(self, text: str) -> int:
         """Sends a request behind a line end that finishes any half line the board may hold. Returns its tag."""
         self._tag = (self._tag + 1) % (1 << 32)
-        self.transport.write(b"\n" + seal(f"#{self._tag} {text}"))
+        self._sent = f"#{self._tag} {text}"
+        self.transport.write(b"\n" + seal(self._sent))
         return self._tag
 
     def _answer(self, tag: int, word: str, wait_s: float, deadline: float, first: bool = False) -> str:
@@ -205,7 +207,7 @@ class Link:
                 self._check_model(text[len(BANNER) :])
                 raise _AttemptError("the board was reset")
             head, _, rest = text.partition(" ")
-            if head == f"#{tag}":
+            if head == f"#{tag}" and text != self._sent:  # our own words come back where something echoes
                 return self._judge(rest, word)
             if first and head in ("damaged", "error"):  # our request, or noise before it: no need to wait for long
                 until = min(until, time.monotonic() + soon)

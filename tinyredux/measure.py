@@ -67,6 +67,11 @@ class Measurement:
         """Returns the record as the contract's JSON object."""
         return {"schema": self.schema} | {key: value for key, value in asdict(self).items() if key != "schema"}
 
+    def file_name(self) -> str:
+        """Returns the record's usual file name: network, method, kernels, board, target and data."""
+        net, target = self.net.rpartition(":")[2], self.target.partition(":")[0]
+        return f"{net}.{self.method}.{self.kernels}.{self.board}.{target}.{Path(self.data).stem}.json"
+
     def save(self, path: Path) -> Path:
         """Writes the record as JSON, folders made as needed, and returns the path."""
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,20 @@
-"""The book's networks, each a `torch.nn.Module` that carries `input_shape = (C, H, W)`."""
+"""The book's networks, each a `torch.nn.Module` that carries `input_shape = (C, H, W)`, and how one is found by name.
+
+A network is named by a key of NETS, whose weights are committed, or by `path/to/file.py:factory`, which brings its own.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import nn
+
+from tinyredux import datasets
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -21,7 +29,8 @@ class Net(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns logits (N, classes) for images (N, C, H, W)."""
-        return self.body(images)
+        logits: torch.Tensor = self.body(images)
+        return logits
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
@@ -79,7 +88,16 @@ class Fire(nn.Module):
         return torch.cat([self.expand1(squeezed), self.expand3(squeezed)], dim=1)
 
 
-FIRES = ((96, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128), (256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256))
+FIRES = (
+    (96, 16, 64),
+    (128, 16, 64),
+    (128, 32, 128),
+    (256, 32, 128),
+    (256, 48, 192),
+    (384, 48, 192),
+    (384, 64, 256),
+    (512, 64, 256),
+)
 POOL_AFTER = (2, 6)  # Fire4 and Fire8
 SIMPLE_BYPASS = (1, 3, 5, 7)  # Fire3, 5, 7 and 9 keep the width, so the input can be added
 
@@ -109,7 +127,8 @@ class SqueezeNet(nn.Module):
             elif str(i) in self.bypasses:
                 fired = fired + self.bypasses[str(i)](maps)
             maps = self.pool(fired) if i in POOL_AFTER else fired
-        return self.head(maps)
+        logits: torch.Tensor = self.head(maps)
+        return logits
 
 
 def squeezenet() -> Net:
@@ -118,7 +137,7 @@ def squeezenet() -> Net:
 
 
 def squeezenet_bypass() -> Net:
-    """SqueezeNet for 32x32 with complex bypass, 82.9 M MACs; about 1.07 MB of int8 weights."""
+    """SqueezeNet for 32x32 with complex bypass, 83.0 M MACs; about 1.07 MB of int8 weights."""
     return Net(SqueezeNet(complex_bypass=True))
 
 
@@ -176,3 +195,98 @@ NETS: dict[str, Callable[[], Net]] = {
     "squeezenet_bypass": squeezenet_bypass,
     "zfnet": zfnet,
 }
+
+
+def short_name(name: str) -> str:
+    """Returns a network's name without folder and file: `factory` of path/to/file.py:factory."""
+    return name.rpartition(":")[2]
+
+
+def resolve(name: str) -> nn.Module:
+    """Returns a fresh network: built-in and untrained, or what the user's factory makes, with the weights it holds.
+
+    Raises ValueError for an unknown name, a file or function that is not there, and anything but a module that carries
+    `input_shape = (C, H, W)`.
+    """
+    if name in NETS:
+        return NETS[name]()
+    file, colon, factory = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETS)}, or path/to/file.py:factory")
+    module = _made_by(Path(file), factory)
+    shape = getattr(module, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(
+            f"{name}: input_shape is {shape!r}; give the module an attribute input_shape = (channels, height, width)"
+        )
+    return module
+
+
+def _made_by(file: Path, factory: str) -> nn.Module:
+    """Returns what the function `factory` of a Python file returns; the file may import its neighbours."""
+    if not file.is_file():
+        raise ValueError(f"no file {file}; expected a Python file with a function {factory}()")
+    spec = importlib.util.spec_from_file_location(f"tinyredux_user_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    code = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(code)
+        make = getattr(code, factory, None)
+        if not callable(make):
+            functions = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+            raise ValueError(f"{file} has no function {factory!r}; it has {', '.join(functions) or 'none'}")
+        module = make()
+    except ValueError:
+        raise
+    except Exception as failure:
+        raise ValueError(
+            f"{file}:{factory} raised {type(failure).__name__}: {failure}; it must run without arguments"
+        ) from failure
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{file}:{factory} returned {type(module).__name__}, expected a torch.nn.Module")
+    return module
+
+
+def weights_file(name: str, data: str) -> Path | None:
+    """Returns the weights of a built-in network trained on `data`: committed ones first, then the user's cache."""
+    for folder in (WEIGHTS_FOLDER, datasets.cache_folder() / "weights"):
+        path = folder / f"{short_name(name)}.{data}.safetensors"
+        if path.is_file():
+            return path
+    return None
+
+
+def load_net(name: str, data: str = "cifar10") -> nn.Module:
+    """Returns a network ready for inference, with weights trained on `data`; a user's network keeps its own.
+
+    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else the synthetic ones. Raises
+    MissingDataError where a built-in network has no such weights, ValueError for weights of another shape.
+    """
+    net = resolve(name)
+    if name in NETS:
+        trained = (data,) if data in ("cifar10", "synthetic") else ("cifar10", "synthetic")
+        path = next((path for path in (weights_file(name, one) for one in trained) if path), None)
+        if path is None:
+            raise datasets.MissingDataError(
+                f"{name} has no weights trained on {' or '.join(trained)}; "
+                f"make them by `tinyredux train {name} --data {trained[0]}`, or use `--data synthetic`"
+            )
+        load_weights(net, path)
+    return net.eval()
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Copies the weights of a safetensors file into `net`. Raises ValueError where names or shapes differ."""
+    try:
+        net.load_state_dict(safetensors.torch.load_file(path))
+    except (RuntimeError, safetensors.SafetensorError) as failure:
+        raise ValueError(f"{path} does not fit the network: {failure}; train it again") from failure
+
+
+def with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, nn.Module]:
+    """Returns the data called `data` in the network's input shape, and the network with weights trained on it."""
+    images = datasets.load(data, resolve(name).input_shape, seed)  # type: ignore[arg-type]
+    return images, load_net(name, images.name)

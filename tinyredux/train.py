@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tinyredux.datasets import Dataset, Split
+from tinyredux.datasets import Dataset, Images, Labels, Split
 
+Optimizer = torch.optim.Optimizer
+Schedule = torch.optim.lr_scheduler.LRScheduler
 Progress = Callable[[str], None]
+PROGRESS_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,15 @@ class Recipe:
                 raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected more than 0")
 
 
+SYNTHETIC = Recipe(epochs=8, batch=64, peak_rate=0.05)
 RECIPES = {
-    "alexnet": Recipe(epochs=24),
+    "alexnet": Recipe(epochs=18),
     "cifarnet": Recipe(epochs=30),
-    "cifarnet_quick": Recipe(epochs=24),
+    "cifarnet_quick": Recipe(epochs=18),
     "lenet": Recipe(epochs=24),
-    "squeezenet": Recipe(epochs=20),
+    "squeezenet": Recipe(epochs=18),
     "squeezenet_bypass": Recipe(epochs=18),
-    "zfnet": Recipe(epochs=24),
+    "zfnet": Recipe(epochs=18),
 }
 
 
@@ -67,13 +70,13 @@ def augmented(images: torch.Tensor, generator: torch.Generator, margin: int = 4)
 
 
 @torch.no_grad()
-def predictions(net: nn.Module, images: np.ndarray, batch: int = 250) -> np.ndarray:
+def predictions(net: nn.Module, images: Images, batch: int = 250) -> Labels:
     """Returns the winning class (N,) of each image (N, C, H, W), in float32."""
     was_training = net.training
     net.eval()
     parts = [net(torch.from_numpy(images[i : i + batch])).argmax(1) for i in range(0, len(images), batch)]
     net.train(was_training)
-    return torch.cat(parts).numpy()
+    return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(0, np.int64)
 
 
 def correct(net: nn.Module, split: Split) -> int:
@@ -83,37 +86,58 @@ def correct(net: nn.Module, split: Split) -> int:
     return int((predictions(net, split.images) == split.labels).sum())
 
 
-def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None) -> nn.Module:
+def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None = None) -> Recipe:
+    """Returns the recipe of a network on a data set, with `epochs` and `seed` replaced where they are given."""
+    recipe = SYNTHETIC if data == "synthetic" else RECIPES.get(name, Recipe())
+    return replace(recipe, epochs=recipe.epochs if epochs is None else epochs, seed=recipe.seed if seed is None else seed)
+
+
+def train(
+    net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None
+) -> nn.Module:
     """Trains `net` in place on the training split and returns it.
 
     With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
-    same as without the interruption, since every epoch seeds its own generator.
+    same as without the interruption, since every epoch seeds its own generator. One thread, so that sums keep their
+    order. Raises ValueError for data without labels, too few images or a checkpoint of another recipe.
     """
-    say = progress or (lambda line: print(line, file=sys.stderr, flush=True))
     if data.train.labels is None:
-        raise ValueError("cannot train: the data has no labels")
+        raise ValueError(f"cannot train on {data.name}: the data has no labels")
+    steps = len(data.train.images) // recipe.batch
+    if steps == 0:
+        raise ValueError(f"cannot train on {data.name}: {len(data.train.images)} training images, a batch takes {recipe.batch}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _train(net, data, recipe, steps, checkpoint, progress or (lambda line: None))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint: Path | None, say: Progress) -> nn.Module:
     torch.manual_seed(recipe.seed)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True)
-    steps = len(data.train.images) // recipe.batch
+    optimizer = torch.optim.SGD(
+        net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
     )
     begin = _resume(checkpoint, net, optimizer, schedule, recipe) if checkpoint else 0
     for epoch in range(begin, recipe.epochs):
         started = time.monotonic()
-        loss = _epoch(net, data.train, recipe, epoch, optimizer, schedule)
+        loss = _epoch(net, data.train, recipe, epoch, optimizer, schedule, say)
         if checkpoint:
             _save(checkpoint, net, optimizer, schedule, recipe, epoch + 1)
-        right = correct(net, data.validation)
-        share = 100 * right / len(data.validation.images)
-        say(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  validation {share:.2f} %  {time.monotonic() - started:.0f} s")
+        share = 100 * correct(net, data.validation) / max(1, len(data.validation.images))
+        seconds = time.monotonic() - started
+        say(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  validation {share:.2f} %  {seconds:.0f} s")
     return net
 
 
 def _epoch(
     net: nn.Module, split: Split, recipe: Recipe, epoch: int,
-    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
+    optimizer: Optimizer, schedule: Schedule, say: Progress,
 ) -> float:  # fmt: skip
     generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
     torch.manual_seed(1000 * recipe.seed + epoch)
@@ -130,22 +154,30 @@ def _epoch(
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         total += loss.item()
+        if (step + 1) % PROGRESS_STEPS == 0:
+            say(f"epoch {epoch + 1}/{recipe.epochs}  step {step + 1}/{steps}  loss {total / (step + 1):.3f}")
     return total / steps
 
 
-def _save(path: Path, net: nn.Module, optimizer, schedule, recipe: Recipe, epoch: int) -> None:  # type: ignore[no-untyped-def]
+def _save(path: Path, net: nn.Module, optimizer: Optimizer, schedule: Schedule, recipe: Recipe, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "epoch": epoch, "recipe": json.dumps(asdict(recipe))}
+    state = {
+        "net": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "epoch": epoch,
+        "recipe": json.dumps(asdict(recipe)),
+    }
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
 
 
-def _resume(path: Path, net: nn.Module, optimizer, schedule, recipe: Recipe) -> int:  # type: ignore[no-untyped-def]
+def _resume(path: Path, net: nn.Module, optimizer: Optimizer, schedule: Schedule, recipe: Recipe) -> int:
     if not path.is_file():
         return 0
     state = torch.load(path, weights_only=True)

@@ -5,6 +5,7 @@ they are. Does nothing where the registry answers; --force prepares the pieces a
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import socket
@@ -75,7 +76,20 @@ def write_settings() -> None:
     """Points this checkout at its core folder, and keeps PlatformIO from telling or asking the network anything."""
     settings = {"enable_telemetry": False, "check_platformio_interval": 9999}
     (CORE / "appstate.json").write_text(json.dumps({"settings": settings}))
-    LOCAL_INI.write_text(f"{MARK}\n[platformio]\ncore_dir = {CORE}\n")
+    LOCAL_INI.write_text(f"{MARK}\n[platformio]\ncore_dir = {CORE.name}\n")
+
+
+def fingerprint() -> str:
+    """Returns a hash over all that the offline pieces are made from."""
+    sources = [*(ROOT / "tools").rglob("*"), *(ROOT / "tinyredux" / "board_files").glob("*.json")]
+    parts = [path.read_bytes() for path in sorted(sources) if path.suffix in (".py", ".json")]
+    return hashlib.sha256(b"".join([*parts, installed("platformio").encode(), installed("scons").encode()])).hexdigest()
+
+
+def ready() -> bool:
+    """Returns whether the pieces are there and of today."""
+    stamp = CORE / "stamp"
+    return LOCAL_INI.is_file() and stamp.is_file() and stamp.read_text() == fingerprint()
 
 
 def ours() -> bool:
@@ -92,6 +106,8 @@ def main() -> int:
     if not ours():
         print(f"{LOCAL_INI.name} is your own; left alone, and so is PlatformIO", file=sys.stderr)
         return 0
+    if ready() and not wanted.remove:
+        return 0
     if wanted.remove or (not wanted.force and registry_answers()):
         shutil.rmtree(CORE, ignore_errors=True)
         LOCAL_INI.unlink(missing_ok=True)
@@ -100,6 +116,7 @@ def main() -> int:
     write_scons()
     write_platforms()
     write_settings()
+    (CORE / "stamp").write_text(fingerprint())
     print(f"PlatformIO {installed('platformio')} works offline in this checkout ({CORE.name})")
     return 0
 

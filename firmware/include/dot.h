@@ -56,7 +56,7 @@ static inline uint32_t tr_sxtb16(uint32_t x) { return (uint32_t)__sxtb16((int32_
 static inline uint32_t tr_sxtb16_ror8(uint32_t x)
 {
     uint32_t pair;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(x));
+    __asm__ volatile("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(x));
     return pair;
 }
 
@@ -65,7 +65,7 @@ static inline uint32_t tr_sxtab16(uint32_t to, uint32_t x) { return (uint32_t)__
 static inline uint32_t tr_sxtab16_ror8(uint32_t to, uint32_t x)
 {
     uint32_t pair;
-    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(pair) : "r"(to), "r"(x));
+    __asm__ volatile("sxtab16 %0, %1, %2, ror #8" : "=r"(pair) : "r"(to), "r"(x));
     return pair;
 }
 

@@ -30,10 +30,8 @@ static inline int32_t tr_round_shift(int32_t x, int32_t exponent)
  * wraps like the reference's; whoever chooses scales keeps x * 2^shift in 32 bits. */
 static inline int32_t tr_requantize(int32_t x, int32_t multiplier, int32_t shift)
 {
-    if (shift > 0) {
-        return tr_high_mul((int32_t)((uint32_t)x << shift), multiplier);
-    }
-    return tr_round_shift(tr_high_mul(x, multiplier), -shift);
+    const int32_t left = tr_max(shift, 0), right = tr_max(-shift, 0);
+    return tr_round_shift(tr_high_mul((int32_t)((uint32_t)x << left), multiplier), right);
 }
 
 /* An accumulator as the int8 that the next layer reads. */

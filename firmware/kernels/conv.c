@@ -7,6 +7,8 @@
  *
  * Order in a column: of each four, 0 2 1 3, which is the order in which SXTB16 takes four weights out of a word.
  *
+ * The last 1 to 3 weights of a row are loaded as a word filled up with zeros, so columns end on a whole four.
+ *
  * Accumulator: |sum| <= |bias| + k_n * 255 * 127, inside 32 bits for every k_n <= 32768 with |bias| < 2^30.
  * Scratch: two columns, TR_CONV_SCRATCH_BYTES. */
 #include "dot.h"
@@ -97,8 +99,10 @@ static inline struct sums step_2x2(struct sums sums, uint32_t weights_a, uint32_
     return sums;
 }
 
-static TR_OUT_OF_LINE struct sums dot_2x2(struct sums sums, const int8_t *weights, const int16_t *column, int32_t k_n)
+static TR_OUT_OF_LINE struct sums dot_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int16_t *column,
+                                          int32_t k_n)
 {
+    struct sums sums = {bias_a, bias_a, bias_b, bias_b};
     const int8_t *weights_a = weights, *weights_b = weights + k_n;
     const int16_t *column_0 = column, *column_1 = column + (k_n + (-k_n & 3));
     for (const int8_t *const end = weights_a + (k_n & ~3); weights_a != end;) {
@@ -130,74 +134,94 @@ static inline int32_t dot_1x1(int32_t sum, const int8_t *weights, const int16_t 
     return sum;
 }
 
-static inline int8_t output(int32_t sum, const struct channels *channels, int32_t c, const struct tr_conv *p)
+/* What all outputs share on the way from sum to int8. */
+struct stage {
+    int32_t zero_point, low, high;
+};
+
+static inline struct stage stage_of(const struct tr_conv *p)
 {
-    return tr_requantize_s8(sum, channels->multiplier[c], channels->shift[c], p->output_zero_point, p->activation_min,
-                            p->activation_max);
+    return (struct stage){p->output_zero_point, p->activation_min, p->activation_max};
+}
+
+static inline int8_t output(int32_t sum, int32_t multiplier, int32_t shift, struct stage stage)
+{
+    return tr_requantize_s8(sum, multiplier, shift, stage.zero_point, stage.low, stage.high);
+}
+
+/* Writes channels a and b, c and c + 1, of the two pixels at `out` and `next`. */
+static inline void put_2x2(int8_t *out, int8_t *next, struct sums sums, const struct channels *channels, int32_t c,
+                           struct stage stage)
+{
+    const int32_t multiplier_a = channels->multiplier[c], shift_a = channels->shift[c];
+    const int32_t multiplier_b = channels->multiplier[c + 1], shift_b = channels->shift[c + 1];
+    out[c] = output(sums.a0, multiplier_a, shift_a, stage);
+    next[c] = output(sums.a1, multiplier_a, shift_a, stage);
+    out[c + 1] = output(sums.b0, multiplier_b, shift_b, stage);
+    next[c + 1] = output(sums.b1, multiplier_b, shift_b, stage);
 }
 
 /* Channels first .. n - 1 of the pixel at `out`, one at a time. */
 static void multiply_pixel(int8_t *restrict out, const int16_t *column, const struct channels *channels, int32_t first,
-                           const struct tr_conv *p)
+                           struct stage stage)
 {
     for (int32_t c = first; c < channels->n; c++) {
         const int32_t sum = dot_1x1(channels->bias[c], channels->weights + c * channels->k_n, column, channels->k_n);
-        out[c] = output(sum, channels, c, p);
+        out[c] = output(sum, channels->multiplier[c], channels->shift[c], stage);
     }
 }
 
-/* All channels of the two pixels at `out` and `out + out_c`. */
-static void multiply_two_pixels(int8_t *restrict out, const int16_t *column, const struct channels *channels,
-                                const struct tr_conv *p)
+/* All channels of the two pixels at `out` and `next`. */
+static void multiply_two_pixels(int8_t *restrict out, int8_t *restrict next, const int16_t *column,
+                                const struct channels *channels, struct stage stage)
 {
-    const int32_t k_n = channels->k_n;
-    int8_t *const next = out + p->out_c;
+    const int32_t k_n = channels->k_n, n = channels->n;
+    const int8_t *weights = channels->weights;
     int32_t c = 0;
-    for (; c + 2 <= channels->n; c += 2) {
-        struct sums sums = {channels->bias[c], channels->bias[c], channels->bias[c + 1], channels->bias[c + 1]};
-        sums = dot_2x2(sums, channels->weights + c * k_n, column, k_n);
-        out[c] = output(sums.a0, channels, c, p);
-        next[c] = output(sums.a1, channels, c, p);
-        out[c + 1] = output(sums.b0, channels, c + 1, p);
-        next[c + 1] = output(sums.b1, channels, c + 1, p);
+    for (; c + 2 <= n; c += 2, weights += 2 * k_n) {
+        const struct sums sums = dot_2x2(channels->bias[c], channels->bias[c + 1], weights, column, k_n);
+        put_2x2(out, next, sums, channels, c, stage);
     }
-    multiply_pixel(out, column, channels, c, p);
-    multiply_pixel(next, column + (k_n + (-k_n & 3)), channels, c, p);
+    multiply_pixel(out, column, channels, c, stage);
+    multiply_pixel(next, column + (k_n + (-k_n & 3)), channels, c, stage);
 }
 
 static void convolve_group(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t first_c,
                            const struct tr_conv *p, int16_t *restrict scratch)
 {
     const int32_t column_n = channels->k_n + (-channels->k_n & 3);
+    const struct stage stage = stage_of(p);
     int32_t columns = 0;
     for (int32_t y = 0; y < p->out_h; y++) {
         for (int32_t x = 0; x < p->out_w; x++) {
-            fill_column(scratch + columns * column_n, in, p, y * p->stride_h - p->pad_top, x * p->stride_w - p->pad_left, first_c);
+            const int32_t in_y = y * p->stride_h - p->pad_top, in_x = x * p->stride_w - p->pad_left;
+            fill_column(scratch + columns * column_n, in, p, in_y, in_x, first_c);
             columns++;
             if (columns == 2) {
-                multiply_two_pixels(out, scratch, channels, p);
+                multiply_two_pixels(out, out + p->out_c, scratch, channels, stage);
                 out += 2 * p->out_c;
                 columns = 0;
             }
         }
     }
     if (columns == 1) {
-        multiply_pixel(out, scratch, channels, 0, p);
+        multiply_pixel(out, scratch, channels, 0, stage);
     }
 }
 
-/* Adds two channels times two int8 pixels of k_n values to the 2 x 2 sums. */
-static inline struct sums step_pointwise(struct sums sums, uint32_t weights_a, uint32_t weights_b, uint32_t word_0,
-                                         uint32_t word_1)
+/* Adds four weights of two channels times four int8 values of two pixels; the second of each lies k_n behind the first. */
+static inline struct sums step_pointwise(struct sums sums, const int8_t *weights, const int8_t *in, int32_t k_n)
 {
+    const uint32_t weights_b = tr_load_s8x4(weights + k_n), weights_a = tr_load_s8x4(weights);
     const uint32_t a_02 = tr_sxtb16(weights_a), a_13 = tr_sxtb16_ror8(weights_a);
     const uint32_t b_02 = tr_sxtb16(weights_b), b_13 = tr_sxtb16_ror8(weights_b);
-    const uint32_t x0_02 = tr_sxtb16(word_0), x0_13 = tr_sxtb16_ror8(word_0);
+    const uint32_t pixel_1 = tr_load_s8x4(in + k_n), pixel_0 = tr_load_s8x4(in);
+    const uint32_t x0_02 = tr_sxtb16(pixel_0), x0_13 = tr_sxtb16_ror8(pixel_0);
     sums.a0 = tr_smlad(a_02, x0_02, sums.a0);
     sums.b0 = tr_smlad(b_02, x0_02, sums.b0);
     sums.a0 = tr_smlad(a_13, x0_13, sums.a0);
     sums.b0 = tr_smlad(b_13, x0_13, sums.b0);
-    const uint32_t x1_02 = tr_sxtb16(word_1), x1_13 = tr_sxtb16_ror8(word_1);
+    const uint32_t x1_02 = tr_sxtb16(pixel_1), x1_13 = tr_sxtb16_ror8(pixel_1);
     sums.a1 = tr_smlad(a_02, x1_02, sums.a1);
     sums.b1 = tr_smlad(b_02, x1_02, sums.b1);
     sums.a1 = tr_smlad(a_13, x1_13, sums.a1);
@@ -205,21 +229,24 @@ static inline struct sums step_pointwise(struct sums sums, uint32_t weights_a, u
     return sums;
 }
 
-static TR_OUT_OF_LINE struct sums dot_pointwise_2x2(struct sums sums, const int8_t *weights, const int8_t *in, int32_t k_n)
+static TR_OUT_OF_LINE struct sums dot_pointwise_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int8_t *in,
+                                                    int32_t k_n)
 {
-    const int8_t *weights_a = weights, *weights_b = weights + k_n, *pixel_0 = in, *pixel_1 = in + k_n;
-    for (const int8_t *const end = weights_a + (k_n & ~3); weights_a != end;) {
-        sums = step_pointwise(sums, tr_load_s8x4(weights_a), tr_load_s8x4(weights_b), tr_load_s8x4(pixel_0), tr_load_s8x4(pixel_1));
-        weights_a += 4;
-        weights_b += 4;
-        pixel_0 += 4;
-        pixel_1 += 4;
+    struct sums sums = {bias_a, bias_a, bias_b, bias_b};
+    for (const int8_t *const end = weights + (k_n & ~15); weights != end; weights += 16, in += 16) {
+        sums = step_pointwise(sums, weights, in, k_n);
+        sums = step_pointwise(sums, weights + 4, in + 4, k_n);
+        sums = step_pointwise(sums, weights + 8, in + 8, k_n);
+        sums = step_pointwise(sums, weights + 12, in + 12, k_n);
+    }
+    for (const int8_t *const end = weights + (k_n & 12); weights != end; weights += 4, in += 4) {
+        sums = step_pointwise(sums, weights, in, k_n);
     }
     for (int32_t k = 0; k < (k_n & 3); k++) {
-        sums.a0 += weights_a[k] * pixel_0[k];
-        sums.a1 += weights_a[k] * pixel_1[k];
-        sums.b0 += weights_b[k] * pixel_0[k];
-        sums.b1 += weights_b[k] * pixel_1[k];
+        sums.a0 += weights[k] * in[k];
+        sums.a1 += weights[k] * in[k_n + k];
+        sums.b0 += weights[k_n + k] * in[k];
+        sums.b1 += weights[k_n + k] * in[k_n + k];
     }
     return sums;
 }
@@ -251,28 +278,26 @@ static int32_t pointwise_bias(const struct channels *channels, int32_t c, int32_
 
 /* Two channels over all pixels, then the next two; `pixels` is out_h * out_w. */
 static void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t pixels,
-                               const struct tr_conv *p)
+                               int32_t zero_point, struct stage stage)
 {
     const int32_t k_n = channels->k_n, out_c = channels->n;
     for (int32_t c = 0; c < out_c; c += 2) {
         const int32_t two = c + 1 < out_c;
-        const int32_t bias_a = pointwise_bias(channels, c, p->input_zero_point);
-        const int32_t bias_b = two ? pointwise_bias(channels, c + 1, p->input_zero_point) : 0;
+        const int32_t bias_a = pointwise_bias(channels, c, zero_point);
+        const int32_t bias_b = two ? pointwise_bias(channels, c + 1, zero_point) : 0;
         const int8_t *weights = channels->weights + c * k_n, *pixel = in;
-        int8_t *to = out + c;
+        int8_t *to = out;
         int32_t done = 0;
         for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_c) {
-            const struct sums start = {bias_a, bias_a, bias_b, bias_b};
-            const struct sums sums = dot_pointwise_2x2(start, weights, pixel, k_n);
-            to[0] = output(sums.a0, channels, c, p);
-            to[out_c] = output(sums.a1, channels, c, p);
-            to[1] = output(sums.b0, channels, c + 1, p);
-            to[out_c + 1] = output(sums.b1, channels, c + 1, p);
+            const struct sums sums = dot_pointwise_2x2(bias_a, bias_b, weights, pixel, k_n);
+            put_2x2(to, to + out_c, sums, channels, c, stage);
         }
         for (; done < pixels; done++, pixel += k_n, to += out_c) {
-            to[0] = output(dot_pointwise_1x1(bias_a, weights, pixel, k_n), channels, c, p);
+            const int32_t sum = dot_pointwise_1x1(bias_a, weights, pixel, k_n);
+            to[c] = output(sum, channels->multiplier[c], channels->shift[c], stage);
             if (two) {
-                to[1] = output(dot_pointwise_1x1(bias_b, weights + k_n, pixel, k_n), channels, c + 1, p);
+                const int32_t other = dot_pointwise_1x1(bias_b, weights + k_n, pixel, k_n);
+                to[c + 1] = output(other, channels->multiplier[c + 1], channels->shift[c + 1], stage);
             }
         }
     }
@@ -285,7 +310,7 @@ void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *r
     struct channels channels = {weights, bias, p->multiplier, p->shift, out_c, k_n};
     if (p->groups == 1 && p->kernel_h == 1 && p->kernel_w == 1 && p->stride_h == 1 && p->stride_w == 1 && p->out_h == p->in_h &&
         p->out_w == p->in_w) {
-        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p);
+        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->input_zero_point, stage_of(p));
         return;
     }
     for (int32_t group = 0; group < p->groups; group++) {

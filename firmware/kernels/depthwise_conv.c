@@ -12,10 +12,10 @@
 #include "tinyredux.h"
 
 /* The part of the kernel that lies inside the input for one output pixel: rows y .. y_end - 1, columns x .. x_end - 1.
- * `in` and `weights` point at channel 0 of that first position. */
+ * `in` and `weights` point at channel 0 of that first position, and advance by in_row_n and weight_row_n from row to row. */
 struct window {
     const int8_t *in, *weights;
-    int32_t rows, columns;
+    int32_t rows, columns, in_row_n, weight_row_n;
 };
 
 static struct window clip(const int8_t *in, const int8_t *weights, const struct tr_depthwise *p, int32_t out_y, int32_t out_x)
@@ -24,10 +24,15 @@ static struct window clip(const int8_t *in, const int8_t *weights, const struct 
     const int32_t y = tr_max(0, -in_y), y_end = tr_min(p->kernel_h, p->in_h - in_y);
     const int32_t x = tr_max(0, -in_x), x_end = tr_min(p->kernel_w, p->in_w - in_x);
     if (y >= y_end || x >= x_end) {
-        return (struct window){in, weights, 0, 0};
+        return (struct window){in, weights, 0, 0, 0, 0};
     }
-    return (struct window){in + ((in_y + y) * p->in_w + in_x + x) * p->in_c,
-                           weights + (y * p->kernel_w + x) * p->in_c * p->multiplier_c, y_end - y, x_end - x};
+    const int32_t out_c = p->in_c * p->multiplier_c;
+    return (struct window){.in = in + ((in_y + y) * p->in_w + in_x + x) * p->in_c,
+                           .weights = weights + (y * p->kernel_w + x) * out_c,
+                           .rows = y_end - y,
+                           .columns = x_end - x,
+                           .in_row_n = p->in_w * p->in_c,
+                           .weight_row_n = p->kernel_w * out_c};
 }
 
 static inline int8_t output(int32_t sum, int32_t c, const struct tr_depthwise *p)
@@ -35,32 +40,37 @@ static inline int8_t output(int32_t sum, int32_t c, const struct tr_depthwise *p
     return tr_requantize_s8(sum, p->multiplier[c], p->shift[c], p->output_zero_point, p->activation_min, p->activation_max);
 }
 
-/* Four channels of one pixel: inputs and weights of channel c, c+1, c+2, c+3 are neighbours. */
-static void four_channels(int8_t *out, struct window window, const int32_t *bias, int32_t c, const struct tr_depthwise *p)
+/* The first `channels` channels of one pixel, a multiple of four, for layers with one kernel per channel. */
+static TR_OUT_OF_LINE void by_four(int8_t *restrict out, const struct window *restrict window, const int32_t *restrict bias,
+                                   int32_t channels, const struct tr_depthwise *restrict p)
 {
-    const int32_t in_c = p->in_c, in_skip = (p->in_w - window.columns) * in_c, weight_skip = (p->kernel_w - window.columns) * in_c;
+    const int32_t in_c = p->in_c, row_n = window->columns * in_c, in_skip = window->in_row_n, weight_skip = window->weight_row_n;
     const uint32_t minus_zero_point = tr_twice_s16(-p->input_zero_point);
-    const int8_t *in = window.in + c, *weights = window.weights + c;
-    int32_t sum_0 = bias[c], sum_1 = bias[c + 1], sum_2 = bias[c + 2], sum_3 = bias[c + 3];
-    for (int32_t y = window.rows; y > 0; y--) {
-        for (int32_t x = window.columns; x > 0; x--) {
-            const uint32_t input = tr_load_s8x4(in), weight = tr_load_s8x4(weights);
-            const uint32_t in_02 = tr_sxtab16(minus_zero_point, input), in_13 = tr_sxtab16_ror8(minus_zero_point, input);
-            const uint32_t weight_02 = tr_sxtb16(weight), weight_13 = tr_sxtb16_ror8(weight);
-            sum_0 += tr_low(in_02) * tr_low(weight_02);
-            sum_1 += tr_low(in_13) * tr_low(weight_13);
-            sum_2 += tr_high(in_02) * tr_high(weight_02);
-            sum_3 += tr_high(in_13) * tr_high(weight_13);
-            in += in_c;
-            weights += in_c;
+    const int32_t zero_point = p->output_zero_point, low = p->activation_min, high = p->activation_max;
+    const int32_t *multiplier = p->multiplier, *shift = p->shift;
+    for (int32_t c = 0; c < channels; c += 4) {
+        const int8_t *in = window->in + c, *weights = window->weights + c;
+        int32_t sum_0 = bias[c], sum_1 = bias[c + 1], sum_2 = bias[c + 2], sum_3 = bias[c + 3];
+        for (int32_t y = window->rows; y > 0; y--) {
+            int32_t at = 0;
+            do { /* a window with rows has columns */
+                const uint32_t input = tr_load_s8x4(in + at), weight = tr_load_s8x4(weights + at);
+                const uint32_t in_02 = tr_sxtab16(minus_zero_point, input), in_13 = tr_sxtab16_ror8(minus_zero_point, input);
+                const uint32_t weight_02 = tr_sxtb16(weight), weight_13 = tr_sxtb16_ror8(weight);
+                sum_0 += tr_low(in_02) * tr_low(weight_02);
+                sum_1 += tr_low(in_13) * tr_low(weight_13);
+                sum_2 += tr_high(in_02) * tr_high(weight_02);
+                sum_3 += tr_high(in_13) * tr_high(weight_13);
+                at += in_c;
+            } while (at < row_n);
+            in += in_skip;
+            weights += weight_skip;
         }
-        in += in_skip;
-        weights += weight_skip;
+        out[c] = tr_requantize_s8(sum_0, multiplier[c], shift[c], zero_point, low, high);
+        out[c + 1] = tr_requantize_s8(sum_1, multiplier[c + 1], shift[c + 1], zero_point, low, high);
+        out[c + 2] = tr_requantize_s8(sum_2, multiplier[c + 2], shift[c + 2], zero_point, low, high);
+        out[c + 3] = tr_requantize_s8(sum_3, multiplier[c + 3], shift[c + 3], zero_point, low, high);
     }
-    out[c] = output(sum_0, c, p);
-    out[c + 1] = output(sum_1, c + 1, p);
-    out[c + 2] = output(sum_2, c + 2, p);
-    out[c + 3] = output(sum_3, c + 3, p);
 }
 
 /* Output channel c = input channel * multiplier_c + m of one pixel. */
@@ -73,8 +83,8 @@ static int8_t one_channel(struct window window, const int32_t *bias, int32_t c, 
         for (int32_t x = 0; x < window.columns; x++) {
             sum += (in[x * in_c] - zero_point) * weights[x * out_c];
         }
-        in += p->in_w * in_c;
-        weights += p->kernel_w * out_c;
+        in += window.in_row_n;
+        weights += window.weight_row_n;
     }
     return output(sum, c, p);
 }
@@ -83,15 +93,13 @@ void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const
                           const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch)
 {
     const int32_t out_c = p->in_c * p->multiplier_c;
+    const int32_t fours = p->multiplier_c == 1 ? out_c & ~3 : 0;
     (void)scratch;
     for (int32_t y = 0; y < p->out_h; y++) {
         for (int32_t x = 0; x < p->out_w; x++) {
             const struct window window = clip(in, weights, p, y, x);
-            int32_t c = 0;
-            for (; p->multiplier_c == 1 && c + 4 <= out_c; c += 4) {
-                four_channels(out, window, bias, c, p);
-            }
-            for (; c < out_c; c++) {
+            by_four(out, &window, bias, fours, p);
+            for (int32_t c = fours; c < out_c; c++) {
                 out[c] = one_channel(window, bias, c, p);
             }
             out += out_c;

@@ -3,6 +3,8 @@
  * The average is rounded to the nearest, halves away from zero. A window that lies wholly in the padding does not occur:
  * the compiler refuses padding as large as the kernel.
  *
+ * Four channels at a time keep their maxima or sums in registers; channels left over go one by one.
+ *
  * Accumulator: |sum| <= window * 128. Scratch: none. */
 #include "requantize.h"
 #include "tinyredux.h"
@@ -21,54 +23,114 @@ static struct window clip(const int8_t *in, const struct tr_pool *p, int32_t out
                            tr_min(p->in_w, x + p->kernel_w) - first_x};
 }
 
-static inline int32_t window_max(struct window window, int32_t c, int32_t row_n)
+/* Maxima or sums of four neighbouring channels. */
+struct four {
+    int32_t c0, c1, c2, c3;
+};
+
+static struct four max_of_four(const int8_t *in, struct window window, int32_t c, int32_t row_n)
 {
-    int32_t largest = INT8_MIN;
-    for (int32_t y = window.rows; y > 0; y--, window.in += row_n) {
-        const int8_t *in = window.in;
-        for (int32_t x = window.columns; x > 0; x--, in += c) {
-            largest = tr_max(largest, *in);
+    struct four max = {INT8_MIN, INT8_MIN, INT8_MIN, INT8_MIN};
+    for (int32_t y = window.rows; y > 0; y--, in += row_n) {
+        const int8_t *pixel = in;
+        for (int32_t x = window.columns; x > 0; x--, pixel += c) {
+            max.c0 = tr_max(max.c0, pixel[0]);
+            max.c1 = tr_max(max.c1, pixel[1]);
+            max.c2 = tr_max(max.c2, pixel[2]);
+            max.c3 = tr_max(max.c3, pixel[3]);
         }
     }
-    return largest;
+    return max;
 }
 
-static inline int32_t window_sum(struct window window, int32_t c, int32_t row_n)
+static struct four sum_of_four(const int8_t *in, struct window window, int32_t c, int32_t row_n)
 {
-    int32_t sum = 0;
-    for (int32_t y = window.rows; y > 0; y--, window.in += row_n) {
-        const int8_t *in = window.in;
-        for (int32_t x = window.columns; x > 0; x--, in += c) {
-            sum += *in;
+    struct four sum = {0, 0, 0, 0};
+    for (int32_t y = window.rows; y > 0; y--, in += row_n) {
+        const int8_t *pixel = in;
+        for (int32_t x = window.columns; x > 0; x--, pixel += c) {
+            sum.c0 += pixel[0];
+            sum.c1 += pixel[1];
+            sum.c2 += pixel[2];
+            sum.c3 += pixel[3];
         }
     }
     return sum;
 }
 
+static int32_t max_of_one(const int8_t *in, struct window window, int32_t c, int32_t row_n)
+{
+    int32_t max = INT8_MIN;
+    for (int32_t y = 0; y < window.rows; y++, in += row_n) {
+        for (int32_t x = 0; x < window.columns; x++) {
+            max = tr_max(max, in[x * c]);
+        }
+    }
+    return max;
+}
+
+static int32_t sum_of_one(const int8_t *in, struct window window, int32_t c, int32_t row_n)
+{
+    int32_t sum = 0;
+    for (int32_t y = 0; y < window.rows; y++, in += row_n) {
+        for (int32_t x = 0; x < window.columns; x++) {
+            sum += in[x * c];
+        }
+    }
+    return sum;
+}
+
+/* To the nearest, halves away from zero. */
+static inline int32_t divide(int32_t sum, int32_t count) { return (sum > 0 ? sum + count / 2 : sum - count / 2) / count; }
+
+static void max_of_pixel(int8_t *restrict out, struct window window, int32_t channels, int32_t row_n, int32_t low, int32_t high)
+{
+    int32_t c = 0;
+    for (; c + 4 <= channels; c += 4) {
+        const struct four max = max_of_four(window.in + c, window, channels, row_n);
+        out[c] = (int8_t)tr_clamp(max.c0, low, high);
+        out[c + 1] = (int8_t)tr_clamp(max.c1, low, high);
+        out[c + 2] = (int8_t)tr_clamp(max.c2, low, high);
+        out[c + 3] = (int8_t)tr_clamp(max.c3, low, high);
+    }
+    for (; c < channels; c++) {
+        out[c] = (int8_t)tr_clamp(max_of_one(window.in + c, window, channels, row_n), low, high);
+    }
+}
+
+static void average_of_pixel(int8_t *restrict out, struct window window, int32_t channels, int32_t row_n, int32_t low,
+                             int32_t high)
+{
+    const int32_t count = window.rows * window.columns;
+    int32_t c = 0;
+    for (; c + 4 <= channels; c += 4) {
+        const struct four sum = sum_of_four(window.in + c, window, channels, row_n);
+        out[c] = (int8_t)tr_clamp(divide(sum.c0, count), low, high);
+        out[c + 1] = (int8_t)tr_clamp(divide(sum.c1, count), low, high);
+        out[c + 2] = (int8_t)tr_clamp(divide(sum.c2, count), low, high);
+        out[c + 3] = (int8_t)tr_clamp(divide(sum.c3, count), low, high);
+    }
+    for (; c < channels; c++) {
+        out[c] = (int8_t)tr_clamp(divide(sum_of_one(window.in + c, window, channels, row_n), count), low, high);
+    }
+}
+
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
 {
-    const int32_t channels = p->c, row_n = p->in_w * p->c, low = p->activation_min, high = p->activation_max;
+    const int32_t channels = p->c, row_n = p->in_w * p->c;
     for (int32_t y = 0; y < p->out_h; y++) {
-        for (int32_t x = 0; x < p->out_w; x++) {
-            struct window window = clip(in, p, y, x);
-            for (int32_t c = 0; c < channels; c++, window.in++) {
-                *out++ = (int8_t)tr_clamp(window_max(window, channels, row_n), low, high);
-            }
+        for (int32_t x = 0; x < p->out_w; x++, out += channels) {
+            max_of_pixel(out, clip(in, p, y, x), channels, row_n, p->activation_min, p->activation_max);
         }
     }
 }
 
 void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
 {
-    const int32_t channels = p->c, row_n = p->in_w * p->c, low = p->activation_min, high = p->activation_max;
+    const int32_t channels = p->c, row_n = p->in_w * p->c;
     for (int32_t y = 0; y < p->out_h; y++) {
-        for (int32_t x = 0; x < p->out_w; x++) {
-            struct window window = clip(in, p, y, x);
-            const int32_t count = window.rows * window.columns;
-            for (int32_t c = 0; c < channels; c++, window.in++) {
-                const int32_t sum = window_sum(window, channels, row_n);
-                *out++ = (int8_t)tr_clamp((sum > 0 ? sum + count / 2 : sum - count / 2) / count, low, high);
-            }
+        for (int32_t x = 0; x < p->out_w; x++, out += channels) {
+            average_of_pixel(out, clip(in, p, y, x), channels, row_n, p->activation_min, p->activation_max);
         }
     }
 }

@@ -95,7 +95,8 @@ static void softmax_row(int8_t *restrict out, const int8_t *restrict in, const s
         const int32_t difference = in[i] - largest;
         out[i] = INT8_MIN;
         if (difference >= p->diff_min) {
-            const int32_t share = tr_round_shift(tr_high_mul(scale, exp_of_difference(difference, p)), right);
+            /* from a sum of 512 on, where no share reaches half a step, the shift would leave the 31 bits */
+            const int32_t share = right > 31 ? 0 : tr_round_shift(tr_high_mul(scale, exp_of_difference(difference, p)), right);
             out[i] = (int8_t)tr_clamp(share + INT8_MIN, INT8_MIN, INT8_MAX);
         }
     }

@@ -59,6 +59,7 @@ uint32_t tr_wait(uintptr_t address, uint32_t mask, uint32_t value)
 void tr_set_bits(uintptr_t address, uint32_t mask, uint32_t value)
 {
     TR_REG(address) = (TR_REG(address) & ~mask) | value;
+    (void)TR_REG(address); /* read back: a clock that was just enabled needs two cycles before its peripheral answers */
 }
 
 static void start_counter(void)

@@ -21,7 +21,10 @@ def upload(target, source, env):
     target_file = f"target/{board.get('debug.openocd_target')}.cfg"
     done = subprocess.run(["openocd", "-f", "interface/stlink.cfg", "-f", target_file, "-c", script])
     if done.returncode != 0:
-        print("No board was written: is it plugged in at its ST-Link USB socket, and may this user open it (udev rules)?")
+        print(
+            "No board was written: is it plugged in at its ST-Link USB socket, and may this user open it (udev rules)?",
+            flush=True,
+        )
     return done.returncode
 
 

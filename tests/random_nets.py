@@ -1,0 +1,156 @@
+"""Small random torch networks: branches, residuals, concats, strides, pools, batch norms; the same for the same seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tinyredux.export import export
+from tinyredux.graph import Graph
+from tinyredux.passes.quantize import quantize
+
+STEPS = ("conv", "conv", "norm", "relu", "relu6", "depthwise", "grouped", "max", "average", "residual", "add", "concat", "pad")
+HEADS = ("mean", "flatten", "adaptive", "map", "softmax")
+
+
+class RandomNet(nn.Module):
+    """A network that applies seeded random steps to values made before, then a head."""
+
+    def __init__(self, seed: int, steps: int = 7, padded_averages: bool = True) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(seed)
+        self.padded_averages = padded_averages
+        self.input_shape = (self._pick(1, 3, 4), self._pick(7, 8, 9, 12, 13), self._pick(6, 8, 11, 12, 16))
+        self.layers = nn.ModuleList()
+        self.program: list[tuple[Any, ...]] = []
+        values = [torch.randn(2, *self.input_shape, generator=torch.Generator().manual_seed(seed))]
+        with torch.no_grad():
+            for _ in range(steps):
+                self._append(self._step(self._pick(*STEPS), values), values)
+            self._head(self._pick(*HEADS), values)
+
+    def _pick(self, *options: Any) -> Any:
+        return options[int(self.rng.integers(len(options)))]
+
+    def _append(self, steps: list[tuple[Any, ...]], values: list[torch.Tensor]) -> None:
+        for step in steps:
+            self.program.append(step)
+            values.append(self._apply(step, values))
+
+    def _layer(self, layer: nn.Module) -> int:
+        generator = torch.Generator().manual_seed(int(self.rng.integers(1 << 30)))
+        for parameter in layer.parameters():
+            spread = 0.3 if parameter.ndim == 1 else (2 / parameter[0].numel()) ** 0.5
+            parameter.data = torch.randn(parameter.shape, generator=generator) * spread + 0.2 * (parameter.ndim == 1)
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean = torch.randn(layer.num_features, generator=generator) * 0.3
+            layer.running_var = torch.rand(layer.num_features, generator=generator) + 0.3
+            layer.weight.data += 0.8
+        self.layers.append(layer.eval())
+        return len(self.layers) - 1
+
+    def _step(self, kind: str, values: list[torch.Tensor]) -> list[tuple[Any, ...]]:
+        source = len(values) - 1 if self.rng.random() < 0.8 else int(self.rng.integers(len(values)))
+        channels, height, width = values[source].shape[1:]
+        kernel = (min(self._pick(1, 3, 3, 5, 2), height), min(self._pick(1, 3, 3, 5, 2), width))
+        padding = tuple(self._pick(0, size // 2) for size in kernel)
+        stride = (self._pick(1, 1, 2), self._pick(1, 1, 2, 3))
+        match kind:
+            case "conv":
+                layer: nn.Module = nn.Conv2d(
+                    channels, self._pick(3, 4, 5, 8), kernel, stride, padding, bias=self._pick(True, False)
+                )
+                return [("layer", self._layer(layer), source)]
+            case "depthwise":
+                layer = nn.Conv2d(channels, channels * self._pick(1, 2), kernel, stride, padding, groups=channels)
+                return [("layer", self._layer(layer), source)]
+            case "grouped":
+                groups = 2 if channels % 2 == 0 else 1
+                return [("layer", self._layer(nn.Conv2d(channels, 4, kernel, stride, padding, groups=groups)), source)]
+            case "norm":
+                return [("layer", self._layer(nn.BatchNorm2d(channels)), source)]
+            case "max":
+                layer = nn.MaxPool2d(kernel, stride, padding, ceil_mode=self._pick(True, False))
+                return [("layer", self._layer(layer), source)]
+            case "average":
+                padding = padding if self.padded_averages else (0, 0)
+                layer = nn.AvgPool2d(kernel, stride, padding, count_include_pad=self._pick(True, False))
+                return [("layer", self._layer(layer), source)]
+            case "residual":
+                first, second = nn.Conv2d(channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 1, 2)
+                parts = [("layer", self._layer(first), source), ("layer", self._layer(second), source)]
+                return [*parts, ("add", len(values), len(values) + 1), ("relu", len(values) + 2)]
+            case "add":
+                other = [i for i, value in enumerate(values) if value.shape == values[source].shape]
+                return [("add", source, self._pick(*other))]
+            case "concat":
+                other = [i for i, value in enumerate(values) if value.shape[2:] == values[source].shape[2:]]
+                return [("concat", source, self._pick(*other))]
+            case "pad":
+                layer = nn.Conv2d(channels, 4, min(3, height, width))
+                return [("padded layer", self._layer(layer), source, (1, 0, 0, 2))]
+        return [(kind, source)]
+
+    def _head(self, kind: str, values: list[torch.Tensor]) -> None:
+        last = len(values) - 1
+        channels, height, width = values[last].shape[1:]
+        match kind:
+            case "mean":
+                steps: list[tuple[Any, ...]] = [("mean", last), ("layer", self._layer(nn.Linear(channels, 10)), last + 1)]
+            case "adaptive":
+                conv = self._layer(nn.Conv2d(channels, 6, 1))
+                steps = [("layer", conv, last), ("layer", self._layer(nn.AdaptiveAvgPool2d(1)), last + 1), ("flatten", last + 2)]
+            case "map":
+                steps = [("layer", self._layer(nn.Conv2d(channels, 3, 1)), last)]
+            case _:
+                linear = self._layer(nn.Linear(channels * height * width, 7))
+                steps = [("flatten", last), ("layer", linear, last + 1)]
+                steps += [("softmax", last + 2)] if kind == "softmax" else []
+        self._append(steps, values)
+
+    def _apply(self, step: tuple[Any, ...], values: list[torch.Tensor]) -> torch.Tensor:
+        match step:
+            case ("layer", index, source):
+                return self.layers[index](values[source])
+            case ("relu", source):
+                return functional.relu(values[source])
+            case ("relu6", source):
+                return functional.relu6(values[source])
+            case ("add", left, right):
+                return values[left] + values[right]
+            case ("concat", left, right):
+                return torch.cat([values[left], values[right]], 1)
+            case ("padded layer", index, source, sides):
+                return self.layers[index](functional.pad(values[source], sides))
+            case ("mean", source):
+                return values[source].mean((2, 3))
+            case ("flatten", source):
+                return torch.flatten(values[source], 1)
+            case ("softmax", source):
+                return torch.softmax(values[source], 1)
+        raise ValueError(f"no step {step}")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the last step's value."""
+        values = [images]
+        for step in self.program:
+            values.append(self._apply(step, values))
+        return values[-1]
+
+
+def images_for(net: nn.Module, count: int, seed: int) -> np.ndarray:
+    """Returns random images (count, C, H, W) float32 for a network."""
+    return np.random.default_rng(seed).normal(size=(count, *net.input_shape)).astype(np.float32)
+
+
+def int8_net(seed: int, padded_averages: bool = True) -> tuple[Graph, np.ndarray]:
+    """Returns a random network's int8 graph and three images (3, C, H, W) float32, one of them far out of range."""
+    net = RandomNet(seed, padded_averages=padded_averages)
+    graph = quantize(export(net, f"random{seed}"), images_for(net, 8, seed))
+    images = images_for(net, 3, seed + 1000)
+    images[1] *= 20
+    return graph, images

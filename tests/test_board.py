@@ -1,0 +1,400 @@
+"""Boards on serial ports, through pyserial: a served board, the verbs, and every way a port can fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import select
+import socket
+import sys
+import threading
+import time
+import tty
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from link_tools import (
+    INPUT_BYTES,
+    MODEL_HASH,
+    DeviceProcess,
+    build_device,
+    expected_cycles,
+    expected_output,
+)
+
+from tinyredux.boards import find_board
+from tinyredux.build import BuildError, MissingTool
+from tinyredux.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
+from tinyredux.targets import flash as flash_module
+from tinyredux.targets import serial_port
+from tinyredux.targets.board import BoardTarget, ask_board, board_info, readable, run_file, terminal
+from tinyredux.targets.flash import flash, run_bounded
+from tinyredux.targets.serial_port import SerialTransport, explain_open, find_port
+from tinyredux.targets.served import ServedBoard, control, served_facts
+
+PATIENCE = Patience(reply_s=0.5, run_s=1.0, quiet_s=0.05, attempts=4, total_s=5.0)
+OTHER_HASH = "fedcba9876543210"
+DATA = bytes(range(200, 200 + INPUT_BYTES))
+IMAGE = np.frombuffer(DATA, dtype=np.int8).reshape(4, 4, 3)
+
+
+class ProcessMachine:
+    """The device process as the machine of a served board; its "ELF" is the program."""
+
+    def __init__(self, program: Path) -> None:
+        if not program.is_file():
+            raise ValueError(f"no such program: {program}")
+        self.device = DeviceProcess(program)
+        self.waiting = self.device.banner
+
+    def feed(self, data: bytes) -> None:
+        """Sends bytes to the process."""
+        self.device.write(data)
+
+    def take(self) -> bytes:
+        """Returns its output."""
+        data, self.waiting = self.waiting, b""
+        while select.select([self.device.from_device], [], [], 0)[0]:
+            data += os.read(self.device.from_device, 4096)
+        return data
+
+    def step(self) -> bool:
+        """Waits a little."""
+        time.sleep(0.001)
+        return True
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Returns the device program of two models, and of one that takes its time."""
+    return {name: build_device(tmp_path_factory.mktemp(name), name) for name in (MODEL_HASH, OTHER_HASH)}
+
+
+@pytest.fixture
+def board(programs: dict[str, Path]) -> Iterator[ServedBoard]:
+    """Serves the device process behind a pseudo-terminal."""
+    served_board = ServedBoard(ProcessMachine, programs[MODEL_HASH], "disco_f469ni", "modelled", "test 1")
+    thread = threading.Thread(target=served_board.serve)
+    thread.start()
+    yield served_board
+    served_board.stop()
+    thread.join(5.0)
+    served_board._machine.device.close()
+    assert not served_board.folder.exists()
+
+
+def test_measure_through_a_serial_port(board: ServedBoard) -> None:
+    """Run and measure give the model's bytes and cycles; the cycles of a simulated board are not called a board's."""
+    with BoardTarget(str(board.port), MODEL_HASH, (1, 2, 5), PATIENCE) as target:
+        assert target.run(IMAGE).tobytes() == expected_output(DATA)
+        result = target.measure(IMAGE, 3)
+        with pytest.raises(ValueError, match=r"input is float32 with 48 values, expected int8 with 48"):
+            target.run(IMAGE.astype(np.float32))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="repeats is 0"):
+            target.measure(IMAGE, 0)
+    assert result.output.shape == (1, 2, 5) and result.output.tobytes() == expected_output(DATA)
+    assert (result.cycles_per_op, result.cycles, result.stack_bytes) == (expected_cycles(DATA), sum(expected_cycles(DATA)), 1234)
+    assert (result.cycles_kind, result.timing_model) == ("modelled", "test 1")
+
+
+def test_another_board_is_refused(board: ServedBoard) -> None:
+    """Cycles of one board are never taken for another's, nor at another clock."""
+    disco = find_board("disco_f469ni")
+    with pytest.raises(LinkError, match=r"is test, expected disco_f469ni"):
+        BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE, board=disco)
+    with pytest.raises(LinkError, match=r"runs at 1000000000 Hz, expected 180000000: its external oscillator did not start"):
+        BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE, board=replace(disco, name="test"))
+    BoardTarget(str(board.port), patience=PATIENCE, board=replace(disco, name="test", clock_hz=1000000000)).close()
+
+
+def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board that gives two outputs for one input gives no measurement."""
+    with BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE) as target:
+        answers = iter([DATA, DATA, DATA[::-1]])
+        run = target.link.run
+        monkeypatch.setattr(target.link, "run", lambda data: run(next(answers)))
+        with pytest.raises(LinkError, match=r"1 of 2 runs on the same input gave another output"):
+            target.measure(IMAGE, 2)
+
+
+def test_the_verbs(board: ServedBoard, tmp_path: Path) -> None:
+    """`serial` and `run` as functions: plain data back, errors that name the file and what is expected."""
+    port = str(board.port)
+    assert board_info(port).name == "xor" and board_info(port).board == "test"
+    assert ask_board("measure 2", port)[-1].startswith("measured repeats=2 min=1699 median=1699 max=1699")
+    np.save(tmp_path / "image.npy", IMAGE)
+    (tmp_path / "image.bin").write_bytes(DATA)
+    for name in ("image.npy", "image.bin"):
+        result = run_file(tmp_path / name, port, MODEL_HASH)
+        assert result.output.tobytes() == expected_output(DATA) and result.cycles_kind == "modelled"
+    np.save(tmp_path / "float.npy", IMAGE / 2)
+    with pytest.raises(ValueError, match=r"float64 with 48 values, expected int8"):
+        run_file(tmp_path / "float.npy", port)
+    (tmp_path / "not.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match=r"not\.npy is not a NumPy array"):
+        run_file(tmp_path / "not.npy", port)
+    with pytest.raises(ValueError, match=r"gone\.npy does not exist"):
+        run_file(tmp_path / "gone.npy", port)
+
+
+def test_the_terminal(board: ServedBoard) -> None:
+    """Lines go both ways until the person leaves; right CRCs are left out, wrong ones said."""
+    lines, written = iter(["info", "nonsense", None]), []
+    terminal(str(board.port), lambda: time.sleep(0.1) or next(lines), written.append)  # type: ignore[func-returns-value]
+    assert any(line.startswith("info version=1") and "*" not in line for line in written)
+    assert "error unknown request; type help" in written
+    assert readable(b"info x=1*00000000\r") == "info x=1*00000000   <- damaged on the line"
+    assert readable("grüße\r".encode()) == "grüße"
+
+
+def test_another_model_is_refused(board: ServedBoard, programs: dict[str, Path]) -> None:
+    """At the start, and when somebody flashes another model while the port is open."""
+    with pytest.raises(WrongModelError, match=f"carries model {MODEL_HASH}, expected {OTHER_HASH}"):
+        BoardTarget(str(board.port), OTHER_HASH, patience=PATIENCE)
+    facts = served_facts(str(board.port))
+    assert facts is not None
+    with BoardTarget(str(board.port), None, patience=PATIENCE) as target:
+        control(facts, {"do": "flash", "elf": str(programs[OTHER_HASH])})
+        with pytest.raises(WrongModelError, match=f"carries model {OTHER_HASH}, expected {MODEL_HASH}"):
+            target.run(IMAGE)
+
+
+def test_reset_in_the_middle(board: ServedBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resets during runs cost attempts, not results."""
+    monkeypatch.setenv("LINK_DEVICE_RUN_MS", "20")
+    facts = served_facts(os.path.realpath(board.port))  # known by its pseudo-terminal too
+    assert facts is not None
+    with BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE) as target:
+        control(facts, {"do": "reset"})
+        over = threading.Event()
+        repeated = []
+        monkeypatch.setattr(target.link, "_wait_for_silence", lambda deadline: repeated.append(time.sleep(0.05)))
+
+        def press() -> None:
+            while not over.wait(0.11):
+                control(facts, {"do": "reset"})
+
+        button = threading.Thread(target=press)
+        button.start()
+        outputs = {target.run(IMAGE).tobytes() for _ in range(30)}
+        over.set()
+        button.join()
+    assert outputs == {expected_output(DATA)} and len(repeated) > 2
+
+
+def test_control_refuses_nonsense(board: ServedBoard, tmp_path: Path) -> None:
+    """A bad request or a bad ELF changes nothing."""
+    facts = served_facts(str(board.port))
+    assert facts is not None
+    with pytest.raises(LinkError, match=r"unknown request 'dance'; known: flash, reset, stop"):
+        control(facts, {"do": "dance"})
+    with pytest.raises(LinkError, match=r"refused: ValueError: no such program"):
+        control(facts, {"do": "flash", "elf": str(tmp_path / "none.elf")})
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(facts.control))
+        line.sendall(b"not json\n")
+    assert board_info(str(board.port)).model_hash == MODEL_HASH
+    control(facts, {"do": "stop"})
+    time.sleep(0.2)
+    with pytest.raises(LinkError, match="does not answer"):
+        control(facts, {"do": "reset"})
+    assert served_facts(str(board.port)) is None and served_facts("socket://localhost:1") is None
+
+
+@pytest.mark.parametrize("moment", ["idle", "reading", "in the terminal"])
+def test_unplugged(programs: dict[str, Path], moment: str) -> None:
+    """Closing the other end is noticed in any state, said, and the port is released."""
+    board = ServedBoard(ProcessMachine, programs[MODEL_HASH], "disco_f469ni", "modelled", "test 1")
+    thread = threading.Thread(target=board.serve)
+    thread.start()
+    plug = threading.Timer(0.2, board.stop)
+    if moment == "in the terminal":
+        plug.start()
+        with pytest.raises(LinkClosedError, match="is gone"):
+            terminal(str(board.port), lambda: time.sleep(0.05) or "", lambda line: None)  # type: ignore[func-returns-value]
+    else:
+        target = BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE)
+        if moment == "idle":
+            board.stop()
+            thread.join(5.0)
+        else:
+            board._machine.take = lambda: b""  # type: ignore[method-assign]
+            plug.start()
+        with pytest.raises(LinkClosedError, match=r"is gone \(.*unplugged.*The port is released.*run again"):
+            target.run(IMAGE)
+        assert target.link.transport._serial.is_open is False  # type: ignore[attr-defined]
+        with pytest.raises(LinkClosedError, match="is gone"):
+            target.run(IMAGE)
+        target.close()
+        target.close()
+    thread.join(5.0)
+    board._machine.device.close()
+
+
+@pytest.fixture
+def silent_port() -> Iterator[tuple[int, str]]:
+    """Returns a pseudo-terminal with nobody behind it."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    yield master, os.ttyname(slave)
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_silent_port(silent_port: tuple[int, str]) -> None:
+    """A port without a tinyredux board behind it ends in an error within the promised time."""
+    start = time.monotonic()
+    with pytest.raises(LinkError, match=r"'info' on /dev/\S+ failed 2 times in .* no answer within 0.1 s.*tinyredux flash"):
+        BoardTarget(silent_port[1], patience=Patience(reply_s=0.1, quiet_s=0.05, attempts=2, total_s=1.0))
+    assert time.monotonic() - start < 1.5
+
+
+def test_an_echo_is_no_answer() -> None:
+    """A wire that returns our own words (loop://) is not a board."""
+    with pytest.raises(LinkError, match="no answer within"):
+        BoardTarget("loop://", patience=Patience(reply_s=0.1, quiet_s=0.05, attempts=2, total_s=1.0))
+
+
+def test_a_port_that_takes_no_data(silent_port: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing is bounded as well."""
+    monkeypatch.setattr(serial_port, "WRITE_TIMEOUT_S", 0.1)
+    transport = SerialTransport(silent_port[1])
+    with pytest.raises(LinkError, match=r"has taken no data for 0\.1 s"):
+        for _ in range(100):
+            transport.write(bytes(4096))
+
+
+def test_a_busy_port(silent_port: tuple[int, str]) -> None:
+    """One program at a time; afterwards the port is free."""
+    first = SerialTransport(silent_port[1])
+    with pytest.raises(LinkError, match=r"is busy: another program holds it\. Close"):
+        SerialTransport(silent_port[1])
+    first.close()
+    SerialTransport(silent_port[1]).close()
+
+
+def test_ports_that_do_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such port, no serial port, no permission, a URL without meaning: each says what to do."""
+    with pytest.raises(LinkError, match=r"there is no port /dev/ttyNONE \(ports here: .*cable that carries data"):
+        SerialTransport("/dev/ttyNONE")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LinkError, match=r"cannot open .*Expected a serial port such as"):
+        SerialTransport(str(tmp_path / "file"))
+    with pytest.raises(LinkError, match=r"cannot open dance://floor"):
+        SerialTransport("dance://floor")
+    with pytest.raises(LinkError, match=r"cannot open socket://localhost:1"):
+        SerialTransport("socket://localhost:1")
+    assert "COM3 is busy" in explain_open("COM3", OSError("could not open port 'COM3': PermissionError(13, 'Access is denied.')"))
+
+    def forbidden(*arguments: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("serial.serialposix.os.open", forbidden)
+    with pytest.raises(LinkError, match=r"no permission to open /dev/ttyACM0\..*usermod -aG dialout"):
+        SerialTransport("/dev/ttyACM0")
+
+
+def test_a_board_over_tcp(programs: dict[str, Path]) -> None:
+    """socket:// works as well, and its end is noticed."""
+    device = DeviceProcess(programs[MODEL_HASH])
+    listener = socket.create_server(("localhost", 0))
+
+    def bridge() -> None:
+        line, _ = listener.accept()
+        with line:
+            while True:
+                ready, _, _ = select.select([line, device.from_device], [], [])
+                if line in ready:
+                    data = line.recv(4096)
+                    if not data or b"halt" in data:
+                        return
+                    device.write(data)
+                if device.from_device in ready:
+                    line.sendall(os.read(device.from_device, 4096))
+
+    thread = threading.Thread(target=bridge)
+    thread.start()
+    with BoardTarget(f"socket://localhost:{listener.getsockname()[1]}", MODEL_HASH, patience=PATIENCE) as target:
+        assert target.measure(IMAGE).output.tobytes() == expected_output(DATA)
+        target.link.transport.write(seal("halt"))
+        thread.join(5.0)
+        with pytest.raises(LinkClosedError, match="is gone"):
+            target.run(IMAGE)
+    listener.close()
+    device.close()
+
+
+def test_finding_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One ST-Link is taken, none or several are named; other serial ports are left alone."""
+
+    def plugged(*ports: tuple[str, int | None, int | None]) -> None:
+        infos = [SimpleNamespace(device=name, vid=vid, pid=pid, description="", serial_number=None) for name, vid, pid in ports]
+        monkeypatch.setattr(serial_port.list_ports, "comports", lambda: infos)
+
+    plugged(("/dev/ttyS0", None, None), ("/dev/ttyACM1", 0x0483, 0x374B), ("/dev/ttyUSB0", 0x0403, 0x6001))
+    assert find_port() == "/dev/ttyACM1"
+    plugged(("/dev/ttyS0", None, None))
+    with pytest.raises(LinkError, match=r"found no board .*board:/dev/ttyACM0"):
+        find_port()
+    plugged(("/dev/ttyACM1", 0x0483, 0x374B), ("/dev/ttyACM0", 0x0483, 0x374E))
+    with pytest.raises(LinkError, match=r"found 2 boards, expected one; choose by board:PORT from /dev/ttyACM0, /dev/ttyACM1"):
+        find_port()
+
+
+def test_flash_a_served_board(
+    board: ServedBoard, programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The build goes through the control socket, and the board must answer with the new hash."""
+    built = SimpleNamespace(elf=programs[OTHER_HASH])
+    monkeypatch.setattr(flash_module, "build_firmware", lambda sources, board: built)
+    disco = find_board("disco_f469ni")
+    report = flash(tmp_path, disco, str(board.port), OTHER_HASH)
+    assert (report.tool, report.model_hash, report.port) == ("served", OTHER_HASH, str(board.port))
+    with pytest.raises(WrongModelError):
+        flash(tmp_path, disco, str(board.port), MODEL_HASH)
+    with pytest.raises(ValueError, match=r"served on .* is disco_f469ni, expected nucleo_f746zg"):
+        flash(tmp_path, find_board("nucleo_f746zg"), str(board.port))
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        (
+            "print('Error: open failed'); raise SystemExit(1)",
+            LinkError,
+            r"found no disco_f469ni to upload to.*\n.*open failed",
+        ),
+        ("print('OpenOCD is not installed'); raise SystemExit(1)", MissingTool, r"run: sudo apt-get install"),
+        ("print('LIBUSB_ERROR_ACCESS'); raise SystemExit(1)", LinkError, r"no permission to use the ST-Link; install"),
+        (
+            "print('model.c:1: error: no'); raise SystemExit(1)",
+            BuildError,
+            r"could not build or upload.*\n.*error: no",
+        ),
+        ("print('Flashing', flush=True); import time; time.sleep(60)", LinkError, r"stopped after 0.5 s.*\n.*Flashing"),
+    ],
+)
+def test_uploads_that_fail(
+    script: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No board, a compiler error, a stuck probe: bounded time and the tool's own words."""
+    monkeypatch.setattr(
+        flash_module, "run_bounded", lambda command, env, timeout_s: run_bounded([sys.executable, "-c", script], env, timeout_s)
+    )
+    with pytest.raises(error, match=message):
+        flash(tmp_path, find_board("disco_f469ni"), "/dev/ttyACM0", timeout_s=0.5)
+
+
+def test_a_stopped_command_leaves_no_children(tmp_path: Path) -> None:
+    """The time limit ends the tools that PlatformIO has started, too."""
+    pid_file = tmp_path / "pid"
+    command = ["sh", "-c", f"sleep 60 & echo $! > {pid_file}; wait"]
+    status, _ = run_bounded(command, dict(os.environ), 0.3)
+    assert status is None
+    child = Path(f"/proc/{pid_file.read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"

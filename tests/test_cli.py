@@ -1,0 +1,130 @@
+"""Every verb of the command line: exit codes, one JSON object, one-sentence errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinyredux import cli
+from tinyredux.verbs import VERBS
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 3 * 3, 5))
+    net.input_shape = (3, 7, 7)
+    return net
+
+def nan():
+    net = make()
+    net[0].weight.data[1, 2, 0, 1] = float("nan")
+    return net
+
+def wide():
+    net = nn.Sequential(nn.Conv2d(3, 512, 3, 1, 1), nn.ReLU(), nn.Conv2d(512, 2, 1))
+    net.input_shape = (3, 32, 32)
+    return net
+
+def odd():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid())
+    net.input_shape = (3, 7, 7)
+    return net
+"""
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with small networks of a user's."""
+    path = tmp_path_factory.mktemp("nets") / "mine.py"
+    path.write_text(NET)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, object], str]:
+    """Returns exit code, the JSON object on standard output, and standard error."""
+    code = cli.main([*arguments, "--json"])
+    captured = capsys.readouterr()
+    (line,) = captured.out.strip().splitlines()
+    return code, json.loads(line), captured.err
+
+
+def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in VERBS:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        assert f"example: python -m tinyredux {name}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("target", ["host", "simulator"])
+def test_measure_reports_the_contract(capsys: pytest.CaptureFixture[str], net: Path, target: str) -> None:
+    code, record, _ = run(capsys, "measure", f"{net}:make", "--target", target, "--images", "3", "--data", "random")
+    assert code == 0 and record["bit_exact"] is True and record["images"] == 3 and record["accuracy"] is None
+    assert record["macs_dense"] == 4 * 27 * 9 + 36 * 5
+    sram = record["sram_bytes"]
+    assert isinstance(sram, dict) and sram["arena"] == 147 + 36  # input 7x7x3 and output 3x3x4 of the convolution
+    if target == "simulator":
+        assert record["cycles_kind"] == "modelled" and sum(op["cycles"] for op in record["per_op"]) == record["cycles"]
+        assert sram["total"] == sram["arena"] + sram["scratch"] + sram["stack"] + sram["static"]
+        assert record["instructions"] > 0 and record["fits"] is True
+
+
+def test_equal_input_gives_equal_bytes(capsys: pytest.CaptureFixture[str], net: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run(capsys, "compile", f"{net}:make", "--data", "random", "--out", str(tmp_path / name))[0] == 0
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["inputs.bin", "manifest.json", "model.c", "model.h", "outputs.bin", "weights.S", "weights.bin"]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+@pytest.mark.parametrize(
+    ("factory", "arguments", "code", "words"),
+    [
+        ("nan", (), 2, ["conv1.weights", "1 of 108 values that are NaN"]),
+        ("odd", (), 2, ["Sigmoid", "nn.ReLU6"]),
+        ("none", (), 2, ["no function 'none'", "make"]),
+        ("wide", (), 1, ["SRAM", "327680", "conv1"]),
+        ("make", ("--board", "nonesuch"), 2, ["unknown board 'nonesuch'", "disco_f469ni"]),
+        ("make", ("--method", "magic"), 2, ["magic", "exact"]),
+        ("make", ("--images", "0"), 2, ["images is 0"]),
+        ("make", ("--data", "gone.npz"), 2, ["gone.npz"]),
+        ("make", ("--target", "board:/dev/nonesuch"), 3, ["/dev/nonesuch"]),
+    ],
+)
+def test_mistakes_end_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], net: Path, factory: str, arguments: tuple[str, ...], code: int, words: list[str]
+) -> None:
+    found, answer, error = run(capsys, "measure", f"{net}:{factory}", "--data", "random", *arguments)
+    assert found == code == answer["exit"], error
+    assert all(word in error for word in words), error
+    assert "Traceback" not in error
+    assert (answer.get("fits") is False) == (code == 1)
+
+
+def test_debug_shows_the_traceback(net: Path) -> None:
+    command = [sys.executable, "-m", "tinyredux", "measure", f"{net}:odd", "--data", "random", "--debug"]
+    assert "Traceback" in subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def test_doctor_nets_and_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
+    code, report, _ = run(capsys, "doctor")
+    assert code == 0 and report["ok"] is True
+    code, nets, _ = run(capsys, "nets")
+    entries = nets["nets"]
+    assert isinstance(entries, list) and {"cifarnet", "lenet", "squeezenet", "zfnet"} <= {entry["name"] for entry in entries}
+    code, claims, _ = run(capsys, "reproduce")
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}  # type: ignore[attr-defined]
+    assert verdicts["cmsisnn.accuracy"] in ("reproduced", "exceeded", "not reproduced")
+    assert cli.main(["reproduce", "nonesuch"]) == 2 and "cmsisnn.accuracy" in capsys.readouterr().err
+
+
+def test_importing_tinyredux_needs_no_torch() -> None:
+    code = "import sys, tinyredux, tinyredux.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,283 @@
+"""Data: where it comes from, what is refused, the download against a local server, and how hard the synthetic set is."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from tinyredux import datasets, download, synthetic
+
+
+@pytest.fixture
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without CIFAR-10; returns its cache folder."""
+    monkeypatch.delenv("TINYREDUX_DATA", raising=False)
+    monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def batch(seed: int, count: int) -> tuple[np.ndarray, list[int]]:
+    """Returns random pixels and labels in the official batch's form."""
+    draws = np.random.default_rng(seed)
+    return draws.integers(0, 256, (count, 3072), dtype=np.uint8), [int(label) for label in draws.integers(0, 10, count)]
+
+
+def official_archive(count: int = 20) -> bytes:
+    """The official archive in small: its pickles are Python 2's, with byte strings for keys."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for i, name in enumerate(download.PARTS):
+            data, labels = batch(i, count)
+            content = pickle.dumps({b"data": data, b"labels": labels, b"batch_label": b"batch"}, protocol=2)
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves one file with ranges; the first `cuts` answers stop half way."""
+
+    content = b""
+    cuts = 0
+    ranges = True
+    asked: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        """Answers from the asked byte on."""
+        wanted = self.headers.get("Range")
+        type(self).asked.append(wanted)
+        if not self.path.endswith(".tar.gz"):
+            self.send_error(404)
+            return
+        first = int(re.findall(r"\d+", wanted)[0]) if wanted and self.ranges else 0
+        if wanted and self.ranges and first >= len(self.content):
+            self.send_error(416)
+            return
+        rest = self.content[first:]
+        self.send_response(206 if wanted and self.ranges else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        if self.cuts > 0:
+            type(self).cuts -= 1
+            rest = rest[: len(rest) // 2]
+        self.wfile.write(rest)
+
+    def log_message(self, *parts: Any) -> None:
+        """Says nothing."""
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A local server with a small archive; gives its address."""
+    Server.content, Server.cuts, Server.ranges, Server.asked = official_archive(), 0, True, []
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}/cifar.tar.gz"
+    running.shutdown()
+    running.server_close()
+
+
+def sha256() -> str:
+    """Returns the checksum of what the server holds."""
+    return hashlib.sha256(Server.content).hexdigest()
+
+
+def test_download_converts_into_our_layout(no_data: Path, server: str) -> None:
+    """Pixels and labels arrive in the order and layout of data/README.md, and the archive is gone."""
+    lines: list[str] = []
+    assert download.fetch_cifar10(no_data, lines.append, server, sha256()) == no_data
+    assert sorted(path.name for path in no_data.iterdir()) == sorted(download.PARTS.values())
+    data, labels = batch(5, 20)
+    pixels, found = datasets.cifar10_pixels(no_data, "test")
+    assert np.array_equal(pixels[3, 4, 5], data.reshape(20, 3, 32, 32)[3, :, 4, 5]) and list(found) == labels
+    assert len(datasets.cifar10_pixels(no_data, "train")[0]) == 100
+    assert datasets.cifar10_folder() == no_data and "100 %" in "".join(lines)
+
+
+def test_download_resumes_after_a_cut(tmp_path: Path, server: str) -> None:
+    """A cut answer is followed by a request for the rest alone."""
+    Server.cuts = 2
+    download.fetch(server, tmp_path / "a", sha256())
+    half = len(Server.content) // 2
+    assert Server.asked[0] is None and Server.asked[1] == f"bytes={half}-" and len(Server.asked) == 3
+    assert (tmp_path / "a").read_bytes() == Server.content
+
+
+def test_download_goes_on_from_an_earlier_run(tmp_path: Path, server: str) -> None:
+    """What one run kept, the next does not fetch again."""
+    Server.cuts = download.ATTEMPTS
+    with pytest.raises(download.DownloadError, match="run it again to go on"):
+        download.fetch(server, tmp_path / "a", sha256())
+    kept = (tmp_path / "a.partial").stat().st_size
+    assert 0 < kept < len(Server.content)
+    Server.asked.clear()
+    download.fetch(server, tmp_path / "a", sha256())
+    assert Server.asked == [f"bytes={kept}-"] and (tmp_path / "a").read_bytes() == Server.content
+
+
+def test_download_starts_over_where_the_server_has_no_ranges(tmp_path: Path, server: str) -> None:
+    """An answer from byte 0 replaces the part that was kept."""
+    Server.ranges = False
+    (tmp_path / "a.partial").write_bytes(b"old")
+    download.fetch(server, tmp_path / "a", sha256())
+    assert (tmp_path / "a").read_bytes() == Server.content
+
+
+def test_download_of_a_whole_partial_file_only_checks_it(tmp_path: Path, server: str) -> None:
+    """Status 416 means that nothing is missing."""
+    (tmp_path / "a.partial").write_bytes(Server.content)
+    download.fetch(server, tmp_path / "a", sha256())
+    assert (tmp_path / "a").read_bytes() == Server.content
+
+
+def test_download_refuses_a_wrong_checksum(tmp_path: Path, server: str) -> None:
+    """A wrong file is named and removed."""
+    with pytest.raises(ValueError, match=r"sha256 .* expected 0000"):
+        download.fetch(server, tmp_path / "a", "0000")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_names_a_missing_file(tmp_path: Path, server: str) -> None:
+    """Not found is final: one request, one sentence."""
+    with pytest.raises(download.DownloadError, match="404"):
+        download.fetch(server + "x", tmp_path / "a", sha256())
+    assert len(Server.asked) == 1  # asking again would not help
+
+
+def test_conversion_refuses_other_archives_and_code_in_pickles(tmp_path: Path) -> None:
+    """Neither a broken archive nor a pickle that calls a function gets through."""
+    (tmp_path / "a").write_bytes(b"not an archive")
+    with pytest.raises(ValueError, match="not CIFAR-10's python version"):
+        download.convert_cifar10(tmp_path / "a", tmp_path)
+    with pytest.raises(pickle.UnpicklingError, match=r"posix\.system|nt\.system"):
+        download._write_part(tmp_path / "b.npz", b"cposix\nsystem\n(S'true'\ntR.")
+
+
+def test_order_of_the_places(no_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TINYREDUX_DATA before the cache before the synthetic set; a missing part is named."""
+    assert datasets.load().name == "synthetic"
+    with pytest.raises(datasets.MissingDataError, match=r"TINYREDUX_DATA.*--download.*synthetic"):
+        datasets.load("cifar10")
+    for folder, seed in ((no_data, 0), (tmp_path / "own", 1)):
+        folder.mkdir()
+        for name in download.PARTS.values():
+            data, labels = batch(seed, 1100)
+            np.savez(folder / name, images=data.reshape(-1, 32, 32, 3), labels=labels)
+    assert datasets.load().source == str(no_data)
+    monkeypatch.setenv("TINYREDUX_DATA", str(tmp_path / "own"))
+    data = datasets.load("cifar10")
+    assert data.source == str(tmp_path / "own") and data.name == "cifar10"
+    assert (len(data.train.images), len(data.validation.images), len(data.test.images)) == (500, 5000, 1100)
+    (tmp_path / "own" / "cifar10_train_2.npz").unlink()
+    with pytest.raises(datasets.MissingDataError, match=r"lacks cifar10_train_2\.npz"):
+        datasets.load("cifar10")
+
+
+def test_load_refuses_unknown_names_and_other_shapes() -> None:
+    """The message lists what there is."""
+    with pytest.raises(ValueError, match="unknown data 'mnist'; expected one of cifar10, synthetic"):
+        datasets.load("mnist")
+    with pytest.raises(ValueError, match=r"the network takes \(1, 28, 28\)"):
+        datasets.load("synthetic", (1, 28, 28))
+
+
+def test_synthetic_pixels_are_those_of_the_data_card() -> None:
+    """Every machine makes the same pixels, classes in equal numbers."""
+    card = (Path(__file__).parent.parent / "data" / "README.md").read_text()
+    for seed, count in enumerate(datasets.SYNTHETIC_IMAGES):
+        pixels, labels = synthetic.pixels_and_labels(count, seed)
+        assert hashlib.sha256(pixels.tobytes()).hexdigest() in card
+        assert set(np.bincount(labels)) == {count // 10}
+
+
+def test_a_linear_model_does_badly_on_the_synthetic_set() -> None:
+    """The small networks reach 80 % (test_nets holds their records); a ridge regression on pixels stays near chance."""
+    data = datasets.load("synthetic")
+    assert data.train.labels is not None and data.test.labels is not None
+    pixels = data.train.images[:3000].reshape(3000, -1)
+    wanted = np.eye(10, dtype=np.float32)[data.train.labels[:3000]]
+    weights = pixels.T @ np.linalg.solve(pixels @ pixels.T + 3000 * np.eye(3000, dtype=np.float32), wanted)
+    share = np.mean((data.test.images.reshape(1000, -1) @ weights).argmax(1) == data.test.labels)
+    assert share < 0.25
+
+
+def test_random_images_are_normal_seeded_and_fewer_when_large() -> None:
+    """Mean 0, deviation 1, the same every time."""
+    data = datasets.load("random", (3, 16, 16))
+    assert data.test.labels is None and data.test.images.shape == (1000, 3, 16, 16) and data.test.images.dtype == np.float32
+    assert abs(data.test.images.mean()) < 0.01 and abs(data.test.images.std() - 1) < 0.01
+    assert np.array_equal(data.test.images, datasets.load("random", (3, 16, 16)).test.images)
+    assert len(datasets.random_images((3, 512, 512)).test.images) == 16
+
+
+GOOD = np.zeros((4, 3, 8, 8), np.float32)
+BAD = GOOD.copy()
+BAD[2, 0, 0, 0] = np.nan
+REFUSED = {
+    "no images": ({"pictures": GOOD}, "no array images; found pictures"),
+    "other type": ({"images": GOOD.astype(np.uint8)}, "images are uint8, expected float32"),
+    "other shape": ({"images": GOOD[:, :1]}, r"shape \(4, 1, 8, 8\), the network takes \(N, 3, 8, 8\)"),
+    "no batch": ({"images": GOOD[0]}, r"shape \(3, 8, 8\)"),
+    "empty": ({"images": GOOD[:0]}, "N >= 1"),
+    "NaN": ({"images": BAD}, "1 images hold NaN or infinite values, the first is number 2"),
+    "labels too short": ({"images": GOOD, "labels": np.zeros(3, int)}, r"labels have shape \(3,\), expected \(4,\)"),
+    "labels not whole": ({"images": GOOD, "labels": np.zeros(4)}, "labels are float64, expected integers"),
+    "labels below zero": ({"images": GOOD, "labels": np.full(4, -1)}, "begin at -1"),
+    "pickles": ({"images": np.array([None])}, "not an .npz archive without pickles"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_that_are_refused(case: str, tmp_path: Path) -> None:
+    """Each wrong array is named with what was expected."""
+    arrays, message = REFUSED[case]
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(str(tmp_path / "own.npz"), (3, 8, 8))
+
+
+def test_files_that_are_taken(tmp_path: Path) -> None:
+    """Labels of any integer type; a label beyond the network's outputs is refused."""
+    np.savez(tmp_path / "own.npz", images=GOOD + 5, labels=np.array([0, 1, 2, 9], np.uint8))
+    data = datasets.load(str(tmp_path / "own.npz"), (3, 8, 8))
+    assert data.test.labels is not None and data.test.labels.dtype == np.int64 and len(data.train.images) == 0
+    datasets.check_labels(data.test, 10)
+    with pytest.raises(ValueError, match="labels reach 9, the network has 4 outputs"):
+        datasets.check_labels(data.test, 4)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        datasets.load(str(tmp_path / "other.npz"))
+    (tmp_path / "text.npz").write_text("text")
+    with pytest.raises(ValueError, match=r"not an \.npz archive"):
+        datasets.load(str(tmp_path / "text.npz"))
+
+
+def test_calibration(tmp_path: Path) -> None:
+    """From a file, else the training part, else noise like the images."""
+    np.savez(tmp_path / "own.npz", images=GOOD + 5)
+    own = datasets.load(str(tmp_path / "own.npz"), (3, 8, 8))
+    drawn = datasets.calibration(own)
+    assert drawn.shape == (512, 3, 8, 8) and np.all(drawn == 5)  # mean and deviation of the file's images
+    assert np.array_equal(datasets.calibration(own, tmp_path / "own.npz"), GOOD + 5)
+    data = datasets.load("synthetic")
+    assert np.array_equal(datasets.calibration(data, count=64), data.train.images[:64])
+
+
+def test_loading_data_needs_no_torch() -> None:
+    """The data alone does not import torch."""
+    code = "import sys; from tinyredux import datasets; datasets.load('random', (1, 4, 4)); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

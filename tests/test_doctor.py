@@ -1,0 +1,50 @@
+"""The doctor: names what is missing, what works without it, and the fix."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tinyredux import doctor
+
+
+def test_host_and_simulator_work_here_and_every_tool_is_complete() -> None:
+    report = doctor.examine()
+    assert report["ok"] and report["paths"]["host"] and report["paths"]["simulator"]
+    names = [tool["name"] for tool in report["tools"]]
+    assert len(set(names)) == len(names)
+    for tool in report["tools"]:
+        assert tool["without"] and tool["fix"], tool["name"]
+        assert tool["ok"] == (tool["version"] is not None)
+        assert set(tool["needed_by"]) <= set(doctor.PATHS)
+
+
+def test_without_compilers_it_says_no_and_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    report = doctor.examine()
+    missing = {tool["name"]: tool for tool in report["tools"] if not tool["ok"]}
+    assert not report["ok"] and {"host compiler", "Arm compiler"} <= set(missing)
+    text = doctor.to_text(report)
+    assert "fix: sudo apt-get install --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi" in text
+    assert "does not: host, simulator" in text
+
+
+def test_a_missing_package_breaks_only_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor._version_of
+    monkeypatch.setattr(doctor, "_version_of", lambda name: None if name == "torch" else found(name))
+    report = doctor.examine()
+    assert report["ok"] and not report["paths"]["networks"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_the_verb(form: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "tinyredux", "doctor", *form], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if form:
+        report = json.loads(done.stdout)
+        assert report["schema"] == 1 and report["ok"] is True
+    else:
+        assert "Arm compiler" in done.stdout and "works: host, simulator" in done.stdout

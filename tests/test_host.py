@@ -1,0 +1,49 @@
+"""The host target: generated C of one-operator networks, compiled into a shared library, against the interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strategies import KINDS, random_layers
+
+from tinyredux import memory
+from tinyredux.build import build_host
+from tinyredux.emit_c import emit
+from tinyredux.targets.host import HostTarget
+
+
+def load(kind: str, folder: Path) -> tuple[HostTarget, np.ndarray, np.ndarray]:
+    """Returns a target with a random layer of one input, the input, and the output expected."""
+    layer = next(layer for layer in random_layers(kind, 9, seed=6) if len(np.unique(layer.expected())) > 1)
+    artifact = emit(layer.graph, memory.plan(layer.graph), "test")
+    library = build_host(artifact.write(folder / "model"), folder)
+    target = HostTarget(library, layer.graph.input.shape, layer.graph.output.shape)
+    return target, layer.inputs[0], layer.expected()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("add", "concat")])
+def test_generated_layer(kind: str, tmp_path: Path) -> None:
+    """Parameters reach the kernel through the generated structs."""
+    target, image, expected = load(kind, tmp_path)
+    np.testing.assert_array_equal(target.run(image), expected)
+    np.testing.assert_array_equal(target.measure(image, repeats=3).output, expected)
+    target.close()
+
+
+def test_wrong_image(tmp_path: Path) -> None:
+    """An image of another size would be written past the arena's end."""
+    target, image, _ = load("relu", tmp_path)
+    with pytest.raises(ValueError, match="the network takes int8"):
+        target.run(image[..., :0])
+    with pytest.raises(ValueError, match="the network takes int8"):
+        target.run(image.astype(np.int16))
+
+
+def test_not_a_model(tmp_path: Path) -> None:
+    """A file that is no library, or one without a model, is named."""
+    (tmp_path / "text.so").write_text("no library")
+    for library in (tmp_path / "text.so", build_host(None, tmp_path)):
+        with pytest.raises(ValueError, match="is no shared library of a generated model"):
+            HostTarget(library, (1, 1, 1), (1, 1, 1))

@@ -1,0 +1,153 @@
+"""Networks by name and by path, their weights and their records."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tinyredux import accuracy, datasets, nets, pretrained
+from tinyredux.export import export
+from tinyredux.graph import total_macs
+from tinyredux.passes.quantize import quantize
+
+SOURCES = {  # millions of products and weights of convolutions, from the TREC artifact and the CMSIS-NN paper
+    "cifarnet": (14.7, 107_200), "squeezenet": (52.5, 726_048), "squeezenet_bypass": (83.0, 726_048 + 339_968),
+    "cifarnet_quick": (12.3, 3 * 32 * 25 + 32 * 32 * 25 + 32 * 64 * 25),
+}  # fmt: skip
+TARGETS = {  # int8, percent of CIFAR-10's 10,000 test images
+    "cifarnet": 83, "cifarnet_quick": 79, "squeezenet": 88, "squeezenet_bypass": 88, "zfnet": 85, "lenet": 72, "alexnet": 75,
+}  # fmt: skip
+RECORDS = {f"{record.net}.{record.data}": record for record in pretrained.records()}
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_shapes_and_macs(name: str) -> None:
+    """Ten logits for a 32x32 colour image; as many products as the source says."""
+    net = nets.resolve(name)
+    graph = export(net, name)
+    assert net.input_shape == (3, 32, 32) and graph.output.elements == 10
+    if name in SOURCES:
+        convolutions = sum(part.weight.numel() for part in net.modules() if isinstance(part, torch.nn.Conv2d))
+        assert (round(total_macs(graph) / 1e6, 1), convolutions) == SOURCES[name]
+
+
+OWN = """
+import torch
+from neighbour import CHANNELS
+
+class Own(torch.nn.Module):
+    def __init__(self, shape=(CHANNELS, 8, 8)):
+        super().__init__()
+        self.input_shape = shape
+        self.layer = torch.nn.Linear(CHANNELS * 64, 4)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+def own(): return Own()
+def shapeless(): return torch.nn.Linear(2, 2)
+def listed(): return Own([3, 8, 8])
+def number(): return 3
+def broken(): return 1 / 0
+def needs(width): return Own()
+"""
+REFUSED = {
+    "missing": "has no function 'missing'; it has Own, own, shapeless",
+    "shapeless": "input_shape is None; give the module an attribute input_shape",
+    "listed": r"input_shape is \[3, 8, 8\]",
+    "number": "returned int, expected a torch.nn.Module",
+    "broken": "raised ZeroDivisionError: division by zero",
+    "needs": "raised TypeError: .*width.*must run without arguments",
+}
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    """A file with factories, good and bad, that imports its neighbour."""
+    (tmp_path / "neighbour.py").write_text("CHANNELS = 3\n")
+    (tmp_path / "own.py").write_text(OWN)
+    return tmp_path / "own.py"
+
+
+def test_a_network_of_the_users(own_file: Path) -> None:
+    """A factory's module is taken with the weights that it holds, on data of its own shape."""
+    torch.manual_seed(0)
+    data, net = nets.with_data(f"{own_file}:own")
+    assert data.name == "random" and data.test.images.shape[1:] == (3, 8, 8) and not net.training
+    assert nets.short_name(f"{own_file}:own") == "own" and nets.short_name("lenet") == "lenet"
+
+
+@pytest.mark.parametrize("factory", REFUSED)
+def test_factories_that_are_refused(factory: str, own_file: Path) -> None:
+    """Each mistake is named, with what was expected."""
+    with pytest.raises(ValueError, match=REFUSED[factory]):
+        nets.resolve(f"{own_file}:{factory}")
+
+
+def test_names_that_are_refused(tmp_path: Path) -> None:
+    """Unknown names, files that are not there, files that are not Python."""
+    with pytest.raises(ValueError, match=r"unknown network 'vgg'; expected one of alexnet, .* or path/to/file\.py:factory"):
+        nets.resolve("vgg")
+    with pytest.raises(ValueError, match=r"no file .*none\.py"):
+        nets.resolve(f"{tmp_path}/none.py:make")
+    (tmp_path / "bad.py").write_text("def make(:\n")
+    with pytest.raises(ValueError, match=r"bad\.py:make raised SyntaxError"):
+        nets.resolve(f"{tmp_path}/bad.py:make")
+
+
+def test_weights_that_are_missing_or_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which command makes them."""
+    monkeypatch.setattr(nets, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
+    with pytest.raises(datasets.MissingDataError, match="tinyredux train lenet --data cifar10"):
+        nets.load_net("lenet")
+    (tmp_path / "lenet.cifar10.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match=r"lenet\.cifar10\.safetensors does not fit"):
+        nets.load_net("lenet")
+
+
+@pytest.mark.parametrize("key", RECORDS)
+def test_records_belong_to_their_files(key: str) -> None:
+    """Checksum and parameters of the file, accuracy targets, and at most half a point lost in int8."""
+    record = RECORDS[key]
+    path = nets.WEIGHTS_FOLDER / record.file
+    assert path.stem == key and hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
+    net = nets.load_net(record.net, record.data)
+    assert sum(values.numel() for values in net.parameters()) == record.parameters
+    assert record.correct_float - record.correct_int8 <= 0.005 * record.images
+    if record.data == "cifar10":
+        assert record.images == 10_000 and record.correct_int8 >= 100 * TARGETS[record.net]
+    else:
+        assert record.correct_int8 >= 0.8 * record.images
+
+
+def test_the_card_is_written_from_the_records() -> None:
+    """The model card of the committed weights is what `card` makes."""
+    assert (nets.WEIGHTS_FOLDER / "README.md").read_text() == pretrained.card(pretrained.records())
+
+
+@pytest.mark.skipif("lenet.synthetic" not in RECORDS, reason="no synthetic weights of lenet")
+def test_the_record_of_lenet_on_the_synthetic_set_is_true() -> None:
+    """Float and int8 counts come out again; float to within rounding, for torch's sums depend on the processor."""
+    record, (data, net) = RECORDS["lenet.synthetic"], nets.with_data("lenet", "synthetic")
+    found = accuracy.evaluate(net, data.test, datasets.calibration(data))
+    assert found.correct_int8 == record.correct_int8 and abs(found.correct_float - record.correct_float) <= 1
+
+
+def test_int8_answers_need_labels_of_the_networks_classes() -> None:
+    """Without labels, or with a label beyond the outputs, nothing is counted."""
+    torch.manual_seed(0)
+    net = nets.Net(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), (1, 4, 4))
+    images = datasets.load("random", (1, 4, 4)).test.first(20)
+    graph = quantize(export(net), images.images)
+    with pytest.raises(ValueError, match="no labels"):
+        accuracy.correct_int8(graph, images)
+    with pytest.raises(ValueError, match="labels reach 2, the network has 2 outputs"):
+        accuracy.correct_int8(graph, datasets.Split(images.images, np.full(20, 2)))
+    right = accuracy.correct_int8(graph, datasets.Split(images.images, np.zeros(20, np.int64)))
+    wrong = accuracy.correct_int8(graph, datasets.Split(images.images, np.ones(20, np.int64)))
+    assert right + wrong == 20

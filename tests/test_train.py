@@ -1,0 +1,143 @@
+"""Training: reproducible, resumable to the bit, refused where it cannot work, and recorded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from tinyredux import accuracy, datasets, nets, pretrained, train
+
+RECIPE = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
+TINY = """
+    import torch
+    from torch import nn
+    from tinyredux import nets
+
+    def tiny():
+        layers = nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 10)
+        return nets.Net(nn.Sequential(*layers))
+"""
+INTERRUPTED = """
+    import os, sys, torch
+    from pathlib import Path
+    from tinyredux import datasets, nets, train
+
+    def stop(line):
+        if line.startswith("epoch 2/3  step"):
+            os._exit(9)  # as a kill does: nothing is written, nothing cleaned up
+
+    torch.manual_seed(0)
+    recipe = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
+    train.train(nets.resolve(sys.argv[1]), datasets.synthetic(counts=(960, 60, 60)), recipe, Path(sys.argv[2]), stop)
+"""
+
+
+def tiny() -> nn.Module:
+    """Returns a small network with batch norm and dropout, seeded."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 10)
+    return nets.Net(nn.Sequential(*layers))
+
+
+@pytest.fixture(scope="module")
+def few() -> datasets.Dataset:
+    """A small part of the synthetic set."""
+    return datasets.synthetic(counts=(240, 60, 60))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    """Returns whether two networks hold the same bits."""
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_training_is_reproducible_and_depends_on_the_seed(few: datasets.Dataset) -> None:
+    """The same seed gives the same bits, another seed others; the loss falls; the thread count is given back."""
+    lines: list[str] = []
+    threads = torch.get_num_threads()
+    one = train.train(tiny(), few, RECIPE, progress=lines.append)
+    assert torch.get_num_threads() == threads
+    assert same(one, train.train(tiny(), few, RECIPE))
+    assert not same(one, train.train(tiny(), few, replace(RECIPE, seed=1)))
+    losses = [float(line.split()[3]) for line in lines if "validation" in line]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The name of a user's small network."""
+    (tmp_path / "own.py").write_text(textwrap.dedent(TINY))
+    return f"{tmp_path / 'own.py'}:tiny"
+
+
+def test_a_killed_training_resumes_to_the_same_bits(own: str, tmp_path: Path) -> None:
+    """A process that dies in its second epoch, run again, ends with the weights of one that lived."""
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), own, str(tmp_path / "c.pt")]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["epoch"] == 1
+    data, lines = datasets.synthetic(counts=(960, 60, 60)), list[str]()
+    resumed = train.train(nets.resolve(own), data, RECIPE, tmp_path / "c.pt", lines.append)
+    assert lines[0].startswith("epoch 2/3")
+    torch.manual_seed(0)
+    assert same(resumed, train.train(nets.resolve(own), data, RECIPE))
+
+
+def test_the_command_leaves_weights_and_record(own: str, tmp_path: Path) -> None:
+    """What `tinyredux train` calls: weights, JSON, and the command that makes them again."""
+    record = pretrained.train_net(own, "synthetic", 1, 7, tmp_path / "c.pt", tmp_path / "out")
+    assert record.command == f"tinyredux train {own} --data synthetic --epochs 1 --seed 7"
+    assert (record.net, record.seed, record.recipe["epochs"], record.images) == ("tiny", 7, 1, 1000)
+    assert pretrained.records(tmp_path / "out") == [record] and (tmp_path / "out" / record.file).is_file()
+
+
+def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp_path: Path) -> None:
+    """Matrices in float16, the rest as it was; the record counts the answers of the file."""
+    net = train.train(tiny(), few, replace(RECIPE, epochs=1))
+    record = pretrained.save_weights(net, "tiny", few, RECIPE, "command", tmp_path)
+    stored = safetensors.torch.load_file(tmp_path / record.file)
+    assert {str(values.dtype) for values in stored.values()} == {"torch.float16", "torch.float32", "torch.int64"}
+    again = tiny().eval()
+    nets.load_weights(again, tmp_path / record.file)
+    found = accuracy.evaluate(again, few.test, datasets.calibration(few))
+    assert (found.images, found.correct_float, found.correct_int8) == (60, record.correct_float, record.correct_int8)
+    assert record.net in pretrained.card([record]) and record.sha256 in pretrained.write_card(tmp_path).read_text()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
+    """Resuming under other numbers would give weights that no command makes."""
+    train.train(tiny(), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="made with another recipe"):
+        train.train(tiny(), few, RECIPE, tmp_path / "c.pt")
+
+
+def test_what_cannot_be_trained(few: datasets.Dataset, tmp_path: Path) -> None:
+    """No labels, too few images, no training part, nonsense in the recipe, a loss that is not finite."""
+    with pytest.raises(ValueError, match="the data has no labels"):
+        train.train(tiny(), datasets.load("random"), RECIPE)
+    with pytest.raises(ValueError, match="240 training images, a batch takes 512"):
+        train.train(tiny(), few, replace(RECIPE, batch=512))
+    np.savez(tmp_path / "own.npz", images=few.test.images, labels=few.test.labels)
+    with pytest.raises(ValueError, match="no training images with labels"):
+        pretrained.train_net("lenet", str(tmp_path / "own.npz"))
+    with pytest.raises(ValueError, match="epochs is 0, expected more than 0"):
+        train.recipe_for("lenet", "cifar10", epochs=0)
+    with pytest.raises(FloatingPointError, match="lower peak_rate"):
+        train.train(tiny(), few, replace(RECIPE, peak_rate=1e30))
+
+
+def test_augmentation_flips_and_shifts_alone() -> None:
+    """Every augmented image is its original, shifted by up to four pixels, or the mirror of it."""
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
+    changed = train.augmented(images, torch.Generator().manual_seed(0))
+    for image, found in zip(images, changed, strict=True):
+        padded = nn.functional.pad(image[None], [4] * 4, mode="reflect")[0]
+        shifted = [padded[:, top : top + 8, left : left + 8] for top in range(9) for left in range(9)]
+        assert sum(torch.equal(found, one) or torch.equal(found, one.flip(2)) for one in shifted) >= 1

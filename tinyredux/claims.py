@@ -1,0 +1,115 @@
+"""What the papers claim and what we find: each claim with its published value, our record, a band and a verdict."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CLAIMS_FILE = Path(__file__).parent / "claims.json"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where our figure is: a JSON record, the keys to the value in it, a factor, and the command that makes the record."""
+
+    record: Path
+    keys: tuple[str, ...]
+    command: str
+    factor: float = 1.0
+    per: tuple[str, ...] = ()  # keys of a divisor, as in correct / images
+
+    def value(self) -> float | None:
+        """Returns our figure, None where the record or the value is not there."""
+        path = ROOT / self.record
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text())
+        found, divisor = _look_up(content, self.keys), _look_up(content, self.per) if self.per else 1
+        return None if found is None or not divisor else round(self.factor * found / divisor, 4)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published figure. `band` is the interval in which ours counts as reproduced; beyond its better end: exceeded."""
+
+    id: str
+    paper: str
+    where: str
+    metric: str
+    published: str
+    chapter: str
+    differs: str
+    evidence: Evidence | None = None
+    band: tuple[float, float] | None = None
+    higher_is_better: bool = True
+
+    def verdict(self, ours: float | None) -> str:
+        """Returns "reproduced", "exceeded", "not reproduced" or, without evidence, "not attempted"."""
+        if ours is None or self.band is None:
+            return "not attempted"
+        low, high = self.band
+        if low <= ours <= high:
+            return "reproduced"
+        return "exceeded" if (ours > high) == self.higher_is_better else "not reproduced"
+
+
+def all_claims() -> tuple[Claim, ...]:
+    """Returns the claims of claims.json, in its order."""
+    return tuple(_claim(row) for row in json.loads(CLAIMS_FILE.read_text()))
+
+
+def _claim(row: dict[str, Any]) -> Claim:
+    found, band = row["evidence"], row["band"]
+    evidence = None
+    if found is not None:
+        evidence = Evidence(Path(found["record"]), tuple(found["keys"]), found["command"], found["factor"], tuple(found["per"]))
+    plain = {key: value for key, value in row.items() if key not in ("evidence", "band")}
+    return Claim(**plain, evidence=evidence, band=None if band is None else (band[0], band[1]))
+
+
+def _look_up(content: Any, keys: tuple[str, ...]) -> float | None:
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, int | float) else None
+
+
+def reproduce(ids: Sequence[str] = (), profile: str = "quick") -> list[dict[str, Any]]:
+    """Returns the claims as the contract's JSON rows. "quick" reads the records; "full" makes them again first.
+
+    Raises ValueError for an unknown claim or profile.
+    """
+    known = {claim.id: claim for claim in all_claims()}
+    unknown = [name for name in ids if name not in known]
+    if unknown:
+        raise ValueError(f"unknown claim {', '.join(unknown)}; known: {', '.join(known)}")
+    if profile not in ("quick", "full"):
+        raise ValueError(f"profile is {profile!r}, expected quick or full")
+    return [_row(known[name], profile) for name in ids or known]
+
+
+def _row(claim: Claim, profile: str) -> dict[str, Any]:
+    started = time.monotonic()
+    command = "" if claim.evidence is None else f"python -m tinyredux {claim.evidence.command}"
+    if profile == "full" and claim.evidence is not None:
+        _remake(claim.evidence)
+    ours = None if claim.evidence is None else claim.evidence.value()
+    return {
+        "id": claim.id, "paper": claim.paper, "where": claim.where, "metric": claim.metric, "published": claim.published,
+        "ours": "none" if ours is None else ours, "band": list(claim.band) if claim.band else None,
+        "verdict": claim.verdict(ours),
+        "chapter": claim.chapter, "command": command, "seconds": round(time.monotonic() - started, 1), "differs": claim.differs,
+    }  # fmt: skip
+
+
+def _remake(evidence: Evidence) -> None:
+    command = [sys.executable, "-m", "tinyredux", *evidence.command.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise ValueError(f"`{evidence.command}` ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")

@@ -1,0 +1,176 @@
+"""Trained weights: made by one command, kept as safetensors, each with a record of how it was made and how well it does.
+
+`tinyredux/weights/README.md`, the model card, is written from the records and from nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from tinyredux import accuracy, datasets, nets, train
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One weights file: how it was trained, and how many test images it gets right in float and in int8."""
+
+    net: str
+    data: str
+    file: str
+    sha256: str
+    parameters: int
+    recipe: dict[str, Any]
+    training_images: int
+    validation_images: int
+    validation_correct: int
+    images: int
+    correct_float: int
+    correct_int8: int
+    calibration_images: int
+    torch: str
+    numpy: str
+    command: str
+    schema: int = 1
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return int(self.recipe["seed"])
+
+    def save(self, path: Path) -> None:
+        """Writes the record as JSON, one field a line."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def load_record(path: Path) -> Record:
+    """Returns the record that `path` holds."""
+    return Record(**json.loads(path.read_text()))
+
+
+def records(folder: Path = nets.WEIGHTS_FOLDER) -> list[Record]:
+    """Returns the records of a folder of weights, CIFAR-10 first, networks in alphabetical order."""
+    return sorted((load_record(path) for path in folder.glob("*.json")), key=lambda record: (record.data, record.net))
+
+
+def train_net(
+    name: str,
+    data: str = "cifar10",
+    epochs: int | None = None,
+    seed: int | None = None,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Trains a network from scratch, saves weights and record under `out` (default: the user's cache), returns the record.
+
+    `name` is built-in or path/to/file.py:factory. The checkpoint (default: beside the weights in the cache) is written
+    after every epoch, and a training that was interrupted goes on from it. Raises ValueError for data that cannot be
+    trained on, MissingDataError where the data is absent.
+    """
+    short, cache = nets.short_name(name), datasets.cache_folder()
+    recipe = train.recipe_for(short, data, epochs, seed)
+    images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
+    if images.train.labels is None or not len(images.train.images):
+        raise ValueError(f"cannot train on {data}: it has no training images with labels; use cifar10 or synthetic")
+    torch.manual_seed(recipe.seed)
+    net = nets.resolve(name)
+    checkpoint = checkpoint or cache / "checkpoints" / f"{short}.{data}.{recipe.epochs}.{recipe.seed}.pt"
+    train.train(net, images, recipe, checkpoint, progress)
+    changed = "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
+    command = f"tinyredux train {name} --data {data}{changed}"
+    return save_weights(net, short, images, recipe, command, out or cache / "weights", progress)
+
+
+def save_weights(
+    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path,
+    progress: Progress | None = None,
+) -> Record:  # fmt: skip
+    """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.{data.name}.safetensors"
+    path.write_bytes(safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()}))
+    nets.load_weights(net, path)
+    calibration = datasets.calibration(data)
+    found = accuracy.evaluate(net, data.test, calibration, progress)
+    record = Record(
+        name, data.name, path.name, hashlib.sha256(path.read_bytes()).hexdigest(),
+        sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
+        len(data.validation.images), train.correct(net, data.validation),
+        found.images, found.correct_float, found.correct_int8, len(calibration),
+        torch.__version__, np.__version__, command,
+    )  # fmt: skip
+    record.save(path.with_suffix(".json"))
+    return record
+
+
+def _stored(values: torch.Tensor) -> torch.Tensor:
+    """Returns matrices in float16, which int8 cannot tell from float32 (see the card), and everything else as it is."""
+    return (values.half() if values.dtype == torch.float32 and values.dim() > 1 else values).contiguous()
+
+
+def card(found: list[Record]) -> str:
+    """Returns the model card as Markdown, from the records alone."""
+    lines = [CARD_HEAD]
+    for data, title in (("cifar10", "CIFAR-10"), ("synthetic", "Synthetic")):
+        rows = [record for record in found if record.data == data]
+        if rows:
+            lines += [f"\n## {title}\n", CARD_COLUMNS, *(_row(record) for record in rows)]
+    lines += ["\n## Files\n", "| file | sha256 | made by |", "| --- | --- | --- |"]
+    lines += [f"| {record.file} | `{record.sha256}` | `{record.command}` |" for record in found]
+    return "\n".join(lines) + "\n"
+
+
+def write_card(folder: Path = nets.WEIGHTS_FOLDER) -> Path:
+    """Writes README.md beside the records of a folder of weights, and returns its path."""
+    path = folder / "README.md"
+    path.write_text(card(records(folder)))
+    return path
+
+
+def _row(record: Record) -> str:
+    def share(correct: int, images: int) -> str:
+        return f"{100 * correct / images:.2f} % ({correct} of {images})" if images else "none"
+
+    loss = 100 * (record.correct_float - record.correct_int8) / record.images
+    return (
+        f"| {record.net} | {record.parameters:,} | {share(record.correct_int8, record.images)} | "
+        f"{share(record.correct_float, record.images)} | {loss:.2f} | "
+        f"{share(record.validation_correct, record.validation_images)} | {record.training_images:,} | "
+        f"{record.recipe['epochs']} | {record.seed} | {record.torch} |"
+    )
+
+
+CARD_COLUMNS = (
+    "| network | parameters | int8, test | float, test | int8 loses, points | float, validation | images trained on | epochs | "
+    "seed | torch |\n| --- | ---: | --- | --- | ---: | --- | ---: | ---: | ---: | --- |"
+)
+CARD_HEAD = """# Weights: model card
+
+Written by `tinyredux.pretrained.card` from the JSON record beside each file. What the networks are: `tinyredux/nets.py`.
+
+- Task: one of ten classes for a 32x32 colour image; outputs are logits. Data: `data/README.md`.
+- Training: from scratch, on one CPU thread, by `tinyredux/train.py`: SGD with Nesterov momentum 0.9, weight decay 5e-4, label
+  smoothing 0.1, learning rate up over a fifth of the steps and down by a cosine, random flips and shifts by up to 4 pixels,
+  bfloat16 products. Each record holds its whole recipe.
+- Nothing was chosen on test images: recipes were fixed beforehand, the last epoch is kept, and the int8 ranges come from training
+  images. Validation is 5,000 images cut from the training set (1,000 generated ones for the synthetic set).
+- Files: state dictionaries, weights in float16, biases and batch norm in float32. Accuracies are those of the files. With float32
+  weights lenet gets 4,209 instead of 4,210 of 5,000 validation images right in int8, and 4,212 instead of 4,213 in float.
+- int8 is what a board computes, to the bit: per-channel weights, per-tensor activations, LiteRT's rules.
+- Made again by the command in the last table: the same bits under the same torch and processor type; elsewhere bfloat16 sums are
+  rounded differently, and accuracies differ by some tenths of a point.
+- Limits: CIFAR-10's ten classes and its photographs only. The synthetic weights recognise drawn figures, nothing else;
+  they let everything run where CIFAR-10 is not, and their accuracies are not comparable with the others.
+- Licence: Apache-2.0 for the files. CIFAR-10's authors state no licence for the images behind the first group: research use."""

@@ -1,0 +1,265 @@
+/* Hooks that Unicorn calls inside the emulated program: one call per basic block, one per instruction.
+ *
+ * The block hook adds what pricing (timing.py) found out once about the block: instructions, core cycles, stack use, and
+ * follows control flow: a block that does not start where the one before ended was reached by a taken branch. The instruction
+ * hook looks at loads alone, for their addresses decide on chaining, alignment and the flash data cache. Nothing here calls
+ * Unicorn except to stop it; registers are read straight from the emulator's register file, found by find_registers().
+ */
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <stddef.h>
+#ifdef __linux__
+#include <sys/uio.h>
+#include <unistd.h>
+#endif
+
+enum { STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS };
+enum { END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL };
+#define ANY_STACK 0xFFFFFFFFu
+enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
+
+struct block { /* what one basic block costs, and how often it ran; laid out as hooks.py's Block */
+    uint32_t address, end, instructions, cycles, stack_bytes, function, first_line, lines;
+    uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
+    uint32_t predictor;                   /* M7: two-bit counter and, for indirect branches, the last target */
+    uint32_t last_target;
+    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, spare[4];
+    uint64_t runs, calls, extra_core, extra_memory;
+};
+
+struct load { /* address = base + (index << shift) + offset; base 15 means offset is the whole address */
+    uint8_t base, index, shift, bytes, chained, after_stack, conditional_cycles, unaligned_cycles;
+    int32_t offset;
+    uint32_t total_bytes;
+};
+
+struct region { /* memory that code runs from or data lies in; block and load hold 1 + table index per half-word */
+    uint32_t base, size, kind, flash_offset;
+    uint32_t *block, *load;
+};
+
+struct cache { /* least recently used lines; used[slot] is the time of the last use */
+    uint32_t line_shift, miss_cycles, prefetch, last, sets, ways;
+    uint64_t last_time, time;
+    uint32_t *where; /* of each line of flash: 1 + the slot that holds it, or 0 */
+    uint32_t *held;  /* of each slot: the line in it */
+    uint64_t *used;
+};
+
+struct state {
+    uint64_t instructions, core, memory;          /* totals so far */
+    uint64_t limit_instructions, next_event, now; /* now: core + memory, or instructions when only counting */
+    uint32_t stop, lowest_sp, stack_floor, stop_address, stop_sp, current, last_region, counting;
+    uint32_t mispredict_cycles, regions, flash_kind, flash_size, stack_kind, spare;
+    uint32_t self_loops, self_loop_limit, pending, spare2;
+    struct region *region;
+    struct block *block;
+    struct load *load;
+    struct cache *code, *data;
+    volatile uint32_t *registers;
+    int (*stop_emulator)(void *uc);
+    void (*price)(uint32_t address, uint32_t size);
+    int (*read_register)(void *uc, int id, void *value);
+};
+
+static struct region *region_of(struct state *s, uint32_t address)
+{
+    for (uint32_t i = 0; i < s->regions; i++)
+        if (address - s->region[i].base < s->region[i].size)
+            return &s->region[i];
+    return NULL;
+}
+
+static uint32_t reg(struct state *s, void *uc, unsigned number)
+{
+    static const int ids[16] = {66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 12, 10, 11};
+    uint32_t value = 0;
+    if (s->registers)
+        return s->registers[number];
+    s->read_register(uc, ids[number], &value);
+    return value;
+}
+
+/* Returns the cycles lost fetching one line through a set-associative cache with least-recently-used replacement. */
+static uint32_t fetch(struct cache *c, uint32_t line, uint64_t now)
+{
+    uint32_t sequential = c->prefetch && line == c->last + 1;
+    uint64_t since = now - c->last_time;
+    c->last = line;
+    c->last_time = now;
+    if (c->where[line]) {
+        c->used[c->where[line] - 1] = ++c->time;
+        return 0;
+    }
+    uint32_t first = (line % c->sets) * c->ways, victim = first, lost = c->miss_cycles;
+    for (uint32_t slot = first + 1; slot < first + c->ways; slot++)
+        if (c->used[slot] < c->used[victim])
+            victim = slot;
+    if (c->used[victim])
+        c->where[c->held[victim]] = 0;
+    c->held[victim] = line;
+    c->used[victim] = ++c->time;
+    c->where[line] = victim + 1;
+    if (sequential)
+        lost = since < lost ? lost - (uint32_t)since : 0;
+    return lost;
+}
+
+static uint32_t branch_cycles(struct state *s, struct block *from, struct block *to)
+{
+    uint32_t taken = from->end != to->address;
+    if (from->end_kind == END_NONE)
+        return 0;
+    if (!s->mispredict_cycles)
+        return taken ? from->taken_cycles + to->target_cycles : 0;
+    if (from->end_kind == END_CONDITIONAL) {
+        uint32_t wrong = (from->predictor >> 1) != taken;
+        if (taken && from->predictor < 3)
+            from->predictor++;
+        if (!taken && from->predictor > 0)
+            from->predictor--;
+        return wrong ? s->mispredict_cycles : taken ? from->taken_cycles : 0;
+    }
+    if (from->end_kind == END_INDIRECT && from->last_target != to->address) {
+        from->last_target = to->address;
+        return s->mispredict_cycles;
+    }
+    return taken ? from->taken_cycles : 0;
+}
+
+static void follow(struct state *s, struct block *from, struct block *to)
+{
+    if (to->is_entry && (from->function != to->function || from->end_kind == END_CALL))
+        to->calls++;
+    if (!s->counting) {
+        uint32_t cycles = branch_cycles(s, from, to);
+        s->core += cycles;
+        from->extra_core += cycles;
+    }
+}
+
+static int must_stop(struct state *s, void *uc, struct block *b)
+{
+    if (s->now >= s->next_event || (s->pending && s->block[s->current].changes_masks))
+        s->stop = STOP_EVENT;
+    else if (s->instructions >= s->limit_instructions)
+        s->stop = STOP_LIMIT;
+    else if (b->address == s->stop_address && (s->stop_sp == ANY_STACK || reg(s, uc, STACK_POINTER) == s->stop_sp))
+        s->stop = STOP_ADDRESS;
+    else if (b->loops_to_itself && ++s->self_loops > s->self_loop_limit)
+        s->stop = STOP_EVENT;
+    else
+        return 0;
+    s->stop_emulator(uc);
+    return 1;
+}
+
+void on_block(void *uc, uint64_t address64, uint32_t size, void *user)
+{
+    struct state *s = user;
+    uint32_t address = (uint32_t)address64;
+    struct region *r = region_of(s, address);
+    uint32_t *slot = r ? &r->block[(address - r->base) >> 1] : NULL;
+    if (!slot)
+        return;
+    if (!*slot || s->block[*slot].end - address != size)
+        s->price(address, size);
+    struct block *b = &s->block[*slot];
+    if (must_stop(s, uc, b))
+        return;
+    follow(s, &s->block[s->current], b);
+    s->current = *slot;
+    b->runs++;
+    s->instructions += b->instructions;
+    uint32_t low = reg(s, uc, STACK_POINTER) - b->stack_bytes;
+    if (low < s->lowest_sp && low >= s->stack_floor)
+        s->lowest_sp = low;
+    if (s->counting) {
+        s->now = s->instructions;
+        return;
+    }
+    uint64_t lost = 0;
+    for (uint32_t i = 0; i < b->lines; i++)
+        lost += fetch(s->code, b->first_line + i, s->core + s->memory + lost + (uint64_t)b->cycles * i / b->lines);
+    s->core += b->cycles;
+    s->memory += lost;
+    b->extra_memory += lost;
+    s->now = s->core + s->memory;
+}
+
+static uint32_t data_cycles(struct state *s, uint32_t offset, uint32_t bytes)
+{
+    uint32_t lost = 0, last = (offset + bytes - 1) >> s->data->line_shift;
+    for (uint32_t line = offset >> s->data->line_shift; line <= last; line++)
+        lost += fetch(s->data, line, s->now);
+    return lost;
+}
+
+void on_instruction(void *uc, uint64_t address64, uint32_t size, void *user)
+{
+    struct state *s = user;
+    struct region *r = region_of(s, (uint32_t)address64);
+    (void)size;
+    if (!r)
+        return;
+    uint32_t index = r->load[((uint32_t)address64 - r->base) >> 1];
+    if (!index)
+        return;
+    const struct load *l = &s->load[index];
+    uint32_t address = (uint32_t)l->offset, cycles = l->conditional_cycles, lost = 0;
+    if (l->base != PROGRAM_COUNTER)
+        address += reg(s, uc, l->base);
+    if (l->index != NO_REGISTER)
+        address += reg(s, uc, l->index) << l->shift;
+    struct region *target = region_of(s, address);
+    uint32_t kind = target ? target->kind : 0;
+    if (l->chained && kind != (l->after_stack ? s->stack_kind : s->last_region))
+        cycles++;
+    if (address & (l->bytes - 1u))
+        cycles += l->unaligned_cycles;
+    s->last_region = kind;
+    if (kind == s->flash_kind)
+        lost = data_cycles(s, address - target->base + target->flash_offset, l->total_bytes);
+    s->core += cycles;
+    s->memory += lost;
+    s->now += cycles + lost;
+    s->block[s->current].extra_core += cycles;
+    s->block[s->current].extra_memory += lost;
+}
+
+#ifdef __linux__
+static int copy_memory(uintptr_t from, void *to, size_t bytes)
+{
+    struct iovec local = {to, bytes}, remote = {(void *)from, bytes};
+    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)bytes;
+}
+#endif
+
+/* Returns the emulator's register file: the place, at most two pointers away from `uc`, where the 13 values written to r0..r12
+ * (first, first + step, ...) lie side by side; NULL when there is none. Memory is read through the kernel, so a wrong pointer
+ * is an error code and not a crash. */
+volatile uint32_t *find_registers(void *uc, uint32_t first, uint32_t step)
+{
+#ifdef __linux__
+    static uintptr_t pointers[512];
+    static uint32_t words[16384];
+    if (!copy_memory((uintptr_t)uc, pointers, sizeof pointers))
+        return NULL;
+    for (size_t i = 0; i < 512; i++) {
+        size_t bytes = sizeof words;
+        if (pointers[i] < 65536 || pointers[i] & 7)
+            continue;
+        while (bytes >= 4096 && !copy_memory(pointers[i], words, bytes))
+            bytes /= 2;
+        for (size_t k = 0; bytes >= 4096 && k + 13 < bytes / 4; k++) {
+            uint32_t match = 0;
+            while (match < 13 && words[k + match] == first + match * step)
+                match++;
+            if (match == 13)
+                return (volatile uint32_t *)(pointers[i] + 4 * k);
+        }
+    }
+#endif
+    (void)uc, (void)first, (void)step;
+    return NULL;
+}

@@ -1,0 +1,291 @@
+"""A simulated board: the emulated core, its devices and its clock, and the run loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyredux.boards import Board
+from tinyredux.simulate import exceptions, pricing
+from tinyredux.simulate.core_registers import NEVER, CoreRegisters
+from tinyredux.simulate.emulator import LR, PC, R0, SP, Device, Devices, Emulator, Stop
+from tinyredux.simulate.hooks import STOP_ADDRESS, STOP_LIMIT, State
+from tinyredux.simulate.peripherals import BitBand, Console, Peripherals
+from tinyredux.simulate.program import Program, load_program
+from tinyredux.simulate.semihosting import Semihosting
+
+INTERRUPT_SVC, INTERRUPT_BREAKPOINT = 2, 7
+NO_ADDRESS = ANY_STACK = 0xFFFFFFFF
+IDLE_POLLS = 2000
+AFTER_MAIN_INSTRUCTIONS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why the program cannot go on: kind, address of the instruction, function."""
+
+    kind: str
+    address: int
+    function: str
+
+    def __str__(self) -> str:
+        """Returns the sentence that people read."""
+        return f"{self.kind}, at {self.address:#010x} in {self.function}"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a program ended. reason: exit, main, loop, fault, reset, idle; code: its exit code, 1 after a fault, 3 when idle."""
+
+    reason: str
+    code: int
+    text: str
+
+
+class Machine:
+    """A board with a program in flash, at its reset vector. `run` may be called again until `end` says that the program is over.
+
+    `cycles=False` only counts instructions, and time is instructions. Attributes for others: `console` (append to `received`,
+    take from `sent`), `end`, `fault`, `notes` (what a reader of the figures must know), `slept_cycles` (time nothing ran).
+    """
+
+    def __init__(self, board: Board, elf: Path, *, cycles: bool = True, hooks: str = "auto") -> None:
+        """Loads the program. `hooks`: "auto", "compiled" or "python". Raises ValueError when it does not fit the board."""
+        self.board = board
+        self.program: Program = load_program(elf)
+        self.end: End | None = None
+        self.fault: Fault | None = None
+        self.notes: list[str] = []
+        self.slept_cycles = 0
+        self.console = Console()
+        self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
+        self.peripherals = Peripherals(board, self.console, self._polled, self._pend)
+        self.pricing = pricing.Pricing(board, self.program, self.read, not cycles, self._enters_main)
+        self.state: State = self.pricing.state
+        self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
+        self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)
+        self._idle = False
+        self.watched: list[int] = []
+        self._watch, self._watch_start = NO_ADDRESS, -1
+        self._main: pricing.Snapshot | None = None
+        if self.cpu.note:
+            self.notes.append(self.cpu.note)
+        self._boot()
+
+    def _devices(self) -> Devices:
+        around = self.peripherals
+        spaces: list[tuple[int, int, Device]] = [(0x40000000, 0x20000000, around)]
+        if self.board.cpu == "cortex-m4":
+            spaces = [(0x40000000, 0x2000000, around), (0x44000000, 0x1C000000, around), (0x42000000, 0x2000000, BitBand(around))]
+        return [*spaces, (0xA0000000, 0x2000, around), (0xE0000000, 0x100000, self.core)]
+
+    def _boot(self) -> None:
+        for address, data in self.program.segments:
+            try:
+                self.cpu.write(address, data)
+            except ValueError as outside:
+                raise ValueError(f"{outside} of {self.board.name}; was the program linked for another board?") from None
+        table = self.pricing.memory.vector_table(self.program)
+        if table is None:
+            stack, start = self.board.sram[0].base + self.board.sram[0].size_bytes, self.program.entry
+        else:
+            self.core.vector_table = table
+            stack, start = (int.from_bytes(self.read(table + 4 * i, 4), "little") for i in range(2))
+        for i in range(13):
+            self.cpu.set(R0 + i, 0)
+        self.cpu.set(LR, NO_ADDRESS)
+        self.cpu.set(SP, stack)
+        self.cpu.set(PC, start | 1)
+        self.initial_sp = self.state.lowest_sp = stack
+        self.state.stop_address = NO_ADDRESS
+
+    def read(self, address: int, size: int) -> bytes:
+        """Returns bytes of flash or RAM. Raises ValueError outside them."""
+        return self.cpu.read(address, size)
+
+    @property
+    def stack_bytes(self) -> int:
+        """Deepest use of the stack so far, in bytes below the stack pointer of the vector table."""
+        return int(self.initial_sp - self.state.lowest_sp)
+
+    def now(self) -> int:
+        """Returns the cycle (instruction, when only counting) that the program is in, to the instruction."""
+        return int(self.state.now) + self.slept_cycles - self.pricing.remaining(self.cpu.get(PC))
+
+    # What devices and hooks report --------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Something was written that decides on exceptions: come back at the next block."""
+        self.state.next_event = 0
+
+    def _pend(self, number: int) -> None:
+        self.core.exceptions.pending.add(16 + number)
+        self._look()
+
+    def _polled(self) -> None:
+        if self.console.idle_polls >= IDLE_POLLS:
+            self._idle = True
+            self._look()
+
+    def _enters_main(self) -> None:
+        self.state.stop_address, self.state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
+
+    def watch(self, function: str) -> None:
+        """From now on `watched` gets the instructions of each call of a function. Takes the place of noticing main's return."""
+        self._watch = self.program.symbols.get(function, NO_ADDRESS) & ~1
+        self.pricing.main_address = 0
+        self.state.stop_address, self.state.stop_sp = self._watch, ANY_STACK
+
+    def _watched_address(self) -> None:
+        state = self.state
+        if self._watch == NO_ADDRESS:
+            self._main_returns()
+        elif self._watch_start < 0:
+            self._watch_start = int(state.instructions)
+            state.stop_address, state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
+        else:
+            self.watched.append(int(state.instructions) - self._watch_start)
+            self._watch_start = -1
+            state.stop_address, state.stop_sp = self._watch, ANY_STACK
+
+    # Running ------------------------------------------------------------------------------------------------------
+
+    def run(self, max_instructions: int | None = None, *, until_idle: bool = False) -> End | None:
+        """Runs up to `max_instructions` more. Returns how the program ended, or None when it may go on.
+
+        `until_idle` also returns when the program keeps polling the console with no input left. Without it such a program
+        ends with reason "idle", for it would wait for ever.
+        """
+        limit = NEVER if max_instructions is None else int(self.state.instructions) + max_instructions
+        while self.end is None:
+            if self._idle:
+                self._idle, self.console.idle_polls = False, 0
+                if not self.console.received and until_idle:
+                    return None
+                if not self.console.received:
+                    self._finish("idle", 3, "the program waits for console input and there is none left")
+                    break
+            self.state.limit_instructions = limit
+            if self._main is not None:
+                self.state.limit_instructions = min(limit, self._main.instructions + AFTER_MAIN_INSTRUCTIONS)
+            self._step()
+            if self.state.stop == STOP_LIMIT and self.end is None:
+                if self._main is None:
+                    return None
+                self._end_at_main()
+        return self.end
+
+    def _step(self) -> None:
+        """Runs to the next event and deals with it."""
+        state = self.state
+        self.core.advance()
+        exceptions.deliver(self)
+        if self.end is not None:
+            return
+        state.stop, state.self_loops = 0, 0
+        state.pending = int(self.core.exceptions.any_ready())
+        state.next_event = max(0, self.core.next_tick() - self.slept_cycles) if self.core.next_tick() < NEVER else NEVER
+        stop = self.cpu.run()
+        self.pricing.check()
+        pc = self.cpu.get(PC)
+        if stop.error is not None:
+            self._emulator_fault(stop, pc)
+        elif stop.interrupt is not None:
+            self._software_interrupt(stop.interrupt, pc)
+        elif state.stop == STOP_ADDRESS:
+            self._watched_address()
+        elif self.core.reset_requested:
+            self._finish("reset", 1, f"the program reset the system in {self.program.place(pc)}")
+        elif self.pricing.waits(pc) or state.self_loops > state.self_loop_limit:
+            self._wait(pc)
+
+    def _software_interrupt(self, number: int, pc: int) -> None:
+        if number == INTERRUPT_BREAKPOINT:
+            self._breakpoint(pc)
+        elif number == INTERRUPT_SVC:
+            self.core.exceptions.pending.add(11)
+            if exceptions.deliver(self) is None:
+                self.fail("HardFault: SVC while it is masked", pc)
+        elif pc >= 0xFFFFFF00 and self.core.exceptions.active:
+            exceptions.leave(self, pc | 1)
+        else:
+            self.fail(f"HardFault: branch to {pc:#010x}, where there is no code", pc)
+
+    def _breakpoint(self, pc: int) -> None:
+        if self.read(pc, 2) != b"\xab\xbe":
+            self.fail("HardFault: breakpoint without a debugger", pc)
+            return
+        self.cpu.set(PC, pc + 2 | 1)
+        try:
+            self.cpu.set(R0, self.semihosting.call(self.cpu.get(R0), self.cpu.get(R0 + 1)))
+        except ValueError as wrong:
+            self.fail(f"semihosting call {self.cpu.get(R0):#x}: {wrong}", pc)
+            return
+        if self.semihosting.exit_code is not None:
+            self._finish("exit", self.semihosting.exit_code, "semihosting exit")
+
+    def _wait(self, pc: int) -> None:
+        """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
+        wake = self.core.next_tick()
+        if exceptions.could_deliver(self):
+            return
+        if wake < NEVER and (self.pricing.waits(pc) or exceptions.tick_may_interrupt(self)):
+            self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
+        elif self._main is not None:
+            self._end_at_main()
+        elif self.core.exceptions.active:
+            self.fail(f"endless loop in the handler of exception {self.core.exceptions.active[-1]}", pc)
+        else:
+            self._finish("loop", 0, f"endless loop in {self.program.place(pc)} that nothing can interrupt")
+
+    # Ends ---------------------------------------------------------------------------------------------------------
+
+    def _main_returns(self) -> None:
+        """Notes the counts. What runs after main may still flush output, or end by a semihosting exit."""
+        code, depth = self.cpu.get(R0) & 0xFF, self.stack_bytes
+        self._main = self.pricing.snapshot(code, depth)
+        self.state.stop_address = NO_ADDRESS
+
+    def _end_at_main(self) -> None:
+        assert self._main is not None
+        self._finish("main", self._main.exit_code, "main returned")
+
+    def _finish(self, reason: str, code: int, text: str) -> None:
+        self.end = End(reason, code, text)
+
+    def _emulator_fault(self, stop: Stop, pc: int) -> None:
+        self.pricing.unwind(pc)
+        error = stop.error or ""
+        if "FETCH" in error:
+            kind = f"HardFault: branch to {pc:#010x}, where there is no code"
+        elif "UNMAPPED" in error or "PROT" in error:
+            reason = "which is read-only" if "PROT" in error else "where there is no memory"
+            kind = f"BusFault: {'write to' if 'WRITE' in error else 'read of'} {stop.address:#010x}, {reason}"
+        elif "INSN_INVALID" in error:
+            kind = "UsageFault: undefined instruction"
+        else:
+            kind = f"fault: {error}"
+        self.fail(kind, pc)
+
+    def fail(self, kind: str, pc: int) -> None:
+        """Ends the run with a fault of the instruction at `pc`; after main has returned it is the end of the program."""
+        if self._main is not None:
+            self._end_at_main()
+            return
+        where = self.program.place(pc)
+        if self.program.function_index(pc) < 0:
+            where += f", coming from {self.pricing.last_function()}"
+        self.fault = Fault(kind, pc, where)
+        self._finish("fault", 1, str(self.fault))
+
+    def result(self) -> dict[str, Any]:
+        """Returns the counts so far, with the fields of `simulate --json`."""
+        end = self.end or End("limit", 3, "the instruction limit was reached")
+        if end.reason == "main" and self._main is not None:
+            counts, depth = self._main.counts, self._main.stack_bytes
+        else:
+            counts, depth = self.pricing.counts(), self.stack_bytes
+        console = self.console.sent.decode("utf-8", "replace")
+        ending = {"stack_bytes": depth, "exit": end.code, "end": end.text, "console": console, "notes": self.notes}
+        return {"schema": 1, "board": self.board.name} | counts | ending

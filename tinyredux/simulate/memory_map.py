@@ -1,0 +1,85 @@
+"""Where a board's memories appear in the address space, aliases included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tinyredux.boards import Board
+from tinyredux.simulate.program import Program
+
+FLASH_KIND, STACK_KIND = 1, 2
+PAGE = 4096
+_SYSTEM = (0x1FF00000, 0x100000)  # option bytes, unique identifier, boot code: reads as zero
+_SDRAM = (0xC0000000, 0x1000000)
+FLASH_ALIASES = {"stm32f7": (0x00200000,), "stm32u5": (0x0C000000,)}
+EXTRA_MEMORY = {
+    "stm32f4": (_SYSTEM, _SDRAM),
+    "stm32f7": (_SYSTEM, _SDRAM, (0x00000000, 0x4000)),
+    "stm32u5": ((0x28000000, 0x4000), (0x0BF80000, 0x40000)),
+}
+
+
+@dataclass(frozen=True)
+class Span:
+    """`size` bytes at `base`, showing memory number `backing` from `offset` on. kind: 1 flash, 2 first SRAM, 3 and up others."""
+
+    base: int
+    size: int
+    backing: int
+    offset: int
+    backing_bytes: int
+    read_only: bool
+    kind: int
+
+
+class MemoryMap:
+    """All memories of a board; peripherals are not among them."""
+
+    def __init__(self, board: Board) -> None:
+        """Raises ValueError when two memories of the board overlap."""
+        family = board.family
+        self.board = board
+        spans = [Span(board.flash.base, board.flash.size_bytes, 0, 0, board.flash.size_bytes, True, FLASH_KIND)]
+        for alias in FLASH_ALIASES.get(family, (0,)):
+            spans.append(Span(alias, board.flash.size_bytes, 0, 0, board.flash.size_bytes, True, FLASH_KIND))
+        for i, block in enumerate(board.sram):
+            spans.append(Span(block.base, block.size_bytes, 1 + i, 0, block.size_bytes, False, STACK_KIND + i))
+        first = board.sram[0]
+        if family == "stm32l4" and first.size_bytes == 0xA0000:
+            spans.append(Span(0x10000000, 0x10000, 1, 0x30000, first.size_bytes, False, STACK_KIND))
+        if family == "stm32u5":
+            spans.append(Span(0x30000000, first.size_bytes, 1, 0, first.size_bytes, False, STACK_KIND))
+        for i, (base, size) in enumerate(EXTRA_MEMORY.get(family, (_SYSTEM,))):
+            spans.append(Span(base, size, 100 + i, 0, size, False, STACK_KIND + len(board.sram) + i))
+        self.spans = tuple(spans)
+        self._verify()
+
+    def _verify(self) -> None:
+        ordered = sorted(self.spans, key=lambda span: span.base)
+        for before, after in pairwise(ordered):
+            if before.base + before.size > after.base:
+                raise ValueError(
+                    f"board {self.board.name}: {before.size} bytes at {before.base:#x} overlap the memory at {after.base:#x}"
+                )
+        for span in ordered:
+            if span.base % PAGE or span.size % PAGE:
+                raise ValueError(
+                    f"board {self.board.name}: memory at {span.base:#x} ({span.size} bytes) is not in units of {PAGE}"
+                )
+
+    def vector_table(self, program: Program) -> int | None:
+        """Returns where the vector table lies: named by a symbol, or the first bytes loaded into flash; None if neither."""
+        starts = sorted(address for address, data in program.segments if len(data) >= 8)
+        candidates = ([program.vectors] if program.vectors is not None else []) + starts
+        loaded = {address: data for address, data in program.segments}
+        for address in candidates:
+            for base, data in loaded.items():
+                if base <= address <= base + len(data) - 8:
+                    words = [int.from_bytes(data[address - base + i : address - base + i + 4], "little") for i in (0, 4)]
+                    if words[1] & 1 and self._holds(words[0] - 4) and self._holds(words[1] - 1) and words[0] % 4 == 0:
+                        return address
+        return None
+
+    def _holds(self, address: int) -> bool:
+        return any(span.base <= address < span.base + span.size for span in self.spans)

@@ -1,0 +1,243 @@
+"""What an instruction costs: the Cortex-M4 and M33 model, the Cortex-M7 estimate.
+
+An instruction is described by what the pipeline sees of it (`Instruction`); a basic block is priced once. What depends on
+addresses (chaining across memories, alignment, flash lines) is left to the simulator, instruction by instruction.
+
+Source: Cortex-M4 Technical Reference Manual, section 3.3; measured notes on STM32F407 and STM32H743 in jnk0le/random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MODEL_VERSION = "1"
+NO_REGISTER = 16
+PROGRAM_COUNTER, STACK_POINTER = 15, 13
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction as the pipeline sees it. Registers are bit masks: r0..r15 in bits 0..15, s0..s31 in bits 32..63.
+
+    `address_reads` are the registers that form a memory address, base + (index << shift) + offset; `words` the 32-bit words a
+    load or store moves; `access_bytes` the size of one access; `words` of an IT instruction: how many it covers; `stack_bytes`:
+    how far it lowers the stack pointer by a constant.
+    """
+
+    size: int
+    kind: str
+    reads: int = 0
+    writes: int = 0
+    address_reads: int = 0
+    base: int = NO_REGISTER
+    index: int = NO_REGISTER
+    shift: int = 0
+    offset: int = 0
+    words: int = 0
+    access_bytes: int = 4
+    write_back: bool = False
+    conditional: bool = False
+    to_pc: bool = False
+    stack_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Cycles of a core's instruction classes. `chain`: a load right after a load costs one cycle less."""
+
+    name: str
+    load: int
+    chain: bool
+    load_use: int
+    address_wait: int
+    store_index: int
+    load_after_store: int
+    divide: int
+    taken: int
+    taken_indirect: int
+    wide_target: int
+    float_mac: int
+    float_divide: int
+    float_use: int
+    unaligned: int
+    mispredict: int = 0
+
+
+RULES = {
+    "cortex-m4": Rules(
+        name="cortex-m4", load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
+        taken=1, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
+    ),
+    "cortex-m33": Rules(
+        name="cortex-m33", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
+        taken=1, taken_indirect=2, wide_target=0, float_mac=3, float_divide=14, float_use=1, unaligned=1,
+    ),
+    "cortex-m7": Rules(
+        name="cortex-m7", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
+        taken=0, taken_indirect=1, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1, mispredict=7,
+    ),
+}  # fmt: skip
+
+FIXED = {"alu": 1, "mac": 1, "mul": 1, "nop": 1, "float": 1, "branch": 1, "branch-if": 1, "call": 1, "indirect": 1}
+FIXED |= {"system": 2, "barrier": 4, "wait": 2}
+
+
+@dataclass(frozen=True)
+class LoadPrice:
+    """What a load may cost beyond its block's static cycles, decided by its address when it runs."""
+
+    position: int
+    chained: bool
+    after_stack: bool
+    conditional_cycles: int
+
+
+@dataclass(frozen=True)
+class BlockPrice:
+    """Static cost of a basic block; `taken_cycles` come on top when it is left by a branch."""
+
+    cycles: int
+    taken_cycles: int
+    loads: tuple[LoadPrice, ...]
+
+
+def model_name(cpu: str) -> str:
+    """Returns the name and version of the timing model of a CPU, as it stands in every record."""
+    return f"{cpu}-{'dual-issue-estimate' if cpu == 'cortex-m7' else 'pipeline'}-{MODEL_VERSION}"
+
+
+def cycles_kind(cpu: str) -> str:
+    """Returns "modelled", or "modelled-estimate" for a CPU whose pipeline we only estimate."""
+    return "modelled-estimate" if cpu == "cortex-m7" else "modelled"
+
+
+def is_load(instruction: Instruction) -> bool:
+    """Returns whether it reads memory through an address (also pop, ldm, vldm)."""
+    return instruction.kind in ("load", "load-many")
+
+
+def price_block(rules: Rules, block: Sequence[Instruction]) -> BlockPrice:
+    """Returns the static cost of a basic block. The first instruction is priced as if nothing had gone before."""
+    cycles = 0
+    loads: list[LoadPrice] = []
+    previous: Instruction | None = None
+    chain_hooked = False
+    for position, instruction in enumerate(block):
+        chained = previous is not None and _chains(rules, previous, instruction)
+        cost = _cost(rules, previous, instruction, chained)
+        cycles += 1 if instruction.conditional and not instruction.to_pc else cost
+        if is_load(instruction):
+            stack = instruction.base == STACK_POINTER
+            if not stack or (chained and chain_hooked):
+                extra = cost - 1 if instruction.conditional and not instruction.to_pc else 0
+                loads.append(LoadPrice(position, chained, chained and not chain_hooked, extra))
+                chain_hooked = True
+            else:
+                chain_hooked = False
+        previous = instruction
+    if rules.mispredict:
+        cycles = _dual_issue_cycles(rules, block)
+    return BlockPrice(cycles, _taken_cycles(rules, block[-1]), tuple(loads))
+
+
+def _taken_cycles(rules: Rules, last: Instruction) -> int:
+    return rules.taken_indirect if last.to_pc and last.kind not in ("branch", "branch-if", "call") else rules.taken
+
+
+def _chains(rules: Rules, previous: Instruction, instruction: Instruction) -> bool:
+    """Whether this load's address cycle hides behind the load before it."""
+    if not rules.chain or previous.kind != "load" or instruction.kind != "load":
+        return False
+    if previous.words != 1 or instruction.words != 1:
+        return False
+    return not instruction.address_reads & previous.writes
+
+
+def _cost(rules: Rules, previous: Instruction | None, instruction: Instruction, chained: bool) -> int:
+    kind = instruction.kind
+    wait = _wait(rules, previous, instruction)
+    if kind == "load":
+        if instruction.words > 1:
+            return 1 + instruction.words + wait
+        return rules.load - (1 if chained else 0) + wait
+    if kind == "store":
+        hidden = 1 if rules.chain and previous is not None and previous.kind == "load" and previous.words == 1 else 0
+        if instruction.words > 1:
+            return 1 + instruction.words + wait
+        return (rules.store_index if instruction.index != NO_REGISTER else 1) + wait - hidden
+    if kind in ("load-many", "store-many"):
+        return 1 + instruction.words + wait
+    if kind == "it":
+        return 0 if previous is not None and previous.size == 2 else 1
+    if kind == "divide":
+        return rules.divide
+    if kind == "float-mac":
+        return rules.float_mac + wait
+    if kind == "float-divide":
+        return rules.float_divide + wait
+    return FIXED[kind] + wait
+
+
+def _wait(rules: Rules, previous: Instruction | None, instruction: Instruction) -> int:
+    """Cycles lost to the instruction before: address or operand not ready, store port busy."""
+    if previous is None:
+        return 0
+    wait = 0
+    needed = previous.writes & instruction.reads
+    if instruction.address_reads & previous.writes and not is_load(previous) and instruction.base != STACK_POINTER:
+        wait += rules.address_wait
+    if rules.load_use and is_load(previous) and needed:
+        wait += rules.load_use
+    if previous.kind in ("float", "float-mac") and needed >> 32:
+        wait += rules.float_use
+    if instruction.kind == "load" and previous.kind == "store":
+        wait += rules.load_after_store
+    return wait
+
+
+LATENCY = {"load": 2, "load-many": 2, "mac": 2, "mul": 2, "float": 3, "float-mac": 5}
+MEMORY_KINDS = ("load", "store", "load-many", "store-many")
+
+
+def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
+    """Cycles of a block on an in-order dual-issue pipeline with a scoreboard: the Cortex-M7 estimate."""
+    ready: dict[int, int] = {}
+    now, slots, used = 0, 0, ""
+    for instruction in block:
+        earliest = now
+        for register in range(64):
+            if instruction.reads >> register & 1 or instruction.address_reads >> register & 1:
+                late = 1 if instruction.kind == "mac" and ready.get(~register) == 1 else 0
+                earliest = max(earliest, ready.get(register, 0) - late)
+        group = _group(instruction)
+        if earliest > now or slots == 2 or not _pairs(used, group):
+            now, slots, used = max(earliest, now + (1 if slots else 0)), 0, ""
+        slots, used = slots + 1, used + group
+        if group == "X":
+            alone = {"divide": rules.divide, "float-divide": rules.float_divide, "barrier": 4}.get(instruction.kind, 1)
+            now, slots, used = now + max(alone, (instruction.words + 1) // 2), 0, ""
+        for register in range(64):
+            if instruction.writes >> register & 1:
+                ready[register] = now + LATENCY.get(instruction.kind, 1) - (1 if group == "X" else 0)
+    return now + (1 if slots else 0)
+
+
+def _group(instruction: Instruction) -> str:
+    """The port an instruction needs: M multiply, L load, S store, F float, B branch, A any, X alone."""
+    kind = instruction.kind
+    if kind in ("load", "store") and instruction.words == 1:
+        return "L" if kind == "load" else "S"
+    if kind in ("mac", "mul"):
+        return "M"
+    if kind in ("float", "float-mac"):
+        return "F"
+    if kind in ("branch", "branch-if", "call", "indirect"):
+        return "B"
+    return "A" if kind in ("alu", "it", "nop") else "X"
+
+
+def _pairs(used: str, group: str) -> bool:
+    """Whether an instruction may issue beside the one already in this cycle."""
+    pair = used + group
+    return len(pair) < 2 or ("X" not in pair and pair not in ("MM", "SS", "FF", "BB", "MS", "SM"))

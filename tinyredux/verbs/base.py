@@ -1,0 +1,54 @@
+"""What a verb is, and how its answer reads."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb found: the JSON object, the same for people, and the exit code."""
+
+    data: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: its help line and example, its options, and the function that does it."""
+
+    help: str
+    example: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Answer]
+
+
+def table(rows: list[tuple[Any, ...]], head: tuple[str, ...]) -> str:
+    """Returns rows as text in columns: text to the left, numbers to the right."""
+    cells = [
+        head,
+        *(
+            tuple(f"{value:,}" if isinstance(value, int) else "" if value is None else str(value) for value in row)
+            for row in rows
+        ),
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [all(isinstance(row[i], int | None) for row in rows) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip() for row in cells
+    )
+
+
+def progress(line: str) -> None:
+    """Shows one line of progress on standard error, where that is a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def no_options(parser: argparse.ArgumentParser) -> None:
+    """Adds nothing: the verb takes only what every verb takes."""

@@ -1,0 +1,98 @@
+"""Verbs about networks: nets, measure, compile, train, data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tinyredux.boards import board_names
+from tinyredux.verbs.base import Answer, Verb, no_options, progress, table
+
+
+def _net_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
+    parser.add_argument("--method", default="exact", help="exact (default)")
+    parser.add_argument(
+        "--board", default="disco_f469ni", help=f"{', '.join(board_names())} or a board file.json (default: disco_f469ni)"
+    )
+    parser.add_argument("--kernels", default="reference", help="reference (default)")
+    parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
+    parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
+
+
+def _settings(options: argparse.Namespace, **changes: Any) -> Any:
+    from tinyredux.flow import Settings
+
+    names = ("net", "method", "board", "kernels", "data", "calibration", "seed")
+    return Settings(**{name: getattr(options, name) for name in names}, **changes)
+
+
+def _measure_options(parser: argparse.ArgumentParser) -> None:
+    _net_options(parser)
+    parser.add_argument("--target", default="simulator", help="host, simulator (default) or board[:PORT]")
+    parser.add_argument("--images", type=int, default=20, help="how many test images (default: 20)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also save the record there")
+
+
+def _measure(options: argparse.Namespace) -> Answer:
+    from tinyredux.flow import measure
+
+    record = measure(_settings(options, target=options.target, images=options.images), progress)
+    if options.out:
+        record.save(options.out / record.file_name())
+    rows = [(op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) for op in record.per_op]
+    text = f"{record}\n\n{table(rows, ('operator', 'kind', 'MACs', 'cycles', 'live bytes'))}"
+    return Answer(record.to_json(), text, 0 if record.bit_exact else 1)
+
+
+def _compile_options(parser: argparse.ArgumentParser) -> None:
+    _net_options(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the C files, weights, manifest and test vectors"
+    )
+    parser.add_argument("--images", type=int, default=4, help="how many test vectors (default: 4)")
+
+
+def _compile(options: argparse.Namespace) -> Answer:
+    from tinyredux.flow import write_artifact
+
+    artifact, files = write_artifact(_settings(options, images=options.images), options.out)
+    sizes = [(name, (options.out / name).stat().st_size) for name in files]
+    data = {"schema": 1, "net": options.net, "out": str(options.out), "model_hash": artifact.model_hash, "files": dict(sizes)}
+    return Answer(data, f"model {artifact.model_hash} in {options.out}\n{table(sizes, ('file', 'bytes'))}")
+
+
+def _nets(options: argparse.Namespace) -> Answer:
+    from tinyredux.flow import describe_nets
+
+    entries = describe_nets()
+    rows = [
+        (e["name"], "x".join(map(str, e["input_shape"])), e["macs"], e["parameters"], _accuracy(e["accuracy"])) for e in entries
+    ]
+    return Answer(
+        {"schema": 1, "nets": entries},
+        table(rows, ("network", "input", "MACs", "parameters", "int8 correct of CIFAR-10's test images")),
+    )
+
+
+def _accuracy(record: dict[str, Any] | None) -> str:
+    return "no record" if record is None else f"{record['correct_int8']} of {record['images']}"
+
+
+VERBS = {
+    "nets": Verb("the built-in networks: shapes, MACs, parameters, accuracy records", "nets", no_options, _nets),
+    "measure": Verb(
+        "compile, build and run a network on a target, and report",
+        "measure lenet --board disco_f469ni --images 5",
+        _measure_options,
+        _measure,
+    ),
+    "compile": Verb(
+        "write the C, the weights, the manifest and test vectors of a network",
+        "compile lenet --out lenet_c",
+        _compile_options,
+        _compile,
+    ),
+}
