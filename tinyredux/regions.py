@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
 from tinyredux.schedule import Item, Lowering, Schedule, lifetimes, part_breaks, part_unit
 from tinyredux.tiles import is_elementwise
 
@@ -182,17 +182,26 @@ def in_place_sources(net: Net, item: Item) -> list[str]:
     sink = ops[-1]
     if item.kind == "accumulate" or (item.kind == "whole" and not is_elementwise(sink)):
         return []
-    if any(isinstance(op, Concat) or (isinstance(op, DepthwiseConv) and op.multiplier > 1) for op in ops):
-        return []
     height, width, channels = net.graph.tensors[sink.output].shape
     found = []
     for name in net.inputs(item):
         rows, columns, depth = net.graph.tensors[name].shape
-        readers = [op for op in ops if name in op.inputs]
-        channel_wise = all(isinstance(op, (DepthwiseConv, Pool, Relu)) or is_elementwise(op) for op in readers)
-        if channel_wise and depth == channels and height * width <= rows * columns and name not in net.graph.outputs:
+        fits = depth == channels and height * width <= rows * columns
+        if fits and name not in net.graph.outputs and _channel_wise_from(name, ops):
             found.append(name)
     return found
+
+
+def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
+    """True where every operator between a tensor and the last of `ops` computes channel c from channel c."""
+    reached = {tensor}
+    for op in ops:
+        if reached & set(op.inputs):
+            single = isinstance(op, DepthwiseConv) and op.multiplier == 1
+            if not (single or isinstance(op, Pool) or is_elementwise(op)):
+                return False
+            reached.add(op.output)
+    return True
 
 
 def internal_bytes(net: Net, item: Item, source: str | None = None, direct: bool = True) -> int:

@@ -72,22 +72,27 @@ def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Arr
         small_graph, small = restricted(graph, op, step.output.box)
         return interpret.run_op(small_graph, small, [values(view)[None].copy() for view in step.inputs])[0]
     assert isinstance(op, Weighted)
-    lossy = program.schedule.accumulator == "int16"
-    params, shifts = requantization(graph, op), int16_shifts(graph, op) if lossy else 0
-    if step.kind == "add_up":
+    return _sums(program, op, step, values)
+
+
+def _sums(program: Program, op: Weighted, step: Step, values: Callable[[View], Array]) -> Array:
+    graph, lossy = program.graph, program.schedule.accumulator == "int16"
+    params, right = requantization(graph, op), int16_shifts(graph, op) if lossy else 0
+    if step.kind == "finish":
+        sums = values(step.inputs[0]).astype(np.int64) << right
+        return interpret.requantize(sums, np.zeros(sums.shape[2], np.int32), params)
+    if step.kind == "start":
+        added, old = np.broadcast_to(graph.constants[op.bias].astype(np.int64), step.output.box.shape), 0
+    else:
         source = step.inputs[0].box
         small_graph, small = restricted(graph, op, step.output.box, (source.c0, source.c1))
         assert isinstance(small, Weighted)
         centred = values(step.inputs[0])[None].astype(np.int16) - params.input_zero_point
-        sums = interpret.accumulate(small_graph, small, centred, small_graph.constants[op.weights], 0)[0].astype(np.int64)
-        start: Array = graph.constants[op.bias].astype(np.int64) if step.first else np.int64(0)  # type: ignore[assignment]
-        if lossy:
-            old = 0 if step.first else values(step.output).astype(np.int64)
-            return np.clip(old + fixedpoint.rounding_divide_by_power_of_two(sums + start, shifts), -32768, 32767).astype(np.int16)
-        return fixedpoint.wrap_int32(sums + (start if step.first else values(step.output))).astype(np.int32)
-    sums = values(step.inputs[0]).astype(np.int64) << shifts
-    none = np.zeros(sums.shape[2], np.int32)
-    return interpret.requantize(sums, none, params)
+        added = interpret.accumulate(small_graph, small, centred, small_graph.constants[op.weights], 0)[0].astype(np.int64)
+        old = values(step.output).astype(np.int64)
+    if lossy:
+        return np.clip(old + fixedpoint.rounding_divide_by_power_of_two(added, right), -32768, 32767).astype(np.int16)
+    return fixedpoint.wrap_int32(old + added).astype(np.int32)
 
 
 def verify(program: Program, arena: Arena) -> dict[str, int]:
@@ -144,9 +149,14 @@ class _Follower:
         read = [self._read(step, op, view) for view in step.inputs]
         scratch = self._scratch(step)
         target = addresses(step.output, self.arena.offsets)
-        ids = (self.sums[op.name] if step.kind == "add_up" else self.ids[op.output])[_slices(step.output)]
+        ids = (self.sums[op.name] if step.kind in ("start", "add_up") else self.ids[op.output])[_slices(step.output)]
         if step.kind == "add_up":
-            self._add_up(step, op, ids)
+            self._expect(op.name, step.output, ids)
+            source = step.inputs[0].box
+            self.added[op.name][source.c0 : source.c1] += 1
+        elif step.kind == "start":
+            if self.added[op.name].any():
+                raise ValueError(f"{op.name}: starts its sums again")
         elif step.kind == "copy":
             source = self.ids[step.inputs[0].tensor][_slices(step.inputs[0])]
             if not np.array_equal(source, ids):
@@ -167,14 +177,6 @@ class _Follower:
             ids = self.ids[view.tensor]
         self._expect(op.name, view, ids[_slices(view)])
         return addresses(view, self.arena.offsets)
-
-    def _add_up(self, step: Step, op: Op, ids: Ints) -> None:
-        source = step.inputs[0].box
-        if not step.first:
-            self._expect(op.name, step.output, ids)
-        elif self.added[op.name].any():
-            raise ValueError(f"{op.name}: starts its sums again")
-        self.added[op.name][source.c0 : source.c1] += 1
 
     def _expect(self, where: str, view: View, ids: Ints) -> None:
         at = addresses(view, self.arena.offsets)

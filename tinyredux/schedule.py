@@ -212,8 +212,9 @@ class Lowering:
 
         def part(body: _Body, c0: int, c1: int) -> None:
             values = body.compute(sink.inputs[0], source.channels(c0, c1))
-            body.steps.append(Step(sink.name, "add_up", (values,), sums, first=c0 == 0))
+            body.steps.append(Step(sink.name, "add_up", (values,), sums))
 
+        self.loops.append(Loop(index, ((Step(sink.name, "start", (), sums),),), 1))
         self._loops(index, item, ops[:-1], sink.inputs[0], part)
         target = self.stored(sink.output)
         if self.storage[sink.output].root == sink.output:

@@ -62,8 +62,8 @@ class View:
 class Step:
     """One kernel call.
 
-    kind "run" computes the output box; "add_up" adds the products of an input slice to accumulators, which the `first`
-    one sets to the bias; "finish" requantises accumulators; "copy" moves values.
+    kind "run" computes the output box; "start" sets sums to the bias, "add_up" adds the products of an input slice to them,
+    "finish" requantises them; "copy" moves values.
     """
 
     op: str
@@ -71,7 +71,6 @@ class Step:
     inputs: tuple[View, ...]
     output: View
     scratch: str = ""
-    first: bool = False
 
 
 def whole(shape: tuple[int, int, int]) -> Box:

@@ -189,7 +189,7 @@ static void multiply_two_pixels(int8_t *restrict out, int8_t *restrict next, con
 static void convolve_group(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t first_c,
                            const struct tr_conv *p, int16_t *restrict scratch)
 {
-    const int32_t column_n = channels->k_n + (-channels->k_n & 3);
+    const int32_t column_n = channels->k_n + (-channels->k_n & 3), out_pixel = p->out_pixel ? p->out_pixel : p->out_c;
     const struct stage stage = stage_of(p);
     int32_t columns = 0;
     for (int32_t y = 0; y < p->out_h; y++) {
@@ -198,8 +198,8 @@ static void convolve_group(int8_t *restrict out, const int8_t *restrict in, cons
             fill_column(scratch + columns * column_n, in, p, in_y, in_x, first_c);
             columns++;
             if (columns == 2) {
-                multiply_two_pixels(out, out + p->out_c, scratch, channels, stage);
-                out += 2 * p->out_c;
+                multiply_two_pixels(out, out + out_pixel, scratch, channels, stage);
+                out += 2 * out_pixel;
                 columns = 0;
             }
         }
@@ -278,7 +278,7 @@ static int32_t pointwise_bias(const struct channels *channels, int32_t c, int32_
 
 /* Two channels over all pixels, then the next two; `pixels` is out_h * out_w. */
 static void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t pixels,
-                               int32_t zero_point, struct stage stage)
+                               int32_t out_pixel, int32_t zero_point, struct stage stage)
 {
     const int32_t k_n = channels->k_n, out_c = channels->n;
     for (int32_t c = 0; c < out_c; c += 2) {
@@ -288,11 +288,11 @@ static void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, 
         const int8_t *weights = channels->weights + c * k_n, *pixel = in;
         int8_t *to = out;
         int32_t done = 0;
-        for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_c) {
+        for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_pixel) {
             const struct sums sums = dot_pointwise_2x2(bias_a, bias_b, weights, pixel, k_n);
-            put_2x2(to, to + out_c, sums, channels, c, stage);
+            put_2x2(to, to + out_pixel, sums, channels, c, stage);
         }
-        for (; done < pixels; done++, pixel += k_n, to += out_c) {
+        for (; done < pixels; done++, pixel += k_n, to += out_pixel) {
             const int32_t sum = dot_pointwise_1x1(bias_a, weights, pixel, k_n);
             to[c] = output(sum, channels->multiplier[c], channels->shift[c], stage);
             if (two) {
@@ -310,7 +310,7 @@ void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *r
     struct channels channels = {weights, bias, p->multiplier, p->shift, out_c, k_n};
     if (p->groups == 1 && p->kernel_h == 1 && p->kernel_w == 1 && p->stride_h == 1 && p->stride_w == 1 && p->out_h == p->in_h &&
         p->out_w == p->in_w) {
-        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->input_zero_point, stage_of(p));
+        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->out_pixel ? p->out_pixel : out_c, p->input_zero_point, stage_of(p));
         return;
     }
     for (int32_t group = 0; group < p->groups; group++) {
