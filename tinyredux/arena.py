@@ -41,21 +41,21 @@ class Arena:
     live_bytes: int
 
 
-def blocks_of(program: Program) -> list[Block]:
-    """Returns the buffers of a program grouped by ties."""
-    root = {name: name for name in program.buffers}
+def blocks_of(buffers: dict[str, Buffer], ties: dict[str, str]) -> list[Block]:
+    """Returns buffers grouped by ties."""
+    root = {name: name for name in buffers}
 
     def find(name: str) -> str:
         while root[name] != name:
             name = root[name]
         return name
 
-    for output, source in program.ties.items():
+    for output, source in ties.items():
         root[find(output)] = find(source)
     groups: dict[str, list[str]] = {}
-    for name in program.buffers:
+    for name in buffers:
         groups.setdefault(find(name), []).append(name)
-    return [Block(tuple(names), tuple(program.buffers[name] for name in names)) for names in groups.values()]
+    return [Block(tuple(names), tuple(buffers[name] for name in names)) for names in groups.values()]
 
 
 def live_bytes(blocks: Sequence[Block]) -> list[int]:
@@ -78,7 +78,7 @@ def place(program: Program, target: int = 0) -> Arena:
     First fit over several orders; then whatever block reaches the top is placed earlier, again and again.
     Source: ours, after the greedy planners of TFLite Micro.
     """
-    blocks = blocks_of(program)
+    blocks = blocks_of(program.buffers, program.ties)
     bound = max(live_bytes(blocks))
     rivals = _rivals(blocks)
     count = range(len(blocks))

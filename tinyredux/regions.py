@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
-from tinyredux.schedule import Item, Lowering, Schedule, lifetimes, part_breaks, part_unit
-from tinyredux.tiles import is_elementwise
+from tinyredux.arena import blocks_of, live_bytes
+from tinyredux.graph import Concat, DepthwiseConv, Graph, Op, Pool, Softmax
+from tinyredux.schedule import Buffer, Item, Lowering, Schedule, lifetimes, part_breaks, part_unit
+from tinyredux.tiles import is_elementwise, is_generator
 
 CANDIDATES_PER_SINK = 64
 
@@ -94,11 +95,6 @@ def bits(mask: int) -> Iterator[int]:
         low = mask & -mask
         yield low.bit_length() - 1
         mask ^= low
-
-
-def is_generator(op: Op) -> bool:
-    """True for an operator that needs its whole input for every slice of its output."""
-    return isinstance(op, Dense) or (isinstance(op, Conv) and op.groups == 1)
 
 
 def candidates(net: Net) -> list[Item]:
@@ -211,12 +207,11 @@ def internal_bytes(net: Net, item: Item, source: str | None = None, direct: bool
     convs = frozenset(name for name in item.ops) if direct else frozenset()
     schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
     lowering = Lowering(net.graph, schedule, full=False)
-    lowering.item(0, item)
-    if not lowering.loops:
+    nodes = tuple(lowering.item(item))
+    if not nodes:
         return 0
-    spans = lifetimes(replace(net.graph, inputs=(), outputs=()), lowering.loops, lowering.storage)
-    kept = set(net.graph.tensors)
-    inner = [(spans[name], size) for name, (size, _) in lowering.sizes.items() if name not in kept]
-    moments = {moment for span, _ in inner for moment in span}
-    most = max((sum(size for (first, last), size in inner if first <= m <= last) for m in moments), default=0)
-    return most - (net.size(output) if item.kind == "accumulate" else 0)
+    spans = lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
+    inner = {name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items() if name not in net.graph.tensors}
+    ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
+    most = max(live_bytes(blocks_of(inner, ties))) if inner else 0
+    return most - (net.size(output) if lowering.ties.get(output) in inner else 0)

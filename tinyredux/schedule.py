@@ -1,8 +1,9 @@
 """A schedule says in which order and in which parts a network runs; `lower` turns it into loops of kernel calls.
 
-Three kinds of items: "whole" runs one operator at once; "materialise" computes a chain slice by slice of channels and
+Four kinds of items: "whole" runs one operator at once; "materialise" computes a chain slice by slice of channels and
 keeps the last operator's output; "accumulate" feeds a convolution or dense layer slice by slice, which adds up 32-bit
-sums until the last slice. Between items tensors are whole; inside an item only slices exist.
+sums until the last slice; "spatial" runs other items patch by patch of rows and columns of its output. Between items
+tensors are whole; inside an item only slices and patches exist.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tinyredux.graph import Concat, Conv, Dense, Graph, Op
+from tinyredux.graph import Concat, Graph, Op
 from tinyredux.memory import scratch_bytes
-from tinyredux.tiles import Box, Step, View, dense_view, group_sizes, hull, input_box, is_elementwise, whole
+from tinyredux.tiles import Box, Step, View, dense_view, group_sizes, hull, input_box, is_elementwise, is_generator, whole
 
 _Part = Callable[["_Body", int, int], None]
 ACCUMULATOR_BYTES = {"int32": 4, "int16": 2}
@@ -21,11 +22,14 @@ ACCUMULATOR_BYTES = {"int32": 4, "int16": 2}
 
 @dataclass(frozen=True)
 class Item:
-    """Operators that run together, last the one whose output is kept; `width` channels a part."""
+    """Operators that run together, last the one whose output is kept: in parts of `width` channels, or in patches of
+    `patch` rows and columns in which the `inner` items run one after the other."""
 
     ops: tuple[str, ...]
     kind: str = "whole"
     width: int = 0
+    patch: tuple[int, int] = (0, 0)
+    inner: tuple[Item, ...] = ()
 
     @property
     def sink(self) -> str:
@@ -47,12 +51,22 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Loop:
-    """Equal parts that run one after the other; `private` buffers carry nothing from part to part."""
+    """Parts alike that run one after the other; `private` buffers carry nothing from part to part."""
 
-    item: int
-    parts: tuple[tuple[Step, ...], ...]
-    count: int
+    parts: tuple[tuple[Node, ...], ...]
     private: frozenset[str] = frozenset()
+
+    def steps(self) -> Iterator[Step]:
+        """Yields every kernel call in order."""
+        for part in self.parts:
+            for node in part:
+                if isinstance(node, Step):
+                    yield node
+                else:
+                    yield from node.steps()
+
+
+Node = Step | Loop
 
 
 @dataclass(frozen=True)
@@ -67,19 +81,18 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Program:
-    """Loops in order, the buffers they use, and which buffer begins where another lies (an output in place)."""
+    """What runs for each item, the buffers used, and which buffer begins where another lies (an output in place)."""
 
     graph: Graph
     schedule: Schedule
-    loops: tuple[Loop, ...]
+    nodes: tuple[tuple[Node, ...], ...]
     buffers: dict[str, Buffer]
     ties: dict[str, str]
 
     def steps(self) -> Iterator[Step]:
         """Yields every kernel call in order."""
-        for loop in self.loops:
-            for part in loop.parts:
-                yield from part
+        for nodes in self.nodes:
+            yield from Loop((nodes,)).steps()
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,7 @@ def storages(graph: Graph, aliased: frozenset[str]) -> dict[str, Storage]:
 def part_unit(graph: Graph, ops: tuple[Op, ...], tensor: str) -> int:
     """Returns the smallest number of channels of a tensor that a part can compute, `ops` being those that run in parts."""
     op = next((op for op in ops if op.output == tensor), None)
-    if op is None or (isinstance(op, Conv) and op.groups == 1) or isinstance(op, Dense):
+    if op is None or is_generator(op):
         return 1
     in_group, out_group = group_sizes(graph, op)
     return math.lcm(*(math.lcm(in_group, part_unit(graph, ops, name)) // in_group * out_group for name in op.inputs))
@@ -118,7 +131,7 @@ def part_breaks(graph: Graph, ops: tuple[Op, ...], tensor: str) -> set[int]:
     -1 among them says that one lies inside a group of channels that belong together.
     """
     op = next((op for op in ops if op.output == tensor), None)
-    if op is None or (isinstance(op, Conv) and op.groups == 1) or isinstance(op, Dense):
+    if op is None or is_generator(op):
         return set()
     breaks, at = set(), 0
     in_group, out_group = group_sizes(graph, op)
@@ -146,53 +159,59 @@ def segments(channels: int, width: int, breaks: set[int]) -> list[tuple[int, int
 
 
 class Lowering:
-    """Makes the loops of one schedule. `full` False makes the first part of each loop only, for planning."""
+    """Makes the loops of one schedule. `full` False makes a few parts of each loop only, all that planning asks for."""
 
     def __init__(self, graph: Graph, schedule: Schedule, full: bool = True) -> None:
         self.graph, self.schedule, self.full = graph, schedule, full
         self.by_name = {op.name: op for op in graph.ops}
         self.storage = storages(graph, schedule.aliased)
+        self.patches: dict[str, View] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
         self.ties: dict[str, str] = {}
-        self.loops: list[Loop] = []
+
+    def declare(self, name: str, size_bytes: int, align: int = 1) -> None:
+        """Notes a buffer that must hold `size_bytes`."""
+        self.sizes[name] = (max(size_bytes, self.sizes.get(name, (0, 1))[0]), align)
 
     def stored(self, tensor: str) -> View:
-        """Returns the view of a whole tensor in the buffer that keeps it, which it declares."""
+        """Returns the view of a tensor, or of its patch, in the buffer that keeps it, which it declares."""
+        if tensor in self.patches:
+            return self.patches[tensor]
         shape, place = self.graph.tensors[tensor].shape, self.storage[tensor]
-        self.sizes[place.root] = (self.graph.tensors[place.root].size_bytes, 1)
+        self.declare(place.root, self.graph.tensors[place.root].size_bytes)
         return View(tensor, whole(shape), place.root, place.channel, shape[1] * place.channels, place.channels)
 
-    def item(self, index: int, item: Item) -> None:
-        """Adds the loops of one item."""
+    def item(self, item: Item) -> list[Node]:
+        """Returns what runs for an item."""
         ops = tuple(self.by_name[name] for name in item.ops)
         sink = ops[-1]
+        if item.kind == "spatial":
+            return self._spatial(item, ops)
         if isinstance(sink, Concat) and item.kind == "whole":
-            if sink.name not in self.schedule.aliased:
-                self._copies(index, sink)
-            return
-        if sink.output in self.schedule.in_place:
+            return [] if sink.name in self.schedule.aliased else self._copies(sink)
+        if sink.output in self.schedule.in_place and sink.output not in self.patches:
             self.ties[sink.output] = self.schedule.in_place[sink.output]
         if item.kind == "accumulate":
-            self._accumulate(index, item, ops)
-        elif item.kind == "materialise":
-            self._materialise(index, item, ops)
-        else:
-            inputs = tuple(self.stored(name) for name in sink.inputs)
-            step = Step(sink.name, "run", inputs, self.stored(sink.output), self.scratch(sink, f"{sink.name}:scratch"))
-            self.loops.append(Loop(index, ((step,),), 1))
+            return self._accumulate(item, ops)
+        if item.kind == "materialise":
+            return self._materialise(item, ops)
+        target = self.stored(sink.output)
+        inputs = tuple(self.stored(name).part(input_box(self.graph, sink, i, target.box)) for i, name in enumerate(sink.inputs))
+        return [Step(sink.name, "run", inputs, target, self.scratch(sink, f"{sink.name}:scratch"))]
 
-    def _copies(self, index: int, sink: Op) -> None:
-        target, at = self.stored(sink.output), 0
-        for name in sink.inputs:
-            source = self.stored(name)
-            box = target.box.channels(at, at + source.box.c1)
-            self.loops.append(Loop(index, ((Step(sink.name, "copy", (source,), target.part(box)),),), 1))
-            at += source.box.c1
+    def _copies(self, sink: Op) -> list[Node]:
+        target, at, steps = self.stored(sink.output), 0, list[Node]()
+        for i, name in enumerate(sink.inputs):
+            count = self.graph.tensors[name].shape[2]
+            box = target.box.channels(at, at + count)
+            steps.append(Step(sink.name, "copy", (self.stored(name).part(input_box(self.graph, sink, i, box)),), target.part(box)))
+            at += count
+        return steps
 
-    def _materialise(self, index: int, item: Item, ops: tuple[Op, ...]) -> None:
+    def _materialise(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
         sink = ops[-1]
         target = self.stored(sink.output)
-        through = sink.output in self.schedule.in_place and not is_elementwise(sink)
+        through = sink.output in self.ties and not is_elementwise(sink)
 
         def part(body: _Body, c0: int, c1: int) -> None:
             box = target.box.channels(c0, c1)
@@ -201,28 +220,31 @@ class Lowering:
             else:
                 body.compute(sink.output, box, target.part(box))
 
-        self._loops(index, item, ops, sink.output, part)
+        return self._slices(item, ops, sink.output, part)
 
-    def _accumulate(self, index: int, item: Item, ops: tuple[Op, ...]) -> None:
+    def _accumulate(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
         sink = ops[-1]
-        shape, width = self.graph.tensors[sink.output].shape, ACCUMULATOR_BYTES[self.schedule.accumulator]
-        sums = dense_view(sink.output, whole(shape), f"{sink.name}:sums", width)
-        self.sizes[sums.buffer] = (sums.box.elements * width, 4)
-        source = whole(self.graph.tensors[sink.inputs[0]].shape)
+        target, width = self.stored(sink.output), ACCUMULATOR_BYTES[self.schedule.accumulator]
+        sums = dense_view(sink.output, target.box, f"{sink.name}:sums", width)
+        self.declare(sums.buffer, sums.box.elements * width, 4)
+        source = input_box(self.graph, sink, 0, target.box)
 
         def part(body: _Body, c0: int, c1: int) -> None:
             values = body.compute(sink.inputs[0], source.channels(c0, c1))
             body.steps.append(Step(sink.name, "add_up", (values,), sums))
 
-        self.loops.append(Loop(index, ((Step(sink.name, "start", (), sums),),), 1))
-        self._loops(index, item, ops[:-1], sink.inputs[0], part)
-        target = self.stored(sink.output)
-        if self.storage[sink.output].root == sink.output:
-            self.ties[sink.output] = sums.buffer
-        self.loops.append(Loop(index, ((Step(sink.name, "finish", (sums,), target),),), 1))
+        loops = self._slices(item, ops[:-1], sink.inputs[0], part)
+        if self._alone(target):
+            self.ties[target.buffer] = sums.buffer
+        return [Step(sink.name, "start", (), sums), *loops, Step(sink.name, "finish", (sums,), target)]
 
-    def _loops(self, index: int, item: Item, ops: tuple[Op, ...], sliced: str, part: _Part) -> None:
-        channels = self.graph.tensors[sliced].shape[2]
+    def _alone(self, target: View) -> bool:
+        """True where a view is all that its buffer holds."""
+        kept = target.buffer in self.graph.tensors
+        return target.box == whole(self.graph.tensors[target.tensor].shape) and target.buffer == target.tensor if kept else True
+
+    def _slices(self, item: Item, ops: tuple[Op, ...], sliced: str, part: _Part) -> list[Node]:
+        channels, loops = self.graph.tensors[sliced].shape[2], list[Node]()
         for number, (start, width, count) in enumerate(segments(channels, item.width, part_breaks(self.graph, ops, sliced))):
             parts, private = [], set()
             for i in range(count if self.full else 1):
@@ -230,15 +252,63 @@ class Lowering:
                 part(body, start + i * width, start + (i + 1) * width)
                 parts.append(tuple(body.steps))
                 private |= body.private
-            self.loops.append(Loop(index, tuple(parts), count, frozenset(private)))
+            loops.append(Loop(tuple(parts), frozenset(private)))
+        return loops
+
+    def _spatial(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
+        """Returns loops over rows and columns of patches; the tensors between the inner items exist as patches."""
+        sink, outer = ops[-1], dict(self.patches)
+        target = self.stored(sink.output)
+        height, width, _ = target.box.shape
+        rows, columns = (self._patches(size, step) for size, step in zip((height, width), item.patch, strict=True))
+        known, parts = set(self.sizes), []
+        for y0, y1 in rows:
+            line = []
+            for x0, x1 in columns:
+                box = Box(y0, y1, x0, x1, target.box.c0, target.box.c1)
+                self.patches = outer | self._patch_views(item, ops, box) | {sink.output: target.part(box)}
+                line.append(tuple(node for inner in item.inner for node in self.item(inner)))
+            parts.append(tuple(line))
+        self.patches = outer
+        own = frozenset(set(self.sizes) - known - {self.storage[name].root for name in self.graph.tensors})
+        if len(columns) == 1:
+            return [Loop(tuple(line[0] for line in parts), own)]
+        return [Loop(tuple((Loop(line, own),) for line in parts), own)]
+
+    def _patches(self, size: int, step: int) -> list[tuple[int, int]]:
+        step = step or size
+        found = [(first, min(first + step, size)) for first in range(0, size, step)]
+        return found if self.full or len(found) < 5 else [*found[:2], *found[-2:]]
+
+    def _patch_views(self, item: Item, ops: tuple[Op, ...], box: Box) -> dict[str, View]:
+        """Returns where the patches lie of the tensors that the inner items leave to each other."""
+        wanted, views = boxes_for(self.graph, ops, ops[-1].output, box), {}
+        for inner in item.inner:
+            tensor = self.by_name[inner.sink].output
+            if tensor in wanted and tensor != ops[-1].output:
+                name = f"{ops[-1].name}:patch:{tensor}"
+                views[tensor] = dense_view(tensor, wanted[tensor], name)
+                self.declare(name, wanted[tensor].elements)
+        return views
 
     def scratch(self, op: Op, name: str) -> str:
         """Returns the name of the scratch that an operator needs, declared; empty where it needs none."""
         size = scratch_bytes(op, self.graph.tensors[op.inputs[0]].shape[2])
-        if not size or op.name in self.schedule.direct:
+        if not size or (op.name in self.schedule.direct and is_generator(op)):
             return ""
-        self.sizes[name] = (size, 4)
+        self.declare(name, size, 4)
         return name
+
+
+def boxes_for(graph: Graph, ops: tuple[Op, ...], tensor: str, box: Box) -> dict[str, Box]:
+    """Returns which box of each tensor it takes to compute a box of `tensor` with `ops`, in which order they are listed."""
+    wanted = {tensor: box}
+    for op in reversed(ops):
+        for i, name in enumerate(op.inputs):
+            inner = input_box(graph, op, i, wanted[op.output]) if op.output in wanted else None
+            if inner is not None and inner.c0 < inner.c1:
+                wanted[name] = hull(wanted[name], inner) if name in wanted else inner
+    return wanted
 
 
 class _Body:
@@ -252,13 +322,7 @@ class _Body:
 
     def compute(self, tensor: str, box: Box, target: View | None = None) -> View:
         """Adds the steps that compute a box of a tensor, into `target` or a slice of its own. Returns where it lies."""
-        graph = self.lowering.graph
-        wanted = {tensor: box}
-        for op in reversed(self.ops):
-            for i, name in enumerate(op.inputs):
-                inner = input_box(graph, op, i, wanted[op.output]) if op.output in wanted else None
-                if inner is not None and inner.c0 < inner.c1:
-                    wanted[name] = hull(wanted[name], inner) if name in wanted else inner
+        wanted = boxes_for(self.lowering.graph, self.ops, tensor, box)
         for op in self.ops:
             if op.output in wanted:
                 self._run(op, wanted[op.output], target if op.output == tensor else None)
@@ -273,7 +337,7 @@ class _Body:
             return
         if target is None:
             name = f"{self.prefix}{op.output}"
-            self.lowering.sizes[name] = (box.elements, 1)
+            self.lowering.declare(name, box.elements)
             self.private.add(name)
             target = dense_view(op.output, box, name)
         inputs = tuple(self._view(name, input_box(self.lowering.graph, op, i, box)) for i, name in enumerate(op.inputs))
@@ -301,30 +365,45 @@ def lower(graph: Graph, schedule: Schedule, full: bool = True) -> Program:
     """Returns the loops of a schedule and the lifetimes of its buffers."""
     lowering = Lowering(graph, schedule, full)
     lowering.stored(graph.inputs[0])
-    for index, item in enumerate(schedule.items):
-        lowering.item(index, item)
-    buffers = {name: Buffer(size, align) for name, (size, align) in lowering.sizes.items()}
-    spans = lifetimes(graph, lowering.loops, lowering.storage)
-    buffers = {name: replace(buffer, first=spans[name][0], last=spans[name][1]) for name, buffer in buffers.items()}
-    return Program(graph, schedule, tuple(lowering.loops), buffers, lowering.ties)
+    nodes = tuple(tuple(lowering.item(item)) for item in schedule.items)
+    spans = lifetimes(graph, nodes, lowering.storage)
+    buffers = {name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items()}
+    return Program(graph, schedule, nodes, buffers, lowering.ties)
 
 
-def lifetimes(graph: Graph, loops: list[Loop], storage: dict[str, Storage]) -> dict[str, tuple[int, int]]:
-    """Returns the first and last moment of each buffer; a moment is one step of a loop's body.
-
-    What a loop reads or writes beyond its own slices is needed from its first moment to its last.
-    """
-    spans: dict[str, tuple[int, int]] = {storage[name].root: (0, 0) for name in graph.inputs}
-    clock = 0
-    for loop in loops:
-        end = clock + len(loop.parts[0]) - 1
-        for offset, step in enumerate(loop.parts[0]):
-            names = {view.buffer for view in (*step.inputs, step.output)} | ({step.scratch} if step.scratch else set())
-            for name in names:
-                first, last = (clock + offset, clock + offset) if name in loop.private else (clock, end)
-                old = spans.get(name, (first, last))
-                spans[name] = (min(old[0], first), max(old[1], last))
-        clock = end + 1
+def lifetimes(graph: Graph, nodes: tuple[tuple[Node, ...], ...], storage: dict[str, Storage]) -> dict[str, tuple[int, int]]:
+    """Returns the first and last moment of each buffer; a moment is one step of the innermost loop's body."""
+    flat = tuple(node for some in nodes for node in some)
+    spans, end = _touches(flat, 0)
+    for name in graph.inputs:
+        spans[storage[name].root] = (0, spans.get(storage[name].root, (0, 0))[1])
     for name in graph.outputs:
-        spans[storage[name].root] = (spans[storage[name].root][0], clock - 1)
+        spans[storage[name].root] = (spans[storage[name].root][0], end - 1)
     return spans
+
+
+def _touches(nodes: tuple[Node, ...], clock: int) -> tuple[dict[str, tuple[int, int]], int]:
+    """Returns when each buffer is in use from `clock` on, and the moment after.
+
+    What a loop reads or writes beyond its private buffers is needed from its first moment to its last.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    for node in nodes:
+        if isinstance(node, Step):
+            found = {view.buffer: (clock, clock) for view in (*node.inputs, node.output)}
+            found |= {node.scratch: (clock, clock)} if node.scratch else {}
+            end = clock + 1
+        else:
+            found, end = {}, clock
+            for part in node.parts:
+                inner, after = _touches(part, clock)
+                found = _joined(found, inner)
+                end = max(end, after)
+            found = {name: span if name in node.private else (clock, end - 1) for name, span in found.items()}
+        spans = _joined(spans, found)
+        clock = end
+    return spans, clock
+
+
+def _joined(a: dict[str, tuple[int, int]], b: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    return a | {name: (min(first, a.get(name, (first, 0))[0]), max(last, a.get(name, (0, last))[1])) for name, (first, last) in b.items()}

@@ -181,3 +181,8 @@ def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None
 def is_elementwise(op: Op) -> bool:
     """True where output element i depends on input element i alone, so that the output may replace the input."""
     return isinstance(op, (Add, Relu))
+
+
+def is_generator(op: Op) -> bool:
+    """True for an operator that needs its whole input for every slice of its output."""
+    return isinstance(op, Dense) or (isinstance(op, Conv) and op.groups == 1)

@@ -23,7 +23,7 @@ struct tr_conv {
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, groups;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
-    int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8 minds out_pixel alone */
+    int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
 };
 
 struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c */

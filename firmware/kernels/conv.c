@@ -57,7 +57,8 @@ static void fill_values(int16_t *column, int32_t k, const int8_t *in, int32_t n,
 /* Fills one column with the field whose top left corner is (y, x), channels first_c .. first_c + in_c - 1 of the input. */
 static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv *p, int32_t y, int32_t x, int32_t first_c)
 {
-    const int32_t in_c = p->in_c / p->groups, kernel_w = p->kernel_w;
+    const int32_t in_c = p->in_c / p->groups, kernel_w = p->kernel_w, pixel = p->in_pixel ? p->in_pixel : p->in_c;
+    const int32_t row = p->in_row ? p->in_row : p->in_w * pixel;
     const int32_t first = tr_clamp(-x, 0, kernel_w), last = tr_max(tr_min(kernel_w, p->in_w - x), first);
     int32_t k = 0;
     for (int32_t kernel_y = 0; kernel_y < p->kernel_h; kernel_y++, k += kernel_w * in_c) {
@@ -66,12 +67,12 @@ static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv 
             fill_zeros(column, k, kernel_w * in_c);
             continue;
         }
-        const int8_t *from = in + (in_y * p->in_w + x + first) * p->in_c + first_c;
+        const int8_t *from = in + in_y * row + (x + first) * pixel + first_c;
         fill_zeros(column, k, first * in_c);
-        if (p->groups == 1) {
+        if (in_c == pixel) {
             fill_values(column, k + first * in_c, from, (last - first) * in_c, p->input_zero_point);
         } else {
-            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += p->in_c) {
+            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += pixel) {
                 fill_values(column, k + kernel_x * in_c, from, in_c, p->input_zero_point);
             }
         }

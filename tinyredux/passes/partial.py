@@ -243,7 +243,7 @@ def _widened(net: Net, schedule: Schedule, limit: int) -> Schedule:
 
 def _fits(net: Net, schedule: Schedule, limit: int) -> bool:
     program = lower(net.graph, schedule, full=False)
-    return max(live_bytes(blocks_of(program))) <= limit and place(program, limit).size_bytes <= limit
+    return max(live_bytes(blocks_of(program.buffers, program.ties))) <= limit and place(program, limit).size_bytes <= limit
 
 
 def _widths(net: Net, item: Item) -> list[int]:
