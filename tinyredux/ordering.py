@@ -138,6 +138,20 @@ def _traced(given: Problem, came: dict[int, tuple[int, int, str]], end: int, pea
     return Order(tuple(reversed(items)), in_place, peak, exact)
 
 
+def beside(given: Problem, order: Order) -> dict[Item, int]:
+    """Returns for each item the bytes that are alive beside what the item itself needs inside."""
+    places = {move.item: i for i, move in enumerate(given.moves)}
+    alive = frozenset(given.at_start)
+    live, done, found = sum(given.sizes[name] for name in alive), 0, {}
+    for item in order.items:
+        i = places[item]
+        move = given.moves[i]
+        during, live, alive, source = apply(given, i, done, live, alive)
+        done |= 1 << i
+        found[item] = during - dict(move.in_place).get(source, move.extra)
+    return found
+
+
 def given_order(given: Problem) -> Order:
     """Returns the order in which the moves are listed, with outputs in place where an input dies."""
     alive = frozenset(given.at_start)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tinyredux.arena import blocks_of, live_bytes
-from tinyredux.graph import Concat, DepthwiseConv, Graph, Op, Pool, Softmax
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
 from tinyredux.schedule import Buffer, Item, Lowering, Schedule, lifetimes, part_breaks, part_unit
 from tinyredux.tiles import is_elementwise, is_generator
 
@@ -101,13 +101,35 @@ def candidates(net: Net) -> list[Item]:
     """Returns every item that the planner may choose: each operator at once, and the regions that end at it."""
     found = [Item((op.name,)) for op in net.graph.ops]
     for i, op in enumerate(net.graph.ops):
+        regions = []
         if is_generator(op):
             source = op.inputs[0]
             if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
-                found += _regions(net, op, "accumulate")
+                regions = _regions(net, op, "accumulate")
         elif not isinstance(op, (Softmax, Concat)):
-            found += _regions(net, op, "materialise")
+            regions = _regions(net, op, "materialise")
+        found += regions
+        found += [in_rows(item, 1) for item in regions if len(item.ops) > 1 and rows_are_free(net, item)]
     return found
+
+
+def in_rows(item: Item, rows: int) -> Item:
+    """Returns an item that runs another in bands of so many rows of its output; 0: all at once."""
+    return Item(item.ops, "spatial", 0, (rows, 0), (item,)) if rows else item
+
+
+def rows_are_free(net: Net, item: Item) -> bool:
+    """True where bands of rows compute nothing twice: all that is made inside is read in windows that do not overlap."""
+    ops = net.ops(item)
+    inside = {op.output for op in ops}
+    if net.graph.tensors[ops[-1].output].shape[0] < 2:
+        return False
+    for op in ops:
+        if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[0] > op.stride[0]:
+            return False
+        if inside & set(op.inputs) and isinstance(op, (Dense, Softmax)):
+            return False
+    return True
 
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
@@ -169,7 +191,8 @@ def _splittable(net: Net, mask: int, last: int) -> bool:
 
 def _shared_across(net: Net, mask: int) -> bool:
     """True where a tensor made inside has several readers: with a concatenation below it could be needed in two slices."""
-    return any(net.readers[net.graph.ops[i].output].bit_count() > 1 for i in bits(mask) if net.readers[net.graph.ops[i].output] & mask)
+    outputs = [net.graph.ops[i].output for i in bits(mask)]
+    return any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
 
 
 def in_place_sources(net: Net, item: Item) -> list[str]:
@@ -178,12 +201,15 @@ def in_place_sources(net: Net, item: Item) -> list[str]:
     sink = ops[-1]
     if item.kind == "accumulate" or (item.kind == "whole" and not is_elementwise(sink)):
         return []
+    if item.kind == "spatial" and item.inner[0].kind != "materialise":
+        return []
     height, width, channels = net.graph.tensors[sink.output].shape
     found = []
     for name in net.inputs(item):
         rows, columns, depth = net.graph.tensors[name].shape
         fits = depth == channels and height * width <= rows * columns
-        if fits and name not in net.graph.outputs and _channel_wise_from(name, ops):
+        pointwise = item.kind != "spatial" or all(is_elementwise(op) for op in ops if name in op.inputs)
+        if fits and pointwise and name not in net.graph.outputs and _channel_wise_from(name, ops):
             found.append(name)
     return found
 
@@ -200,11 +226,11 @@ def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
     return True
 
 
-def internal_bytes(net: Net, item: Item, source: str | None = None, direct: bool = True) -> int:
+def internal_bytes(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> int:
     """Returns the bytes that an item needs while it runs beside its inputs and its kept output (which takes `source`'s
-    place where one is named): slices, 32-bit sums beyond the output's own bytes, scratch unless `direct`."""
+    place where one is named): slices, 32-bit sums beyond the output's own bytes, scratch of all but the direct `convs`."""
     output = net.output(item)
-    convs = frozenset(name for name in item.ops) if direct else frozenset()
+    convs = frozenset(item.ops) if convs is None else convs
     schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
     lowering = Lowering(net.graph, schedule, full=False)
     nodes = tuple(lowering.item(item))

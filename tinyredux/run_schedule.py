@@ -18,7 +18,7 @@ from tinyredux.graph import Array, Concat, Graph, Op, Weighted
 from tinyredux.integer_params import requantization
 from tinyredux.partial_sums import int16_shifts
 from tinyredux.schedule import Program, storages
-from tinyredux.tiles import Step, View, dense_view, is_elementwise, restricted, whole
+from tinyredux.tiles import Box, Step, View, dense_view, is_elementwise, restricted, whole
 
 Ints = npt.NDArray[np.int64]
 KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
@@ -118,7 +118,7 @@ class _Follower:
                 count = self._number(op.output, count)
         self.sums = {op.name: self.ids[op.output] + count for op in self.graph.ops if isinstance(op, Weighted)}
         self.computed = np.zeros(count, np.int64)
-        self.added = {op.name: np.zeros(self.graph.tensors[op.inputs[0]].shape[2], np.int64) for op in self.graph.ops}
+        self.added: dict[str, tuple[Box, Ints]] = {}  # the box whose sums are open, how often each input channel was added
         self.top = 0
 
     def _number(self, tensor: str, start: int) -> int:
@@ -152,11 +152,14 @@ class _Follower:
         ids = (self.sums[op.name] if step.kind in ("start", "add_up") else self.ids[op.output])[_slices(step.output)]
         if step.kind == "add_up":
             self._expect(op.name, step.output, ids)
-            source = step.inputs[0].box
-            self.added[op.name][source.c0 : source.c1] += 1
+            box, added = self.added[op.name]
+            if box != step.output.box:
+                raise ValueError(f"{op.name}: adds to sums of {step.output.box}, those of {box} are open")
+            added[step.inputs[0].box.c0 : step.inputs[0].box.c1] += 1
         elif step.kind == "start":
-            if self.added[op.name].any():
-                raise ValueError(f"{op.name}: starts its sums again")
+            if op.name in self.added:
+                raise ValueError(f"{op.name}: starts sums before the last ones are finished")
+            self.added[op.name] = step.output.box, np.zeros(self.graph.tensors[op.inputs[0]].shape[2], np.int64)
         elif step.kind == "copy":
             source = self.ids[step.inputs[0].tensor][_slices(step.inputs[0])]
             if not np.array_equal(source, ids):
@@ -170,8 +173,9 @@ class _Follower:
 
     def _read(self, step: Step, op: Op, view: View) -> Ints:
         if step.kind == "finish":
-            if self.added[op.name].min() != 1 or self.added[op.name].max() != 1:
-                raise ValueError(f"{op.name}: finishes sums whose input channels were added {self.added[op.name]} times")
+            box, added = self.added.pop(op.name)
+            if box != step.output.box or added.min() != 1 or added.max() != 1:
+                raise ValueError(f"{op.name}: finishes sums of {box} whose input channels were added {added} times")
             ids = self.sums[op.name]
         else:
             ids = self.ids[view.tensor]

@@ -185,12 +185,12 @@ class Lowering:
         """Returns what runs for an item."""
         ops = tuple(self.by_name[name] for name in item.ops)
         sink = ops[-1]
+        if sink.output in self.schedule.in_place and sink.output not in self.patches:
+            self.ties[sink.output] = self.schedule.in_place[sink.output]
         if item.kind == "spatial":
             return self._spatial(item, ops)
         if isinstance(sink, Concat) and item.kind == "whole":
             return [] if sink.name in self.schedule.aliased else self._copies(sink)
-        if sink.output in self.schedule.in_place and sink.output not in self.patches:
-            self.ties[sink.output] = self.schedule.in_place[sink.output]
         if item.kind == "accumulate":
             return self._accumulate(item, ops)
         if item.kind == "materialise":

@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place
-from tinyredux.graph import Concat, Conv, Dense, Graph, Op, Softmax
-from tinyredux.ordering import Order, best_order, given_order, problem
-from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
-from tinyredux.schedule import Item, Program, Schedule, lower
+from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
+from tinyredux.ordering import Order, beside, best_order, given_order, problem
+from tinyredux.part_costs import rough_cycles
+from tinyredux.regions import Net, bits, candidates, in_place_sources, in_rows, internal_bytes, rows_are_free
+from tinyredux.schedule import Item, Loop, Lowering, Program, Schedule, lower
+from tinyredux.tiles import is_generator
 
 Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
 EVERY_COVER = 7  # operators up to which all covers are tried
@@ -44,8 +46,10 @@ class PartialPlan:
         return self.arena.size_bytes
 
 
-def plan_partial(graph: Graph, accumulator: str = "int32") -> PartialPlan:
+def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> PartialPlan:
     """Returns the plan with the least placed peak that the search finds; never above the layer-by-layer plan.
+
+    Among plans of that peak, or of up to `limit` bytes where that is more, one with few cycles is taken.
 
     `optimal` is True where no schedule of this kind (whole operators and channel regions in any order, outputs in place,
     concatenations without copies) has a lower peak.
@@ -63,9 +67,9 @@ def plan_partial(graph: Graph, accumulator: str = "int32") -> PartialPlan:
     options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
     options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
     schedule, arena = min(options, key=lambda option: option[1].size_bytes)
-    schedule = _widened(net, schedule, arena.size_bytes)
-    program = lower(graph, schedule)
-    arena = place(program, arena.size_bytes)
+    spare = _spare(net, schedule, costs, max(arena.size_bytes, limit))
+    program = lower(graph, _widened(net, schedule, spare, max(arena.size_bytes, limit)))
+    arena = place(program, max(arena.size_bytes, limit))
     peaks = {
         "layerwise": layerwise,
         "inplace": min(layerwise, options[2][1].size_bytes),
@@ -73,6 +77,13 @@ def plan_partial(graph: Graph, accumulator: str = "int32") -> PartialPlan:
         "partial": arena.size_bytes,
     }
     return PartialPlan(program, arena, peaks, lowest, arena.size_bytes == lowest)
+
+
+def _spare(net: Net, schedule: Schedule, costs: Costs, limit: int) -> dict[Item, int]:
+    """Returns the bytes that each item may need inside."""
+    given = problem(net, list(schedule.items), schedule.aliased, costs)
+    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
+    return {item: limit - bytes_beside for item, bytes_beside in beside(given, order).items()}
 
 
 def _costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
@@ -225,32 +236,53 @@ def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True
     return schedule, place(lower(net.graph, schedule, full=False))
 
 
-def _widened(net: Net, schedule: Schedule, limit: int) -> Schedule:
-    """Returns the schedule with wider slices and with scratch, one item at a time, as long as it fits into `limit` bytes."""
-    for i, item in enumerate(schedule.items):
-        for width in _widths(net, item):
-            items = (*schedule.items[:i], replace(item, width=width), *schedule.items[i + 1 :])
-            wider = replace(schedule, items=items)
-            if _fits(net, wider, limit):
-                schedule = wider
-                break
-    for op in net.graph.ops:
-        less = replace(schedule, direct=schedule.direct - {op.name})
-        if op.name in schedule.direct and (not isinstance(op, Conv) or _fits(net, less, limit)):
-            schedule = less
-    return schedule
+def _widened(net: Net, schedule: Schedule, spare: dict[Item, int], limit: int) -> Schedule:
+    """Returns the schedule with each item in the way that is fastest by estimate and still fits into `limit` bytes.
+
+    `spare` says how many bytes an item may need inside. Where the placement of all together takes more than `limit`,
+    the items with the largest gain in bytes go back to their narrowest form.
+    """
+    chosen = [fastest(net, item, schedule.in_place.get(net.output(item)), spare.get(item, 0)) for item in schedule.items]
+    keep = set(range(len(chosen)))
+    while True:
+        items = tuple(chosen[i][0] if i in keep else item for i, item in enumerate(schedule.items))
+        direct = frozenset().union(*(chosen[i][1] if i in keep else frozenset(item.ops) for i, item in enumerate(schedule.items)))
+        wider = replace(schedule, items=items, direct=direct)
+        if not keep or _fits(net, wider, limit):
+            return wider
+        keep.remove(max(keep, key=lambda i: internal_bytes(net, chosen[i][0], None, chosen[i][1])))
+
+
+def fastest(net: Net, item: Item, source: str | None, spare: int) -> tuple[Item, frozenset[str]]:
+    """Returns the variant of an item with the fewest estimated cycles that needs at most `spare` bytes inside, and which of
+    its convolutions run without scratch. The item itself, without scratch, where no other fits."""
+    found: list[tuple[int, Item, frozenset[str]]] = []
+    convs = [op.name for op in net.ops(item) if is_generator(op)]
+    for direct in (frozenset[str](), frozenset(convs)):
+        for some in variants(net, item):
+            some = [one for one in some if source is None or source in in_place_sources(net, one)]
+            fitting = next((one for one in some if internal_bytes(net, one, source, direct) <= spare), None)
+            if fitting is not None:
+                in_place = {net.output(item): source} if source else {}
+                nodes = Lowering(net.graph, Schedule((fitting,), in_place, frozenset(), direct, net.accumulator)).item(fitting)
+                found.append((rough_cycles(net.graph, Loop((tuple(nodes),)).steps()), fitting, direct))
+    _, best, direct = min(found, key=lambda one: one[0], default=(0, item, frozenset(convs)))
+    return best, direct
+
+
+def variants(net: Net, item: Item) -> list[list[Item]]:
+    """Returns ways to run an item: for each height of bands a list of slice widths, widest first."""
+    if item.kind == "whole":
+        return [[item]]
+    base = item.inner[0] if item.kind == "spatial" else item
+    sink = net.ops(item)[-1]
+    channels = net.graph.tensors[sink.inputs[0] if base.kind == "accumulate" else sink.output].shape[2]
+    widths = [channels, *reversed([base.width << k for k in range(12) if base.width << k < channels])]
+    rows = net.graph.tensors[sink.output].shape[0]
+    heights = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if len(item.ops) > 1 and rows_are_free(net, base) else []
+    return [[in_rows(replace(base, width=width), height) for width in widths] for height in (0, *heights)]
 
 
 def _fits(net: Net, schedule: Schedule, limit: int) -> bool:
     program = lower(net.graph, schedule, full=False)
     return max(live_bytes(blocks_of(program.buffers, program.ties))) <= limit and place(program, limit).size_bytes <= limit
-
-
-def _widths(net: Net, item: Item) -> list[int]:
-    """Returns the widths to try for an item, widest first."""
-    if item.kind == "whole":
-        return []
-    sink = net.ops(item)[-1]
-    channels = net.graph.tensors[sink.inputs[0] if item.kind == "accumulate" else sink.output].shape[2]
-    doubled = [item.width << k for k in range(1, 12) if item.width << k < channels]
-    return [channels, *reversed(doubled)]
