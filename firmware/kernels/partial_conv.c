@@ -50,29 +50,57 @@ ALWAYS_INLINE struct sums step(struct sums sums, uint32_t weights_a, uint32_t we
     return sums;
 }
 
+/* Sixteen values at a time. Out of line, or the caller's variables would push pointers onto the stack. */
+static TR_OUT_OF_LINE void add_sixteens_2x2(struct sums *restrict to, const int8_t *in, const int8_t *weights, int32_t sixteens,
+                                            int32_t next_pixel, int32_t next_channel, uint32_t minus_zero_point)
+{
+    const int8_t *in_1 = in + next_pixel, *weights_b = weights + next_channel;
+    struct sums sums = *to;
+    for (const int8_t *const end = weights + 16 * sixteens; weights != end; weights += 16, weights_b += 16, in += 16, in_1 += 16) {
+        sums = step(sums, tr_load_s8x4(weights), tr_load_s8x4(weights_b), tr_load_s8x4(in), tr_load_s8x4(in_1), minus_zero_point, 1, 1);
+        sums = step(sums, tr_load_s8x4(weights + 4), tr_load_s8x4(weights_b + 4), tr_load_s8x4(in + 4), tr_load_s8x4(in_1 + 4),
+                    minus_zero_point, 1, 1);
+        sums = step(sums, tr_load_s8x4(weights + 8), tr_load_s8x4(weights_b + 8), tr_load_s8x4(in + 8), tr_load_s8x4(in_1 + 8),
+                    minus_zero_point, 1, 1);
+        sums = step(sums, tr_load_s8x4(weights + 12), tr_load_s8x4(weights_b + 12), tr_load_s8x4(in + 12), tr_load_s8x4(in_1 + 12),
+                    minus_zero_point, 1, 1);
+    }
+    *to = sums;
+}
+
 /* One run. A rest of 1 to 3 values takes the last four again, the weights of those already counted masked out. */
 ALWAYS_INLINE struct sums add_run(struct sums sums, const int8_t *in, const int8_t *weights, int32_t n, int32_t next_pixel,
                                   int32_t next_channel, uint32_t minus_zero_point, int two_channels, int two_pixels)
 {
-    const int8_t *const end = weights + (n & ~3);
-    for (; weights != end; weights += 4, in += 4) {
-        sums = step(sums, tr_load_s8x4(weights), two_channels ? tr_load_s8x4(weights + next_channel) : 0, tr_load_s8x4(in),
-                    two_pixels ? tr_load_s8x4(in + next_pixel) : 0, minus_zero_point, two_channels, two_pixels);
+    if (two_channels && two_pixels && n >= 16) {
+        add_sixteens_2x2(&sums, in, weights, n >> 4, next_pixel, next_channel, minus_zero_point);
+        in += n & ~15;
+        weights += n & ~15;
+        n &= 15;
+    }
+    const int8_t *in_1 = in + next_pixel, *weights_b = weights + next_channel;
+    for (int32_t k = n >> 2; k > 0; k--) {
+        sums = step(sums, tr_load_s8x4(weights), two_channels ? tr_load_s8x4(weights_b) : 0, tr_load_s8x4(in),
+                    two_pixels ? tr_load_s8x4(in_1) : 0, minus_zero_point, two_channels, two_pixels);
+        weights += 4;
+        weights_b += 4;
+        in += 4;
+        in_1 += 4;
     }
     const int32_t rest = n & 3;
     if (rest == 0) {
         return sums;
     }
     if (n > 4) {
+        const int32_t back = rest - 4;
         const uint32_t mask = ~0u << (32 - 8 * rest);
-        weights += rest - 4;
-        in += rest - 4;
-        return step(sums, tr_load_s8x4(weights) & mask, two_channels ? tr_load_s8x4(weights + next_channel) & mask : 0,
-                    tr_load_s8x4(in), two_pixels ? tr_load_s8x4(in + next_pixel) : 0, minus_zero_point, two_channels, two_pixels);
+        return step(sums, tr_load_s8x4(weights + back) & mask, two_channels ? tr_load_s8x4(weights_b + back) & mask : 0,
+                    tr_load_s8x4(in + back), two_pixels ? tr_load_s8x4(in_1 + back) : 0, minus_zero_point, two_channels,
+                    two_pixels);
     }
-    const uint32_t in_0 = tr_load_s8_tail(in, rest), in_1 = two_pixels ? tr_load_s8_tail(in + next_pixel, rest) : 0;
-    return step(sums, tr_load_s8_tail(weights, rest), two_channels ? tr_load_s8_tail(weights + next_channel, rest) : 0, in_0, in_1,
-                minus_zero_point, two_channels, two_pixels);
+    return step(sums, tr_load_s8_tail(weights, rest), two_channels ? tr_load_s8_tail(weights_b, rest) : 0,
+                tr_load_s8_tail(in, rest), two_pixels ? tr_load_s8_tail(in_1, rest) : 0, minus_zero_point, two_channels,
+                two_pixels);
 }
 
 ALWAYS_INLINE struct sums add_field(struct sums sums, const struct field *field, const int8_t *weights, uint32_t minus_zero_point,
