@@ -6,7 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, output_shape, verify
+from tinyredux.graph import (
+    Add,
+    Array,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Op,
+    Pool,
+    Quant,
+    Relu,
+    Softmax,
+    Tensor,
+    output_shape,
+    verify,
+)
 
 KINDS = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
 
@@ -15,7 +31,9 @@ def random_graph(seed: int, most: int = 10) -> Graph:
     """Returns a random network of up to about `most` operators that ends in one tensor."""
     rng = np.random.default_rng(seed)
     quant = Quant((0.05,), int(rng.integers(-20, 21)))
-    tensors = {"input": Tensor("input", (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7))), "int8", quant)}
+    tensors = {
+        "input": Tensor("input", (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7))), "int8", quant)
+    }
     constants: dict[str, Array] = {}
     ops: list[Op] = []
 
@@ -81,7 +99,11 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
         case "depthwise":
             many, window = int(rng.choice([1, 1, 1, 2])), _window(rng, shape)
             total = shape[2] * many
-            add(DepthwiseConv(name, (source,), output, multiplier=many, activation=activation, **window), (*window["kernel"], total), total)
+            add(
+                DepthwiseConv(name, (source,), output, multiplier=many, activation=activation, **window),
+                (*window["kernel"], total),
+                total,
+            )
         case "pool":
             add(Pool(name, (source,), output, kind=str(rng.choice(["max", "average"])), **_window(rng, shape)))
         case "relu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import pickle
 import re
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tinyredux import datasets, download, synthetic
+from tinyredux import cli, datasets, download, synthetic
 
 
 @pytest.fixture
@@ -170,22 +171,32 @@ def test_conversion_refuses_other_archives_and_code_in_pickles(tmp_path: Path) -
 
 def test_order_of_the_places(no_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TINYREDUX_DATA before the cache before the synthetic set; a missing part is named."""
+    monkeypatch.setattr(datasets, "VALIDATION_IMAGES", 40)
     assert datasets.load().name == "synthetic"
     with pytest.raises(datasets.MissingDataError, match=r"TINYREDUX_DATA.*--download.*synthetic"):
         datasets.load("cifar10")
     for folder, seed in ((no_data, 0), (tmp_path / "own", 1)):
         folder.mkdir()
         for name in download.PARTS.values():
-            data, labels = batch(seed, 1100)
+            data, labels = batch(seed, 20)
             np.savez(folder / name, images=data.reshape(-1, 32, 32, 3), labels=labels)
     assert datasets.load().source == str(no_data)
     monkeypatch.setenv("TINYREDUX_DATA", str(tmp_path / "own"))
     data = datasets.load("cifar10")
     assert data.source == str(tmp_path / "own") and data.name == "cifar10"
-    assert (len(data.train.images), len(data.validation.images), len(data.test.images)) == (500, 5000, 1100)
+    assert (len(data.train.images), len(data.validation.images), len(data.test.images)) == (60, 40, 20)
     (tmp_path / "own" / "cifar10_train_2.npz").unlink()
     with pytest.raises(datasets.MissingDataError, match=r"lacks cifar10_train_2\.npz"):
         datasets.load("cifar10")
+
+
+def test_the_verb_says_which_data_is_here(no_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tinyredux data`: name and source, exit code 3 where CIFAR-10 is wanted and absent."""
+    assert cli.main(["data", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["data"], answer["images"]) == ("synthetic", {"train": 6000, "validation": 1000, "test": 1000})
+    assert cli.main(["data", "cifar10"]) == 3 and "--download" in capsys.readouterr().err
+    assert cli.main(["data", "mnist"]) == 2
 
 
 def test_load_refuses_unknown_names_and_other_shapes() -> None:

@@ -171,6 +171,14 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
     ),
     "relu of a concat with a part twice": (lambda m, x: torch.relu(torch.cat([(a := m.a(x)), a], 1)), {"a": conv()}),
     "relu after max pool": sequence(conv(), nn.MaxPool2d(2), nn.ReLU()),
+    "max pool of a map that is read again, then relu": (
+        lambda m, x: torch.cat([torch.relu(functional.max_pool2d(a := m.a(x), 2)), functional.avg_pool2d(a, 2)], 1),
+        {"a": conv()},
+    ),
+    "relu after pools of a concat": (
+        lambda m, x: torch.relu(functional.max_pool2d(torch.cat([functional.max_pool2d(m.a(x), 3, 1), m.b(x)], 1), 2)),
+        {"a": conv(), "b": conv(kernel=5)},
+    ),
     "relu after average pool": sequence(conv(), nn.AvgPool2d(2), nn.ReLU6()),
     "conv output used before and after relu": (lambda m, x: (a := m.a(x)) + torch.relu(a), {"a": conv()}),
     "use before relu, through dropout": (
@@ -516,6 +524,15 @@ def test_relu_moves_into_the_parts_of_a_concat() -> None:
     forward, layers = ACCEPTED["residual with stride"]
     graph = export(Net(forward, **layers), "net")
     assert [(type(op), getattr(op, "activation", "")) for op in graph.ops][-1] == (Add, "relu")
+
+
+def test_relu_moves_before_max_pools_that_nothing_else_reads() -> None:
+    forward, layers = sequence(conv(), nn.MaxPool2d(2), nn.ReLU())
+    graph = export(Net(forward, **layers), "net")
+    assert [(type(op), getattr(op, "activation", "")) for op in graph.ops] == [(Conv, "relu"), (Pool, "none")]
+    forward, layers = ACCEPTED["max pool of a map that is read again, then relu"]
+    graph = export(Net(forward, **layers), "net")
+    assert [getattr(op, "activation", "") for op in graph.ops[:2]] == ["none", "relu"]
 
 
 def test_depthwise_weights_are_stored_by_row_column_channel() -> None:

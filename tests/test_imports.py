@@ -40,10 +40,11 @@ RULES = (
     ("export*", "graph export*", "numpy torch"),
     ("nets train* trec_layer prune", f"{LEVEL_0} datasets nets train* trec_layer", "numpy torch safetensors"),
     ("plots", "*", "numpy matplotlib"),
+    ("book labs", "*", "nbformat nbclient nbconvert papermill"),
     ("accuracy pretrained", "*", "numpy torch safetensors"),
-    ("cell magics teaching", "*", "numpy IPython"),
+    ("cell exercises magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
-    ("__init__ __main__ claims cli doctor flow verbs*", "*", "numpy"),
+    ("__init__ __main__ bench claims cli doctor flow verbs*", "*", "numpy"),
 )
 
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_nets import int8_net
+from random_nets import images_for, int8_net
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux import interpret
+from tinyredux.export import export
 from tinyredux.graph import Add, Graph, Pool, Quant, Relu, Softmax, Tensor, Weighted, output_shape, verify
 from tinyredux.integer_params import quant_of, requantization
+from tinyredux.nets import NETS
+from tinyredux.passes.quantize import quantize
 
 litert = pytest.importorskip(
     "ai_edge_litert.interpreter", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'"
@@ -171,3 +174,13 @@ def test_a_planted_fault_is_seen() -> None:
     expected[0, 0, 0] ^= 1
     with pytest.raises(pytest.fail.Exception, match="1 differ"):
         assert_equal(as_float32(layer.graph), list(layer.inputs), expected)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "lenet" else pytest.mark.slow) for name in NETS])
+def test_network_of_the_book_equals_litert(name: str) -> None:
+    """In shape, not in training: random weights."""
+    net = NETS[name]()
+    graph = quantize(export(net, name), images_for(net, 4, seed=0))
+    stored = interpret.quantize_input(graph, images_for(net, 2, seed=1))
+    for image, result in zip(stored, interpret.run(graph, stored), strict=True):
+        assert_equal(graph, [image], result)

@@ -90,7 +90,7 @@ def place(program: Program, target: int = 0) -> Arena:
     ]
     best: tuple[int, list[int]] | None = None
     chance, tries = random.Random(0), max(40, min(TRIES, 60_000 // max(1, sum(map(len, rivals)))))
-    order = orders[0]
+    order, offsets = orders[0], list[int]()
     for i in range(len(orders) + tries):
         order = orders[i] if i < len(orders) else _nudged(order, blocks, offsets, chance)
         offsets = _first_fit(order, blocks, rivals)
@@ -115,10 +115,7 @@ def _rivals(blocks: list[Block]) -> list[list[tuple[int, int, int]]]:
         for j, b in enumerate(blocks):
             if i != j:
                 pairs = {
-                    (m.size_bytes, n.size_bytes)
-                    for m in a.members
-                    for n in b.members
-                    if m.first <= n.last and n.first <= m.last
+                    (m.size_bytes, n.size_bytes) for m in a.members for n in b.members if m.first <= n.last and n.first <= m.last
                 }
                 found[i] += [(j, own, other) for own, other in pairs]
     return found

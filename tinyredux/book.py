@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+SERVED_PORT = r"/\S*/tinyredux-board-\w+/port"
 Progress = Callable[[str], None]
 
 
@@ -66,10 +68,14 @@ def execute_chapters(paths: list[Path] | None = None, progress: Progress | None 
 
 
 def _tidy(notebook: Any) -> Any:
-    """Returns the notebook without what differs from machine to machine: times, the Python version."""
+    """Returns the notebook without what differs between runs: times, versions, paths in tracebacks, names of ports."""
     notebook.metadata = KERNEL
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                output.evalue = re.sub(SERVED_PORT, "PORT", output.evalue)
+                output.traceback = [f"{output.ename}: {output.evalue}"]
         if cell.cell_type == "code" and not cell.outputs and NEEDS_BOARD in cell.metadata.get("tags", []):
             cell.execution_count = None
     return notebook

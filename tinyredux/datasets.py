@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tinyredux import download as archive
 from tinyredux import synthetic as generated
+from tinyredux.download import MissingDataError as MissingDataError
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -39,10 +40,6 @@ GET_CIFAR10 = (
     "set TINYREDUX_DATA to a folder with cifar10_train_1.npz .. cifar10_train_5.npz and cifar10_test.npz, fetch it by "
     "`tinyredux data --download` (170 MB), or use `--data synthetic`, which needs nothing"
 )
-
-
-class MissingDataError(FileNotFoundError):
-    """The data is not on this machine; the message says how to get it."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def _python_tools() -> list[Tool]:
         _package("numpy", needed, "nothing", ""),
         _package("torch", ("networks", "book"), "plan, build and run networks that were converted before", "torch"),
         _package("matplotlib", ("book",), "everything but figures", "lab"),
+        _package("sphinx", ("book",), "the chapters as notebooks: make lab", "book"),
         _package("jupyterlab", ("book",), "everything but `make lab`", "lab"),
         _package("unicorn", ("simulator",), "host and board", ""),
         _package("capstone", ("simulator",), "host and board", ""),

@@ -25,7 +25,11 @@ ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
 
 
-class DownloadError(OSError):
+class MissingDataError(FileNotFoundError):
+    """The data is not on this machine; the message says how to get it."""
+
+
+class DownloadError(MissingDataError):
     """The file could not be had; what arrived is kept, and the next call goes on from there."""
 
 

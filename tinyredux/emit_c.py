@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,20 @@ class Artifact:
         """Writes the files into `folder`, made if missing, and returns it."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.files.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
         (folder / "weights.bin").write_bytes(self.blob)
         (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1, sort_keys=True) + "\n")
         return folder
 
 
 def emit(graph: Graph, plan: MemoryPlan, call: str) -> Artifact:
-    """Returns the Artifact of an int8 graph. Equal input gives equal bytes; `call` is how to make it again."""
+    """Returns the Artifact of an int8 graph. Equal input gives equal bytes; `call` is how to make it again.
+
+    Raises ValueError for a wrong plan, a tensor without quantisation, and a network's name that C cannot hold.
+    """
+    if not re.fullmatch(r"[\w.+-]+", graph.name, re.ASCII):
+        raise ValueError(f"the network's name is {graph.name!r}; use letters, digits and _ . + - only")
+    call = " ".join(call.replace("*/", "* /").split())
     verify_plan(graph, plan)
     blob = pack(graph)
     declarations, calls = [], []

@@ -117,7 +117,9 @@ class Weights:
                 at += values.size
             flat = [np.ascontiguousarray(values).reshape(-1) for values in parts[op.name].values()]
             whole_weights = self.graph.constants[op.weights]
-            arrays[op.weights] = np.concatenate(flat).reshape(whole_weights.shape) if at == whole_weights.size else np.concatenate(flat)
+            arrays[op.weights] = (
+                np.concatenate(flat).reshape(whole_weights.shape) if at == whole_weights.size else np.concatenate(flat)
+            )
             arrays[op.bias] = self.graph.constants[op.bias]
             factors = requantization(self.graph, op)
             arrays[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
@@ -173,7 +175,9 @@ def _kind(graph: Graph, item: Item) -> str:
 
 def _title(graph: Graph, item: Item) -> str:
     ops = {op.name: op for op in graph.ops}
-    shapes = [f"{name}: {type(ops[name]).__name__} -> {'x'.join(map(str, graph.tensors[ops[name].output].shape))}" for name in item.ops]
+    shapes = [
+        f"{name}: {type(ops[name]).__name__} -> {'x'.join(map(str, graph.tensors[ops[name].output].shape))}" for name in item.ops
+    ]
     return "\n     * ".join([", ".join(shapes), *describe(graph, item)])
 
 
@@ -193,9 +197,7 @@ def describe(graph: Graph, item: Item) -> list[str]:
     return []
 
 
-def _nodes(
-    program: Program, arena: Arena, weights: Weights, nodes: Sequence[Step | Loop], depth: int
-) -> list[Call | Block]:
+def _nodes(program: Program, arena: Arena, weights: Weights, nodes: Sequence[Step | Loop], depth: int) -> list[Call | Block]:
     """Returns calls and loops for steps and loops of parts."""
     found: list[Call | Block] = []
     for node in nodes:
@@ -287,7 +289,9 @@ def _call(program: Program, arena: Arena, weights: Weights, step: Step) -> Call:
             fields = _window(graph, small, step) | {"c": step.output.box.shape[2]} | _clamps(graph, op) | _strides(step)
             return Call(op.name, f"tr_{small.kind}_pool_s8", "tr_pool", _fields(fields), (out, *ins))
         case Add():
-            return Call(op.name, "tr_add_s8", "tr_add", _fields(_add(graph, small) | _rows(step, ("a_row", "b_row"))), (out, *ins))
+            return Call(
+                op.name, "tr_add_s8", "tr_add", _fields(_add(graph, small) | _rows(step, ("a_row", "b_row"))), (out, *ins)
+            )
         case Relu():
             return Call(op.name, "tr_relu_s8", "tr_relu", _fields(_clamps(graph, op) | _rows(step, ("in_row",))), (out, *ins))
         case Softmax():
@@ -363,7 +367,9 @@ def _copy(arena: Arena, op: Op, step: Step) -> Call:
     source, target = (view.row_stride if by_row else view.pixel_stride for view in (step.inputs[0], step.output))
     fields = {"rows": rows, "in_c": values, "out_c": target if rows > 1 else values, "channel_offset": 0}
     fields |= {"in_row": source} if rows > 1 and source != values else {}
-    return Call(op.name, "tr_concat_s8", "tr_concat", _fields(fields), (_place(arena, step.output), _place(arena, step.inputs[0])))
+    return Call(
+        op.name, "tr_concat_s8", "tr_concat", _fields(fields), (_place(arena, step.output), _place(arena, step.inputs[0]))
+    )
 
 
 def _add(graph: Graph, op: Add) -> dict[str, int]:
@@ -394,7 +400,12 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
     graph = program.graph
     in_c, (_, _, out_c) = step.inputs[0].box.shape[2], step.output.box.shape
     first = step.output.box.c0
-    arguments = (_place(arena, step.output), _place(arena, step.inputs[0]), weights.weights(op, step), weights.per_channel(op.bias, first))
+    arguments = (
+        _place(arena, step.output),
+        _place(arena, step.inputs[0]),
+        weights.weights(op, step),
+        weights.per_channel(op.bias, first),
+    )
     scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
     fields, points = {}, _points(graph, op)
     match op:
@@ -443,4 +454,3 @@ def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: 
     fields |= ({"in_row": row} if row else {}) | ({"in_pixel": pixel} if pixel else {})
     arguments = (out, _place(arena, source), weights.weights(op, step), *right)
     return Call(op.name, f"tr_conv_add_{bits}", "tr_conv", _fields(fields), arguments)
-

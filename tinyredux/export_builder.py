@@ -48,11 +48,6 @@ class Builder:
             raise ValueError(f"{place(node)}: {wrong}") from None
         self.value[node.name] = op.output
 
-    def replace_producer(self, node: fx.Node, changed: Op) -> None:
-        """Puts `changed` in the place of the operator with its name; `node` then means its output."""
-        self.ops = [changed if op.name == changed.name else op for op in self.ops]
-        self.value[node.name] = changed.output
-
     def readers(self, tensor: str) -> int:
         """Returns how many torch nodes read a tensor under any of its names, now or later."""
         return len({user for users in self._users(tensor) for user in users})

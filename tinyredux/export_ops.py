@@ -156,12 +156,10 @@ def _relu(builder: Builder, node: fx.Node) -> None:
         raise refuse(node, f"a clamp to [{low}, {high}]", "nn.ReLU or nn.ReLU6")
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    producer = builder.sole_producer(source)
-    if producer is not None and getattr(producer, "activation", None) == "none" and not isinstance(producer, Relu):
-        builder.replace_producer(node, replace(producer, activation=activation))  # type: ignore[call-arg]
-    elif isinstance(producer, Concat) and (parts := _fusable_parts(builder, producer)):
-        builder.ops = [replace(op, activation=activation) if op.name in parts else op for op in builder.ops]  # type: ignore[call-arg]
-        builder.value[node.name] = producer.output
+    makers = _makers(builder, builder.value[source.name])
+    if makers:
+        builder.ops = [replace(op, activation=activation) if op.name in makers else op for op in builder.ops]  # type: ignore[call-arg]
+        builder.value[node.name] = builder.value[source.name]
     else:
         name = builder.name("relu")
         builder.add(node, Relu(name, (builder.value[source.name],), name, activation=activation))
@@ -180,12 +178,21 @@ def _limits(node: fx.Node) -> tuple[float, float]:
     return (-float("inf") if low is None else float(low)), (float("inf") if high is None else float(high))
 
 
-def _fusable_parts(builder: Builder, concat: Concat) -> set[str]:
-    """Returns the producers of a concat's inputs if a ReLU after it can move into all of them, else nothing."""
-    makers = [op for op in builder.ops if op.output in concat.inputs]
-    alone = all(builder.readers(name) == 1 for name in concat.inputs)
-    fits = len(makers) == len(set(concat.inputs)) and all(getattr(op, "activation", "") == "none" for op in makers)
-    return {op.name for op in makers} if alone and fits else set()
+def _makers(builder: Builder, tensor: str) -> set[str]:
+    """Returns the operators into which a ReLU behind a tensor can move, through max pools and concats; none if it cannot.
+
+    Nothing else may read what they write. A ReLU before a max pool gives the same values and a tighter range to quantise.
+    """
+    op = next((op for op in builder.ops if op.output == tensor), None)
+    if op is None or builder.readers(tensor) != 1:
+        return set()
+    if isinstance(op, Concat):
+        parts = [_makers(builder, name) for name in op.inputs]
+        return set[str]().union(*parts) if all(parts) else set()
+    if getattr(op, "activation", "") != "none":
+        return set()
+    before = _makers(builder, op.inputs[0]) if isinstance(op, Pool) and op.kind == "max" else set()
+    return before or {op.name}
 
 
 def _pool(kind: str) -> Callable[[Builder, fx.Node], None]:

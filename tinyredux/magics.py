@@ -58,6 +58,21 @@ class Table:
         return {"text/plain": repr(self), "text/html": table_html(self.rows), MIME: self.data}
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Lines of text, shown as they are; `data` is what a program reads."""
+
+    lines: tuple[str, ...]
+    data: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Returns the lines."""
+        return "\n".join(self.lines)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/plain": repr(self), "text/html": f"<pre>{html.escape(repr(self))}</pre>", MIME: self.data}
+
+
 class _Arguments(argparse.ArgumentParser):
     """An argument parser that raises instead of leaving the program."""
 
@@ -143,23 +158,23 @@ def flash_net(net: str, board: str, port: str | None = None, data: str | None = 
     return Table(rows, {"schema": 1, "board": report.board, "tool": report.tool, "model_hash": report.model_hash})
 
 
-def serial(line: str) -> Table:
+def serial(line: str) -> Lines:
     """`%serial [--port P] LINE`: returns the lines with which the board answers one line (info, help, measure 5)."""
     from tinyredux.targets.board import ask_board
 
     options = _serial_arguments().parse_args(shlex.split(line))
     words = " ".join(options.words) or "info"
     answer = ask_board(words, options.port)
-    return Table([("", text) for text in answer], {"schema": 1, "sent": words, "answer": list(answer)})
+    return Lines(tuple(answer), {"schema": 1, "sent": words, "answer": list(answer)})
 
 
-def doctor(line: str) -> Table:
+def doctor(line: str) -> Lines:
     """`%doctor`: returns each tool, its version and the fix where it is missing."""
     from tinyredux.doctor import examine, to_text
 
     _doctor_arguments().parse_args(shlex.split(line))
     report = examine()
-    return Table([("", text) for text in to_text(report).splitlines()], report)
+    return Lines(tuple(to_text(report).splitlines()), report)
 
 
 def _firmware_arguments() -> argparse.ArgumentParser:

@@ -164,4 +164,3 @@ def given_order(given: Problem) -> Order:
         if source:
             in_place[move.writes] = source
     return Order(tuple(move.item for move in given.moves), in_place, peak, True)
-

@@ -223,17 +223,17 @@ def rounding_staircase(multiplier: int, shift: int, low: int, high: int) -> Pict
 
 
 @_styled
-def predictions(data: Dataset, outputs: npt.NDArray[Any]) -> Picture:
-    """Returns the first test images, one per output, each with its class above and the predicted class below.
+def predictions(data: Dataset, outputs: npt.NDArray[Any], which: Sequence[int]) -> Picture:
+    """Returns test images by number, each with its class above and the predicted class below.
 
-    Raises ValueError for data whose classes have no names.
+    outputs: (N, ...) of the first N test images. Raises ValueError for data whose classes have no names.
     """
     if data.name not in CLASS_NAMES or data.test.labels is None:
         raise ValueError(f"the classes of {data.name} have no names; there are names for {', '.join(CLASS_NAMES)}")
-    names, labels = CLASS_NAMES[data.name], data.test.labels[: len(outputs)]
-    shown = data.test.images[: len(outputs)].transpose(0, 2, 3, 1) * DEVIATION + MEAN
+    names, labels = CLASS_NAMES[data.name], data.test.labels[list(which)]
+    shown = data.test.images[list(which)].transpose(0, 2, 3, 1) * DEVIATION + MEAN
     pixels = np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8)
-    predicted = outputs.reshape(len(outputs), -1).argmax(axis=1)
+    predicted = outputs.reshape(len(outputs), -1).argmax(axis=1)[list(which)]
     figure, axes = _figure(1.12 * len(pixels), 1.75, len(pixels))
     for place, image, label, guess in zip(axes, pixels, labels, predicted, strict=True):
         place.imshow(image, interpolation="nearest")

@@ -66,31 +66,45 @@ def records(folder: Path = nets.WEIGHTS_FOLDER) -> list[Record]:
 
 def train_net(
     name: str,
-    data: str = "cifar10",
+    data: str | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> Record:
-    """Trains a network from scratch, saves weights and record under `out` (default: the user's cache), returns the record.
+    """Trains a network from scratch, leaves weights, record and card in `out` (default: the user's cache), returns the record.
 
-    `name` is built-in or path/to/file.py:factory. The checkpoint (default: beside the weights in the cache) is written
-    after every epoch, and a training that was interrupted goes on from it. Raises ValueError for data that cannot be
-    trained on, MissingDataError where the data is absent.
+    `name` is built-in or path/to/file.py:factory; `data` None is CIFAR-10 where it is, else the synthetic set. After every
+    epoch the state goes to `checkpoint`, and a training that was interrupted goes on from it; without one, it is kept in
+    the cache until the weights are written. Raises ValueError for data that cannot be trained on, MissingDataError where
+    the data is absent.
     """
     short, cache = nets.short_name(name), datasets.cache_folder()
-    recipe = train.recipe_for(short, data, epochs, seed)
     images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
+    data = images.name
+    recipe = train.recipe_for(short, data, epochs, seed)
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot train on {data}: it has no training images with labels; use cifar10 or synthetic")
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
-    checkpoint = checkpoint or cache / "checkpoints" / f"{short}.{data}.{recipe.epochs}.{recipe.seed}.pt"
-    train.train(net, images, recipe, checkpoint, progress)
+    kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
+    train.train(net, images, recipe, kept, progress)
     changed = "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
-    command = f"tinyredux train {name} --data {data}{changed}"
-    return save_weights(net, short, images, recipe, command, out or cache / "weights", progress)
+    out = out or cache / "weights"
+    record = save_weights(net, short, images, recipe, f"tinyredux train {name} --data {data}{changed}", out, progress)
+    write_card(out)
+    if checkpoint is None:
+        kept.unlink()
+    return record
+
+
+def _key(name: str) -> str:
+    """Returns a name for files in the cache: two factories of the same name in different files stay apart."""
+    if name in nets.NETS:
+        return name
+    file, _, factory = name.rpartition(":")
+    return f"{factory}-{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:8]}"
 
 
 def save_weights(

@@ -134,7 +134,8 @@ def rows_are_free(net: Net, item: Item) -> bool:
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
     last = 1 << net.index[sink.name]
-    found, seen = [], set()
+    found: list[Item] = []
+    seen: set[int] = set()
     for mask in _closures(net, sink, last):
         if len(seen) >= CANDIDATES_PER_SINK:
             break
@@ -237,7 +238,9 @@ def internal_bytes(net: Net, item: Item, source: str | None = None, convs: froze
     if not nodes:
         return 0
     spans = lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
-    inner = {name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items() if name not in net.graph.tensors}
+    inner = {
+        name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items() if name not in net.graph.tensors
+    }
     ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
     most = max(live_bytes(blocks_of(inner, ties))) if inner else 0
     return most - (net.size(output) if lowering.ties.get(output) in inner else 0)

@@ -70,7 +70,7 @@ def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Arr
         return values(step.inputs[0])
     if step.kind == "run":
         small_graph, small = restricted(graph, op, step.output.box)
-        return interpret.run_op(small_graph, small, [values(view)[None].copy() for view in step.inputs])[0]
+        return np.asarray(interpret.run_op(small_graph, small, [values(view)[None].copy() for view in step.inputs])[0])
     assert isinstance(op, Weighted)
     return _sums(program, op, step, values)
 
@@ -82,7 +82,8 @@ def _sums(program: Program, op: Weighted, step: Step, values: Callable[[View], A
         sums = values(step.inputs[0]).astype(np.int64) << right
         return interpret.requantize(sums, np.zeros(sums.shape[2], np.int32), params)
     if step.kind == "start":
-        added, old = np.broadcast_to(graph.constants[op.bias].astype(np.int64), step.output.box.shape), 0
+        added = np.broadcast_to(graph.constants[op.bias].astype(np.int64), step.output.box.shape)
+        old = np.zeros(added.shape, np.int64)
     else:
         source = step.inputs[0].box
         small_graph, small = restricted(graph, op, step.output.box, (source.c0, source.c1))

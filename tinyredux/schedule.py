@@ -8,6 +8,7 @@ tensors are whole; inside an item only slices and patches exist.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -149,7 +150,7 @@ def segments(channels: int, width: int, breaks: set[int]) -> list[tuple[int, int
     """Returns (first channel, width, count) runs of equal slices that cover the channels and cross no break."""
     found = []
     edges = sorted({0, channels} | {b for b in breaks if 0 < b < channels})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         count, rest = divmod(stop - start, width)
         if count:
             found.append((start, width, count))
@@ -204,7 +205,8 @@ class Lowering:
         for i, name in enumerate(sink.inputs):
             count = self.graph.tensors[name].shape[2]
             box = target.box.channels(at, at + count)
-            steps.append(Step(sink.name, "copy", (self.stored(name).part(input_box(self.graph, sink, i, box)),), target.part(box)))
+            source = self.stored(name).part(input_box(self.graph, sink, i, box))
+            steps.append(Step(sink.name, "copy", (source,), target.part(box)))
             at += count
         return steps
 
@@ -406,4 +408,8 @@ def _touches(nodes: tuple[Node, ...], clock: int) -> tuple[dict[str, tuple[int, 
 
 
 def _joined(a: dict[str, tuple[int, int]], b: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    return a | {name: (min(first, a.get(name, (first, 0))[0]), max(last, a.get(name, (0, last))[1])) for name, (first, last) in b.items()}
+    joined = dict(a)
+    for name, (first, last) in b.items():
+        before = a.get(name, (first, last))
+        joined[name] = min(first, before[0]), max(last, before[1])
+    return joined

@@ -3,7 +3,8 @@
 An instruction is described by what the pipeline sees of it (`Instruction`); a basic block is priced once. What depends on
 addresses (chaining across memories, alignment, flash lines) is left to the simulator, instruction by instruction.
 
-Source: Cortex-M4 Technical Reference Manual, section 3.3; measured notes on STM32F407 and STM32H743 in jnk0le/random.
+Source: Cortex-M4 Technical Reference Manual, section 3.3; measurements on STM32F407, RP2350 and STM32H743, "pipeline cycle
+test" of github.com/jnk0le/random.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Rules:
-    """Cycles of a core's instruction classes. `chain`: a load right after a load costs one cycle less."""
+    """Cycles of a core's instruction classes.
+
+    `chain`: a load right after a load costs one cycle less. `many`: what a register list costs beyond one cycle a word.
+    `load_use`, `mac_use`: wait of the next instruction for a loaded word or a product. `fold_branch`: a 16-bit branch issues
+    beside the instruction before it, so it costs nothing unless taken.
+    """
 
     name: str
     load: int
@@ -61,6 +67,9 @@ class Rules:
     float_divide: int
     float_use: int
     unaligned: int
+    many: int = 1
+    mac_use: int = 0
+    fold_branch: bool = False
     mispredict: int = 0
 
 
@@ -70,8 +79,9 @@ RULES = {
         taken=1, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
     ),
     "cortex-m33": Rules(
-        name="cortex-m33", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
-        taken=1, taken_indirect=2, wide_target=0, float_mac=3, float_divide=14, float_use=1, unaligned=1,
+        name="cortex-m33", load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
+        taken=2, taken_indirect=2, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1, many=0, mac_use=1,
+        fold_branch=True,
     ),
     "cortex-m7": Rules(
         name="cortex-m7", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
@@ -79,8 +89,8 @@ RULES = {
     ),
 }  # fmt: skip
 
-FIXED = {"alu": 1, "mac": 1, "mul": 1, "nop": 1, "float": 1, "branch": 1, "branch-if": 1, "call": 1, "indirect": 1}
-FIXED |= {"system": 2, "barrier": 4, "wait": 2}
+FIXED = {"alu": 1, "dsp": 1, "mac": 1, "mul": 1, "nop": 1, "float": 1, "branch": 1, "branch-if": 1, "call": 1, "indirect": 1}
+FIXED |= {"system": 2, "mask": 2, "barrier": 4, "wait": 2}
 
 
 @dataclass(frozen=True)
@@ -159,17 +169,19 @@ def _cost(rules: Rules, previous: Instruction | None, instruction: Instruction, 
     wait = _wait(rules, previous, instruction)
     if kind == "load":
         if instruction.words > 1:
-            return 1 + instruction.words + wait
+            return rules.many + instruction.words + wait
         return rules.load - (1 if chained else 0) + wait
     if kind == "store":
         hidden = 1 if rules.chain and previous is not None and previous.kind == "load" and previous.words == 1 else 0
         if instruction.words > 1:
-            return 1 + instruction.words + wait
+            return rules.many + instruction.words + wait
         return (rules.store_index if instruction.index != NO_REGISTER else 1) + wait - hidden
     if kind in ("load-many", "store-many"):
-        return 1 + instruction.words + wait
+        return rules.many + instruction.words + wait
+    if rules.fold_branch and kind in ("branch", "branch-if") and instruction.size == 2 and previous is not None:
+        return 0
     if kind == "it":
-        return 0 if previous is not None and previous.size == 2 else 1
+        return 0 if previous is not None and (previous.size == 2 or rules.fold_branch) else 1
     if kind == "divide":
         return rules.divide
     if kind == "float-mac":
@@ -185,10 +197,13 @@ def _wait(rules: Rules, previous: Instruction | None, instruction: Instruction) 
         return 0
     wait = 0
     needed = previous.writes & instruction.reads
-    if instruction.address_reads & previous.writes and not is_load(previous) and instruction.base != STACK_POINTER:
+    early = previous.writes & ~(1 << previous.base) if previous.write_back else previous.writes
+    if instruction.address_reads & early and instruction.base != STACK_POINTER:
         wait += rules.address_wait
     if rules.load_use and is_load(previous) and needed:
         wait += rules.load_use
+    if rules.mac_use and previous.kind in ("mac", "mul") and needed and instruction.kind != "mac":
+        wait += rules.mac_use
     if previous.kind in ("float", "float-mac") and needed >> 32:
         wait += rules.float_use
     if instruction.kind == "load" and previous.kind == "store":
@@ -224,8 +239,10 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
 
 
 def _group(instruction: Instruction) -> str:
-    """The port an instruction needs: M multiply, L load, S store, F float, B branch, A any, X alone."""
+    """The port an instruction needs: M multiply, D bit field and DSP, L load, S store, F float, B branch, A any, X alone."""
     kind = instruction.kind
+    if kind == "dsp":
+        return "D"
     if kind in ("load", "store") and instruction.words == 1:
         return "L" if kind == "load" else "S"
     if kind in ("mac", "mul"):
@@ -240,4 +257,4 @@ def _group(instruction: Instruction) -> str:
 def _pairs(used: str, group: str) -> bool:
     """Whether an instruction may issue beside the one already in this cycle."""
     pair = used + group
-    return len(pair) < 2 or ("X" not in pair and pair not in ("MM", "SS", "FF", "BB", "MS", "SM"))
+    return len(pair) < 2 or ("X" not in pair and pair not in ("MM", "SS", "FF", "BB", "DD", "MS", "SM"))

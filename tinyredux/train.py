@@ -152,7 +152,7 @@ def _epoch(
             logits = net(batch.contiguous(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.smoothing)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
+            raise ValueError(f"cannot train: loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -5,11 +5,13 @@ they are. Does nothing where the registry answers; --force prepares the pieces a
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
-import socket
 import sys
+import threading
+import urllib.request
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -21,14 +23,20 @@ PATIENCE_S = 3.0
 
 
 def registry_answers() -> bool:
-    """Returns whether a connection to PlatformIO's registry opens within PATIENCE_S seconds."""
+    """Returns whether PlatformIO's registry names a package within PATIENCE_S seconds, name look-up included."""
     from platformio import __registry_mirror_hosts__
 
-    try:
-        socket.create_connection((__registry_mirror_hosts__[0], 443), timeout=PATIENCE_S).close()
-    except OSError:
-        return False
-    return True
+    address = f"https://api.{__registry_mirror_hosts__[0]}/v3/packages/platformio/tool/tool-scons"
+    answers = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError), urllib.request.urlopen(address, timeout=PATIENCE_S) as reply:
+            answers.append(json.load(reply)["name"])
+
+    asking = threading.Thread(target=ask, daemon=True)  # a look-up of a name knows no time limit of its own
+    asking.start()
+    asking.join(PATIENCE_S)
+    return answers == ["tool-scons"]
 
 
 def write_scons() -> None:

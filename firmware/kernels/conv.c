@@ -230,8 +230,8 @@ static inline struct sums step_pointwise(struct sums sums, const int8_t *weights
     return sums;
 }
 
-static TR_OUT_OF_LINE struct sums dot_pointwise_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int8_t *in,
-                                                    int32_t k_n)
+static inline struct sums dot_pointwise_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int8_t *in,
+                                            int32_t k_n)
 {
     struct sums sums = {bias_a, bias_a, bias_b, bias_b};
     for (const int8_t *const end = weights + (k_n & ~15); weights != end; weights += 16, in += 16) {
@@ -278,8 +278,9 @@ static int32_t pointwise_bias(const struct channels *channels, int32_t c, int32_
 }
 
 /* Two channels over all pixels, then the next two; `pixels` is out_h * out_w. */
-static void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t pixels,
-                               int32_t out_pixel, int32_t zero_point, struct stage stage)
+static TR_OUT_OF_LINE void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels,
+                                              int32_t pixels, int32_t out_pixel, int32_t zero_point,
+                                              struct stage stage)
 {
     const int32_t k_n = channels->k_n, out_c = channels->n;
     for (int32_t c = 0; c < out_c; c += 2) {

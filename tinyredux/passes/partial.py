@@ -210,7 +210,11 @@ def _can_alias(net: Net, op: Op) -> bool:
         return False
     for name in op.inputs:
         others = [reader for reader in net.graph.consumers(name) if reader is not op]
-        if name in net.graph.inputs or name in net.graph.outputs or any(isinstance(reader, (Concat, Dense, Softmax)) for reader in others):
+        if (
+            name in net.graph.inputs
+            or name in net.graph.outputs
+            or any(isinstance(reader, (Concat, Dense, Softmax)) for reader in others)
+        ):
             return False
     return True
 

@@ -15,19 +15,22 @@ from tinyredux.graph import Array, Concat, DepthwiseConv, Graph, Op, Pool, Quant
 from tinyredux.integer_params import SOFTMAX_OUTPUT
 
 Range = tuple[float, float]
+LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
 SHARES_SCALE = (Concat, Pool, Relu)  # operators that move values and must not rescale them
 
 
 def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:
     """Returns the int8 graph of a float graph; `images` (N, C, H, W) set the activations' ranges.
 
-    Raises ValueError for images of another shape, none at all, or with values that are not finite.
+    Raises ValueError for images of another shape, none at all, or with values that are not finite, and where a tensor
+    overflows on the way.
     """
     height, width, channels = graph.input.shape
     if images.ndim != 4 or images.shape[1:] != (channels, height, width) or not len(images):
         raise ValueError(
             f"calibration images have shape {images.shape}, {graph.name} expects (N, {channels}, {height}, {width}), N >= 1"
         )
+    images = np.asarray(images, np.float32)
     if not np.isfinite(images).all():
         raise ValueError(f"calibration images for {graph.name} hold values that are NaN or infinite")
     quants = activation_quants(graph, activation_ranges(graph, images))
@@ -43,6 +46,10 @@ def activation_ranges(graph: Graph, images: npt.NDArray[np.float32]) -> dict[str
     for i in range(0, len(images), interpret.CHUNK):
         values = interpret.run_all(graph, images[i : i + interpret.CHUNK].transpose(0, 2, 3, 1))
         for name, value in values.items():
+            if not np.isfinite(value).all():
+                raise ValueError(
+                    f"tensor {name} of {graph.name} holds NaN or infinity on the calibration images; check the weights"
+                )
             low, high = ranges[name]
             ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
     return ranges
@@ -68,7 +75,12 @@ def activation_quants(graph: Graph, ranges: dict[str, Range]) -> dict[str, Quant
         other = joined.get(find(name), (0.0, 0.0))
         joined[find(name)] = (min(low, other[0]), max(high, other[1]))
     quants = {name: quant_from_range(*joined[find(name)]) for name in graph.tensors}
-    fixed = {find(op.output) for op in graph.ops if isinstance(op, Softmax)}
+    fixed = {find(op.output): op.output for op in graph.ops if isinstance(op, Softmax)}
+    for group, output in fixed.items():
+        if joined[group][0] < 0 or joined[group][1] > 1:
+            raise ValueError(
+                f"{output}, a softmax, is joined with tensors that leave its range of 0 to 1; end the network with the softmax"
+            )
     return {name: SOFTMAX_OUTPUT if find(name) in fixed else quant for name, quant in quants.items()}
 
 
@@ -81,15 +93,16 @@ def _before_fused_relu(graph: Graph, name: str) -> bool:
 def quant_from_range(low: float, high: float) -> Quant:
     """Returns the asymmetric int8 quantisation of [low, high], which is widened to hold zero exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / 255)) or float(np.float32(1 / 255))
+    scale = float(np.float32((high - low) / 255))
+    scale = scale if scale > LEAST_SCALE else float(np.float32(1 / 255))
     return Quant((scale,), int(np.clip(round(-128 - low / scale), -128, 127)))
 
 
 def weight_scales(weights: Array, channel_axis: int) -> tuple[float, ...]:
-    """Returns one symmetric scale per output channel: the greatest magnitude maps to 127."""
+    """Returns one symmetric scale per output channel: the greatest magnitude maps to 127; 0 for a channel of zeros."""
     axes = tuple(axis for axis in range(weights.ndim) if axis != channel_axis % weights.ndim)
     peaks = np.abs(weights).max(axis=axes)
-    return tuple(float(np.float32(peak / 127)) if peak > 0 else 1.0 for peak in peaks)
+    return tuple(float(np.float32(peak / 127)) for peak in peaks)
 
 
 def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: dict[str, Array]) -> Op:
@@ -110,4 +123,5 @@ def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: di
 def _wide_enough(scale: float, input_scale: float, bias: float) -> float:
     """Returns a weight scale with which the bias fits into 30 bits: a channel of tiny weights can have a large bias."""
     least = abs(bias) / (input_scale * (1 << 30))
-    return float(np.float32(max(scale, least * (1 + 1e-6))))
+    wide = float(np.float32(max(scale, least * (1 + 1e-6))))
+    return wide if wide > LEAST_SCALE else 1.0

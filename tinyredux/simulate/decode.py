@@ -22,17 +22,22 @@ _KINDS = {
     **dict.fromkeys(
         "mul umull smull smulbb smulbt smultb smultt smulwb smulwt smmul smmulr smuad smuadx smusd smusdx usad8".split(), "mul"
     ),
-    **dict.fromkeys("mrs msr cps cpsid cpsie vmrs vmsr svc bkpt udf".split(), "system"),
+    **dict.fromkeys("mrs vmrs vmsr svc bkpt udf".split(), "system"),
+    **dict.fromkeys("msr cps cpsid cpsie".split(), "mask"),
     **dict.fromkeys("dsb dmb isb".split(), "barrier"),
-    **dict.fromkeys("wfi wfe".split(), "wait"),
-    **dict.fromkeys("nop yield sev pld".split(), "nop"),
+    **dict.fromkeys("nop pld".split(), "nop"),
     **dict.fromkeys("sdiv udiv".split(), "divide"),
     **dict.fromkeys("vmla vmls vnmla vnmls vfma vfms vfnma vfnms".split(), "float-mac"),
     **dict.fromkeys("vdiv vsqrt".split(), "float-divide"),
     **dict.fromkeys("bx blx bxns blxns".split(), "indirect"),
+    **dict.fromkeys(
+        "sxtb sxth uxtb uxth sxtb16 uxtb16 sxtab sxtah uxtab uxtah sxtab16 uxtab16 ubfx sbfx bfi bfc pkhbt pkhtb ssat usat "
+        "ssat16 usat16 clz rbit rev rev16 revsh sel qadd qsub qdadd qdsub sadd16 ssub16 uadd8 usub8 sadd8 ssub8 uqsub8".split(),
+        "dsp",
+    ),
     "bl": "call",
 }
-_ACCESS_BYTES = {"b": 1, "sb": 1, "h": 2, "sh": 2}
+_ACCESS_BYTES = {"b": 1, "sb": 1, "h": 2, "sh": 2, "tbb": 1, "tbh": 2}
 
 
 def _register_bit(number: int) -> int:
@@ -81,6 +86,8 @@ def decode(code: bytes, conditional: bool) -> Instruction:
     if len(code) == 2 and code[1] == 0xBF and code[0] & 15:
         mask = code[0] & 15
         return Instruction(2, "it", words=4 - ((mask & -mask).bit_length() - 1))
+    if len(code) == 2 and code[1] == 0xBF:
+        return Instruction(2, "wait" if code[0] in (0x20, 0x30) else "nop", conditional=conditional)
     insn = next(_ENGINE.disasm(code, 0), None)
     if insn is None:
         return Instruction(len(code), "alu", conditional=conditional)
@@ -92,7 +99,8 @@ def decode(code: bytes, conditional: bool) -> Instruction:
         writes |= _register_bit(register)
     name = insn.insn_name()
     fields = _memory_fields(insn, name) if name.startswith(("ldr", "str", "vldr", "vstr", "tb")) else _other_fields(insn, name)
-    to_pc = bool(writes >> PROGRAM_COUNTER & 1) or fields["kind"] in ("branch", "branch-if", "call", "indirect")
+    to_pc = bool(writes >> PROGRAM_COUNTER & 1) or name.startswith("tb")
+    to_pc = to_pc or fields["kind"] in ("branch", "branch-if", "call", "indirect")
     return Instruction(len(code), reads=reads, writes=writes, conditional=conditional, to_pc=to_pc, **fields)
 
 
@@ -100,7 +108,7 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
     """Fields of a single or double load or store, and of the table branches."""
     memory = next(operand for operand in insn.operands if operand.type == arm.ARM_OP_MEM)
     base, index = _number(memory.mem.base), _number(memory.mem.index)
-    suffix = name.removeprefix("v")[3:]
+    suffix = name if name.startswith("tb") else name.removeprefix("v")[3:]
     words = 2 if suffix == "d" or _is_double(insn, name) else 1
     offset = 0 if insn.post_index else memory.mem.disp
     fields: dict[str, Any] = {

@@ -23,7 +23,7 @@ struct block { /* what one basic block costs, and how often it ran; laid out as 
     uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
     uint32_t predictor;                   /* M7: two-bit counter and, for indirect branches, the last target */
     uint32_t last_target;
-    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, spare[4];
+    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[3];
     uint64_t runs, calls, extra_core, extra_memory;
 };
 
@@ -39,7 +39,7 @@ struct region { /* memory that code runs from or data lies in; block and load ho
 };
 
 struct cache { /* least recently used lines; used[slot] is the time of the last use */
-    uint32_t line_shift, miss_cycles, prefetch, last, sets, ways;
+    uint32_t line_shift, miss_cycles, prefetch, last, sets, ways, enabled, spare;
     uint64_t last_time, time;
     uint32_t *where; /* of each line of flash: 1 + the slot that holds it, or 0 */
     uint32_t *held;  /* of each slot: the line in it */
@@ -80,18 +80,23 @@ static uint32_t reg(struct state *s, void *uc, unsigned number)
     return value;
 }
 
-/* Returns the cycles lost fetching one line through a set-associative cache with least-recently-used replacement. */
+/* Returns the cycles lost fetching one line through a set-associative cache with least-recently-used replacement; through the
+ * line read last, when the cache is off. Prefetch has read on since the line before was asked for. */
 static uint32_t fetch(struct cache *c, uint32_t line, uint64_t now)
 {
-    uint32_t sequential = c->prefetch && line == c->last + 1;
+    uint32_t same = line == c->last, lost = c->miss_cycles;
     uint64_t since = now - c->last_time;
+    if (c->prefetch && line == c->last + 1)
+        lost = since < lost ? lost - (uint32_t)since : 0;
     c->last = line;
     c->last_time = now;
+    if (!c->enabled)
+        return same ? 0 : lost;
     if (c->where[line]) {
         c->used[c->where[line] - 1] = ++c->time;
         return 0;
     }
-    uint32_t first = (line % c->sets) * c->ways, victim = first, lost = c->miss_cycles;
+    uint32_t first = (line % c->sets) * c->ways, victim = first;
     for (uint32_t slot = first + 1; slot < first + c->ways; slot++)
         if (c->used[slot] < c->used[victim])
             victim = slot;
@@ -100,8 +105,6 @@ static uint32_t fetch(struct cache *c, uint32_t line, uint64_t now)
     c->held[victim] = line;
     c->used[victim] = ++c->time;
     c->where[line] = victim + 1;
-    if (sequential)
-        lost = since < lost ? lost - (uint32_t)since : 0;
     return lost;
 }
 
@@ -140,7 +143,8 @@ static void follow(struct state *s, struct block *from, struct block *to)
 
 static int must_stop(struct state *s, void *uc, struct block *b)
 {
-    if (s->now >= s->next_event || (s->pending && s->block[s->current].changes_masks))
+    const struct block *before = &s->block[s->current];
+    if (s->now >= s->next_event || (s->pending && before->changes_masks) || before->waits)
         s->stop = STOP_EVENT;
     else if (s->instructions >= s->limit_instructions)
         s->stop = STOP_LIMIT;

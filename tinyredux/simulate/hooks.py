@@ -32,8 +32,8 @@ class Block(ctypes.Structure):
     _fields_ = (
         *_words("address end instructions cycles stack_bytes function first_line lines taken_cycles target_cycles"),
         *_words("predictor last_target"),
-        *_words("end_kind is_entry loops_to_itself changes_masks", c_uint8),
-        ("spare", c_uint8 * 4),
+        *_words("end_kind is_entry loops_to_itself changes_masks waits", c_uint8),
+        ("spare", c_uint8 * 3),
         *_words("runs calls extra_core extra_memory", c_uint64),
     )
 
@@ -58,7 +58,7 @@ class Cache(ctypes.Structure):
     """struct cache: lines kept, least recently used leaves first."""
 
     _fields_ = (
-        *_words("line_shift miss_cycles prefetch last sets ways"),
+        *_words("line_shift miss_cycles prefetch last sets ways enabled spare"),
         *_words("last_time time", c_uint64),
         ("where", POINTER(c_uint32)),
         ("held", POINTER(c_uint32)),
@@ -93,19 +93,24 @@ def cache_folder() -> Path:
     return folder
 
 
-def compiled_hooks() -> ctypes.CDLL | None:
-    """Returns the library compiled from hooks.c (once per source), or None without a working C compiler."""
+def compiled_library(source: Path) -> Path | None:
+    """Returns the shared library of a C file, compiled once per content, or None without a working C compiler."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return None
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    library = cache_folder() / f"hooks-{digest}.so"
-    if not library.is_file():
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    library = cache_folder() / f"{source.stem}-{digest}.so"
+    if compiler is not None and not library.is_file():
         partial = library.with_name(f"{library.name}.{os.getpid()}")
-        built = subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)], capture_output=True)
-        if built.returncode:
-            return None
-        partial.replace(library)
+        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(source)]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            partial.replace(library)
+    return library if compiler is not None and library.is_file() else None
+
+
+def compiled_hooks() -> ctypes.CDLL | None:
+    """Returns the hooks of hooks.c, or None without a working C compiler."""
+    library = compiled_library(SOURCE)
+    if library is None:
+        return None
     hooks = ctypes.CDLL(str(library))
     hooks.find_registers.restype = c_void_p
     hooks.find_registers.argtypes = [c_void_p, c_uint32, c_uint32]
@@ -114,7 +119,9 @@ def compiled_hooks() -> ctypes.CDLL | None:
 
 def new_cache(lines: int, ways: int, line_bytes: int, miss_cycles: int, prefetch: bool, covered_bytes: int) -> Cache:
     """Returns an empty cache of `lines` lines in sets of `ways` over a memory of `covered_bytes`. Sizes are powers of two."""
-    cache = Cache(line_shift=line_bytes.bit_length() - 1, miss_cycles=miss_cycles, prefetch=int(prefetch), last=1 << 31)
+    cache = Cache(
+        line_shift=line_bytes.bit_length() - 1, miss_cycles=miss_cycles, prefetch=int(prefetch), last=1 << 31, enabled=1
+    )
     cache.ways, cache.sets = ways, max(1, lines // ways)
     cache.where = (c_uint32 * (covered_bytes // line_bytes + 2))()
     cache.held = (c_uint32 * max(1, lines))()
@@ -137,9 +144,13 @@ class PythonHooks:
         return None
 
     def _fetch(self, cache: Cache, line: int, now: int) -> int:
-        sequential = cache.prefetch and line == cache.last + 1
-        since = now - cache.last_time
-        cache.last, cache.last_time, cache.time = line, now, cache.time + 1
+        same, lost = line == cache.last, int(cache.miss_cycles)
+        if cache.prefetch and line == cache.last + 1:
+            lost = max(0, lost - (now - cache.last_time))
+        cache.last, cache.last_time = line, now
+        if not cache.enabled:
+            return 0 if same else lost
+        cache.time += 1
         if cache.where[line]:
             cache.used[cache.where[line] - 1] = cache.time
             return 0
@@ -148,7 +159,7 @@ class PythonHooks:
         if cache.used[victim]:
             cache.where[cache.held[victim]] = 0
         cache.held[victim], cache.used[victim], cache.where[line] = line, cache.time, victim + 1
-        return max(0, int(cache.miss_cycles) - since) if sequential else int(cache.miss_cycles)
+        return lost
 
     def _branch_cycles(self, source: Block, target: Block) -> int:
         taken = source.end != target.address
@@ -167,7 +178,8 @@ class PythonHooks:
 
     def _must_stop(self, block: Block) -> bool:
         state = self.state
-        if state.now >= state.next_event or (state.pending and state.block[state.current].changes_masks):
+        before = state.block[state.current]
+        if state.now >= state.next_event or (state.pending and before.changes_masks) or before.waits:
             state.stop = STOP_EVENT
         elif state.instructions >= state.limit_instructions:
             state.stop = STOP_LIMIT

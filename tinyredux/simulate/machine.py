@@ -43,6 +43,23 @@ class End:
     text: str
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What one call of a watched function cost: instructions, cycles of the core, cycles lost to memory."""
+
+    instructions: int
+    core_cycles: int
+    memory_cycles: int
+
+    def since(self, start: Watched) -> Watched:
+        """Returns the difference to an earlier reading."""
+        return Watched(
+            self.instructions - start.instructions,
+            self.core_cycles - start.core_cycles,
+            self.memory_cycles - start.memory_cycles,
+        )
+
+
 class Machine:
     """A board with a program in flash, at its reset vector. `run` may be called again until `end` says that the program is over.
 
@@ -58,16 +75,18 @@ class Machine:
         self.fault: Fault | None = None
         self.notes: list[str] = []
         self.slept_cycles = 0
+        self._running = False
         self.console = Console()
         self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
-        self.peripherals = Peripherals(board, self.console, self._polled, self._pend)
         self.pricing = pricing.Pricing(board, self.program, self.read, not cycles, self._enters_main)
+        self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access, self.now)
         self.state: State = self.pricing.state
         self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
         self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)
         self._idle = False
-        self.watched: list[int] = []
-        self._watch, self._watch_start = NO_ADDRESS, -1
+        self.watched: list[Watched] = []
+        self._watch = NO_ADDRESS
+        self._watch_start: Watched | None = None
         self._main: pricing.Snapshot | None = None
         if self.cpu.note:
             self.notes.append(self.cpu.note)
@@ -111,7 +130,8 @@ class Machine:
 
     def now(self) -> int:
         """Returns the cycle (instruction, when only counting) that the program is in, to the instruction."""
-        return int(self.state.now) + self.slept_cycles - self.pricing.remaining(self.cpu.get(PC))
+        counted = int(self.state.now) + self.slept_cycles
+        return counted - self.pricing.remaining(self.cpu.get(PC)) if self._running else counted
 
     # What devices and hooks report --------------------------------------------------------------------------------
 
@@ -132,7 +152,7 @@ class Machine:
         self.state.stop_address, self.state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
 
     def watch(self, function: str) -> None:
-        """From now on `watched` gets the instructions of each call of a function. Takes the place of noticing main's return."""
+        """From now on `watched` gets the cost of each call of a function. Takes the place of noticing main's return."""
         self._watch = self.program.symbols.get(function, NO_ADDRESS) & ~1
         self.pricing.main_address = 0
         self.state.stop_address, self.state.stop_sp = self._watch, ANY_STACK
@@ -141,13 +161,17 @@ class Machine:
         state = self.state
         if self._watch == NO_ADDRESS:
             self._main_returns()
-        elif self._watch_start < 0:
-            self._watch_start = int(state.instructions)
+        elif self._watch_start is None:
+            self._watch_start = self._spent()
             state.stop_address, state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
         else:
-            self.watched.append(int(state.instructions) - self._watch_start)
-            self._watch_start = -1
+            self.watched.append(self._spent().since(self._watch_start))
+            self._watch_start = None
             state.stop_address, state.stop_sp = self._watch, ANY_STACK
+
+    def _spent(self) -> Watched:
+        state = self.state
+        return Watched(int(state.instructions), int(state.core), int(state.memory))
 
     # Running ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +210,9 @@ class Machine:
         state.stop, state.self_loops = 0, 0
         state.pending = int(self.core.exceptions.any_ready())
         state.next_event = max(0, self.core.next_tick() - self.slept_cycles) if self.core.next_tick() < NEVER else NEVER
+        self._running = True
         stop = self.cpu.run()
+        self._running = False
         self.pricing.check()
         pc = self.cpu.get(PC)
         if stop.error is not None:
@@ -197,8 +223,8 @@ class Machine:
             self._watched_address()
         elif self.core.reset_requested:
             self._finish("reset", 1, f"the program reset the system in {self.program.place(pc)}")
-        elif self.pricing.waits(pc) or state.self_loops > state.self_loop_limit:
-            self._wait(pc)
+        elif (waits := self.pricing.waits()) or state.self_loops > state.self_loop_limit:
+            self._wait(pc, waits)
 
     def _software_interrupt(self, number: int, pc: int) -> None:
         if number == INTERRUPT_BREAKPOINT:
@@ -225,15 +251,17 @@ class Machine:
         if self.semihosting.exit_code is not None:
             self._finish("exit", self.semihosting.exit_code, "semihosting exit")
 
-    def _wait(self, pc: int) -> None:
+    def _wait(self, pc: int, for_event: bool) -> None:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
         wake = self.core.next_tick()
         if exceptions.could_deliver(self):
             return
-        if wake < NEVER and (self.pricing.waits(pc) or exceptions.tick_may_interrupt(self)):
+        if wake < NEVER and (for_event or exceptions.tick_may_interrupt(self)):
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
         elif self._main is not None:
             self._end_at_main()
+        elif self.peripherals.listens() and not self.core.exceptions.active:
+            self._idle = True
         elif self.core.exceptions.active:
             self.fail(f"endless loop in the handler of exception {self.core.exceptions.active[-1]}", pc)
         else:

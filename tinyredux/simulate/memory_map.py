@@ -10,14 +10,15 @@ from tinyredux.simulate.program import Program
 
 FLASH_KIND, STACK_KIND = 1, 2
 PAGE = 4096
-_SYSTEM = (0x1FF00000, 0x100000)  # option bytes, unique identifier, boot code: reads as zero
 _SDRAM = (0xC0000000, 0x1000000)
+_READ_ONLY = (0x1FFF0000, 0x8000)  # boot code, unique identifier, flash size: reads as zero
 FLASH_ALIASES = {"stm32f7": (0x00200000,), "stm32u5": (0x0C000000,)}
-EXTRA_MEMORY = {
-    "stm32f4": (_SYSTEM, _SDRAM),
-    "stm32f7": (_SYSTEM, _SDRAM, (0x00000000, 0x4000)),
-    "stm32u5": ((0x28000000, 0x4000), (0x0BF80000, 0x40000)),
+EXTRA_SRAM = {
+    "stm32f4": (_SDRAM,),
+    "stm32f7": (_SDRAM, (0x00000000, 0x4000)),
+    "stm32u5": ((0x28000000, 0x4000),),
 }
+EXTRA_ROM = {"stm32f7": ((0x1FF00000, 0x10000),), "stm32u5": ((0x0BF80000, 0x40000),)}
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class MemoryMap:
             spans.append(Span(0x10000000, 0x10000, 1, 0x30000, first.size_bytes, False, STACK_KIND))
         if family == "stm32u5":
             spans.append(Span(0x30000000, first.size_bytes, 1, 0, first.size_bytes, False, STACK_KIND))
-        for i, (base, size) in enumerate(EXTRA_MEMORY.get(family, (_SYSTEM,))):
-            spans.append(Span(base, size, 100 + i, 0, size, False, STACK_KIND + len(board.sram) + i))
+        extra = [(*place, False) for place in EXTRA_SRAM.get(family, ())]
+        extra += [(*place, True) for place in EXTRA_ROM.get(family, (_READ_ONLY,))]
+        for i, (base, size, read_only) in enumerate(extra):
+            spans.append(Span(base, size, 100 + i, 0, size, read_only, STACK_KIND + len(board.sram) + i))
         self.spans = tuple(spans)
         self._verify()
 

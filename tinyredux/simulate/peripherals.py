@@ -71,6 +71,15 @@ USARTS = {
     "usart-v2": _COMMON_USARTS | {0x40011000: 37, 0x40011400: 71, 0x40013800: 37, 0x40008000: 70, 0x46002400: 66},
 }
 _U5_INTERRUPTS = {0x40013800: 61, 0x40004400: 62, 0x40004800: 63, 0x40004C00: 64, 0x40005000: 65, 0x46002400: 66}
+TIMERS = (
+    *range(0x40000000, 0x40001800, 0x400),
+    0x40010000,
+    0x40010400,
+    0x40012C00,
+    0x40013400,
+    *range(0x40014000, 0x40014C00, 0x400),
+)
+TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT, TIMER_PRESCALER, TIMER_RELOAD = 0x00, 0x14, 0x24, 0x28, 0x2C
 RECEIVED, SENT, TRANSMIT_EMPTY = 1 << 5, 1 << 6, 1 << 7
 POLLS_UNTIL_DOUBT = 300
 
@@ -98,16 +107,26 @@ class Console:
 class Peripherals:
     """Answers reads and writes at 0x40000000..0x5FFFFFFF of a board."""
 
-    def __init__(self, board: Board, console: Console, idle: Callable[[], None], interrupt: Callable[[int], None]) -> None:
-        """`idle()` is called when the program polls an empty input; `interrupt(n)` pends interrupt n."""
-        self.console, self.idle, self.interrupt = console, idle, interrupt
+    def __init__(
+        self,
+        board: Board,
+        console: Console,
+        idle: Callable[[], None],
+        interrupt: Callable[[int], None],
+        flash: Callable[[int], None],
+        now: Callable[[], int],
+    ) -> None:
+        """`idle()`: empty input is polled; `interrupt(n)` pends interrupt n; `flash(v)`: FLASH_ACR is now v; `now()`: cycles."""
+        self.console, self.idle, self.interrupt, self.flash, self.now = console, idle, interrupt, flash, now
         family = board.family
         self.rules = {rule.address: rule for rule in READY.get(family, ())}
         self.layout = board.console
+        self.flash_register = 0x40023C00 if family in ("stm32f2", "stm32f4", "stm32f7") else 0x40022000
         self.uarts = dict(USARTS[board.console]) | (_U5_INTERRUPTS if family == "stm32u5" else {})
         self.uarts.setdefault(board.console_base, -1)
         self.alias_mask = ~0x10000000 if board.cpu == "cortex-m33" else ~0
         self.registers: dict[int, int] = {}
+        self.timer_start: dict[int, int] = {}
         self.last_read, self.repeats = -1, 0
 
     def read(self, address: int, size: int) -> int:
@@ -125,10 +144,16 @@ class Peripherals:
         self.registers[word] = self.registers.get(word, 0) & ~mask | value << shift & mask
         if word & ~0x3FF in self.uarts:
             self._write_uart(word & ~0x3FF, word & 0x3FF, value)
+        elif word & ~0x3FF in TIMERS and word & 0x3FF in (TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT):
+            self._write_timer(word & ~0x3FF, word & 0x3FF, value)
+        elif word == self.flash_register:
+            self.flash(self.registers[word])
 
     def _read_word(self, word: int) -> int:
         if word & ~0x3FF in self.uarts:
             return self._read_uart(word & 0x3FF, self.registers.get(word, 0))
+        if word & 0x3FF == TIMER_COUNT and word & ~0x3FF in self.timer_start:
+            return self._timer_count(word & ~0x3FF)
         stored = self.registers.get(word, 0)
         rule = self.rules.get(word)
         if rule is not None:
@@ -143,6 +168,27 @@ class Peripherals:
         self.last_read = word
         turn = self.repeats // POLLS_UNTIL_DOUBT
         return value if turn == 0 else (0xFFFFFFFF, 0, value)[turn % 3 - 1]
+
+    def _write_timer(self, base: int, offset: int, value: int) -> None:
+        """Starts, stops or sets a timer. Its clock is the core's."""
+        runs = self.registers.get(base + TIMER_CONTROL, 0) & 1
+        if offset == TIMER_CONTROL and not runs and base in self.timer_start:
+            self.registers[base + TIMER_COUNT] = self._timer_count(base)
+            del self.timer_start[base]
+        elif runs and (base not in self.timer_start or offset != TIMER_CONTROL):
+            count = self.registers.get(base + TIMER_COUNT, 0) if offset != TIMER_EVENT else 0
+            self.timer_start[base] = self.now() - count * (self.registers.get(base + TIMER_PRESCALER, 0) + 1)
+        elif offset == TIMER_EVENT:
+            self.registers[base + TIMER_COUNT] = 0
+
+    def _timer_count(self, base: int) -> int:
+        ticks = (self.now() - self.timer_start[base]) // (self.registers.get(base + TIMER_PRESCALER, 0) + 1)
+        return ticks % (self.registers.get(base + TIMER_RELOAD, 0xFFFFFFFF) + 1)
+
+    def listens(self) -> bool:
+        """Whether a UART would interrupt when input comes."""
+        control = 0x0C if self.layout == "usart-v1" else 0x00
+        return any(self.registers.get(base + control, 0) & RECEIVED for base in self.uarts)
 
     def _read_uart(self, offset: int, stored: int) -> int:
         status, data = (0x00, 0x04) if self.layout == "usart-v1" else (0x1C, 0x24)

@@ -14,6 +14,8 @@ from tinyredux.simulate.memory_map import FLASH_KIND, STACK_KIND, MemoryMap
 from tinyredux.simulate.program import Program
 from tinyredux.timing import PROGRAM_COUNTER, RULES, Instruction, LoadPrice, cycles_kind, model_name, price_block
 
+SYSM_PSP = 9
+CACHE_SWITCHES = ("stm32f2", "stm32f4", "stm32l4", "stm32g4")  # instruction and data cache have bits in FLASH_ACR
 WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
 
 
@@ -39,7 +41,6 @@ class Pricing:
         self.memory = MemoryMap(board)
         self.on_main = on_main
         self.main_address = program.symbols.get("main", 0) & ~1
-        self.waiting_ends: set[int] = set()
         self.error: BaseException | None = None
         self.state = hooks.State(counting=int(counting), mispredict_cycles=self.rules.mispredict, self_loop_limit=200)
         self.state.flash_kind, self.state.stack_kind = FLASH_KIND, STACK_KIND
@@ -73,6 +74,14 @@ class Pricing:
         if timing.data_lines:
             self.data = hooks.new_cache(timing.data_lines, data_ways, timing.line_bytes, miss, False, covered)
         self.state.code, self.state.data = ctypes.pointer(self.code), ctypes.pointer(self.data)
+
+    def set_flash_access(self, control: int) -> None:
+        """Takes the program's setting of the flash access control register: latency, prefetch, caches."""
+        if self.board.flash_timing.miss_cycles is None:
+            self.code.miss_cycles = self.data.miss_cycles = control & 15
+        self.code.prefetch = control >> 8 & 1
+        if self.board.family in CACHE_SWITCHES:
+            self.code.enabled, self.data.enabled = control >> 9 & 1, control >> 10 & 1
 
     # Pricing ------------------------------------------------------------------------------------------------------
 
@@ -109,10 +118,11 @@ class Pricing:
         block.end_kind = _end_kind(instructions[-1])
         block.predictor = 1
         code = self.read(address + size - 2, 2)
+        if instructions[-1].kind == "mask" and instructions[-1].size == 4 and code[0] == SYSM_PSP:
+            self.state.stack_floor = self.program.data_end  # a second stack: do not take it for depth of the first
         block.loops_to_itself = int(code == b"\xfe\xe7" and len(instructions) <= 2)
-        block.changes_masks = int(instructions[-1].kind == "system")
-        if instructions[-1].kind == "wait":
-            self.waiting_ends.add(address + size)
+        block.changes_masks = int(instructions[-1].kind == "mask")
+        block.waits = int(instructions[-1].kind == "wait")
         if not self.counting:
             self._add_loads(address, instructions, price.loads, region)
         self.decoded[self.block_count] = instructions
@@ -184,9 +194,12 @@ class Pricing:
         self.state.now += cycles
         self.blocks[0].extra_core += cycles
 
-    def waits(self, pc: int) -> bool:
-        """Whether the instruction before `pc` waits for an interrupt."""
-        return pc in self.waiting_ends
+    def waits(self) -> bool:
+        """Whether the instruction that ran last waits for an interrupt; asked once."""
+        block = self.blocks[self.state.current]
+        if block.waits or block.changes_masks:
+            self.state.current = 0  # or the hook would stop again at once
+        return bool(block.waits)
 
     def last_function(self) -> str | None:
         """Returns the name of the function whose block ran last, or None."""

@@ -25,7 +25,7 @@ class Memory(Protocol):
 
 
 class Semihosting:
-    """Serves the calls. Files other than the console (':tt') and ':semihosting-features' do not exist."""
+    """Serves the calls. Two files exist: the console ':tt' (no terminal, as in QEMU behind a pipe), ':semihosting-features'."""
 
     def __init__(
         self, memory: Memory, write: Callable[[bytes], None], read: Callable[[int], bytes], now: Callable[[], int], hertz: int
@@ -104,8 +104,6 @@ class Semihosting:
             self.handles[handle] += len(data) if position >= 0 else 0
             self.memory.write(words[1], data)
             return words[2] - len(data)
-        elif operation == SYS_ISTTY:
-            return int(position < 0)
         elif operation == SYS_FLEN:
             return 0 if position < 0 else len(FEATURES)
         elif operation == SYS_SEEK and position >= 0:

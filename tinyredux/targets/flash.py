@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -38,11 +39,14 @@ def flash(
 ) -> FlashReport:
     """Returns what happened when the Artifact in the folder `sources` was built, put on a board, and answered on its port.
 
-    `port`: None for the one ST-Link. `model_hash`: what the board must answer with. Takes at most `timeout_s` for build and
-    upload and 20 s for the answer. Raises BuildError (with the tool's words), MissingTool, LinkError (no board,
-    no answer), WrongModelError.
+    `port`: None for the one ST-Link. `model_hash`: what the board must answer with (None: the manifest's). Takes at most
+    `timeout_s` for build and upload and 20 s for the answer. Raises BuildError (with the tool's words), MissingTool, LinkError,
+    WrongModelError.
     """
     start = time.monotonic()
+    manifest = sources / "manifest.json"
+    if model_hash is None and manifest.is_file():
+        model_hash = json.loads(manifest.read_text())["model_hash"]
     facts = served_facts(port) if port else None
     if facts is not None:
         if facts.board != board.name:

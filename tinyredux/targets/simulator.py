@@ -78,7 +78,7 @@ class SimulatorTarget:
         for _ in range(repeats):
             self.machine.watched.clear()
             ran = self.link.run(data)
-            runs.append((ran, self.machine.watched[-1] if self.machine.watched else None))
+            runs.append((ran, self.machine.watched[-1].instructions if self.machine.watched else None))
         if any(ran.output != runs[0][0].output for ran, _ in runs):
             raise ValueError(f"{repeats} runs on the same image gave different outputs: the firmware keeps state between runs")
         median, instructions = sorted(runs, key=lambda pair: pair[0].cycles or 0)[(repeats - 1) // 2]

@@ -1,4 +1,4 @@
-"""Verbs about networks: nets, measure, compile, train, data."""
+"""Verbs about networks: nets, measure, compile."""
 
 from __future__ import annotations
 

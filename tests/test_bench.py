@@ -1,0 +1,72 @@
+"""The bench, and the bar that the reference kernels keep: at most 10 % above CMSIS-NN, layer by layer."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tinyredux.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
+from tinyredux.boards import find_board
+from tinyredux.graph import macs
+
+F469 = find_board("disco_f469ni")
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+MARGIN = 1.10
+
+# CMSIS-NN's main branch of July 2026, DSP path, gcc 12.2, in the same kind of model without flash stalls: Cortex-M4 cycles
+# per MAC, for pools and add per output. The depthwise figure is that of -O2, its better one (10.7 at -O3).
+CMSIS_NN = {
+    "conv3x3:32-32@16x16": 2.32,
+    "conv5x5:3-32@32x32": 3.67,
+    "conv5x5:32-32@16x16": 2.18,
+    "conv5x5:32-64@8x8": 2.09,
+    "conv1x1:64-64@16x16": 2.48,
+    "depthwise3x3:64@16x16": 9.4,
+    "dense:1024-10": 2.42,
+    "max3x3s2:32@32x32": 77.0,
+    "average3x3s2:32@16x16": 98.0,
+    "add:32@16x16": 91.0,
+}
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("layer", LAYERS)
+def test_reference_kernels_are_as_fast_as_cmsis_nn(layer: str) -> None:
+    time = bench_layer(layer, F469)
+    cycles = time.per_mac if time.macs else time.per_output
+    assert cycles is not None and cycles <= MARGIN * CMSIS_NN[layer]
+    assert time.memory_cycles > 0 and time.instructions < time.core_cycles
+
+
+@NEEDS_COMPILER
+def test_unknown_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match="kernels is 'warp', expected one of reference"):
+        bench_layer(LAYERS[0], F469, kernels="warp")
+
+
+def test_a_spec_names_a_layer() -> None:
+    assert parse_spec("conv3x5s2:3-32@16x12") == LayerSpec("conv", 3, 32, (16, 12), (3, 5), 2)
+    assert parse_spec("depthwise3x3:64@16x16") == LayerSpec("depthwise", 64, 64, (16, 16), (3, 3), 1)
+    graph = layer_graph(parse_spec("conv5x5s2:3-8@9x9"))
+    assert graph.output.shape == (5, 5, 8) and macs(graph, graph.ops[0]) == 25 * 8 * 75
+
+
+WRONG = {
+    "conv": "is not understood",
+    "lstm:3-4@8x8": "is not understood",
+    "conv:3-32@8x8": "needs kernel",
+    "conv3x3:32@8x8": "needs -OUTPUTS",
+    "conv3x3:3-32": "needs @HxW",
+    "dense3x3:8-4": "takes no kernel",
+    "add:32-32@8x8": "takes no -OUTPUTS",
+    "dense:8-4@2x2": "takes no @HxW",
+    "denses2:8-4": "only conv, depthwise, max, average have a stride",
+    "conv3x3s0:3-32@8x8": "sizes are 1 or more",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_spec_says_what_is_wrong(text: str) -> None:
+    with pytest.raises(ValueError, match=WRONG[text]):
+        parse_spec(text)

@@ -1,0 +1,159 @@
+"""The chapters as files: executed, in order, small, honest about what is compared; their parameters work."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+import tinyredux
+from tinyredux import book
+from tinyredux.build import BuildError
+
+NOTEBOOKS = book.notebooks()
+LIMIT_BYTES = 500_000
+IGNORED_SHARE = 0.15
+LINES_OF_A_CELL = 14
+PARAMETERS = ("TARGET", "SEED", "PROFILE", "DATA")
+PATHS = re.compile(r"(?:^|[\s\"'(=])(?:/(?:home|work|root|tmp|usr|opt|Users|private)/|[A-Z]:\\)")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def tags(cell: Any) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def test_chapters_are_there() -> None:
+    names = [path.stem[:2] for path in NOTEBOOKS if path.parent == book.BOOK]
+    assert {"00", "01", "02", "03", "10"} <= set(names)
+
+
+@each_notebook
+def test_executed_in_order(path: Path) -> None:
+    counts = [cell.execution_count for cell in code_cells(path) if book.NEEDS_BOARD not in tags(cell)]
+    assert counts == list(range(1, len(counts) + 1)), "run: make chapters"
+
+
+@each_notebook
+def test_one_cell_of_parameters(path: Path) -> None:
+    (found,) = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
+    assert found is code_cells(path)[0] or found.source == code_cells(path)[0].source
+    assert [line.split(" =")[0] for line in found.source.splitlines()] == list(PARAMETERS)
+
+
+@each_notebook
+def test_small_enough(path: Path) -> None:
+    assert path.stat().st_size < LIMIT_BYTES
+
+
+def test_few_outputs_are_not_compared() -> None:
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(path)]
+    ignored = [cell.source for cell in cells if "nbval-ignore-output" in tags(cell) or "nbval-skip" in tags(cell)]
+    assert len(ignored) <= IGNORED_SHARE * len(cells), ignored
+    assert not any("NBVAL" in cell.source for cell in cells)
+
+
+@each_notebook
+def test_no_paths_of_a_machine(path: Path) -> None:
+    for cell in read(path).cells:
+        texts = [cell.source]
+        for output in cell.get("outputs", []):
+            texts += [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
+            texts += [str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
+        for text in texts:
+            assert not PATHS.search(text), f"{path.stem}: {PATHS.search(text)}"
+
+
+@each_notebook
+def test_cells_are_short_and_hold_no_logic(path: Path) -> None:
+    for cell in code_cells(path):
+        assert len(cell.source.splitlines()) <= LINES_OF_A_CELL, cell.source
+        if cell.source.startswith("%%"):
+            continue
+        source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        defined = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda)]
+        assert not defined or "exercise" in tags(cell), "a function in a chapter belongs into the library"
+
+
+@each_notebook
+def test_only_public_names(path: Path) -> None:
+    public = set(dir(tinyredux)) | set(tinyredux.__dir__())
+    for cell in code_cells(path):
+        if cell.source.startswith("%%"):
+            continue
+        source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tinyredux"):
+                assert node.module == "tinyredux" and {name.name for name in node.names} <= public
+            if isinstance(node, ast.Import):
+                assert not any(name.name.startswith("tinyredux") for name in node.names)
+
+
+def test_every_notebook_is_in_the_table_of_contents() -> None:
+    index = (book.BOOK / "index.md").read_text()
+    listed = set(re.findall(r"^((?:labs/)?(?:\d\d|lab\d)_\w+)$", index, re.M))
+    assert listed == {path.relative_to(book.BOOK).with_suffix("").as_posix() for path in NOTEBOOKS}
+
+
+def test_sanitising_hides_no_number() -> None:
+    rules = (Path(__file__).parent / "sanitize.cfg").read_text()
+    assert not re.search(r"^regex:\s*\\d", rules, re.M)
+
+
+def test_other_parameters_are_live(tmp_path: Path) -> None:
+    """Chapter 2 with another seed on the host: other random numbers, the same agreement of C and Python."""
+    made = book.run_chapter("02", {"SEED": 1, "TARGET": "host"}, tmp_path)
+    before, after = (results(code_cells(path)) for path in (book.find_chapter("02"), made))
+    assert [result["target"] for result in before] == ["simulator"] * len(before)
+    assert [result["target"] for result in after] == ["host"] * len(before)
+    assert before[0]["values"] == after[0]["values"]  # two constants
+    assert before[1]["values"] != after[1]["values"]  # drawn with SEED
+    told = [out.data["text/plain"] for cell in code_cells(made) for out in cell.outputs if out.output_type == "execute_result"]
+    assert told.count("True") == 2
+
+
+def results(cells: list[Any]) -> list[Any]:
+    kind = "application/vnd.tinyredux+json"
+    return [out.data[kind] for cell in cells for out in cell.outputs if "data" in out and kind in out.data]
+
+
+def test_unknown_parameters_and_chapters_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no parameter SEEDS; it has TARGET, SEED"):
+        book.run_chapter("02", {"SEEDS": 1}, tmp_path)
+    with pytest.raises(ValueError, match=r"0 chapters begin with '99'"):
+        book.run_chapter("99", {}, tmp_path)
+
+
+def test_a_failing_chapter_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "broken.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    before = path.read_bytes()
+    with pytest.raises(BuildError, match="broken stopped"):
+        book.execute_chapters([path])
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_html_needs_no_network(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx_book_theme")
+    index = book.render(tmp_path / "html")
+    pages = [index, *sorted(index.parent.glob("[0-9]*.html")), *sorted((index.parent / "labs").glob("*.html"))]
+    assert len(pages) == len(NOTEBOOKS) + 1
+    for page in pages:
+        text = page.read_text()
+        assert not re.search(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//", text), page
+        assert not re.search(r"<link[^>]*rel=\"(?:stylesheet|preload)\"[^>]*href=\"(?:https?:)?//", text), page
+    assert "firmware" in (index.parent / "00_start_here.html").read_text()

@@ -1,0 +1,172 @@
+"""Magics in a real IPython shell, on host and simulator: results, compiler errors with their line, and no dead kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from tinyredux import cell, fixedpoint
+from tinyredux.build import BuildError
+from tinyredux.cell import CellError, CellResult, run_cell
+from tinyredux.link import LinkError
+from tinyredux.magics import Lines, Trouble
+
+
+@pytest.fixture
+def shell() -> Iterator[Any]:
+    made = InteractiveShell.instance()
+    made.run_cell("%load_ext tinyredux")
+    yield made
+    made.reset()
+    InteractiveShell.clear_instance()
+
+
+def run(shell: Any, text: str) -> Any:
+    done = shell.run_cell(text, silent=False)
+    assert done.success, done.error_in_exec
+    return done.result
+
+
+def test_a_cell_prints_and_is_kept(shell: Any) -> None:
+    run(shell, "import numpy as np; numbers = np.array([3, -4, 5], np.int32); TARGET = 'host'")
+    result = run(
+        shell,
+        "%%firmware --target {TARGET} --input numbers --out kept\n"
+        "const int32_t *x = cell_input;\n"
+        'print_number("first", x[0]);\n'
+        'print_numbers("all", x, 3);',
+    )
+    assert result.values == {"first": 3, "all": (3, -4, 5)} and shell.user_ns["kept"] is result
+    assert result["all"] == (3, -4, 5)
+    with pytest.raises(KeyError, match="printed no 'last'; it printed first, all"):
+        result["last"]
+
+
+def test_faces_of_a_result_agree() -> None:
+    result = run_cell('print_number("a <b>", 7);', "host")
+    bundle = result._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(result) == "a <b>  7"
+    assert "a &lt;b&gt;" in bundle["text/html"] and bundle[cell.MIME]["values"] == {"a <b>": 7}
+
+
+@pytest.mark.parametrize("target", ["host", "simulator"])
+def test_arithmetic_is_the_interpreters(target: str) -> None:
+    given = np.concatenate([np.array([1518500250, -5], np.int32), np.arange(-60, 60, dtype=np.int32) * 999])
+    code = """const int32_t *x = cell_input;
+static int32_t y[120];
+for (int32_t i = 0; i < 120; i++) { y[i] = tr_requantize(x[i + 2], x[0], x[1]); }
+print_numbers("y", y, 120);"""
+    result = run_cell(code, target, given=given)
+    assert result["y"] == tuple(fixedpoint.multiply_by_quantized_multiplier(given[2:], 1518500250, -5).tolist())
+    assert (result.cycles_kind, result.stack_bytes is None) == ((None, True) if target == "host" else ("modelled", False))
+
+
+def test_functions_before_the_cell_and_a_bare_body_both_work() -> None:
+    triple = "#define N 3\nstatic int32_t triple(int32_t x) { return N * x; }\n"
+    whole = triple + 'void cell(void)\n{\n    print_number("y", triple(5));\n}'
+    assert run_cell(whole, "host")["y"] == 15
+    assert run_cell('#define N 3\nprint_number("y", N * 5);', "host")["y"] == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('int32_t x = 1;\nprint_number("x", y);', 2, "'y' undeclared"),
+        ('#define N 3\n\nint32_t x = N\nprint_number("x", x);', 4, "expected"),
+        ('void cell(void)\n{\n    print_number("x", nothing(3));\n}', 3, "implicit declaration of function 'nothing'"),
+        ("extern void nowhere(void);\nnowhere();", 2, "undefined reference"),
+    ],
+)
+@pytest.mark.parametrize("target", ["host", "simulator"])
+def test_compiler_errors_name_the_line_of_the_cell(text: str, line: int, words: str, target: str) -> None:
+    if target == "host" and "nowhere" in text:
+        pytest.skip("a shared library may leave a symbol open")
+    with pytest.raises(CellError) as caught:
+        run_cell(text, target)
+    assert f"line {line}:" in str(caught.value) and words in str(caught.value)
+    assert text.splitlines()[line - 1].strip() in str(caught.value)
+
+
+def test_mistakes_end_in_a_sentence_and_the_shell_lives(shell: Any) -> None:
+    for text, words in (
+        ("%%firmware\nint x = ;", "line 1: expected expression"),
+        ("%%firmware --target moon\n(void)0;", "target is 'moon', expected host, simulator or board[:PORT]"),
+        ("%%firmware --board nothing\n(void)0;", "unknown board 'nothing'"),
+        ("%%firmware --input nobody\n(void)0;", "the notebook has no NumPy array of that name"),
+        ("%%firmware --colour red\n(void)0;", "unrecognized arguments: --colour red"),
+        ("%%firmware --target board:/dev/nothing\n(void)0;", ""),
+        ("%serial --port /dev/nothing info", "no port /dev/nothing"),
+        ("%flash nothing --port /dev/nothing", "unknown network"),
+        ("%measure nothing", "unknown network"),
+        ("%measure", "required: NET"),
+        ("%measure lenet --images many", "invalid int value"),
+    ):
+        result = run(shell, text)
+        assert isinstance(result, Trouble), text
+        assert words in result.text and "Traceback" not in result.text
+        assert result._repr_html_().startswith("<pre")
+    assert run(shell, "1 + 1") == 2
+
+
+def test_what_a_program_does_wrong_is_told() -> None:
+    with pytest.raises(LinkError, match="endless loop in cell"):
+        run_cell("while (1) {}")
+    with pytest.raises(LinkError, match="BusFault: write to 0x90000000"):
+        run_cell("*(volatile int32_t *)0x90000000 = 1;")
+    with pytest.raises(ValueError, match="print fewer numbers"):
+        run_cell('static int32_t x[600]; print_numbers("x", x, 600);', "host")
+    with pytest.raises(ValueError, match="expected some int8, int16 or int32"):
+        run_cell("(void)0;", "host", given=np.zeros(3))
+
+
+def test_costs_are_those_of_the_cell_alone() -> None:
+    numbers = np.arange(1000, dtype=np.int32)
+    code = """const int32_t *x = cell_input;
+int32_t sum = 0;
+for (int32_t i = 0; i < N; i++) {
+    sum += x[i];
+}
+print_number("s", sum);"""
+    costs = {n: run_cell(f"#define N {n}\n{code}", given=numbers) for n in (500, 1000)}
+    more = [getattr(costs[1000], kind) - getattr(costs[500], kind) for kind in ("instructions", "cycles")]
+    assert more[0] % 500 == 0 and 2 <= more[0] // 500 <= 5 and more[1] > more[0]
+    deep = 'volatile int8_t local[2000];\nfor (int32_t i = 0; i < 2000; i++) { local[i] = 1; }\nprint_number("x", local[0]);'
+    stack = run_cell(deep).stack_bytes
+    assert stack is not None and stack > 2000
+
+
+def test_equal_cells_are_equal_files() -> None:
+    assert cell.cell_files("(void)0;", 4) == cell.cell_files("(void)0;", 4)
+    assert cell.cell_files("(void)0;", 4)[1] != cell.cell_files("(void)0;", 8)[1] != cell.cell_files("(void)1;", 8)[1]
+
+
+def test_other_build_errors_pass_as_they_are() -> None:
+    error = BuildError("the linker has no room")
+    assert cell._explain(error, "x") is error
+
+
+def test_doctor_and_help(shell: Any) -> None:
+    assert isinstance(run(shell, "%doctor"), Lines)
+    for name, kind in (("measure", "line"), ("flash", "line"), ("serial", "line"), ("doctor", "line"), ("firmware", "cell")):
+        assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
+
+
+def test_a_board_behind_a_serial_port(shell: Any) -> None:
+    """%flash, %serial and %%firmware on a served board, as with a real one."""
+    from tinyredux import Settings, compile_net, simulated_board
+
+    board = simulated_board(compile_net(Settings("lenet", data="synthetic")))
+    try:
+        answer = run(shell, f"%serial --port {board.port} info")
+        assert isinstance(answer, Lines) and answer.lines[0].startswith("info version=1 model=")
+        result = run(shell, f'%%firmware --target board:{board.port}\nprint_number("six", 6);')
+        assert isinstance(result, CellResult) and result["six"] == 6 and result.cycles_kind == "modelled"
+        assert "name=cell" in run(shell, f"%serial --port {board.port} info").lines[0]
+        assert run(shell, f"%flash lenet --data synthetic --port {board.port}").rows[0] == ("board", "disco_f469ni")
+    finally:
+        board.unplug()
+    assert isinstance(run(shell, f"%serial --port {board.port} info"), Trouble)

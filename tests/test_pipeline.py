@@ -1,0 +1,96 @@
+"""The whole line on random networks: torch, export, quantize, plan, C, compiler; every output byte equals the interpreter's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_nets import RandomNet, images_for, int8_net
+from torch import nn
+
+from tinyredux import interpret, memory
+from tinyredux.build import build_host
+from tinyredux.emit_c import emit
+from tinyredux.export import export
+from tinyredux.graph import Graph, Softmax, Tensor
+from tinyredux.integer_params import SOFTMAX_OUTPUT
+from tinyredux.passes.quantize import quant_from_range, quantize
+from tinyredux.targets.host import HostTarget
+
+NETWORKS = 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One build folder: the kernels are compiled once."""
+    return tmp_path_factory.mktemp("pipeline")
+
+
+def assert_host_equals_interpreter(graph: Graph, stored: np.ndarray, folder: Path) -> None:
+    """Fails unless the compiled C writes the interpreter's bytes for each int8 image (N, H, W, C)."""
+    artifact = emit(graph, memory.plan(graph), "test_pipeline")
+    library = build_host(artifact.write(folder / artifact.model_hash), folder)
+    target = HostTarget(library, graph.input.shape, graph.output.shape)
+    expected = interpret.run(graph, stored)
+    for image, result in zip(stored, expected, strict=True):
+        np.testing.assert_array_equal(target.run(image), result)
+
+
+@pytest.mark.parametrize("seed", range(400, 400 + NETWORKS))
+def test_random_network(seed: int, folder: Path) -> None:
+    graph, images = int8_net(seed)
+    assert_host_equals_interpreter(graph, interpret.quantize_input(graph, images), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_longer_random_network(seed: int, folder: Path) -> None:
+    net = RandomNet(500 + seed, steps=25)
+    graph = quantize(export(net, f"long{seed}"), images_for(net, 8, seed))
+    assert_host_equals_interpreter(graph, interpret.quantize_input(graph, images_for(net, 3, seed + 1)), folder)
+
+
+class InvertedResidual(nn.Module):
+    """An expansion, a depthwise convolution and a projection, with a sum where shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        wide = 3 * inputs
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
+            nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.same = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        """Returns the block's output."""
+        return x + self.body(x) if self.same else self.body(x)
+
+
+def test_inverted_residuals(folder: Path) -> None:
+    body = [
+        nn.Conv2d(3, 8, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU6(),
+        InvertedResidual(8, 8, 1),
+        InvertedResidual(8, 12, 2),
+    ]
+    net = nn.Sequential(
+        *body, InvertedResidual(12, 12, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10), nn.Softmax(1)
+    )
+    net.input_shape = (3, 27, 21)
+    graph = quantize(export(net, "inverted"), images_for(net, 8, 1))
+    assert_host_equals_interpreter(graph, interpret.quantize_input(graph, images_for(net, 4, 2)), folder)
+
+
+def test_softmax_over_a_thousand_equal_values(folder: Path) -> None:
+    """The sum passes 512, where LiteRT's reference stops."""
+    tensors = {"in": Tensor("in", (2, 1, 1000), "int8", quant_from_range(-1.0, 1.0))}
+    tensors["out"] = Tensor("out", (2, 1, 1000), "int8", SOFTMAX_OUTPUT)
+    graph = Graph("wide", (Softmax("softmax1", ("in",), "out"),), tensors, {}, ("in",), ("out",))
+    images = np.random.default_rng(0).integers(-128, 128, (3, 2, 1, 1000)).astype(np.int8)
+    images[0] = 17
+    images[1, :, :, 5] = 127
+    assert_host_equals_interpreter(graph, images, folder)

@@ -1,0 +1,97 @@
+"""Figures: drawn from results alone, the same bytes each time, with words that say what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyredux import Settings, compile_net, fixedpoint, flow, interpret, memory, plots
+from tinyredux.graph import macs
+from tinyredux.measure import Measurement, OpRecord
+from tinyredux.plots import Picture
+
+COMPILED = compile_net(Settings("lenet", data="synthetic"))
+
+
+def record(board: str, kind: str) -> Measurement:
+    """A record with made-up cycles: what a figure shows must come from it."""
+    graph, plan = COMPILED.int8, COMPILED.plan
+    ops = [
+        OpRecord(op.name, type(op).__name__, macs(graph, op), macs(graph, op), 1000 * (i + 1), step.live_bytes)
+        for i, (op, step) in enumerate(zip(graph.ops, plan.steps, strict=True))
+    ]
+    return Measurement(
+        net="lenet", method="exact", board=board, target="simulator", kernels="reference", data="synthetic", model_hash="0",
+        compiler="", flags="", tinyredux="0", images=1, correct=1, accuracy=1.0, correct_float=1, accuracy_float=1.0,
+        bit_exact=True, instructions=1, cycles=28000, cycles_kind=kind, timing_model="m", ms=70.0, macs_dense=1, macs_executed=1,
+        sram_bytes={"arena": 36000, "scratch": 0, "stack": 700, "static": 48, "total": 36748},
+        flash_bytes={"code": 12000, "weights": 125160, "total": 137160}, per_op=ops,
+    )  # fmt: skip
+
+
+RECORDS = [record("disco_f469ni", "modelled"), record("nucleo_f746zg", "modelled-estimate")]
+IMAGES = interpret.quantize_input(COMPILED.int8, COMPILED.data.test.first(6).images)
+OUTPUTS = interpret.run(COMPILED.int8, IMAGES)
+FIRST = COMPILED.int8.ops[0].output
+VALUES = interpret.run_all(COMPILED.graph, COMPILED.data.test.first(2).images.transpose(0, 2, 3, 1))[FIRST]
+QUANT = COMPILED.int8.tensors[FIRST].quant
+assert QUANT is not None
+
+FIGURES: dict[str, Callable[[], Picture]] = {
+    "memory_timeline": lambda: plots.memory_timeline(COMPILED.int8, COMPILED.plan),
+    "cycles_per_operator": lambda: plots.cycles_per_operator(RECORDS),
+    "quantization": lambda: plots.quantization(VALUES, QUANT, FIRST),
+    "rounding_staircase": lambda: plots.rounding_staircase(1518500250, -3, -40, 40),
+    "predictions": lambda: plots.predictions(COMPILED.data, OUTPUTS, [0, 3, 5]),
+    "memory_use": lambda: plots.memory_use(RECORDS),
+    "serial_exchange": lambda: plots.serial_exchange(RECORDS[0], 3072, 10, 115200),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_the_same_each_time_and_has_words(name: str, tmp_path: Path) -> None:
+    one, other = FIGURES[name](), FIGURES[name]()
+    data = one.save(tmp_path / "figure.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data == other._repr_png_()
+    assert len(data) < 100_000
+    assert repr(one) == repr(other) and repr(one).endswith(".")
+
+
+def test_the_words_carry_the_numbers() -> None:
+    assert "36000 bytes" in repr(FIGURES["memory_timeline"]())
+    assert "most in dense2" in repr(FIGURES["cycles_per_operator"]())
+    assert "36748 bytes of SRAM, 137160 of flash" in repr(FIGURES["memory_use"]())
+    assert "267 ms to send" in repr(FIGURES["serial_exchange"]())
+
+
+def test_the_staircase_counts_what_the_rules_say() -> None:
+    x = np.arange(0, 4096)
+    once = (x * 1518500250 + (1 << 33)) >> 34
+    differ = int((once != fixedpoint.multiply_by_quantized_multiplier(x, 1518500250, -3)).sum())
+    assert f"differs at {differ} of 4096." in repr(plots.rounding_staircase(1518500250, -3, 0, 4095))
+
+
+def test_axes_are_named() -> None:
+    for name, draw in FIGURES.items():
+        for axes in draw().figure.axes:
+            assert axes.get_title(loc="left") or axes.get_title() or axes.get_xlabel(), name
+            assert name == "predictions" or axes.get_xlabel() or axes.get_ylabel(), name
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs records with cycles"):
+        plots.cycles_per_operator([replace(RECORDS[0], cycles=None)])
+    with pytest.raises(ValueError, match="the classes of random have no names"):
+        plots.predictions(replace(COMPILED.data, name="random"), OUTPUTS, [0])
+
+
+def test_a_figure_of_a_branching_network() -> None:
+    branch = (
+        compile_net(Settings("squeezenet", data="synthetic")) if flow.nets.weights_file("squeezenet", "synthetic") else COMPILED
+    )
+    assert memory.plan(branch.int8).arena_bytes > 0
+    assert len(plots.memory_timeline(branch.int8, branch.plan)._repr_png_()) < 150_000

@@ -1,0 +1,240 @@
+"""The simulator on small programs: how they end, what they may use, and figures that can be worked out by hand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sim_tools import build
+
+from tinyredux.boards import find_board
+from tinyredux.simulate import Machine, simulate
+from tinyredux.simulate.qemu import count_in_qemu
+
+pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+F469 = find_board("disco_f469ni")
+TICK = "REG(0xE000E014) = 9999; REG(0xE000E018) = 0; REG(0xE000E010) = 7;"
+
+ENDS = {
+    "semihosting exit": ('int main(void) { print("hello\\n"); leave(7); }', 7, "semihosting exit"),
+    "return from main": ("int main(void) { return 5; }", 5, "main returned"),
+    "endless loop": ("int main(void) { for (;;) { } }", 0, "endless loop in main"),
+    "no memory": ("int bad(int *p) { return *p; } int main(void) { return bad((int *)0x70000000); }", 1, "read of 0x70000000"),
+    "write to flash": ("int main(void) { REG(0x08000100) = 1; return 0; }", 1, "write to 0x08000100"),
+    "undefined instruction": ('int main(void) { __asm__("udf #0"); return 0; }', 1, "undefined instruction"),
+    "jump into nothing": ("int main(void) { ((void (*)(void))0x30000001)(); return 0; }", 1, "coming from main"),
+    "stack overflow": (
+        "int deep(int n) { volatile int a[99]; a[0] = n; return deep(n + 1) + a[0]; } int main(void) { return deep(1); }",
+        1, "in deep",
+    ),
+    "reset": ("int main(void) { REG(0xE000ED0C) = 0x05FA0004; for (;;) { } }", 1, "reset the system in main"),
+    "stuck handler": (
+        f"void tick(void) {{ for (;;) {{ }} }} int main(void) {{ {TICK} for (;;) {{ }} }}",
+        1, "handler of exception 15",
+    ),
+    "input that never comes": ("int main(void) { while (!(REG(0x40004800) & 32)) { } return 0; }", 3, "waits for console input"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_ends(name: str, tmp_path: Path) -> None:
+    source, code, text = ENDS[name]
+    elf = build(tmp_path, source, "-fno-optimize-sibling-calls", "-fno-inline")
+    result = simulate(elf, F469, max_instructions=5_000_000)
+    assert result["exit"] == code and text in result["end"]
+
+
+COUNT = "volatile int n; void tick(void) { n++; } int main(void) { "
+SAYS = {
+    "SysTick": (f"{COUNT} {TICK} while (n < 10) {{ }} number(n); leave(0); }}", "10"),
+    "WFI": (f'{COUNT} {TICK} while (n < 9) __asm__("wfi"); number(n); leave(0); }}', "9"),
+    "SVC and PendSV, masked and not": (
+        """volatile int n; void service(void) { n += 100; } void pend(void) { n++; }
+        int main(void) { __asm__ volatile("svc 3\\n cpsid i"); REG(0xE000ED04) = 1 << 28; number(n);
+         __asm__ volatile("cpsie i\\n isb"); number(n); leave(0); }""",
+        "100 101",
+    ),
+    "a second stack": (
+        """volatile int n; uint32_t stack[64]; void service(void) { n++; }
+        int main(void) { uint32_t sp;
+         __asm__ volatile("msr psp, %0\\n movs r0, #2\\n msr control, r0\\n isb\\n svc 1" :: "r"(stack + 64) : "r0");
+         __asm__ volatile("mov %0, sp" : "=r"(sp)); number(n); number(sp - (uint32_t)stack <= 256); leave(0); }""",
+        "1 1",
+    ),
+    "float registers survive interrupts": (
+        """volatile int n; volatile float f; void tick(void) { n++; f = f * 1.5f + n; }
+        float __attribute__((noinline)) work(volatile float *x) { float a = *x, b = a * 2, c = a * 3;
+         for (int i = 0; i < 9000; i++) { a = a * 1.0001f + b; b = b * 0.9999f + c; c = c * 0.5f + 1; } return a + b + c; }
+        int main(void) { volatile float one = 1; float quiet = work(&one); REG(0xE000E014) = 777; REG(0xE000E018) = 0;
+         REG(0xE000E010) = 7; float busy = work(&one); number(n > 100); number(quiet == busy); leave(0); }""",
+        "1 1",
+    ),
+    "a timer counts": (
+        """int main(void) { REG(0x40000028) = 9; REG(0x40000014) = 1; REG(0x40000000) = 1; uint32_t a = REG(0x40000024);
+         while (REG(0x40000024) - a < 100) { } number(REG(0x40000024) - a < 120); leave(0); }""",
+        "1",
+    ),
+    "clocks get ready": (
+        """int main(void) { REG(0x40023800) |= 1 << 16; while (!(REG(0x40023800) >> 17 & 1)) { }
+         REG(0x40023800) &= ~(1u << 24); while (REG(0x40023800) >> 25 & 1) { }
+         REG(0x40023C00) = 0x705; while ((REG(0x40023C00) & 15) != 5) { }
+         REG(0x40023808) = 2; while ((REG(0x40023808) & 12) != 8) { }
+         while (!(REG(0x40012000) & 2)) { } while (REG(0x40026400) & 1) { } number(1); leave(0); }""",
+        "1",
+    ),
+    "conditional loads and stores": (
+        """volatile int a = 7, b; int main(void) { int r = 1; __asm__ volatile(
+         "cmp %2, #1\\n ittee eq\\n ldreq r0, [%0]\\n streq r0, [%1]\\n ldrne r0, [%1]\\n strne r0, [%0]\\n mov %2, r0\\n"
+         "cmp %2, #1\\n itt eq\\n ldreq %2, [%1]\\n streq %2, [%0]" : : "r"(&a), "r"(&b), "r"(r) : "r0", "memory", "cc");
+         number(a); number(b); leave(0); }""",
+        "7 7",
+    ),
+    "code in RAM": (
+        """__attribute__((section(".ramcode"), noinline)) int twice(int x) { return 2 * x; }
+        int main(void) { volatile int x = 4; int (*volatile f)(int) = twice; number(f(x)); leave(0); }""",
+        "8",
+    ),
+    "semihosting files": (
+        """int main(void) { long in[3] = {(long)":tt", 0, 3}; long h = semihost(1, in); char text[2] = "xy";
+         long get[3] = {h, (long)text, 2}; number(semihost(6, get)); number(text[0] * 1000 + text[1]);
+         long put[3] = {h, (long)text, 2}; number(semihost(5, put)); leave(0); }""",
+        "0 97098 ab0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_says(name: str, tmp_path: Path) -> None:
+    source, expected = SAYS[name]
+    result = simulate(build(tmp_path, source), F469, input_bytes=b"ab", max_instructions=5_000_000)
+    words = re.sub(r"0{1,9}(\d+)", r"\1", result["console"]).split()
+    assert (" ".join(words), result["end"]) == (expected, "semihosting exit")
+
+
+CORES = [("disco_f469ni", "cortex-m4"), ("nucleo_f746zg", "cortex-m7"), ("nucleo_u575zi_q", "cortex-m33")]
+
+
+@pytest.mark.parametrize(("board", "cpu"), CORES)
+def test_the_console_echoes_on_every_board(board: str, cpu: str, tmp_path: Path) -> None:
+    chip = find_board(board)
+    status, receive, send = (0, 4, 4) if chip.console == "usart-v1" else (0x1C, 0x24, 0x28)
+    base = chip.console_base
+    source = f"""int main(void) {{ for (;;) {{
+        while (!(REG({base + status}) & 32)) {{ }}
+        uint32_t c = REG({base + receive}) & 255;
+        if (c == 33) leave(3);
+        while (!(REG({base + status}) & 128)) {{ }}
+        REG({base + send}) = c + 1; }} }}"""
+    machine = Machine(chip, build(tmp_path, source, cpu=cpu))
+    assert machine.run(until_idle=True) is None and machine.console.sent == b""
+    machine.console.received += b"HAL"
+    assert machine.run(until_idle=True) is None and machine.console.sent == b"IBM"
+    machine.console.received += b"!"
+    end = machine.run()
+    assert end is not None and (end.reason, end.code) == ("exit", 3)
+
+
+def test_the_console_interrupts(tmp_path: Path) -> None:
+    start = """volatile int n; void received(void) { n++; REG(0x40004804) = (REG(0x40004804) & 255) + 1; }
+        __attribute__((section(".isr_vector"), used)) void (*const more[64])(void) = {[39] = received};
+        int main(void) { REG(0xE000ED08) = (uint32_t)more - 64; REG(0x4000480C) = 0x202C; REG(0xE000E104) = 1 << 7;
+         while (n < 4) __asm__("wfi"); leave(n); }"""
+    machine = Machine(F469, build(tmp_path, start))
+    assert machine.run(until_idle=True) is None
+    for letter, answer in ((b"H", b"I"), (b"AL", b"IBM")):
+        machine.console.received += letter
+        assert machine.run(until_idle=True) is None and machine.console.sent == answer
+    machine.console.received += b"!"
+    end = machine.run()
+    assert end is not None and (end.reason, end.code) == ("exit", 4)
+
+
+def test_the_cycle_counter_is_exact_to_the_instruction(tmp_path: Path) -> None:
+    source = """int main(void) { REG(0xE000EDFC) |= 1 << 24; REG(0xE0001000) |= 1; REG(0xE0001004) = 0;
+        uint32_t a, b; volatile uint32_t *c = (volatile uint32_t *)0xE0001004;
+        __asm__ volatile("nop\\n ldr %0, [%2]\\n nop\\n nop\\n nop\\n nop\\n nop\\n ldr %1, [%2]" : "=&r"(a), "=&r"(b) : "r"(c));
+        number(b - a); leave(0); }"""
+    result = simulate(build(tmp_path, source), F469)
+    assert int(result["console"]) == 7  # two of the first load, five
+
+
+def test_stack_depth_is_exact(tmp_path: Path) -> None:
+    source = """__attribute__((naked)) int leaf(void)
+        { __asm__("push {r4-r7, lr}\\n sub sp, #100\\n add sp, #100\\n pop {r4-r7, pc}"); }
+        __attribute__((naked)) int main(void) { __asm__("push {r3, lr}\\n bl leaf\\n bl leaf\\n pop {r3, pc}"); }"""
+    result = simulate(build(tmp_path, source), F469)
+    functions = {entry["name"]: entry for entry in result["functions"]}
+    before_main = 8  # reset() pushes two registers
+    assert result["stack_bytes"] == before_main + 8 + 20 + 100
+    assert functions["leaf"]["calls"] == 2 and functions["leaf"]["instructions"] == 8 and functions["main"]["instructions"] == 4
+    assert sum(entry["instructions"] for entry in result["functions"]) == result["instructions"]
+    assert (
+        sum(entry["cycles"] for entry in result["functions"])
+        == result["cycles"]
+        == result["cycles_core"] + result["cycles_memory"]
+    )
+
+
+LOOP = """int8_t x[512], y[512]; volatile int sink;
+int main(void) { int s = 0; for (int i = 0; i < 512; i++) { x[i] = i * 7; y[i] = i * 13; }
+ for (int k = 0; k < REPEATS; k++) for (int i = 0; i < 512; i++) s += (i & 3) ? x[i] * y[511 - i] : s >> 1;
+ sink = s; number(s); leave(0); }"""
+
+
+def test_instructions_equal_qemu_and_the_python_hooks(tmp_path: Path) -> None:
+    elf = build(tmp_path, LOOP, "-DREPEATS=20")
+    result = simulate(elf, F469)
+    if shutil.which("qemu-system-arm"):
+        second = count_in_qemu(elf, F469)
+        assert (second.instructions, second.console) == (result["instructions"], result["console"])
+    with pytest.warns(UserWarning, match="Python hooks"):
+        slow = Machine(F469, elf, hooks="python")
+    slow.run()
+    figures = ("instructions", "cycles_core", "cycles_memory", "stack_bytes", "functions", "console")
+    assert {name: slow.result()[name] for name in figures} == {name: result[name] for name in figures}
+    counted = simulate(elf, F469, cycles=False)
+    assert (counted["instructions"], counted["cycles"]) == (result["instructions"], None)
+
+
+def test_a_run_can_be_cut_into_pieces(tmp_path: Path) -> None:
+    elf = build(tmp_path, LOOP, "-DREPEATS=20")
+    whole, machine = simulate(elf, F469), Machine(F469, elf)
+    while machine.run(1000) is None:
+        pass
+    assert machine.result() == whole
+    assert simulate(elf, F469, max_instructions=1000)["exit"] == 3
+
+
+def test_flash_costs_what_the_board_says(tmp_path: Path) -> None:
+    table = """const volatile uint32_t table[4096] = {1};
+        int main(void) { uint32_t s = 0; for (int i = 0; i < 4096; i++) s += table[i]; number(s); leave(0); }"""
+    elf = build(tmp_path, table)
+    lines = 4096 * 4 // F469.flash_timing.line_bytes
+    stalls = simulate(elf, F469)["cycles_memory"]
+    assert lines * 5 <= stalls <= lines * 5 + 200
+    faster = replace(F469, flash_timing=replace(F469.flash_timing, wait_states=0))
+    assert simulate(elf, faster)["cycles_memory"] == 0
+
+
+def test_speed(tmp_path: Path) -> None:
+    elf = build(tmp_path, LOOP, "-DREPEATS=4000")
+    rates = []
+    for cycles in (True, False):
+        machine, start = Machine(F469, elf, cycles=cycles), time.process_time()
+        machine.run()
+        rates.append(int(machine.state.instructions) / (time.process_time() - start))
+    assert rates[0] > 30e6 and rates[1] > 50e6  # half of what this is built for: other work may share the machine
+
+
+def test_wrong_files_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no program")
+    for path, words in ((text, "not an ELF file"), (tmp_path / "none.elf", "does not exist")):
+        with pytest.raises(ValueError, match=words):
+            simulate(path, F469)
+    with pytest.raises(ValueError, match="linked for another board"):
+        simulate(build(tmp_path, "int main(void) { return 0; }", flash=0x10100000), F469)

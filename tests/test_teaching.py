@@ -1,0 +1,150 @@
+"""Labs: the library's own function passes each check, a planted fault fails it, and no verdict tells the solution."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tinyredux import book, exercises, fixedpoint, labs, memory, teaching
+
+RIGHT: dict[str, Any] = {name: exercise.expected for name, exercise in exercises.EXERCISES.items()}
+RIGHT["lab2.by_hand"] = memory.place(exercises.BRANCH_SIZES, exercises.BRANCH_SPANS, 1, exercises.BRANCH_BOUND)
+FAULTS: dict[str, tuple[Any, ...]] = {
+    "lab1.round_shift": (
+        lambda value, exponent: value >> exponent,
+        lambda value, exponent: (value + (1 << exponent >> 1)) >> exponent,
+    ),
+    "lab1.high_mul": (lambda a, b: (a * b) >> 31, lambda a, b: (a * b + 2**30) >> 31),
+    "lab1.quantize_multiplier": (lambda real: (round(real * 2**31), 0),),
+    "lab1.requantize": (lambda a, m, s, z: max(-128, min(127, round(a * m * 2.0 ** (s - 31)) + z)), lambda a, m, s, z: z),
+    "lab2.by_hand": ({name: 0 for name in exercises.BRANCH_SIZES}, {"input": 0}, None),
+    "lab2.place": (lambda sizes, spans: dict.fromkeys(sizes, 0), lambda sizes, spans: {}),
+}
+
+
+@pytest.mark.parametrize("name", exercises.EXERCISES)
+def test_the_librarys_own_answer_passes(name: str) -> None:
+    for seed in range(3):
+        verdict = teaching.check(name, RIGHT[name], seed)
+        assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize("name", exercises.EXERCISES)
+def test_planted_faults_fail_with_a_case(name: str) -> None:
+    for fault in FAULTS[name]:
+        verdict = teaching.check(name, fault)
+        assert not verdict.passed and len(verdict.text.splitlines()) >= 2
+
+
+def test_stubs_and_exceptions_are_shown_not_raised() -> None:
+    def stub(value: int, exponent: int) -> int:
+        raise NotImplementedError
+
+    assert "not written yet" in teaching.check("lab1.round_shift", stub).text
+    assert "raised ZeroDivisionError" in teaching.check("lab1.round_shift", lambda value, exponent: 1 // 0).text
+    assert "is a return missing" in teaching.check("lab1.round_shift", lambda value, exponent: None).text
+
+
+def test_a_verdict_and_hints_do_not_tell_the_solution() -> None:
+    for name, exercise in exercises.EXERCISES.items():
+        told = "".join(teaching.check(name, fault).text for fault in FAULTS[name]) + "".join(exercise.hints)
+        body = inspect.getsource(exercise.expected).splitlines()[2:]
+        assert not any(len(line.strip()) > 20 and line.strip() in told for line in body)
+
+
+def test_hints_come_one_by_one() -> None:
+    assert 'hint("lab1.round_shift", 2)' in teaching.hint("lab1.round_shift")
+    with pytest.raises(ValueError, match="has hints 1 to"):
+        teaching.hint("lab1.round_shift", 9)
+    with pytest.raises(ValueError, match=r"no exercise 'nope'; there are lab1\.round_shift"):
+        teaching.check("nope", 1)
+
+
+def test_answers_cannot_change_the_cases() -> None:
+    def greedy(sizes: dict[str, int], spans: Any) -> dict[str, int]:
+        for name in sizes:
+            sizes[name] = 0
+        return dict.fromkeys(sizes, 0)
+
+    assert not teaching.check("lab2.place", greedy).passed
+
+
+def test_show_prints_the_source_itself() -> None:
+    assert teaching.show(fixedpoint.round_half_away).text == inspect.getsource(fixedpoint.round_half_away).rstrip()
+    text = teaching.show("tr_round_shift").text
+    assert text.startswith("/* x / 2^exponent") and text.endswith("}") and text.count("tr_round_shift") == 1
+    assert teaching.show("tr_dense_s8").text.count("\nvoid ") == 0
+    with pytest.raises(ValueError, match="no C function 'tr_nothing'"):
+        teaching.show("tr_nothing")
+
+
+def test_tables() -> None:
+    grid = teaching.table([{"a": 1234, "b": None}, {"a": 0.123456, "b": True}], "a", "b")
+    assert grid.rows == (("1,234", ""), ("0.1235", "True")) and "<td" in grid._repr_html_()
+
+
+def handed_in(lab: str, answers: dict[str, str], folder: Path, name: str) -> Path:
+    """Writes a copy of a lab in which each stub's cell is replaced by an answer's source."""
+    notebook = nbformat.read(book.find_chapter(lab), as_version=4)
+    for cell in notebook.cells:
+        for short, source in answers.items():
+            if f'check("{lab}.{short}"' in cell.source:
+                cell.source = source
+    path = folder / name
+    nbformat.write(notebook, path)
+    return path
+
+
+GOOD = {
+    "round_shift": "from tinyredux.exercises import round_shift",
+    "high_mul": "from tinyredux.exercises import high_mul",
+    "quantize_multiplier": "from tinyredux.fixedpoint import quantize_multiplier",
+    "requantize": "from tinyredux.exercises import requantize",
+}
+
+
+@pytest.mark.slow
+def test_grade_a_folder(tmp_path: Path) -> None:
+    """One right, one with a fault and an endless loop, one that is no notebook: a row for each exercise, no crash."""
+    handed_in("lab1", GOOD, tmp_path, "ada.ipynb")
+    loop = "def high_mul(a, b):\n    while True:\n        pass"
+    handed_in(
+        "lab1", {**GOOD, "high_mul": loop, "round_shift": "def round_shift(v, e):\n    return v >> e"}, tmp_path, "bob.ipynb"
+    )
+    (tmp_path / "cy.ipynb").write_text("not a notebook")
+    (tmp_path / "dan.ipynb").write_text(json.dumps({"lab1.high_mul": 1}))
+    marks = dict(labs.grade(tmp_path, cell_seconds=10))
+    assert [v.passed for v in marks["ada.ipynb"]] == [True] * 4
+    assert {v.exercise: v.passed for v in marks["bob.ipynb"]} == {
+        "lab1.round_shift": False, "lab1.high_mul": False, "lab1.quantize_multiplier": True, "lab1.requantize": True,
+    }  # fmt: skip
+    assert marks["cy.ipynb"] == [] and marks["dan.ipynb"] == []
+    lines = labs.to_csv(list(marks.items())).splitlines()
+    assert lines[0] == "file,exercise,passed,verdict" and len(lines) == 1 + 4 + 4 + 1 + 1
+
+
+def test_labs_as_released_fail_their_checks() -> None:
+    for lab in labs.list_labs():
+        outputs = [out for cell in nbformat.read(lab.path, as_version=4).cells for out in cell.get("outputs", [])]
+        verdicts = [out.data[teaching.VERDICT_MIME] for out in outputs if teaching.VERDICT_MIME in out.get("data", {})]
+        assert [verdict["exercise"] for verdict in verdicts] == list(lab.exercises)
+        assert not any(verdict["passed"] for verdict in verdicts)
+
+
+def test_a_check_that_is_missing_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "handed_in.ipynb"
+    source = f"# lab2.place\nimport tinyredux.exercises as e\nplace = e.first_fit_by_size\nby_hand = {RIGHT['lab2.by_hand']}"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    assert [(v.exercise, v.passed) for v in labs.check_lab(path)] == [("lab2.by_hand", True), ("lab2.place", True)]
+
+
+def test_wrong_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        labs.check_lab(tmp_path / "none.ipynb")
+    with pytest.raises(ValueError, match="holds no notebook"):
+        labs.grade(tmp_path)

@@ -1,0 +1,64 @@
+"""Verbs about data and training: data, train."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinyredux.verbs.base import Answer, Verb, progress, table
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", metavar="DATA", help="cifar10, synthetic or FILE.npz (default: cifar10 where it is)")
+    parser.add_argument("--download", action="store_true", help="fetch CIFAR-10 from its authors' site into the user's cache")
+
+
+def _data(options: argparse.Namespace) -> Answer:
+    from tinyredux import datasets
+
+    found = datasets.load(options.data, download=options.download, progress=progress)
+    parts = {"train": found.train, "validation": found.validation, "test": found.test}
+    sizes = {name: len(part.images) for name, part in parts.items()}
+    text = f"{found.name} ({found.source})\n{table(list(sizes.items()), ('part', 'images'))}"
+    labels = found.test.labels is not None
+    return Answer({"schema": 1, "data": found.name, "source": found.source, "labels": labels, "images": sizes}, text)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
+    parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's)")
+    parser.add_argument("--seed", type=int, help="seed of weights, order and augmentation (default: 0)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every epoch (default: in the user's cache)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
+
+
+def _train(options: argparse.Namespace) -> Answer:
+    from dataclasses import asdict
+
+    from tinyredux.pretrained import train_net
+
+    record = train_net(
+        options.net, options.data, options.epochs, options.seed, options.checkpoint, options.out, progress
+    )  # fmt: skip
+    rows = [
+        (part, right, images, f"{100 * right / max(1, images):.2f} %")
+        for part, right, images in (
+            ("validation, float", record.validation_correct, record.validation_images),
+            ("test, float", record.correct_float, record.images),
+            ("test, int8", record.correct_int8, record.images),
+        )
+    ]
+    text = f"{record.net} trained on {record.data}: {record.file}\n{table(rows, ('part', 'right', 'of', 'share'))}"
+    return Answer(asdict(record), text)
+
+
+VERBS = {
+    "data": Verb("which data is on this machine, and where; --download fetches CIFAR-10", "data", _data_options, _data),
+    "train": Verb(
+        "train a network from scratch: weights, record, model card",
+        "train lenet --data synthetic",
+        _train_options,
+        _train,
+    ),
+}
