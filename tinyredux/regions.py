@@ -14,7 +14,8 @@ from functools import cached_property
 
 from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
-from tinyredux.schedule import Buffer, Item, Lowering, Schedule, lifetimes, part_breaks, part_unit
+from tinyredux.lowering import Lowering, lifetimes
+from tinyredux.schedule import Buffer, Item, Schedule, part_breaks, part_unit
 from tinyredux.tiles import is_elementwise, is_generator
 
 CANDIDATES_PER_SINK = 64

@@ -7,7 +7,6 @@ it sees any value that is overwritten too early, computed twice or read before i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +66,7 @@ def _stored_output(program: Program) -> View:
 def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Array]) -> Array:
     graph = program.graph
     if step.kind == "copy":
-        return values(step.inputs[0])
+        return values(step.inputs[0]).copy()
     if step.kind == "run":
         small_graph, small = restricted(graph, op, step.output.box)
         return np.asarray(interpret.run_op(small_graph, small, [values(view)[None].copy() for view in step.inputs])[0])
@@ -92,8 +91,8 @@ def _sums(program: Program, op: Weighted, step: Step, values: Callable[[View], A
         added = interpret.accumulate(small_graph, small, centred, small_graph.constants[op.weights], 0)[0].astype(np.int64)
         old = values(step.output).astype(np.int64)
     if lossy:
-        return np.clip(old + fixedpoint.rounding_divide_by_power_of_two(added, right), -32768, 32767).astype(np.int16)
-    return fixedpoint.wrap_int32(old + added).astype(np.int32)
+        return np.asarray(np.clip(old + fixedpoint.rounding_divide_by_power_of_two(added, right), -32768, 32767), np.int16)
+    return np.asarray(fixedpoint.wrap_int32(old + added), np.int32)
 
 
 def verify(program: Program, arena: Arena) -> dict[str, int]:

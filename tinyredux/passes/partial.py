@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place
 from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
+from tinyredux.lowering import Lowering, lower
 from tinyredux.ordering import Order, beside, best_order, given_order, problem
 from tinyredux.part_costs import rough_cycles
 from tinyredux.regions import Net, bits, candidates, in_place_sources, in_rows, internal_bytes, rows_are_free
-from tinyredux.schedule import Item, Loop, Lowering, Program, Schedule, lower
+from tinyredux.schedule import Item, Loop, Program, Schedule
 from tinyredux.tiles import is_generator
 
 Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
