@@ -216,6 +216,10 @@ def test_flash_costs_what_the_board_says(tmp_path: Path) -> None:
     lines = 4096 * 4 // F469.flash_timing.line_bytes
     stalls = simulate(elf, F469)["cycles_memory"]
     assert lines * 5 <= stalls <= lines * 5 + 200
+    bare = replace(F469, flash_timing=replace(F469.flash_timing, code_lines=0, data_lines=0))
+    assert simulate(elf, bare)["cycles_memory"] > stalls
+    with pytest.raises(ValueError, match="power of two"):
+        replace(F469.flash_timing, line_bytes=12)
     faster = replace(F469, flash_timing=replace(F469.flash_timing, wait_states=0))
     assert simulate(elf, faster)["cycles_memory"] == 0
 

@@ -34,6 +34,12 @@ class FlashTiming:
     prefetch: bool
     miss_cycles: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.line_bytes < 4 or self.line_bytes & (self.line_bytes - 1):
+            raise ValueError(f"flash_timing: line_bytes is {self.line_bytes}, expected a power of two from 4 up")
+        if min(self.wait_states, self.code_lines, self.data_lines, self.miss_cycles or 0) < 0:
+            raise ValueError("flash_timing: wait_states, code_lines, data_lines and miss_cycles are 0 or more")
+
 
 @dataclass(frozen=True)
 class Console:

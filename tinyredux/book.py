@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.build import ROOT, BuildError, MissingTool
+from tinyredux.flow import Settings, measure
+from tinyredux.measure import Measurement
 
 BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
 CELL_SECONDS = 600
+BOOK_NET, BOOK_BOARDS, BOOK_IMAGES = "cifarnet", ("disco_f469ni", "nucleo_f746zg"), 5
 NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -116,6 +119,23 @@ def render(out: Path = OUT / "html") -> Path:
     if done.returncode != 0:
         raise BuildError(f"Sphinx could not render the book:\n{(done.stdout + done.stderr)[-4000:]}")
     return out / "index.html"
+
+
+def make_book(progress: Progress | None = None) -> tuple[Path, list[Measurement]]:
+    """Compiles a trained network, builds it with PlatformIO for two boards, runs it in the simulator, renders the book.
+
+    Returns the first page and the measurements, which are also saved beside it. Real images where CIFAR-10 is on this
+    machine, else synthetic ones. Raises what `measure` and `render` raise.
+    """
+    say = progress or (lambda line: None)
+    records = []
+    for board in BOOK_BOARDS:
+        say(f"{BOOK_NET} for {board}, built by PlatformIO")
+        record = measure(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True), progress)
+        record.save(OUT / "records" / record.file_name())
+        records.append(record)
+    say("rendering the chapters")
+    return render(), records
 
 
 def _need(*modules: str) -> None:

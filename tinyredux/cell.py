@@ -140,7 +140,7 @@ def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple
     from tinyredux.targets.flash import flash
 
     flashed = flash(folder, board, port or None, model_hash)
-    return BoardTarget(flashed.port, model_hash, output)
+    return BoardTarget(flashed.port, model_hash, output, board=board)
 
 
 def _result(run: RawMeasurement, target: str, board: Board) -> CellResult:

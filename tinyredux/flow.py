@@ -43,6 +43,7 @@ class Settings:
     data: str | None = None
     calibration: Path | None = None
     seed: int = 0
+    platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
     def __post_init__(self) -> None:
         """Rejects what cannot be measured, naming what can."""
@@ -96,11 +97,12 @@ def check_fit(compiled: Compiled, board: Board) -> None:
         raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, f"{name} {size} bytes")
 
 
-def build(compiled: Compiled, board: Board, folder: Path | None = None) -> Firmware:
+def build(compiled: Compiled, board: Board, folder: Path | None = None, platformio: bool = False) -> Firmware:
     """Returns the firmware of a compiled network for a board, built in a folder named after the model's hash."""
     check_fit(compiled, board)
     folder = folder or default_build_folder()
-    return build_firmware(compiled.artifact.write(folder / "models" / compiled.artifact.model_hash), board, folder)
+    sources = compiled.artifact.write(folder / "models" / compiled.artifact.model_hash)
+    return build_firmware(sources, board, folder, platformio)
 
 
 def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: Firmware | None) -> Target:
@@ -119,7 +121,7 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
         return SimulatorTarget(firmware.elf, board, compiled.artifact.model_hash, compiled.int8.output.shape)
     from tinyredux.targets.board import BoardTarget
 
-    return BoardTarget(port, compiled.artifact.model_hash, compiled.int8.output.shape)
+    return BoardTarget(port or None, compiled.artifact.model_hash, compiled.int8.output.shape, board=board)
 
 
 def measure(settings: Settings, progress: Progress | None = None) -> Measurement:
@@ -130,7 +132,7 @@ def measure(settings: Settings, progress: Progress | None = None) -> Measurement
     say(f"data: {compiled.data.name} ({compiled.data.source})")
     fits, firmware = True, None
     try:
-        firmware = build(compiled, board)
+        firmware = build(compiled, board, platformio=settings.platformio)
     except DoesNotFit:
         if settings.target != "host":
             raise

@@ -255,7 +255,7 @@ def _verify_constants(graph: Graph, op: Op) -> None:
             bad = int(np.size(values) - np.isfinite(values).sum())
             place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""
             raise ValueError(
-                f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load weights again"
+                f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load again"
             )
     channels = graph.tensors[op.output].shape[2]
     if graph.constants[op.bias].shape != (channels,):

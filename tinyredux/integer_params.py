@@ -111,7 +111,7 @@ def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:
     """
     channels = graph.tensors[op.output].shape[2]
     if channels > SOFTMAX_CHANNELS:
-        raise ValueError(f"{op.name}: softmax over {channels} channels, at most {SOFTMAX_CHANNELS}; leave it out and return logits")
+        raise ValueError(f"{op.name}: softmax over {channels} channels, at most {SOFTMAX_CHANNELS}; return logits instead")
     scale = quant_of(graph.tensors[op.inputs[0]]).scale[0]
     multiplier, shift = quantize_multiplier(min(scale * (1 << (31 - SOFTMAX_DIFF_BITS)), float(INT32_MAX)))
     radius = ((1 << SOFTMAX_DIFF_BITS) - 1) * (1 << (31 - SOFTMAX_DIFF_BITS)) / (1 << shift)

@@ -26,7 +26,7 @@ from tinyredux.cell import MIME, CellResult, namespace_array, run_cell, table_ht
 from tinyredux.link import LinkError
 from tinyredux.measure import Measurement
 
-EXPECTED = (BuildError, MissingTool, LinkError, ValueError, OSError)
+EXPECTED = (BuildError, MissingTool, LinkError, ValueError, OSError, ImportError)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Trouble:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f"<pre style='border-left:3px solid #D55E00;padding-left:8px'>{html.escape(self.text)}</pre>"
+        return f"<pre style='border-left:3px solid #D55E00;padding-left:8px;white-space:pre-wrap'>{html.escape(self.text)}</pre>"
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _block(axes: Axes, place: tuple[int, int, int, int], end: int, top: int, nam
     two_lines = size > 0.075 * top
     text = f"{name}\n{_bytes(size)}" if two_lines else f"{name} {_bytes(size)}"
     points = min(9.0, 850 * steps / end / max(len(line) for line in text.split("\n")))
-    if points > 5 and size > (0.028 if points > 7.5 else 0.02) * top:
+    if points > 5 and size > (0.04 if points > 7.5 else 0.02) * top:
         axes.text(
             first + steps / 2, offset + size / 2, text, ha="center", va="center", fontsize=min(points, 9.0 if two_lines else 7.5)
         )

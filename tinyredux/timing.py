@@ -48,6 +48,7 @@ class Rules:
     """Cycles of a core's instruction classes.
 
     `chain`: a load right after a load costs one cycle less. `many`: what a register list costs beyond one cycle a word.
+    `float_divide`: of a divide or square root, beside which instructions without floating point run on.
     `load_use`, `mac_use`: wait of the next instruction for a loaded word or a product. `fold_branch`: a 16-bit branch issues
     beside the instruction before it, so it costs nothing unless taken.
     """
@@ -89,7 +90,19 @@ RULES = {
     ),
 }  # fmt: skip
 
-FIXED = {"alu": 1, "dsp": 1, "mac": 1, "mul": 1, "nop": 1, "float": 1, "branch": 1, "branch-if": 1, "call": 1, "indirect": 1}
+FIXED = {
+    "alu": 1,
+    "dsp": 1,
+    "mac": 1,
+    "mul": 1,
+    "nop": 1,
+    "float": 1,
+    "float-divide": 1,
+    "branch": 1,
+    "branch-if": 1,
+    "call": 1,
+    "indirect": 1,
+}
 FIXED |= {"system": 2, "mask": 2, "barrier": 4, "wait": 2}
 
 
@@ -129,18 +142,22 @@ def is_load(instruction: Instruction) -> bool:
 
 def price_block(rules: Rules, block: Sequence[Instruction]) -> BlockPrice:
     """Returns the static cost of a basic block. The first instruction is priced as if nothing had gone before."""
-    cycles = 0
+    cycles = divider_busy_until = 0
     loads: list[LoadPrice] = []
     previous: Instruction | None = None
     chain_hooked = False
     for position, instruction in enumerate(block):
         chained = previous is not None and _chains(rules, previous, instruction)
         cost = _cost(rules, previous, instruction, chained)
-        cycles += 1 if instruction.conditional and not instruction.to_pc else cost
+        if _uses_float(instruction):
+            cost += max(0, divider_busy_until - cycles)
+        skipped = instruction.conditional and not instruction.to_pc
+        cycles += 1 if skipped else cost
+        if instruction.kind == "float-divide":
+            divider_busy_until = cycles + rules.float_divide - 1
         if is_load(instruction):
-            stack = instruction.base == STACK_POINTER
-            if not stack or (chained and chain_hooked):
-                extra = cost - 1 if instruction.conditional and not instruction.to_pc else 0
+            extra = cost - 1 if skipped else 0
+            if instruction.base != STACK_POINTER or (chained and chain_hooked) or extra:
                 loads.append(LoadPrice(position, chained, chained and not chain_hooked, extra))
                 chain_hooked = True
             else:
@@ -153,6 +170,10 @@ def price_block(rules: Rules, block: Sequence[Instruction]) -> BlockPrice:
 
 def _taken_cycles(rules: Rules, last: Instruction) -> int:
     return rules.taken_indirect if last.to_pc and last.kind not in ("branch", "branch-if", "call") else rules.taken
+
+
+def _uses_float(instruction: Instruction) -> bool:
+    return instruction.kind.startswith("float") or bool((instruction.reads | instruction.writes) >> 32)
 
 
 def _chains(rules: Rules, previous: Instruction, instruction: Instruction) -> bool:
@@ -186,8 +207,6 @@ def _cost(rules: Rules, previous: Instruction | None, instruction: Instruction, 
         return rules.divide
     if kind == "float-mac":
         return rules.float_mac + wait
-    if kind == "float-divide":
-        return rules.float_divide + wait
     return FIXED[kind] + wait
 
 
@@ -197,14 +216,15 @@ def _wait(rules: Rules, previous: Instruction | None, instruction: Instruction) 
         return 0
     wait = 0
     needed = previous.writes & instruction.reads
-    early = previous.writes & ~(1 << previous.base) if previous.write_back else previous.writes
-    if instruction.address_reads & early and instruction.base != STACK_POINTER:
+    # A loaded address only breaks the chain of loads; one that arithmetic has just made comes a cycle too late.
+    if instruction.address_reads & previous.writes and not is_load(previous) and instruction.base != STACK_POINTER:
         wait += rules.address_wait
     if rules.load_use and is_load(previous) and needed:
         wait += rules.load_use
     if rules.mac_use and previous.kind in ("mac", "mul") and needed and instruction.kind != "mac":
         wait += rules.mac_use
-    if previous.kind in ("float", "float-mac") and needed >> 32:
+    addend = instruction.writes if instruction.kind == "float-mac" else 0  # is needed a cycle later than the factors
+    if previous.kind in ("float", "float-mac") and (needed & ~addend) >> 32:
         wait += rules.float_use
     if instruction.kind == "load" and previous.kind == "store":
         wait += rules.load_after_store

@@ -12,7 +12,7 @@ from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_H
 from unicorn import arm_const as reg
 from unicorn.unicorn_py3 import unicorn as binding
 
-from tinyredux.simulate.hooks import PythonHooks, State, compiled_hooks
+from tinyredux.simulate.hooks import PythonHooks, State, compiled_hooks, zeroed
 from tinyredux.simulate.memory_map import Span
 
 CPU_MODELS = {
@@ -72,7 +72,7 @@ class Emulator:
         self._buffers: dict[int, Any] = {}
         for span in self._spans:
             if span.backing not in self._buffers:
-                self._buffers[span.backing] = (ctypes.c_uint8 * span.backing_bytes)()
+                self._buffers[span.backing] = zeroed(ctypes.c_uint8, span.backing_bytes)
             place = ctypes.addressof(self._buffers[span.backing]) + span.offset
             self._uc.mem_map_ptr(span.base, span.size, 5 if span.read_only else 7, place)
         for base, size, device in devices:

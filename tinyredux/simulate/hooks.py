@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -24,6 +25,11 @@ PRICE = CFUNCTYPE(None, c_uint32, c_uint32)
 
 def _words(names: str, kind: Any = c_uint32) -> list[tuple[str, Any]]:
     return [(name, kind) for name in names.split()]
+
+
+def zeroed(kind: Any, count: int) -> Any:
+    """Returns a ctypes array of zeros that takes memory only where it is used."""
+    return (kind * count).from_buffer(mmap.mmap(-1, max(1, count * ctypes.sizeof(kind))))
 
 
 class Block(ctypes.Structure):
@@ -118,14 +124,13 @@ def compiled_hooks() -> ctypes.CDLL | None:
 
 
 def new_cache(lines: int, ways: int, line_bytes: int, miss_cycles: int, prefetch: bool, covered_bytes: int) -> Cache:
-    """Returns an empty cache of `lines` lines in sets of `ways` over a memory of `covered_bytes`. Sizes are powers of two."""
-    cache = Cache(
-        line_shift=line_bytes.bit_length() - 1, miss_cycles=miss_cycles, prefetch=int(prefetch), last=1 << 31, enabled=1
-    )
+    """Returns an empty cache of `lines` lines (0: none) in sets of `ways` over a memory of `covered_bytes`."""
+    cache = Cache(line_shift=line_bytes.bit_length() - 1, miss_cycles=miss_cycles, prefetch=int(prefetch), last=1 << 31)
+    cache.enabled, lines, ways = int(lines > 0), max(1, lines), max(1, ways)
     cache.ways, cache.sets = ways, max(1, lines // ways)
-    cache.where = (c_uint32 * (covered_bytes // line_bytes + 2))()
-    cache.held = (c_uint32 * max(1, lines))()
-    cache.used = (c_uint64 * max(1, lines))()
+    cache.where = zeroed(c_uint32, covered_bytes // line_bytes + 2)
+    cache.held = (c_uint32 * (cache.ways * cache.sets))()
+    cache.used = (c_uint64 * (cache.ways * cache.sets))()
     return cache
 
 

@@ -44,8 +44,8 @@ class Pricing:
         self.error: BaseException | None = None
         self.state = hooks.State(counting=int(counting), mispredict_cycles=self.rules.mispredict, self_loop_limit=200)
         self.state.flash_kind, self.state.stack_kind = FLASH_KIND, STACK_KIND
-        self.blocks = (hooks.Block * hooks.MAX_BLOCKS)()
-        self.loads = (hooks.Load * hooks.MAX_LOADS)()
+        self.blocks = hooks.zeroed(hooks.Block, hooks.MAX_BLOCKS)
+        self.loads = hooks.zeroed(hooks.Load, hooks.MAX_LOADS)
         self.block_count = self.load_count = 1
         self.decoded: dict[int, list[Instruction]] = {}
         self._callback = hooks.PRICE(self._price_safely)
@@ -57,12 +57,11 @@ class Pricing:
     def _add_regions(self) -> None:
         spans = self.memory.spans
         self.regions = (hooks.Region * len(spans))()
-        self._tables: dict[tuple[int, int], Any] = {}
         for region, span in zip(self.regions, spans, strict=True):
             region.base, region.size, region.kind = span.base, span.size, span.kind
             region.flash_offset = span.offset if span.kind == FLASH_KIND else 0
-            region.block = (ctypes.c_uint32 * (span.size // 2 + 1))()
-            region.load = (ctypes.c_uint32 * (span.size // 2 + 1))()
+            region.block = hooks.zeroed(ctypes.c_uint32, span.size // 2 + 1)
+            region.load = hooks.zeroed(ctypes.c_uint32, span.size // 2 + 1)
         self.state.region, self.state.regions = self.regions, len(spans)
 
     def _add_caches(self) -> None:

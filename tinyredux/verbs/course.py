@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
-from tinyredux.verbs.base import Answer, Verb, table
+from tinyredux.verbs.base import Answer, Verb, progress, table
 
 
 def _reproduce_options(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +26,71 @@ def _reproduce(options: argparse.Namespace) -> Answer:
     return Answer({"schema": 1, "claims": rows}, text, int(failed))
 
 
+def _book_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("chapter", nargs="?", help="run one chapter, such as 01, into build/book (default: the whole book)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="for that run")
+    parser.add_argument("--execute", action="store_true", help="run chapters and write their outputs back into book/")
+
+
+def _book(options: argparse.Namespace) -> Answer:
+    from tinyredux import book
+
+    if options.execute:
+        chapters = [book.find_chapter(options.chapter)] if options.chapter else None
+        changed = [str(path) for path in book.execute_chapters(chapters, progress)]
+        return Answer({"schema": 1, "changed": changed}, f"changed: {', '.join(changed) or 'nothing'}")
+    if options.chapter:
+        parameters = {name: _value(value) for name, value in options.parameter}
+        target = book.run_chapter(options.chapter, parameters)
+        return Answer({"schema": 1, "notebook": str(target)}, f"{target}")
+    if options.parameter:
+        raise ValueError("parameters are for one chapter; name it: python -m tinyredux book 01 -p DATA cifar10")
+    page, records = book.make_book(progress)
+    text = "\n\n".join([*(str(record) for record in records), f"the book: {page}"])
+    return Answer({"schema": 1, "page": str(page), "records": [record.to_json() for record in records]}, text)
+
+
+def _value(text: str) -> Any:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _lab_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", choices=("list", "check", "grade"), help="list the labs, check a notebook, grade a folder of them"
+    )
+    parser.add_argument("path", nargs="?", type=Path, help="the notebook or the folder")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="grade: also write the marks there")
+
+
+def _lab(options: argparse.Namespace) -> Answer:
+    from tinyredux import labs
+
+    if options.what == "list":
+        rows = [(lab.path.name, ", ".join(lab.exercises)) for lab in labs.list_labs()]
+        listed = [{"lab": name, "exercises": exercises.split(", ")} for name, exercises in rows]
+        return Answer({"schema": 1, "labs": listed}, table(rows, ("lab", "exercises")))
+    if options.path is None:
+        raise ValueError(f"lab {options.what} needs a path: a notebook to check, or a folder to grade")
+    if options.what == "check":
+        marks = [(options.path.name, labs.check_lab(options.path))]
+    else:
+        marks = labs.grade(options.path)
+        if options.csv:
+            options.csv.write_text(labs.to_csv(marks), encoding="utf-8")
+    verdicts = [
+        {"file": name, "exercise": verdict.exercise, "passed": verdict.passed, "text": verdict.text}
+        for name, found in marks
+        for verdict in found
+    ]
+    text = "\n".join(f"{entry['file']}: {entry['text']}" for entry in verdicts)
+    failed = not all(entry["passed"] for entry in verdicts)
+    return Answer({"schema": 1, "verdicts": verdicts}, text, int(options.what == "check" and failed))
+
+
 VERBS = {
     "reproduce": Verb(
         "the claims map: paper, published value, ours, band, verdict", "reproduce --json", _reproduce_options, _reproduce
     ),
+    "book": Verb("build the book: networks, firmware, measurements, pages", "book", _book_options, _book),
+    "lab": Verb("the labs: list, check one, grade a folder", "lab check lab1_mine.ipynb", _lab_options, _lab),
 }

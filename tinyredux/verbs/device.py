@@ -127,8 +127,15 @@ def _serial(options: argparse.Namespace) -> Answer:
     if options.line:
         answers = ask_board(" ".join(options.line), options.port)
         return Answer({"schema": 1, "lines": list(answers)}, "\n".join(answers))
-    terminal(options.port, lambda: sys.stdin.readline().rstrip("\n") or None, print)
+    if options.json:
+        raise ValueError("a terminal has no JSON answer; give the line to send: python -m tinyredux serial --json info")
+    terminal(options.port, _typed_line, print)
     return Answer({"schema": 1, "lines": []}, "")
+
+
+def _typed_line() -> str | None:
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
