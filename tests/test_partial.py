@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from random_graphs import random_graph
 
 from tinyredux import interpret
 from tinyredux.arena import Arena, blocks_of, live_bytes
-from tinyredux.build import build_host
+from tinyredux.boards import find_board
+from tinyredux.build import build_firmware, build_host
 from tinyredux.emit_partial import emit_partial
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
 from tinyredux.lowering import lower
@@ -25,6 +27,7 @@ from tinyredux.run_schedule import run
 from tinyredux.run_schedule import verify as verify_program
 from tinyredux.schedule import Item, Schedule
 from tinyredux.targets.host import HostTarget
+from tinyredux.targets.simulator import SimulatorTarget
 
 SLOW_GRAPHS = 2000
 
@@ -182,7 +185,7 @@ def test_checker_finds_planted_faults(fault: str) -> None:
         arena = Arena(moved, arena.size_bytes, arena.live_bytes)
     else:
         program = replace(program, nodes=tuple(reversed(program.nodes)))
-    with pytest.raises(ValueError, match="no longer holds|over its own input|overlaps"):
+    with pytest.raises(ValueError, match=r"no longer holds|over its own input|overlaps"):
         verify_program(program, arena)
 
 
@@ -193,3 +196,32 @@ def test_bound_holds_for_each_item() -> None:
     net = Net(graph)
     masks = [net.mask(item) for item in plan.program.schedule.items]
     assert sorted(i for mask in masks for i in bits(mask)) == list(range(len(graph.ops)))
+
+
+def written_bytes(plan: PartialPlan, folder: Path, image: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """Returns (first, one past the last) byte of the arena that a simulated run changes, and the output.
+
+    The arena is filled with two patterns in turn: a byte that a run writes differs from at least one of them.
+    """
+    graph, board = plan.program.graph, find_board("disco_f469ni")
+    artifact = emit_partial(plan.program, plan.arena, "test")
+    firmware = build_firmware(artifact.write(folder / "model"), board, folder)
+    touched = np.zeros(plan.peak_bytes, bool)
+    for pattern in (0x5A, 0xA5):
+        target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
+        start = target.machine.program.symbols["tr_arena"]
+        target.machine.cpu.write(start, bytes([pattern]) * plan.peak_bytes)
+        output = target.run(image)
+        touched |= np.frombuffer(target.machine.read(start, plan.peak_bytes), np.uint8) != pattern
+    used = np.flatnonzero(touched)
+    return int(used[0]), int(used[-1]) + 1, output
+
+
+def test_simulated_arena_equals_the_plan() -> None:
+    """The simulator sees writes up to the plan's last byte and the interpreter's output; the arena is the plan, to the byte."""
+    graph, image = block(), image_for(block(), 2)
+    plan = plan_partial(graph)
+    with tempfile.TemporaryDirectory() as folder:
+        first, end, output = written_bytes(plan, Path(folder), image)
+    assert (first, end) == (0, plan.peak_bytes)
+    np.testing.assert_array_equal(output, interpret.run(graph, image[None])[0])

@@ -14,6 +14,7 @@ from tinyredux.arena import Arena
 from tinyredux.emit_c import Artifact, artifact, c_struct
 from tinyredux.emit_calls import TAKES_SCRATCH, Address, Call, Fields, Weights, call_of
 from tinyredux.graph import Graph, Op, macs
+from tinyredux.part_costs import executed_macs
 from tinyredux.run_schedule import verify
 from tinyredux.schedule import Item, Loop, Program
 from tinyredux.tiles import Step
@@ -62,11 +63,14 @@ def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
         lines = [f"    /* {_title(graph, item)} */", f"    tr_mark({index});"]
         bodies.append("\n".join([*lines, *(line for node in nodes for line in _text(node, structs, "    "))]))
     declarations = "".join(c_struct(kind, name, dict(fields)) for (kind, fields), name in structs.items())
-    marks = [("+".join(item.ops), item) for item in program.schedule.items]
     described = [
-        {"name": name, "kind": _kind(graph, item), "module": "", "macs": sum(macs(graph, op) for op in _ops(graph, item))}
-        for name, item in marks
-    ]
+        {
+            "name": "+".join(item.ops), "kind": _kind(graph, item), "module": "",
+            "macs": sum(macs(graph, op) for op in _ops(graph, item)),
+            "macs_executed": executed_macs(graph, Loop((nodes,)).steps()),
+        }
+        for item, nodes in zip(program.schedule.items, program.nodes, strict=True)
+    ]  # fmt: skip
     ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
     return artifact(graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, MACROS)
 

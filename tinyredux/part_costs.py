@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu
 from tinyredux.memory import is_pointwise
-from tinyredux.schedule import Program
 from tinyredux.tiles import Step, computed_macs
 
 CALL = 150
@@ -21,15 +20,15 @@ def rough_cycles(graph: Graph, steps: Iterable[Step]) -> int:
     return sum(step_cycles(graph, by_name[step.op], step) for step in steps)
 
 
-def program_macs(program: Program) -> int:
-    """Returns the multiply-accumulates that a fully lowered program executes."""
-    by_name = {op.name: op for op in program.graph.ops}
+def executed_macs(graph: Graph, steps: Iterable[Step]) -> int:
+    """Returns the multiply-accumulates that kernel calls execute."""
+    by_name = {op.name: op for op in graph.ops}
     total = 0
-    for step in program.steps():
+    for step in steps:
         if step.kind == "run":
-            total += computed_macs(program.graph, by_name[step.op], step.output.box)
+            total += computed_macs(graph, by_name[step.op], step.output.box)
         elif step.kind == "add_up":
-            total += computed_macs(program.graph, by_name[step.op], step.output.box, step.inputs[0].box.shape[2])
+            total += computed_macs(graph, by_name[step.op], step.output.box, step.inputs[0].box.shape[2])
     return total
 
 

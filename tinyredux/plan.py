@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tinyredux import datasets, memory, nets
-from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.boards import Board
 from tinyredux.build import STACK_RESERVE_BYTES
 from tinyredux.export import export
 from tinyredux.flow import CALIBRATION_IMAGES, RUNTIME_BYTES
 from tinyredux.graph import Graph, total_macs
-from tinyredux.lowering import moments
-from tinyredux.part_costs import program_macs
-from tinyredux.passes.partial import PartialPlan, plan_partial
+from tinyredux.part_costs import executed_macs
+from tinyredux.passes.partial import item_bytes, plan_partial
 from tinyredux.passes.quantize import quantize
-from tinyredux.schedule import ACCUMULATOR_BYTES, Item, Program
+from tinyredux.schedule import ACCUMULATOR_BYTES, Item
 
 BAR = 40
 METHODS = ("exact", "partial")
@@ -47,8 +45,9 @@ def plan(
             "optimal": whole.optimal, "regions": [], "steps": [{"op": s.op, "live_bytes": s.live_bytes} for s in whole.steps],
         }  # fmt: skip
     else:
+        factor = executed_macs(graph, found.program.steps()) / max(1, total_macs(graph))
         answer |= {
-            "macs_factor": round(program_macs(found.program) / total_macs(graph), 4) if total_macs(graph) else 1.0,
+            "macs_factor": round(factor, 4),
             "placement_bytes": found.arena.size_bytes, "lower_bound_bytes": found.lower_bound_bytes, "optimal": found.optimal,
             "regions": [region(graph, item) for item in found.program.schedule.items if item.kind != "whole"],
             "steps": [{"op": name, "live_bytes": live} for name, live in item_bytes(found.program)],
@@ -80,18 +79,6 @@ def region(graph: Graph, item: Item) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def item_bytes(program: Program) -> list[tuple[str, int]]:
-    """Returns (operators, most bytes alive while they run) for each item in order."""
-    live = live_bytes(blocks_of(program.buffers, program.ties))
-    found, clock = [], 0
-    for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
-        end = clock + moments(nodes)
-        if end > clock:
-            found.append(("+".join(item.ops), max(live[clock:end])))
-        clock = end
-    return found
-
-
 def timeline(answer: dict[str, Any]) -> str:
     """Returns the plan for a terminal: one bar of live bytes for each step, and what it is compared with."""
     most = max(step["live_bytes"] for step in answer["steps"])
@@ -111,6 +98,3 @@ def timeline(answer: dict[str, Any]) -> str:
     if "fits" in answer:
         lines.append(f"budget {answer['budget_bytes']:,} bytes: {'fits' if answer['fits'] else 'does not fit'}")
     return "\n".join(lines)
-
-
-__all__ = ["PartialPlan", "board_budget", "int8_graph", "plan", "timeline"]

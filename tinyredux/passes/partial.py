@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place
 from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
-from tinyredux.lowering import Lowering, lower
+from tinyredux.lowering import Lowering, lower, moments
 from tinyredux.ordering import Order, beside, best_order, given_order, problem
 from tinyredux.part_costs import rough_cycles
 from tinyredux.regions import Net, bits, candidates, in_place_sources, in_rows, internal_bytes, rows_are_free
@@ -45,6 +45,11 @@ class PartialPlan:
     def peak_bytes(self) -> int:
         """Bytes of the arena, scratch and sums included."""
         return self.arena.size_bytes
+
+    def memory_plan(self) -> memory.MemoryPlan:
+        """Returns the plan as the layer-by-layer planner would: one step for each item, scratch inside the arena."""
+        steps = tuple(memory.Step(name, live) for name, live in item_bytes(self.program))
+        return memory.MemoryPlan(self.arena.offsets, {}, self.arena.size_bytes, 0, steps, self.lower_bound_bytes)
 
 
 def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> PartialPlan:
@@ -291,3 +296,15 @@ def variants(net: Net, item: Item) -> list[list[Item]]:
 def _fits(net: Net, schedule: Schedule, limit: int) -> bool:
     program = lower(net.graph, schedule, full=False)
     return max(live_bytes(blocks_of(program.buffers, program.ties))) <= limit and place(program, limit).size_bytes <= limit
+
+
+def item_bytes(program: Program) -> list[tuple[str, int]]:
+    """Returns (operators, most bytes alive while they run) for each item in order."""
+    live = live_bytes(blocks_of(program.buffers, program.ties))
+    found, clock = [], 0
+    for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
+        end = clock + moments(nodes)
+        if end > clock:
+            found.append(("+".join(item.ops), max(live[clock:end])))
+        clock = end
+    return found

@@ -12,7 +12,7 @@ from tinyredux.verbs.base import Answer, Verb, no_options, progress, table
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="exact", help="exact (default)")
+    parser.add_argument("--method", default="exact", help="exact (default) or partial")
     parser.add_argument(
         "--board", default="disco_f469ni", help=f"{', '.join(board_names())} or a board file.json (default: disco_f469ni)"
     )
