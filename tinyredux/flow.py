@@ -74,6 +74,7 @@ def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
     graph = export(net, nets.short_name(settings.net))
+    datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
     call = f"compile {settings.net} --method {settings.method} --data {data.name}"
