@@ -24,14 +24,14 @@ int32_t scratch_bytes(const int32_t *fields)
 static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
 {
     const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
-                              f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5]};
+                              f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5], 0, 0, 0, 0};
     tr_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
 }
 
 static void run_depthwise(const int32_t *f, void *const *arrays, int16_t *scratch)
 {
     const struct tr_depthwise p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],      f[7],     f[8],
-                                   f[9], f[10], f[11], f[12], f[13], f[14], f[15], arrays[4], arrays[5]};
+                                   f[9], f[10], f[11], f[12], f[13], f[14], f[15], arrays[4], arrays[5], 0, 0, 0, 0};
     tr_depthwise_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
 }
 
@@ -43,13 +43,13 @@ static void run_dense(const int32_t *f, void *const *arrays, int16_t *scratch)
 
 static void run_pool(const int32_t *f, void *const *arrays, int32_t maximum)
 {
-    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12]};
+    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0};
     (maximum ? tr_max_pool_s8 : tr_average_pool_s8)(arrays[0], arrays[1], &p);
 }
 
 static void run_add(const int32_t *f, void *const *arrays)
 {
-    const struct tr_add p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12]};
+    const struct tr_add p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0};
     tr_add_s8(arrays[0], arrays[1], arrays[2], &p);
 }
 
@@ -74,10 +74,10 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         run_add(f, arrays);
         return;
     case CONCAT:
-        tr_concat_s8(arrays[0], arrays[1], &(const struct tr_concat){f[0], f[1], f[2], f[3]});
+        tr_concat_s8(arrays[0], arrays[1], &(const struct tr_concat){f[0], f[1], f[2], f[3], 0});
         return;
     case RELU:
-        tr_relu_s8(arrays[0], arrays[1], &(const struct tr_relu){f[0], f[1], f[2]});
+        tr_relu_s8(arrays[0], arrays[1], &(const struct tr_relu){f[0], f[1], f[2], 0, 0, 0});
         return;
     case SOFTMAX:
         tr_softmax_s8(arrays[0], arrays[1], &(const struct tr_softmax){f[0], f[1], f[2], f[3], f[4]});

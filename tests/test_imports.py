@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 8200
+PYTHON_LINES = 9600
 C_LINES = 2500
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
-LEVEL_1 = f"{LEVEL_0} integer_params interpret memory blob"
+PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule"
+LEVEL_1 = f"{LEVEL_0} integer_params interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} emit_*"
 LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 
@@ -31,8 +32,9 @@ RULES = (
     (LEVEL_0, "graph", "numpy"),
     ("integer_params", "graph fixedpoint", "numpy"),
     ("interpret memory blob", f"{LEVEL_0} integer_params", "numpy"),
-    ("passes passes.*", f"{LEVEL_0} integer_params interpret memory", "numpy"),
-    ("emit_*", LEVEL_1, "numpy"),
+    (PARTIAL, f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
+    ("passes passes.*", f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
+    ("emit_*", f"{LEVEL_1} emit_*", "numpy"),
     ("build", LEVEL_2, "elftools"),
     ("targets targets.* simulate simulate.*", LEVEL_4, "numpy elftools serial unicorn capstone"),
     ("download synthetic", "", "numpy"),
@@ -44,7 +46,7 @@ RULES = (
     ("accuracy pretrained", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
-    ("__init__ __main__ bench claims cli doctor flow verbs*", "*", "numpy"),
+    ("__init__ __main__ bench claims cli doctor flow plan verbs*", "*", "numpy"),
 )
 
 

@@ -45,9 +45,14 @@ def arrays(graph: Graph) -> dict[str, Array]:
 
 
 def pack(graph: Graph) -> Blob:
-    """Returns the little-endian bytes of all arrays, each aligned, with their offsets."""
+    """Returns the little-endian bytes of all arrays of a graph."""
+    return pack_arrays(arrays(graph))
+
+
+def pack_arrays(content_by_name: dict[str, Array]) -> Blob:
+    """Returns the little-endian bytes of arrays, each aligned, with their offsets."""
     data, entries = bytearray(), {}
-    for name, values in arrays(graph).items():
+    for name, values in content_by_name.items():
         data += bytes(-len(data) % ALIGNMENT)
         content = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
         entries[name] = Entry(name, len(data), values.dtype.name, values.shape, len(content))

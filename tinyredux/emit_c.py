@@ -47,7 +47,24 @@ def emit(graph: Graph, plan: MemoryPlan, call: str) -> Artifact:
     call = " ".join(call.replace("*/", "* /").split())
     verify_plan(graph, plan)
     blob = pack(graph)
-    files = {"model.c": _model_c(graph, plan, blob, call), "model.h": _model_h(graph, plan, call), "weights.S": WEIGHTS_S}
+    declarations, calls = [], []
+    for index, op in enumerate(graph.ops):
+        declaration, text = _operator(graph, plan, blob, op)
+        declarations.append(declaration)
+        calls.append(f"{_comment(graph, plan, blob, op)}\n    tr_mark({index});\n{text}")
+    ops = [_described_op(graph, op) for op in graph.ops]
+    sizes = (plan.arena_bytes, plan.scratch_bytes)
+    return artifact(graph, ops, blob, "".join(declarations), "\n".join(calls), plan.offsets, sizes, call)
+
+
+def artifact(
+    graph: Graph, ops: list[dict[str, Any]], blob: Blob, declarations: str, body: str,
+    offsets: dict[str, int], sizes: tuple[int, int], call: str, macros: str = "",
+) -> Artifact:  # fmt: skip
+    """Returns the Artifact of parameter declarations and the body of tr_model_run. `sizes` are the bytes of arena and scratch;
+    `ops` describes what lies between two calls of tr_mark."""
+    model_c = _model_c(graph, ops, offsets, declarations, body, call, macros)
+    files = {"model.c": model_c, "model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
     digest = hashlib.sha256(blob.data)
     for name in sorted(files):
         digest.update(files[name].encode())
@@ -56,8 +73,7 @@ def emit(graph: Graph, plan: MemoryPlan, call: str) -> Artifact:
     manifest = {
         "schema": 1, "name": graph.name, "model_hash": model_hash, "tinyredux": VERSION, "call": call,
         "input": _described(graph, graph.inputs[0]), "output": _described(graph, graph.outputs[0]),
-        "arena_bytes": plan.arena_bytes, "scratch_bytes": plan.scratch_bytes, "weights_bytes": len(blob.data),
-        "ops": [_described_op(graph, op) for op in graph.ops],
+        "arena_bytes": sizes[0], "scratch_bytes": sizes[1], "weights_bytes": len(blob.data), "ops": ops,
         "weights": [asdict(entry) for entry in blob.entries.values()],
     }  # fmt: skip
     return Artifact(files, blob.data, manifest, model_hash)
@@ -91,7 +107,7 @@ def _head(graph: Graph, call: str, what: str) -> str:
     )
 
 
-def _model_h(graph: Graph, plan: MemoryPlan, call: str) -> str:
+def _model_h(graph: Graph, op_count: int, sizes: tuple[int, int], call: str) -> str:
     return f"""{_head(graph, call, "Sizes")}#ifndef TR_MODEL_H
 #define TR_MODEL_H
 
@@ -99,11 +115,11 @@ def _model_h(graph: Graph, plan: MemoryPlan, call: str) -> str:
 
 #define TR_MODEL_HASH "{HASH_PLACEHOLDER}"
 #define TR_MODEL_NAME "{graph.name}"
-#define TR_OP_COUNT {len(graph.ops)}
+#define TR_OP_COUNT {op_count}
 #define TR_INPUT_BYTES {graph.input.size_bytes}
 #define TR_OUTPUT_BYTES {graph.output.size_bytes}
-#define TR_ARENA_BYTES {plan.arena_bytes}
-#define TR_SCRATCH_BYTES {plan.scratch_bytes}
+#define TR_ARENA_BYTES {sizes[0]}
+#define TR_SCRATCH_BYTES {sizes[1]}
 
 extern const char *const tr_op_names[TR_OP_COUNT];
 extern int8_t tr_arena[TR_ARENA_BYTES + TR_SCRATCH_BYTES];
@@ -116,14 +132,10 @@ void tr_model_run(void); /* overwrites the input unless the plan keeps it */
 """
 
 
-def _model_c(graph: Graph, plan: MemoryPlan, blob: Blob, call: str) -> str:
-    declarations, calls = [], []
-    for index, op in enumerate(graph.ops):
-        declaration, text = _operator(graph, plan, blob, op)
-        declarations.append(declaration)
-        calls.append(f"{_comment(graph, plan, blob, op)}\n    tr_mark({index});\n{text}")
-    names = ", ".join(f'"{op.name}"' for op in graph.ops)
-    body = "\n".join(calls)
+def _model_c(
+    graph: Graph, ops: list[dict[str, Any]], offsets: dict[str, int], declarations: str, body: str, call: str, macros: str
+) -> str:
+    names = ", ".join(f'"{op["name"]}"' for op in ops)
     return f"""{_head(graph, call, "The inference")}#include "model.h"
 
 #include "port.h"
@@ -132,27 +144,27 @@ def _model_c(graph: Graph, plan: MemoryPlan, blob: Blob, call: str) -> str:
 #define I8(offset) (tr_weights + (offset))
 #define I32(offset) ((const int32_t *)(const void *)(tr_weights + (offset)))
 #define SCRATCH(offset) ((int16_t *)(void *)(tr_arena + (offset)))
-
+{macros}
 extern const int8_t tr_weights[];
 
 int8_t tr_arena[TR_ARENA_BYTES + TR_SCRATCH_BYTES] __attribute__((aligned(16)));
 const char *const tr_op_names[TR_OP_COUNT] = {{{names}}};
 
-{"".join(declarations)}
+{declarations}
 int8_t *tr_input(void)
 {{
-    return tr_arena + {plan.offsets[graph.inputs[0]]};
+    return tr_arena + {offsets[graph.inputs[0]]};
 }}
 
 const int8_t *tr_output(void)
 {{
-    return tr_arena + {plan.offsets[graph.outputs[0]]};
+    return tr_arena + {offsets[graph.outputs[0]]};
 }}
 
 void tr_model_run(void)
 {{
 {body}
-    tr_mark({len(graph.ops)});
+    tr_mark({len(ops)});
 }}
 """
 
@@ -186,7 +198,8 @@ def _details(op: Op) -> str:
     return text if activation == "none" else f"{text}, {activation}"
 
 
-def _struct(kind: str, name: str, fields: dict[str, Any]) -> str:
+def c_struct(kind: str, name: str, fields: dict[str, Any]) -> str:
+    """Returns the declaration of a constant parameter struct."""
     body = ", ".join(f".{key} = {value}" for key, value in fields.items())
     return f"static const struct {kind} {name} = {{{body}}};\n"
 
@@ -200,25 +213,26 @@ def _operator(graph: Graph, plan: MemoryPlan, blob: Blob, op: Op) -> tuple[str, 
             return _weighted(graph, plan, blob, op, out, sources[0])
         case Pool():
             fields = _map_fields(graph, op, {"c": graph.tensors[op.output].shape[2]})
-            fields |= _clamp_fields(clamp_of(op.activation, quant_of(graph.tensors[op.output])))
-            return _struct("tr_pool", op.name, fields), f"    tr_{op.kind}_pool_s8({out}, {sources[0]}, &{op.name});"
+            fields |= clamp_fields(clamp_of(op.activation, quant_of(graph.tensors[op.output])))
+            return c_struct("tr_pool", op.name, fields), f"    tr_{op.kind}_pool_s8({out}, {sources[0]}, &{op.name});"
         case Add():
             fields = _add_fields(graph, op)
-            return _struct("tr_add", op.name, fields), f"    tr_add_s8({out}, {sources[0]}, {sources[1]}, &{op.name});"
+            return c_struct("tr_add", op.name, fields), f"    tr_add_s8({out}, {sources[0]}, {sources[1]}, &{op.name});"
         case Concat():
             return _concat(graph, op, out, sources)
         case Relu():
             clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-            fields = {"n": graph.tensors[op.output].elements} | _clamp_fields(clamp)
-            return _struct("tr_relu", op.name, fields), f"    tr_relu_s8({out}, {sources[0]}, &{op.name});"
+            fields = {"n": graph.tensors[op.output].elements} | clamp_fields(clamp)
+            return c_struct("tr_relu", op.name, fields), f"    tr_relu_s8({out}, {sources[0]}, &{op.name});"
         case Softmax():
             height, width, channels = graph.tensors[op.output].shape
             fields = {"rows": height * width, "n": channels} | asdict(softmax_params(graph, op))
-            return _struct("tr_softmax", op.name, fields), f"    tr_softmax_s8({out}, {sources[0]}, &{op.name});"
+            return c_struct("tr_softmax", op.name, fields), f"    tr_softmax_s8({out}, {sources[0]}, &{op.name});"
     raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
 
 
-def _clamp_fields(clamp: Clamp) -> dict[str, Any]:
+def clamp_fields(clamp: Clamp) -> dict[str, Any]:
+    """Returns the fields of an activation's limits."""
     return {"activation_min": clamp.low, "activation_max": clamp.high}
 
 
@@ -250,12 +264,12 @@ def _weighted(graph: Graph, plan: MemoryPlan, blob: Blob, op: Weighted, out: str
             kind, kernel = "tr_dense", "tr_dense_s8"
             fields = {"in_n": graph.tensors[op.inputs[0]].elements, "out_n": out_c}
     fields |= {"input_zero_point": factors.input_zero_point, "output_zero_point": factors.output_zero_point}
-    fields |= _clamp_fields(factors.clamp)
+    fields |= clamp_fields(factors.clamp)
     fields |= {key: f"I32({blob.entries[f'{op.name}.{key}'].offset})" for key in ("multiplier", "shift")}
     scratch = f"SCRATCH({plan.scratch[op.name][0]})" if op.name in plan.scratch else "0"
     weights, bias = blob.entries[op.weights].offset, blob.entries[op.bias].offset
     call = f"    {kernel}({out}, {source}, I8({weights}), I32({bias}), &{op.name}, {scratch});"
-    return check + _struct(kind, op.name, fields), call
+    return check + c_struct(kind, op.name, fields), call
 
 
 def _add_fields(graph: Graph, op: Add) -> dict[str, Any]:
@@ -266,7 +280,7 @@ def _add_fields(graph: Graph, op: Add) -> dict[str, Any]:
         "a_multiplier": params.multipliers[0], "a_shift": params.shifts[0],
         "b_multiplier": params.multipliers[1], "b_shift": params.shifts[1],
         "out_multiplier": params.output_multiplier, "out_shift": params.output_shift, "left_shift": ADD_LEFT_SHIFT,
-        **_clamp_fields(params.clamp),
+        **clamp_fields(params.clamp),
     }  # fmt: skip
 
 
@@ -276,7 +290,7 @@ def _concat(graph: Graph, op: Concat, out: str, sources: list[str]) -> tuple[str
     for i, (name, source) in enumerate(zip(op.inputs, sources, strict=True)):
         in_c = graph.tensors[name].shape[2]
         fields = {"rows": height * width, "in_c": in_c, "out_c": out_c, "channel_offset": offset}
-        declarations.append(_struct("tr_concat", f"{op.name}_{i}", fields))
+        declarations.append(c_struct("tr_concat", f"{op.name}_{i}", fields))
         calls.append(f"    tr_concat_s8({out}, {source}, &{op.name}_{i});")
         offset += in_c
     return "".join(declarations), "\n".join(calls)

@@ -16,15 +16,17 @@ from tinyredux.boards import Board, find_board
 from tinyredux.build import STACK_RESERVE_BYTES, DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
 from tinyredux.datasets import Dataset
 from tinyredux.emit_c import VERSION, Artifact, emit
+from tinyredux.emit_partial import emit_partial
 from tinyredux.export import export
-from tinyredux.graph import Graph, macs, total_macs
+from tinyredux.graph import Graph, total_macs
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
+from tinyredux.passes.partial import plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.targets import RawMeasurement, Target
 
 CALIBRATION_IMAGES = 512
-METHODS = ("exact",)
+METHODS = ("exact", "partial")
 KERNELS = ("reference",)
 RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
 Progress = Callable[[str], None]
@@ -75,9 +77,12 @@ def compile_net(settings: Settings) -> Compiled:
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
+    call = f"compile {settings.net} --method {settings.method} --data {data.name}"
+    if settings.method == "partial":
+        found = plan_partial(int8)
+        return Compiled(graph, int8, found.memory_plan(), emit_partial(found.program, found.arena, call), data)
     plan = memory.plan(int8)
     memory.verify_plan(int8, plan)
-    call = f"compile {settings.net} --method {settings.method} --data {data.name}"
     return Compiled(graph, int8, plan, emit(int8, plan, call), data)
 
 
@@ -86,7 +91,7 @@ def check_fit(compiled: Compiled, board: Board) -> None:
     step = max(compiled.plan.steps, key=lambda step: step.live_bytes)
     needed = compiled.plan.total_bytes + RUNTIME_BYTES + STACK_RESERVE_BYTES
     if needed > board.sram_bytes:
-        op = next(op for op in compiled.int8.ops if op.name == step.op)
+        op = next(op for op in compiled.int8.ops if op.name == step.op.split("+")[-1])
         largest = max((*op.inputs, op.output), key=lambda name: compiled.int8.tensors[name].size_bytes)
         size = compiled.int8.tensors[largest].size_bytes
         raise DoesNotFit(
@@ -163,6 +168,7 @@ def _record(
     instructions = [run.instructions for run in runs if run.instructions is not None]
     cycles = [run.cycles for run in runs if run.cycles is not None]
     median = int(statistics.median_low(cycles)) if cycles else None
+    per_op = _per_op(compiled, runs, median)
     return Measurement(
         net=settings.net, method=settings.method, board=board.name, target=settings.target, kernels=settings.kernels,
         data=compiled.data.name, model_hash=compiled.artifact.model_hash,
@@ -173,9 +179,9 @@ def _record(
         instructions=int(statistics.median_low(instructions)) if instructions else None,
         cycles=median, cycles_kind=runs[0].cycles_kind, timing_model=runs[0].timing_model,
         ms=None if median is None else round(1000 * median / board.clock_hz, 3),
-        macs_dense=total_macs(compiled.graph), macs_executed=total_macs(compiled.int8),
+        macs_dense=total_macs(compiled.graph), macs_executed=sum(op.macs_executed for op in per_op),
         sram_bytes=sram_bytes(compiled, firmware, runs), flash_bytes=flash_bytes(compiled, firmware),
-        per_op=_per_op(compiled, runs, median), fits=fits,
+        per_op=per_op, fits=fits,
     )  # fmt: skip
 
 
@@ -209,10 +215,10 @@ def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) 
     live = {step.op: step.live_bytes for step in compiled.plan.steps}
     return [
         OpRecord(
-            op.name, type(op).__name__, macs(compiled.int8, op), macs(compiled.int8, op),
-            None if run.cycles_per_op is None else run.cycles_per_op[i], live[op.name],
+            op["name"], op["kind"], op["macs"], op.get("macs_executed", op["macs"]),
+            None if run.cycles_per_op is None else run.cycles_per_op[i], live.get(op["name"], 0),
         )
-        for i, op in enumerate(compiled.int8.ops)
+        for i, op in enumerate(compiled.artifact.manifest["ops"])
     ]  # fmt: skip
 
 

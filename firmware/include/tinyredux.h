@@ -7,7 +7,11 @@
  * Arithmetic is that of LiteRT's 8-bit reference kernels to the bit (see requantize.h). `multiplier` and `shift` have one
  * entry per output channel: real multiplier = multiplier * 2^(shift - 31), multiplier in [2^30, 2^31), shift > 0 is left.
  *
- * Memory belongs to the caller and no two arguments overlap. A kernel that needs scratch says how much in a macro below;
+ * `row` and `pixel` fields are distances in values from one row and one pixel of a map to the next; 0 stands for a map without
+ * gaps. With them a kernel works on some of a larger map's channels, rows or columns (partial execution).
+ *
+ * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8 and tr_relu_s8 may write over an input and
+ * tr_sums_finish may write over its sums. A kernel that needs scratch says how much in a macro below;
  * scratch is aligned to 4 bytes. Kernels trust their arguments: the compiler that writes the calls has checked them. */
 #ifndef TINYREDUX_H
 #define TINYREDUX_H
@@ -19,6 +23,7 @@ struct tr_conv {
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, groups;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
+    int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
 };
 
 struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c */
@@ -26,6 +31,7 @@ struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
+    int32_t in_row, in_pixel, out_row, out_pixel;
 };
 
 struct tr_dense {
@@ -38,20 +44,24 @@ struct tr_pool { /* padding takes no part: neither in the maximum nor in the ave
     int32_t in_h, in_w, c, out_h, out_w;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
     int32_t activation_min, activation_max;
+    int32_t in_row, in_pixel, out_row, out_pixel;
 };
 
-struct tr_add { /* shifts are <= 0; left_shift is 20 */
+struct tr_add { /* n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20 */
     int32_t n, a_zero_point, b_zero_point, out_zero_point;
     int32_t a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, left_shift;
     int32_t activation_min, activation_max;
+    int32_t rows, a_row, b_row, out_row;
 };
 
-struct tr_concat { /* one call per input; rows = height * width */
+struct tr_concat { /* one call per input; rows = height * width; in_row: from pixel to pixel of the input, 0 for in_c */
     int32_t rows, in_c, out_c, channel_offset;
+    int32_t in_row;
 };
 
-struct tr_relu { /* input and output share one quantisation */
+struct tr_relu { /* input and output share one quantisation; n values in each of `rows` rows (0: one) */
     int32_t n, activation_min, activation_max;
+    int32_t rows, in_row, out_row;
 };
 
 struct tr_softmax { /* output scale 1/256, zero point -128; shift >= 0 */
@@ -65,6 +75,22 @@ struct tr_softmax { /* output scale 1/256, zero point -128; shift >= 0 */
 #define TR_DEPTHWISE_SCRATCH_BYTES 0
 #define TR_DENSE_SCRATCH_BYTES 0
 
+/* Convolution of one group without scratch, between maps with gaps. */
+void tr_conv_direct_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                       const int32_t *restrict bias, const struct tr_conv *restrict p);
+
+/* Convolution fed with slices of the input's channels: start the sums (out_h x out_w x out_c, no gaps) with the bias, add
+ * each slice with its weights [out_c][kernel_h][kernel_w][in_c of the slice], finish. 16-bit sums are shifted right. */
+void tr_sums_start_s32(int32_t *restrict sums, const int32_t *restrict bias, const struct tr_conv *restrict p);
+void tr_conv_add_s32(int32_t *restrict sums, const int8_t *restrict in, const int8_t *restrict weights,
+                     const struct tr_conv *restrict p);
+void tr_sums_finish_s32(int8_t *out, const int32_t *sums, const struct tr_conv *restrict p);
+void tr_sums_start_s16(int16_t *restrict sums, const int32_t *restrict bias, const int32_t *restrict right,
+                       const struct tr_conv *restrict p);
+void tr_conv_add_s16(int16_t *restrict sums, const int8_t *restrict in, const int8_t *restrict weights,
+                     const int32_t *restrict right, const struct tr_conv *restrict p);
+void tr_sums_finish_s16(int8_t *out, const int16_t *sums, const int32_t *restrict right, const struct tr_conv *restrict p);
+
 void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
                 const struct tr_conv *restrict p, int16_t *restrict scratch);
 void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
@@ -73,9 +99,9 @@ void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *
                  const struct tr_dense *restrict p, int16_t *restrict scratch);
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
 void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
-void tr_add_s8(int8_t *restrict out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
+void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
 void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
-void tr_relu_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_relu *restrict p);
+void tr_relu_s8(int8_t *out, const int8_t *in, const struct tr_relu *restrict p);
 void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p);
 
 #endif

@@ -1,22 +1,24 @@
 /* add.c: sum of two int8 tensors of n values, each with its own scale.
  *
  * Both are brought to a common scale, twice the larger one, with left_shift = 20 more bits than int8 has, added, and
- * brought to the output's scale. The inputs may be the same tensor.
+ * brought to the output's scale. The inputs may be the same tensor, and the output may lie where an input does.
  *
  * Range: |value - zero_point| <= 255, times 2^20 is below 2^28; each scaled term is at most half of that. Scratch: none. */
 #include "requantize.h"
 #include "tinyredux.h"
 
-void tr_add_s8(int8_t *restrict out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p)
+void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p)
 {
     const int32_t n = p->n, a_zero_point = p->a_zero_point, b_zero_point = p->b_zero_point, unit = (int32_t)1 << p->left_shift;
     const int32_t a_multiplier = p->a_multiplier, b_multiplier = p->b_multiplier, out_multiplier = p->out_multiplier;
     const int32_t a_right = -p->a_shift, b_right = -p->b_shift, out_right = -p->out_shift;
     const int32_t out_zero_point = p->out_zero_point, low = p->activation_min, high = p->activation_max;
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t row = tr_max(p->rows, 1); row > 0; row--, a += p->a_row, b += p->b_row, out += p->out_row) {
+      for (int32_t i = 0; i < n; i++) {
         const int32_t scaled_a = tr_round_shift(tr_high_mul((a[i] - a_zero_point) * unit, a_multiplier), a_right);
         const int32_t scaled_b = tr_round_shift(tr_high_mul((b[i] - b_zero_point) * unit, b_multiplier), b_right);
         const int32_t sum = tr_round_shift(tr_high_mul(scaled_a + scaled_b, out_multiplier), out_right);
         out[i] = (int8_t)tr_clamp(sum + out_zero_point, low, high);
+      }
     }
 }

@@ -57,7 +57,8 @@ static void fill_values(int16_t *column, int32_t k, const int8_t *in, int32_t n,
 /* Fills one column with the field whose top left corner is (y, x), channels first_c .. first_c + in_c - 1 of the input. */
 static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv *p, int32_t y, int32_t x, int32_t first_c)
 {
-    const int32_t in_c = p->in_c / p->groups, kernel_w = p->kernel_w;
+    const int32_t in_c = p->in_c / p->groups, kernel_w = p->kernel_w, pixel = p->in_pixel ? p->in_pixel : p->in_c;
+    const int32_t row = p->in_row ? p->in_row : p->in_w * pixel;
     const int32_t first = tr_clamp(-x, 0, kernel_w), last = tr_max(tr_min(kernel_w, p->in_w - x), first);
     int32_t k = 0;
     for (int32_t kernel_y = 0; kernel_y < p->kernel_h; kernel_y++, k += kernel_w * in_c) {
@@ -66,12 +67,12 @@ static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv 
             fill_zeros(column, k, kernel_w * in_c);
             continue;
         }
-        const int8_t *from = in + (in_y * p->in_w + x + first) * p->in_c + first_c;
+        const int8_t *from = in + in_y * row + (x + first) * pixel + first_c;
         fill_zeros(column, k, first * in_c);
-        if (p->groups == 1) {
+        if (in_c == pixel) {
             fill_values(column, k + first * in_c, from, (last - first) * in_c, p->input_zero_point);
         } else {
-            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += p->in_c) {
+            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += pixel) {
                 fill_values(column, k + kernel_x * in_c, from, in_c, p->input_zero_point);
             }
         }
@@ -189,7 +190,7 @@ static void multiply_two_pixels(int8_t *restrict out, int8_t *restrict next, con
 static void convolve_group(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels, int32_t first_c,
                            const struct tr_conv *p, int16_t *restrict scratch)
 {
-    const int32_t column_n = channels->k_n + (-channels->k_n & 3);
+    const int32_t column_n = channels->k_n + (-channels->k_n & 3), out_pixel = p->out_pixel ? p->out_pixel : p->out_c;
     const struct stage stage = stage_of(p);
     int32_t columns = 0;
     for (int32_t y = 0; y < p->out_h; y++) {
@@ -198,8 +199,8 @@ static void convolve_group(int8_t *restrict out, const int8_t *restrict in, cons
             fill_column(scratch + columns * column_n, in, p, in_y, in_x, first_c);
             columns++;
             if (columns == 2) {
-                multiply_two_pixels(out, out + p->out_c, scratch, channels, stage);
-                out += 2 * p->out_c;
+                multiply_two_pixels(out, out + out_pixel, scratch, channels, stage);
+                out += 2 * out_pixel;
                 columns = 0;
             }
         }
@@ -278,7 +279,8 @@ static int32_t pointwise_bias(const struct channels *channels, int32_t c, int32_
 
 /* Two channels over all pixels, then the next two; `pixels` is out_h * out_w. */
 static TR_OUT_OF_LINE void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels,
-                                              int32_t pixels, int32_t zero_point, struct stage stage)
+                                              int32_t pixels, int32_t out_pixel, int32_t zero_point,
+                                              struct stage stage)
 {
     const int32_t k_n = channels->k_n, out_c = channels->n;
     for (int32_t c = 0; c < out_c; c += 2) {
@@ -288,11 +290,11 @@ static TR_OUT_OF_LINE void convolve_pointwise(int8_t *restrict out, const int8_t
         const int8_t *weights = channels->weights + c * k_n, *pixel = in;
         int8_t *to = out;
         int32_t done = 0;
-        for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_c) {
+        for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_pixel) {
             const struct sums sums = dot_pointwise_2x2(bias_a, bias_b, weights, pixel, k_n);
-            put_2x2(to, to + out_c, sums, channels, c, stage);
+            put_2x2(to, to + out_pixel, sums, channels, c, stage);
         }
-        for (; done < pixels; done++, pixel += k_n, to += out_c) {
+        for (; done < pixels; done++, pixel += k_n, to += out_pixel) {
             const int32_t sum = dot_pointwise_1x1(bias_a, weights, pixel, k_n);
             to[c] = output(sum, channels->multiplier[c], channels->shift[c], stage);
             if (two) {
@@ -310,7 +312,7 @@ void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *r
     struct channels channels = {weights, bias, p->multiplier, p->shift, out_c, k_n};
     if (p->groups == 1 && p->kernel_h == 1 && p->kernel_w == 1 && p->stride_h == 1 && p->stride_w == 1 && p->out_h == p->in_h &&
         p->out_w == p->in_w) {
-        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->input_zero_point, stage_of(p));
+        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->out_pixel ? p->out_pixel : out_c, p->input_zero_point, stage_of(p));
         return;
     }
     for (int32_t group = 0; group < p->groups; group++) {

@@ -15,7 +15,7 @@
  * `in` and `weights` point at channel 0 of that first position, and advance by in_row_n and weight_row_n from row to row. */
 struct window {
     const int8_t *in, *weights;
-    int32_t rows, columns, in_row_n, weight_row_n;
+    int32_t rows, columns, in_row_n, in_pixel_n, weight_row_n;
 };
 
 static struct window clip(const int8_t *in, const int8_t *weights, const struct tr_depthwise *p, int32_t out_y, int32_t out_x)
@@ -24,14 +24,16 @@ static struct window clip(const int8_t *in, const int8_t *weights, const struct 
     const int32_t y = tr_max(0, -in_y), y_end = tr_min(p->kernel_h, p->in_h - in_y);
     const int32_t x = tr_max(0, -in_x), x_end = tr_min(p->kernel_w, p->in_w - in_x);
     if (y >= y_end || x >= x_end) {
-        return (struct window){in, weights, 0, 0, 0, 0};
+        return (struct window){in, weights, 0, 0, 0, 0, 0};
     }
-    const int32_t out_c = p->in_c * p->multiplier_c;
-    return (struct window){.in = in + ((in_y + y) * p->in_w + in_x + x) * p->in_c,
+    const int32_t out_c = p->in_c * p->multiplier_c, in_pixel = p->in_pixel ? p->in_pixel : p->in_c;
+    const int32_t in_row = p->in_row ? p->in_row : p->in_w * in_pixel;
+    return (struct window){.in = in + (in_y + y) * in_row + (in_x + x) * in_pixel,
                            .weights = weights + (y * p->kernel_w + x) * out_c,
                            .rows = y_end - y,
                            .columns = x_end - x,
-                           .in_row_n = p->in_w * p->in_c,
+                           .in_row_n = in_row,
+                           .in_pixel_n = in_pixel,
                            .weight_row_n = p->kernel_w * out_c};
 }
 
@@ -40,11 +42,14 @@ static inline int8_t output(int32_t sum, int32_t c, const struct tr_depthwise *p
     return tr_requantize_s8(sum, p->multiplier[c], p->shift[c], p->output_zero_point, p->activation_min, p->activation_max);
 }
 
-/* The first `channels` channels of one pixel, a multiple of four, for layers with one kernel per channel. */
-static TR_OUT_OF_LINE void by_four(int8_t *restrict out, const struct window *restrict window, const int32_t *restrict bias,
-                                   int32_t channels, const struct tr_depthwise *restrict p)
+/* The first `channels` channels of one pixel, a multiple of four, for layers with one kernel per channel. Without gaps in
+ * the input one index serves input and weights; the constant `gaps` makes two functions of this text. */
+static inline __attribute__((always_inline)) void channels_by_four(int8_t *restrict out, const struct window *restrict window,
+                                                                   const int32_t *restrict bias, int32_t channels,
+                                                                   const struct tr_depthwise *restrict p, int gaps)
 {
     const int32_t in_c = p->in_c, row_n = window->columns * in_c, in_skip = window->in_row_n, weight_skip = window->weight_row_n;
+    const int32_t gap = gaps ? window->in_pixel_n - in_c : 0, row_gap = gaps ? window->columns * gap : 0;
     const uint32_t minus_zero_point = tr_twice_s16(-p->input_zero_point);
     const int32_t zero_point = p->output_zero_point, low = p->activation_min, high = p->activation_max;
     const int32_t *multiplier = p->multiplier, *shift = p->shift;
@@ -62,8 +67,9 @@ static TR_OUT_OF_LINE void by_four(int8_t *restrict out, const struct window *re
                 sum_2 += tr_high(in_02) * tr_high(weight_02);
                 sum_3 += tr_high(in_13) * tr_high(weight_13);
                 at += in_c;
+                in += gap;
             } while (at < row_n);
-            in += in_skip;
+            in += in_skip - row_gap;
             weights += weight_skip;
         }
         out[c] = tr_requantize_s8(sum_0, multiplier[c], shift[c], zero_point, low, high);
@@ -71,6 +77,18 @@ static TR_OUT_OF_LINE void by_four(int8_t *restrict out, const struct window *re
         out[c + 2] = tr_requantize_s8(sum_2, multiplier[c + 2], shift[c + 2], zero_point, low, high);
         out[c + 3] = tr_requantize_s8(sum_3, multiplier[c + 3], shift[c + 3], zero_point, low, high);
     }
+}
+
+static TR_OUT_OF_LINE void by_four(int8_t *restrict out, const struct window *restrict window, const int32_t *restrict bias,
+                                   int32_t channels, const struct tr_depthwise *restrict p)
+{
+    channels_by_four(out, window, bias, channels, p, 0);
+}
+
+static TR_OUT_OF_LINE void by_four_with_gaps(int8_t *restrict out, const struct window *restrict window,
+                                             const int32_t *restrict bias, int32_t channels, const struct tr_depthwise *restrict p)
+{
+    channels_by_four(out, window, bias, channels, p, 1);
 }
 
 /* Output channel c = input channel * multiplier_c + m of one pixel. */
@@ -81,7 +99,7 @@ static int8_t one_channel(struct window window, const int32_t *bias, int32_t c, 
     int32_t sum = bias[c];
     for (int32_t y = 0; y < window.rows; y++) {
         for (int32_t x = 0; x < window.columns; x++) {
-            sum += (in[x * in_c] - zero_point) * weights[x * out_c];
+            sum += (in[x * window.in_pixel_n] - zero_point) * weights[x * out_c];
         }
         in += window.in_row_n;
         weights += window.weight_row_n;
@@ -94,15 +112,17 @@ void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const
 {
     const int32_t out_c = p->in_c * p->multiplier_c;
     const int32_t fours = p->multiplier_c == 1 ? out_c & ~3 : 0;
+    const int32_t pixel = p->out_pixel ? p->out_pixel : out_c, row = p->out_row ? p->out_row : p->out_w * pixel;
+    const int32_t gaps = p->in_pixel != 0 && p->in_pixel != p->in_c;
     (void)scratch;
     for (int32_t y = 0; y < p->out_h; y++) {
-        for (int32_t x = 0; x < p->out_w; x++) {
+        int8_t *to = out + y * row;
+        for (int32_t x = 0; x < p->out_w; x++, to += pixel) {
             const struct window window = clip(in, weights, p, y, x);
-            by_four(out, &window, bias, fours, p);
+            (gaps ? by_four_with_gaps : by_four)(to, &window, bias, fours, p);
             for (int32_t c = fours; c < out_c; c++) {
-                out[c] = one_channel(window, bias, c, p);
+                to[c] = one_channel(window, bias, c, p);
             }
-            out += out_c;
         }
     }
 }

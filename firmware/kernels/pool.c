@@ -15,11 +15,23 @@ struct window {
     int32_t rows, columns;
 };
 
-static struct window clip(const int8_t *in, const struct tr_pool *p, int32_t out_y, int32_t out_x)
+/* Values from row to row and from pixel to pixel of both maps. */
+struct steps {
+    int32_t in_row, in_pixel, out_row, out_pixel;
+};
+
+static struct steps steps_of(const struct tr_pool *p)
+{
+    const int32_t in_pixel = p->in_pixel ? p->in_pixel : p->c, out_pixel = p->out_pixel ? p->out_pixel : p->c;
+    return (struct steps){p->in_row ? p->in_row : p->in_w * in_pixel, in_pixel, p->out_row ? p->out_row : p->out_w * out_pixel,
+                          out_pixel};
+}
+
+static struct window clip(const int8_t *in, const struct tr_pool *p, int32_t row_n, int32_t pixel_n, int32_t out_y, int32_t out_x)
 {
     const int32_t y = out_y * p->stride_h - p->pad_top, x = out_x * p->stride_w - p->pad_left;
     const int32_t first_y = tr_max(0, y), first_x = tr_max(0, x);
-    return (struct window){in + (first_y * p->in_w + first_x) * p->c, tr_min(p->in_h, y + p->kernel_h) - first_y,
+    return (struct window){in + first_y * row_n + first_x * pixel_n, tr_min(p->in_h, y + p->kernel_h) - first_y,
                            tr_min(p->in_w, x + p->kernel_w) - first_x};
 }
 
@@ -83,54 +95,55 @@ static int32_t sum_of_one(const int8_t *in, struct window window, int32_t c, int
 /* To the nearest, halves away from zero. */
 static inline int32_t divide(int32_t sum, int32_t count) { return (sum > 0 ? sum + count / 2 : sum - count / 2) / count; }
 
-static void max_of_pixel(int8_t *restrict out, struct window window, int32_t channels, int32_t row_n, int32_t low, int32_t high)
+static void max_of_pixel(int8_t *restrict out, struct window window, struct steps steps, const struct tr_pool *p)
 {
+    const int32_t channels = p->c, low = p->activation_min, high = p->activation_max;
     int32_t c = 0;
     for (; c + 4 <= channels; c += 4) {
-        const struct four max = max_of_four(window.in + c, window, channels, row_n);
+        const struct four max = max_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
         out[c] = (int8_t)tr_clamp(max.c0, low, high);
         out[c + 1] = (int8_t)tr_clamp(max.c1, low, high);
         out[c + 2] = (int8_t)tr_clamp(max.c2, low, high);
         out[c + 3] = (int8_t)tr_clamp(max.c3, low, high);
     }
     for (; c < channels; c++) {
-        out[c] = (int8_t)tr_clamp(max_of_one(window.in + c, window, channels, row_n), low, high);
+        out[c] = (int8_t)tr_clamp(max_of_one(window.in + c, window, steps.in_pixel, steps.in_row), low, high);
     }
 }
 
-static void average_of_pixel(int8_t *restrict out, struct window window, int32_t channels, int32_t row_n, int32_t low,
-                             int32_t high)
+static void average_of_pixel(int8_t *restrict out, struct window window, struct steps steps, const struct tr_pool *p)
 {
+    const int32_t channels = p->c, low = p->activation_min, high = p->activation_max;
     const int32_t count = window.rows * window.columns;
     int32_t c = 0;
     for (; c + 4 <= channels; c += 4) {
-        const struct four sum = sum_of_four(window.in + c, window, channels, row_n);
+        const struct four sum = sum_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
         out[c] = (int8_t)tr_clamp(divide(sum.c0, count), low, high);
         out[c + 1] = (int8_t)tr_clamp(divide(sum.c1, count), low, high);
         out[c + 2] = (int8_t)tr_clamp(divide(sum.c2, count), low, high);
         out[c + 3] = (int8_t)tr_clamp(divide(sum.c3, count), low, high);
     }
     for (; c < channels; c++) {
-        out[c] = (int8_t)tr_clamp(divide(sum_of_one(window.in + c, window, channels, row_n), count), low, high);
+        out[c] = (int8_t)tr_clamp(divide(sum_of_one(window.in + c, window, steps.in_pixel, steps.in_row), count), low, high);
     }
 }
 
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
 {
-    const int32_t channels = p->c, row_n = p->in_w * p->c;
-    for (int32_t y = 0; y < p->out_h; y++) {
-        for (int32_t x = 0; x < p->out_w; x++, out += channels) {
-            max_of_pixel(out, clip(in, p, y, x), channels, row_n, p->activation_min, p->activation_max);
+    const struct steps steps = steps_of(p);
+    for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
+        for (int32_t x = 0; x < p->out_w; x++) {
+            max_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
         }
     }
 }
 
 void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
 {
-    const int32_t channels = p->c, row_n = p->in_w * p->c;
-    for (int32_t y = 0; y < p->out_h; y++) {
-        for (int32_t x = 0; x < p->out_w; x++, out += channels) {
-            average_of_pixel(out, clip(in, p, y, x), channels, row_n, p->activation_min, p->activation_max);
+    const struct steps steps = steps_of(p);
+    for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
+        for (int32_t x = 0; x < p->out_w; x++) {
+            average_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
         }
     }
 }

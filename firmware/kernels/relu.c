@@ -3,10 +3,12 @@
 #include "requantize.h"
 #include "tinyredux.h"
 
-void tr_relu_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_relu *restrict p)
+void tr_relu_s8(int8_t *out, const int8_t *in, const struct tr_relu *restrict p)
 {
     const int32_t n = p->n, low = p->activation_min, high = p->activation_max;
-    for (int32_t i = 0; i < n; i++) {
-        out[i] = (int8_t)tr_clamp(in[i], low, high);
+    for (int32_t row = tr_max(p->rows, 1); row > 0; row--, in += p->in_row, out += p->out_row) {
+        for (int32_t i = 0; i < n; i++) {
+            out[i] = (int8_t)tr_clamp(in[i], low, high);
+        }
     }
 }

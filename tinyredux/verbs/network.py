@@ -12,7 +12,7 @@ from tinyredux.verbs.base import Answer, Verb, no_options, progress, table
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="exact", help="exact (default)")
+    parser.add_argument("--method", default="exact", help="exact (default) or partial")
     parser.add_argument(
         "--board", default="disco_f469ni", help=f"{', '.join(board_names())} or a board file.json (default: disco_f469ni)"
     )
@@ -81,7 +81,35 @@ def _accuracy(record: dict[str, Any] | None) -> str:
     return "no record" if record is None else f"{record['correct_int8']} of {record['images']}"
 
 
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
+    parser.add_argument("--method", default="partial", help="exact: layer by layer; partial: in parts (default)")
+    parser.add_argument("--board", help="budget: what this board's SRAM leaves beside runtime and stack")
+    parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
+    parser.add_argument(
+        "--accumulator", default="int32", help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"
+    )
+    parser.add_argument("--data", help="images that set the int8 ranges: cifar10, synthetic, random or FILE.npz")
+
+
+def _plan(options: argparse.Namespace) -> Answer:
+    from tinyredux.boards import find_board
+    from tinyredux.plan import board_budget, int8_graph, plan, timeline
+
+    budgets = [options.sram] if options.sram is not None else []
+    budgets += [board_budget(find_board(options.board))] if options.board else []
+    graph = int8_graph(options.net, options.data)
+    answer = plan(graph, options.net, options.method, options.accumulator, min(budgets, default=None))
+    return Answer(answer, timeline(answer), 0 if answer.get("fits", True) else 1)
+
+
 VERBS = {
+    "plan": Verb(
+        "the memory plan of a network, layer by layer or in parts, without building",
+        "plan lenet --sram 20480",
+        _plan_options,
+        _plan,
+    ),
     "nets": Verb("the built-in networks: shapes, MACs, parameters, accuracy records", "nets", no_options, _nets),
     "measure": Verb(
         "compile, build and run a network on a target, and report",

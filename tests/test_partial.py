@@ -1,0 +1,227 @@
+"""Partial execution: the same bits, never more bytes, the best plan on small graphs; C and simulator agree with the plan."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_graphs import random_graph
+
+from tinyredux import interpret
+from tinyredux.arena import Arena, blocks_of, live_bytes
+from tinyredux.boards import find_board
+from tinyredux.build import build_firmware, build_host
+from tinyredux.emit_partial import emit_partial
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
+from tinyredux.lowering import lower
+from tinyredux.passes.partial import PartialPlan, alias_choices, cover, plan_partial
+from tinyredux.regions import Net, bits, candidates, in_place_sources
+from tinyredux.run_schedule import run
+from tinyredux.run_schedule import verify as verify_program
+from tinyredux.schedule import Item, Schedule
+from tinyredux.targets.host import HostTarget
+from tinyredux.targets.simulator import SimulatorTarget
+
+SLOW_GRAPHS = 2000
+
+
+def image_for(graph: Graph, seed: int) -> np.ndarray:
+    """Returns a random int8 input (H, W, C)."""
+    return np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
+
+
+def check(graph: Graph, seed: int) -> PartialPlan:
+    """Fails unless the plan is safe, keeps every bit and takes no more than layer by layer. Returns it."""
+    plan = plan_partial(graph)
+    assert verify_program(plan.program, plan.arena)["bytes"] <= plan.peak_bytes
+    image = image_for(graph, seed)
+    np.testing.assert_array_equal(run(plan.program, plan.arena, image), interpret.run(graph, image[None])[0])
+    assert plan.peaks["partial"] <= plan.peaks["reordered"] <= plan.peaks["inplace"] <= plan.peaks["layerwise"]
+    assert plan.lower_bound_bytes <= plan.peak_bytes
+    return plan
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_random_graphs(seed: int) -> None:
+    """Hypothesis looks for a network on which a plan is wrong."""
+    check(random_graph(seed), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SLOW_GRAPHS, 100))
+def test_many_random_graphs(first: int) -> None:
+    """Two thousand networks, the same ones every time."""
+    for seed in range(first, first + 100):
+        check(random_graph(seed), seed)
+
+
+def every_plan(net: Net) -> Iterator[int]:
+    """Yields the peak of live bytes of every plan: items, order, outputs in place, concatenations without copies."""
+    every = candidates(net)
+    for items in cover(net, every, {item: net.mask(item) for item in every}, 1 << 20):
+        for aliased in alias_choices(net, items):
+            for order in itertools.permutations(items):
+                if in_order(net, order):
+                    yield from (peak_of(net, order, aliased, places) for places in in_place_choices(net, order))
+
+
+def in_order(net: Net, order: tuple[Item, ...]) -> bool:
+    """True where every item comes after those that make what it reads."""
+    done = 0
+    for item in order:
+        if any(name in net.producer and not done >> net.producer[name] & 1 for name in net.inputs(item)):
+            return False
+        done |= net.mask(item)
+    return True
+
+
+def in_place_choices(net: Net, order: tuple[Item, ...]) -> Iterator[dict[str, str]]:
+    """Yields every choice of outputs that take over a dead input's bytes."""
+    options: list[list[str | None]] = []
+    done = 0
+    for item in order:
+        done |= net.mask(item)
+        options.append([None, *(name for name in in_place_sources(net, item) if not net.readers[name] & ~done)])
+    for chosen in itertools.product(*options):
+        yield {net.output(item): name for item, name in zip(order, chosen, strict=True) if name}
+
+
+def peak_of(net: Net, order: tuple[Item, ...], aliased: frozenset[str], in_place: dict[str, str]) -> int:
+    """Returns the largest sum of live bytes of one plan; huge where it puts a tensor over a part of a concatenation."""
+    parts = {name for i in range(len(net.graph.ops)) if net.graph.ops[i].name in aliased for name in net.graph.ops[i].inputs}
+    if parts & (set(in_place) | set(in_place.values())):
+        return 1 << 40
+    everything = frozenset(op.name for op in net.graph.ops)
+    program = lower(net.graph, Schedule(order, in_place, aliased, everything), full=False)
+    return max(live_bytes(blocks_of(program.buffers, program.ties)))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_small_graphs_equal_brute_force(seed: int) -> None:
+    """On small graphs no plan of the kind searched has a lower peak of live bytes, and `optimal` says so."""
+    graph = next(g for i in itertools.count(1000 * seed) if len((g := random_graph(i, most=4)).ops) <= 6)
+    plan = check(graph, seed)
+    assert plan.lower_bound_bytes == min(every_plan(Net(graph)))
+    assert plan.optimal == (plan.peak_bytes == plan.lower_bound_bytes)
+
+
+@pytest.mark.parametrize("accumulator", ["int32", "int16"])
+@pytest.mark.parametrize("seed", range(6))
+def test_c_equals_the_interpreter(seed: int, accumulator: str, tmp_path: Path) -> None:
+    """The generated C writes the bytes that the interpreter writes, 16-bit sums included."""
+    graph = random_graph(seed)
+    plan = plan_partial(graph, accumulator)
+    artifact = emit_partial(plan.program, plan.arena, "test")
+    target = HostTarget(build_host(artifact.write(tmp_path / "model"), tmp_path), graph.input.shape, graph.output.shape)
+    for i in range(3):
+        image = image_for(graph, i)
+        np.testing.assert_array_equal(target.run(image), run(plan.program, plan.arena, image))
+
+
+def block(channels: int = 24) -> Graph:
+    """Returns an inverted bottleneck with a residual, a pool and a dense layer: every class of operator."""
+    rng = np.random.default_rng(0)
+    quant = Quant((0.05,), -3)
+    tensors = {"input": Tensor("input", (8, 8, 4), "int8", quant)}
+    shapes = [(channels, 1, 1, 4), (3, 3, channels), (4, 1, 1, channels), (5, 64)]
+    ops = [
+        Conv("expand", ("input",), "wide", activation="relu6"),
+        DepthwiseConv("depthwise", ("wide",), "deep", kernel=(3, 3), padding=(1, 1, 1, 1), activation="relu6"),
+        Conv("project", ("deep",), "narrow"),
+        Add("residual", ("narrow", "input"), "sum"),
+        Pool("pool", ("sum",), "pooled", kind="average", kernel=(2, 2), stride=(2, 2)),
+        Dense("dense", ("pooled",), "logits"),
+    ]
+    constants, done = {}, []
+    weighted = [op for op in ops if hasattr(op, "weights")]
+    for op, shape in zip(weighted, shapes, strict=True):
+        outputs = shape[-1] if isinstance(op, DepthwiseConv) else shape[0]
+        constants[f"{op.name}_w"] = rng.integers(-127, 128, shape).astype(np.int8)
+        constants[f"{op.name}_b"] = rng.integers(-500, 500, outputs).astype(np.int32)
+    for op in ops:
+        if op in weighted:
+            count = len(constants[f"{op.name}_b"])
+            op = replace(op, weights=f"{op.name}_w", bias=f"{op.name}_b", weight_scale=(0.004,) * count)
+        done.append(op)
+        tensors[op.output] = Tensor(op.output, output_shape(Graph("g", (), tensors, constants, (), ()), op), "int8", quant)
+    graph = Graph("block", tuple(done), tensors, constants, ("input",), ("logits",))
+    verify(graph)
+    return graph
+
+
+def test_inverted_bottleneck() -> None:
+    """expand -> depthwise -> project runs in slices: input, 32-bit sums of the narrow map, two slices of one channel."""
+    plan = check(block(), 0)
+    regions = [item for item in plan.program.schedule.items if "project" in item.ops]
+    assert [item.kind for item in regions] == ["accumulate"]
+    assert plan.peak_bytes <= 8 * 8 * 4 + 4 * 8 * 8 * 4 + 2 * 8 * 8
+    assert plan.optimal
+
+
+def test_int16_sums_halve_the_bytes_and_stay_close() -> None:
+    """16-bit sums lower the peak; their outputs differ by a few units at most."""
+    graph, image = block(), image_for(block(), 1)
+    exact, lossy = plan_partial(graph), plan_partial(graph, "int16")
+    assert lossy.peak_bytes < exact.peak_bytes
+    outputs = [run(plan.program, plan.arena, image).astype(int) for plan in (exact, lossy)]
+    assert np.abs(outputs[0] - outputs[1]).max() <= 4
+
+
+@pytest.mark.parametrize("fault", ["overlap", "order"])
+def test_checker_finds_planted_faults(fault: str) -> None:
+    """A buffer moved onto a live one, and two loops swapped, are found."""
+    plan = check(block(), 0)
+    program, arena = plan.program, plan.arena
+    if fault == "overlap":
+        moved = {name: 0 for name in arena.offsets}
+        arena = Arena(moved, arena.size_bytes, arena.live_bytes)
+    else:
+        program = replace(program, nodes=tuple(reversed(program.nodes)))
+    with pytest.raises(ValueError, match=r"no longer holds|over its own input|overlaps"):
+        verify_program(program, arena)
+
+
+def test_bound_holds_for_each_item() -> None:
+    """Every operator of a plan lies in exactly one item."""
+    graph = block()
+    plan = plan_partial(graph)
+    net = Net(graph)
+    masks = [net.mask(item) for item in plan.program.schedule.items]
+    assert sorted(i for mask in masks for i in bits(mask)) == list(range(len(graph.ops)))
+
+
+def written_bytes(plan: PartialPlan, folder: Path, image: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """Returns (first, one past the last) byte of the arena that a simulated run changes, and the output.
+
+    The arena is filled with two patterns in turn: a byte that a run writes differs from at least one of them.
+    """
+    graph, board = plan.program.graph, find_board("disco_f469ni")
+    artifact = emit_partial(plan.program, plan.arena, "test")
+    firmware = build_firmware(artifact.write(folder / "model"), board, folder)
+    touched = np.zeros(plan.peak_bytes, bool)
+    for pattern in (0x5A, 0xA5):
+        target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
+        start = target.machine.program.symbols["tr_arena"]
+        target.machine.cpu.write(start, bytes([pattern]) * plan.peak_bytes)
+        output = target.run(image)
+        touched |= np.frombuffer(target.machine.read(start, plan.peak_bytes), np.uint8) != pattern
+    used = np.flatnonzero(touched)
+    return int(used[0]), int(used[-1]) + 1, output
+
+
+def test_simulated_arena_equals_the_plan() -> None:
+    """The simulator sees writes up to the plan's last byte and the interpreter's output; the arena is the plan, to the byte."""
+    graph, image = block(), image_for(block(), 2)
+    plan = plan_partial(graph)
+    with tempfile.TemporaryDirectory() as folder:
+        first, end, output = written_bytes(plan, Path(folder), image)
+    assert (first, end) == (0, plan.peak_bytes)
+    np.testing.assert_array_equal(output, interpret.run(graph, image[None])[0])

@@ -1,0 +1,177 @@
+"""A placed Program -> C: a loop for each run of equal parts, one kernel call for each step in it.
+
+Calls of a loop differ from part to part in addresses only, and these grow evenly; so a loop is found by comparing its
+parts, never assumed. The weights of operators that run in slices are stored slice by slice, in the order of use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tinyredux.arena import Arena
+from tinyredux.emit_c import Artifact, artifact, c_struct
+from tinyredux.emit_calls import TAKES_SCRATCH, Address, Call, Fields, Weights, call_of
+from tinyredux.graph import Graph, Op, macs
+from tinyredux.part_costs import executed_macs
+from tinyredux.run_schedule import verify
+from tinyredux.schedule import Item, Loop, Program
+from tinyredux.tiles import Step
+
+MACROS = """#define AT(offset) (tr_arena + (offset))
+#define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
+#define SUMS16(offset) ((int16_t *)(void *)(tr_arena + (offset)))
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A `for` loop around calls and other loops."""
+
+    variable: str
+    count: int
+    body: tuple[Call | Block, ...]
+
+    def shape(self) -> tuple[Any, ...]:
+        """Returns what loops must share to be one loop in another."""
+        return self.variable, self.count, [node.shape() for node in self.body]
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Returns the addresses of all calls in it."""
+        return tuple(address for node in self.body for address in node.addresses())
+
+    def moved(self, addresses: Sequence[Address]) -> Block:
+        """Returns this loop with other addresses in its calls."""
+        body, at = [], 0
+        for node in self.body:
+            count = len(node.addresses())
+            body.append(node.moved(addresses[at : at + count]))
+            at += count
+        return replace(self, body=tuple(body))
+
+
+def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
+    """Returns the Artifact of a placed program. Raises ValueError where `verify` finds the plan wrong."""
+    verify(program, arena)
+    weights = Weights(program)
+    graph = program.graph
+    structs: dict[tuple[str, Fields], str] = {}
+    bodies = []
+    for index, item in enumerate(program.schedule.items):
+        nodes = _nodes(program, arena, weights, program.nodes[index], 0)
+        lines = [f"    /* {_title(graph, item)} */", f"    tr_mark({index});"]
+        bodies.append("\n".join([*lines, *(line for node in nodes for line in _text(node, structs, "    "))]))
+    declarations = "".join(c_struct(kind, name, dict(fields)) for (kind, fields), name in structs.items())
+    described = [
+        {
+            "name": "+".join(item.ops), "kind": _kind(graph, item), "module": "",
+            "macs": sum(macs(graph, op) for op in _ops(graph, item)),
+            "macs_executed": executed_macs(graph, Loop((nodes,)).steps()),
+        }
+        for item, nodes in zip(program.schedule.items, program.nodes, strict=True)
+    ]  # fmt: skip
+    ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
+    return artifact(graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, MACROS)
+
+
+def _ops(graph: Graph, item: Item) -> list[Op]:
+    return [op for op in graph.ops if op.name in item.ops]
+
+
+def _kind(graph: Graph, item: Item) -> str:
+    return type(_ops(graph, item)[-1]).__name__ if item.kind == "whole" else item.kind
+
+
+def _title(graph: Graph, item: Item) -> str:
+    ops = {op.name: op for op in graph.ops}
+    shapes = [
+        f"{name}: {type(ops[name]).__name__} -> {'x'.join(map(str, graph.tensors[ops[name].output].shape))}" for name in item.ops
+    ]
+    return "\n     * ".join([", ".join(shapes), *describe(graph, item)])
+
+
+def describe(graph: Graph, item: Item) -> list[str]:
+    """Returns lines that say in which parts an item runs; none for a whole operator."""
+    ops = {op.name: op for op in graph.ops}
+    height, width, channels = graph.tensors[ops[item.sink].output].shape
+    match item.kind:
+        case "spatial":
+            inner = [f"  {line}" for part in item.inner for line in describe(graph, part) or [f"{part.sink}, whole"]]
+            return [f"in patches of {item.patch[0] or height} rows and {item.patch[1] or width} columns of {item.sink}:", *inner]
+        case "materialise":
+            return [f"{item.sink} in slices of {min(item.width, channels)} of {channels} channels"]
+        case "accumulate":
+            total = graph.tensors[ops[item.sink].inputs[0]].shape[2]
+            return [f"{item.sink} adds up slices of {min(item.width, total)} of {total} input channels"]
+    return []
+
+
+def _nodes(program: Program, arena: Arena, weights: Weights, nodes: Sequence[Step | Loop], depth: int) -> list[Call | Block]:
+    """Returns calls and loops for steps and loops of parts."""
+    found: list[Call | Block] = []
+    for node in nodes:
+        if isinstance(node, Step):
+            found.append(call_of(program, arena, weights, node))
+        else:
+            parts = [_nodes(program, arena, weights, part, depth + 1) for part in node.parts]
+            found += _rolled(parts, "ijkmn"[depth])
+    return found
+
+
+def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call | Block]:
+    """Returns parts one after the other; runs of parts whose addresses grow evenly become loops."""
+    found: list[Call | Block] = []
+    start = 0
+    while start < len(parts):
+        end = start + 1
+        while end < len(parts) and _continues(parts, start, end):
+            end += 1
+        if end - start > 1:
+            body = [_growing(a, b, variable) for a, b in zip(parts[start], parts[start + 1], strict=True)]
+            found.append(Block(variable, end - start, tuple(body)))
+        else:
+            found += parts[start]
+        start = end
+    return found
+
+
+def _continues(parts: Sequence[Sequence[Call | Block]], start: int, end: int) -> bool:
+    if not len(parts[start]) == len(parts[start + 1]) == len(parts[end]):
+        return False
+    for first, second, now in zip(parts[start], parts[start + 1], parts[end], strict=True):
+        if not first.shape() == second.shape() == now.shape():
+            return False
+        for a, b, c in zip(first.addresses(), second.addresses(), now.addresses(), strict=True):
+            if c.base - a.base != (b.base - a.base) * (end - start):
+                return False
+    return True
+
+
+def _growing(a: Call | Block, b: Call | Block, variable: str) -> Call | Block:
+    pairs = zip(a.addresses(), b.addresses(), strict=True)
+    return a.moved([replace(x, terms=((variable, y.base - x.base), *x.terms)) if y.base != x.base else x for x, y in pairs])
+
+
+def _text(node: Call | Block, structs: dict[tuple[str, Fields], str], indent: str) -> list[str]:
+    """Returns a call or loop as lines of C. In a loop the pointers to factors per channel move with the part."""
+    if isinstance(node, Block):
+        lines = [line for inner in node.body for line in _text(inner, structs, indent + "    ")]
+        name = node.variable
+        return [f"{indent}for (int32_t {name} = 0; {name} < {node.count}; {name}++) {{", *lines, f"{indent}}}"]
+    moving = any(a.terms for a in node.factors)
+    fields = dict(node.fields)
+    if not moving:
+        fields |= {key: a.text() for key, a in zip(("multiplier", "shift"), node.factors, strict=False)}  # type: ignore[misc]
+    name = structs.setdefault((node.struct, tuple(fields.items())), f"{node.op}_{len(structs)}")
+    scratch = [a.text() for a in node.scratch] or (["0"] if node.kernel in TAKES_SCRATCH else [])
+    arguments = [a.text() for a in node.arguments]
+    if not moving:
+        return [f"{indent}{node.kernel}({', '.join((*arguments, f'&{name}', *scratch))});"]
+    part = f"{name}_part"
+    return [
+        f"{indent}struct {node.struct} {part} = {name};",
+        f"{indent}{part}.multiplier = {node.factors[0].text()};",
+        f"{indent}{part}.shift = {node.factors[1].text()};",
+        f"{indent}{node.kernel}({', '.join((*arguments, f'&{part}', *scratch))});",
+    ]

@@ -1,0 +1,310 @@
+"""Partial execution: the schedule of a network that needs the least SRAM, with the same bits and the same arithmetic.
+
+1. `candidates` lists what may run together, `cover` picks items that cover every operator and whose largest cost in
+   bytes is least; that cost is a lower bound of every schedule's peak.
+2. `best_order` orders them; where the order keeps more alive than the bound, other covers are tried.
+3. Slices start as narrow as they can be and grow while the peak allows, for wide slices are faster.
+4. `place` gives real offsets; the peak is what they reach.
+
+Source: after Liberis and Lane, Pex, arXiv 2211.17246; the algorithms are ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, replace
+
+from tinyredux import memory
+from tinyredux.arena import Arena, blocks_of, live_bytes, place
+from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
+from tinyredux.lowering import Lowering, lower, moments
+from tinyredux.ordering import Order, beside, best_order, given_order, problem
+from tinyredux.part_costs import rough_cycles
+from tinyredux.regions import Net, bits, candidates, in_place_sources, in_rows, internal_bytes, rows_are_free
+from tinyredux.schedule import Item, Loop, Program, Schedule
+from tinyredux.tiles import is_generator
+
+Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
+EVERY_COVER = 7  # operators up to which all covers are tried
+COVERS = 4000
+SECONDS = 4.0  # for trying covers on larger graphs
+
+
+@dataclass(frozen=True)
+class PartialPlan:
+    """A placed program with its peak in bytes and what it is compared with."""
+
+    program: Program
+    arena: Arena
+    peaks: dict[str, int]  # layerwise, inplace, reordered, partial
+    lower_bound_bytes: int
+    optimal: bool
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of the arena, scratch and sums included."""
+        return self.arena.size_bytes
+
+    def memory_plan(self) -> memory.MemoryPlan:
+        """Returns the plan as the layer-by-layer planner would: one step for each item, scratch inside the arena."""
+        steps = tuple(memory.Step(name, live) for name, live in item_bytes(self.program))
+        return memory.MemoryPlan(self.arena.offsets, {}, self.arena.size_bytes, 0, steps, self.lower_bound_bytes)
+
+
+def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> PartialPlan:
+    """Returns the plan with the least placed peak that the search finds; never above the layer-by-layer plan.
+
+    Among plans of that peak, or of up to `limit` bytes where that is more, one with few cycles is taken.
+
+    `optimal` is True where no schedule of this kind (whole operators and channel regions in any order, outputs in place,
+    concatenations without copies) has a lower peak.
+    """
+    net = Net(graph, accumulator)
+    layerwise = memory.plan(graph).total_bytes
+    singles = [Item((op.name,)) for op in graph.ops]
+    every = candidates(net)
+    alone = [item for item in every if len(item.ops) == 1]
+    costs = {item: _costs(net, item) for item in every}
+    bounds = {item: bound_bytes(net, item, costs) for item in every}
+    in_place = _best_alone(net, alone, costs, bounds, reorder=False)
+    reordered = _best_alone(net, alone, costs, bounds, reorder=True)
+    lowest, found = search(net, every, costs, bounds)
+    options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
+    options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
+    schedule, arena = min(options, key=lambda option: option[1].size_bytes)
+    spare = _spare(net, schedule, costs, max(arena.size_bytes, limit))
+    program = lower(graph, _widened(net, schedule, spare, max(arena.size_bytes, limit)))
+    arena = place(program, max(arena.size_bytes, limit))
+    peaks = {
+        "layerwise": layerwise,
+        "inplace": min(layerwise, options[2][1].size_bytes),
+        "reordered": min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes),
+        "partial": arena.size_bytes,
+    }
+    return PartialPlan(program, arena, peaks, lowest, arena.size_bytes == lowest)
+
+
+def _spare(net: Net, schedule: Schedule, costs: Costs, limit: int) -> dict[Item, int]:
+    """Returns the bytes that each item may need inside."""
+    given = problem(net, list(schedule.items), schedule.aliased, costs)
+    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
+    return {item: limit - bytes_beside for item, bytes_beside in beside(given, order).items()}
+
+
+def _costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
+    return internal_bytes(net, item), {name: internal_bytes(net, item, name) for name in in_place_sources(net, item)}
+
+
+def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
+    """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
+
+    A tensor that must be written before the item and read after it is alive; it cannot be cut away, for an item that
+    holds both its writer and its reader would have to run both before and after this one.
+    """
+    graph, mask = net.graph, net.mask(item)
+    before = after = 0
+    for i in bits(mask):
+        before |= net.before[i]
+        after |= net.after[i]
+    before, after = before & ~mask, after & ~mask
+    inputs, output = net.inputs(item), net.output(item)
+    across = 0
+    for name in graph.tensors:
+        if name in inputs or (name in net.producer and mask >> net.producer[name] & 1):
+            continue
+        early = name in graph.inputs or before >> net.producer[name] & 1
+        if early and (net.readers[name] & after or name in graph.outputs):
+            across += 0 if _part_of_concat(net, name) else net.size(name)
+    sink = net.ops(item)[-1]
+    if isinstance(sink, Concat) and item.kind == "whole":
+        return across + net.size(output)
+    plain, replacing = costs[item]
+    least = net.size(output) + plain
+    for name, extra in replacing.items():
+        if not net.readers[name] & after:
+            least = min(least, extra)
+    return across + sum(net.size(name) for name in inputs) + least
+
+
+def _part_of_concat(net: Net, name: str) -> bool:
+    """True for the result of a concatenation, whose bytes may be counted as those of its parts."""
+    return name in net.producer and isinstance(net.graph.ops[net.producer[name]], Concat)
+
+
+def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) -> list[list[Item]]:
+    """Returns up to `most` choices of items that hold every operator exactly once, those with the fewest regions first."""
+    by_first: dict[int, list[Item]] = {}
+    for item in items:
+        for i in bits(masks[item]):
+            by_first.setdefault(i, []).append(item)
+    full = (1 << len(net.graph.ops)) - 1
+    memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
+    todo = [0]
+    while todo:
+        covered = todo[-1]
+        if covered in memo:
+            todo.pop()
+            continue
+        first = (~covered & full & -(~covered & full)).bit_length() - 1
+        fitting = [item for item in by_first.get(first, []) if not masks[item] & covered]
+        missing = [covered | masks[item] for item in fitting if covered | masks[item] not in memo]
+        if missing:
+            todo += missing
+            continue
+        found = [
+            (count + (len(item.ops) if item.kind != "whole" else 0), [item, *rest])
+            for item in fitting
+            for count, rest in memo[covered | masks[item]]
+        ]
+        memo[covered] = sorted(found, key=lambda pair: pair[0])[:most]
+        todo.pop()
+    return [chosen for _, chosen in memo[0]]
+
+
+def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -> tuple[int, tuple[Order, frozenset[str]]]:
+    """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found."""
+    masks = {item: net.mask(item) for item in every}
+    levels = sorted(set(bounds.values()))
+    low, high = 0, len(levels) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cover(net, [item for item in every if bounds[item] <= levels[middle]], masks):
+            high = middle
+        else:
+            low = middle + 1
+    small = len(net.graph.ops) <= EVERY_COVER
+    best: tuple[Order, frozenset[str]] | None = None
+    deadline, complete = time.monotonic() + SECONDS, small
+    for level in levels[low:]:
+        if best is not None and (level >= best[0].live_bytes or time.monotonic() > deadline):
+            complete &= level >= best[0].live_bytes
+            break
+        allowed = [item for item in every if bounds[item] <= level]
+        chosen = cover(net, allowed, masks, COVERS if small else 4)
+        complete &= len(chosen) < COVERS
+        for items in chosen:
+            best = _better(net, items, costs, best)
+    assert best is not None
+    lowest = best[0].live_bytes if complete and best[0].exact else levels[low]
+    return lowest, best
+
+
+def _better(
+    net: Net, items: list[Item], costs: Costs, best: tuple[Order, frozenset[str]] | None
+) -> tuple[Order, frozenset[str]] | None:
+    """Returns the better of the best so far and these items in their best order."""
+    for aliased in alias_choices(net, items):
+        bound = best[0].live_bytes - 1 if best else 1 << 62
+        order = best_order(problem(net, items, aliased, costs), bound)
+        if order is not None:
+            best = order, aliased
+    return best
+
+
+def alias_choices(net: Net, items: list[Item]) -> list[frozenset[str]]:
+    """Returns which concatenations to do without copies: all that can, none, and for few of them every choice."""
+    can = [item.sink for item in items if item.kind == "whole" and _can_alias(net, net.ops(item)[-1])]
+    if len(can) <= 3:
+        return [frozenset(some) for count in range(len(can), -1, -1) for some in itertools.combinations(can, count)]
+    return [frozenset(can), frozenset()]
+
+
+def _can_alias(net: Net, op: Op) -> bool:
+    """True where the producers can write into the concatenation: each input is used once there, and read with strides."""
+    if not isinstance(op, Concat) or len(set(op.inputs)) < len(op.inputs):
+        return False
+    for name in op.inputs:
+        others = [reader for reader in net.graph.consumers(name) if reader is not op]
+        if (
+            name in net.graph.inputs
+            or name in net.graph.outputs
+            or any(isinstance(reader, (Concat, Dense, Softmax)) for reader in others)
+        ):
+            return False
+    return True
+
+
+def _best_alone(
+    net: Net, alone: list[Item], costs: Costs, bounds: dict[Item, int], reorder: bool
+) -> tuple[Order, frozenset[str]]:
+    """Returns the plan without regions: each operator whole or in place, in the given or in the best order."""
+    items = [min((item for item in alone if item.ops == (op.name,)), key=lambda item: bounds[item]) for op in net.graph.ops]
+    found = []
+    for aliased in alias_choices(net, items):
+        given = problem(net, items, aliased, costs)
+        order = best_order(given, 1 << 62) if reorder else given_order(given)
+        assert order is not None
+        found.append((order, aliased))
+    return min(found, key=lambda pair: pair[0].live_bytes)
+
+
+def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True) -> tuple[Schedule, Arena]:
+    """Returns the schedule of an order with the narrowest slices, and where its buffers lie."""
+    without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
+    schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
+    return schedule, place(lower(net.graph, schedule, full=False))
+
+
+def _widened(net: Net, schedule: Schedule, spare: dict[Item, int], limit: int) -> Schedule:
+    """Returns the schedule with each item in the way that is fastest by estimate and still fits into `limit` bytes.
+
+    `spare` says how many bytes an item may need inside. Where the placement of all together takes more than `limit`,
+    the items with the largest gain in bytes go back to their narrowest form.
+    """
+    chosen = [fastest(net, item, schedule.in_place.get(net.output(item)), spare.get(item, 0)) for item in schedule.items]
+    keep = set(range(len(chosen)))
+    while True:
+        items = tuple(chosen[i][0] if i in keep else item for i, item in enumerate(schedule.items))
+        direct = frozenset().union(*(chosen[i][1] if i in keep else frozenset(item.ops) for i, item in enumerate(schedule.items)))
+        wider = replace(schedule, items=items, direct=direct)
+        if not keep or _fits(net, wider, limit):
+            return wider
+        keep.remove(max(keep, key=lambda i: internal_bytes(net, chosen[i][0], None, chosen[i][1])))
+
+
+def fastest(net: Net, item: Item, source: str | None, spare: int) -> tuple[Item, frozenset[str]]:
+    """Returns the variant of an item with the fewest estimated cycles that needs at most `spare` bytes inside, and which of
+    its convolutions run without scratch. The item itself, without scratch, where no other fits."""
+    found: list[tuple[int, Item, frozenset[str]]] = []
+    convs = [op.name for op in net.ops(item) if is_generator(op)]
+    for direct in (frozenset[str](), frozenset(convs)):
+        for some in variants(net, item):
+            some = [one for one in some if source is None or source in in_place_sources(net, one)]
+            fitting = next((one for one in some if internal_bytes(net, one, source, direct) <= spare), None)
+            if fitting is not None:
+                in_place = {net.output(item): source} if source else {}
+                nodes = Lowering(net.graph, Schedule((fitting,), in_place, frozenset(), direct, net.accumulator)).item(fitting)
+                found.append((rough_cycles(net.graph, Loop((tuple(nodes),)).steps()), fitting, direct))
+    _, best, direct = min(found, key=lambda one: one[0], default=(0, item, frozenset(convs)))
+    return best, direct
+
+
+def variants(net: Net, item: Item) -> list[list[Item]]:
+    """Returns ways to run an item: for each height of bands a list of slice widths, widest first."""
+    if item.kind == "whole":
+        return [[item]]
+    base = item.inner[0] if item.kind == "spatial" else item
+    sink = net.ops(item)[-1]
+    channels = net.graph.tensors[sink.inputs[0] if base.kind == "accumulate" else sink.output].shape[2]
+    widths = [channels, *reversed([base.width << k for k in range(12) if base.width << k < channels])]
+    rows = net.graph.tensors[sink.output].shape[0]
+    heights = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if len(item.ops) > 1 and rows_are_free(net, base) else []
+    return [[in_rows(replace(base, width=width), height) for width in widths] for height in (0, *heights)]
+
+
+def _fits(net: Net, schedule: Schedule, limit: int) -> bool:
+    program = lower(net.graph, schedule, full=False)
+    return max(live_bytes(blocks_of(program.buffers, program.ties))) <= limit and place(program, limit).size_bytes <= limit
+
+
+def item_bytes(program: Program) -> list[tuple[str, int]]:
+    """Returns (operators, most bytes alive while they run) for each item in order."""
+    live = live_bytes(blocks_of(program.buffers, program.ties))
+    found, clock = [], 0
+    for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
+        end = clock + moments(nodes)
+        if end > clock:
+            found.append(("+".join(item.ops), max(live[clock:end])))
+        clock = end
+    return found

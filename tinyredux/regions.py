@@ -1,0 +1,247 @@
+"""Which operators can run together in parts, and what each such item costs in bytes.
+
+Along channels an operator is a generator (convolution, dense: needs its whole input, writes slices), passes slices through
+(depthwise, pools, additions, activations), places them (concatenation), adds them up (convolution, dense) or is a barrier
+(softmax). A region is a generator, or a tensor that is there, then operators that pass slices through, then one that
+keeps them or adds them up. Source: Liberis and Lane, arXiv 2211.17246; classes and rules ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tinyredux.arena import blocks_of, live_bytes
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
+from tinyredux.lowering import Lowering, lifetimes
+from tinyredux.schedule import Buffer, Item, Schedule, part_breaks, part_unit
+from tinyredux.tiles import is_elementwise, is_generator
+
+CANDIDATES_PER_SINK = 64
+
+
+@dataclass(frozen=True)
+class Net:
+    """A graph with the relations that planning asks for again and again; operators by index, sets as bit masks."""
+
+    graph: Graph
+    accumulator: str = "int32"
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Operator name -> place in the graph's order."""
+        return {op.name: i for i, op in enumerate(self.graph.ops)}
+
+    @cached_property
+    def producer(self) -> dict[str, int]:
+        """Tensor -> operator that writes it."""
+        return {op.output: i for i, op in enumerate(self.graph.ops)}
+
+    @cached_property
+    def readers(self) -> dict[str, int]:
+        """Tensor -> mask of the operators that read it."""
+        masks = dict.fromkeys(self.graph.tensors, 0)
+        for i, op in enumerate(self.graph.ops):
+            for name in op.inputs:
+                masks[name] |= 1 << i
+        return masks
+
+    @cached_property
+    def before(self) -> list[int]:
+        """Mask of all operators that must run before each one."""
+        masks: list[int] = []
+        for op in self.graph.ops:
+            mask = 0
+            for name in op.inputs:
+                if name in self.producer:
+                    mask |= masks[self.producer[name]] | 1 << self.producer[name]
+            masks.append(mask)
+        return masks
+
+    @cached_property
+    def after(self) -> list[int]:
+        """Mask of all operators that must run after each one."""
+        masks = [0] * len(self.graph.ops)
+        for i, mask in enumerate(self.before):
+            for k in bits(mask):
+                masks[k] |= 1 << i
+        return masks
+
+    def size(self, tensor: str) -> int:
+        """Bytes of a tensor."""
+        return self.graph.tensors[tensor].size_bytes
+
+    def mask(self, item: Item) -> int:
+        """Mask of an item's operators."""
+        return sum(1 << self.index[name] for name in item.ops)
+
+    def ops(self, item: Item) -> list[Op]:
+        """An item's operators."""
+        return [self.graph.ops[self.index[name]] for name in item.ops]
+
+    def inputs(self, item: Item) -> list[str]:
+        """Tensors that an item reads from outside, each once."""
+        own = {op.output for op in self.ops(item)}
+        return sorted({name for op in self.ops(item) for name in op.inputs} - own)
+
+    def output(self, item: Item) -> str:
+        """The tensor that an item keeps."""
+        return self.graph.ops[self.index[item.sink]].output
+
+
+def bits(mask: int) -> Iterator[int]:
+    """Yields the places of the ones in a mask."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def candidates(net: Net) -> list[Item]:
+    """Returns every item that the planner may choose: each operator at once, and the regions that end at it."""
+    found = [Item((op.name,)) for op in net.graph.ops]
+    for i, op in enumerate(net.graph.ops):
+        regions = []
+        if is_generator(op):
+            source = op.inputs[0]
+            if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
+                regions = _regions(net, op, "accumulate")
+        elif not isinstance(op, (Softmax, Concat)):
+            regions = _regions(net, op, "materialise")
+        found += regions
+        found += [in_rows(item, 1) for item in regions if len(item.ops) > 1 and rows_are_free(net, item)]
+    return found
+
+
+def in_rows(item: Item, rows: int) -> Item:
+    """Returns an item that runs another in bands of so many rows of its output; 0: all at once."""
+    return Item(item.ops, "spatial", 0, (rows, 0), (item,)) if rows else item
+
+
+def rows_are_free(net: Net, item: Item) -> bool:
+    """True where bands of rows compute nothing twice: all that is made inside is read in windows that do not overlap."""
+    ops = net.ops(item)
+    inside = {op.output for op in ops}
+    if net.graph.tensors[ops[-1].output].shape[0] < 2:
+        return False
+    for op in ops:
+        if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[0] > op.stride[0]:
+            return False
+        if inside & set(op.inputs) and isinstance(op, (Dense, Softmax)):
+            return False
+    return True
+
+
+def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
+    last = 1 << net.index[sink.name]
+    found: list[Item] = []
+    seen: set[int] = set()
+    for mask in _closures(net, sink, last):
+        if len(seen) >= CANDIDATES_PER_SINK:
+            break
+        if mask in seen or not _splittable(net, mask, last):
+            continue
+        seen.add(mask)
+        ops = tuple(net.graph.ops[i] for i in bits(mask))
+        alone = mask == last
+        if alone and (kind == "accumulate" or not isinstance(sink, (DepthwiseConv, Pool))):
+            continue
+        inner = ops[:-1] if kind == "accumulate" else ops
+        sliced = sink.inputs[0] if kind == "accumulate" else sink.output
+        width = part_unit(net.graph, inner, sliced)
+        if any(channel < 0 or channel % width for channel in part_breaks(net.graph, inner, sliced)):
+            continue
+        found.append(Item(tuple(op.name for op in ops), kind, width))
+    return found
+
+
+def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
+    """Yields sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
+    sets = [mask]
+    for name in dict.fromkeys(op.inputs):
+        producer = net.graph.ops[net.producer[name]] if name in net.producer else None
+        if producer is None or isinstance(producer, Softmax) or name in net.graph.outputs:
+            continue
+        own = 1 << net.index[producer.name]
+        above = [own] if is_generator(producer) else list(_closures(net, producer, own))
+        sets = [s | extra for s in sets for extra in (0, *above)][: 8 * CANDIDATES_PER_SINK]
+    yield from sorted(set(sets), key=lambda s: (s.bit_count(), s))
+
+
+def _splittable(net: Net, mask: int, last: int) -> bool:
+    """True where slices suffice: no other reader, no generator fed by a slice, no concatenation of one slice twice, no
+    path out and back in."""
+    concatenated: list[str] = []
+    for i in bits(mask):
+        op = net.graph.ops[i]
+        inside = [name for name in op.inputs if name in net.producer and mask >> net.producer[name] & 1]
+        if 1 << i != last:
+            if net.readers[op.output] & ~mask or op.output in net.graph.outputs:
+                return False
+            if is_generator(op) and inside:
+                return False
+        if isinstance(op, Concat):
+            concatenated += op.inputs
+            if any(net.readers[name].bit_count() > 1 or op.inputs.count(name) > 1 for name in inside):
+                return False
+        for k in bits(net.after[i] & ~mask):
+            if net.after[k] & mask:
+                return False
+    return not (concatenated and _shared_across(net, mask))
+
+
+def _shared_across(net: Net, mask: int) -> bool:
+    """True where a tensor made inside has several readers: with a concatenation below it could be needed in two slices."""
+    outputs = [net.graph.ops[i].output for i in bits(mask)]
+    return any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
+
+
+def in_place_sources(net: Net, item: Item) -> list[str]:
+    """Returns the inputs whose bytes the item's output may take over, should they be dead afterwards."""
+    ops = net.ops(item)
+    sink = ops[-1]
+    if item.kind == "accumulate" or (item.kind == "whole" and not is_elementwise(sink)):
+        return []
+    if item.kind == "spatial" and item.inner[0].kind != "materialise":
+        return []
+    height, width, channels = net.graph.tensors[sink.output].shape
+    found = []
+    for name in net.inputs(item):
+        rows, columns, depth = net.graph.tensors[name].shape
+        fits = depth == channels and height * width <= rows * columns
+        pointwise = item.kind != "spatial" or all(is_elementwise(op) for op in ops if name in op.inputs)
+        if fits and pointwise and name not in net.graph.outputs and _channel_wise_from(name, ops):
+            found.append(name)
+    return found
+
+
+def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
+    """True where every operator between a tensor and the last of `ops` computes channel c from channel c."""
+    reached = {tensor}
+    for op in ops:
+        if reached & set(op.inputs):
+            single = isinstance(op, DepthwiseConv) and op.multiplier == 1
+            if not (single or isinstance(op, Pool) or is_elementwise(op)):
+                return False
+            reached.add(op.output)
+    return True
+
+
+def internal_bytes(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> int:
+    """Returns the bytes that an item needs while it runs beside its inputs and its kept output (which takes `source`'s
+    place where one is named): slices, 32-bit sums beyond the output's own bytes, scratch of all but the direct `convs`."""
+    output = net.output(item)
+    convs = frozenset(item.ops) if convs is None else convs
+    schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
+    lowering = Lowering(net.graph, schedule, full=False)
+    nodes = tuple(lowering.item(item))
+    if not nodes:
+        return 0
+    spans = lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
+    inner = {
+        name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items() if name not in net.graph.tensors
+    }
+    ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
+    most = max(live_bytes(blocks_of(inner, ties))) if inner else 0
+    return most - (net.size(output) if lowering.ties.get(output) in inner else 0)

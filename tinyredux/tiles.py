@@ -1,0 +1,188 @@
+"""Parts of tensors and parts of operators: the vocabulary of partial execution.
+
+A `Box` is a range of rows, columns and channels of a tensor; a `View` says where its values lie; a `Step` is one kernel
+call that computes a box. `restricted` turns an operator and a box into a smaller operator that computes just that box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted
+
+
+class Box(NamedTuple):
+    """Rows y0..y1-1, columns x0..x1-1, channels c0..c1-1 of a tensor."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+    c0: int
+    c1: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.y1 - self.y0, self.x1 - self.x0, self.c1 - self.c0
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return (self.y1 - self.y0) * (self.x1 - self.x0) * (self.c1 - self.c0)
+
+    def channels(self, c0: int, c1: int) -> Box:
+        """Returns this box with other channels."""
+        return Box(self.y0, self.y1, self.x0, self.x1, c0, c1)
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a box of a tensor lies: `offset` bytes into a buffer, with strides in elements."""
+
+    tensor: str
+    box: Box
+    buffer: str
+    offset: int
+    row_stride: int
+    pixel_stride: int
+    element_bytes: int = 1
+
+    def part(self, box: Box) -> View:
+        """Returns the view of a box inside this one."""
+        own = self.box
+        if box == own:
+            return self
+        moved = (box.y0 - own.y0) * self.row_stride + (box.x0 - own.x0) * self.pixel_stride + box.c0 - own.c0
+        return replace(self, box=box, offset=self.offset + moved * self.element_bytes)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call.
+
+    kind "run" computes the output box; "start" sets sums to the bias, "add_up" adds the products of an input slice to them,
+    "finish" requantises them; "copy" moves values.
+    """
+
+    op: str
+    kind: str
+    inputs: tuple[View, ...]
+    output: View
+    scratch: str = ""
+
+
+def whole(shape: tuple[int, int, int]) -> Box:
+    """Returns the box of a whole tensor."""
+    return Box(0, shape[0], 0, shape[1], 0, shape[2])
+
+
+def hull(a: Box, b: Box) -> Box:
+    """Returns the smallest box that holds both."""
+    low = (min(x, y) for x, y in zip(a[::2], b[::2], strict=True))
+    high = (max(x, y) for x, y in zip(a[1::2], b[1::2], strict=True))
+    return Box(*(value for pair in zip(low, high, strict=True) for value in pair))
+
+
+def dense_view(tensor: str, box: Box, buffer: str, element_bytes: int = 1) -> View:
+    """Returns a view of a box stored on its own, without gaps."""
+    _, width, channels = box.shape
+    return View(tensor, box, buffer, 0, width * channels, channels, element_bytes)
+
+
+def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
+    """Returns (input, output) channels that belong together: all for a convolution, (1, 1) for a pool."""
+    match op:
+        case Conv():
+            return graph.tensors[op.inputs[0]].shape[2] // op.groups, graph.tensors[op.output].shape[2] // op.groups
+        case DepthwiseConv():
+            return 1, op.multiplier
+        case Dense() | Softmax():
+            return graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
+    return 1, 1
+
+
+def _window(out: tuple[int, int], kernel: int, stride: int, before: int, size: int) -> tuple[int, int]:
+    first, last = out[0] * stride - before, (out[1] - 1) * stride - before + kernel
+    return min(max(first, 0), size), max(min(last, size), 0)
+
+
+def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
+    """Returns which part of an operator's input number `index` it takes to compute `out`. May be empty for Concat."""
+    full = whole(graph.tensors[op.inputs[index]].shape)
+    if isinstance(op, Dense):
+        return full
+    if isinstance(op, Concat):
+        before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
+        return out.channels(max(out.c0 - before, 0), min(out.c1 - before, full.c1))
+    in_group, out_group = group_sizes(graph, op)
+    c0, c1 = out.c0 // out_group * in_group, -(-out.c1 // out_group) * in_group
+    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
+        return out.channels(c0, c1)
+    y0, y1 = _window((out.y0, out.y1), op.kernel[0], op.stride[0], op.padding[0], full.y1)
+    x0, x1 = _window((out.x0, out.x1), op.kernel[1], op.stride[1], op.padding[2], full.x1)
+    return Box(y0, y1, x0, x1, c0, c1)
+
+
+def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | None = None) -> tuple[Graph, Op]:
+    """Returns a graph and operator that compute `out` from `input_box`es, to the same bits as the whole operator.
+
+    With `in_channels` the weights are those of a slice of the input, for partial sums.
+    """
+    changes: dict[str, object] = {}
+    if isinstance(op, (Conv, DepthwiseConv, Pool)):
+        changes["padding"] = (*_padding(graph, op, 0, (out.y0, out.y1)), *_padding(graph, op, 1, (out.x0, out.x1)))
+    if not isinstance(op, Weighted):
+        return graph, replace(op, **changes)  # type: ignore[arg-type]
+    if isinstance(op, Conv):
+        changes["groups"] = -(-(out.c1 - out.c0) // group_sizes(graph, op)[1])
+    constants = {
+        op.weights: weights_of(graph, op, (out.c0, out.c1), in_channels),
+        op.bias: graph.constants[op.bias][out.c0 : out.c1],
+    }
+    changes["weight_scale"] = op.weight_scale[out.c0 : out.c1]
+    return replace(graph, constants=constants), replace(op, **changes)  # type: ignore[arg-type]
+
+
+def _padding(graph: Graph, op: Conv | DepthwiseConv | Pool, axis: int, out: tuple[int, int]) -> tuple[int, int]:
+    size, before = graph.tensors[op.inputs[0]].shape[axis], op.padding[2 * axis]
+    first = out[0] * op.stride[axis] - before
+    last = (out[1] - 1) * op.stride[axis] - before + op.kernel[axis]
+    return max(0, -first), max(0, last - size)
+
+
+def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[int, int] | None = None) -> Array:
+    """Returns the weights of some output channels and, for Conv and Dense, of a slice of the input channels."""
+    weights = graph.constants[op.weights]
+    if isinstance(op, DepthwiseConv):
+        return weights[..., out_c[0] : out_c[1]]
+    weights = weights[out_c[0] : out_c[1]]
+    if in_c is None:
+        return weights
+    if isinstance(op, Dense):
+        height, width, channels = graph.tensors[op.inputs[0]].shape
+        maps = weights.reshape(len(weights), height, width, channels)[..., in_c[0] : in_c[1]]
+        return maps.reshape(len(weights), -1)
+    return weights[..., in_c[0] : in_c[1]]
+
+
+def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None) -> int:
+    """Returns the multiply-accumulates that computing a box takes, from `in_channels` channels where it is a partial sum."""
+    if not isinstance(op, Weighted):
+        return 0
+    height, width, channels = graph.tensors[op.inputs[0]].shape
+    if isinstance(op, Dense):
+        return out.elements * height * width * (in_channels or channels)
+    assert isinstance(op, (Conv, DepthwiseConv))
+    return out.elements * op.kernel[0] * op.kernel[1] * (in_channels or group_sizes(graph, op)[0])
+
+
+def is_elementwise(op: Op) -> bool:
+    """True where output element i depends on input element i alone, so that the output may replace the input."""
+    return isinstance(op, (Add, Relu))
+
+
+def is_generator(op: Op) -> bool:
+    """True for an operator that needs its whole input for every slice of its output."""
+    return isinstance(op, Dense) or (isinstance(op, Conv) and op.groups == 1)
