@@ -36,6 +36,13 @@ ENDS = {
         f"void tick(void) {{ for (;;) {{ }} }} int main(void) {{ {TICK} for (;;) {{ }} }}",
         1, "handler of exception 15",
     ),
+    "nothing left but SysTick": (
+        f'void tick(void) {{ }} int main(void) {{ {TICK} for (;;) __asm__("wfi"); }}', 0, "that only SysTick interrupts",
+    ),
+    "exit that ends in a loop": (
+        f"void tick(void) {{ }} void _exit(int code) {{ for (;;) {{ }} }} int main(void) {{ {TICK} _exit(9); return 0; }}",
+        9, "exit was called",
+    ),
     "input that never comes": ("int main(void) { while (!(REG(0x40004800) & 32)) { } return 0; }", 3, "waits for console input"),
 }  # fmt: skip
 
@@ -207,6 +214,18 @@ def test_a_run_can_be_cut_into_pieces(tmp_path: Path) -> None:
         pass
     assert machine.result() == whole
     assert simulate(elf, F469, max_instructions=1000)["exit"] == 3
+
+
+def test_the_caches_of_an_l4_are_on_at_reset(tmp_path: Path) -> None:
+    source = """int main(void) { REG(0x40022000) = (REG(0x40022000) & ~15u) | 5; number(REG(0x40022000));
+        for (volatile int i = 0; i < 5000; i++) { } leave(0); }"""
+    result = simulate(build(tmp_path, source), find_board("nucleo_l4r5zi"))
+    assert int(result["console"]) == 0x605 and result["cycles_memory"] < 1000
+
+
+def test_counts_stop_when_a_program_falls_quiet(tmp_path: Path) -> None:
+    source = f'void tick(void) {{ }} int main(void) {{ {TICK} for (;;) __asm__("wfi"); }}'
+    assert simulate(build(tmp_path, source), F469)["instructions"] < 1000
 
 
 def test_flash_costs_what_the_board_says(tmp_path: Path) -> None:

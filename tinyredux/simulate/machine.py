@@ -19,6 +19,7 @@ INTERRUPT_SVC, INTERRUPT_BREAKPOINT = 2, 7
 NO_ADDRESS = ANY_STACK = 0xFFFFFFFF
 IDLE_POLLS = 2000
 AFTER_MAIN_INSTRUCTIONS = 2_000_000
+QUIET_WAITS, ENDLESS_WAITS = 20, 5000  # of one place, for SysTick, without output: taken for the end of the program
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Machine:
         self._watch = NO_ADDRESS
         self._watch_start: Watched | None = None
         self._main: pricing.Snapshot | None = None
+        self._quiet: pricing.Snapshot | None = None
+        self._waiting, self._waits = (0, 0), 0
         if self.cpu.note:
             self.notes.append(self.cpu.note)
         self._boot()
@@ -254,10 +257,13 @@ class Machine:
     def _wait(self, pc: int, for_event: bool) -> None:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
         wake = self.core.next_tick()
-        if exceptions.could_deliver(self):
+        if not for_event and self._main is None and self._in_exit(pc):
+            self._finish("loop", self.cpu.get(R0) & 0xFF, "exit was called")
+        if self.end is not None or exceptions.could_deliver(self):
             return
         if wake < NEVER and (for_event or exceptions.tick_may_interrupt(self)):
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
+            self._count_wait(pc)
         elif self._main is not None:
             self._end_at_main()
         elif self.peripherals.listens() and not self.core.exceptions.active:
@@ -265,7 +271,29 @@ class Machine:
         elif self.core.exceptions.active:
             self.fail(f"endless loop in the handler of exception {self.core.exceptions.active[-1]}", pc)
         else:
-            self._finish("loop", 0, f"endless loop in {self.program.place(pc)} that nothing can interrupt")
+            self._end_in_loop(pc, "that nothing can interrupt")
+
+    def _count_wait(self, pc: int) -> None:
+        """Ends a program that has nothing left to do but count SysTick; the counts are those of when it fell quiet."""
+        place = pc, len(self.console.sent)
+        self._waits = self._waits + 1 if place == self._waiting else 0
+        self._waiting = place
+        if self._waits == QUIET_WAITS:
+            self._quiet = self.pricing.snapshot(0, self.stack_bytes)
+        elif self._waits >= ENDLESS_WAITS and self.peripherals.listens():
+            self._idle, self._waits = True, 0
+        elif self._waits >= ENDLESS_WAITS and self._main is not None:
+            self._end_at_main()
+        elif self._waits >= ENDLESS_WAITS:
+            self._end_in_loop(pc, "that only SysTick interrupts", self._quiet)
+
+    def _end_in_loop(self, pc: int, how: str, counts: pricing.Snapshot | None = None) -> None:
+        self._quiet = counts
+        self._finish("loop", 0, f"endless loop in {self.program.place(pc)} {how}")
+
+    def _in_exit(self, pc: int) -> bool:
+        index = self.program.function_index(pc)
+        return index >= 0 and self.program.functions[index].name in ("_exit", "exit", "_Exit")
 
     # Ends ---------------------------------------------------------------------------------------------------------
 
@@ -310,8 +338,9 @@ class Machine:
     def result(self) -> dict[str, Any]:
         """Returns the counts so far, with the fields of `simulate --json`."""
         end = self.end or End("limit", 3, "the instruction limit was reached")
-        if end.reason == "main" and self._main is not None:
-            counts, depth = self._main.counts, self._main.stack_bytes
+        settled = {"main": self._main, "loop": self._quiet}.get(end.reason)
+        if settled is not None:
+            counts, depth = settled.counts, settled.stack_bytes
         else:
             counts, depth = self.pricing.counts(), self.stack_bytes
         console = self.console.sent.decode("utf-8", "replace")

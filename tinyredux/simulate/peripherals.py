@@ -65,6 +65,7 @@ READY = {
         Ready(0x40022020, zeros=1 << 16),
     ),
 }
+FLASH_CONTROL_AT_RESET = {"stm32l4": 0x600, "stm32g4": 0x600}  # both caches on
 _COMMON_USARTS = {0x40004400: 38, 0x40004800: 39, 0x40004C00: 52, 0x40005000: 53}
 USARTS = {
     "usart-v1": _COMMON_USARTS | {0x40011000: 37, 0x40011400: 71, 0x40007800: 82, 0x40007C00: 83},
@@ -125,7 +126,7 @@ class Peripherals:
         self.uarts = dict(USARTS[board.console]) | (_U5_INTERRUPTS if family == "stm32u5" else {})
         self.uarts.setdefault(board.console_base, -1)
         self.alias_mask = ~0x10000000 if board.cpu == "cortex-m33" else ~0
-        self.registers: dict[int, int] = {}
+        self.registers: dict[int, int] = {self.flash_register: FLASH_CONTROL_AT_RESET.get(family, 0)}
         self.timer_start: dict[int, int] = {}
         self.last_read, self.repeats = -1, 0
 
