@@ -109,7 +109,8 @@ def test_small_graphs_equal_brute_force(seed: int) -> None:
     """On small graphs no plan of the kind searched has a lower peak of live bytes, and `optimal` says so."""
     graph = next(g for i in itertools.count(1000 * seed) if len((g := random_graph(i, most=4)).ops) <= 6)
     plan = check(graph, seed)
-    assert plan.lower_bound_bytes == min(every_plan(Net(graph)))
+    assert plan.channel_bound_bytes == min(every_plan(Net(graph)))
+    assert plan.peak_bytes <= plan.channel_bound_bytes or not plan.optimal
     assert plan.optimal == (plan.peak_bytes == plan.lower_bound_bytes)
 
 
@@ -163,7 +164,7 @@ def test_inverted_bottleneck() -> None:
     regions = [item for item in plan.program.schedule.items if "project" in item.ops]
     assert [item.kind for item in regions] == ["accumulate"]
     assert plan.peak_bytes <= 8 * 8 * 4 + 4 * 8 * 8 * 4 + 2 * 8 * 8
-    assert plan.optimal
+    assert plan.peak_bytes == plan.channel_bound_bytes
 
 
 def test_int16_sums_halve_the_bytes_and_stay_close() -> None:

@@ -38,6 +38,7 @@ class PartialPlan:
     program: Program
     arena: Arena
     peaks: dict[str, int]  # layerwise, inplace, reordered, partial
+    channel_bound_bytes: int  # least live bytes of any schedule of whole operators and channel regions
     lower_bound_bytes: int
     optimal: bool
 
@@ -58,7 +59,8 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
     Among plans of that peak, or of up to `limit` bytes where that is more, one with few cycles is taken.
 
     `optimal` is True where no schedule of this kind (whole operators and channel regions in any order, outputs in place,
-    concatenations without copies) has a lower peak.
+    concatenations without copies) has a lower peak. Where bands of rows are possible too, the bound of the channel
+    schedules does not hold: the bound is then the larger of network input and output, and `optimal` seldom proven.
     """
     net = Net(graph, accumulator)
     layerwise = memory.plan(graph).total_bytes
@@ -82,7 +84,13 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
         "reordered": min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes),
         "partial": arena.size_bytes,
     }
-    return PartialPlan(program, arena, peaks, lowest, arena.size_bytes == lowest)
+    bound = max(graph.input.size_bytes, graph.output.size_bytes) if _has_bands(net, every) else lowest
+    return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound)
+
+
+def _has_bands(net: Net, every: list[Item]) -> bool:
+    """True where some region can run in bands of rows, which the bound of the channel schedules knows nothing of."""
+    return any(way[0].kind == "spatial" for item in every for way in variants(net, item))
 
 
 def _spare(net: Net, schedule: Schedule, costs: Costs, limit: int) -> dict[Item, int]:
