@@ -38,7 +38,7 @@ class PartialPlan:
     program: Program
     arena: Arena
     peaks: dict[str, int]  # layerwise, inplace, reordered, partial
-    channel_bound_bytes: int  # least live bytes of any schedule of whole operators and channel regions
+    channel_bound_bytes: int  # least live bytes of whole operators and channel regions at the search's slice widths
     lower_bound_bytes: int
     optimal: bool
 
@@ -58,9 +58,8 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
 
     Among plans of that peak, or of up to `limit` bytes where that is more, one with few cycles is taken.
 
-    `optimal` is True where no schedule of this kind (whole operators and channel regions in any order, outputs in place,
-    concatenations without copies) has a lower peak. Where bands of rows are possible too, the bound of the channel
-    schedules does not hold: the bound is then the larger of network input and output, and `optimal` seldom proven.
+    `optimal` is True where the peak is the larger of network input and output, which must lie in the arena whole. The
+    bound of the channel schedules is reported apart: slices narrower than a region's, or bands of rows, can beat it.
     """
     net = Net(graph, accumulator)
     layerwise = memory.plan(graph).total_bytes
@@ -84,13 +83,8 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
         "reordered": min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes),
         "partial": arena.size_bytes,
     }
-    bound = max(graph.input.size_bytes, graph.output.size_bytes) if _has_bands(net, every) else lowest
+    bound = max(graph.input.size_bytes, graph.output.size_bytes)
     return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound)
-
-
-def _has_bands(net: Net, every: list[Item]) -> bool:
-    """True where some region can run in bands of rows, which the bound of the channel schedules knows nothing of."""
-    return any(way[0].kind == "spatial" for item in every for way in variants(net, item))
 
 
 def _spare(net: Net, schedule: Schedule, costs: Costs, limit: int) -> dict[Item, int]:
