@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -16,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Names the marker that every cell of a chapter gets: choose by -m chapter, or leave out by -m 'not chapter'."""
     config.addinivalue_line("markers", "chapter: a cell of the book")
+
+
+def pytest_unconfigure() -> None:
+    """Keeps the kernels' pipes, closed by the interpreter's end, from writing below pytest's closing line."""
+    warnings.filterwarnings("ignore", category=ResourceWarning)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -440,4 +440,7 @@ def test_a_stopped_command_leaves_no_children(tmp_path: Path) -> None:
     status, _ = run_bounded(command, dict(os.environ), 0.3)
     assert status is None
     child = Path(f"/proc/{pid_file.read_text().strip()}/stat")
+    deadline = time.monotonic() + 5  # the kernel ends a killed process when it next gets a turn
+    while child.exists() and child.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert not child.exists() or child.read_text().split()[2] == "Z"
