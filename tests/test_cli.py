@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tinyredux import cli
+from tinyredux.boards import find_board
+from tinyredux.flow import Settings, build, compile_net
 from tinyredux.verbs import VERBS
 
 NET = """
@@ -128,3 +130,33 @@ def test_doctor_nets_and_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
 def test_importing_tinyredux_needs_no_torch() -> None:
     code = "import sys, tinyredux, tinyredux.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path, tmp_path: Path) -> None:
+    code, plan, _ = run(capsys, "plan", f"{net}:make", "--data", "random", "--method", "partial")
+    peak = plan["peak_bytes"]
+    assert code == 0 and 147 <= peak["partial"] <= peak["reordered"] <= peak["layerwise"]  # type: ignore[index]
+    assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "100")[0] == 1
+    code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")
+    assert code == 0 and bench["layers"][0]["cycles"] > 0  # type: ignore[index]
+    code, labs, _ = run(capsys, "lab", "list")
+    assert code == 0 and [lab["lab"][:4] for lab in labs["labs"]] == ["lab1", "lab2"]  # type: ignore[attr-defined]
+    missing = str(tmp_path / "gone")
+    assert run(capsys, "lab", "check", missing)[0] == 2
+    assert run(capsys, "book", "99")[0] == 2
+    assert run(capsys, "simulate", missing, "--board", "disco_f469ni")[0] == 2
+    for verb in (("run", missing), ("flash", missing)):
+        assert run(capsys, *verb, "--port", "/dev/nonesuch")[0] in (2, 3)
+    assert run(capsys, "serial", "info", "--port", "/dev/nonesuch")[0] == 3
+
+
+def test_simulate_runs_a_firmware(capsys: pytest.CaptureFixture[str], net: Path, tmp_path: Path) -> None:
+    firmware = build(compile_net(Settings(f"{net}:make", data="random")), find_board("disco_f469ni"))
+    requests = tmp_path / "requests"
+    requests.write_text("measure 1\nhalt\n")
+    command = ("simulate", str(firmware.elf), "--board", "disco_f469ni", "--input", str(requests), "--symbols")
+    code, result, _ = run(capsys, *command)
+    assert code == 0 and result["exit"] == 0 and "measured repeats=1" in str(result["console"])
+    assert result["cycles"] == result["cycles_core"] + result["cycles_memory"]  # type: ignore[operator]
+    assert "tr_conv_s8" in {entry["name"] for entry in result["functions"]}  # type: ignore[attr-defined]
+    assert run(capsys, *command, "--max-instructions", "1000")[0] == 3
