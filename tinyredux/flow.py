@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import datasets, interpret, memory, nets
+from tinyredux import __version__, datasets, interpret, memory, nets
 from tinyredux.boards import Board, find_board
 from tinyredux.build import STACK_RESERVE_BYTES, DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
 from tinyredux.datasets import Dataset
-from tinyredux.emit_c import VERSION, Artifact, emit
+from tinyredux.emit_c import Artifact, emit
 from tinyredux.emit_partial import emit_partial
 from tinyredux.export import export
 from tinyredux.graph import Graph, total_macs
@@ -172,7 +172,7 @@ def _record(
     return Measurement(
         net=settings.net, method=settings.method, board=board.name, target=settings.target, kernels=settings.kernels,
         data=compiled.data.name, model_hash=compiled.artifact.model_hash,
-        compiler=firmware.compiler if firmware else "", flags=firmware.flags if firmware else "", tinyredux=VERSION,
+        compiler=firmware.compiler if firmware else "", flags=firmware.flags if firmware else "", tinyredux=__version__,
         images=len(runs), correct=correct, accuracy=None if correct is None else correct / len(runs),
         correct_float=correct_float, accuracy_float=None if correct_float is None else correct_float / len(runs),
         bit_exact=bool(np.array_equal(outputs, expected)),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tinyredux.boards import board_names
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -52,3 +54,11 @@ def progress(line: str) -> None:
 
 def no_options(parser: argparse.ArgumentParser) -> None:
     """Adds nothing: the verb takes only what every verb takes."""
+
+
+def board_option(parser: argparse.ArgumentParser, default: str | None = "disco_f469ni") -> None:
+    """Adds --board."""
+    known = f"{', '.join(board_names())} or a board file.json"
+    parser.add_argument(
+        "--board", default=default, required=default is None, help=known + (f" (default: {default})" if default else "")
+    )

@@ -7,18 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyredux.boards import board_names, find_board
-from tinyredux.verbs.base import Answer, Verb, no_options, table
+from tinyredux.boards import find_board
+from tinyredux.verbs.base import Answer, Verb, board_option, no_options, table
 
 _MOST_FUNCTIONS = 20
-
-
-def board_option(parser: argparse.ArgumentParser, default: str | None = "disco_f469ni") -> None:
-    """Adds --board."""
-    known = f"{', '.join(board_names())} or a board file.json"
-    parser.add_argument(
-        "--board", default=default, required=default is None, help=known + (f" (default: {default})" if default else "")
-    )
 
 
 def _doctor(options: argparse.Namespace) -> Answer:

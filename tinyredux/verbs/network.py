@@ -6,16 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tinyredux.boards import board_names
-from tinyredux.verbs.base import Answer, Verb, no_options, progress, table
+from tinyredux.verbs.base import Answer, Verb, board_option, no_options, progress, table
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--method", default="exact", help="exact (default) or partial")
-    parser.add_argument(
-        "--board", default="disco_f469ni", help=f"{', '.join(board_names())} or a board file.json (default: disco_f469ni)"
-    )
+    board_option(parser)
     parser.add_argument("--kernels", default="reference", help="reference (default)")
     parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
