@@ -12,8 +12,11 @@ import torch
 from tinyredux import accuracy, datasets, nets, pretrained
 from tinyredux.export import export
 from tinyredux.graph import total_macs
+from tinyredux.memory import live_steps
 from tinyredux.passes.quantize import quantize
 
+SHAPES = {"mobilenetv2": ((3, 144, 144), 1000), "vww": ((3, 80, 80), 2), "ds_cnn": ((1, 49, 10), 12)}  # others: CIFAR-10
+WIDEST = {"mobilenetv2": 194_400, "vww": 96_000, "cifarnet": 62_720, "lenet": 36_000}  # bytes of the widest layer, as published
 SOURCES = {  # millions of products and weights of convolutions, from the TREC artifact and the CMSIS-NN paper
     "cifarnet": (14.7, 107_200), "squeezenet": (52.5, 726_048), "squeezenet_bypass": (83.0, 726_048 + 339_968),
     "cifarnet_quick": (12.3, 3 * 32 * 25 + 32 * 32 * 25 + 32 * 64 * 25),
@@ -26,10 +29,12 @@ RECORDS = {f"{record.net}.{record.data}": record for record in pretrained.record
 
 @pytest.mark.parametrize("name", nets.NETS)
 def test_shapes_and_macs(name: str) -> None:
-    """Ten logits for a 32x32 colour image; as many products as the source says."""
+    """Input, logits, the widest layer's bytes and the products are those that the source states."""
     net = nets.resolve(name)
     graph = export(net, name)
-    assert net.input_shape == (3, 32, 32) and graph.output.elements == 10
+    assert (net.input_shape, graph.output.elements) == SHAPES.get(name, ((3, 32, 32), 10))
+    if name in WIDEST:
+        assert max(step.live_bytes for step in live_steps(graph)) == 4 * WIDEST[name]  # float
     if name in SOURCES:
         convolutions = sum(part.weight.numel() for part in net.modules() if isinstance(part, torch.nn.Conv2d))
         assert (round(total_macs(graph) / 1e6, 1), convolutions) == SOURCES[name]
@@ -97,6 +102,15 @@ def test_names_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def make(:\n")
     with pytest.raises(ValueError, match=r"bad\.py:make raised SyntaxError"):
         nets.resolve(f"{tmp_path}/bad.py:make")
+
+
+def test_random_images_do_without_trained_weights() -> None:
+    """A network without weights is the same every time, on random images alone."""
+    data, net = nets.with_data("ds_cnn")
+    again = nets.load_net("ds_cnn", "random")
+    assert data.name == "random" and all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+    with pytest.raises(datasets.MissingDataError, match="or use `--data random` for memory and time"):
+        nets.load_net("mobilenetv2_cifar", "cifar10")
 
 
 def test_weights_that_are_missing_or_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

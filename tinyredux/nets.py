@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tinyredux import datasets
+from tinyredux import datasets, mobile_nets
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -186,13 +186,37 @@ def alexnet() -> Net:
     )  # fmt: skip
 
 
+def mobilenetv2() -> Net:
+    """MobileNetV2, width 0.35, for 144x144: the network of MCUNetV2's and msf-CNN's memory tables, 1,000 classes."""
+    return Net(mobile_nets.mobilenet_v2(0.35, 1000), (3, 144, 144))
+
+
+def mobilenetv2_cifar() -> Net:
+    """MobileNetV2, width 0.35, for 32x32: stride 1 in the stem and in the first stage that widens."""
+    return Net(mobile_nets.mobilenet_v2(0.35, 10, early_stride=1))
+
+
+def vww() -> Net:
+    """Person or not, 80x80: inverted bottlenecks in the manner of MCUNet-VWW, whose widest layer has the same 96,000 bytes."""
+    return Net(mobile_nets.vww_net(), (3, 80, 80))
+
+
+def ds_cnn() -> Net:
+    """Keywords: DS-CNN on 49 frames of 10 MFCC, twelve classes."""
+    return Net(mobile_nets.ds_cnn(), (1, 49, 10))
+
+
 NETS: dict[str, Callable[[], Net]] = {
     "alexnet": alexnet,
     "cifarnet": cifarnet,
     "cifarnet_quick": cifarnet_quick,
+    "ds_cnn": ds_cnn,
     "lenet": lenet,
+    "mobilenetv2": mobilenetv2,
+    "mobilenetv2_cifar": mobilenetv2_cifar,
     "squeezenet": squeezenet,
     "squeezenet_bypass": squeezenet_bypass,
+    "vww": vww,
     "zfnet": zfnet,
 }
 
@@ -262,19 +286,24 @@ def weights_file(name: str, data: str) -> Path | None:
 def load_net(name: str, data: str = "cifar10") -> nn.Module:
     """Returns a network ready for inference, with weights trained on `data`; a user's network keeps its own.
 
-    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else the synthetic ones. Raises
-    MissingDataError where a built-in network has no such weights, ValueError for weights of another shape.
+    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else the synthetic ones; for random images
+    untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network has no such
+    weights, ValueError for weights of another shape.
     """
-    net = resolve(name)
-    if name in NETS:
-        trained = (data,) if data in ("cifar10", "synthetic") else ("cifar10", "synthetic")
-        path = next((path for path in (weights_file(name, one) for one in trained) if path), None)
-        if path is None:
-            raise datasets.MissingDataError(
-                f"{name} has no weights trained on {' or '.join(trained)}; "
-                f"make them by `tinyredux train {name} --data {trained[0]}`, or use `--data synthetic`"
-            )
+    if name not in NETS:
+        return resolve(name).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = resolve(name)
+    trained = (data,) if data in ("cifar10", "synthetic") else ("cifar10", "synthetic")
+    path = next((path for path in (weights_file(name, one) for one in trained) if path), None)
+    if path is not None:
         load_weights(net, path)
+    elif data != "random":
+        raise datasets.MissingDataError(
+            f"{name} has no weights trained on {' or '.join(trained)}; make them by "
+            f"`tinyredux train {name} --data {trained[0]}`, or use `--data random` for memory and time without accuracy"
+        )
     return net.eval()
 
 
