@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 9600
+PYTHON_LINES = 9900
 C_LINES = 2500
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
 PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule"
-LEVEL_1 = f"{LEVEL_0} integer_params interpret memory blob {PARTIAL}"
+LEVEL_1 = f"{LEVEL_0} integer_params clustered interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} emit_*"
 LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 
@@ -31,7 +31,8 @@ LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 RULES = (
     (LEVEL_0, "graph", "numpy"),
     ("integer_params", "graph fixedpoint", "numpy"),
-    ("interpret memory blob", f"{LEVEL_0} integer_params", "numpy"),
+    ("clustered", "graph fixedpoint lsh", "numpy"),
+    ("interpret memory blob", f"{LEVEL_0} integer_params clustered", "numpy"),
     (PARTIAL, f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
     ("passes passes.*", f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
     ("emit_*", f"{LEVEL_1} emit_*", "numpy"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyredux.graph import Array, Graph, Weighted
+from tinyredux.graph import Array, Graph, TrecConv, Weighted
 from tinyredux.integer_params import requantization
 
 ALIGNMENT = 16  # one flash line of the STM32F4: an array never straddles a line more than it must
@@ -39,6 +39,8 @@ def arrays(graph: Graph) -> dict[str, Array]:
             factors = requantization(graph, op)
             found[op.weights] = graph.constants[op.weights]
             found[op.bias] = graph.constants[op.bias]
+            if isinstance(op, TrecConv) and op.vectors:  # as the filters lie: blocks, H, L
+                found[op.vectors] = graph.constants[op.vectors].transpose(0, 2, 1)
             found[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
             found[f"{op.name}.shift"] = np.array(factors.shift, np.int32)
     return found

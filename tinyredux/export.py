@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from tinyredux.export_builder import Builder, UnsupportedOperatorError, alias, refuse
 from tinyredux.export_ops import HANDLERS, flatten
-from tinyredux.graph import Graph, Tensor, Weighted, verify
+from tinyredux.graph import Graph, Tensor, constant_names, verify
 
 NEAREST = {
     "sigmoid": "nn.ReLU6",
@@ -107,7 +107,7 @@ def _finish(builder: Builder, name: str) -> Graph:
         raise ValueError(f"{name}: no operator between input and output; nothing to compile")
     ops.reverse()
     kept = {"input"} | {op.output for op in ops}
-    constants = {key for op in ops if isinstance(op, Weighted) for key in (op.weights, op.bias)}
+    constants = {key for op in ops for key in constant_names(op)}
     graph = Graph(
         name, tuple(ops), {key: tensor for key, tensor in builder.tensors.items() if key in kept},
         {key: builder.constants[key] for key in builder.constants if key in constants},
@@ -125,7 +125,7 @@ def _convert(builder: Builder, node: fx.Node) -> None:
         return  # works on constants alone (batch norm's counters, shapes), or a pool's indices that nobody reads
     if name.endswith("_") and any(names > 1 for names in map(builder.names_read, operands)):
         raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
-    if kind not in ("conv2d", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
+    if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0):
         alias(builder, node, operands[0])

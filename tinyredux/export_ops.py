@@ -24,6 +24,7 @@ from tinyredux.graph import (
     Shape,
     Softmax,
     Tensor,
+    TrecConv,
     Weighted,
 )
 
@@ -89,6 +90,30 @@ def _conv2d(builder: Builder, node: fx.Node) -> None:
             groups=groups,
         )
     builder.add(node, op)
+
+
+def _trec_conv(builder: Builder, node: fx.Node) -> None:
+    names = ("weight", "bias", "vectors", "stride", "padding", "sub_length", "hash_bits", "threshold", "scope")
+    weight_node, bias_node, vectors_node, stride, padding, length, bits, threshold, _ = arguments(node, **dict.fromkeys(names))
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    weights = constant(builder, weight_node)
+    assert weights is not None
+    tensor = builder.tensors[builder.value[source.name]]
+    name, (vertical, horizontal) = builder.name("trec"), pair(padding)
+    weights_name, bias_name = weighted(builder, name, weights.transpose(0, 2, 3, 1), constant(builder, bias_node), len(weights))
+    vectors = constant(builder, vectors_node)
+    if vectors is not None:
+        builder.constants[f"{name}.vectors"] = vectors
+    extra = builder.padded.get(source.name, (0, 0, 0, 0))
+    builder.add(
+        node,
+        TrecConv(
+            name, (tensor.name,), name, weights=weights_name, bias=bias_name, kernel=pair(weights.shape[2:]), stride=pair(stride),
+            padding=(vertical + extra[0], vertical + extra[1], horizontal + extra[2], horizontal + extra[3]),
+            sub_length=length, hash_bits=bits, threshold=threshold, vectors="" if vectors is None else f"{name}.vectors",
+        ),
+    )  # fmt: skip
 
 
 def _dilated(weights: Array, dilation: tuple[int, int]) -> Array:
@@ -350,6 +375,7 @@ def _pad(builder: Builder, node: fx.Node) -> None:
 
 HANDLERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     "conv2d": _conv2d,
+    "trec_conv": _trec_conv,
     "linear": _linear,
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,

@@ -84,6 +84,14 @@ def divide_half_away(value: Integers, divisor: IntegerLike) -> Integers:
     return np.sign(biased) * (np.abs(biased) // divisor)
 
 
+def rounded_mean(total: Integers, count: IntegerLike) -> Integers:
+    """Returns total / count rounded to the nearest, halves up: the mean of a TREC cluster. Source: ours.
+
+    Halves go up so that a shift of all values shifts the mean: it does not matter whether the zero point is taken off before.
+    """
+    return np.asarray((2 * total + count) // (2 * np.asarray(count, np.int64)), np.int64)
+
+
 def quantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.int8]:
     """Returns round(values / scale) + zero_point in int8, halves away from zero."""
     scaled = np.asarray(values, np.float32) / np.float32(scale)

@@ -17,6 +17,8 @@ Shape = tuple[int, int, int]  # height, width, channels
 Pair = tuple[int, int]  # vertical, horizontal
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
+THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image's rows (ours), or zero (the paper's)
+MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
 
@@ -76,6 +78,23 @@ class Conv(Weighted):
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     groups: int = 1
+
+
+@dataclass(frozen=True)
+class TrecConv(Weighted):
+    """Convolution on cluster means: blocks of `sub_length` columns (ky, kx, channel), clustered by `hash_bits` signs.
+
+    `vectors` names the hash vectors, (1 or one per block, sub_length, hash_bits). Without them each block hashes with its
+    own slice of the first `hash_bits` filters (kernel reuse), and those output channels are computed exactly.
+    """
+
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    sub_length: int = 1
+    hash_bits: int = 1
+    threshold: str = "mean"
+    vectors: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +191,7 @@ def output_shape(graph: Graph, op: Op) -> Shape:
     """Returns the shape that an operator writes. Raises ValueError naming operator, tensor and shapes that disagree."""
     height, width, channels = graph.tensors[op.inputs[0]].shape
     match op:
-        case Conv() | DepthwiseConv() | Pool():
+        case Conv() | TrecConv() | DepthwiseConv() | Pool():
             top, bottom, left, right = op.padding
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
@@ -206,17 +225,43 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return height, width, channels
 
 
-def _output_channels(graph: Graph, op: Conv | DepthwiseConv, channels: int) -> int:
+def _output_channels(graph: Graph, op: Conv | TrecConv | DepthwiseConv, channels: int) -> int:
     shape = graph.constants[op.weights].shape
-    if isinstance(op, Conv):
-        expected: tuple[int, ...] = (shape[0], *op.kernel, channels // op.groups)
+    if isinstance(op, TrecConv):
+        _verify_hash(graph, op, (shape[0], op.kernel[0] * op.kernel[1] * channels))
+        expected: tuple[int, ...] = (shape[0], *op.kernel, channels)
+    elif isinstance(op, Conv):
+        expected = (shape[0], *op.kernel, channels // op.groups)
         if channels % op.groups or shape[0] % op.groups:
             raise ValueError(f"{op.name}: {channels} input and {shape[0]} output channels do not divide into {op.groups} groups")
     else:
         expected = (*op.kernel, channels * op.multiplier)
     if shape != expected:
         raise ValueError(f"{op.name}: weights have shape {shape}, expected {expected} for {channels} input channels")
-    return int(shape[0]) if isinstance(op, Conv) else int(shape[-1])
+    return int(shape[-1]) if isinstance(op, DepthwiseConv) else int(shape[0])
+
+
+def _verify_hash(graph: Graph, op: TrecConv, matrix: tuple[int, int]) -> None:
+    outputs, columns = matrix
+    most = MOST_BITS if op.vectors else min(MOST_BITS, outputs)
+    if not 1 <= op.hash_bits <= most or not 1 <= op.sub_length <= columns or op.threshold not in THRESHOLDS:
+        raise ValueError(
+            f"{op.name}: {op.hash_bits} hash bits, sub-vectors of {op.sub_length}, threshold {op.threshold!r}; expected 1 to "
+            f"{most} bits, a length of 1 to {columns} and one of {', '.join(THRESHOLDS)}"
+        )
+    if not op.vectors:
+        return
+    expected = (-(-columns // op.sub_length), op.sub_length, op.hash_bits)
+    shape = graph.constants[op.vectors].shape
+    if shape not in (expected, (1, *expected[1:])):
+        raise ValueError(f"{op.name}: hash vectors have shape {shape}, expected {expected}, or 1 in front for all blocks")
+
+
+def constant_names(op: Op) -> tuple[str, ...]:
+    """Returns the names of an operator's constants."""
+    if not isinstance(op, Weighted):
+        return ()
+    return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
 
 
 def verify(graph: Graph) -> None:
@@ -233,7 +278,7 @@ def verify(graph: Graph) -> None:
             raise ValueError(f"{op.name}: writes {op.output} a second time")
         if op.output not in graph.tensors:
             raise ValueError(f"{op.name}: tensor {op.output} is missing")
-        for name in (op.weights, op.bias) if isinstance(op, Weighted) else ():
+        for name in constant_names(op):
             if name not in graph.constants:
                 raise ValueError(f"{op.name}: constant {name} is missing")
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
@@ -249,7 +294,7 @@ def verify(graph: Graph) -> None:
 def _verify_constants(graph: Graph, op: Op) -> None:
     if not isinstance(op, Weighted):
         return
-    for name in (op.weights, op.bias):
+    for name in constant_names(op):
         values = graph.constants[name]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int(np.size(values) - np.isfinite(values).sum())
@@ -282,7 +327,18 @@ def to_text(graph: Graph) -> str:
     for op in graph.ops:
         detail = [
             f"{key}={getattr(op, key)}"
-            for key in ("kind", "kernel", "stride", "padding", "groups", "multiplier", "activation")
+            for key in (
+                "kind",
+                "kernel",
+                "stride",
+                "padding",
+                "groups",
+                "multiplier",
+                "activation",
+                "sub_length",
+                "hash_bits",
+                "threshold",
+            )
             if hasattr(op, key)
         ]
         lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")

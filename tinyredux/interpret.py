@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import fixedpoint
+from tinyredux.clustered import Clustered, clustered_sums
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -23,6 +24,7 @@ from tinyredux.graph import (
     Pool,
     Relu,
     Softmax,
+    TrecConv,
     Weighted,
 )
 from tinyredux.integer_params import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
@@ -81,6 +83,9 @@ def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: 
             filters = weights.reshape(*op.kernel, images.shape[3], op.multiplier)
             sums = np.einsum("nhwyxc,yxcm->nhwcm", seen, filters, optimize=True)
             return np.asarray(sums.reshape(*sums.shape[:3], -1))
+        case TrecConv():
+            sums = clustered(graph, op, images, weights, fill).sums
+            return np.asarray(sums.reshape(len(images), *graph.tensors[op.output].shape))
         case Conv():
             seen = windows(images, op.kernel, op.stride, op.padding, fill)
             outputs = weights.shape[0] // op.groups
@@ -94,9 +99,28 @@ def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: 
     raise ValueError(f"{op.name}: {type(op).__name__} has no weights")
 
 
+def clustered(graph: Graph, op: TrecConv, images: Batch, weights: Array, fill: float) -> Clustered:
+    """Returns what TREC computes of images (N, H, W, C) in a type that holds it exactly: sums before bias, and clusters."""
+    seen = windows(images, op.kernel, op.stride, op.padding, fill)
+    return clustered_sums(graph, op, seen.reshape(len(images), -1, weights[0].size), weights.reshape(len(weights), -1))
+
+
+def clusters(graph: Graph, images: Batch) -> dict[str, Batch]:
+    """Returns the clusters of every TrecConv (N, blocks) in the network on images (N, H, W, C) of the input's dtype."""
+    values, found = {graph.inputs[0]: images}, {}
+    for op in graph.ops:
+        inputs = [values[name] for name in op.inputs]
+        if isinstance(op, TrecConv):
+            quant = graph.tensors[op.inputs[0]].quant
+            centred = inputs[0].astype(np.float64) - (quant.zero_point if quant else 0)
+            found[op.name] = clustered(graph, op, centred, graph.constants[op.weights].astype(np.float64), 0).clusters
+        values[op.output] = run_op(graph, op, inputs)
+    return found
+
+
 def _exact_type(op: Weighted, images: Batch, weights: Array) -> type[np.floating[Any]]:
     """Returns float32 where every partial sum of integers stays below 2^24, so that none is rounded; else float64."""
-    if weights.dtype != np.int8 or not images.size:
+    if weights.dtype != np.int8 or not images.size or (isinstance(op, TrecConv) and op.vectors):
         return np.float64
     axes = (0, 1) if isinstance(op, DepthwiseConv) else tuple(range(1, weights.ndim))
     largest = int(np.abs(weights.astype(np.int64)).sum(axis=axes).max()) * int(np.abs(images).max())

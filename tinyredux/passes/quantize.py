@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import interpret
-from tinyredux.graph import Array, Concat, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
+from tinyredux.graph import Array, Concat, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv, Weighted
 from tinyredux.integer_params import SOFTMAX_OUTPUT
 
 Range = tuple[float, float]
@@ -117,7 +117,15 @@ def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: di
     along = np.array(scales) if axis == -1 else np.array(scales).reshape(-1, *[1] * (weights.ndim - 1))
     constants[op.weights] = np.clip(np.rint(weights / along), -127, 127).astype(np.int8)
     constants[op.bias] = np.rint(bias / (input_scale * np.array(scales))).astype(np.int32)
+    if isinstance(op, TrecConv) and op.vectors:
+        constants[op.vectors] = quantize_vectors(graph.constants[op.vectors])
     return replace(op, weight_scale=scales)
+
+
+def quantize_vectors(vectors: Array) -> Array:
+    """Returns hash vectors (blocks, L, H) as int8, each with a scale of its own that no sign depends on."""
+    peaks = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.rint(vectors * (127 / np.where(peaks > 0, peaks, 1))).astype(np.int8)
 
 
 def _wide_enough(scale: float, input_scale: float, bias: float) -> float:

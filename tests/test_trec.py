@@ -1,0 +1,154 @@
+"""TREC in the graph: against loops over single values, against exact convolution, and through quantisation and export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyredux import bench, interpret, lsh
+from tinyredux.fixedpoint import rounded_mean
+from tinyredux.graph import Graph, Quant, TrecConv, verify
+from tinyredux.integer_params import requantization
+from tinyredux.passes.quantize import quantize
+from tinyredux.passes.trec import Choice, exactly, with_trec
+
+CHOICES = (
+    Choice(8, 3), Choice(0, 4), Choice(5, 6), Choice(16, 1, threshold="zero"), Choice(7, 12, "random"),
+    Choice(0, 5, "random", "zero"),
+)  # fmt: skip
+
+
+def layer(spec: str, choice: Choice, zero_point: int = -3) -> Graph:
+    """Returns the int8 network of one TREC layer."""
+    graph = bench.layer_graph(bench.parse_spec(spec))
+    graph = replace(graph, tensors=graph.tensors | {"input": replace(graph.input, quant=Quant((0.05,), zero_point))})
+    return with_trec(graph, {"layer": choice})
+
+
+def images(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-128, 128, (count, *graph.input.shape)).astype(np.int8)
+
+
+def by_loops(graph: Graph, image: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Returns the int8 output of the only operator for an image, and the clusters of each block, in Python's own integers."""
+    op = graph.ops[0]
+    assert isinstance(op, TrecConv)
+    zero_point = graph.input.quant.zero_point  # type: ignore[union-attr]
+    rows = interpret.windows(image[None], op.kernel, op.stride, op.padding, zero_point).reshape(
+        -1, graph.constants["weights"][0].size
+    )
+    matrix = [[int(value) - zero_point for value in row] for row in rows]
+    filters = [[int(value) for value in row.reshape(-1)] for row in graph.constants["weights"]]
+    sums = [[int(value) for value in graph.constants["bias"]] for _ in matrix]
+    counts = []
+    for index, start in enumerate(range(0, len(matrix[0]), op.sub_length)):
+        parts = [row[start : start + op.sub_length] for row in matrix]
+        weights = [row[start : start + op.sub_length] for row in filters]
+        vectors = weights[: op.hash_bits]
+        if op.vectors:
+            own = graph.constants[op.vectors]
+            vectors = own[min(index, len(own) - 1)].T.tolist()
+        dots = [[sum(v * x for v, x in zip(vector, part)) for vector in vectors] for part in parts]  # noqa: B905
+        limits = [sum(column) / len(matrix) if op.threshold == "mean" else 0 for column in zip(*dots, strict=True)]
+        members: dict[tuple[bool, ...], list[int]] = {}
+        for i, row in enumerate(dots):
+            members.setdefault(tuple(dot > limit for dot, limit in zip(row, limits, strict=True)), []).append(i)
+        counts.append(len(members))
+        for group in members.values():
+            mean = [np.floor(sum(column) / len(group) + 0.5) for column in zip(*(parts[i] for i in group), strict=True)]
+            for i in group:
+                for channel, weight in enumerate(weights):
+                    exact = not op.vectors and channel < op.hash_bits
+                    sums[i][channel] += int(np.dot(weight, parts[i] if exact else mean))
+    output = interpret.requantize(np.array(sums), np.zeros(len(filters), np.int64), requantization(graph, op))
+    return output.reshape(graph.output.shape), counts
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("spec", ["conv3x3:5-13@6x5", "conv3x3s2:4-12@7x7", "conv1x1:16-12@1x1"])
+def test_interpreter_equals_loops(spec: str, choice: Choice) -> None:
+    graph = layer(spec, choice)
+    batch = images(graph, 3)
+    found = interpret.clusters(graph, batch)["layer"]
+    for image, output, clusters in zip(batch, interpret.run(graph, batch), found, strict=True):
+        expected, counts = by_loops(graph, image)
+        np.testing.assert_array_equal(output, expected)
+        assert list(clusters) == counts
+
+
+def test_one_row_per_cluster_is_exact_convolution() -> None:
+    """Images in which twelve random bits tell all four rows apart, block by block, and a map of one row."""
+    graph = layer("conv1x1:12-16@2x2", Choice(3, 12, "random"), zero_point=0)
+    batch = images(graph, 20, seed=1)
+    alone = interpret.clusters(graph, batch)["layer"].min(axis=1) == 4
+    assert alone.sum() >= 5
+    exact = exactly(graph, ["layer"])
+    np.testing.assert_array_equal(interpret.run(graph, batch[alone]), interpret.run(exact, batch[alone]))
+    one = layer("conv3x3:4-8@1x1", Choice(7, 2))
+    np.testing.assert_array_equal(interpret.run(one, images(one, 9)), interpret.run(exactly(one, ["layer"]), images(one, 9)))
+
+
+def test_equal_rows_are_exact_whatever_the_hash() -> None:
+    graph = layer("conv1x1:6-16@5x5", Choice(2, 3))
+    batch = np.repeat(np.repeat(images(graph, 4)[:, :1, :1], 5, axis=1), 5, axis=2)
+    np.testing.assert_array_equal(interpret.run(graph, batch), interpret.run(exactly(graph, ["layer"]), batch))
+    assert (interpret.clusters(graph, batch)["layer"] == 1).all()
+
+
+def test_first_channels_are_exact_under_kernel_reuse() -> None:
+    graph = layer("conv3x3:8-24@9x9", Choice(24, 5))
+    found, exact = (interpret.run(one, images(graph, 2)) for one in (graph, exactly(graph, ["layer"])))
+    np.testing.assert_array_equal(found[..., :5], exact[..., :5])
+    assert not np.array_equal(found, exact)
+
+
+def test_rounded_mean_rounds_halves_up() -> None:
+    values, counts = np.arange(-700, 701)[:, None], np.arange(1, 40)[None]
+    np.testing.assert_array_equal(rounded_mean(values, counts), np.floor(values / counts + 0.5))
+
+
+def test_a_float_graph_and_its_int8_form_agree() -> None:
+    """Random vectors survive quantisation as signs; the output differs by what int8 costs."""
+    rng = np.random.default_rng(2)
+    int8 = layer("conv3x3:6-10@8x8", Choice(18, 3, "random"))
+    constants: dict[str, Any] = {key: values.astype(np.float64) / 100 for key, values in int8.constants.items()}
+    tensors = {name: replace(tensor, dtype="float32", quant=None) for name, tensor in int8.tensors.items()}
+    graph = int8.with_ops([replace(int8.ops[0], weight_scale=())], constants=constants, tensors=tensors)  # type: ignore[call-arg]
+    batch = rng.normal(size=(4, 6, 8, 8)).astype(np.float32)
+    quantized = quantize(graph, batch)
+    verify(quantized)
+    output = quantized.output.quant
+    assert output is not None
+    real = (
+        interpret.run(quantized, interpret.quantize_input(quantized, batch)).astype(float) - output.zero_point
+    ) * output.scale[0]
+    wanted = interpret.run(graph, batch.transpose(0, 2, 3, 1))
+    assert np.corrcoef(real.ravel(), wanted.ravel())[0, 1] > 0.97
+
+
+def test_redundancy_and_its_floor() -> None:
+    assert lsh.redundancy(64, 256) == 0.75 and lsh.pigeonhole_floor(4, 256) == 1 - 16 / 256 and lsh.pigeonhole_floor(8, 16) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hash_bits": 0}, "0 hash bits"), ({"hash_bits": 13}, "13 hash bits"), ({"sub_length": 46}, "sub-vectors of 46"),
+        ({"threshold": "median"}, "one of mean, zero"), ({"vectors": "weights"}, "hash vectors have shape"),
+    ],
+)  # fmt: skip
+def test_a_wrong_hash_is_refused(change: dict[str, Any], message: str) -> None:
+    graph = layer("conv3x3:5-16@4x4", Choice(9, 3))
+    with pytest.raises(ValueError, match=message):
+        verify(graph.with_ops([replace(graph.ops[0], **change)]))
+
+
+def test_a_wrong_table_is_refused() -> None:
+    graph = bench.layer_graph(bench.parse_spec("conv3x3:5-16@4x4"))
+    with pytest.raises(ValueError, match="has no convolution 'conv9' for TREC; it has layer"):
+        with_trec(graph, {"conv9": Choice(9, 3)})
+    with pytest.raises(ValueError, match="hash is 'learned', expected one of kernel, random"):
+        Choice(9, 3, "learned")
