@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 9900
-C_LINES = 2500
+PYTHON_LINES = 11800
+C_LINES = 2900
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
 PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule"
 LEVEL_1 = f"{LEVEL_0} integer_params clustered interpret memory blob {PARTIAL}"
-LEVEL_2 = f"{LEVEL_1} emit_*"
+LEVEL_2 = f"{LEVEL_1} fast fast.* emit_*"
 LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 
 # First match counts: modules, what of ours they may import, what else beside the standard library. Never another pass.
@@ -35,7 +35,8 @@ RULES = (
     ("interpret memory blob", f"{LEVEL_0} integer_params clustered", "numpy"),
     (PARTIAL, f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
     ("passes passes.*", f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
-    ("emit_*", f"{LEVEL_1} emit_*", "numpy"),
+    ("fast fast.*", f"{LEVEL_1} fast fast.*", "numpy"),
+    ("emit_*", f"{LEVEL_1} fast fast.* emit_*", "numpy"),
     ("build", LEVEL_2, "elftools"),
     ("targets targets.* simulate simulate.*", LEVEL_4, "numpy elftools serial unicorn capstone"),
     ("download synthetic", "", "numpy"),

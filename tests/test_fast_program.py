@@ -1,0 +1,186 @@
+"""Programs: every instruction and block computes the same on the simulated core, from assembly, and on the host, from C."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sim_tools import build
+
+from tinyredux.boards import find_board
+from tinyredux.build import ROOT, host_compiler, option
+from tinyredux.fast.instructions import OPS
+from tinyredux.fast.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c
+from tinyredux.fast.program import Program
+from tinyredux.simulate import simulate
+
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+WORDS, ROUNDS = 6, 12
+
+
+def every_instruction(skip_flags: bool = False) -> Program:
+    """Returns a program that runs each instruction on words of `table` and appends its results there."""
+    p = Program("tr_every", ("int32_t *table", "int32_t *out"), "Every instruction once.\nOperands come from a table.")
+    p.new("a", "b", "c", "d")
+    p.new_pointer("place")
+    for name, op in OPS.items():
+        p.comment(name)
+        for i, register in enumerate("abcd"):
+            p.ldr(register, "table", 4 * i)
+        p.mov("place", "table")
+        if name in ("lsl", "lsr", "asr", "asrs"):
+            p.and_("c", "c", 7)
+            p.add("c", "c", 1)
+        operands: list[str | int] = []
+        values = iter("abcd")
+        for position, role in enumerate(op.roles):
+            if role in "ab" and "place" in operands:
+                p.and_("b", "b", 3)
+                operands.append("b")
+            elif role in "abo":
+                operands.append(4 if role == "o" else "place")
+            else:
+                number = {"ssat": 9, "usat": 9, "ssat16": 7}.get(name, 7) if position else 9
+                operands.append((1 if "_at" in name else number) if role == "n" else next(values))
+        if name in ("movw", "movt"):
+            operands[1] = 54321
+        if name == "vmov":
+            p.new_float("kept")
+            p.vmov("kept", "b")
+            operands[1] = "kept"
+        getattr(p, name)(*operands)
+        if name in ("adds", "asrs"):
+            p.adc("b", "b", 0)
+        for register in "abcd":
+            p.str_post(register, "out", 4)
+        p.sub("place", "place", "table")
+    return p
+
+
+def blocks() -> Program:
+    """Returns a program of nested loops and conditions, with shifted operands and register lists."""
+    p = Program("tr_every", ("int32_t *table", "int32_t *out"))
+    p.new("a", "b", "i")
+    p.new_pointer("end")
+    p.add("end", "table", 16)
+    p.mov("b", 0)
+    with p.loop_while("table", "ne", "end"):
+        p.mov("i", 3)
+        p.ldr_post("a", "table", 4)
+        with p.loop("i"):
+            p.add("b", "b", "a", "asr 3")
+            for condition in ("lt", "ge", "gt", "le", "eq", "ne"):
+                with p.when("a", condition, "b"):
+                    p.eor("b", "b", "i", "ror 5")
+                with p.when("i", condition, 2):
+                    p.rsb("b", "b", "a", "lsl 1")
+        p.str_post("b", "out", 4)
+    p.sub("table", "table", "b", "lsr 31")
+    p.sub("table", "end", 16)
+    p.ldm("table", "a b")
+    p.stm("out", "a b", advance=False)
+    p.constant("a", 0x12345678)
+    p.str("a", "out", 8)
+    return p
+
+
+def host_result(program: Program, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
+    """Returns what the C twin writes, run under sanitizers in a process of its own."""
+    main = f"""
+{program.declaration};
+#include <stdio.h>
+int main(void)
+{{
+    int32_t table[] = {{{", ".join(f"(int32_t){int(word)}u" for word in words.view(np.uint32))}}}, out[{size}] = {{0}};
+    for (int32_t i = 0; i < {ROUNDS}; i++) {{
+        int32_t copy[{WORDS}], *from = table + {WORDS} * i;
+        for (int32_t k = 0; k < {WORDS}; k++) copy[k] = from[k];
+        {program.name}(copy, out);
+        for (int32_t k = 0; k < {size}; k++) printf("%u\\n", (uint32_t)out[k]);
+    }}
+    return 0;
+}}
+"""
+    source, binary = folder / "twin.c", folder / "twin"
+    source.write_text(C_HEAD + f"{program.declaration};\n" + print_c(program) + main)
+    flags = [*option("flags", "host").split(), *option("flags", "sanitize").split(), f"-I{ROOT / 'firmware' / 'include'}"]
+    subprocess.run([host_compiler(), *flags, str(source), "-o", str(binary)], check=True)
+    done = subprocess.run([str(binary)], check=True, capture_output=True, text=True)
+    return np.array(done.stdout.split(), np.uint32)
+
+
+def core_result(program: Program, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
+    """Returns what the assembly writes on the simulated F469."""
+    main = f"""
+void {program.name}(int32_t *table, int32_t *out);
+static int32_t table[] = {{{", ".join(f"(int32_t){int(word)}u" for word in words.view(np.uint32))}}}, out[{size}], copy[{WORDS}];
+int main(void)
+{{
+    REG(0xE000ED88) |= 0xFu << 20;
+    for (int32_t i = 0; i < {ROUNDS}; i++) {{
+        for (int32_t k = 0; k < {WORDS}; k++) copy[k] = table[{WORDS} * i + k];
+        {program.name}(copy, out);
+        for (int32_t k = 0; k < {size}; k++) number((uint32_t)out[k]);
+    }}
+    leave(0);
+    return 0;
+}}
+"""
+    assembly = folder / "every.S"
+    assembly.write_text(ASSEMBLY_HEAD + print_assembly(program) + ASSEMBLY_TAIL)
+    elf = build(folder, main, str(assembly))
+    return np.array(simulate(elf, find_board("disco_f469ni"))["console"].split(), np.uint32)
+
+
+def random_words() -> np.ndarray:
+    """Returns the operands of ROUNDS runs: any words, and extremes."""
+    rng = np.random.default_rng(3)
+    words = rng.integers(0, 2**32, WORDS * ROUNDS, dtype=np.uint64).astype(np.uint32)
+    extremes = np.array([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x80808080, 0x7F7F7F7F, 0x80007FFF], np.uint32)
+    words[: WORDS * 5] = rng.choice(extremes, WORDS * 5)
+    return words
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("make", [every_instruction, blocks])
+def test_assembly_and_c_compute_the_same(make: type, tmp_path: Path) -> None:
+    program, words = make(), random_words()
+    size = 4 * len(OPS) if make is every_instruction else 7
+    on_host, on_core = (run(program, tmp_path, words, size) for run in (host_result, core_result))
+    assert len(on_host) == size * ROUNDS
+    if make is every_instruction:
+        names = list(OPS)
+        wrong = {names[i % size // 4] for i in np.flatnonzero(on_host != on_core)}
+        assert not wrong
+    np.testing.assert_array_equal(on_host, on_core)
+
+
+WRONG = {
+    "takes 3 operands": lambda p: p.add("x", "x"),
+    "has no register now": lambda p: p.mov("y", 1),
+    "no instruction 'warp'": lambda p: p.warp("x"),
+    "is no new register name": lambda p: p.new("x"),
+    "no register left for": lambda p: p.new(*(f"n{i}" for i in range(14))),
+    "ascending order": lambda p: p.ldm("from_", "x from_"),
+    "takes wao": lambda p: p.ldr("x", "from_", "x"),
+    "expected one of eq": lambda p: p.when("x", "hi", 1).__enter__(),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_program_is_refused(message: str) -> None:
+    p = Program("tr_wrong", ("int32_t *from_",))
+    p.new("x")
+    with pytest.raises((ValueError, AttributeError), match=message):
+        WRONG[message](p)
+
+
+def test_registers_do_not_change_hands_inside_a_block() -> None:
+    p = Program("tr_wrong", ("int32_t n",))
+    with pytest.raises(ValueError, match="made or freed inside a block"), p.loop("n"):
+        p.new("x")
+    with pytest.raises(ValueError, match="at most 4"):
+        Program("tr_wrong", ("int32_t a", "int32_t b", "int32_t c", "int32_t d", "int32_t e"))
