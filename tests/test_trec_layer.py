@@ -1,0 +1,217 @@
+"""TREC as a torch layer: exact where nothing is merged, the published backward pass, its hashes, export, refusals."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tinyredux import trec_layer
+from tinyredux.trec_layer import TRECConv2d
+
+
+def made(hash: str = "kernel", sub_length: int = 5, bits: int = 3, scope: str = "image", bias: bool = True) -> TRECConv2d:
+    """Returns a seeded layer with a stride, padding and a last block that is shorter."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=bias)
+    return TRECConv2d.from_conv(conv, sub_length, bits, hash, scope=scope)
+
+
+def reference(layer: TRECConv2d, maps: torch.Tensor) -> torch.Tensor:
+    """Returns the layer's output by the definition: row by row, block by block, dictionaries for clusters."""
+    weights = layer.weight.detach().permute(0, 2, 3, 1).reshape(layer.out_channels, -1)
+    windows = nn.functional.unfold(maps, layer.kernel_size, padding=layer.padding, stride=layer.stride)
+    taps = layer.kernel_size[0] * layer.kernel_size[1]
+    rows = windows.reshape(len(maps), layer.in_channels, taps, -1).permute(0, 3, 2, 1).flatten(2)
+    groups = [rows.flatten(0, 1)] if layer.scope == "batch" else list(rows)
+    out = []
+    for group in groups:
+        total = torch.zeros(len(group), layer.out_channels)
+        for start in range(0, weights.shape[1], layer.sub_length):
+            block = slice(start, start + layer.sub_length)
+            sub = group[:, block]
+            vectors = weights[: layer.hash_bits, block].T if layer.vectors is None else layer.vectors.detach()[: sub.shape[1]]
+            projections = sub @ vectors
+            level = projections.mean(0) if layer.threshold == "mean" else 0
+            keys = [tuple(bits.tolist()) for bits in projections > level]
+            for key in set(keys):
+                members = [i for i, one in enumerate(keys) if one == key]
+                total[members] += sub[members].mean(0) @ weights[:, block].T
+        if layer.vectors is None:
+            total[:, : layer.hash_bits] = group @ weights[: layer.hash_bits].T
+        out.append(total)
+    height = (maps.shape[2] + 2 * int(layer.padding[0]) - layer.kernel_size[0]) // layer.stride[0] + 1
+    result = torch.cat(out).reshape(len(maps), height, -1, layer.out_channels).permute(0, 3, 1, 2)
+    return result if layer.bias is None else result + layer.bias.detach()[:, None, None]
+
+
+@pytest.mark.parametrize("scope", trec_layer.SCOPES)
+@pytest.mark.parametrize("threshold", trec_layer.THRESHOLDS)
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
+def test_forward_is_the_definition(hash: str, threshold: str, scope: str) -> None:
+    """Same outputs as the definition written out, in training and in evaluation, for every hash, threshold and scope."""
+    layer = made(hash, scope=scope)
+    layer.threshold = threshold
+    maps = torch.randn(3, 4, 7, 7)
+    for mode in (True, False):
+        found = layer.train(mode)(maps)
+        np.testing.assert_allclose(found.detach(), reference(layer, maps), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
+def test_one_row_per_cluster_is_a_convolution(hash: str) -> None:
+    """A map of one pixel has one row: forward and backward are those of nn.Conv2d."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3)
+    layer = TRECConv2d.from_conv(conv, 12, 4, hash).train()
+    maps = torch.randn(2, 4, 3, 3)
+    gradients = []
+    for one in (conv, layer):
+        output = one(maps)
+        output.square().sum().backward()
+        assert one.weight.grad is not None
+        gradients.append((output.detach(), one.weight.grad))
+    for found, expected in zip(gradients[1], gradients[0], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert float(layer.kept_share) == 1
+
+
+def test_backward_is_the_published_one() -> None:
+    """Weights get centroids times summed gradients; a row's gradient is the mean of its cluster's, times the weights."""
+    torch.manual_seed(0)
+    layer = TRECConv2d.from_conv(nn.Conv2d(5, 7, 1, bias=False), 5, 2, "random")
+    maps, upstream = torch.randn(1, 5, 4, 4, requires_grad=True), torch.randn(1, 7, 4, 4)
+    layer(maps).backward(upstream)
+    rows, sums = maps.detach()[0].flatten(1).T, upstream[0].flatten(1).T
+    assert layer.vectors is not None and maps.grad is not None and layer.weight.grad is not None
+    ids = trec_layer.hash_ids((rows @ layer.vectors)[None, None], "mean")[0, 0]
+    weights = layer.weight.detach()[:, :, 0, 0]
+    of_weights = torch.zeros_like(weights)
+    for one in ids.unique():
+        members = ids == one
+        of_weights += torch.outer(sums[members].sum(0), rows[members].mean(0))
+        expected = sums[members].mean(0) @ weights
+        for found in maps.grad[0].flatten(1).T[members]:
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer.weight.grad[:, :, 0, 0], of_weights, rtol=1e-4, atol=1e-5)
+
+
+def test_paper_hash_gradient_is_the_formula() -> None:
+    """The published relaxation, written out for one block with the constants of the artifact."""
+    torch.manual_seed(0)
+    layer = TRECConv2d.from_conv(nn.Conv2d(5, 7, 1, bias=False), 5, 3, "paper", "zero").train()
+    assert isinstance(layer.vectors, nn.Parameter)
+    maps, upstream = 0.01 * torch.randn(1, 5, 16, 16), torch.randn(1, 7, 16, 16)
+    layer(maps).backward(upstream)
+    rows, gradient = maps[0].flatten(1).T.double(), upstream[0].flatten(1).T.double()
+    weights, vectors = layer.weight.detach()[:, :, 0, 0].double(), layer.vectors.detach().double()
+    projections = rows @ vectors
+    codes = ((projections > 0) * 2.0 ** torch.arange(3)).sum(1)
+    sigma, expected = 2.0**-3 / 5, torch.zeros(5, 3, dtype=torch.float64)
+    for i in range(256):
+        pull = 0.0
+        for code in codes.unique():
+            members = codes == code
+            ratio = (codes[i] + 1) / (code + 1) - 1
+            worth = rows[i] @ (gradient[members].mean(0) @ weights) / members.sum()
+            pull += float(-ratio / sigma**2 * torch.exp(-(ratio**2) / (2 * sigma**2)) * worth / (code + 1))
+        steep = torch.sigmoid(1e4 * (projections[i] - 0.1 / 8))
+        expected += torch.outer(rows[i], 1e4 * steep * (1 - steep) * pull * 2.0 ** torch.arange(3))
+    assert layer.vectors.grad is not None and float(expected.abs().max()) > 0
+    np.testing.assert_allclose(layer.vectors.grad, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("hash", ["learned", "kernel_learned"])
+def test_learned_hash_lowers_the_error_of_the_merge(hash: str) -> None:
+    """With frozen products, following our gradient of the hash alone brings outputs closer to the convolution's."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 12, 3, padding=1, bias=False)
+    layer = TRECConv2d.from_conv(conv, 6, 3, hash).train()
+    maps = torch.nn.functional.avg_pool2d(torch.rand(16, 6, 18, 18), 3, 1)
+    target = conv(maps).detach()
+    trained = layer.vectors if hash == "learned" else layer.weight
+    assert isinstance(trained, nn.Parameter)
+    optimizer = torch.optim.Adam([trained], 0.01)
+    losses = []
+    for _ in range(60):
+        loss = (layer(maps) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_state_dict_keys_are_the_convolutions() -> None:
+    """Kernel reuse adds no key, a hash of its own adds `vectors`; frozen ones are no parameters."""
+    assert set(made("kernel").state_dict()) == set(made("kernel_learned").state_dict()) == {"weight", "bias"}
+    for hash, trained in (("learned", True), ("paper", True), ("random", False), ("pca", False)):
+        layer = made(hash)
+        assert set(layer.state_dict()) == {"weight", "bias", "vectors"}
+        assert ("vectors" in dict(layer.named_parameters())) == trained
+
+
+def test_pca_directions_are_orthonormal_and_of_the_data() -> None:
+    """`fit_pca` finds the axis along which the sub-vectors vary."""
+    layer = TRECConv2d.from_conv(nn.Conv2d(4, 8, 1), 4, 2, "pca")
+    axis = torch.tensor([1.0, -1.0, 1.0, -1.0]) / 2
+    maps = torch.randn(4, 1, 6, 6) * axis[:, None, None] + 0.01 * torch.randn(4, 4, 6, 6)
+    layer.fit_pca(maps)
+    assert layer.vectors is not None
+    assert abs(float(layer.vectors[:, 0] @ axis)) > 0.99
+    np.testing.assert_allclose(layer.vectors.T @ layer.vectors, np.eye(2), atol=1e-5)
+    with pytest.raises(ValueError, match="no vectors of its own"):
+        made("kernel").fit_pca(maps)
+
+
+def test_export_keeps_the_layer_as_one_operator() -> None:
+    """torch.export sees tinyredux::trec_conv with its settings, and the program computes what the layer does."""
+    layer = made("random").eval()
+    maps = torch.randn(1, 4, 7, 7)
+    program = torch.export.export(layer, (maps,))
+    (node,) = (node for node in program.graph.nodes if "trec_conv" in str(node.target))
+    assert list(node.args[4:]) == [[2, 2], [1, 1], 5, 3, "mean", "image"]
+    torch.testing.assert_close(program.module()(maps), layer(maps))
+
+
+def test_what_is_refused() -> None:
+    """Grouped or dilated convolutions and settings out of range, each with what would do."""
+    with pytest.raises(ValueError, match="one group, no dilation"):
+        TRECConv2d.from_conv(nn.Conv2d(4, 4, 3, groups=2), 4, 2)
+    with pytest.raises(ValueError, match="one group, no dilation"):
+        TRECConv2d.from_conv(nn.Conv2d(4, 4, 3, dilation=2), 4, 2)
+    for settings, message in (
+        ((0, 2, "kernel"), "sub_length is 0, expected 1 to 36"),
+        ((37, 2, "kernel"), "sub_length is 37, expected 1 to 36"),
+        ((4, 5, "kernel"), "hash_bits is 5, expected 1 to 4"),
+        ((4, 2, "magic"), "hash is 'magic', expected one of kernel, "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TRECConv2d.from_conv(nn.Conv2d(4, 4, 3), *settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("inputs", "outputs", "size", "sub_length", "bits"), [(64, 64, 14, 128, 3), (64, 256, 8, 64, 3)])
+def test_a_training_step_takes_at_most_four_dense_ones(inputs: int, outputs: int, size: int, sub_length: int, bits: int) -> None:
+    """One thread, bfloat16, the least of five steps forwards and backwards."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    layer = TRECConv2d.from_conv(conv, sub_length, bits).train()
+    maps = torch.rand(64, inputs, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def step(one: nn.Module) -> float:
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = one(maps)
+        output.float().square().mean().backward()
+        return time.perf_counter() - started
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        dense, ours = (min(step(one) for _ in range(5)) for one in (conv, layer))
+    finally:
+        torch.set_num_threads(threads)
+    assert ours <= 4 * dense, f"a step takes {ours / dense:.1f} dense ones"

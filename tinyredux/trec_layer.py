@@ -1,0 +1,312 @@
+"""TREC as a trainable layer: `TRECConv2d` takes the place of an `nn.Conv2d` and multiplies centroids instead of windows.
+
+Rows are output pixels, columns run over (ky, kx, channel) as in the int8 weights. Blocks of `sub_length` columns are
+clustered by the signs of `hash_bits` projections, each cluster is replaced by its mean, and the products with the means
+are added over the blocks. Clusters are those of one image (`scope` "image", what a board computes) or of the whole batch.
+
+Source: Guan et al., TREC, NeurIPS 2022, and Liu et al., ASPLOS 2023 (kernel reuse). Mean thresholds, exact channels and
+the gradient of "learned" and "kernel_learned": ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+HASHES = ("kernel", "kernel_learned", "learned", "paper", "pca", "random")
+THRESHOLDS = ("mean", "zero")
+SCOPES = ("image", "batch")
+SOFTNESS = 0.5  # of a learned bit, in standard deviations of its projection
+Piece = tuple[int, slice, tuple[slice, ...]]
+PAPER_ALPHA, PAPER_K = 1e4, 5.0  # steepness and width of the published relaxation
+
+
+class TRECConv2d(nn.Conv2d):
+    """A convolution on centroids. State dict: `weight` and `bias` as before, and `vectors` where the hash has its own.
+
+    Hashes: "kernel" takes the first H filters themselves, whose channels come out exact; "kernel_learned" adds the
+    gradient of "learned" to them; "learned", "paper", "random" and "pca" have a matrix `vectors` (L, H) for all blocks,
+    trained by our gradient, trained by the published one, frozen, or frozen at the principal axes of `fit_pca`.
+    """
+
+    vectors: torch.Tensor | None
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0, bias: bool = True, *, sub_length: int, hash_bits: int,
+        hash: str = "kernel", threshold: str = "mean", scope: str = "image",
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        columns = in_channels * self.kernel_size[0] * self.kernel_size[1]
+        for name, value, allowed in (("hash", hash, HASHES), ("threshold", threshold, THRESHOLDS), ("scope", scope, SCOPES)):
+            if value not in allowed:
+                raise ValueError(f"TREC: {name} is {value!r}, expected one of {', '.join(allowed)}")
+        if not 1 <= sub_length <= columns:
+            raise ValueError(f"TREC: sub_length is {sub_length}, expected 1 to {columns}, the columns of a window")
+        if not 1 <= hash_bits <= min(16, out_channels):
+            raise ValueError(f"TREC: hash_bits is {hash_bits}, expected 1 to {min(16, out_channels)}")
+        self.sub_length, self.hash_bits, self.hash, self.threshold, self.scope = sub_length, hash_bits, hash, threshold, scope
+        self.kept_share = torch.ones(())  # clusters / rows of the last forward pass, for the eye alone
+        if hash in ("learned", "paper"):
+            self.vectors = nn.Parameter(torch.randn(sub_length, hash_bits))
+        else:
+            self.register_buffer("vectors", torch.randn(sub_length, hash_bits) if hash in ("random", "pca") else None)
+
+    @classmethod
+    def from_conv(
+        cls, conv: nn.Conv2d, sub_length: int, hash_bits: int, hash: str = "kernel", threshold: str = "mean", scope: str = "image"
+    ) -> TRECConv2d:
+        """Returns the layer that takes the place of `conv`, with its weights; raises ValueError for what TREC cannot do."""
+        if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"TREC: cannot replace {conv}; expected one group, no dilation and zero padding given in numbers")
+        kernel, stride, padding = (tuple(size) for size in (conv.kernel_size, conv.stride, conv.padding))
+        layer = cls(
+            conv.in_channels, conv.out_channels, (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1]),
+            conv.bias is not None, sub_length=sub_length, hash_bits=hash_bits, hash=hash, threshold=threshold, scope=scope,
+        ).to(conv.weight.dtype)  # fmt: skip
+        with torch.no_grad():
+            layer.weight.copy_(conv.weight)
+            if conv.bias is not None and layer.bias is not None:
+                layer.bias.copy_(conv.bias)
+        return layer.train(conv.training)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W)."""
+        stride, padding = (list(map(int, value)) for value in (self.stride, self.padding))
+        if torch.compiler.is_exporting():
+            exported: torch.Tensor = trec_conv(
+                maps, self.weight, self.bias, self.vectors, stride, padding,
+                self.sub_length, self.hash_bits, self.threshold, self.scope,
+            )  # fmt: skip
+            return exported
+        kind = self.hash if self.training else "frozen"
+        result, self.kept_share = _forward(
+            maps, self.weight, self.bias, self.vectors, stride, padding,
+            self.sub_length, self.hash_bits, self.threshold, self.scope, kind,
+        )  # fmt: skip
+        return result
+
+    @torch.no_grad()
+    def fit_pca(self, maps: torch.Tensor) -> None:
+        """Sets `vectors` to the first principal axes of the sub-vectors of maps (B, in_channels, H, W), centred by image."""
+        if self.vectors is None:
+            raise ValueError(f"TREC: fit_pca on a layer with hash {self.hash!r}, which has no vectors of its own")
+        size, stride, padding = (list(map(int, value)) for value in (self.kernel_size, self.stride, self.padding))
+        rows: torch.Tensor = _Rows.apply(maps.float(), size, stride, padding, self.sub_length)  # type: ignore[no-untyped-call]
+        rows = (rows - rows.mean(dim=2, keepdim=True)).reshape(-1, self.sub_length)
+        axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)[:, : self.hash_bits]
+        self.vectors.zero_()[:, : axes.shape[1]] = axes
+
+    def extra_repr(self) -> str:
+        """Returns the convolution's line with TREC's settings."""
+        dense: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return (
+            f"{dense}, sub_length={self.sub_length}, hash_bits={self.hash_bits}, hash={self.hash}, "
+            f"threshold={self.threshold}, scope={self.scope}"
+        )
+
+
+@torch.library.custom_op("tinyredux::trec_conv", mutates_args=())
+def trec_conv(
+    maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, vectors: torch.Tensor | None, stride: list[int],
+    padding: list[int], sub_length: int, hash_bits: int, threshold: str, scope: str,
+) -> torch.Tensor:  # fmt: skip
+    """Returns the layer's output as one operator, which `export` turns into `graph.TrecConv`; `vectors` None: kernel reuse."""
+    return _forward(maps, weight, bias, vectors, stride, padding, sub_length, hash_bits, threshold, scope, "frozen")[0]
+
+
+@trec_conv.register_fake
+def _(
+    maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, vectors: torch.Tensor | None, stride: list[int],
+    padding: list[int], sub_length: int, hash_bits: int, threshold: str, scope: str,
+) -> torch.Tensor:  # fmt: skip
+    return functional.conv2d(maps, weight, bias, stride, padding)
+
+
+def _forward(
+    maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, vectors: torch.Tensor | None, stride: list[int],
+    padding: list[int], sub_length: int, hash_bits: int, threshold: str, scope: str, kind: str,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Returns the output (B, M, out_h, out_w) and the share of rows kept; `kind` picks the gradient of the hash.
+
+    Autograd through centroids of fixed clusters is the published backward pass: every member of a cluster gets the
+    mean of the members' gradients times the weights, and weights get centroids times summed gradients.
+    """
+    if torch.is_autocast_enabled("cpu"):
+        maps = maps.to(torch.get_autocast_dtype("cpu"))
+    batch, outputs, size = len(maps), len(weight), list(weight.shape[2:])
+    rows: torch.Tensor = _Rows.apply(maps, size, stride, padding, sub_length)  # type: ignore[no-untyped-call]
+    filters = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
+    filters = functional.pad(filters, (0, 0, 0, len(rows) * sub_length - len(filters)))
+    filters = filters.reshape(len(rows), sub_length, outputs).to(rows.dtype)
+    if scope == "batch":
+        rows = rows.reshape(len(rows), 1, -1, sub_length)
+    total, kept = _sum_over_blocks(rows, filters, vectors, hash_bits, threshold, kind)
+    high, wide = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(maps.shape[2:], padding, size, stride, strict=True))
+    total = total.reshape(batch, high, wide, outputs).permute(0, 3, 1, 2)
+    if vectors is None:
+        exact = functional.conv2d(maps, weight[:hash_bits].to(maps.dtype), None, stride, padding)
+        total = torch.cat([exact, total[:, hash_bits:]], dim=1)
+    return total if bias is None else total + bias.to(total.dtype)[:, None, None], kept
+
+
+def _sum_over_blocks(
+    rows: torch.Tensor, filters: torch.Tensor, vectors: torch.Tensor | None, hash_bits: int, threshold: str, kind: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns sums (B, N, M) of the centroids' products over the blocks, and the share of rows kept.
+
+    rows: (blocks, B, N, L), filters: (blocks, L, M), vectors: (L, H) or None for the first `hash_bits` filters.
+    """
+    blocks, batch, count, length = rows.shape
+    hashes = filters[:, :, :hash_bits] if vectors is None else vectors.to(rows.dtype)
+    trained = kind in ("learned", "kernel_learned", "paper")
+    with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+        projections = (rows.detach().reshape(blocks, -1, length) @ hashes).reshape(blocks, batch, count, hash_bits)
+    slots, buckets = hash_ids(projections.detach(), threshold), 1 << hash_bits
+    if buckets > count:  # a row's bucket is then the first row with its id
+        slots, buckets = (slots[..., :, None] == slots[..., None, :]).to(torch.uint8).argmax(dim=3), count
+    member = (slots[..., None] == torch.arange(buckets)).to(rows.dtype)  # (blocks, B, N, C)
+    sizes = member.sum(dim=2, dtype=torch.float32)
+    centroids = (member.transpose(2, 3) @ rows) * (1 / sizes.clamp(min=1))[..., None].to(rows.dtype)
+    products = (centroids.reshape(blocks, -1, length) @ filters).reshape(blocks, batch, buckets, -1)
+    kept = (sizes > 0).float().mean() * buckets / count
+    assign = member.permute(1, 2, 0, 3).reshape(batch, count, -1)
+    flat = products.transpose(0, 1).reshape(batch, blocks * buckets, -1)
+    if not trained or buckets != 1 << hash_bits:
+        return assign @ flat, kept
+    if kind == "paper":
+        operands = (assign, flat, projections, rows.detach(), filters.detach(), slots, sizes)
+        return _PaperHash.apply(*operands), kept  # type: ignore[no-untyped-call]
+    soft = _soft_members(projections, threshold) * (sizes > 0)[:, :, None]
+    return _Assign.apply(assign, soft.permute(1, 2, 0, 3).reshape(assign.shape), flat), kept  # type: ignore[no-untyped-call]
+
+
+def hash_ids(projections: torch.Tensor, threshold: str) -> torch.Tensor:
+    """Returns the ids (blocks, B, N): bit h is set where projection h is above 0, or above its mean over the rows."""
+    if threshold == "mean":
+        projections = projections.float() - projections.float().mean(dim=2, keepdim=True)
+    places = 1 << torch.arange(projections.shape[3])
+    return ((projections > 0) * places).sum(dim=3)
+
+
+def _soft_members(projections: torch.Tensor, threshold: str) -> torch.Tensor:
+    """Returns the probability (blocks, B, N, 2^H) of each id when every bit is a logistic draw around its threshold."""
+    centred = projections.float()
+    spread = centred.detach().std(dim=2, keepdim=True).clamp(min=1e-6)
+    if threshold == "mean":
+        centred = centred - centred.mean(dim=2, keepdim=True)
+    ones = torch.sigmoid(centred / (SOFTNESS * spread))
+    soft = torch.ones_like(ones[..., :1])
+    for h in range(ones.shape[3]):
+        bit = ones[..., h : h + 1]
+        soft = torch.cat([soft * (1 - bit), soft * bit], dim=3)
+    return soft
+
+
+class _Assign(torch.autograd.Function):
+    """Hard assignment forwards; backwards the gradient goes to soft memberships as if they had been used."""
+
+    @staticmethod
+    def forward(ctx: Any, assign: torch.Tensor, soft: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
+        """Returns assign @ products: (B, N, C) and (B, C, M)."""
+        ctx.save_for_backward(assign, products)
+        return assign @ products
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """Returns the gradients of the soft memberships and of the products."""
+        assign, products = ctx.saved_tensors
+        return None, (gradient @ products.transpose(1, 2)).float(), assign.transpose(1, 2) @ gradient
+
+
+class _PaperHash(torch.autograd.Function):
+    """Hard assignment forwards; backwards the published gradient of the hash. Source: the TREC artifact's backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, assign: torch.Tensor, products: torch.Tensor, projections: torch.Tensor, rows: torch.Tensor,
+        filters: torch.Tensor, slots: torch.Tensor, sizes: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """Returns assign @ products: (B, N, C) and (B, C, M)."""
+        ctx.save_for_backward(assign, projections, rows, filters, slots, sizes)
+        return assign @ products
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Returns the gradients of the products and of the projections.
+
+        The code of a row, read as a number, is a sum of steep sigmoids; it belongs to cluster j by a narrow Gaussian of
+        code ratio minus one; moving row i towards j is worth q_ij = x_i . (gradient of centroid j) / size of j.
+        """
+        assign, projections, rows, filters, slots, sizes = ctx.saved_tensors
+        blocks, batch, _, bits = projections.shape
+        buckets = sizes.shape[2]
+        sums = assign.transpose(1, 2) @ gradient
+        of_block = sums.reshape(batch, blocks, buckets, -1).transpose(0, 1).float() / sizes.clamp(min=1)[..., None]
+        of_centroid = of_block.reshape(blocks, batch * buckets, -1) @ filters.float().transpose(1, 2)
+        of_centroid = of_centroid.reshape(blocks, batch, buckets, -1) / sizes.clamp(min=1)[..., None]
+        worth = rows.float() @ of_centroid.transpose(2, 3)  # q: (blocks, B, N, C), 0 for clusters without rows
+        codes = torch.arange(1, buckets + 1, dtype=torch.float32)
+        ratio = codes[:, None] / codes - 1
+        variance = (2.0**-bits / PAPER_K) ** 2
+        pull = -ratio / variance * torch.exp(-(ratio**2) / (2 * variance)) / codes
+        along = (worth * pull[slots]).sum(dim=3, keepdim=True)
+        steep = torch.sigmoid(PAPER_ALPHA * (projections.float() - 0.1 / buckets))
+        places = 2.0 ** torch.arange(bits)
+        of_projections = along * PAPER_ALPHA * steep * (1 - steep) * places
+        return None, sums, of_projections.to(projections.dtype), None, None, None, None
+
+
+class _Rows(torch.autograd.Function):
+    """The sub-vectors of maps, and their gradients added up again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], sub_length: int
+    ) -> torch.Tensor:
+        """Returns (blocks, B, N, L) of maps (B, C, H, W), columns in the order (ky, kx, channel); zeros fill the last block."""
+        padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+        ctx.pieces = _pieces(padded.shape, kernel, stride, sub_length)
+        ctx.shape, ctx.padding, ctx.dtype = padded.shape, padding, padded.dtype
+        high, wide = ((size - k) // s + 1 for size, k, s in zip(padded.shape[1:3], kernel, stride, strict=True))
+        columns = kernel[0] * kernel[1] * padded.shape[3]
+        shape = (-(-columns // sub_length), len(maps), high, wide, sub_length)
+        rows = padded.new_empty(shape) if columns % sub_length == 0 else padded.new_zeros(shape)
+        for block, inside, window in ctx.pieces:
+            rows[(block, ..., inside)] = padded[window]
+        return rows.flatten(2, 3)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        """Returns the gradient of the maps."""
+        total = gradient.new_zeros(ctx.shape)
+        window = ctx.pieces[0][2]
+        high, wide = (len(range(*part.indices(size))) for part, size in zip(window[1:3], ctx.shape[1:3], strict=True))
+        gradient = gradient.reshape(*gradient.shape[:2], high, wide, -1)
+        for block, inside, window in ctx.pieces:
+            total[window] += gradient[(block, ..., inside)]
+        bottom, right = (size - pad for size, pad in zip(ctx.shape[1:3], ctx.padding, strict=True))
+        return total[:, ctx.padding[0] : bottom, ctx.padding[1] : right].permute(0, 3, 1, 2), None, None, None, None
+
+
+def _pieces(
+    shape: torch.Size, kernel: list[int], stride: list[int], sub_length: int
+) -> list[tuple[int, slice, tuple[slice, ...]]]:
+    """Returns (block, columns inside it, slices of the padded maps (B, H, W, C)) of each run of channels in the windows."""
+    channels = shape[3]
+    pieces: list[Piece] = []
+    high, wide = ((size - k) // s * s + 1 for size, k, s in zip(shape[1:3], kernel, stride, strict=True))
+    for tap in range(kernel[0] * kernel[1]):
+        y, x = divmod(tap, kernel[1])
+        first, end = tap * channels, (tap + 1) * channels
+        while first < end:
+            block, inside = divmod(first, sub_length)
+            length = min(end - first, sub_length - inside)
+            window = (slice(y, y + high, stride[0]), slice(x, x + wide, stride[1]))
+            start = first - tap * channels
+            pieces.append((block, slice(inside, inside + length), (slice(None), *window, slice(start, start + length))))
+            first += length
+    return pieces
