@@ -1,0 +1,88 @@
+"""Branch-free requantisation against the rules of fixedpoint: every right shift, extreme and random sums, all clamps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fast_tools import host_library, pointer
+from sim_tools import build
+
+from tinyredux.boards import find_board
+from tinyredux.fast import requantize
+from tinyredux.fast.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, print_assembly
+from tinyredux.fast.program import Program
+from tinyredux.fixedpoint import clamp_int8, multiply_by_quantized_multiplier
+from tinyredux.integer_params import Clamp, Requantization
+from tinyredux.simulate import simulate
+
+SETTINGS = ((-128, Clamp(-128, 127)), (127, Clamp(-128, 127)), (5, Clamp(5, 127)), (-3, Clamp(-3, 61)), (0, Clamp(-128, 100)))
+
+
+def many(zero_point: int, clamp: Clamp) -> Program:
+    """Returns a function that requantises `n` sums with a multiplier and a shift each."""
+    p = Program("tr_many", ("int8_t *out", "const int32_t *sums", "const int32_t *factors", "int32_t n"))
+    p.new("x", "multiplier", "right")
+    with p.loop("n"):
+        p.ldr_post("x", "sums", 4)
+        p.ldr_post("multiplier", "factors", 4)
+        p.ldr_post("right", "factors", 4)
+        p.add("x", "x", "x")
+        requantize.requantize(p, "x", "multiplier", "right", zero_point, clamp)
+        p.strb_post("x", "out", 1)
+    return p
+
+
+def cases(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sums and (multiplier, right shift): sums whose product lies on or beside a half, small, large and extreme ones."""
+    rng = np.random.default_rng(0)
+    right = rng.integers(1, 32, count)
+    multiplier = rng.integers(2**30, 2**31, count)
+    multiplier[::5] = rng.choice([2**30, 2**30 + 1, 2**31 - 1, 3 * 2**29], multiplier[::5].size)
+    halves = ((rng.integers(-300, 300, count) * 2 + 1) << (right - 1)) * 2**31 // multiplier + rng.integers(-2, 3, count)
+    sums = np.where(rng.random(count) < 0.5, halves, rng.integers(-(2**30) + 1, 2**30, count) >> rng.integers(0, 30, count))
+    sums[:4] = (2**30 - 1, -(2**30) + 1, 0, -1)
+    sums = sums.clip(-(2**30) + 1, 2**30 - 1)
+    multiplier[10], right[10] = 0, 1
+    return sums.astype(np.int32), np.column_stack([multiplier, right]).astype(np.int32)
+
+
+def expected(sums: np.ndarray, factors: np.ndarray, zero_point: int, clamp: Clamp) -> np.ndarray:
+    scaled = multiply_by_quantized_multiplier(sums.astype(np.int64), factors[:, 0], -factors[:, 1])
+    return clamp_int8(scaled + zero_point, clamp.low, clamp.high)
+
+
+@pytest.mark.parametrize(("zero_point", "clamp"), SETTINGS)
+def test_host_twin_equals_fixedpoint(zero_point: int, clamp: Clamp, tmp_path: Path) -> None:
+    sums, factors = cases(100_000)
+    out = np.zeros(len(sums), np.int8)
+    host_library(tmp_path, [many(zero_point, clamp)]).tr_many(pointer(out), pointer(sums), pointer(factors), len(sums))
+    assert np.array_equal(out, expected(sums, factors, zero_point, clamp))
+
+
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+def test_the_core_computes_the_same(tmp_path: Path) -> None:
+    sums, factors = cases(400)
+    zero_point, clamp = SETTINGS[3]
+    assembly = tmp_path / "many.S"
+    assembly.write_text(ASSEMBLY_HEAD + print_assembly(many(zero_point, clamp)) + ASSEMBLY_TAIL)
+    main = f"""
+void tr_many(int8_t *, const int32_t *, const int32_t *, int32_t);
+static const int32_t sums[] = {{{", ".join(map(str, sums))}}}, factors[] = {{{", ".join(map(str, factors.ravel()))}}};
+static int8_t out[{len(sums)}];
+int main(void) {{ tr_many(out, sums, factors, {len(sums)}); for (int i = 0; i < {len(sums)}; i++) number((uint8_t)out[i]); leave(0); }}
+"""
+    console = simulate(build(tmp_path, main, str(assembly)), find_board("disco_f469ni"))["console"]
+    assert np.array_equal(np.array(console.split(), np.int64).astype(np.int8), expected(sums, factors, zero_point, clamp))
+
+
+def test_where_it_applies() -> None:
+    def factors(*pairs: tuple[int, int]) -> Requantization:
+        return Requantization(tuple(m for m, _ in pairs), tuple(s for _, s in pairs), 0, 0, Clamp(-128, 127))
+
+    assert requantize.applies(factors((2**30, -1), (2**31 - 1, -31), (0, 0)))
+    assert not requantize.applies(factors((2**30, -1), (2**30, 0)))
+    assert not requantize.applies(factors((2**30, 3)))
+    assert requantize.constants(factors((2**30, -7), (0, 0))).tolist() == [[2**30, 7], [0, 1]]

@@ -1,0 +1,56 @@
+"""Branch-free requantisation: from a doubled int32 sum to int8 in five instructions, bit for bit LiteRT's double rounding.
+
+With x = 2 * sum, m the multiplier and r >= 1 the right shift of a channel:
+
+    SMMULR  t = floor(x * m / 2^32 + 1/2)       the rounding, doubling high product of sum and m
+    ADD     t = t + (t >> 31)                   negative values lose 1, so that halves below round away from zero
+    ASRS    t = t >> r, carry = bit r - 1       the carry is the rounding bit
+    ADC     t = t + zero point + carry
+    SSAT    t to int8
+
+Exact for |sum| < 2^30 and 1 <= r <= 31. A multiplier of 0 gives the zero point for any r. A shift of 0 has no second rounding
+and a left shift comes before the product: a layer with such a channel keeps its reference kernel (`applies` says so).
+
+Source: ours, from the definitions in `fixedpoint`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyredux.fast.program import Program
+from tinyredux.graph import Array
+from tinyredux.integer_params import Clamp, Requantization
+
+SUM_LIMIT = 2**30
+INT8 = Clamp(-128, 127)
+
+
+def applies(factors: Requantization) -> bool:
+    """Returns whether every channel has a right shift of 1 to 31 or the multiplier 0."""
+    return all(multiplier == 0 or -31 <= shift <= -1 for multiplier, shift in zip(factors.multiplier, factors.shift, strict=True))
+
+
+def constants(factors: Requantization) -> Array:
+    """Returns (channels, 2) int32: multiplier and right shift of each channel, as `requantize` reads them."""
+    pairs = [(m, -shift if m else 1) for m, shift in zip(factors.multiplier, factors.shift, strict=True)]
+    return np.array(pairs, np.int32)
+
+
+def requantize(p: Program, x: str, multiplier: str, right: str, zero_point: int, clamp: Clamp) -> None:
+    """Turns register `x`, twice a sum, into the int8 output within `clamp`; `multiplier` and `right` are registers.
+
+    Limits other than int8's take four instructions in the place of SSAT, still without a branch or a register.
+    """
+    p.smmulr(x, x, multiplier)
+    p.add(x, x, x, "asr 31")
+    p.asrs(x, x, right)
+    if clamp == INT8:
+        p.adc(x, x, zero_point)
+        p.ssat(x, 8, x)
+        return
+    p.adc(x, x, zero_point - clamp.low)
+    p.bic(x, x, x, "asr 31")
+    p.rsb(x, x, clamp.high - clamp.low)
+    p.bic(x, x, x, "asr 31")
+    p.rsb(x, x, clamp.high)
