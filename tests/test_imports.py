@@ -49,7 +49,7 @@ RULES = (
     ("accuracy pretrained", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
-    ("__init__ __main__ bench claims cli doctor flow plan verbs*", "*", "numpy"),
+    ("__init__ __main__ bench claims cli doctor flow kernels plan verbs*", "*", "numpy"),
 )
 
 

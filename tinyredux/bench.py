@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import interpret, memory
+from tinyredux import interpret
 from tinyredux.boards import Board
 from tinyredux.build import build_firmware, default_build_folder
-from tinyredux.emit_c import emit
 from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Tensor, macs, output_shape, verify
+from tinyredux.kernels import KERNELS, assemble
 from tinyredux.targets.simulator import SimulatorTarget
 
 LAYERS = (
     "conv3x3:32-32@16x16", "conv5x5:3-32@32x32", "conv5x5:32-32@16x16", "conv5x5:32-64@8x8", "conv1x1:64-64@16x16",
     "depthwise3x3:64@16x16", "dense:1024-10", "max3x3s2:32@32x32", "average3x3s2:32@16x16", "add:32@16x16",
 )  # fmt: skip
-KERNELS = ("reference",)
 SPEC = re.compile(r"(conv|depthwise|dense|max|average|add)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?")
 WINDOWED = ("conv", "depthwise", "max", "average")
 
@@ -128,12 +127,10 @@ def _operator(spec: LayerSpec) -> Op:
     return Pool(**names, **window, kind=spec.kind)
 
 
-def bench_layer(text: str, board: Board, kernels: str = "reference", folder: Path | None = None) -> LayerTime:
+def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | None = None) -> LayerTime:
     """Returns what one layer costs on a board, by the simulator. Raises ValueError if its output is not the interpreter's."""
-    if kernels not in KERNELS:
-        raise ValueError(f"kernels is {kernels!r}, expected one of {', '.join(KERNELS)}")
     graph, folder = layer_graph(parse_spec(text)), folder or default_build_folder()
-    artifact = emit(graph, memory.plan(graph), f"bench --layer {text}")
+    _, artifact = assemble(graph, f"bench --layer {text}", kernels, board)
     firmware = build_firmware(artifact.write(folder / "models" / artifact.model_hash), board, folder)
     image = np.random.default_rng(1).normal(-40, 60, graph.input.shape).clip(-128, 127).astype(np.int8)
     target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +32,16 @@ class Blob:
     entries: dict[str, Entry]
 
 
-def arrays(graph: Graph) -> dict[str, Array]:
-    """Returns every array that the generated C reads: weights, bias, and the requantisation factors per channel."""
+def arrays(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = None) -> dict[str, Array]:
+    """Returns every array that the generated C reads: weights, bias, and the requantisation factors per channel.
+
+    An operator in `replaced` has the arrays given there instead, under the names operator.key.
+    """
     found: dict[str, Array] = {}
     for op in graph.ops:
-        if isinstance(op, Weighted):
+        if replaced is not None and op.name in replaced:
+            found |= {f"{op.name}.{key}": values for key, values in replaced[op.name].items()}
+        elif isinstance(op, Weighted):
             factors = requantization(graph, op)
             found[op.weights] = graph.constants[op.weights]
             found[op.bias] = graph.constants[op.bias]
@@ -46,9 +52,9 @@ def arrays(graph: Graph) -> dict[str, Array]:
     return found
 
 
-def pack(graph: Graph) -> Blob:
-    """Returns the little-endian bytes of all arrays of a graph."""
-    return pack_arrays(arrays(graph))
+def pack(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = None) -> Blob:
+    """Returns the little-endian bytes of all arrays of a graph, as `arrays` names them."""
+    return pack_arrays(arrays(graph, replaced))
 
 
 def pack_arrays(content_by_name: dict[str, Array]) -> Blob:

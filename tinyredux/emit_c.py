@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyredux import __version__
 from tinyredux.blob import Blob, pack
+from tinyredux.emit_fast import FORM_MACROS, described_form, form_call, prototypes, sources
+from tinyredux.fast.choose import scratch_of
+from tinyredux.fast.forms import Form
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted, macs
 from tinyredux.integer_params import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import MemoryPlan, is_pointwise, verify_plan
@@ -37,34 +41,39 @@ class Artifact:
         return folder
 
 
-def emit(graph: Graph, plan: MemoryPlan, call: str) -> Artifact:
+def emit(graph: Graph, plan: MemoryPlan, call: str, forms: Mapping[str, Form] | None = None) -> Artifact:
     """Returns the Artifact of an int8 graph. Equal input gives equal bytes; `call` is how to make it again.
 
+    `forms` says how to compute operators, by name; the others, or all without it, are calls of the reference kernels.
     Raises ValueError for a wrong plan, a tensor without quantisation, and a network's name that C cannot hold.
     """
     if not re.fullmatch(r"[\w.+-]+", graph.name, re.ASCII):
         raise ValueError(f"the network's name is {graph.name!r}; use letters, digits and _ . + - only")
     call = " ".join(call.replace("*/", "* /").split())
-    verify_plan(graph, plan)
-    blob = pack(graph)
-    declarations, calls = [], []
+    chosen = forms or {}
+    verify_plan(graph, plan, None if forms is None else scratch_of(graph, chosen))
+    blob = pack(graph, {name: form.arrays for name, form in chosen.items()})
+    declarations, calls = [prototypes(chosen)], []
     for index, op in enumerate(graph.ops):
-        declaration, text = _operator(graph, plan, blob, op)
+        form = chosen.get(op.name)
+        declaration, text = _operator(graph, plan, blob, op) if form is None else ("", form_call(plan, blob, op, form))
         declarations.append(declaration)
         calls.append(f"{_comment(graph, plan, blob, op)}\n    tr_mark({index});\n{text}")
-    ops = [_described_op(graph, op) for op in graph.ops]
+    ops = [_described_op(graph, op) | ({} if forms is None else described_form(chosen.get(op.name))) for op in graph.ops]
     sizes = (plan.arena_bytes, plan.scratch_bytes)
-    return artifact(graph, ops, blob, "".join(declarations), "\n".join(calls), plan.offsets, sizes, call)
+    body, macros = "\n".join(calls), FORM_MACROS if chosen else ""
+    files = sources(chosen, _head(graph, call, "The kernels")) if chosen else {}
+    return artifact(graph, ops, blob, "".join(declarations), body, plan.offsets, sizes, call, macros, files)
 
 
 def artifact(
     graph: Graph, ops: list[dict[str, Any]], blob: Blob, declarations: str, body: str,
-    offsets: dict[str, int], sizes: tuple[int, int], call: str, macros: str = "",
+    offsets: dict[str, int], sizes: tuple[int, int], call: str, macros: str = "", more: Mapping[str, str] | None = None,
 ) -> Artifact:  # fmt: skip
     """Returns the Artifact of parameter declarations and the body of tr_model_run. `sizes` are the bytes of arena and scratch;
-    `ops` describes what lies between two calls of tr_mark."""
+    `ops` describes what lies between two calls of tr_mark; `more` are further files."""
     model_c = _model_c(graph, ops, offsets, declarations, body, call, macros)
-    files = {"model.c": model_c, "model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
+    files = {"model.c": model_c, "model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S, **(more or {})}
     digest = hashlib.sha256(blob.data)
     for name in sorted(files):
         digest.update(files[name].encode())
@@ -181,10 +190,12 @@ def _comment(graph: Graph, plan: MemoryPlan, blob: Blob, op: Op) -> str:
     lines.append(f"     * arena: reads {reads}; writes {op.output} {_range(plan.offsets[op.output], result.size_bytes)}")
     if op.name in plan.scratch:
         lines[-1] += f"; scratch {_range(*plan.scratch[op.name])}"
-    if isinstance(op, Weighted):
-        weights, bias = blob.entries[op.weights], blob.entries[op.bias]
-        where = f"weights {_range(weights.offset, weights.size_bytes)}, bias {_range(bias.offset, bias.size_bytes)}"
-        lines.append(f"     * weights.bin: {where}")
+    named = {"weights": op.weights, "bias": op.bias} if isinstance(op, Weighted) else {}
+    if named.get("weights") not in blob.entries:
+        named = {name.removeprefix(f"{op.name}."): name for name in blob.entries if name.startswith(f"{op.name}.")}
+    entries = {key: blob.entries[name] for key, name in named.items()}
+    where = ", ".join(f"{key} {_range(entry.offset, entry.size_bytes)}" for key, entry in entries.items())
+    lines += [f"     * weights.bin: {where}"] if where else []
     return "\n".join(lines) + " */"
 
 

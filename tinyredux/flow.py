@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import __version__, datasets, interpret, memory, nets
+from tinyredux import __version__, datasets, interpret, nets
 from tinyredux.boards import Board, find_board
-from tinyredux.build import STACK_RESERVE_BYTES, DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
+from tinyredux.build import DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
 from tinyredux.datasets import Dataset
-from tinyredux.emit_c import Artifact, emit
+from tinyredux.emit_c import Artifact
 from tinyredux.emit_partial import emit_partial
 from tinyredux.export import export
 from tinyredux.graph import Graph, total_macs
+from tinyredux.kernels import assemble, board_budget, check_kernels
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import plan_partial
@@ -26,9 +27,7 @@ from tinyredux.passes.quantize import quantize
 from tinyredux.targets import RawMeasurement, Target
 
 CALIBRATION_IMAGES = 512
-METHODS = ("exact", "partial")
-KERNELS = ("reference",)
-RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
+METHODS = {"exact": ("reference", "fast"), "partial": ("reference",)}  # and the kernel sets of each, the usual one first
 Progress = Callable[[str], None]
 
 
@@ -40,7 +39,8 @@ class Settings:
     method: str = "exact"
     board: str = "disco_f469ni"
     target: str = "simulator"
-    kernels: str = "reference"
+    kernels: str | None = None  # None: the usual ones of the method
+    sram: int | None = None  # largest arena with scratch in bytes; None: what the board leaves
     images: int = 20
     data: str | None = None
     calibration: Path | None = None
@@ -51,12 +51,19 @@ class Settings:
         """Rejects what cannot be measured, naming what can."""
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}")
-        if self.kernels not in KERNELS:
-            raise ValueError(f"kernels is {self.kernels!r}, expected one of {', '.join(KERNELS)}")
+        if check_kernels(self.kernel_set) not in METHODS[self.method]:
+            raise ValueError(f"method {self.method} has kernels {', '.join(METHODS[self.method])}, not {self.kernels}")
+        if self.sram is not None and self.sram < 1:
+            raise ValueError(f"sram is {self.sram} bytes, expected at least 1")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target.split(":")[0] not in ("host", "simulator", "board"):
             raise ValueError(f"target is {self.target!r}, expected host, simulator or board[:PORT]")
+
+    @property
+    def kernel_set(self) -> str:
+        """The kernels that compute the network, one of KERNELS."""
+        return self.kernels or METHODS[self.method][0]
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Compiled:
     plan: MemoryPlan
     artifact: Artifact
     data: Dataset
+    sram_bytes: int | None = None  # the limit that was asked for
 
 
 def compile_net(settings: Settings) -> Compiled:
@@ -78,25 +86,31 @@ def compile_net(settings: Settings) -> Compiled:
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
     call = f"compile {settings.net} --method {settings.method} --data {data.name}"
+    if settings.sram is not None:
+        call += f" --sram {settings.sram}"
     if settings.method == "partial":
         found = plan_partial(int8)
-        return Compiled(graph, int8, found.memory_plan(), emit_partial(found.program, found.arena, call), data)
-    plan = memory.plan(int8)
-    memory.verify_plan(int8, plan)
-    return Compiled(graph, int8, plan, emit(int8, plan, call), data)
+        return Compiled(graph, int8, found.memory_plan(), emit_partial(found.program, found.arena, call), data, settings.sram)
+    board = find_board(settings.board)
+    if settings.kernel_set == "fast":
+        call += f" --kernels fast --board {settings.board}"
+    plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram)
+    return Compiled(graph, int8, plan, artifact, data, settings.sram)
 
 
 def check_fit(compiled: Compiled, board: Board) -> None:
     """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
     step = max(compiled.plan.steps, key=lambda step: step.live_bytes)
-    needed = compiled.plan.total_bytes + RUNTIME_BYTES + STACK_RESERVE_BYTES
-    if needed > board.sram_bytes:
+    needed, there = compiled.plan.total_bytes, board_budget(board)
+    if compiled.sram_bytes is not None and compiled.sram_bytes < there:
+        there, where = compiled.sram_bytes, f"--sram {compiled.sram_bytes}"
+    else:
+        needed, there, where = needed + board.sram_bytes - there, board.sram_bytes, board.name
+    if needed > there:
         op = next(op for op in compiled.int8.ops if op.name == step.op.split("+")[-1])
         largest = max((*op.inputs, op.output), key=lambda name: compiled.int8.tensors[name].size_bytes)
         size = compiled.int8.tensors[largest].size_bytes
-        raise DoesNotFit(
-            ".bss (activations)", "SRAM", needed, board.sram_bytes, board.name, f"tensor {largest} {size} bytes at {op.name}"
-        )
+        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, f"tensor {largest} {size} bytes at {op.name}")
     weights = len(compiled.artifact.blob)
     if weights > board.flash_bytes:
         name, size = max(((key, value.nbytes) for key, value in compiled.int8.constants.items()), key=lambda pair: pair[1])
@@ -170,7 +184,7 @@ def _record(
     median = int(statistics.median_low(cycles)) if cycles else None
     per_op = _per_op(compiled, runs, median)
     return Measurement(
-        net=settings.net, method=settings.method, board=board.name, target=settings.target, kernels=settings.kernels,
+        net=settings.net, method=settings.method, board=board.name, target=settings.target, kernels=settings.kernel_set,
         data=compiled.data.name, model_hash=compiled.artifact.model_hash,
         compiler=firmware.compiler if firmware else "", flags=firmware.flags if firmware else "", tinyredux=__version__,
         images=len(runs), correct=correct, accuracy=None if correct is None else correct / len(runs),

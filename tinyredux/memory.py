@@ -7,14 +7,16 @@ and neither uses the other's code.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinyredux.graph import Conv, Graph, Op
 
 Lifetime = tuple[int, int]  # first and last step, both included
-ALIGNMENTS = (4, 1)  # word alignment is faster; byte alignment is tried where it saves memory
+WORD = 4
+ALIGNMENTS = (WORD, 1)  # word alignment is faster; byte alignment is tried where it saves memory
 RANDOM_ORDERS = 300
+SCRATCH = "scratch of "
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,48 @@ def is_pointwise(op: Conv) -> bool:
     return op.kernel == (1, 1) and op.stride == (1, 1) and op.padding == (0, 0, 0, 0) and op.groups == 1
 
 
+def reference_scratch(graph: Graph) -> dict[str, int]:
+    """Returns the bytes of scratch that the reference kernel of each operator needs."""
+    return {op.name: scratch_bytes(op, graph.tensors[op.inputs[0]].shape[2]) for op in graph.ops}
+
+
 def plan(graph: Graph) -> MemoryPlan:
-    """Returns the best placement found for the graph's order of operators."""
-    spans = lifetimes(graph)
-    sizes = {name: graph.tensors[name].size_bytes for name in spans}
-    steps, bound = live_steps(graph), layerwise_peak(graph)
+    """Returns the best placement found for the graph's order of operators, with the reference kernels' scratch."""
+    spans, sizes = lifetimes(graph), _sizes(graph)
+    bound = layerwise_peak(graph)
     offsets = min((place(sizes, spans, align, bound) for align in ALIGNMENTS), key=lambda found: arena_end(sizes, found))
-    arena_bytes = arena_end(sizes, offsets)
-    scratch = _place_scratch(graph, spans, sizes, offsets)
+    return _with_scratch(graph, offsets, reference_scratch(graph))
+
+
+def plan_words(graph: Graph, scratch: Mapping[str, int]) -> MemoryPlan:
+    """Returns the best placement found in which every tensor begins at a word, with `scratch` bytes for each operator.
+
+    Scratch is put into the gaps between tensors, or placed along with them, whichever takes fewer bytes.
+    """
+    sizes, steps = _sizes(graph), {op.name: i for i, op in enumerate(graph.ops)}
+    spans = lifetimes(graph)
+    word_sizes = {name: -(-size // WORD) * WORD for name, size in sizes.items()}
+    live = {op: sum(word_sizes[name] for name in sizes if overlap(spans[name], (i, i))) for op, i in steps.items()}
+    bound = max(live[op] + scratch[op] for op in steps)
+    gaps = _with_scratch(graph, place(word_sizes, spans, WORD, max(live.values())), scratch)
+    if gaps.total_bytes <= bound:
+        return gaps
+    beside = {f"{SCRATCH}{op}": -(-size // WORD) * WORD for op, size in scratch.items() if size}
+    moments = {f"{SCRATCH}{op}": (steps[op], steps[op]) for op in scratch}
+    together = place(word_sizes | beside, spans | moments, WORD, bound)
+    offsets = {name: together[name] for name in sizes}
+    placed = {op: (together[f"{SCRATCH}{op}"], size) for op, size in scratch.items() if size}
+    return min(gaps, _plan(graph, offsets, placed), key=lambda found: found.total_bytes)
+
+
+def _sizes(graph: Graph) -> dict[str, int]:
+    return {name: graph.tensors[name].size_bytes for name in lifetimes(graph)}
+
+
+def _plan(graph: Graph, offsets: dict[str, int], scratch: dict[str, tuple[int, int]]) -> MemoryPlan:
+    arena_bytes = arena_end(_sizes(graph), offsets)
     reach = max((offset + size for offset, size in scratch.values()), default=0)
-    return MemoryPlan(offsets, scratch, arena_bytes, max(0, reach - arena_bytes), steps, bound)
+    return MemoryPlan(offsets, scratch, arena_bytes, max(0, reach - arena_bytes), live_steps(graph), layerwise_peak(graph))
 
 
 def arena_end(sizes: dict[str, int], offsets: dict[str, int]) -> int:
@@ -166,35 +200,38 @@ def lowest_gap(busy: Iterable[tuple[int, int]], size: int, align: int) -> int:
     return offset
 
 
-def _place_scratch(
-    graph: Graph, spans: dict[str, Lifetime], sizes: dict[str, int], offsets: dict[str, int]
-) -> dict[str, tuple[int, int]]:
-    placed = {}
+def _with_scratch(graph: Graph, offsets: dict[str, int], scratch: Mapping[str, int]) -> MemoryPlan:
+    """Returns the plan of these offsets with each operator's scratch in the lowest gap that holds it."""
+    spans, sizes, placed = lifetimes(graph), _sizes(graph), {}
     for step, op in enumerate(graph.ops):
-        size = scratch_bytes(op, graph.tensors[op.inputs[0]].shape[2])
-        if size:
+        if scratch[op.name]:
             busy = [(offsets[name], sizes[name]) for name, span in spans.items() if overlap(span, (step, step))]
-            placed[op.name] = (lowest_gap(busy, size, 4), size)
-    return placed
+            placed[op.name] = (lowest_gap(busy, scratch[op.name], WORD), scratch[op.name])
+    return _plan(graph, offsets, placed)
 
 
-def verify_plan(graph: Graph, plan: MemoryPlan) -> None:
+def verify_plan(graph: Graph, plan: MemoryPlan, scratch: Mapping[str, int] | None = None) -> None:
     """Checks every pair of bytes ranges at every step, slowly and independently. Raises ValueError naming both.
 
     At step s the operator's scratch, its output, and every tensor written before s (or given) and read at s or
-    later, or returned, must not touch.
+    later, or returned, must not touch. `scratch` holds the bytes that each operator's kernel needs; where it is given, tensors
+    must begin at words too; without it they are those of the reference kernels.
     """
+    required = reference_scratch(graph) if scratch is None else scratch
+    for name, offset in plan.offsets.items() if scratch is not None else ():
+        if offset % WORD:
+            raise ValueError(f"{name} lies at byte {offset}; the kernels in use want a multiple of {WORD}")
     for step, op in enumerate(graph.ops):
         written = {name for name in graph.inputs} | {earlier.output for earlier in graph.ops[: step + 1]}
         wanted = {name for later in graph.ops[step:] for name in later.inputs} | {op.output} | set(graph.outputs)
         for name in written & wanted - plan.offsets.keys():
             raise ValueError(f"{op.name}: {name} has no place in the plan")
         ranges = [(name, plan.offsets[name], graph.tensors[name].size_bytes) for name in sorted(written & wanted)]
-        needed, (start, size) = scratch_bytes(op, graph.tensors[op.inputs[0]].shape[2]), plan.scratch.get(op.name, (0, 0))
+        needed, (start, size) = required[op.name], plan.scratch.get(op.name, (0, 0))
         if size < needed or start % 4:
             raise ValueError(f"{op.name}: its kernel needs {needed} bytes of scratch at a multiple of 4, found {size} at {start}")
         if size:
-            ranges.append((f"scratch of {op.name}", start, size))
+            ranges.append((f"{SCRATCH}{op.name}", start, size))
         for i, (name, start, size) in enumerate(ranges):
             if start < 0 or start + size > plan.total_bytes:
                 raise ValueError(f"{op.name}: {name} takes bytes {start} to {start + size} of an arena of {plan.total_bytes}")

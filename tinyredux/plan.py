@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tinyredux import datasets, memory, nets
-from tinyredux.boards import Board
-from tinyredux.build import STACK_RESERVE_BYTES
 from tinyredux.export import export
-from tinyredux.flow import CALIBRATION_IMAGES, RUNTIME_BYTES
+from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.graph import Graph, total_macs
 from tinyredux.part_costs import executed_macs
 from tinyredux.passes.partial import item_bytes, plan_partial
@@ -55,11 +53,6 @@ def plan(
     if budget_bytes is not None:
         answer |= {"budget_bytes": budget_bytes, "fits": answer["placement_bytes"] <= budget_bytes}
     return answer
-
-
-def board_budget(board: Board) -> int:
-    """Returns the bytes of a board's SRAM that the runtime and the stack leave to a network."""
-    return board.sram_bytes - RUNTIME_BYTES - STACK_RESERVE_BYTES
 
 
 def region(graph: Graph, item: Item) -> dict[str, Any]:

@@ -67,11 +67,13 @@ class Block:
     """Instructions under one head: a loop, which runs at least once, or a condition. `test` is (left, condition, right).
 
     kind "count": `left` is counted down to zero; "loop": again while the test holds; "if": once where the test holds.
+    `times`: how often the body runs each time the block is met, on average; for predicting cycles only.
     """
 
     kind: str
     test: tuple[Register, str, Operand]
     body: list[Node] = field(default_factory=list)
+    times: float = 1
 
 
 Node = Instruction | Comment | Block
@@ -197,28 +199,28 @@ class Program:
     # Blocks -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def loop(self, counter: str) -> Iterator[None]:
+    def loop(self, counter: str, times: float = 1) -> Iterator[None]:
         """Repeats the body `counter` times, at least once; leaves the counter 0."""
-        with self._block("count", counter, "ne", 0):
+        with self._block("count", counter, "ne", 0, times):
             yield
 
     @contextmanager
-    def loop_while(self, left: str, condition: str, right: str | int) -> Iterator[None]:
+    def loop_while(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
         """Runs the body, and again while `left condition right` holds at its end: signed values, or addresses by eq and ne."""
-        with self._block("loop", left, condition, right):
+        with self._block("loop", left, condition, right, times):
             yield
 
     @contextmanager
-    def when(self, left: str, condition: str, right: str | int) -> Iterator[None]:
+    def when(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
         """Runs the body where `left condition right` holds (eq ne lt ge gt le, signed)."""
-        with self._block("if", left, condition, right):
+        with self._block("if", left, condition, right, times):
             yield
 
     @contextmanager
-    def _block(self, kind: str, left: str, condition: str, right: str | int) -> Iterator[None]:
+    def _block(self, kind: str, left: str, condition: str, right: str | int, times: float) -> Iterator[None]:
         if condition not in CONDITIONS:
             raise ValueError(f"{self.name}: condition {condition!r}, expected one of {', '.join(CONDITIONS)}")
-        block = Block(kind, (self._find(left), condition, self._operand(right)))
+        block = Block(kind, (self._find(left), condition, self._operand(right)), times=times)
         before = dict(self.live)
         self._blocks[-1].append(block)
         self._blocks.append(block.body)

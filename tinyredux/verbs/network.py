@@ -13,7 +13,8 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--method", default="exact", help="exact (default) or partial")
     board_option(parser)
-    parser.add_argument("--kernels", default="reference", help="reference (default)")
+    parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial)")
+    parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")
     parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
@@ -22,7 +23,7 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
     from tinyredux.flow import Settings
 
-    names = ("net", "method", "board", "kernels", "data", "calibration", "seed")
+    names = ("net", "method", "board", "kernels", "sram", "data", "calibration", "seed")
     return Settings(**{name: getattr(options, name) for name in names}, **changes)
 
 
@@ -91,7 +92,8 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
 
 def _plan(options: argparse.Namespace) -> Answer:
     from tinyredux.boards import find_board
-    from tinyredux.plan import board_budget, int8_graph, plan, timeline
+    from tinyredux.kernels import board_budget
+    from tinyredux.plan import int8_graph, plan, timeline
 
     budgets = [options.sram] if options.sram is not None else []
     budgets += [board_budget(find_board(options.board))] if options.board else []

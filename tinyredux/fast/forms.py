@@ -1,0 +1,51 @@
+"""A form: one way to compute one operator, with what it costs.
+
+Every template module (`TEMPLATES` in `choose`) has a function `forms(graph, op, core)` that returns the forms it has for an
+operator on a core, none where it does not apply. `choose` takes one form per operator; the emitter writes its arrays to
+weights.bin, its Programs to fast.S and fast_host.c, and its call where the reference kernel's would stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tinyredux.fast.cost import code_bytes
+from tinyredux.fast.program import Program
+from tinyredux.graph import Array
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an operator's data lies, as C expressions: `int8_t *`, for `arrays` a pointer to the array's type.
+
+    Tensors and scratch begin at multiples of 4, arrays at multiples of 16. No two overlap.
+    """
+
+    out: str
+    inputs: tuple[str, ...]
+    scratch: str
+    arrays: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to compute one operator.
+
+    `cycles` is a prediction for the core without flash stalls. `arrays` (int8, int16, int32) are all that it reads from flash
+    beside code, by a short name each. `call` returns C statements, without indentation. `proof` says in one line what keeps its
+    sums in range, where the kernel's own comment cannot.
+    """
+
+    name: str
+    cycles: int
+    scratch_bytes: int
+    programs: tuple[Program, ...]
+    call: Callable[[Places], str]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    proof: str = ""
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of arrays and code; code that operators share counts for each."""
+        return sum(values.nbytes for values in self.arrays.values()) + sum(code_bytes(program) for program in self.programs)
