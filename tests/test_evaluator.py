@@ -1,0 +1,71 @@
+"""The fast evaluator writes the interpreter's bytes, whatever the network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from random_graphs import random_graph
+from random_nets import int8_net
+
+from tinyredux import accuracy, datasets, evaluator, interpret, nets
+from tinyredux.export import export
+from tinyredux.graph import Graph
+from tinyredux.passes.quantize import quantize
+
+
+def images_of(graph: Graph, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-128, 128, (count, *graph.input.shape)).astype(np.int8)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_graphs(seed: int) -> None:
+    graph = random_graph(seed)
+    images = images_of(graph, 5, seed)
+    assert np.array_equal(evaluator.Evaluator(graph).run(images), interpret.run(graph, images))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(seed: int) -> None:
+    graph, images = int8_net(seed)
+    stored = evaluator.quantized(graph, images)
+    assert np.array_equal(evaluator.Evaluator(graph).run(stored), interpret.run(graph, stored))
+
+
+def test_sums_too_large_for_float32_are_taken_in_float64() -> None:
+    graph = random_graph(3)
+    op = next(op for op in graph.ops if hasattr(op, "weights"))
+    large = np.full((1, 64, 64, 8), 127, np.int8)  # 64 * 64 * 8 * 127 * 255 is above 2^24
+    layer = evaluator.Layer(
+        replace(graph, constants=graph.constants | {op.weights: large, op.bias: np.zeros(1, np.int32)}),
+        replace(op, weight_scale=(0.01,)),
+    )
+    assert str(layer.kind) == "torch.float64"
+
+
+def test_a_float_graph_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"run passes\.quantize first"):
+        evaluator.Evaluator(export(nets.lenet().eval(), "lenet"))
+
+
+def test_counts_as_the_interpreter_does() -> None:
+    data, net = nets.with_data("lenet", "synthetic")
+    graph = quantize(export(net, "lenet"), datasets.calibration(data))
+    part = datasets.Split(data.validation.images[:250], data.validation.labels[:250])
+    assert evaluator.correct(graph, part) == accuracy.correct_int8(graph, part)
+
+
+@pytest.mark.slow
+def test_a_thousand_images_of_lenet_a_second_on_two_cores() -> None:
+    data, net = nets.with_data("lenet", "synthetic")
+    graph = quantize(export(net, "lenet"), datasets.calibration(data))
+    images, ready, threads = evaluator.quantized(graph, data.test.images), evaluator.Evaluator(graph), torch.get_num_threads()
+    torch.set_num_threads(1)
+    ready.run(images[:125])
+    start = time.process_time()
+    ready.run(images)
+    torch.set_num_threads(threads)
+    assert len(images) / (time.process_time() - start) > 500  # per core

@@ -1,0 +1,172 @@
+"""Skipping: laws of the pass, its statistics against plain sums, and significance that finds what does not matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from random_graphs import random_graph
+from random_nets import int8_net
+from torch.nn import functional
+
+from tinyredux import evaluator, interpret, significance
+from tinyredux.evaluator import Layer
+from tinyredux.graph import Conv, Graph, Quant, Tensor, Weighted, verify
+from tinyredux.passes import skipping
+from tinyredux.passes.skipping import Cut, Statistics
+
+SHARES = (0.0, 0.2, 0.4)
+
+
+def one_conv(seed: int, channels: int = 6, outputs: int = 5) -> Graph:
+    """A 3x3 convolution on 9x9 maps whose inputs are related, so that some can stand in for others."""
+    rng = np.random.default_rng(seed)
+    tensors = {
+        "input": Tensor("input", (9, 9, channels), "int8", Quant((0.05,), -3)),
+        "output": Tensor("output", (9, 9, outputs), "int8", Quant((0.4,), 4)),
+    }
+    constants = {
+        "w": rng.integers(-100, 101, (outputs, 3, 3, channels)).astype(np.int8),
+        "b": rng.integers(-2000, 2000, outputs).astype(np.int32),
+    }
+    op = Conv("conv", ("input",), "output", "w", "b", "none", (0.01,) * outputs, (3, 3), (1, 1), (1, 1, 1, 1))
+    return Graph("one", (op,), tensors, constants, ("input",), ("output",))
+
+
+def related_images(graph: Graph, count: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    height, width, channels = graph.input.shape
+    base = rng.normal(0, 25, (count, height, width, max(1, channels // 2)))
+    mixed = base @ rng.normal(0, 1, (base.shape[-1], channels)) + rng.normal(0, 4, (count, height, width, channels)) + 10
+    return np.clip(np.round(mixed), -128, 127).astype(np.int8)
+
+
+@cache
+def prepared(seed: int = 0) -> tuple[Graph, Statistics, np.ndarray]:
+    graph = one_conv(seed)
+    images = related_images(graph, 40, seed)
+    return graph, significance.collect(graph, images)["conv"], images
+
+
+def test_statistics_are_the_plain_means() -> None:
+    graph, found, images = prepared()
+    op = graph.ops[0]
+    assert isinstance(op, Conv)
+    rows = interpret.windows(images.astype(np.int64) + 3, op.kernel, op.stride, op.padding, 0).reshape(-1, 54)
+    ones = np.append(rows, np.ones((len(rows), 1)), axis=1)
+    assert np.array_equal(found.gram, ones.T @ ones / len(rows))
+    assert np.allclose(found.absolute, np.abs(rows).mean(axis=0))
+    assert found.running.shape == (5, 54) and np.allclose(found.running[:, -1] > 0, True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_importance_is_the_squared_gradient_of_any_network(seed: int) -> None:
+    graph, images = int8_net(seed)
+    found = significance.importances(graph, evaluator.quantized(graph, images))
+    assert set(found) == {op.name for op in graph.ops if isinstance(op, Weighted)}
+    assert all(np.isfinite(values).all() and (values >= 0).all() for values in found.values())
+
+
+def test_importance_of_a_last_layer_in_closed_form() -> None:
+    graph = one_conv(1, 4, 3)
+    tensors = {"input": Tensor("input", (3, 3, 4), "int8", Quant((0.05,), 0)), "output": replace(
+        graph.tensors["output"], shape=(1, 1, 3), quant=Quant((5.0,), 0))}  # fmt: skip
+    graph = replace(graph, tensors=tensors, ops=(replace(graph.ops[0], padding=(0, 0, 0, 0)),))  # type: ignore[call-arg]
+    verify(graph)
+    images = related_images(graph, 2000, 1)
+    op = graph.ops[0]
+    assert isinstance(op, Conv)
+    layer = Layer(graph, op)
+    stored = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+    factor = 0.05 * 0.01 / 5.0
+    sums = functional.conv2d(stored, layer.weights) + layer.bias
+    chances = functional.softmax((sums * factor).clamp(-128, 127) * 5.0, 1)
+    expected = (chances * (1 - chances)).mean((0, 2, 3)).numpy() * (factor * 5.0) ** 2 / 2  # Fisher of a softmax
+    assert np.allclose(significance.importances(graph, images)["conv"], expected, rtol=0.15)
+
+
+@pytest.mark.parametrize("unit", skipping.UNITS)
+def test_units_divide_the_operands(unit: str) -> None:
+    weights = np.zeros((5, 3, 2, 6), np.int8)
+    numbers = skipping.unit_numbers(weights, unit)
+    sizes = {"pair": 2, "block": 2, "row": 2, "tap": 6, "channels": 12, "line": 12}
+    assert numbers.shape == (36,) and set(np.bincount(numbers)) == {sizes[unit]}
+    one = np.zeros(weights.size // 5)
+    one[7] = 1
+    weights[2] = one.reshape(3, 2, 6)
+    found = skipping.nonzero_units(weights, unit)
+    assert found.sum() == 1 and found[2 // skipping.UNITS[unit].together, numbers[7]]
+
+
+def test_an_unknown_unit_says_what_there_is() -> None:
+    with pytest.raises(ValueError, match="expected one of pair, block, row"):
+        skipping.unit_numbers(np.zeros((1, 1, 1, 2), np.int8), "half")
+
+
+@pytest.mark.parametrize("repair", skipping.REPAIRS)
+@pytest.mark.parametrize("unit", skipping.UNITS)
+def test_nothing_left_out_changes_nothing_and_zeros_are_where_the_cut_is(unit: str, repair: str) -> None:
+    graph, found, _ = prepared()
+    weights = graph.constants["w"]
+    cuts = skipping.cuts_by_expected_loss(weights, found, unit, SHARES)
+    same = skipping.skip(graph, {"conv": cuts[0]}, {"conv": found}, repair)
+    assert np.array_equal(same.constants["w"], weights) and np.array_equal(same.constants["b"], graph.constants["b"])
+    less = skipping.skip(graph, {"conv": cuts[2]}, {"conv": found}, repair).constants["w"]
+    mask = skipping.weight_mask(weights, cuts[2]).reshape(weights.shape)
+    assert not less[~mask].any() and abs(cuts[2].share - 0.4) < 0.5 / cuts[2].kept.size + 1e-9
+    assert not (cuts[2].kept & ~cuts[1].kept).any() and cuts[2].threshold >= cuts[1].threshold
+    assert not (skipping.nonzero_units(less, unit) & ~cuts[2].kept).any()
+
+
+def squared_error(graph: Graph, changed: Graph, images: np.ndarray) -> float:
+    before, after = (interpret.run(g, images).astype(float) for g in (graph, changed))
+    return float(((before - after) ** 2).mean())
+
+
+def test_fitting_beats_the_bias_alone_and_that_beats_nothing() -> None:
+    graph, found, images = prepared()
+    for how in ("magnitude", "share"):
+        scores = skipping.SIGNIFICANCES[how](graph.constants["w"], found, "pair")
+        cut = skipping.cut_by_score(graph.constants["w"], scores, "pair", 0.3)
+        errors = [
+            squared_error(graph, skipping.skip(graph, {"conv": cut}, {"conv": found}, repair), images)
+            for repair in ("fit", "bias", "none")
+        ]
+        assert errors[0] < errors[1] < errors[2]
+
+
+def test_expected_loss_beats_the_other_significances_after_the_fit() -> None:
+    graph, found, images = prepared()
+    weights = graph.constants["w"]
+    ours = skipping.cuts_by_expected_loss(weights, found, "block", (0.1, 0.2, 0.3))[-1]
+    errors = {"ours": squared_error(graph, skipping.skip(graph, {"conv": ours}, {"conv": found}), images)}
+    for how, score in skipping.SIGNIFICANCES.items():
+        cut = skipping.cut_by_score(weights, score(weights, found, "block"), "block", 0.3)
+        errors[how] = squared_error(graph, skipping.skip(graph, {"conv": cut}, {"conv": found}), images)
+    assert errors["ours"] == min(errors.values())
+
+
+def test_the_significance_of_one_unit_is_the_error_that_the_fit_leaves() -> None:
+    graph, found, _ = prepared()
+    weights = graph.constants["w"]
+    group = skipping._Group(weights[:1], found, 0, [np.array([4, 5])])
+    moments = skipping.damped(found.gram)
+    kept = np.setdiff1d(np.arange(len(moments)), [4, 5])
+    gone = weights[0].ravel()[[4, 5]].astype(float)
+    moved = -np.linalg.solve(moments[np.ix_(kept, kept)], moments[np.ix_(kept, [4, 5])] @ -gone)
+    change = np.zeros(len(moments))
+    change[kept], change[[4, 5]] = moved, -gone
+    assert np.isclose(group.scores()[0], change @ moments @ change * found.importance[0])
+
+
+def test_only_convolutions_with_one_group_are_cut() -> None:
+    graph = next(g for g in map(random_graph, range(50)) if any(isinstance(op, Conv) and op.groups > 1 for op in g.ops))
+    name = next(op.name for op in graph.ops if isinstance(op, Conv) and op.groups > 1)
+    assert name not in skipping.skippable(graph)
+    with pytest.raises(ValueError, match="not a convolution with one group"):
+        skipping.skip(graph, {name: Cut("pair", np.ones((1, 1), bool), 0.0)}, {})
+    with pytest.raises(ValueError, match="expected one of fit, bias, none"):
+        skipping.skip(graph, {}, {}, "prayer")

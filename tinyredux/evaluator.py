@@ -1,0 +1,173 @@
+"""Runs an int8 Graph in torch, many images at a time: the interpreter's bytes at the speed that a search needs.
+
+Integers are kept in floating point where a sum of products stays below 2^24 (float32) or 2^53 (float64), so nothing is ever
+rounded but by the rules of `fixedpoint`, which are applied to int64. A max pool behind an operator with weights is taken
+before the requantisation: that is monotone, so the bytes are the same, and three of four are never made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from tinyredux import interpret
+from tinyredux.datasets import Images, Split, check_labels
+from tinyredux.fixedpoint import INT32_MAX
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, Weighted
+from tinyredux.integer_params import Requantization, clamp_of, quant_of, requantization
+
+BATCH = 125
+PLAIN = (Conv, DepthwiseConv, Dense)  # the operators whose sums are torch's; the interpreter runs the others
+Progress = Callable[[str], None]
+Bytes = npt.NDArray[np.int8]
+See = Callable[[Weighted, torch.Tensor], None]
+
+
+class Evaluator:
+    """An int8 network ready to run on batches; `run` gives the interpreter's bytes."""
+
+    def __init__(self, graph: Graph) -> None:
+        """Prepares weights and factors. Raises ValueError for a graph that is not int8."""
+        if graph.input.dtype != "int8":
+            raise ValueError(f"{graph.name} takes {graph.input.dtype}; the evaluator runs int8 graphs: run passes.quantize first")
+        self.graph = graph
+        self.weighted = {op.name: Layer(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
+        self.fused = {op.output: _pool_behind(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
+
+    def run(self, images: Bytes) -> Bytes:
+        """Returns the network's outputs (N, H, W, C) int8 for images (N, H, W, C) int8."""
+        return np.concatenate([self.batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+
+    def batch(self, images: Bytes, see: See | None = None) -> Bytes:
+        """Returns the outputs of one batch; `see(op, centred)` is shown what each operator with weights reads, (N, C, H, W)."""
+        with torch.inference_mode():
+            values = {self.graph.inputs[0]: _channels_first(images)}
+            done: set[str] = set()
+            for op in self.graph.ops:
+                if op.name in done:
+                    continue
+                if isinstance(op, PLAIN):
+                    pool, layer = self.fused[op.output], self.weighted[op.name]
+                    centred = values[op.inputs[0]] - layer.params.input_zero_point
+                    values[pool.output if pool else op.output] = layer.outputs(centred, pool)
+                    if see:
+                        see(op, centred)
+                    done |= {pool.name} if pool else set()
+                else:
+                    values[op.output] = self._other(op, [values[name] for name in op.inputs])
+            return np.asarray(values[self.graph.outputs[0]].permute(0, 2, 3, 1).numpy(), np.int8)
+
+    def _other(self, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
+        match op:
+            case Concat():
+                return torch.cat(inputs, 1)
+            case Pool(kind="max") | Relu():
+                clamp = clamp_of(op.activation, quant_of(self.graph.tensors[op.output]))
+                pooled = _max_pool(inputs[0], op) if isinstance(op, Pool) else inputs[0]
+                return pooled.clamp(clamp.low, clamp.high)
+            case _:  # small maps, or few of them: the oracle itself
+                arrays = [np.asarray(value.permute(0, 2, 3, 1).numpy(), np.int8) for value in inputs]
+                return _channels_first(interpret.run_op(self.graph, op, arrays))
+
+
+class Layer:
+    """A convolution, depthwise convolution or dense layer with its weights as torch wants them."""
+
+    def __init__(self, graph: Graph, op: Weighted) -> None:
+        """Chooses the floating-point type in which every sum of the layer is exact."""
+        self.op, self.params = op, requantization(graph, op)
+        weights = graph.constants[op.weights].astype(np.int64)
+        axes = (0, 1) if isinstance(op, DepthwiseConv) else tuple(range(1, weights.ndim))
+        self.kind = torch.float32 if int(np.abs(weights).sum(axis=axes).max()) * 255 < 1 << 24 else torch.float64
+        self.weights = torch.from_numpy(torch_weights(op, weights)).to(self.kind)
+        self.bias = torch.from_numpy(graph.constants[op.bias].astype(np.int64)).reshape(1, -1, 1, 1)
+        self.multiplier = torch.tensor(self.params.multiplier, dtype=torch.int64).reshape(1, -1, 1, 1)
+        self.shift = torch.tensor(self.params.shift, dtype=torch.int64).reshape(1, -1, 1, 1)
+
+    def outputs(self, centred: torch.Tensor, pool: Pool | None = None) -> torch.Tensor:
+        """Returns stored int8 values (N, C, H, W) as float32, after the max pool `pool` where there is one.
+
+        `centred` (N, C, H, W) are the stored inputs less their zero point.
+        """
+        sums = weighted_sums(self.op, centred.to(self.kind), self.weights)
+        sums = _max_pool(sums, pool) if pool else sums
+        return requantized(sums.to(torch.int64) + self.bias, self.multiplier, self.shift, self.params)
+
+
+def requantized(sums: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor, params: Requantization) -> torch.Tensor:
+    """Returns stored int8 values as float32 for int64 accumulators: `fixedpoint`'s double rounding."""
+    if int(shift.max()) > 0:
+        shifted = sums << shift.clamp(min=0)
+        sums = ((shifted + 2**31) & 0xFFFFFFFF) - 2**31
+    high = ((sums * multiplier + 2**30) >> 31).clamp(max=INT32_MAX).to(torch.int32)
+    right = (-shift).clamp(min=0).to(torch.int32)
+    half = (torch.ones_like(right) << right) >> 1
+    rounded = (high + half + (high >> 31) * (right > 0)) >> right
+    return (rounded + params.output_zero_point).clamp(params.clamp.low, params.clamp.high).to(torch.float32)
+
+
+def torch_weights(op: Weighted, weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns an operator's weights in torch's order: (out_c, in_c / groups, kernel_h, kernel_w), or (out, in) in HWC order."""
+    match op:
+        case Conv():
+            return np.ascontiguousarray(weights.transpose(0, 3, 1, 2))
+        case DepthwiseConv():
+            return np.ascontiguousarray(weights.transpose(2, 0, 1)[:, None])
+    return weights
+
+
+def weighted_sums(op: Weighted, images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Returns sums of products (N, C, H, W) for centred inputs (N, C, H, W)."""
+    if isinstance(op, Dense):
+        return functional.linear(images.permute(0, 2, 3, 1).reshape(len(images), -1), weights)[:, :, None, None]
+    assert isinstance(op, Conv | DepthwiseConv)
+    groups = op.groups if isinstance(op, Conv) else images.shape[1]
+    return functional.conv2d(_padded(images, op.padding, 0), weights, stride=op.stride, groups=groups)
+
+
+def _padded(values: torch.Tensor, padding: Padding, fill: float) -> torch.Tensor:
+    top, bottom, left, right = padding
+    return functional.pad(values, (left, right, top, bottom), value=fill) if any(padding) else values
+
+
+def _max_pool(values: torch.Tensor, op: Pool) -> torch.Tensor:
+    return functional.max_pool2d(_padded(values, op.padding, float("-inf")), op.kernel, op.stride)
+
+
+def _pool_behind(graph: Graph, op: Weighted) -> Pool | None:
+    """Returns the max pool that alone reads an operator's output, unless it clamps or has windows of padding only."""
+    readers = graph.consumers(op.output)
+    pool = readers[0] if len(readers) == 1 and op.output not in graph.outputs else None
+    if not isinstance(pool, Pool) or pool.kind != "max" or pool.activation != "none":
+        return None
+    top, bottom, left, right = pool.padding
+    return pool if max(top, bottom) < pool.kernel[0] and max(left, right) < pool.kernel[1] else None
+
+
+def _channels_first(images: npt.NDArray[np.int8]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(torch.float32)
+
+
+def quantized(graph: Graph, images: Images) -> Bytes:
+    """Returns int8 images (N, H, W, C) for float images (N, C, H, W), a part at a time."""
+    parts = [interpret.quantize_input(graph, images[i : i + 500]) for i in range(0, len(images), 500)]
+    return np.concatenate(parts) if parts else np.empty((0, *graph.input.shape), np.int8)
+
+
+def correct(graph: Graph, split: Split, progress: Progress | None = None) -> int:
+    """Returns how many images of `split` an int8 graph gets right; of equal outputs the first one counts."""
+    if split.labels is None:
+        raise ValueError("cannot count correct answers: the data has no labels")
+    check_labels(split, graph.output.elements)
+    evaluator, right = Evaluator(graph), 0
+    for i in range(0, len(split.images), 4 * BATCH):
+        part = split.images[i : i + 4 * BATCH]
+        answers = evaluator.run(interpret.quantize_input(graph, part)).reshape(len(part), -1).argmax(axis=1)
+        right += int(np.count_nonzero(answers == split.labels[i : i + 4 * BATCH]))
+        if progress:
+            progress(f"int8: {i + len(part)} of {len(split.images)} images, {right} right")
+    return right
