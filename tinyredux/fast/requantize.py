@@ -37,8 +37,8 @@ def constants(factors: Requantization) -> Array:
     return np.array(pairs, np.int32)
 
 
-def requantize(p: Program, x: str, multiplier: str, right: str, zero_point: int, clamp: Clamp) -> None:
-    """Turns register `x`, twice a sum, into the int8 output within `clamp`; `multiplier` and `right` are registers.
+def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point: int, clamp: Clamp) -> None:
+    """Turns register `x`, twice a sum, into the int8 output within `clamp`; `right` may be a number.
 
     Limits other than int8's take four instructions in the place of SSAT, still without a branch or a register.
     """

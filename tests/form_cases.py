@@ -1,0 +1,172 @@
+"""Forms as functions that tests call: many layers in one program, on this computer under sanitizers or on an emulated core.
+
+Each array of a case has its own allocation of exactly its size, so that AddressSanitizer sees a step outside.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import unicorn
+from elftools.elf.elffile import ELFFile
+from kernel_calls import CoreKernels
+from strategies import Layer
+from unicorn import arm_const
+
+from tinyredux import build
+from tinyredux.emit_fast import sources
+from tinyredux.fast.choose import TEMPLATES
+from tinyredux.fast.forms import Form, Places
+
+TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
+KERNELS = build.ROOT / "firmware" / "kernels"
+INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
+
+MAIN = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static void read_exactly(void *to, size_t bytes)
+{
+    if (fread(to, 1, bytes, stdin) != bytes) exit(2);
+}
+int main(void)
+{
+    int32_t head[2];
+    while (fread(head, sizeof head, 1, stdin) == 1) {
+        void *at[16];
+        int32_t sizes[16];
+        read_exactly(sizes, (size_t)head[1] * sizeof sizes[0]);
+        for (int32_t i = 0; i < head[1]; i++) {
+            at[i] = malloc((size_t)sizes[i]);
+            memset(at[i], 0x55, (size_t)sizes[i]);
+            if (i > 1) read_exactly(at[i], (size_t)sizes[i]);
+        }
+        cases[head[0]](at);
+        fwrite(at[0], 1, (size_t)sizes[0], stdout);
+        fflush(stdout);
+        for (int32_t i = 0; i < head[1]; i++) free(at[i]);
+    }
+    return 0;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer computed by one of its forms."""
+
+    layer: Layer
+    form: Form
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """What the case reads: inputs, then the form's arrays."""
+        return [np.ascontiguousarray(values) for values in (*self.layer.inputs, *self.form.arrays.values())]
+
+
+def cases_of(layers: Sequence[Layer], core: str) -> list[Case]:
+    """Returns every layer with every form that any template has for it."""
+    return [Case(layer, form) for layer in layers for template in TEMPLATES for form in template(layer.graph, layer.op, core)]
+
+
+def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
+    """Writes the C that calls the cases and their Programs. An array of pointers holds output, scratch, inputs, arrays."""
+    functions = []
+    for i, case in enumerate(cases):
+        first = 2 + len(case.layer.inputs)
+        arrays = {
+            key: f"((const {TYPES[values.dtype.name]} *)at[{first + k}])"
+            for k, (key, values) in enumerate(case.form.arrays.items())
+        }
+        inputs = tuple(f"((int8_t *)at[{2 + k}])" for k in range(len(case.layer.inputs)))
+        body = case.form.call(Places("((int8_t *)at[0])", inputs, "((int8_t *)at[1])", arrays))
+        functions.append(f"static void case_{i}(void *const *at)\n{{\n{body}\n}}\n")
+    forms = {str(i): case.form for i, case in enumerate(cases)}
+    declarations = {f"{program.declaration};\n": None for form in forms.values() for program in form.programs}
+    table = f"static void (*const cases[])(void *const *) = {{{', '.join(f'case_{i}' for i in range(len(cases)))}}};\n"
+    run = "void run_case(int32_t i, void *const *at);\nvoid run_case(int32_t i, void *const *at)\n{\n    cases[i](at);\n}\n"
+    text = "".join(['#include "tinyredux.h"\n', *declarations, *functions, table, run, f"#if !defined(__arm__)\n{MAIN}#endif\n"])
+    (folder / "cases.c").write_text(text)
+    for name, content in sources(forms, "").items():
+        (folder / name).write_text(content)
+    return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c", *sorted(KERNELS.glob("*.c"))]
+
+
+class HostForms:
+    """Cases in a process of this computer, under sanitizers."""
+
+    def __init__(self, cases: Sequence[Case], folder: Path) -> None:
+        flags = build.option("flags", "host").split() + build.option("flags", "sanitize").split() + ["-O1", "-Wa,--noexecstack"]
+        program = folder / "cases"
+        files = [str(path) for path in write_sources(cases, folder)]
+        subprocess.run([build.host_compiler(), *flags, INCLUDE, *files, "-o", str(program)], check=True)
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def run(self, number: int, case: Case) -> np.ndarray:
+        """Returns a case's output (H, W, C). Raises RuntimeError with the sanitizer's report where it stopped."""
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        shape, arrays = case.layer.graph.output.shape, case.arrays
+        sizes = [int(np.prod(shape)), case.form.scratch_bytes, *(values.nbytes for values in arrays)]
+        words = struct.pack(f"<{2 + len(sizes)}i", number, len(sizes), *sizes)
+        try:
+            self.process.stdin.write(words + b"".join(values.tobytes() for values in arrays))
+            self.process.stdin.flush()
+            output = self.process.stdout.read(sizes[0])
+        except BrokenPipeError:
+            output = b""
+        if len(output) != sizes[0]:
+            raise RuntimeError(f"{case.form.name} stopped:\n{self.process.stderr.read().decode()[:4000]}")
+        return np.frombuffer(output, np.int8).reshape(shape)
+
+    def close(self) -> str:
+        """Ends the process and returns what it wrote to its error output."""
+        return self.process.communicate()[1].decode()
+
+
+class CoreForms:
+    """Cases as machine code of a Cortex-M core in the emulator."""
+
+    def __init__(self, cases: Sequence[Case], folder: Path, core: str) -> None:
+        flags = build.option("flags", "common").split() + build.option(core, "flags").split()
+        link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000", "-Wl,-e,run_case"]
+        program = folder / f"{core}.elf"
+        files = [str(path) for path in write_sources(cases, folder)]
+        command = [build.CROSS_COMPILER, *flags, INCLUDE, *link, "-Wl,--gc-sections", "-Wl,--undefined=run_case", *files]
+        subprocess.run([*command, "-o", str(program)], check=True)
+        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        self.cpu.ctl_set_cpu_model(
+            {"cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4, "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7}[core]
+        )
+        for base in (CoreKernels.FLASH, CoreKernels.RAM, CoreKernels.STACK):
+            self.cpu.mem_map(base, 1 << 20)
+        with program.open("rb") as stream:
+            elf = ELFFile(stream)
+            for part in elf.iter_segments():
+                if part["p_type"] == "PT_LOAD":
+                    self.cpu.mem_write(part["p_paddr"], part.data())
+            self.entry = elf.get_section_by_name(".symtab").get_symbol_by_name("run_case")[0]["st_value"]
+
+    def run(self, number: int, case: Case) -> np.ndarray:
+        """Returns a case's output (H, W, C)."""
+        shape = case.layer.graph.output.shape
+        blocks = [b"\x55" * int(np.prod(shape)), b"\x55" * case.form.scratch_bytes, *(a.tobytes() for a in case.arrays)]
+        at, pointers = CoreKernels.RAM, []
+        for block in blocks:
+            pointers.append(at)
+            self.cpu.mem_write(at, block)
+            at += (len(block) + 31) // 16 * 16
+        self.cpu.mem_write(at, struct.pack(f"<{len(pointers)}I", *pointers))
+        registers = {
+            arm_const.UC_ARM_REG_R0: number, arm_const.UC_ARM_REG_R1: at,
+            arm_const.UC_ARM_REG_SP: CoreKernels.STACK + (1 << 20), arm_const.UC_ARM_REG_LR: CoreKernels.RETURN | 1,
+        }  # fmt: skip
+        for register, value in registers.items():
+            self.cpu.reg_write(register, value)
+        self.cpu.emu_start(self.entry | 1, CoreKernels.RETURN)
+        return np.frombuffer(bytes(self.cpu.mem_read(CoreKernels.RAM, len(blocks[0]))), np.int8).reshape(shape)
