@@ -16,12 +16,14 @@ from strategies import Layer
 from unicorn import arm_const
 
 from tinyredux import build
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, Softmax, Weighted
+from tinyredux.emit_trec import trec_fields
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted
 from tinyredux.integer_params import add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.memory import clustering
 
-OPERATORS = ("conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax")  # enum operator
+OPERATORS = ("conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec")  # enum operator
 DRIVER = Path(__file__).parent / "kernel_driver.c"
-Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift
+Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
 EMPTY = np.zeros(0, np.int8)
 
 
@@ -59,7 +61,7 @@ def _clamp(clamp: Any) -> tuple[int, int]:
 
 
 def _call(operator: str, fields: Sequence[int], *arrays: np.ndarray) -> Call:
-    return [OPERATORS.index(operator), *fields], [*arrays, *[EMPTY] * (5 - len(arrays))]
+    return [OPERATORS.index(operator), *fields], [*arrays, *[EMPTY] * (6 - len(arrays))]
 
 
 def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
@@ -72,6 +74,12 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
         case Conv():
             window = [*op.kernel, *op.stride, op.padding[0], op.padding[2], op.groups]
             return _call("conv", [*values.shape, *out, *window, *numbers], *arrays)
+        case TrecConv():
+            sizes = clustering(graph, op)
+            vectors = graph.constants[op.vectors].transpose(0, 2, 1) if op.vectors else EMPTY
+            own = list(trec_fields(op, sizes, vectors.shape[0]).values())
+            window = [*op.kernel, *op.stride, op.padding[0], op.padding[2], *own]
+            return _call("trec", [*values.shape, *out, *window, *numbers], *arrays, vectors)
         case DepthwiseConv():
             window = [*op.kernel, *op.stride, op.padding[0], op.padding[2]]
             return _call("depthwise", [*values.shape, *out[:2], op.multiplier, *window, *numbers], *arrays)

@@ -1,15 +1,15 @@
 /* kernel_driver.c: one kernel call described by numbers, for test_kernels.py.
  *
  * As a host program it reads cases from standard input and writes outputs to standard output. A case is int32 words: number
- * of fields, the fields, the byte size of each of the six arrays output, input, second (weights, or the second addend),
- * bias, multiplier, shift; then the bytes of all but the output. Every array has its own malloc, so that AddressSanitizer
+ * of fields, the fields, the byte size of each of the seven arrays output, input, second (weights, or the second addend),
+ * bias, multiplier, shift, vectors; then the bytes of all but the output. Every array has its own malloc, so that AddressSanitizer
  * sees a step outside. On a board's core (no stdio) the simulator calls run_case itself. */
 #include "tinyredux.h"
 
-#define ARRAYS 6
-#define FIELDS 24
+#define ARRAYS 7
+#define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -17,6 +17,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
 int32_t scratch_bytes(const int32_t *fields)
 {
     const int32_t *f = fields + 1;
+    if (fields[0] == TREC) {
+        return TR_TREC_SCRATCH_BYTES(f[3] * f[4], f[12], f[13], f[14], f[2], f[15], f[17], f[20], f[21]);
+    }
     const int32_t pointwise = f[6] == 1 && f[7] == 1 && f[8] == 1 && f[9] == 1 && f[12] == 1 && f[0] == f[3] && f[1] == f[4];
     return fields[0] == CONV ? TR_CONV_SCRATCH_BYTES(f[6], f[7], f[2], f[12], pointwise) : 0;
 }
@@ -26,6 +29,13 @@ static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
     const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
                               f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5], 0, 0, 0, 0};
     tr_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+}
+
+static void run_trec(const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    const struct tr_trec p = {f[0],  f[1],  f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],  f[9],  f[10], f[11],     f[12],    f[13],
+                              f[14], f[15], f[16], f[17], f[18], f[19], f[20], f[21], f[22], f[23], f[24], f[25], arrays[4], arrays[5]};
+    tr_trec_conv_s8(arrays[0], arrays[1], arrays[2], f[17] > 0 ? arrays[2] : arrays[6], arrays[3], &p, scratch);
 }
 
 static void run_depthwise(const int32_t *f, void *const *arrays, int16_t *scratch)
@@ -59,6 +69,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
     switch ((enum operator)fields[0]) {
     case CONV:
         run_conv(f, arrays, scratch);
+        return;
+    case TREC:
+        run_trec(f, arrays, scratch);
         return;
     case DEPTHWISE:
         run_depthwise(f, arrays, scratch);

@@ -27,6 +27,7 @@ from tinyredux.graph import (
     Relu,
     Softmax,
     Tensor,
+    TrecConv,
     Weighted,
     output_shape,
     verify,
@@ -40,8 +41,23 @@ CHANNELS = (1, 3, 4, 2, 5, 6, 7, 8, 9, 12, 16, 17)
 KERNELS = (1, 2, 3, 4, 5, 7)
 STRIDES = (1, 2, 3, 4, 6, 9)  # some larger than any kernel
 ACTIVATIONS = ("none", "none", "relu", "relu6")
+SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there are
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
-KINDS = ("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax")
+KINDS = (
+    "conv",
+    "pointwise",
+    "grouped",
+    "depthwise",
+    "dense",
+    "max",
+    "average",
+    "add",
+    "concat",
+    "relu",
+    "softmax",
+    "trec",
+    "trec_vectors",
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,7 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
     if kind == "pointwise":
         window = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0)}
     height, width = _map_size(pick, window)
+    more: dict[str, np.ndarray] = {}
     common = {"name": "op", "inputs": ("in",), "output": "out", "weights": "w", "bias": "b", "activation": pick(ACTIVATIONS)}
     op: Weighted
     match kind:
@@ -123,6 +140,10 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
             out_c = in_c * multiplier
             weight_shape = (*window["kernel"], out_c)
             op = DepthwiseConv(**common, **window, multiplier=multiplier)
+        case "trec" | "trec_vectors":
+            height, width = (17, 17) if pick(range(8)) == 7 else (height, width)  # over 256 rows: int32 sums, wide slots
+            weight_shape = (out_c, *window["kernel"], in_c)
+            op, more = _trec(pick, kind, weight_shape, common | window)
         case _:
             groups = pick((2, 3, 5)) if kind == "grouped" else 1
             weight_shape = (out_c * groups, *window["kernel"], in_c)
@@ -130,13 +151,25 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
             op = Conv(**common, **window, groups=groups)
     constants, scales = _weights(pick, weight_shape, out_c)
     source = Tensor("in", (height, width, in_c), "int8", _quant(pick))
-    graph = _graph(replace(op, weight_scale=scales), [source], _quant(pick), constants)
+    graph = _graph(replace(op, weight_scale=scales), [source], _quant(pick), constants | more)
     return Layer(graph, (_values(pick, source.shape, -128),))
+
+
+def _trec(pick: Pick, kind: str, weight_shape: tuple[int, ...], fields: dict[str, Any]) -> tuple[TrecConv, dict[str, np.ndarray]]:
+    """Returns the operator, and its hash vectors where it has some."""
+    columns = int(np.prod(weight_shape[1:]))
+    length = min(pick(SUB_LENGTHS), columns)
+    bits = pick(range(1, 13 if kind == "trec_vectors" else min(12, weight_shape[0]) + 1))
+    op = TrecConv(**fields, sub_length=length, hash_bits=bits, threshold=pick(("mean", "zero")))
+    if kind == "trec":
+        return op, {}
+    own = pick((1, -(-columns // length)))
+    return replace(op, vectors="v"), {"v": _values(pick, (own, length, bits), -127)}
 
 
 def layer(pick: Pick, kind: str) -> Layer:
     """Returns a random layer of one of KINDS."""
-    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense"):
+    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors"):
         return _weighted_layer(pick, kind)
     window = _window(pick)
     height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))

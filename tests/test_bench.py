@@ -8,7 +8,7 @@ import pytest
 
 from tinyredux.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.graph import macs
+from tinyredux.graph import TrecConv, macs
 
 F469 = find_board("disco_f469ni")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
@@ -48,6 +48,8 @@ def test_unknown_kernels_are_refused() -> None:
 def test_a_spec_names_a_layer() -> None:
     assert parse_spec("conv3x5s2:3-32@16x12") == LayerSpec("conv", 3, 32, (16, 12), (3, 5), 2)
     assert parse_spec("depthwise3x3:64@16x16") == LayerSpec("depthwise", 64, 64, (16, 16), (3, 3), 1)
+    assert parse_spec("conv3x3:8-16@4x4/L72H3") == LayerSpec("conv", 8, 16, (4, 4), (3, 3), 1, 72, 3)
+    assert isinstance(layer_graph(parse_spec("conv3x3:8-16@4x4/L0H3")).ops[0], TrecConv)
     graph = layer_graph(parse_spec("conv5x5s2:3-8@9x9"))
     assert graph.output.shape == (5, 5, 8) and macs(graph, graph.ops[0]) == 25 * 8 * 75
 
@@ -63,6 +65,8 @@ WRONG = {
     "dense:8-4@2x2": "takes no @HxW",
     "denses2:8-4": "only conv, depthwise, max, average have a stride",
     "conv3x3s0:3-32@8x8": "sizes are 1 or more",
+    "conv3x3:3-32@8x8/L8H0": "sizes are 1 or more",
+    "dense:8-4/L8H2": "only conv takes /L",
 }
 
 

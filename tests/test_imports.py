@@ -18,12 +18,12 @@ LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
 PYTHON_LINES = 12100
-C_LINES = 2900
+C_LINES = 3400
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
 PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule"
-LEVEL_1 = f"{LEVEL_0} integer_params clustered interpret memory blob {PARTIAL}"
+LEVEL_1 = f"{LEVEL_0} integer_params clustered trec_sizes interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} fast fast.* emit_*"
 LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 
@@ -31,10 +31,10 @@ LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 RULES = (
     (LEVEL_0, "graph", "numpy"),
     ("integer_params", "graph fixedpoint", "numpy"),
-    ("clustered", "graph fixedpoint lsh", "numpy"),
-    ("interpret memory blob", f"{LEVEL_0} integer_params clustered", "numpy"),
-    (PARTIAL, f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
-    ("passes passes.*", f"{LEVEL_0} integer_params interpret memory {PARTIAL}", "numpy"),
+    ("clustered trec_sizes", "graph fixedpoint lsh", "numpy"),
+    ("interpret memory blob", f"{LEVEL_0} integer_params clustered trec_sizes", "numpy"),
+    (PARTIAL, f"{LEVEL_0} integer_params trec_sizes interpret memory {PARTIAL}", "numpy"),
+    ("passes passes.*", f"{LEVEL_0} integer_params trec_sizes interpret memory {PARTIAL}", "numpy"),
     ("fast fast.*", f"{LEVEL_1} fast fast.*", "numpy"),
     ("emit_*", f"{LEVEL_1} fast fast.* emit_*", "numpy"),
     ("build", LEVEL_2, "elftools"),

@@ -15,19 +15,25 @@ from tinyredux.boards import Board
 from tinyredux.build import build_firmware, default_build_folder
 from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Tensor, macs, output_shape, verify
 from tinyredux.kernels import KERNELS, assemble
+from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.targets.simulator import SimulatorTarget
 
 LAYERS = (
     "conv3x3:32-32@16x16", "conv5x5:3-32@32x32", "conv5x5:32-32@16x16", "conv5x5:32-64@8x8", "conv1x1:64-64@16x16",
     "depthwise3x3:64@16x16", "dense:1024-10", "max3x3s2:32@32x32", "average3x3s2:32@16x16", "add:32@16x16",
 )  # fmt: skip
-SPEC = re.compile(r"(conv|depthwise|dense|max|average|add)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?")
+SPEC = re.compile(
+    r"(conv|depthwise|dense|max|average|add)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?(?:/L(\d+)H(\d+))?"
+)
 WINDOWED = ("conv", "depthwise", "max", "average")
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """A layer as `bench` names it. `size` is the input map's (height, width); windows are padded to out = in / stride."""
+    """A layer as `bench` names it. `size` is the input map's (height, width); windows are padded to out = in / stride.
+
+    With `hash_bits` the convolution is TREC's: /L32H4 stands for blocks of 32 columns (0: of all) and 4 bits, kernel reuse.
+    """
 
     kind: str
     in_c: int
@@ -35,6 +41,8 @@ class LayerSpec:
     size: tuple[int, int] = (1, 1)
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
+    sub_length: int = 0
+    hash_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def parse_spec(text: str) -> LayerSpec:
         raise ValueError(f"layer {text!r} is not understood; layers look like {', '.join(LAYERS)}")
     kind = match[1]
     numbers = [None if value is None else int(value) for value in match.groups()[1:]]
-    kernel_h, kernel_w, stride, in_c, out_c, height, width = numbers
+    kernel_h, kernel_w, stride, in_c, out_c, height, width, length, bits = numbers
     wanted = {
         "kernel": (kernel_h, kind in WINDOWED), "-OUTPUTS": (out_c, kind in ("conv", "dense")), "@HxW": (height, kind != "dense"),
     }  # fmt: skip
@@ -75,11 +83,14 @@ def parse_spec(text: str) -> LayerSpec:
         if (value is not None) != needed:
             says = f"{kind} {'needs' if needed else 'takes no'} {what}"
             raise ValueError(f"layer {text!r}: {says}; layers look like {', '.join(LAYERS)}")
-    if (stride is not None and kind not in WINDOWED) or 0 in numbers:
+    if bits is not None and kind != "conv":
+        raise ValueError(f"layer {text!r}: only conv takes /LENGTHHBITS; layers look like {', '.join(LAYERS)}")
+    if (stride is not None and kind not in WINDOWED) or 0 in (*numbers[:7], bits):
         raise ValueError(f"layer {text!r}: sizes are 1 or more, and only {', '.join(WINDOWED)} have a stride")
     channels = in_c or 1
     return LayerSpec(
-        kind, channels, out_c or channels, (height or 1, width or 1), (kernel_h or 1, kernel_w or 1), stride or 1
+        kind, channels, out_c or channels, (height or 1, width or 1), (kernel_h or 1, kernel_w or 1), stride or 1,
+        length or 0, bits or 0,
     )  # fmt: skip
 
 
@@ -105,7 +116,7 @@ def layer_graph(spec: LayerSpec, seed: int = 0) -> Graph:
     tensors = {**tensors, "output": Tensor("output", output_shape(graph, op), "int8", out)}
     graph = replace(graph, tensors=tensors)
     verify(graph)
-    return graph
+    return with_trec(graph, {"layer": Choice(spec.sub_length, spec.hash_bits)}) if spec.hash_bits else graph
 
 
 def _operator(spec: LayerSpec) -> Op:

@@ -13,11 +13,12 @@ from typing import Any
 from tinyredux import __version__
 from tinyredux.blob import Blob, pack
 from tinyredux.emit_fast import FORM_MACROS, described_form, form_call, prototypes, sources
+from tinyredux.emit_trec import trec_check, trec_fields
 from tinyredux.fast.choose import scratch_of
 from tinyredux.fast.forms import Form
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted, macs
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, TrecConv, Weighted, macs
 from tinyredux.integer_params import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, quant_of, requantization, softmax_params
-from tinyredux.memory import MemoryPlan, is_pointwise, verify_plan
+from tinyredux.memory import MemoryPlan, clustering, is_pointwise, verify_plan
 
 HASH_PLACEHOLDER = "@MODEL_HASH@"
 
@@ -201,10 +202,12 @@ def _comment(graph: Graph, plan: MemoryPlan, blob: Blob, op: Op) -> str:
 
 def _details(op: Op) -> str:
     text = ""
-    if isinstance(op, (Conv, DepthwiseConv, Pool)):
+    if isinstance(op, (Conv, TrecConv, DepthwiseConv, Pool)):
         text = f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
     if isinstance(op, Pool):
         text = f", {op.kind}{text}"
+    if isinstance(op, TrecConv):
+        text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
     activation = getattr(op, "activation", "none")
     return text if activation == "none" else f"{text}, {activation}"
 
@@ -220,7 +223,7 @@ def _operator(graph: Graph, plan: MemoryPlan, blob: Blob, op: Op) -> tuple[str, 
     out = f"tr_arena + {plan.offsets[op.output]}"
     sources = [f"tr_arena + {plan.offsets[name]}" for name in op.inputs]
     match op:
-        case Conv() | DepthwiseConv() | Dense():
+        case Conv() | TrecConv() | DepthwiseConv() | Dense():
             return _weighted(graph, plan, blob, op, out, sources[0])
         case Pool():
             fields = _map_fields(graph, op, {"c": graph.tensors[op.output].shape[2]})
@@ -247,7 +250,7 @@ def clamp_fields(clamp: Clamp) -> dict[str, Any]:
     return {"activation_min": clamp.low, "activation_max": clamp.high}
 
 
-def _map_fields(graph: Graph, op: Conv | DepthwiseConv | Pool, channels: dict[str, int]) -> dict[str, Any]:
+def _map_fields(graph: Graph, op: Conv | TrecConv | DepthwiseConv | Pool, channels: dict[str, int]) -> dict[str, Any]:
     in_h, in_w, _ = graph.tensors[op.inputs[0]].shape
     out_h, out_w, _ = graph.tensors[op.output].shape
     return {
@@ -260,14 +263,22 @@ def _map_fields(graph: Graph, op: Conv | DepthwiseConv | Pool, channels: dict[st
 def _weighted(graph: Graph, plan: MemoryPlan, blob: Blob, op: Weighted, out: str, source: str) -> tuple[str, str]:
     in_c, out_c = graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
     factors = requantization(graph, op)
-    check = ""
+    check = vectors = ""
     match op:
         case Conv():
             kind, kernel = "tr_conv", "tr_conv_s8"
             fields = _map_fields(graph, op, {"in_c": in_c, "out_c": out_c}) | {"groups": op.groups}
-            sizes = f"{op.kernel[0]}, {op.kernel[1]}, {in_c}, {op.groups}, {int(is_pointwise(op))}"
+            window = f"{op.kernel[0]}, {op.kernel[1]}, {in_c}, {op.groups}, {int(is_pointwise(op))}"
             planned = plan.scratch.get(op.name, (0, 0))[1]
-            check = f'_Static_assert(TR_CONV_SCRATCH_BYTES({sizes}) <= {planned}, "scratch of {op.name}");\n'
+            check = f'_Static_assert(TR_CONV_SCRATCH_BYTES({window}) <= {planned}, "scratch of {op.name}");\n'
+        case TrecConv():
+            kind, kernel, sizes = "tr_trec", "tr_trec_conv_s8", clustering(graph, op)
+            own = graph.constants[op.vectors].shape[0] if op.vectors else 0
+            fields = _map_fields(graph, op, {"in_c": in_c, "out_c": out_c}) | trec_fields(op, sizes, own)
+            check, vectors = (
+                trec_check(op, sizes, plan.scratch[op.name][1]),
+                f"I8({blob.entries[op.vectors or op.weights].offset}), ",
+            )
         case DepthwiseConv():
             kind, kernel = "tr_depthwise", "tr_depthwise_conv_s8"
             fields = _map_fields(graph, op, {"in_c": in_c, "multiplier_c": op.multiplier})
@@ -279,7 +290,7 @@ def _weighted(graph: Graph, plan: MemoryPlan, blob: Blob, op: Weighted, out: str
     fields |= {key: f"I32({blob.entries[f'{op.name}.{key}'].offset})" for key in ("multiplier", "shift")}
     scratch = f"SCRATCH({plan.scratch[op.name][0]})" if op.name in plan.scratch else "0"
     weights, bias = blob.entries[op.weights].offset, blob.entries[op.bias].offset
-    call = f"    {kernel}({out}, {source}, I8({weights}), I32({bias}), &{op.name}, {scratch});"
+    call = f"    {kernel}({out}, {source}, I8({weights}), {vectors}I32({bias}), &{op.name}, {scratch});"
     return check + c_struct(kind, op.name, fields), call
 
 

@@ -165,7 +165,7 @@ class Lowering:
 
     def scratch(self, op: Op, name: str) -> str:
         """Returns the name of the scratch that an operator needs, declared; empty where it needs none."""
-        size = scratch_bytes(op, self.graph.tensors[op.inputs[0]].shape[2])
+        size = scratch_bytes(self.graph, op)
         if not size or (op.name in self.schedule.direct and is_generator(op)):
             return ""
         self.declare(name, size, 4)

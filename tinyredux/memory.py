@@ -10,7 +10,8 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tinyredux.graph import Conv, Graph, Op
+from tinyredux.graph import Conv, Graph, Op, TrecConv
+from tinyredux.trec_sizes import TrecSizes, trec_sizes
 
 Lifetime = tuple[int, int]  # first and last step, both included
 WORD = 4
@@ -76,12 +77,20 @@ def layerwise_peak(graph: Graph) -> int:
     return max(step.live_bytes for step in live_steps(graph))
 
 
-def scratch_bytes(op: Op, in_channels: int) -> int:
+def scratch_bytes(graph: Graph, op: Op) -> int:
     """Returns the scratch that an operator's kernel needs. The generated C asserts the same figure against tinyredux.h."""
+    if isinstance(op, TrecConv):
+        return clustering(graph, op).scratch_bytes
     if not isinstance(op, Conv) or is_pointwise(op):
         return 0
-    column = op.kernel[0] * op.kernel[1] * (in_channels // op.groups)
+    column = op.kernel[0] * op.kernel[1] * (graph.tensors[op.inputs[0]].shape[2] // op.groups)
     return 2 * 2 * ((column + 3) // 4 * 4)
+
+
+def clustering(graph: Graph, op: TrecConv) -> TrecSizes:
+    """Returns the sizes with which an operator is compiled: slices as wide as fit beside what is alive, below the peak."""
+    live = next(step.live_bytes for step in live_steps(graph) if step.op == op.name)
+    return trec_sizes(graph, op, layerwise_peak(graph) - live)
 
 
 def is_pointwise(op: Conv) -> bool:
@@ -91,7 +100,7 @@ def is_pointwise(op: Conv) -> bool:
 
 def reference_scratch(graph: Graph) -> dict[str, int]:
     """Returns the bytes of scratch that the reference kernel of each operator needs."""
-    return {op.name: scratch_bytes(op, graph.tensors[op.inputs[0]].shape[2]) for op in graph.ops}
+    return {op.name: scratch_bytes(graph, op) for op in graph.ops}
 
 
 def plan(graph: Graph) -> MemoryPlan:

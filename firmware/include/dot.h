@@ -33,6 +33,22 @@ static inline uint32_t tr_load_s16x2(const int16_t *from)
 
 static inline void tr_store_s16x2(int16_t *to, uint32_t pair) { memcpy(to, &pair, sizeof pair); }
 
+static inline void tr_store_s8x4(int8_t *to, uint32_t word) { memcpy(to, &word, sizeof word); }
+
+/* One int16 of memory that also holds other types. */
+static inline int32_t tr_load_s16(const int16_t *from)
+{
+    int16_t value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+static inline void tr_store_s16(int16_t *to, int32_t value)
+{
+    const int16_t low = (int16_t)value;
+    memcpy(to, &low, sizeof low);
+}
+
 /* The last n of a row, 0 <= n <= 3, as lanes 0 .. n-1; the other lanes are 0. Reads nothing behind them. */
 static inline uint32_t tr_load_s8_tail(const int8_t *from, int32_t n)
 {

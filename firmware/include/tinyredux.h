@@ -26,6 +26,17 @@ struct tr_conv {
     int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
 };
 
+/* TREC: `blocks` blocks of sub_length columns (ky, kx, channel; the last may be shorter) of k_n; hash_bits vectors per block, which
+ * lie vector_row apart, those of the next block vector_block apart; exact_c is hash_bits where they are the first filters, else
+ * 0. most_clusters = min(2^hash_bits, out_h * out_w); slice_c output channels at a time, a multiple of 4. */
+struct tr_trec {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t k_n, blocks, sub_length, hash_bits, mean_threshold, exact_c, vector_row, vector_block, most_clusters, slice_c;
+    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
+    const int32_t *multiplier, *shift;
+};
+
 struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c */
     int32_t in_h, in_w, in_c, out_h, out_w, multiplier_c;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
@@ -75,6 +86,18 @@ struct tr_softmax { /* output scale 1/256, zero point -128; shift >= 0 */
 #define TR_DEPTHWISE_SCRATCH_BYTES 0
 #define TR_DENSE_SCRATCH_BYTES 0
 
+/* TREC's stages share their bytes: the stack of sums with the products. */
+#define TR_WORDS(bytes) (((bytes) + 3) / 4 * 4)
+#define TR_LARGER(a, b) ((a) > (b) ? (a) : (b))
+#define TR_TREC_MOST_BITS 12
+#define TR_TREC_SLOT_BYTES(clusters) ((clusters) > 256 ? 2 : 1)
+#define TR_TREC_SUM_BYTES(rows) ((rows) > 256 ? 4 : 2)
+#define TR_TREC_SCRATCH_BYTES(rows, k_n, blocks, length, in_c, bits, exact_c, clusters, slice_c) \
+    (TR_WORDS((rows) * (blocks) * TR_TREC_SLOT_BYTES(clusters)) + 4 * (blocks) + TR_WORDS((clusters) * (k_n)) + \
+     TR_LARGER(4 * ((blocks) * (clusters) + 1) * (slice_c) + 4 * TR_WORDS(length), \
+               4 * (rows) * ((bits) + (exact_c)) + 4 * (clusters) + TR_WORDS((clusters) * (length) * TR_TREC_SUM_BYTES(rows)) + \
+                   TR_WORDS(2 << (bits)) + TR_WORDS(in_c)))
+
 /* Convolution of one group without scratch, between maps with gaps. */
 void tr_conv_direct_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                        const int32_t *restrict bias, const struct tr_conv *restrict p);
@@ -93,6 +116,9 @@ void tr_sums_finish_s16(int8_t *out, const int16_t *sums, const int32_t *restric
 
 void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
                 const struct tr_conv *restrict p, int16_t *restrict scratch);
+void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                     const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
+                     int16_t *restrict scratch);
 void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                           const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
 void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,

@@ -11,6 +11,7 @@
  *
  * Accumulator: |sum| <= |bias| + k_n * 255 * 127, inside 32 bits for every k_n <= 32768 with |bias| < 2^30.
  * Scratch: two columns, TR_CONV_SCRATCH_BYTES. */
+#include "columns.h"
 #include "dot.h"
 #include "requantize.h"
 #include "tinyredux.h"
@@ -27,30 +28,10 @@ struct sums {
     int32_t a0, a1, b0, b1;
 };
 
-static inline int32_t column_index(int32_t k) { return (k & ~3) | (k & 1) << 1 | (k >> 1 & 1); }
-
 static void fill_zeros(int16_t *column, int32_t k, int32_t n)
 {
     for (int32_t end = k + n; k < end; k++) {
-        column[column_index(k)] = 0;
-    }
-}
-
-static void fill_values(int16_t *column, int32_t k, const int8_t *in, int32_t n, int32_t zero_point)
-{
-    const uint32_t minus_zero_point = tr_twice_s16(-zero_point);
-    const int32_t end = k + n;
-    for (; k < end && (k & 3) != 0; k++) {
-        column[column_index(k)] = (int16_t)(*in++ - zero_point);
-    }
-    for (; k + 4 <= end; k += 4) {
-        const uint32_t word = tr_load_s8x4(in);
-        tr_store_s16x2(column + k, tr_sxtab16(minus_zero_point, word));
-        tr_store_s16x2(column + k + 2, tr_sxtab16_ror8(minus_zero_point, word));
-        in += 4;
-    }
-    for (; k < end; k++) {
-        column[column_index(k)] = (int16_t)(*in++ - zero_point);
+        column[tr_column_index(k)] = 0;
     }
 }
 
@@ -70,10 +51,10 @@ static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv 
         const int8_t *from = in + in_y * row + (x + first) * pixel + first_c;
         fill_zeros(column, k, first * in_c);
         if (in_c == pixel) {
-            fill_values(column, k + first * in_c, from, (last - first) * in_c, p->input_zero_point);
+            tr_fill_values(column, k + first * in_c, from, (last - first) * in_c, p->input_zero_point);
         } else {
             for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += pixel) {
-                fill_values(column, k + kernel_x * in_c, from, in_c, p->input_zero_point);
+                tr_fill_values(column, k + kernel_x * in_c, from, in_c, p->input_zero_point);
             }
         }
         fill_zeros(column, k + last * in_c, (kernel_w - last) * in_c);
