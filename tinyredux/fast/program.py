@@ -200,13 +200,28 @@ class Program:
 
     @contextmanager
     def loop(self, counter: str, times: float = 1) -> Iterator[None]:
-        """Repeats the body `counter` times, at least once; leaves the counter 0."""
-        with self._block("count", counter, "ne", 0, times):
+        """Repeats the body `counter` times, at least once; leaves the counter 0.
+
+        A counter in a floating-point register passes through a core register that must be free at the end of the body.
+        """
+        if self._find(counter).place in CORE_REGISTERS:
+            with self._block("count", counter, "ne", 0, times):
+                yield
+            return
+        with self._block("loop", counter, "ne", 0, times):
             yield
+            self.new("counted")
+            self.vmov("counted", counter)
+            self.sub("counted", "counted", 1)
+            self.vmov(counter, "counted")
+            self.free("counted")
 
     @contextmanager
     def loop_while(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
-        """Runs the body, and again while `left condition right` holds at its end: signed values, or addresses by eq and ne."""
+        """Runs the body, and again while `left condition right` holds at its end: signed values, or addresses by eq and ne.
+
+        `left` may be a floating-point register if a core register is free at the end of the body.
+        """
         with self._block("loop", left, condition, right, times):
             yield
 
@@ -225,6 +240,11 @@ class Program:
         self._blocks[-1].append(block)
         self._blocks.append(block.body)
         yield
+        if block.test[0].place in FLOAT_REGISTERS and kind != "if":
+            self._allocate("tested", CORE_REGISTERS, block.test[0].pointer)
+            self.vmov("tested", left)
+            block.test = (self._find("tested"), *block.test[1:])
+            self.free("tested")
         self._blocks.pop()
         if self.live != before:
             names = ", ".join(sorted(self.live.keys() ^ before.keys())) or "some"
