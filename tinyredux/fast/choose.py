@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from tinyredux import memory
 from tinyredux.blob import arrays
-from tinyredux.fast import elementwise, pool, rows
+from tinyredux.fast import depthwise, elementwise, pool, rows
 from tinyredux.fast.forms import Form
 from tinyredux.fast.reference_cost import reference_cycles
 from tinyredux.graph import Graph, Op
 from tinyredux.memory import MemoryPlan, reference_scratch
 
-TEMPLATES = (pool.forms, elementwise.forms, rows.forms)
+TEMPLATES = (pool.forms, elementwise.forms, depthwise.forms, rows.forms)
 
 
 @dataclass(frozen=True)

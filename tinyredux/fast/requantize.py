@@ -40,7 +40,7 @@ def constants(factors: Requantization) -> Array:
 def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point: int, clamp: Clamp) -> None:
     """Turns register `x`, twice a sum, into the int8 output within `clamp`; `right` may be a number.
 
-    Limits other than int8's take four instructions in the place of SSAT, still without a branch or a register.
+    Limits other than int8's take four or five instructions in the place of SSAT, still without a branch or a register.
     """
     p.smmulr(x, x, multiplier)
     p.add(x, x, x, "asr 31")
@@ -53,4 +53,8 @@ def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point
     p.bic(x, x, x, "asr 31")
     p.rsb(x, x, clamp.high - clamp.low)
     p.bic(x, x, x, "asr 31")
-    p.rsb(x, x, clamp.high)
+    if clamp.high >= 0:
+        p.rsb(x, x, clamp.high)
+        return
+    p.mvn(x, x)  # RSB takes no negative number
+    p.add(x, x, clamp.high + 1)
