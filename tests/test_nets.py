@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tinyredux import accuracy, datasets, nets, pretrained
+from tinyredux import accuracy, datasets, memory, nets, plan, pretrained
 from tinyredux.export import export
 from tinyredux.graph import total_macs
 from tinyredux.memory import live_steps
+from tinyredux.passes import partial
 from tinyredux.passes.quantize import quantize
 
 SHAPES = {"mobilenetv2": ((3, 144, 144), 1000), "vww": ((3, 80, 80), 2), "ds_cnn": ((1, 49, 10), 12)}  # others: CIFAR-10
@@ -126,14 +127,20 @@ def test_weights_that_are_missing_or_do_not_fit(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("key", RECORDS)
 def test_records_belong_to_their_files(key: str) -> None:
-    """Checksum and parameters of the file, accuracy targets, and at most half a point lost in int8."""
+    """Checksum and parameters of the file, accuracy targets, at most half a point lost in int8; of a pruned network the
+    peaks before and after."""
     record = RECORDS[key]
     path = nets.WEIGHTS_FOLDER / record.file
     assert path.stem == key and hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
     net = nets.load_net(record.net, record.data)
     assert sum(values.numel() for values in net.parameters()) == record.parameters
     assert record.correct_float - record.correct_int8 <= 0.005 * record.images
-    if record.data == "cifar10":
+    if record.pruning:
+        graph = plan.int8_graph(record.net, record.data)
+        assert partial.plan_partial(graph).peak_bytes <= record.pruning["peak_bytes"] <= record.pruning["budget_bytes"]
+        base = memory.plan(plan.int8_graph(record.pruning["base"], record.data)).total_bytes
+        assert base == record.pruning["layerwise_bytes"] and record.images == 10_000
+    elif record.data == "cifar10":
         assert record.images == 10_000 and record.correct_int8 >= 100 * TARGETS[record.net]
     else:
         assert record.correct_int8 >= 0.8 * record.images

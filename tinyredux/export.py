@@ -48,6 +48,11 @@ def export(module: nn.Module, name: str = "net") -> Graph:
 
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong.
     """
+    return export_with_names(module, name)[0]
+
+
+def export_with_names(module: nn.Module, name: str = "net") -> tuple[Graph, Builder]:
+    """Returns the Graph and how it was built: torch's own program, and which tensor each of its nodes became."""
     shape = getattr(module, "input_shape", None)
     shape = tuple(shape) if isinstance(shape, (list, torch.Size)) else shape
     if not isinstance(shape, tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
@@ -65,7 +70,7 @@ def export(module: nn.Module, name: str = "net") -> Graph:
     for node in program.graph.nodes:
         if node.op == "call_function":
             _convert(builder, node)
-    return _finish(builder, name)
+    return _finish(builder, name), builder
 
 
 def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:

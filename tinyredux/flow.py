@@ -254,7 +254,7 @@ def write_artifact(settings: Settings, folder: Path) -> tuple[Artifact, list[str
 def describe_nets() -> list[dict[str, Any]]:
     """Returns the built-in networks: name, input shape, MACs, parameters, accuracy record of CIFAR-10 where there is one."""
     entries = []
-    for name in nets.NETS:
+    for name in nets.names():
         graph = export(nets.resolve(name), name)
         parameters = sum(int(values.size) for values in graph.constants.values())
         record = nets.WEIGHTS_FOLDER / f"{name}.cifar10.json"

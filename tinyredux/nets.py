@@ -1,14 +1,17 @@
 """The book's networks, each a `torch.nn.Module` that carries `input_shape = (C, H, W)`, and how one is found by name.
 
-A network is named by a key of NETS, whose weights are committed, or by `path/to/file.py:factory`, which brings its own.
+A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, or by
+the name of a pruned one, whose shapes are in the record beside its weights.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,6 +19,7 @@ from torch import nn
 
 from tinyredux import datasets, mobile_nets
 
+DATA = ("cifar10", "synthetic")  # what networks are trained on
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -221,19 +225,30 @@ NETS: dict[str, Callable[[], Net]] = {
 }
 
 
+def names() -> list[str]:
+    """Returns the names of the built-in networks, then of the pruned ones whose weights are committed."""
+    found = {path.name.split(".")[0] for data in DATA for path in WEIGHTS_FOLDER.glob(f"*.{data}.json")}
+    return [*NETS, *sorted(name for name in found - NETS.keys() if pruning_of(name, DATA))]
+
+
 def short_name(name: str) -> str:
     """Returns a network's name without folder and file: `factory` of path/to/file.py:factory."""
     return name.rpartition(":")[2]
 
 
-def resolve(name: str) -> nn.Module:
-    """Returns a fresh network: built-in and untrained, or what the user's factory makes, with the weights it holds.
+def resolve(name: str, data: str | None = None) -> nn.Module:
+    """Returns a fresh network: built-in or pruned and untrained, or what the user's factory makes, with the weights it holds.
 
-    Raises ValueError for an unknown name, a file or function that is not there, and anything but a module that carries
-    `input_shape = (C, H, W)`.
+    `data` says of which pruned network, where one name was pruned on several sets. Raises ValueError for an unknown name, a
+    file or function that is not there, and anything but a module that carries `input_shape = (C, H, W)`.
     """
     if name in NETS:
         return NETS[name]()
+    pruning = pruning_of(name, (data,) if data else DATA)
+    if pruning is not None:
+        net = resolve(pruning["base"])
+        resize(net, {key: torch.zeros(shape) for key, shape in pruning["shapes"].items()})
+        return net
     file, colon, factory = name.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETS)}, or path/to/file.py:factory")
@@ -244,6 +259,32 @@ def resolve(name: str) -> nn.Module:
             f"{name}: input_shape is {shape!r}; give the module an attribute input_shape = (channels, height, width)"
         )
     return module
+
+
+def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
+    """Returns how a pruned network was made, `base` and `shapes` among it, from the first record found; None for others."""
+    paths = [path for path in (weights_file(name, one) for one in data) if path and path.with_suffix(".json").is_file()]
+    found: dict[str, Any] | None = json.loads(paths[0].with_suffix(".json").read_text()).get("pruning") if paths else None
+    return found
+
+
+def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Puts values in the place of parameters and buffers, by name, and sets the sizes that layers state accordingly."""
+    for name, value in values.items():
+        path, _, key = name.rpartition(".")
+        layer = net.get_submodule(path)
+        old = getattr(layer, key)
+        setattr(layer, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            outputs, inputs = layer.weight.shape[:2]
+            if 1 < layer.groups == layer.in_channels:
+                layer.groups = outputs // (layer.out_channels // layer.groups)
+            layer.in_channels, layer.out_channels = inputs * layer.groups, outputs
+        elif isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = layer.weight.shape
+        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
+            layer.num_features = len(layer.running_mean)
 
 
 def _made_by(file: Path, factory: str) -> nn.Module:
@@ -290,12 +331,12 @@ def load_net(name: str, data: str = "cifar10") -> nn.Module:
     untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network has no such
     weights, ValueError for weights of another shape.
     """
-    if name not in NETS:
+    trained = (data,) if data in DATA else DATA
+    if name not in NETS and pruning_of(name, trained) is None:
         return resolve(name).eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = resolve(name)
-    trained = (data,) if data in ("cifar10", "synthetic") else ("cifar10", "synthetic")
+        net = resolve(name, data if data in DATA else None)
     path = next((path for path in (weights_file(name, one) for one in trained) if path), None)
     if path is not None:
         load_weights(net, path)

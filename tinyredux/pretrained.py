@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tinyredux import accuracy, datasets, nets, train
+from tinyredux import accuracy, datasets, nets, prune, train
 
 Progress = Callable[[str], None]
 
@@ -43,6 +43,7 @@ class Record:
     numpy: str
     command: str
     schema: int = 1
+    pruning: dict[str, Any] | None = None  # of a pruned network: base, peaks, cuts, and the shapes that changed
 
     @property
     def seed(self) -> int:
@@ -90,13 +91,56 @@ def train_net(
     net = nets.resolve(name)
     kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
     train.train(net, images, recipe, kept, progress)
-    changed = "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
     out = out or cache / "weights"
-    record = save_weights(net, short, images, recipe, f"tinyredux train {name} --data {data}{changed}", out, progress)
+    record = save_weights(
+        net, short, images, recipe, f"tinyredux train {name} --data {data}{_options(epochs, seed)}", out, progress
+    )
     write_card(out)
     if checkpoint is None:
         kept.unlink()
     return record
+
+
+def prune_net(
+    name: str,
+    budget_bytes: int,
+    data: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    save_as: str | None = None,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
+
+    The result is called `save_as`, or NET_pruned, and is a network for every verb. `epochs` and `seed` are those of the
+    tuning. Goes on where it was interrupted, as `train_net` does. Raises ValueError for a budget out of reach.
+    """
+    images, net = nets.with_data(name, data)
+    data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned"
+    if images.train.labels is None or not len(images.train.images):
+        raise ValueError(f"cannot prune on {data}: it has no training images with labels; use cifar10 or synthetic")
+    if save_as in nets.NETS:
+        raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
+    tune = train.given(prune.TUNE, epochs, seed)
+    pruning = prune.Pruning(budget_bytes, tune=tune)
+    cache = datasets.cache_folder()
+    kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.pruned.{budget_bytes}.{tune.seed}.pt"
+    found = prune.prune(net, images, pruning, kept, progress)
+    command = f"tinyredux prune {name} --sram {budget_bytes} --data {data}{_options(epochs, seed)} --save-as {save_as}"
+    out = out or cache / "weights"
+    record = save_weights(net, save_as, images, tune, command, out, progress, {"base": name, **found})
+    write_card(out)
+    if checkpoint is None:
+        kept.unlink()
+        prune.tuning_checkpoint(kept).unlink()
+    return record
+
+
+def _options(epochs: int | None, seed: int | None) -> str:
+    """Returns the options of a command for what was given."""
+    return "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
 
 
 def _key(name: str) -> str:
@@ -109,7 +153,7 @@ def _key(name: str) -> str:
 
 def save_weights(
     net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path,
-    progress: Progress | None = None,
+    progress: Progress | None = None, pruning: dict[str, Any] | None = None,
 ) -> Record:  # fmt: skip
     """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written."""
     out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +167,7 @@ def save_weights(
         sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
         len(data.validation.images), train.correct(net, data.validation),
         found.images, found.correct_float, found.correct_int8, len(calibration),
-        torch.__version__, np.__version__, command,
+        torch.__version__, np.__version__, command, pruning=pruning,
     )  # fmt: skip
     record.save(path.with_suffix(".json"))
     return record
@@ -141,6 +185,9 @@ def card(found: list[Record]) -> str:
         rows = [record for record in found if record.data == data]
         if rows:
             lines += [f"\n## {title}\n", CARD_COLUMNS, *(_row(record) for record in rows)]
+    pruned = [(record, record.pruning) for record in found if record.pruning]
+    if pruned:
+        lines += ["\n## Pruned\n", CARD_PRUNED, *(_pruned_row(record, pruning, found) for record, pruning in pruned)]
     lines += ["\n## Files\n", "| file | sha256 | made by |", "| --- | --- | --- |"]
     lines += [f"| {record.file} | `{record.sha256}` | `{record.command}` |" for record in found]
     return "\n".join(lines) + "\n"
@@ -166,6 +213,21 @@ def _row(record: Record) -> str:
     )
 
 
+def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) -> str:
+    before = next((other for other in found if (other.net, other.data) == (pruning["base"], record.data)), None)
+    shares = [f"{100 * one.correct_int8 / one.images:.2f} %" if one and one.images else "none" for one in (before, record)]
+    return (
+        f"| {record.net} | {record.data} | {pruning['base']} | {pruning['layerwise_bytes']:,} | {pruning['partial_bytes']:,} | "
+        f"{pruning['peak_bytes']:,} | {pruning['reduction']:.2f} | {shares[0]} | {shares[1]} |"
+    )
+
+
+CARD_PRUNED = (
+    "Bytes of activations, network input included: layer by layer and in parts before, in parts after pruning. A pruned network "
+    "starts from the weights of its base and learns from its base's outputs beside the labels: more epochs than the base.\n\n"
+    "| network | data | base | layer by layer | base in parts | in parts | times less | int8 of the base | int8 |\n"
+    "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- |"
+)
 CARD_COLUMNS = (
     "| network | parameters | int8, test | float, test | int8 loses, points | float, validation | images trained on | epochs | "
     "seed | torch |\n| --- | ---: | --- | --- | ---: | --- | ---: | ---: | ---: | --- |"

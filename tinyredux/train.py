@@ -34,6 +34,9 @@ class Recipe:
     warmup_share: float = 0.2
     seed: int = 0
     augment: bool = True
+    distil: float = 0.0  # share of the loss that compares with a teacher, the rest with the labels
+    temperature: float = 2.0  # at which both outputs are compared
+    dropout_factor: float = 1.0  # on the network's own dropout while it trains
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch", "peak_rate"):
@@ -41,6 +44,15 @@ class Recipe:
                 raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected more than 0")
 
 
+@dataclass(frozen=True)
+class Guide:
+    """What a training looks at beside the labels: a network to imitate, and who is called after each backward pass."""
+
+    teacher: nn.Module | None = None
+    watch: Callable[[], None] | None = None
+
+
+NO_GUIDE = Guide()
 SYNTHETIC = Recipe(epochs=8, batch=64, peak_rate=0.05)
 RECIPES = {
     "alexnet": Recipe(epochs=18),
@@ -88,18 +100,24 @@ def correct(net: nn.Module, split: Split) -> int:
 
 def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None = None) -> Recipe:
     """Returns the recipe of a network on a data set, with `epochs` and `seed` replaced where they are given."""
-    recipe = SYNTHETIC if data == "synthetic" else RECIPES.get(name, Recipe())
+    return given(SYNTHETIC if data == "synthetic" else RECIPES.get(name, Recipe()), epochs, seed)
+
+
+def given(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
+    """Returns a recipe with `epochs` and `seed` replaced where they are given."""
     return replace(recipe, epochs=recipe.epochs if epochs is None else epochs, seed=recipe.seed if seed is None else seed)
 
 
 def train(
-    net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None
-) -> nn.Module:
+    net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None,
+    guide: Guide = NO_GUIDE,
+) -> nn.Module:  # fmt: skip
     """Trains `net` in place on the training split and returns it.
 
     With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
     same as without the interruption, since every epoch seeds its own generator. One thread, so that sums keep their
-    order. Raises ValueError for data without labels, too few images or a checkpoint of another recipe.
+    order. A share of the loss, `recipe.distil`, is the distance from the guide's teacher. Raises ValueError for data
+    without labels, too few images or a checkpoint of another recipe.
     """
     if data.train.labels is None:
         raise ValueError(f"cannot train on {data.name}: the data has no labels")
@@ -107,14 +125,21 @@ def train(
     if steps == 0:
         raise ValueError(f"cannot train on {data.name}: {len(data.train.images)} training images, a batch takes {recipe.batch}")
     threads = torch.get_num_threads()
+    dropouts = [(part, part.p) for part in net.modules() if isinstance(part, nn.Dropout)]
     torch.set_num_threads(1)
     try:
-        return _train(net, data, recipe, steps, checkpoint, progress or (lambda line: None))
+        for part, share in dropouts:
+            part.p = share * recipe.dropout_factor
+        return _train(net, data, recipe, steps, checkpoint, progress or (lambda line: None), guide)
     finally:
         torch.set_num_threads(threads)
+        for part, share in dropouts:
+            part.p = share
 
 
-def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint: Path | None, say: Progress) -> nn.Module:
+def _train(
+    net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint: Path | None, say: Progress, guide: Guide
+) -> nn.Module:
     torch.manual_seed(recipe.seed)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -126,7 +151,7 @@ def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint
     begin = _resume(checkpoint, net, optimizer, schedule, recipe) if checkpoint else 0
     for epoch in range(begin, recipe.epochs):
         started = time.monotonic()
-        loss = _epoch(net, data.train, recipe, epoch, optimizer, schedule, say)
+        loss = _epoch(net, data.train, recipe, epoch, optimizer, schedule, say, guide)
         if checkpoint:
             _save(checkpoint, net, optimizer, schedule, recipe, epoch + 1)
         share = 100 * correct(net, data.validation) / max(1, len(data.validation.images))
@@ -137,7 +162,7 @@ def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint
 
 def _epoch(
     net: nn.Module, split: Split, recipe: Recipe, epoch: int,
-    optimizer: Optimizer, schedule: Schedule, say: Progress,
+    optimizer: Optimizer, schedule: Schedule, say: Progress, guide: Guide,
 ) -> float:  # fmt: skip
     generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
     torch.manual_seed(1000 * recipe.seed + epoch)
@@ -148,19 +173,37 @@ def _epoch(
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
         batch = augmented(images[chosen], generator) if recipe.augment else images[chosen]
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(batch.contiguous(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.smoothing)
+        loss = _loss(net, batch.contiguous(memory_format=torch.channels_last), labels[chosen], recipe, guide.teacher)
         if not torch.isfinite(loss):
             raise ValueError(f"cannot train: loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if guide.watch:
+            guide.watch()
         optimizer.step()
         schedule.step()
         total += loss.item()
         if (step + 1) % PROGRESS_STEPS == 0:
             say(f"epoch {epoch + 1}/{recipe.epochs}  step {step + 1}/{steps}  loss {total / (step + 1):.3f}")
     return total / steps
+
+
+def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, teacher: nn.Module | None) -> torch.Tensor:
+    """Returns the mean loss of a batch: cross entropy, and the distance from the teacher's softened output.
+
+    Source: Hinton, Vinyals and Dean, arXiv 1503.02531, section 2.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(images).float()
+    loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
+    if teacher is None or not recipe.distil:
+        return loss
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = teacher(images).float()
+    heat = recipe.temperature
+    soft, target = functional.log_softmax(logits / heat, 1), functional.softmax(wanted / heat, 1)
+    distance = functional.kl_div(soft, target, reduction="batchmean") * heat * heat
+    return (1 - recipe.distil) * loss + recipe.distil * distance
 
 
 def _save(path: Path, net: nn.Module, optimizer: Optimizer, schedule: Schedule, recipe: Recipe, epoch: int) -> None:

@@ -41,6 +41,7 @@ class PartialPlan:
     channel_bound_bytes: int  # least live bytes of whole operators and channel regions at the search's slice widths
     lower_bound_bytes: int
     optimal: bool
+    narrowest: Schedule  # the program's, before its slices were widened into bytes that are free
 
     @property
     def peak_bytes(self) -> int:
@@ -84,7 +85,7 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
         "partial": arena.size_bytes,
     }
     bound = max(graph.input.size_bytes, graph.output.size_bytes)
-    return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound)
+    return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound, schedule)
 
 
 def _spare(net: Net, schedule: Schedule, costs: Costs, limit: int) -> dict[Item, int]:

@@ -1,11 +1,15 @@
-"""Verbs about data and training: data, train."""
+"""Verbs about data and training: data, train, prune."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinyredux.verbs.base import Answer, Verb, progress, table
+
+if TYPE_CHECKING:
+    from tinyredux.pretrained import Record
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,12 @@ def _train(options: argparse.Namespace) -> Answer:
     record = train_net(
         options.net, options.data, options.epochs, options.seed, options.checkpoint, options.out, progress
     )  # fmt: skip
+    text = f"{record.net} trained on {record.data}: {record.file}\n{_shares(record)}"
+    return Answer(asdict(record), text)
+
+
+def _shares(record: Record) -> str:
+    """Returns how many images a network gets right, as a table."""
     rows = [
         (part, right, images, f"{100 * right / max(1, images):.2f} %")
         for part, right, images in (
@@ -49,7 +59,34 @@ def _train(options: argparse.Namespace) -> Answer:
             ("test, int8", record.correct_int8, record.images),
         )
     ]
-    text = f"{record.net} trained on {record.data}: {record.file}\n{table(rows, ('part', 'right', 'of', 'share'))}"
+    return table(rows, ("part", "right", "of", "share"))
+
+
+def _prune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory")
+    parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the partial plan may need")
+    parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 30)")
+    parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
+    parser.add_argument("--save-as", metavar="NAME", help="name of the pruned network (default: NET_pruned)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every cut (default: in the user's cache)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
+
+
+def _prune(options: argparse.Namespace) -> Answer:
+    from dataclasses import asdict
+
+    from tinyredux.pretrained import prune_net
+
+    record = prune_net(
+        options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.checkpoint,
+        options.out, progress,
+    )  # fmt: skip
+    found = record.pruning or {}
+    text = (
+        f"{record.net}: {found['layerwise_bytes']:,} bytes layer by layer before, {found['peak_bytes']:,} in parts after "
+        f"pruning, {found['reduction']} times less\n{_shares(record)}"
+    )
     return Answer(asdict(record), text)
 
 
@@ -60,5 +97,11 @@ VERBS = {
         "train lenet --data synthetic",
         _train_options,
         _train,
+    ),
+    "prune": Verb(
+        "prune a trained network where its partial plan peaks, to an SRAM budget, and tune it",
+        "prune cifarnet --sram 6000",
+        _prune_options,
+        _prune,
     ),
 }

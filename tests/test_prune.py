@@ -1,0 +1,225 @@
+"""Pruning: what goes together, a smaller network equal to the masked one, cuts at the peak, resumable, recorded."""
+
+from __future__ import annotations
+
+import copy
+import json
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_nets import RandomNet, images_for
+from torch import nn
+
+from tinyredux import cli, datasets, nets, pretrained, prune, train
+from tinyredux.channels import Channels, channels_of, cut, without
+from tinyredux.export import export
+from tinyredux.passes.partial import plan_partial
+from tinyredux.passes.quantize import quantize
+from tinyredux.plan import int8_graph
+
+PRUNING = prune.Pruning(4500, steps=3, batches=3, tune=replace(prune.TUNE, epochs=2, batch=32))
+TINY = """
+    from torch import nn
+    from tinyredux import nets
+
+    def tiny():
+        stem, rest = nn.Conv2d(3, 12, 3, 2), nn.Conv2d(12, 8, 3, 2)
+        layers = stem, nn.BatchNorm2d(12), nn.ReLU(), rest, nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(392, 10)
+        return nets.Net(nn.Sequential(*layers))
+"""
+
+
+def exact(net: RandomNet) -> RandomNet:
+    """Returns a network with whole numbers for weights in float64: sums are exact in every order, but behind averages."""
+    for layer in net.layers:
+        layer.double()
+        for parameter in layer.parameters():
+            parameter.data = (4 * parameter.data).round()
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps, layer.running_var, layer.running_mean = 0.0, torch.ones_like(layer.running_var), layer.running_mean.round()
+    return net
+
+
+def some_labels(found: Channels, seed: int) -> frozenset[int]:
+    """Returns about half of the labels that can go, leaving a channel in every tensor."""
+    chance, gone = np.random.default_rng(seed), frozenset[int]()
+    for label in chance.permutation(found.count).tolist():
+        if label in found.fixed or not found.footprint(label) or chance.random() < 0.5:
+            continue
+        if all((~np.isin(labels, [*gone, label])).any() for labels in found.tensors.values()):
+            gone |= {label}
+    return gone
+
+
+def mask(net: nn.Module, found: Channels, gone: frozenset[int]) -> None:
+    """Sets every weight that reads a channel of the labels `gone` to zero."""
+    parameters = dict(net.named_parameters())
+    for name, axes in found.weights.items():
+        if 1 in axes:
+            parameters[name].data[:, torch.from_numpy(np.isin(axes[1], list(gone)))] = 0
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_cut_network_equals_the_masked_one(seed: int) -> None:
+    """Branches, residuals, concatenations, groups, depthwise and dense layers: to the bit where sums are exact; the
+    shapes are those that planning foresaw."""
+    net = exact(RandomNet(seed))
+    found = channels_of(net)
+    gone = some_labels(found, seed)
+    masked, small = copy.deepcopy(net), copy.deepcopy(net)
+    mask(masked, found, gone)
+    cut(small, found, gone)
+    images = torch.from_numpy(images_for(net, 3, seed)).double().round()
+    kinds = {type(layer).__name__ for layer in net.layers} | {str(step[0]) for step in net.program}
+    if kinds & {"AvgPool2d", "AdaptiveAvgPool2d", "mean", "softmax"}:
+        torch.testing.assert_close(masked(images), small(images), rtol=1e-12, atol=1e-12)
+    else:
+        assert torch.equal(masked(images), small(images))
+    foreseen = without(found, gone).tensors.values()  # a grouped convolution may have become a depthwise one
+    assert [tensor.shape for tensor in export(small).tensors.values()] == [tensor.shape for tensor in foreseen]
+
+
+def test_channels_that_go_together() -> None:
+    """A residual ties its branches, a depthwise layer its input and output; input and logits stay; a weight held under
+    two names stays."""
+    found = channels_of(nets.resolve("squeezenet"))
+    concat1, concat2, add1 = (set(found.tensors[name].tolist()) for name in ("concat1", "concat2", "add1"))
+    assert concat1 == concat2 == add1 and len(add1) == 128
+    assert set(found.tensors["input"].tolist()) | set(found.tensors["conv26"].tolist()) == found.fixed
+    found = channels_of(nets.resolve("ds_cnn"))
+    assert found.tensors["conv1"].tolist() == found.tensors["depthwise1"].tolist()
+    net = nets.Net(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)), (3, 4, 4))
+    net.body[2].weight = net.body[1].weight
+    found = channels_of(net)
+    assert set(range(found.count)) == found.fixed
+
+
+def test_the_saliency_is_the_derivative_by_a_gate() -> None:
+    """Weight times gradient over the readers equals what scaling a tied channel does to the loss."""
+    net = RandomNet(3)
+    for layer in net.layers:
+        layer.double()
+    found, images = channels_of(net), torch.from_numpy(images_for(net, 2, 0)).double()
+    net(images).square().sum().backward()
+    derivatives = prune.gate_derivatives(net, found)
+    for label in [label for label in range(found.count) if found.footprint(label) and label not in found.fixed][:6]:
+        loss = []
+        for scale in (1 - 1e-6, 1 + 1e-6):
+            scaled = copy.deepcopy(net)
+            parameters = dict(scaled.named_parameters())
+            for name, axes in found.weights.items():
+                if 1 in axes:
+                    parameters[name].data[:, torch.from_numpy(axes[1] == label)] *= scale
+            loss.append(scaled(images).square().sum().item())
+        assert float(derivatives[label]) == pytest.approx((loss[1] - loss[0]) / 2e-6, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "target"), [("cifarnet", 5973), ("ds_cnn", 8_000)])
+def test_cuts_reach_the_target_where_the_peak_is(name: str, target: int) -> None:
+    """The plan of what remains fits, is the plan of the exported int8 network, and keeps a channel of every tensor."""
+    net = nets.load_net(name, "random")
+    found = channels_of(net)
+    gone, plan = prune.choose(found, np.random.default_rng(0).uniform(1, 2, found.count), target)
+    assert plan.peak_bytes <= target and not gone & found.fixed
+    cut(net, found, gone)
+    graph = quantize(export(net), images_for(net, 2, 0))
+    assert plan_partial(graph).peak_bytes == plan.peak_bytes and graph.tensors.keys() == found.graph.tensors.keys()
+    if name == "cifarnet":  # nothing but the first convolution is alive at the peak
+        assert {name for label in gone for name, _ in found.footprint(label)} == {"conv1", "maxpool1"}
+
+
+def test_the_least_salient_channel_for_its_bytes_goes_first() -> None:
+    """Of two kinds at the peak the cheaper by saliency per byte goes, and elsewhere nothing, however worthless."""
+    found = channels_of(nets.resolve("cifarnet"))
+    saliency = np.zeros(found.count)
+    first = found.tensors["conv1"]
+    saliency[first] = np.arange(len(first)) + 1
+    gone, _ = prune.choose(found, saliency, 14_000)
+    assert gone == set(first[: len(gone)].tolist()) and gone
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The name of a user's small network."""
+    (tmp_path / "own.py").write_text(textwrap.dedent(TINY))
+    return f"{tmp_path / 'own.py'}:tiny"
+
+
+def made(own: str) -> nn.Module:
+    torch.manual_seed(0)
+    return nets.resolve(own)
+
+
+@pytest.mark.parametrize("stop", ["epoch 1/1", "cut 2/3", "epoch 1/2"])
+def test_an_interrupted_pruning_resumes_to_the_same_bits(own: str, stop: str, tmp_path: Path) -> None:
+    """Stopped before a cut, after one, or in the tuning: the same weights and the same account as without."""
+
+    def interrupt(line: str) -> None:
+        if line.startswith(stop) and (stop != "epoch 1/1" or cuts_done):
+            raise KeyboardInterrupt
+        cuts_done.extend([line] if line.startswith("cut") else [])
+
+    data, cuts_done, one, two = datasets.synthetic(counts=(240, 60, 60)), list[str](), made(own), made(own)
+    account = prune.prune(one, data, PRUNING)
+    with pytest.raises(KeyboardInterrupt):
+        prune.prune(made(own), data, PRUNING, tmp_path / "c.pt", interrupt)
+    assert prune.prune(two, data, PRUNING, tmp_path / "c.pt") == account
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert account["peak_bytes"] <= 4500 and len(account["cuts"]) == 3 and account["shapes"]
+
+
+def test_the_command_leaves_a_network_for_every_verb(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tinyredux prune` writes weights and record; the pruned network is found by its name, in its shapes."""
+    few = datasets.synthetic(counts=(240, 60, 60))
+    monkeypatch.setattr(datasets, "synthetic", lambda: few)
+    monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
+    arguments = ["prune", own, "--sram", "4500", "--data", "synthetic", "--epochs", "1"]
+    assert cli.main([*arguments, "--json"]) == 0
+    record = pretrained.Record(**json.loads(capsys.readouterr().out))
+    assert record.command == " ".join(["tinyredux", *arguments, "--save-as", "tiny_pruned"])
+    assert record.pruning is not None and record.pruning["base"] == own
+    assert record.sha256 in (tmp_path / "weights" / "README.md").read_text()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    net = nets.load_net("tiny_pruned", "synthetic")
+    shapes = record.pruning["shapes"]
+    assert shapes and {name: list(net.state_dict()[name].shape) for name in shapes} == shapes
+    assert net.body[0].out_channels == net.body[1].num_features == net.body[3].in_channels
+    peak = record.pruning["peak_bytes"]
+    assert plan_partial(int8_graph("tiny_pruned", "synthetic")).peak_bytes == peak <= 4500
+    assert cli.main(["plan", "tiny_pruned", "--data", "synthetic", "--sram", str(peak)]) == 0
+    assert cli.main(["prune", own, "--sram", "4500", "--data", "random"]) == 2
+    assert "no training images with labels" in capsys.readouterr().err
+
+
+def test_what_cannot_be_pruned(own: str, tmp_path: Path) -> None:
+    """A budget below the input's bytes, nonsense in the settings, the checkpoint of another pruning, a taken name."""
+    data = datasets.synthetic(counts=(240, 60, 60))
+    with pytest.raises(ValueError, match="a budget of 3,000 bytes is out of reach"):
+        prune.prune(made(own), data, replace(PRUNING, budget_bytes=3000))
+    with pytest.raises(ValueError, match="steps is 0, expected more than 0"):
+        replace(PRUNING, steps=0)
+    prune.prune(made(own), data, PRUNING, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="made by another pruning"):
+        prune.prune(made(own), data, replace(PRUNING, rate=0.5), tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="lenet is a built-in network"):
+        pretrained.prune_net("lenet", 6000, "synthetic", save_as="lenet")
+
+
+def test_a_teacher_is_imitated() -> None:
+    """With all of the loss from a teacher the labels do not matter; dropout is scaled in training and given back."""
+    data = datasets.synthetic(counts=(240, 60, 60))
+    net = nets.Net(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 10)))
+    teacher, seen = copy.deepcopy(net).eval(), list[float]()
+    other = replace(data, train=replace(data.train, labels=(data.train.labels + 1) % 10))
+    recipe = train.Recipe(epochs=1, batch=32, peak_rate=0.01, distil=1.0, dropout_factor=0.0)
+    guide = train.Guide(teacher, lambda: seen.append(net.body[1].p))
+    one, two = (train.train(copy.deepcopy(net), some, recipe, guide=train.Guide(teacher)) for some in (data, other))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    train.train(net, data, recipe, guide=guide)
+    assert seen and set(seen) == {0.0} and net.body[1].p == 0.5
