@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
+from tinyredux.fast.program import Program
 from tinyredux.fast.rows_compute import convolve_program
 from tinyredux.fast.rows_layer import OFFSET, Rows, row_tables, rows_of, weight_array
 from tinyredux.fast.rows_pack import pack_program
@@ -27,7 +28,20 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     heights = sorted({-(-geometry.out_h // strips) for strips in range(1, geometry.out_h + 1)}, reverse=True)
     packed = weight_array(weights, bias, rows)
-    return [_form(rows, height, packed, op.groups, core) for height in heights]
+    programs = [_programs(rows, times) for times in (1, 2)]
+    once, twice = ([program_cycles(program, core) for program in pair] for pair in programs)
+    each_row = [later - first for first, later in zip(once, twice, strict=True)]  # cycles are linear in the rows
+    found = []
+    for height in heights:
+        strips = -(-geometry.out_h // height)
+        packed_rows = sum(len(rows.strip(y, height)) for y in range(0, geometry.out_h, height))
+        cycles = strips * sum(once) + (packed_rows - strips) * each_row[0] + (geometry.out_h - strips) * each_row[1]
+        found.append(_form(rows, height, packed, op.groups, programs[0], op.groups * cycles))
+    return found
+
+
+def _programs(rows: Rows, times: int) -> tuple[Program, Program]:
+    return pack_program(rows, f"tr_pack_{rows.name}", times), convolve_program(rows, f"tr_rows_{rows.name}", times)
 
 
 def geometry_of(graph: Graph, op: Conv) -> Geometry:
@@ -40,13 +54,10 @@ def geometry_of(graph: Graph, op: Conv) -> Geometry:
     )  # fmt: skip
 
 
-def _form(rows: Rows, height: int, weights: Array, groups: int, core: str) -> Form:
+def _form(rows: Rows, height: int, weights: Array, groups: int, programs: tuple[Program, Program], cycles: float) -> Form:
     g, tables = rows.geometry, row_tables(rows, height)
     strips = [(y, rows.strip(y, height)) for y in range(0, g.out_h, height)]
-    packed_rows = sum(len(seen) for _, seen in strips)
-    pack = pack_program(rows, f"tr_pack_{rows.name}", packed_rows / len(strips))
-    compute = convolve_program(rows, f"tr_rows_{rows.name}", g.out_h / len(strips))
-    cycles = groups * len(strips) * (program_cycles(pack, core) + program_cycles(compute, core))
+    pack, compute = programs
     starts = [sum(len(table) for table in tables[:i]) for i in range(len(tables))]
 
     def call(places: Places) -> str:
@@ -66,4 +77,4 @@ def _form(rows: Rows, height: int, weights: Array, groups: int, core: str) -> Fo
     arrays = {"weights": weights, "rows": np.concatenate(tables)}
     drained = f"fields drained every {rows.chunk * rows.unroll} of {rows.steps} steps"
     proof = f"{drained}; whatever the input, none is larger than {rows.most} of {OFFSET}"
-    return Form(f"rows_{height}", round(cycles), rows.scratch_bytes(height), (pack, compute), call, arrays, proof)
+    return Form(f"rows_{height}", round(cycles), rows.scratch_bytes(height), programs, call, arrays, proof)
