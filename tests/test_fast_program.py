@@ -12,9 +12,11 @@ from sim_tools import build
 
 from tinyredux.boards import find_board
 from tinyredux.build import ROOT, host_compiler, option
+from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.instructions import OPS
 from tinyredux.fast.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c
 from tinyredux.fast.program import Program
+from tinyredux.fast.schedule import scheduled
 from tinyredux.simulate import simulate
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
@@ -156,6 +158,17 @@ def test_assembly_and_c_compute_the_same(make: type, tmp_path: Path) -> None:
         wrong = {names[i % size // 4] for i in np.flatnonzero(on_host != on_core)}
         assert not wrong
     np.testing.assert_array_equal(on_host, on_core)
+
+
+@pytest.mark.parametrize("make", [every_instruction, blocks])
+def test_another_order_computes_the_same(make: type, tmp_path: Path) -> None:
+    program, words = make(), random_words()
+    ordered = scheduled(program, "cortex-m7")
+    size = 4 * len(OPS) if make is every_instruction else 7
+    assert scheduled(program, "cortex-m4") is program and print_c(ordered) != print_c(program)
+    assert program_cycles(ordered, "cortex-m7") < program_cycles(program, "cortex-m7")
+    results = [host_result(each, tmp_path, words, size) for each in (program, ordered)]
+    np.testing.assert_array_equal(*results)
 
 
 WRONG = {

@@ -269,8 +269,8 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
             if instruction.reads >> register & 1 or instruction.address_reads >> register & 1:
                 late = 1 if instruction.kind == "mac" and ready.get(~register) == 1 else 0
                 earliest = max(earliest, ready.get(register, 0) - late)
-        group = _group(instruction)
-        if earliest > now or slots == 2 or not _pairs(used, group):
+        group = dual_issue_port(instruction)
+        if earliest > now or slots == 2 or not ports_pair(used, group):
             now, slots, used = max(earliest, now + (1 if slots else 0)), 0, ""
         slots, used = slots + 1, used + group
         if group == "X":
@@ -282,7 +282,7 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
     return now + (1 if slots else 0)
 
 
-def _group(instruction: Instruction) -> str:
+def dual_issue_port(instruction: Instruction) -> str:
     """The port an instruction needs: M multiply, D bit field and DSP, L load, S store, F float, B branch, A any, X alone."""
     kind = instruction.kind
     if kind == "dsp":
@@ -298,7 +298,7 @@ def _group(instruction: Instruction) -> str:
     return "A" if kind in ("alu", "it", "nop") else "X"
 
 
-def _pairs(used: str, group: str) -> bool:
+def ports_pair(used: str, group: str) -> bool:
     """Whether an instruction may issue beside the one already in this cycle."""
     pair = used + group
     return len(pair) < 2 or ("X" not in pair and pair not in ("MM", "SS", "FF", "BB", "DD", "MS", "SM"))

@@ -8,13 +8,14 @@ form with less scratch; where arrays and code are larger than the flash, whateve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.blob import arrays
 from tinyredux.fast import depthwise, elementwise, pool, rows
 from tinyredux.fast.forms import Form
 from tinyredux.fast.reference_cost import reference_cycles
+from tinyredux.fast.schedule import scheduled
 from tinyredux.graph import Graph, Op
 from tinyredux.memory import MemoryPlan, reference_scratch
 
@@ -49,9 +50,13 @@ def choose(graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: 
         plan = memory.plan_words(graph, scratch_of(graph, forms))
         largest = _highest_scratch(plan, forms)
         if sram_bytes is None or plan.total_bytes <= sram_bytes or largest is None:
-            return Choice(forms, plan)
+            return Choice({name: _scheduled(form, core) for name, form in forms.items()}, plan)
         limit = forms[largest].scratch_bytes
         open_forms[largest] = [form for form in open_forms[largest] if form.scratch_bytes < limit]
+
+
+def _scheduled(form: Form, core: str) -> Form:
+    return replace(form, programs=tuple(scheduled(program, core) for program in form.programs))
 
 
 def scratch_of(graph: Graph, forms: Mapping[str, Form]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 
 from tinyredux.fast.instructions import OPS, Op
@@ -99,6 +100,12 @@ class Program:
     def declaration(self) -> str:
         """The C prototype, without a semicolon."""
         return f"void {self.name}({', '.join(self.arguments) or 'void'})"
+
+    def with_body(self, body: list[Node]) -> Program:
+        """Returns the same function with other instructions, over the same registers."""
+        changed = copy(self)
+        changed.body, changed._blocks = body, [body]
+        return changed
 
     # Registers ----------------------------------------------------------------------------------------------------
 
