@@ -1,4 +1,4 @@
-"""Programs and the C around them as a library of this computer, for tests."""
+"""Programs as a library of this computer, for tests."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from tinyredux.fast.printers import C_HEAD, print_c
 from tinyredux.fast.program import Program
 
 
-def host_library(folder: Path, programs: Sequence[Program], kernels: Sequence[str] = (), sanitize: bool = True) -> ctypes.CDLL:
-    """Returns the host twins of Programs and the named C kernels; undefined behaviour and overruns of C objects end the process."""
-    declarations = "".join(f"{program.declaration};\n" for program in programs)
-    text = C_HEAD + declarations + "".join(print_c(program) for program in programs)
-    name = hashlib.sha256(repr((text, kernels)).encode()).hexdigest()[:16]
+def host_library(folder: Path, programs: Sequence[Program]) -> ctypes.CDLL:
+    """Returns the host twins of Programs; undefined behaviour ends the process."""
+    text = C_HEAD + "".join(f"{program.declaration};\n{print_c(program)}" for program in programs)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
     source, library = folder / f"{name}.c", folder / f"{name}.so"
     source.write_text(text)
-    flags = option("flags", "host").split() + (["-fsanitize=undefined", "-fno-sanitize-recover=all"] if sanitize else [])
-    files = [str(source), *(str(ROOT / "firmware" / "kernels" / kernel) for kernel in kernels)]
+    flags = [*option("flags", "host").split(), "-fsanitize=undefined", "-fno-sanitize-recover=all"]
     include = f"-I{ROOT / 'firmware' / 'include'}"
-    command = [host_compiler(), *flags, "-shared", "-fPIC", include, *files, "-o", str(library)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run([host_compiler(), *flags, "-shared", "-fPIC", include, str(source), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 

@@ -18,7 +18,14 @@ from tinyredux.fixedpoint import clamp_int8, multiply_by_quantized_multiplier
 from tinyredux.integer_params import Clamp, Requantization
 from tinyredux.simulate import simulate
 
-SETTINGS = ((-128, Clamp(-128, 127)), (127, Clamp(-128, 127)), (5, Clamp(5, 127)), (-3, Clamp(-3, 61)), (0, Clamp(-128, 100)))
+SETTINGS = (
+    (-128, Clamp(-128, 127)),
+    (127, Clamp(-128, 127)),
+    (5, Clamp(5, 127)),
+    (-3, Clamp(-3, 61)),
+    (0, Clamp(-128, 100)),
+    (-9, Clamp(-100, -8)),
+)
 
 
 def many(zero_point: int, clamp: Clamp) -> Program:
@@ -65,14 +72,19 @@ def test_host_twin_equals_fixedpoint(zero_point: int, clamp: Clamp, tmp_path: Pa
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 def test_the_core_computes_the_same(tmp_path: Path) -> None:
     sums, factors = cases(400)
-    zero_point, clamp = SETTINGS[3]
+    zero_point, clamp = SETTINGS[5]
     assembly = tmp_path / "many.S"
     assembly.write_text(ASSEMBLY_HEAD + print_assembly(many(zero_point, clamp)) + ASSEMBLY_TAIL)
     main = f"""
 void tr_many(int8_t *, const int32_t *, const int32_t *, int32_t);
 static const int32_t sums[] = {{{", ".join(map(str, sums))}}}, factors[] = {{{", ".join(map(str, factors.ravel()))}}};
 static int8_t out[{len(sums)}];
-int main(void) {{ tr_many(out, sums, factors, {len(sums)}); for (int i = 0; i < {len(sums)}; i++) number((uint8_t)out[i]); leave(0); }}
+int main(void)
+{{
+    tr_many(out, sums, factors, {len(sums)});
+    for (int i = 0; i < {len(sums)}; i++) number((uint8_t)out[i]);
+    leave(0);
+}}
 """
     console = simulate(build(tmp_path, main, str(assembly)), find_board("disco_f469ni"))["console"]
     assert np.array_equal(np.array(console.split(), np.int64).astype(np.int8), expected(sums, factors, zero_point, clamp))

@@ -79,6 +79,27 @@ struct tr_softmax { /* output scale 1/256, zero point -128; shift >= 0 */
     int32_t rows, n, multiplier, shift, diff_min;
 };
 
+struct tr_gemm { /* a convolution of one group through columns; pixels at least 2, out_c at least 4 */
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
+    int32_t row_words, group_words, strip; /* words of a widened pixel, of four channels' data; pixels at a time, even */
+    int32_t in_place, copied;              /* windows are read where they lie; groups are copied to RAM */
+    void (*widen)(int32_t *to, const int8_t *a, const int8_t *b, int32_t fours);
+    void (*copy)(int32_t *to, const int32_t *from, int32_t eights);
+    void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, int32_t pairs);
+};
+
+struct tr_winograd { /* a square kernel at stride 1; in_c a multiple of 4, out_c at least 2; n x n inputs give m x m outputs */
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c, n, m, pad_top, pad_left;
+    int32_t group_words, v_words; /* of two channels' data; of four transformed tiles */
+    uint32_t filling;             /* zero point + 128 in both halves */
+    void (*widen)(uint32_t *to, const int8_t *from, int32_t pixels);
+    void (*input)(uint32_t *v, uint32_t *tile, int32_t pairs);
+    void (*product)(int32_t *sums, const uint32_t *v, const int32_t *group);
+    void (*output)(int8_t *out, int32_t *sums, const int32_t *factors);
+    void (*edge_output)(int8_t *out, int32_t *sums, const int32_t *factors);
+};
+
 /* Two int16 columns, one per output pixel in flight, each rounded up to whole groups of four. `pointwise` is 1 for a
  * convolution that reads its input in place: kernel 1x1, stride 1x1, no padding, groups 1. */
 #define TR_CONV_SCRATCH_BYTES(kernel_h, kernel_w, in_c, groups, pointwise) \
@@ -119,6 +140,10 @@ void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *r
 void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                      const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
                      int16_t *restrict scratch);
+void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
+                     const struct tr_gemm *restrict p, int32_t *restrict scratch);
+void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
+                         const struct tr_winograd *restrict p, int32_t *restrict scratch);
 void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                           const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
 void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,

@@ -23,6 +23,7 @@ from tinyredux.graph import Array
 from tinyredux.integer_params import Clamp, Requantization
 
 SUM_LIMIT = 2**30
+LARGEST_IMMEDIATE = 4095
 INT8 = Clamp(-128, 127)
 
 
@@ -51,10 +52,21 @@ def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point
         return
     p.adc(x, x, zero_point - clamp.low)
     p.bic(x, x, x, "asr 31")
-    p.rsb(x, x, clamp.high - clamp.low)
-    p.bic(x, x, x, "asr 31")
-    if clamp.high >= 0:
-        p.rsb(x, x, clamp.high)
+    p.sub(x, x, clamp.high - clamp.low)
+    p.and_(x, x, x, "asr 31")
+    p.add(x, x, clamp.high)
+
+
+def name(zero_point: int, clamp: Clamp) -> str:
+    """Returns what distinguishes the names of Programs that requantise to this zero point and these limits."""
+    limits = "" if clamp == INT8 else f"_{clamp.low + 128:02x}{clamp.high + 128:02x}"
+    return f"z{zero_point + 128:02x}{limits}"
+
+
+def advance(p: Program, to: str, source: str, distance: int, spare: str) -> None:
+    """Sets pointer `to` to `source` + `distance` bytes, by way of `spare` where an instruction cannot hold the number."""
+    if abs(distance) <= LARGEST_IMMEDIATE:
+        (p.add if distance >= 0 else p.sub)(to, source, abs(distance))
         return
-    p.mvn(x, x)  # RSB takes no negative number
-    p.add(x, x, clamp.high + 1)
+    p.constant(spare, abs(distance))
+    (p.add if distance >= 0 else p.sub)(to, source, spare)

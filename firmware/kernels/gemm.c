@@ -1,0 +1,83 @@
+/* gemm.c: convolution as a product of widened rows with byte-pair weights; the inner products are generated code.
+ *
+ * The map's pixels are taken `strip` at a time. Each pixel's window is widened to int16 once (`columns`), then every group of
+ * four channels goes over the strip: its data are copied to RAM first where p->copied says so, for RAM has no wait states and
+ * loads from one memory chain. The products are called with pairs of pixels; of an odd number the first pair overlaps the
+ * second. Scratch: columns, the copied group, two windows of bytes (see tr_gemm in tinyredux.h). */
+#include "dot.h"
+#include "tinyredux.h"
+
+static int8_t *put_zero_point(int8_t *restrict to, int32_t zero_point, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        to[i] = (int8_t)zero_point;
+    }
+    return to + n;
+}
+
+static int8_t *put_bytes(int8_t *restrict to, const int8_t *restrict from, int32_t n)
+{
+    int32_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const uint32_t word = tr_load_s8x4(from + i);
+        memcpy(to + i, &word, sizeof word);
+    }
+    for (; i < n; i++) {
+        to[i] = from[i];
+    }
+    return to + n;
+}
+
+/* The window of an output pixel as consecutive bytes: where it lies if p->in_place, else gathered into `bytes`. */
+static const int8_t *window(int8_t *restrict bytes, const int8_t *restrict in, const struct tr_gemm *p, int32_t pixel)
+{
+    const int32_t top = pixel / p->out_w * p->stride_h - p->pad_top, left = pixel % p->out_w * p->stride_w - p->pad_left;
+    if (p->in_place) {
+        return in + (top * p->in_w + left) * p->in_c;
+    }
+    const int32_t first = left < 0 ? 0 : left, end = left + p->kernel_w < p->in_w ? left + p->kernel_w : p->in_w;
+    int8_t *to = bytes;
+    for (int32_t y = top; y < top + p->kernel_h; y++) {
+        if (y < 0 || y >= p->in_h || end <= first) {
+            to = put_zero_point(to, p->input_zero_point, p->kernel_w * p->in_c);
+            continue;
+        }
+        to = put_zero_point(to, p->input_zero_point, (first - left) * p->in_c);
+        to = put_bytes(to, in + (y * p->in_w + first) * p->in_c, (end - first) * p->in_c);
+        to = put_zero_point(to, p->input_zero_point, (left + p->kernel_w - end) * p->in_c);
+    }
+    return bytes;
+}
+
+static void multiply(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups, const struct tr_gemm *p,
+                     int32_t first, int32_t n, int32_t *restrict scratch)
+{
+    int32_t *const columns = scratch, *const copy = columns + p->strip * p->row_words;
+    int8_t *const bytes = (int8_t *)(copy + (p->copied ? p->group_words : 0));
+    const int32_t fours = (p->kernel_h * p->kernel_w * p->in_c + 3) / 4;
+    for (int32_t i = 0; i < n; i += 2) {
+        const int8_t *const a = window(bytes, in, p, first + i), *const b = window(bytes + 4 * fours, in, p, first + i + 1);
+        p->widen(columns + i * p->row_words, a, b, fours);
+    }
+    for (int32_t c = 0; c < p->out_c; c += 4, groups += p->group_words) {
+        const int32_t channel = c < p->out_c - 4 ? c : p->out_c - 4;
+        const int32_t *group = groups;
+        if (p->copied) {
+            p->copy(copy, groups, p->group_words / 8);
+            group = copy;
+        }
+        p->product(out + first * p->out_c + channel, columns, group, n / 2);
+    }
+}
+
+void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
+                     const struct tr_gemm *restrict p, int32_t *restrict scratch)
+{
+    const int32_t pixels = p->out_h * p->out_w;
+    if (pixels % 2) {
+        multiply(out, in, groups, p, 0, 2, scratch);
+    }
+    for (int32_t first = pixels % 2; first < pixels; first += p->strip) {
+        multiply(out, in, groups, p, first, pixels - first < p->strip ? pixels - first : p->strip, scratch);
+    }
+}
