@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from form_cases import Case, CoreForms, HostForms, cases_of
-from strategies import KINDS, random_layers
+from strategies import KINDS, Layer, random_layers
+
+from tinyredux.bench import layer_graph, parse_spec
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 FORMED = [kind for kind in KINDS if kind not in ("concat", "softmax")]
@@ -40,3 +43,26 @@ def test_forms_as_machine_code(tmp_path: Path, kind: str, core: str) -> None:
     if not cases:
         pytest.skip(f"no form computes {kind}")
     check(CoreForms(cases, tmp_path, core), cases)
+
+
+def adversarial(spec: str) -> list[Layer]:
+    """Returns a layer with weights of +-127 and inputs of -128 or 127, all alike, in turn and at random."""
+    graph = layer_graph(parse_spec(spec))
+    shape, rng = graph.constants["weights"].shape, np.random.default_rng(3)
+    found = []
+    for signs in (np.ones(shape), -np.ones(shape), rng.choice([-1, 1], shape)):
+        for values in (-128, 127, None):
+            ends = np.array([-128, 127])
+            image = rng.choice(ends, graph.input.shape) if values is None else np.full(graph.input.shape, values)
+            extreme = replace(graph, constants={**graph.constants, "weights": (127 * signs).astype(np.int8)})
+            found.append(Layer(extreme, (image.astype(np.int8),)))
+    return found
+
+
+@pytest.mark.parametrize("spec", ["dense:3000-6", "dense:1043-5", "depthwise7x7:5@9x8", "depthwise3x3s2:6@11x10"])
+def test_the_largest_sums_stay_exact(tmp_path: Path, spec: str) -> None:
+    """Weights and inputs at their ends overflow nothing."""
+    cases = cases_of(adversarial(spec), "cortex-m4")
+    forms = HostForms(cases, tmp_path)
+    check(forms, cases)
+    assert cases and forms.close() == ""

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.blob import arrays
-from tinyredux.fast import depthwise, elementwise, gemm, pool, rows, winograd
+from tinyredux.fast import dense, depthwise, elementwise, gemm, pool, rows, winograd
 from tinyredux.fast.forms import Form
 from tinyredux.fast.reference_cost import reference_cycles
 from tinyredux.fast.schedule import scheduled
 from tinyredux.graph import Graph, Op
 from tinyredux.memory import MemoryPlan, reference_scratch
 
-TEMPLATES = (pool.forms, elementwise.forms, depthwise.forms, rows.forms, gemm.forms, winograd.forms)
+TEMPLATES = (pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, winograd.forms)
 
 
 @dataclass(frozen=True)
