@@ -180,6 +180,7 @@ WRONG = {
     "no register left for": lambda p: p.new(*(f"n{i}" for i in range(14))),
     "ascending order": lambda p: p.ldm("from_", "x from_"),
     "takes wao": lambda p: p.ldr("x", "from_", "x"),
+    "add has no room for 4368": lambda p: p.add("x", "x", 4368),
     "expected one of eq": lambda p: p.when("x", "hi", 1).__enter__(),
 }
 

@@ -66,11 +66,11 @@ def random_layers(seed: int, count: int, worst: bool = False) -> list[tuple[Grap
 
 def library(folder: Path, cases: list[tuple[Graph, Form]]) -> ctypes.CDLL:
     """Returns the host twins of all cases with their calls, as case_0, case_1 ..."""
-    places = Places("out", ("in",), "scratch", {"weights": "weights", "rows": "rows"})
+    places = Places("out", ("in",), "scratch", {"packed": "packed", "rows": "rows"})
     programs = {program.name: program for _, form in cases for program in form.programs}
     text = C_HEAD + "".join(f"static {program.declaration};\nstatic {print_c(program)}" for program in programs.values())
     for i, (_, form) in enumerate(cases):
-        arguments = "int8_t *out, const int8_t *in, int8_t *scratch, const int32_t *weights, const int32_t *rows"
+        arguments = "int8_t *out, const int8_t *in, int8_t *scratch, const int32_t *packed, const int32_t *rows"
         text += f"void case_{i}({arguments});\nvoid case_{i}({arguments})\n{{\n{form.call(places)}\n}}\n"
     (folder / "cases.c").write_text(text)
     flags = [*option("flags", "host").split(), "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC"]
@@ -112,7 +112,7 @@ def check(folder: Path, cases: list[tuple[Graph, Form]]) -> None:
     for i, (graph, form) in enumerate(cases):
         batch = images(graph, rng)
         expected = interpret.run(graph, batch)
-        arrays = [np.ascontiguousarray(form.arrays[key], np.int32) for key in ("weights", "rows")]
+        arrays = [np.ascontiguousarray(form.arrays[key], np.int32) for key in ("packed", "rows")]
         for image, wanted in zip(batch, expected, strict=True):
             out, out_whole = guarded(np.zeros(wanted.size, np.int8))
             scratch, scratch_whole = guarded(rng.integers(-128, 128, form.scratch_bytes).astype(np.int8))

@@ -171,6 +171,8 @@ class Program:
         for role, value in zip(op.roles, found, strict=True):
             if isinstance(value, int) != (role in "no") and role != "s":
                 raise ValueError(f"{self.name}: {name} takes {op.roles}, found {operands}")
+            if name in ("add", "sub") and isinstance(value, int) and not (-4096 < value < 4096 or _rotated_byte(abs(value))):
+                raise ValueError(f"{self.name}: {name} has no room for {value}; use `advance`, or `constant` and a register")
         self._blocks[-1].append(Instruction(name, op, found, shift))
 
     def constant(self, name: str, value: int) -> None:
@@ -178,6 +180,13 @@ class Program:
         self.movw(name, value & 0xFFFF)
         if value & 0xFFFF0000:
             self.movt(name, value >> 16 & 0xFFFF)
+
+    def advance(self, name: str, number: int) -> None:
+        """Adds any number to a register, at most 4095 at a time: that is what an ADD holds."""
+        while number:
+            part = max(-4095, min(4095, number))
+            self.add(name, name, part)
+            number -= part
 
     def ldm(self, base: str, names: str, advance: bool = True) -> None:
         """Loads words into the registers of `names`, lowest register first; `advance` moves the base behind them."""
@@ -256,6 +265,11 @@ class Program:
         if self.live != before:
             names = ", ".join(sorted(self.live.keys() ^ before.keys())) or "some"
             raise ValueError(f"{self.name}: registers {names} are made or freed inside a block; do both inside or both outside")
+
+
+def _rotated_byte(number: int) -> bool:
+    """Whether a number is eight bits in a row, as ADD and SUB hold beside those up to 4095."""
+    return number >> (max(number.bit_length(), 8) - 8) << (max(number.bit_length(), 8) - 8) == number
 
 
 def instructions(nodes: list[Node]) -> Iterator[Instruction]:

@@ -67,14 +67,14 @@ def _form(rows: Rows, height: int, weights: Array, groups: int, programs: tuple[
         lines = []
         for (y, seen), start in zip(strips, starts, strict=True):
             source, out = f"{places.inputs[0]} + {seen.start * g.in_row}{each_in}", f"{places.out} + {y * g.out_row}{each_out}"
-            flash = f"{places.arrays['weights']}{each_weights}, {places.arrays['rows']} + {start}"
+            flash = f"{places.arrays['packed']}{each_weights}, {places.arrays['rows']} + {start}"
             lines.append(f"{pack.name}({scratch} + {rows.weight_bytes // 4}, {source}, {len(seen)});")
             lines.append(f"{compute.name}({out}, {scratch}, {flash});")
         if groups > 1:
             lines = [f"for (int32_t group = 0; group < {groups}; group++) {{", *(f"    {line}" for line in lines), "}"]
         return "\n".join(lines)
 
-    arrays = {"weights": weights, "rows": np.concatenate(tables)}
+    arrays = {"packed": weights, "rows": np.concatenate(tables)}
     drained = f"fields drained every {rows.chunk * rows.unroll} of {rows.steps} steps"
     proof = f"{drained}; whatever the input, none is larger than {rows.most} of {OFFSET}"
     return Form(f"rows_{height}", round(cycles), rows.scratch_bytes(height), programs, call, arrays, proof)

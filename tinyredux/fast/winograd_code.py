@@ -151,7 +151,7 @@ def _round(p: Program, layer: Layer) -> None:
     offset = 0
     for step in range(layer.steps):
         if offset + 4 * TILES > OFFSET_MAX:
-            p.add("v", "v", offset)
+            p.advance("v", offset)
             offset = 0
         p.ldr("u0", "group", 8 * step)
         p.ldr("u1", "group", 8 * step + 4)
