@@ -99,10 +99,11 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
 
 
 class HostForms:
-    """Cases in a process of this computer, under sanitizers."""
+    """Cases in a process of this computer, under sanitizers unless it is compiled in a hurry."""
 
-    def __init__(self, cases: Sequence[Case], folder: Path) -> None:
-        flags = build.option("flags", "host").split() + build.option("flags", "sanitize").split() + ["-O1", "-Wa,--noexecstack"]
+    def __init__(self, cases: Sequence[Case], folder: Path, sanitize: bool = True) -> None:
+        checks = [*build.option("flags", "sanitize").split(), "-O1"] if sanitize else ["-O0", "-g0"]
+        flags = [*build.option("flags", "host").split(), *checks, "-Wa,--noexecstack"]
         program = folder / "cases"
         files = [str(path) for path in write_sources(cases, folder)]
         subprocess.run([build.host_compiler(), *flags, INCLUDE, *files, "-o", str(program)], check=True)

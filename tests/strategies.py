@@ -57,6 +57,7 @@ KINDS = (
     "softmax",
     "trec",
     "trec_vectors",
+    "square",
 )
 
 
@@ -127,6 +128,10 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
     in_c, out_c, window = pick(CHANNELS), pick(CHANNELS), _window(pick)
     if kind == "pointwise":
         window = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0)}
+    if kind == "square":  # what Winograd convolution takes
+        size = pick((3, 2, 4, 5))
+        in_c, out_c = pick((4, 8, 12, 16, 20, 36)), max(2, out_c)
+        window = {"kernel": (size, size), "stride": (1, 1), "padding": tuple(pick(range(size)) for _ in range(4))}
     height, width = _map_size(pick, window)
     more: dict[str, np.ndarray] = {}
     common = {"name": "op", "inputs": ("in",), "output": "out", "weights": "w", "bias": "b", "activation": pick(ACTIVATIONS)}
@@ -169,7 +174,7 @@ def _trec(pick: Pick, kind: str, weight_shape: tuple[int, ...], fields: dict[str
 
 def layer(pick: Pick, kind: str) -> Layer:
     """Returns a random layer of one of KINDS."""
-    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors"):
+    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors", "square"):
         return _weighted_layer(pick, kind)
     window = _window(pick)
     height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))

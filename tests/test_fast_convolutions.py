@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fast_tools import host_library, pointer
 from form_cases import HostForms, cases_of
 from strategies import Layer
 
@@ -93,3 +94,23 @@ def test_bounds_of_transformed_weights_and_outputs() -> None:
     values = transformed(Tile(6, 5), WEIGHTS["either"]((3, 5, 5, 4)))
     assert abs(values).max() <= 31 * 31 * 127 and set(split_places(values)) <= {21, 22, 27, 28}
     assert largest_output(WEIGHTS["highest"]((1, 3, 3, 2))) == 255 * 127 * 18
+
+
+@pytest.mark.parametrize(("rows", "k", "channels"), [(6, 32, 12), (4, 70, 5), (2, 3, 4)])
+def test_products_as_sums(rows: int, k: int, channels: int, tmp_path: Path) -> None:
+    """int8 rows times a matrix into int32 sums, as centroids need it."""
+    rng = np.random.default_rng(k)
+    shape = gemm.Shape(k, channels)
+    values, weights = rng.integers(-128, 128, (rows, 4 * shape.fours)), rng.integers(-127, 128, (channels, k))
+    start = rng.integers(-(2**16), 2**16, channels)
+    groups = gemm.data(shape, weights, start, np.zeros((channels, 2), np.int32))
+    product = gemm.product_program(shape, 2, None)
+    library = host_library(tmp_path, [gemm.widen_program(shape), product])
+    source, columns = values.astype(np.int8), np.zeros((rows, shape.row_words), np.int32)
+    for row in range(0, rows, 2):
+        library.tr_widen_rows(pointer(columns[row:]), pointer(source[row]), pointer(source[row + 1]), shape.fours)
+    sums = np.zeros((rows, channels), np.int32)
+    for group in range(shape.groups):
+        out = sums[:, min(4 * group, channels - 4) :]
+        getattr(library, product.name)(pointer(out), pointer(columns), pointer(groups[group]), rows // 2)
+    assert np.array_equal(sums, values[:, :k] @ weights.T + start)

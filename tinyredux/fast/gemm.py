@@ -95,7 +95,7 @@ def _form(
     in_place = op.kernel == (1, 1) and not any(op.padding) and in_c % 4 == 0
     copied = strip >= COPIED_STRIP
     programs = (
-        widen_program(shape), copy_program(shape), product_program(shape, strip // 2, factors.output_zero_point, factors.clamp),
+        widen_program(shape), copy_program(shape), product_program(shape, strip // 2, (factors.output_zero_point, factors.clamp)),
     )  # fmt: skip
     widen, copy, product = (program_cycles(program, core) for program in programs)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
@@ -139,7 +139,7 @@ def folded_bias(weights: Array, bias: Array, zero_point: int) -> Array:
 
 
 def data(shape: Shape, weights: Array, bias: Array, factors: Array) -> Array:
-    """Returns (groups, group_words) int32 for `product_program`.
+    """Returns (groups, group_words) int32 for `product_program`: group g begins with channel min(4 * g, channels - 4).
 
     weights: (channels, k); bias: (channels,) folded; factors: (channels, 2) multiplier and right shift.
     """
@@ -187,15 +187,16 @@ def copy_program(shape: Shape) -> Program:
     return p
 
 
-def product_program(shape: Shape, pairs: int, zero_point: int, clamp: Clamp) -> Program:
+def product_program(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) -> Program:
     """Returns the function that multiplies pairs of widened rows with one group of four channels; `pairs` is their usual number.
 
-    columns: per pair and step a word of each pixel; group: one row of `data`; out: the group's first channel of the first
-    pixel, pixels `channels` bytes apart.
+    columns: per pair and step a word of each row; group: one row of `data`; out: the group's first channel of the first row,
+    rows `channels` values apart: int8 by `output` (zero point and limits), or the int32 sums themselves where that is None.
     """
-    about = f"Byte pairs: 4 of {shape.channels} channels x 2 pixels, {shape.row_words} words of two values a pixel."
-    name = f"tr_gemm_k{shape.row_words}_c{shape.channels}_{requantize.name(zero_point, clamp)}"
-    p = Program(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
+    about = f"Byte pairs: 4 of {shape.channels} channels x 2 rows, {shape.row_words} words of two values a row."
+    name = f"tr_gemm_k{shape.row_words}_c{shape.channels}_{requantize.name(*output) if output else 'sums'}"
+    result = f"{'int8_t' if output else 'int32_t'} *out"
+    p = Program(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
     p.new_float("out_kept", "end_kept", pointer=True)
     p.new_float("pairs_kept")
     p.vmov("out_kept", "out")
@@ -213,8 +214,11 @@ def product_program(shape: Shape, pairs: int, zero_point: int, clamp: Clamp) -> 
         p.free("end")
         p.new_pointer("out")
         p.vmov("out", "out_kept")
-        _requantize(p, shape.channels, zero_point, clamp)
-        requantize.advance(p, "out", "out", 2 * shape.channels, "x0")
+        if output:
+            _requantize(p, shape.channels, *output)
+        else:
+            _store(p, shape.channels)
+        requantize.advance(p, "out", "out", (2 if output else 8) * shape.channels, "x0")
         p.vmov("out_kept", "out")
         p.free("out")
         p.new_pointer("end")
@@ -270,3 +274,17 @@ def _requantize(p: Program, channels: int, zero_point: int, clamp: Clamp) -> Non
             total = f"{('low', 'raw')[channel % 2]}{channel // 2}_{pixel}"
             requantize.requantize(p, total, "x0", "x1", zero_point, clamp)
             p.strb(total, "out", pixel * channels + channel)
+
+
+def _store(p: Program, channels: int) -> None:
+    """Stores the eight sums as they are."""
+    for pixel in range(2):
+        for pair in range(2):
+            raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
+            p.sub(raw, raw, low)
+            p.asr(raw, raw, 8)
+            p.str(low, "out", 8 * pair)
+            p.str(raw, "out", 8 * pair + 4)
+        if pixel == 0:
+            requantize.advance(p, "out", "out", 4 * channels, "x0")
+    requantize.advance(p, "out", "out", -4 * channels, "x0")

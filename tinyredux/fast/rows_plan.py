@@ -94,7 +94,9 @@ def plan_rows(g: Geometry) -> RowPlan | None:
     """Returns the cheapest plan of a geometry; None where no row has a product to compute."""
     phases = min(g.stride[1], g.kernel[1])
     odd = [phase for phase in range(phases) if len(range(phase, g.kernel[1], g.stride[1])) % 2]
-    plans = [_plan(g, dict(zip(odd, starts, strict=True))) for starts in product((0, -1), repeat=min(len(odd), 3))]
+    some = odd[:3]
+    starts = [dict(zip(some, each, strict=True)) for each in product((0, -1), repeat=len(some))]
+    plans = [_plan(g, dict.fromkeys(odd, 0) | each) for each in starts]
     found = [plan for plan in plans if plan is not None]
     return min(found, key=lambda plan: (plan.step_cycles, len(plan.columns)), default=None)
 

@@ -1,0 +1,81 @@
+"""A hundred thousand random cases of the fast kernels, extreme weights and inputs among them, and not one wrong byte.
+
+A case is a layer with its weights, one of its forms, and an input. The usual run takes a share of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from form_cases import Case, CoreForms, HostForms, cases_of
+from strategies import KINDS, Layer, random_layers
+
+from tinyredux import interpret
+
+FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax"))
+BATCH = 25  # layers compiled together
+
+
+def inputs_of(layer: Layer, count: int, seed: int) -> list[tuple[np.ndarray, ...]]:
+    """Returns the layer's own inputs, both ends in turn, and `count` - 2 random ones: of all values, or of the ends."""
+    rng = np.random.default_rng(seed)
+    found = [layer.inputs]
+    turns = [np.where(np.indices(values.shape).sum(axis=0) % 2, 127, -128) for values in layer.inputs]
+    found.append(tuple(values.astype(np.int8) for values in turns))
+    for i in range(count - 2):
+        draws = [rng.integers(-128, 128, v.shape) if i % 3 else rng.choice([-128, 127], v.shape) for v in layer.inputs]
+        found.append(tuple(values.astype(np.int8) for values in draws))
+    return found
+
+
+def sweep(layers: list[Layer], inputs: int, core: str, forms: type[HostForms] | type[CoreForms], folder: Path) -> int:
+    """Returns how many cases were right; fails at the first that was not."""
+    cases, right = cases_of(layers, core), 0
+    folder.mkdir()
+    if not cases:
+        return 0
+    running = HostForms(cases, folder, sanitize=False) if forms is HostForms else CoreForms(cases, folder, core)
+    for seed, layer in enumerate(layers):
+        drawn = inputs_of(layer, inputs, seed)
+        stacks = [np.stack(values) for values in zip(*drawn, strict=True)]
+        expected = interpret.run_op(layer.graph, layer.op, stacks)
+        for number, case in enumerate(cases):
+            if case.layer is not layer:
+                continue
+            for values, wanted in zip(drawn, expected, strict=True):
+                written = running.run(number, Case(replace(layer, inputs=values), case.form))
+                assert np.array_equal(written, wanted), f"{case.form.name}: {layer.graph}"
+                right += 1
+    return right
+
+
+def sweep_kind(kind: str, layers: int, inputs: int, folder: Path) -> int:
+    """Returns how many cases of one kind were right."""
+    found = random_layers(kind, layers, seed=21)
+    parts = [found[first : first + BATCH] for first in range(0, layers, BATCH)]
+    return sum(sweep(part, inputs, "cortex-m4", HostForms, folder / f"{kind}{i}") for i, part in enumerate(parts))
+
+
+@pytest.mark.parametrize("kind", FORMED)
+def test_a_share_of_the_cases(kind: str, tmp_path: Path) -> None:
+    assert sweep_kind(kind, 6, 30, tmp_path) >= 0
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {kind: sweep_kind(kind, 100, 45, tmp_path) for kind in FORMED}
+    with capsys.disabled():
+        print(f"\nright: {sum(counts.values())} {counts}")
+    assert sum(counts.values()) >= 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
+def test_a_sample_as_machine_code(core: str, tmp_path: Path) -> None:
+    counts = [sweep(random_layers(kind, 20, seed=22), 10, core, CoreForms, tmp_path / kind) for kind in FORMED]
+    assert sum(counts) >= 2000
