@@ -33,7 +33,7 @@ def reference(layer: TRECConv2d, maps: torch.Tensor) -> torch.Tensor:
         for start in range(0, weights.shape[1], layer.sub_length):
             block = slice(start, start + layer.sub_length)
             sub = group[:, block]
-            vectors = weights[: layer.hash_bits, block].T if layer.vectors is None else layer.vectors.detach()[: sub.shape[1]]
+            vectors = weights[: layer.hash_bits, block].T if layer.vectors is None else layer.vectors.detach()[0, : sub.shape[1]]
             projections = sub @ vectors
             level = projections.mean(0) if layer.threshold == "mean" else 0
             keys = [tuple(bits.tolist()) for bits in projections > level]
@@ -87,7 +87,7 @@ def test_backward_is_the_published_one() -> None:
     layer(maps).backward(upstream)
     rows, sums = maps.detach()[0].flatten(1).T, upstream[0].flatten(1).T
     assert layer.vectors is not None and maps.grad is not None and layer.weight.grad is not None
-    ids = trec_layer.hash_ids((rows @ layer.vectors)[None, None], "mean")[0, 0]
+    ids = trec_layer.hash_ids((rows @ layer.vectors[0])[None, None], "mean")[0, 0]
     weights = layer.weight.detach()[:, :, 0, 0]
     of_weights = torch.zeros_like(weights)
     for one in ids.unique():
@@ -107,7 +107,7 @@ def test_paper_hash_gradient_is_the_formula() -> None:
     maps, upstream = 0.01 * torch.randn(1, 5, 16, 16), torch.randn(1, 7, 16, 16)
     layer(maps).backward(upstream)
     rows, gradient = maps[0].flatten(1).T.double(), upstream[0].flatten(1).T.double()
-    weights, vectors = layer.weight.detach()[:, :, 0, 0].double(), layer.vectors.detach().double()
+    weights, vectors = layer.weight.detach()[:, :, 0, 0].double(), layer.vectors.detach()[0].double()
     projections = rows @ vectors
     codes = ((projections > 0) * 2.0 ** torch.arange(3)).sum(1)
     sigma, expected = 2.0**-3 / 5, torch.zeros(5, 3, dtype=torch.float64)
@@ -121,7 +121,7 @@ def test_paper_hash_gradient_is_the_formula() -> None:
         steep = torch.sigmoid(1e4 * (projections[i] - 0.1 / 8))
         expected += torch.outer(rows[i], 1e4 * steep * (1 - steep) * pull * 2.0 ** torch.arange(3))
     assert layer.vectors.grad is not None and float(expected.abs().max()) > 0
-    np.testing.assert_allclose(layer.vectors.grad, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+    np.testing.assert_allclose(layer.vectors.grad[0], expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("hash", ["learned", "kernel_learned"])
@@ -161,8 +161,8 @@ def test_pca_directions_are_orthonormal_and_of_the_data() -> None:
     maps = torch.randn(4, 1, 6, 6) * axis[:, None, None] + 0.01 * torch.randn(4, 4, 6, 6)
     layer.fit_pca(maps)
     assert layer.vectors is not None
-    assert abs(float(layer.vectors[:, 0] @ axis)) > 0.99
-    np.testing.assert_allclose(layer.vectors.T @ layer.vectors, np.eye(2), atol=1e-5)
+    assert abs(float(layer.vectors[0, :, 0] @ axis)) > 0.99
+    np.testing.assert_allclose(layer.vectors[0].T @ layer.vectors[0], np.eye(2), atol=1e-5)
     with pytest.raises(ValueError, match="no vectors of its own"):
         made("kernel").fit_pca(maps)
 

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tinyredux import accuracy, datasets, nets, prune, train
+from tinyredux import accuracy, datasets, nets, prune, train, train_trec
 
 Progress = Callable[[str], None]
 
@@ -44,6 +44,7 @@ class Record:
     command: str
     schema: int = 1
     pruning: dict[str, Any] | None = None  # of a pruned network: base, peaks, cuts, and the shapes that changed
+    layers: dict[str, dict[str, Any]] | None = None  # of a network with TREC: settings by module path
 
     @property
     def seed(self) -> int:
@@ -138,6 +139,39 @@ def prune_net(
     return record
 
 
+def trec_net(
+    name: str,
+    data: str | None = None,
+    layers: Path | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Fine-tunes a trained network with TREC layers, and leaves the same files as `train_net`, as NAME.trec.DATA.
+
+    `layers` is a file with the table of layers, see `train_trec.table_for`. Goes on where it was interrupted, as `train_net`
+    does. Raises ValueError for a table that does not fit.
+    """
+    images, net = nets.with_data(name, data)
+    data, short = images.name, nets.short_name(name)
+    if images.train.labels is None or not len(images.train.images):
+        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use cifar10 or synthetic")
+    recipe = train_trec.recipe_for(short, data, epochs, seed)
+    table = train_trec.table_for(short, net, layers)
+    kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{_key(name)}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
+    train_trec.fine_tune(net, table, images, recipe, kept, progress)
+    chosen = f" --layers {layers}" if layers else ""
+    command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
+    out = out or datasets.cache_folder() / "weights"
+    record = save_weights(net, short, images, recipe, command, out, progress, table=table)
+    write_card(out)
+    if checkpoint is None:
+        kept.unlink()
+    return record
+
+
 def _options(epochs: int | None, seed: int | None) -> str:
     """Returns the options of a command for what was given."""
     return "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
@@ -153,11 +187,14 @@ def _key(name: str) -> str:
 
 def save_weights(
     net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path,
-    progress: Progress | None = None, pruning: dict[str, Any] | None = None,
+    progress: Progress | None = None, pruning: dict[str, Any] | None = None, table: train_trec.Table | None = None,
 ) -> Record:  # fmt: skip
-    """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written."""
+    """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written.
+
+    With a `table` of TREC layers the name is NAME.trec.DATA.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}.{data.name}.safetensors"
+    path = out / f"{name}{'.trec' if table else ''}.{data.name}.safetensors"
     path.write_bytes(safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()}))
     nets.load_weights(net, path)
     calibration = datasets.calibration(data)
@@ -168,6 +205,7 @@ def save_weights(
         len(data.validation.images), train.correct(net, data.validation),
         found.images, found.correct_float, found.correct_int8, len(calibration),
         torch.__version__, np.__version__, command, pruning=pruning,
+        layers={key: asdict(settings) for key, settings in table.items()} if table else None,
     )  # fmt: skip
     record.save(path.with_suffix(".json"))
     return record
@@ -182,12 +220,13 @@ def card(found: list[Record]) -> str:
     """Returns the model card as Markdown, from the records alone."""
     lines = [CARD_HEAD]
     for data, title in (("cifar10", "CIFAR-10"), ("synthetic", "Synthetic")):
-        rows = [record for record in found if record.data == data]
+        rows = [record for record in found if record.data == data and not record.layers]
         if rows:
             lines += [f"\n## {title}\n", CARD_COLUMNS, *(_row(record) for record in rows)]
     pruned = [(record, record.pruning) for record in found if record.pruning]
     if pruned:
         lines += ["\n## Pruned\n", CARD_PRUNED, *(_pruned_row(record, pruning, found) for record, pruning in pruned)]
+    lines += _trec_lines([record for record in found if record.layers])
     lines += ["\n## Files\n", "| file | sha256 | made by |", "| --- | --- | --- |"]
     lines += [f"| {record.file} | `{record.sha256}` | `{record.command}` |" for record in found]
     return "\n".join(lines) + "\n"
@@ -214,7 +253,7 @@ def _row(record: Record) -> str:
 
 
 def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) -> str:
-    before = next((other for other in found if (other.net, other.data) == (pruning["base"], record.data)), None)
+    before = next((one for one in found if (one.net, one.data) == (pruning["base"], record.data) and not one.layers), None)
     shares = [f"{100 * one.correct_int8 / one.images:.2f} %" if one and one.images else "none" for one in (before, record)]
     return (
         f"| {record.net} | {record.data} | {pruning['base']} | {pruning['layerwise_bytes']:,} | {pruning['partial_bytes']:,} | "
@@ -222,6 +261,22 @@ def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) ->
     )
 
 
+def _trec_lines(found: list[Record]) -> list[str]:
+    rows = [
+        f"| {record.net} | {record.data} | {path} | " + " | ".join(str(value) for value in one.values()) + " |"
+        for record in found
+        for path, one in (record.layers or {}).items()
+    ]
+    return [CARD_TREC, CARD_COLUMNS, *map(_row, found), CARD_TREC_LAYERS, *rows] if found else []
+
+
+CARD_TREC = """
+## TREC
+
+Fine-tuned from the exact weights above with the layers of the second table replaced (`tinyredux/train_trec.py`); what runs
+before the first of them stays as it was. Clusters are those of one image. Tables and recipes were chosen on validation images.
+"""
+CARD_TREC_LAYERS = "\n| network | data | layer | L | H | hash | threshold |\n| --- | --- | --- | ---: | ---: | --- | --- |"
 CARD_PRUNED = (
     "Bytes of activations, network input included: layer by layer and in parts before, in parts after pruning. A pruned network "
     "starts from the weights of its base and learns from its base's outputs beside the labels: more epochs than the base.\n\n"

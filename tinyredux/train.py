@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -46,10 +46,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Guide:
-    """What a training looks at beside the labels: a network to imitate, and who is called after each backward pass."""
+    """What a training looks at beside the labels: a network to imitate, who is called after each backward pass, what stays."""
 
     teacher: nn.Module | None = None
     watch: Callable[[], None] | None = None
+    frozen: Sequence[nn.Module] = ()
 
 
 NO_GUIDE = Guide()
@@ -142,6 +143,8 @@ def _train(
 ) -> nn.Module:
     torch.manual_seed(recipe.seed)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for part in guide.frozen:
+        part.requires_grad_(False)
     optimizer = torch.optim.SGD(
         net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
@@ -169,6 +172,8 @@ def _epoch(
     images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
     order = torch.randperm(len(images), generator=generator)
     net.train()
+    for part in guide.frozen:
+        part.eval()  # batch norm keeps its statistics
     total, steps = 0.0, len(images) // recipe.batch
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]

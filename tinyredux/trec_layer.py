@@ -10,6 +10,8 @@ the gradient of "learned" and "kernel_learned": ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,18 @@ HASHES = ("kernel", "kernel_learned", "learned", "paper", "pca", "random")
 THRESHOLDS = ("mean", "zero")
 SCOPES = ("image", "batch")
 SOFTNESS = 0.5  # of a learned bit, in standard deviations of its projection
+
+
+@dataclass(frozen=True)
+class Settings:
+    """TREC for one convolution: columns in a block, bits of the hash, where its vectors come from, its threshold."""
+
+    sub_length: int
+    hash_bits: int
+    hash: str = "kernel"
+    threshold: str = "mean"
+
+
 Piece = tuple[int, slice, tuple[slice, ...]]
 PAPER_ALPHA, PAPER_K = 1e4, 5.0  # steepness and width of the published relaxation
 
@@ -28,7 +42,7 @@ class TRECConv2d(nn.Conv2d):
     """A convolution on centroids. State dict: `weight` and `bias` as before, and `vectors` where the hash has its own.
 
     Hashes: "kernel" takes the first H filters themselves, whose channels come out exact; "kernel_learned" adds the
-    gradient of "learned" to them; "learned", "paper", "random" and "pca" have a matrix `vectors` (L, H) for all blocks,
+    gradient of "learned" to them; "learned", "paper", "random" and "pca" have `vectors` (1, L, H), one matrix for all blocks,
     trained by our gradient, trained by the published one, frozen, or frozen at the principal axes of `fit_pca`.
     """
 
@@ -51,9 +65,9 @@ class TRECConv2d(nn.Conv2d):
         self.sub_length, self.hash_bits, self.hash, self.threshold, self.scope = sub_length, hash_bits, hash, threshold, scope
         self.kept_share = torch.ones(())  # clusters / rows of the last forward pass, for the eye alone
         if hash in ("learned", "paper"):
-            self.vectors = nn.Parameter(torch.randn(sub_length, hash_bits))
+            self.vectors = nn.Parameter(torch.randn(1, sub_length, hash_bits))
         else:
-            self.register_buffer("vectors", torch.randn(sub_length, hash_bits) if hash in ("random", "pca") else None)
+            self.register_buffer("vectors", torch.randn(1, sub_length, hash_bits) if hash in ("random", "pca") else None)
 
     @classmethod
     def from_conv(
@@ -98,7 +112,7 @@ class TRECConv2d(nn.Conv2d):
         rows: torch.Tensor = _Rows.apply(maps.float(), size, stride, padding, self.sub_length)  # type: ignore[no-untyped-call]
         rows = (rows - rows.mean(dim=2, keepdim=True)).reshape(-1, self.sub_length)
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)[:, : self.hash_bits]
-        self.vectors.zero_()[:, : axes.shape[1]] = axes
+        self.vectors.zero_()[0, :, : axes.shape[1]] = axes
 
     def extra_repr(self) -> str:
         """Returns the convolution's line with TREC's settings."""
@@ -107,6 +121,23 @@ class TRECConv2d(nn.Conv2d):
             f"{dense}, sub_length={self.sub_length}, hash_bits={self.hash_bits}, hash={self.hash}, "
             f"threshold={self.threshold}, scope={self.scope}"
         )
+
+
+def convert(net: nn.Module, table: Mapping[str, Settings]) -> list[TRECConv2d]:
+    """Replaces the convolutions that `table` names by their module paths, in place, and returns the new layers.
+
+    Raises ValueError for a path that no nn.Conv2d has, and for settings that do not fit it.
+    """
+    convolutions = {path: part for path, part in net.named_modules() if isinstance(part, nn.Conv2d)}
+    layers = []
+    for path, settings in table.items():
+        if path not in convolutions:
+            raise ValueError(f"the network has no convolution {path!r} for TREC; it has {', '.join(convolutions)}")
+        layer = TRECConv2d.from_conv(convolutions[path], *astuple(settings))
+        parent, _, leaf = path.rpartition(".")
+        setattr(net.get_submodule(parent), leaf, layer)
+        layers.append(layer)
+    return layers
 
 
 @torch.library.custom_op("tinyredux::trec_conv", mutates_args=())
@@ -158,7 +189,7 @@ def _sum_over_blocks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns sums (B, N, M) of the centroids' products over the blocks, and the share of rows kept.
 
-    rows: (blocks, B, N, L), filters: (blocks, L, M), vectors: (L, H) or None for the first `hash_bits` filters.
+    rows: (blocks, B, N, L), filters: (blocks, L, M), vectors: (1, L, H) or None for the first `hash_bits` filters.
     """
     blocks, batch, count, length = rows.shape
     hashes = filters[:, :, :hash_bits] if vectors is None else vectors.to(rows.dtype)

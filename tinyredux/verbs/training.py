@@ -31,6 +31,8 @@ def _data(options: argparse.Namespace) -> Answer:
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
+    parser.add_argument("--method", choices=("exact", "trec"), default="exact", help="trec: from exact weights (default: exact)")
+    parser.add_argument("--layers", type=Path, metavar="FILE", help="trec: JSON, {module path: {sub_length, hash_bits, hash}}")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's)")
     parser.add_argument("--seed", type=int, help="seed of weights, order and augmentation (default: 0)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every epoch (default: in the user's cache)")
@@ -40,11 +42,15 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> Answer:
     from dataclasses import asdict
 
-    from tinyredux.pretrained import train_net
+    from tinyredux.pretrained import train_net, trec_net
 
-    record = train_net(
-        options.net, options.data, options.epochs, options.seed, options.checkpoint, options.out, progress
-    )  # fmt: skip
+    rest = options.epochs, options.seed, options.checkpoint, options.out, progress
+    if options.method == "trec":
+        record = trec_net(options.net, options.data, options.layers, *rest)
+    elif options.layers:
+        raise ValueError("--layers names the layers of TREC; add --method trec")
+    else:
+        record = train_net(options.net, options.data, *rest)
     text = f"{record.net} trained on {record.data}: {record.file}\n{_shares(record)}"
     return Answer(asdict(record), text)
 
@@ -93,7 +99,7 @@ def _prune(options: argparse.Namespace) -> Answer:
 VERBS = {
     "data": Verb("which data is on this machine, and where; --download fetches CIFAR-10", "data", _data_options, _data),
     "train": Verb(
-        "train a network from scratch: weights, record, model card",
+        "train a network from scratch, or fine-tune it with TREC: weights, record, model card",
         "train lenet --data synthetic",
         _train_options,
         _train,

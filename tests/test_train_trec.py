@@ -1,0 +1,106 @@
+"""Fine-tuning with TREC: what is replaced, what stays frozen, resumed to the bit, saved and loaded by one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tinyredux import cli, datasets, nets, pretrained, train, train_trec
+from tinyredux.export import export
+from tinyredux.graph import TrecConv
+from tinyredux.trec_layer import Settings, TRECConv2d, convert
+
+TABLE = {"body.3": Settings(4, 3, "pca"), "body.5": Settings(20, 2)}
+RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02)
+
+
+def small() -> nn.Module:
+    """Returns a seeded network of three convolutions."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
+    return nets.Net(nn.Sequential(*layers))
+
+
+@pytest.fixture(scope="module")
+def few() -> datasets.Dataset:
+    """A small part of the synthetic set."""
+    return datasets.synthetic(counts=(128, 30, 30))
+
+
+def test_layers_of_the_table_are_replaced_and_the_rest_is_not(few: datasets.Dataset) -> None:
+    """Fine-tuning moves what comes from the first TREC layer on; before it, weights and batch norm keep every bit."""
+    net = small()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    train_trec.fine_tune(net, TABLE, few, RECIPE)
+    kinds = {path: (part.sub_length, part.hash) for path, part in net.named_modules() if isinstance(part, TRECConv2d)}
+    assert kinds == {"body.3": (4, "pca"), "body.5": (20, "kernel")}
+    moved = {key for key, value in before.items() if not torch.equal(value, net.state_dict()[key])}
+    assert moved == {f"body.{i}.{name}" for i in (3, 5, 9) for name in ("weight", "bias")}
+    vectors = net.state_dict()["body.3.vectors"][0]
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-5)
+
+
+def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: Path) -> None:
+    """Stopped after its first epoch and started again, it ends as if it had never stopped."""
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 1/2  loss"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt", stop)
+    resumed = train_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
+    whole = train_trec.fine_tune(small(), TABLE, few, RECIPE)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_tables(tmp_path: Path) -> None:
+    """A file's table, a network's own, wide convolutions otherwise; and what is no table."""
+    (tmp_path / "t.json").write_text('{"body.3": {"sub_length": 4, "hash_bits": 3, "hash": "pca"}}')
+    assert train_trec.table_for("own", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3, "pca")}
+    assert train_trec.table_for("cifarnet", nets.cifarnet()) == train_trec.TABLES["cifarnet"]
+    assert train_trec.table_for("lenet", nets.lenet()) == {"body.2.0": Settings(32, 4), "body.4.0": Settings(64, 4)}
+    with pytest.raises(ValueError, match="no convolution of 64 or more outputs"):
+        train_trec.table_for("own", small())
+    (tmp_path / "t.json").write_text('{"body.3": {"length": 4}}')
+    with pytest.raises(ValueError, match="is no table of TREC layers"):
+        train_trec.table_for("own", small(), tmp_path / "t.json")
+    with pytest.raises(ValueError, match=r"no convolution 'body.2' for TREC; it has body.0, body.3, body.5"):
+        convert(small(), {"body.2": Settings(4, 2)})
+
+
+@pytest.mark.parametrize("name", train_trec.TABLES)
+def test_the_tables_fit_the_networks(name: str) -> None:
+    """Every layer of a table is in its network and exports as one TREC operator."""
+    net = nets.resolve(name)
+    layers = convert(net, train_trec.TABLES[name])
+    assert sum(isinstance(op, TrecConv) for op in export(net).ops) == len(layers)
+
+
+def test_the_command_leaves_weights_that_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], few: datasets.Dataset
+) -> None:
+    """`tinyredux train --method trec` starts from the exact weights; `load_trec` gives back the network it measured."""
+    monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
+    monkeypatch.setattr(datasets, "synthetic", lambda: few)
+    (tmp_path / "t.json").write_text(json.dumps({"body.4.0": {"sub_length": 64, "hash_bits": 2}}))
+    arguments = ["train", "lenet", "--method", "trec", "--data", "synthetic", "--layers", str(tmp_path / "t.json")]
+    assert cli.main([*arguments, "--epochs", "1", "--json"]) == 0
+    record = pretrained.Record(**json.loads(capsys.readouterr().out))
+    assert (record.net, record.file) == ("lenet", "lenet.trec.synthetic.safetensors")
+    assert record.layers == {"body.4.0": {"sub_length": 64, "hash_bits": 2, "hash": "kernel", "threshold": "mean"}}
+    assert record.command == " ".join(["tinyredux", *arguments, "--epochs", "1"])
+    net = train_trec.load_trec("lenet", "synthetic")
+    assert train.correct(net, few.test) == record.correct_float and not net.training
+    assert "| lenet | synthetic | body.4.0 | 64 | 2 | kernel | mean |" in (tmp_path / "weights" / "README.md").read_text()
+    with pytest.raises(datasets.MissingDataError, match="train alexnet --method trec"):
+        train_trec.load_trec("alexnet", "synthetic")

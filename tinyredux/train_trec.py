@@ -1,0 +1,119 @@
+"""Fine-tuning with TREC: from the exact network's weights, the layers of a table replaced, all before the first one frozen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tinyredux import nets, train
+from tinyredux.datasets import Dataset, Images, MissingDataError
+from tinyredux.train import Progress, Recipe
+from tinyredux.trec_layer import Settings, TRECConv2d, convert
+
+Table = Mapping[str, Settings]
+PCA_IMAGES = 256
+LEAST_OUTPUTS, BITS = 64, 4  # of a network without a table: with fewer outputs the hash costs what it saves
+
+TABLES: dict[str, dict[str, Settings]] = {
+    "cifarnet": {"body.2.0": Settings(64, 5)},
+    "squeezenet": {
+        "body.fires.2.expand3.0": Settings(32, 5, "pca"),
+        "body.fires.5.expand3.0": Settings(48, 4),
+        "body.fires.6.expand3.0": Settings(64, 4),
+    },
+    "squeezenet_bypass": {
+        "body.bypasses.2": Settings(128, 5),
+        "body.bypasses.4": Settings(256, 4),
+        "body.bypasses.6": Settings(384, 3),
+    },
+    "zfnet": {"body.2.0": Settings(48, 5, "pca")},
+}
+SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
+RECIPES = {
+    "cifarnet": Recipe(epochs=10, peak_rate=0.04, warmup_share=0.1),
+    "squeezenet": Recipe(epochs=7, peak_rate=0.03, warmup_share=0.1),
+    "squeezenet_bypass": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
+    "zfnet": Recipe(epochs=6, peak_rate=0.03, warmup_share=0.1),
+}
+
+
+def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None = None) -> Recipe:
+    """Returns the recipe of fine-tuning, with `epochs` and `seed` replaced where they are given."""
+    recipe = SYNTHETIC if data == "synthetic" else RECIPES.get(name, RECIPES["cifarnet"])
+    return train.given(recipe, epochs, seed)
+
+
+def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, Settings]:
+    """Returns the layers to replace: those of `file`, else the network's own table, else every wide convolution.
+
+    `file` holds {module path: {"sub_length": L, "hash_bits": H, "hash": ..., "threshold": ...}}. Without a table, blocks are
+    one tap of the window long. Raises ValueError for a file that is no such table, and where no layer is wide enough.
+    """
+    if file is not None:
+        try:
+            return from_json(json.loads(file.read_text()))
+        except (TypeError, AttributeError, json.JSONDecodeError) as failure:
+            raise ValueError(
+                f"{file} is no table of TREC layers ({failure}); expected {{path: {{sub_length, hash_bits}}}}"
+            ) from None
+    if name in TABLES:
+        return TABLES[name]
+    table = {
+        path: Settings(part.in_channels, BITS)
+        for path, part in net.named_modules()
+        if isinstance(part, nn.Conv2d) and part.groups == 1 and part.out_channels >= LEAST_OUTPUTS and part.in_channels > 3
+    }
+    if not table:
+        raise ValueError(f"{name} has no convolution of {LEAST_OUTPUTS} or more outputs for TREC; name layers in a file")
+    return table
+
+
+def from_json(table: dict[str, dict[str, int | str]]) -> dict[str, Settings]:
+    """Returns the table that a record or a file holds."""
+    return {path: Settings(**settings) for path, settings in table.items()}  # type: ignore[arg-type]
+
+
+def fine_tune(
+    net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None
+) -> nn.Module:
+    """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it."""
+    torch.manual_seed(recipe.seed)
+    convert(net, table)
+    frozen = _prepare(net, data.train.images[:PCA_IMAGES])
+    return train.train(net, data, recipe, checkpoint, progress, train.Guide(frozen=frozen))
+
+
+@torch.no_grad()
+def _prepare(net: nn.Module, images: Images) -> list[nn.Module]:
+    """Fits the hashes that begin at principal axes; returns the parts that run before the first TREC layer alone."""
+    order: list[nn.Module] = []
+
+    def seen(part: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        order.append(part)
+        if isinstance(part, TRECConv2d) and part.hash in ("pca", "learned"):
+            part.fit_pca(inputs[0])
+
+    hooks = [part.register_forward_pre_hook(seen) for part in net.modules() if not list(part.children())]
+    net.eval()(torch.from_numpy(images))
+    for hook in hooks:
+        hook.remove()
+    first = next((i for i, part in enumerate(order) if isinstance(part, TRECConv2d)), 0)
+    return [part for part in order[:first] if part not in order[first:]]
+
+
+def load_trec(name: str, data: str = "cifar10") -> nn.Module:
+    """Returns a network with its TREC layers and the weights fine-tuned on `data`, ready for inference.
+
+    Raises MissingDataError where there are none.
+    """
+    path = nets.weights_file(f"{nets.short_name(name)}.trec", data)
+    if path is None:
+        raise MissingDataError(f"{name} has no TREC weights for {data}; make them by `tinyredux train {name} --method trec`")
+    net = nets.resolve(name)
+    convert(net, from_json(json.loads(path.with_suffix(".json").read_text())["layers"]))
+    nets.load_weights(net, path)
+    return net.eval()
