@@ -93,11 +93,11 @@ def test_the_command_leaves_weights_that_load(
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     monkeypatch.setattr(datasets, "synthetic", lambda: few)
     (tmp_path / "t.json").write_text(json.dumps({"body.4.0": {"sub_length": 64, "hash_bits": 2}}))
-    arguments = ["train", "lenet", "--method", "trec", "--data", "synthetic", "--layers", str(tmp_path / "t.json")]
+    arguments = ["train", "lenet", "--method", "trec", "--data", "synthetic", "--trec", str(tmp_path / "t.json")]
     assert cli.main([*arguments, "--epochs", "1", "--json"]) == 0
     record = pretrained.Record(**json.loads(capsys.readouterr().out))
     assert (record.net, record.file) == ("lenet", "lenet.trec.synthetic.safetensors")
-    assert record.layers == {"body.4.0": {"sub_length": 64, "hash_bits": 2, "hash": "kernel", "threshold": "mean"}}
+    assert record.table == {"body.4.0": {"sub_length": 64, "hash_bits": 2, "hash": "kernel", "threshold": "mean"}}
     assert record.command == " ".join(["tinyredux", *arguments, "--epochs", "1"])
     net = train_trec.load_trec("lenet", "synthetic")
     assert train.correct(net, few.test) == record.correct_float and not net.training

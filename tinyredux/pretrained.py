@@ -44,7 +44,7 @@ class Record:
     command: str
     schema: int = 1
     pruning: dict[str, Any] | None = None  # of a pruned network: base, peaks, cuts, and the shapes that changed
-    layers: dict[str, dict[str, Any]] | None = None  # of a network with TREC: settings by module path
+    table: dict[str, dict[str, Any]] | None = None  # of a network with TREC: settings by module path
 
     @property
     def seed(self) -> int:
@@ -142,7 +142,7 @@ def prune_net(
 def trec_net(
     name: str,
     data: str | None = None,
-    layers: Path | None = None,
+    table_file: Path | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     checkpoint: Path | None = None,
@@ -151,7 +151,7 @@ def trec_net(
 ) -> Record:
     """Fine-tunes a trained network with TREC layers, and leaves the same files as `train_net`, as NAME.trec.DATA.
 
-    `layers` is a file with the table of layers, see `train_trec.table_for`. Goes on where it was interrupted, as `train_net`
+    `table_file` holds the table of layers, see `train_trec.table_for`. Goes on where it was interrupted, as `train_net`
     does. Raises ValueError for a table that does not fit.
     """
     images, net = nets.with_data(name, data)
@@ -159,10 +159,10 @@ def trec_net(
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use cifar10 or synthetic")
     recipe = train_trec.recipe_for(short, data, epochs, seed)
-    table = train_trec.table_for(short, net, layers)
+    table = train_trec.table_for(short, net, table_file)
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{_key(name)}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
     train_trec.fine_tune(net, table, images, recipe, kept, progress)
-    chosen = f" --layers {layers}" if layers else ""
+    chosen = f" --trec {table_file}" if table_file else ""
     command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
     out = out or datasets.cache_folder() / "weights"
     record = save_weights(net, short, images, recipe, command, out, progress, table=table)
@@ -205,7 +205,7 @@ def save_weights(
         len(data.validation.images), train.correct(net, data.validation),
         found.images, found.correct_float, found.correct_int8, len(calibration),
         torch.__version__, np.__version__, command, pruning=pruning,
-        layers={key: asdict(settings) for key, settings in table.items()} if table else None,
+        table={key: asdict(settings) for key, settings in table.items()} if table else None,
     )  # fmt: skip
     record.save(path.with_suffix(".json"))
     return record
@@ -220,13 +220,13 @@ def card(found: list[Record]) -> str:
     """Returns the model card as Markdown, from the records alone."""
     lines = [CARD_HEAD]
     for data, title in (("cifar10", "CIFAR-10"), ("synthetic", "Synthetic")):
-        rows = [record for record in found if record.data == data and not record.layers]
+        rows = [record for record in found if record.data == data and not record.table]
         if rows:
             lines += [f"\n## {title}\n", CARD_COLUMNS, *(_row(record) for record in rows)]
     pruned = [(record, record.pruning) for record in found if record.pruning]
     if pruned:
         lines += ["\n## Pruned\n", CARD_PRUNED, *(_pruned_row(record, pruning, found) for record, pruning in pruned)]
-    lines += _trec_lines([record for record in found if record.layers])
+    lines += _trec_lines([record for record in found if record.table])
     lines += ["\n## Files\n", "| file | sha256 | made by |", "| --- | --- | --- |"]
     lines += [f"| {record.file} | `{record.sha256}` | `{record.command}` |" for record in found]
     return "\n".join(lines) + "\n"
@@ -253,7 +253,7 @@ def _row(record: Record) -> str:
 
 
 def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) -> str:
-    before = next((one for one in found if (one.net, one.data) == (pruning["base"], record.data) and not one.layers), None)
+    before = next((one for one in found if (one.net, one.data) == (pruning["base"], record.data) and not one.table), None)
     shares = [f"{100 * one.correct_int8 / one.images:.2f} %" if one and one.images else "none" for one in (before, record)]
     return (
         f"| {record.net} | {record.data} | {pruning['base']} | {pruning['layerwise_bytes']:,} | {pruning['partial_bytes']:,} | "
@@ -265,7 +265,7 @@ def _trec_lines(found: list[Record]) -> list[str]:
     rows = [
         f"| {record.net} | {record.data} | {path} | " + " | ".join(str(value) for value in one.values()) + " |"
         for record in found
-        for path, one in (record.layers or {}).items()
+        for path, one in (record.table or {}).items()
     ]
     return [CARD_TREC, CARD_COLUMNS, *map(_row, found), CARD_TREC_LAYERS, *rows] if found else []
 

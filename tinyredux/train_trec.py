@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,23 +22,22 @@ LEAST_OUTPUTS, BITS = 64, 4  # of a network without a table: with fewer outputs 
 TABLES: dict[str, dict[str, Settings]] = {
     "cifarnet": {"body.2.0": Settings(64, 5)},
     "squeezenet": {
-        "body.fires.2.expand3.0": Settings(32, 5, "pca"),
         "body.fires.5.expand3.0": Settings(48, 4),
         "body.fires.6.expand3.0": Settings(64, 4),
     },
     "squeezenet_bypass": {
-        "body.bypasses.2": Settings(128, 5),
-        "body.bypasses.4": Settings(256, 4),
+        "body.bypasses.2": Settings(128, 6),
+        "body.bypasses.4": Settings(256, 5),
         "body.bypasses.6": Settings(384, 3),
     },
-    "zfnet": {"body.2.0": Settings(48, 5, "pca")},
+    "zfnet": {"body.6.0": Settings(96, 4)},
 }
 SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
 RECIPES = {
-    "cifarnet": Recipe(epochs=10, peak_rate=0.04, warmup_share=0.1),
-    "squeezenet": Recipe(epochs=7, peak_rate=0.03, warmup_share=0.1),
-    "squeezenet_bypass": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
-    "zfnet": Recipe(epochs=6, peak_rate=0.03, warmup_share=0.1),
+    "cifarnet": Recipe(epochs=6, peak_rate=0.04, warmup_share=0.1),
+    "squeezenet": Recipe(epochs=4, peak_rate=0.01, warmup_share=0.1, distil=0.8),
+    "squeezenet_bypass": Recipe(epochs=2, peak_rate=0.01, warmup_share=0.1, distil=0.8),
+    "zfnet": Recipe(epochs=5, peak_rate=0.01, warmup_share=0.1, distil=0.8),
 }
 
 
@@ -50,12 +50,14 @@ def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None
 def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, Settings]:
     """Returns the layers to replace: those of `file`, else the network's own table, else every wide convolution.
 
-    `file` holds {module path: {"sub_length": L, "hash_bits": H, "hash": ..., "threshold": ...}}. Without a table, blocks are
-    one tap of the window long. Raises ValueError for a file that is no such table, and where no layer is wide enough.
+    `file` holds {module path: {"sub_length": L, "hash_bits": H, "hash": ..., "threshold": ...}}, by itself or as "table".
+    Without a table, blocks are one tap of the window long. Raises ValueError for a file that is no such table, and where no
+    layer is wide enough.
     """
     if file is not None:
         try:
-            return from_json(json.loads(file.read_text()))
+            content = json.loads(file.read_text())
+            return from_json(content.get("table", content))
         except (TypeError, AttributeError, json.JSONDecodeError) as failure:
             raise ValueError(
                 f"{file} is no table of TREC layers ({failure}); expected {{path: {{sub_length, hash_bits}}}}"
@@ -80,15 +82,19 @@ def from_json(table: dict[str, dict[str, int | str]]) -> dict[str, Settings]:
 def fine_tune(
     net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None
 ) -> nn.Module:
-    """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it."""
+    """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it.
+
+    The exact network is the teacher where the recipe distils.
+    """
     torch.manual_seed(recipe.seed)
+    teacher = copy.deepcopy(net).eval().to(memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
     convert(net, table)
-    frozen = _prepare(net, data.train.images[:PCA_IMAGES])
-    return train.train(net, data, recipe, checkpoint, progress, train.Guide(frozen=frozen))
+    frozen = prepare(net, data.train.images[:PCA_IMAGES])
+    return train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, frozen=frozen))
 
 
 @torch.no_grad()
-def _prepare(net: nn.Module, images: Images) -> list[nn.Module]:
+def prepare(net: nn.Module, images: Images) -> list[nn.Module]:
     """Fits the hashes that begin at principal axes; returns the parts that run before the first TREC layer alone."""
     order: list[nn.Module] = []
 
@@ -114,6 +120,6 @@ def load_trec(name: str, data: str = "cifar10") -> nn.Module:
     if path is None:
         raise MissingDataError(f"{name} has no TREC weights for {data}; make them by `tinyredux train {name} --method trec`")
     net = nets.resolve(name)
-    convert(net, from_json(json.loads(path.with_suffix(".json").read_text())["layers"]))
+    convert(net, from_json(json.loads(path.with_suffix(".json").read_text())["table"]))
     nets.load_weights(net, path)
     return net.eval()

@@ -32,7 +32,9 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--method", choices=("exact", "trec"), default="exact", help="trec: from exact weights (default: exact)")
-    parser.add_argument("--layers", type=Path, metavar="FILE", help="trec: JSON, {module path: {sub_length, hash_bits, hash}}")
+    parser.add_argument(
+        "--trec", type=Path, metavar="FILE", help="layers of TREC: JSON, {module path: {sub_length, hash_bits, hash}}"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's)")
     parser.add_argument("--seed", type=int, help="seed of weights, order and augmentation (default: 0)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every epoch (default: in the user's cache)")
@@ -46,9 +48,9 @@ def _train(options: argparse.Namespace) -> Answer:
 
     rest = options.epochs, options.seed, options.checkpoint, options.out, progress
     if options.method == "trec":
-        record = trec_net(options.net, options.data, options.layers, *rest)
-    elif options.layers:
-        raise ValueError("--layers names the layers of TREC; add --method trec")
+        record = trec_net(options.net, options.data, options.trec, *rest)
+    elif options.trec:
+        raise ValueError("--trec names the layers of TREC; add --method trec")
     else:
         record = train_net(options.net, options.data, *rest)
     text = f"{record.net} trained on {record.data}: {record.file}\n{_shares(record)}"
