@@ -158,5 +158,5 @@ def test_simulate_runs_a_firmware(capsys: pytest.CaptureFixture[str], net: Path,
     code, result, _ = run(capsys, *command)
     assert code == 0 and result["exit"] == 0 and "measured repeats=1" in str(result["console"])
     assert result["cycles"] == result["cycles_core"] + result["cycles_memory"]  # type: ignore[operator]
-    assert "tr_conv_s8" in {entry["name"] for entry in result["functions"]}  # type: ignore[attr-defined]
+    assert "tr_model_run" in {entry["name"] for entry in result["functions"]}  # type: ignore[attr-defined]
     assert run(capsys, *command, "--max-instructions", "1000")[0] == 3

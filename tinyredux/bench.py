@@ -13,7 +13,22 @@ import numpy as np
 from tinyredux import interpret
 from tinyredux.boards import Board
 from tinyredux.build import build_firmware, default_build_folder
-from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Tensor, macs, output_shape, verify
+from tinyredux.graph import (
+    Add,
+    Array,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Op,
+    Pool,
+    Quant,
+    Relu,
+    Tensor,
+    macs,
+    output_shape,
+    verify,
+)
 from tinyredux.kernels import KERNELS, assemble
 from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.targets.simulator import SimulatorTarget
@@ -23,7 +38,7 @@ LAYERS = (
     "depthwise3x3:64@16x16", "dense:1024-10", "max3x3s2:32@32x32", "average3x3s2:32@16x16", "add:32@16x16",
 )  # fmt: skip
 SPEC = re.compile(
-    r"(conv|depthwise|dense|max|average|add)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?(?:/L(\d+)H(\d+))?"
+    r"(conv|depthwise|dense|max|average|add|relu)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?(?:/L(\d+)H(\d+))?"
 )
 WINDOWED = ("conv", "depthwise", "max", "average")
 
@@ -135,6 +150,8 @@ def _operator(spec: LayerSpec) -> Op:
             return Dense(**weighted)
         case "add":
             return Add(**{**names, "inputs": ("input", "input")})
+        case "relu":
+            return Relu(**names)
     return Pool(**names, **window, kind=spec.kind)
 
 

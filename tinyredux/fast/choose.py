@@ -1,6 +1,7 @@
 """Which form computes each operator: the fastest that fits into SRAM and flash.
 
-Every operator has its reference kernel as the last resort. A form enters the choice only where it is predicted to be faster.
+Every operator has its reference kernel as the last resort. A form enters the choice only where it is predicted to be faster, by
+more than the predictions are off.
 Then the whole is made to fit: where the memory plan is larger than the SRAM, the operator that reaches highest takes its next
 form with less scratch; where arrays and code are larger than the flash, whatever form loses the fewest cycles for a byte goes.
 """
@@ -20,6 +21,7 @@ from tinyredux.graph import Graph, Op
 from tinyredux.memory import MemoryPlan, reference_scratch
 
 TEMPLATES = (pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, winograd.forms)
+SURELY = 0.9  # of the reference kernel's predicted cycles: less is faster, whatever the prediction's error
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Choice:
 
 
 def candidates(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the forms of an operator that are predicted to beat its reference kernel, the fastest first."""
-    limit = reference_cycles(graph, op, core)
+    """Returns the forms of an operator that are sure to beat its reference kernel, the fastest first."""
+    limit = SURELY * reference_cycles(graph, op, core)
     found = [form for template in TEMPLATES for form in template(graph, op, core)]
     return sorted((form for form in found if form.cycles < limit), key=lambda form: (form.cycles, form.scratch_bytes))
 
@@ -42,17 +44,33 @@ def choose(graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: 
 
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
-    open_forms = {op.name: candidates(graph, op, core) for op in graph.ops}
-    if flash_bytes is not None:
-        _fit_flash(graph, open_forms, core, flash_bytes)
+    costs = {op.name: _costs(graph, op, core) for op in graph.ops}
     while True:
-        forms = {name: found[0] for name, found in open_forms.items() if found}
+        if flash_bytes is not None:
+            _fit_flash(costs, flash_bytes)
+        forms = {name: found[0].form for name, found in costs.items() if found[0].form is not None}
         plan = memory.plan_words(graph, scratch_of(graph, forms))
         largest = _highest_scratch(plan, forms)
         if sram_bytes is None or plan.total_bytes <= sram_bytes or largest is None:
             return Choice({name: _scheduled(form, core) for name, form in forms.items()}, plan)
         limit = forms[largest].scratch_bytes
-        open_forms[largest] = [form for form in open_forms[largest] if form.scratch_bytes < limit]
+        costs[largest] = [cost for cost in costs[largest] if cost.form is None or cost.form.scratch_bytes < limit]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What an operator costs by a form, or by its reference kernel (None)."""
+
+    form: Form | None
+    cycles: float
+    flash_bytes: int
+
+
+def _costs(graph: Graph, op: Op, core: str) -> list[_Cost]:
+    """Returns every way to compute an operator, the fastest first and the reference kernel last."""
+    plain = sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
+    forms = [_Cost(form, form.cycles, form.flash_bytes) for form in candidates(graph, op, core)]
+    return [*forms, _Cost(None, reference_cycles(graph, op, core), plain)]
 
 
 def _scheduled(form: Form, core: str) -> Form:
@@ -70,27 +88,16 @@ def _highest_scratch(plan: MemoryPlan, forms: Mapping[str, Form]) -> str | None:
     return max(ends, key=lambda name: ends[name], default=None)
 
 
-def _fit_flash(graph: Graph, open_forms: dict[str, list[Form]], core: str, flash_bytes: int) -> None:
-    """Drops forms from the front of the lists until arrays and code fit."""
-    plain = {op.name: _reference_bytes(graph, op) for op in graph.ops}
-    slow = {op.name: reference_cycles(graph, op, core) for op in graph.ops}
-    while True:
-        costs = {
-            name: [*((form.flash_bytes, form.cycles) for form in found), (plain[name], slow[name])]
-            for name, found in open_forms.items()
-        }  # (flash bytes, cycles) of each form that is left, the reference kernel last
+def _fit_flash(costs: dict[str, list[_Cost]], flash_bytes: int) -> None:
+    """Drops forms from the front of the lists until arrays and code fit, those first that save most bytes for a cycle."""
+    while sum(found[0].flash_bytes for found in costs.values()) > flash_bytes:
         moves = [
-            ((later[1] - found[0][1]) / (found[0][0] - later[0]), name, i)
+            ((later.cycles - found[0].cycles) / (found[0].flash_bytes - later.flash_bytes), name, i)
             for name, found in costs.items()
             for i, later in enumerate(found)
-            if later[0] < found[0][0]
+            if later.flash_bytes < found[0].flash_bytes
         ]
-        if not moves or sum(found[0][0] for found in costs.values()) <= flash_bytes:
+        if not moves:
             return
         _, name, dropped = min(moves)
-        open_forms[name] = open_forms[name][dropped:]
-
-
-def _reference_bytes(graph: Graph, op: Op) -> int:
-    """Returns the bytes of the arrays that an operator's reference kernel reads."""
-    return sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
+        costs[name] = costs[name][dropped:]
