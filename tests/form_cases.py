@@ -19,7 +19,7 @@ from strategies import Layer
 from unicorn import arm_const
 
 from tinyredux import build
-from tinyredux.emit_fast import sources
+from tinyredux.emit_fast import programs, sources
 from tinyredux.fast.choose import TEMPLATES
 from tinyredux.fast.forms import Form, Places
 
@@ -93,7 +93,7 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
     run = "void run_case(int32_t i, void *const *at);\nvoid run_case(int32_t i, void *const *at)\n{\n    cases[i](at);\n}\n"
     text = "".join(['#include "tinyredux.h"\n', *declarations, *functions, table, run, f"#if !defined(__arm__)\n{MAIN}#endif\n"])
     (folder / "cases.c").write_text(text)
-    for name, content in sources(forms, "").items():
+    for name, content in sources(programs(forms), "").items():
         (folder / name).write_text(content)
     return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c", *sorted(KERNELS.glob("*.c"))]
 

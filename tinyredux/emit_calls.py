@@ -11,6 +11,7 @@ import numpy as np
 from tinyredux.arena import Arena
 from tinyredux.blob import Blob, pack_arrays
 from tinyredux.emit_c import clamp_fields
+from tinyredux.fast.slices import FastSteps
 from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted
 from tinyredux.integer_params import ADD_LEFT_SHIFT, add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import is_pointwise
@@ -45,7 +46,7 @@ class Call:
     fields: Fields
     arguments: tuple[Address, ...]
     factors: tuple[Address, ...] = ()
-    scratch: tuple[Address, ...] = ()
+    scratch: tuple[Address, ...] = ()  # `struct` is empty where there are only arguments
 
     def shape(self) -> tuple[Any, ...]:
         """Returns what calls must share to be one call in a loop."""
@@ -64,18 +65,20 @@ class Call:
 class Weights:
     """The arrays of weights.bin, and where the part for a box of an operator's output begins."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, fast: FastSteps) -> None:
+        program = fast.program
         self.graph, arrays = program.graph, dict[str, Array]()
         self.at: dict[tuple[Any, ...], int] = {}
         by_name = {op.name: op for op in program.graph.ops}
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
         for step in program.steps():
             op = by_name[step.op]
-            if isinstance(op, Weighted) and step.kind in ("run", "add_up"):
+            if isinstance(op, Weighted) and step.kind in ("run", "add_up") and step not in fast.convs:
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
         for op in program.graph.ops:
-            if not isinstance(op, Weighted):
+            arrays |= fast.arrays.get(op.name, {})
+            if not isinstance(op, Weighted) or op.name not in parts:
                 continue
             at = 0
             for key, values in parts[op.name].items():
@@ -110,8 +113,30 @@ class Weights:
         return Address("I32", self.blob.entries[array].offset + 4 * channel)
 
 
+def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
+    """Returns the kernel calls of a step: one, or two for each strip of a row convolution."""
+    conv = fast.convs.get(step)
+    if conv is None:
+        return [call_of(fast.program, fast.arena, weights, step)]
+    g, scratch, found = conv.rows.geometry, fast.arena.offsets[step.scratch], []
+    source, out = _place(fast.arena, step.inputs[0]), _place(fast.arena, step.output)
+    packed, table = (weights.blob.entries[name] for name in (conv.packed, conv.table))
+    own = Address("I32", packed.offset + packed.size_bytes // packed.shape[0] * conv.channel)
+    start = 0
+    for y in range(0, g.out_h, conv.height):
+        seen = conv.rows.strip(y, conv.height)
+        strip_in = replace(source, base=source.base + seen.start * g.in_row)
+        strip_out = replace(out, base=out.base + y * g.out_row)
+        to = Address("SUMS32", scratch + conv.rows.weight_bytes)
+        found.append(Call(step.op, conv.pack.name, "", (), (to, strip_in, Address("", len(seen)))))
+        row_table = Address("I32", table.offset + 4 * start)
+        found.append(Call(step.op, conv.compute.name, "", (), (strip_out, Address("SUMS32", scratch), own, row_table)))
+        start += 1 + 4 * (min(y + conv.height, g.out_h) - y)
+    return found
+
+
 def call_of(program: Program, arena: Arena, weights: Weights, step: Step) -> Call:
-    """Returns the kernel call of a step."""
+    """Returns the reference kernel's call of a step."""
     graph = program.graph
     op = next(op for op in graph.ops if op.name == step.op)
     out = _place(arena, step.output)

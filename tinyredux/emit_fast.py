@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyredux.blob import Blob
@@ -47,14 +47,13 @@ def programs(forms: Mapping[str, Form]) -> list[Program]:
     return list(found.values())
 
 
-def prototypes(forms: Mapping[str, Form]) -> str:
-    """Returns the C declarations of all Programs."""
-    return "".join(f"{program.declaration};\n" for program in programs(forms))
+def prototypes(found: Sequence[Program]) -> str:
+    """Returns the C declarations of Programs."""
+    return "".join(f"{program.declaration};\n" for program in found)
 
 
-def sources(forms: Mapping[str, Form], head: str) -> dict[str, str]:
+def sources(found: Sequence[Program], head: str) -> dict[str, str]:
     """Returns fast.S and fast_host.c: the same Programs for cores with the DSP instructions and for every other machine."""
-    found = programs(forms)
     assembly = "\n".join(print_assembly(program) for program in found)
     c = "\n".join(f"{program.declaration};\n{print_c(program)}" for program in found)
     return {

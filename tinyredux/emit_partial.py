@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyredux.arena import Arena
-from tinyredux.emit_c import Artifact, artifact, c_struct
-from tinyredux.emit_calls import TAKES_SCRATCH, Address, Call, Fields, Weights, call_of
+from tinyredux.emit_c import Artifact, artifact, c_struct, head
+from tinyredux.emit_calls import TAKES_SCRATCH, Address, Call, Fields, Weights, calls_of
+from tinyredux.emit_fast import prototypes, sources
+from tinyredux.fast.schedule import scheduled
+from tinyredux.fast.slices import FastSteps
 from tinyredux.graph import Graph, Op, macs
 from tinyredux.part_costs import executed_macs
 from tinyredux.run_schedule import verify
@@ -52,14 +55,20 @@ class Block:
 
 
 def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
-    """Returns the Artifact of a placed program. Raises ValueError where `verify` finds the plan wrong."""
+    """Returns the Artifact of a placed program, all by reference kernels. Raises ValueError where `verify` finds it wrong."""
+    return emit_fast_partial(FastSteps(program, arena), call)
+
+
+def emit_fast_partial(fast: FastSteps, call: str) -> Artifact:
+    """Returns the Artifact of a placed program with row convolutions. Raises ValueError where `verify` finds the plan wrong."""
+    program, arena = fast.program, fast.arena
     verify(program, arena)
-    weights = Weights(program)
+    weights = Weights(fast)
     graph = program.graph
     structs: dict[tuple[str, Fields], str] = {}
     bodies = []
     for index, item in enumerate(program.schedule.items):
-        nodes = _nodes(program, arena, weights, program.nodes[index], 0)
+        nodes = _nodes(fast, weights, program.nodes[index], 0)
         lines = [f"    /* {_title(graph, item)} */", f"    tr_mark({index});"]
         bodies.append("\n".join([*lines, *(line for node in nodes for line in _text(node, structs, "    "))]))
     declarations = "".join(c_struct(kind, name, dict(fields)) for (kind, fields), name in structs.items())
@@ -71,8 +80,13 @@ def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
         }
         for item, nodes in zip(program.schedule.items, program.nodes, strict=True)
     ]  # fmt: skip
+    codes = [scheduled(code, fast.core) for code in fast.codes()]
+    declarations = prototypes(codes) + declarations
+    files = sources(codes, head(graph, call, "The kernels")) if codes else {}
     ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
-    return artifact(graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, MACROS)
+    return artifact(
+        graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, MACROS, files
+    )
 
 
 def _ops(graph: Graph, item: Item) -> list[Op]:
@@ -107,14 +121,14 @@ def describe(graph: Graph, item: Item) -> list[str]:
     return []
 
 
-def _nodes(program: Program, arena: Arena, weights: Weights, nodes: Sequence[Step | Loop], depth: int) -> list[Call | Block]:
+def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], depth: int) -> list[Call | Block]:
     """Returns calls and loops for steps and loops of parts."""
     found: list[Call | Block] = []
     for node in nodes:
         if isinstance(node, Step):
-            found.append(call_of(program, arena, weights, node))
+            found += calls_of(fast, weights, node)
         else:
-            parts = [_nodes(program, arena, weights, part, depth + 1) for part in node.parts]
+            parts = [_nodes(fast, weights, part, depth + 1) for part in node.parts]
             found += _rolled(parts, "ijkmn"[depth])
     return found
 
@@ -159,6 +173,8 @@ def _text(node: Call | Block, structs: dict[tuple[str, Fields], str], indent: st
         lines = [line for inner in node.body for line in _text(inner, structs, indent + "    ")]
         name = node.variable
         return [f"{indent}for (int32_t {name} = 0; {name} < {node.count}; {name}++) {{", *lines, f"{indent}}}"]
+    if not node.struct:
+        return [f"{indent}{node.kernel}({', '.join(a.text() for a in node.arguments)});"]
     moving = any(a.terms for a in node.factors)
     fields = dict(node.fields)
     if not moving:

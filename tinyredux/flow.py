@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from tinyredux.boards import Board, find_board
 from tinyredux.build import DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
 from tinyredux.datasets import Dataset
 from tinyredux.emit_c import Artifact
-from tinyredux.emit_partial import emit_partial
+from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
+from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.graph import Graph, total_macs
 from tinyredux.kernels import assemble, board_budget, check_kernels
 from tinyredux.measure import Measurement, OpRecord
@@ -27,7 +28,7 @@ from tinyredux.passes.quantize import quantize
 from tinyredux.targets import RawMeasurement, Target
 
 CALIBRATION_IMAGES = 512
-METHODS = {"exact": ("reference", "fast"), "partial": ("reference",)}  # and the kernel sets of each, the usual one first
+METHODS = {"exact": ("reference", "fast"), "partial": ("reference", "fast")}  # and the kernel sets of each, the usual one first
 Progress = Callable[[str], None]
 
 
@@ -88,12 +89,16 @@ def compile_net(settings: Settings) -> Compiled:
     call = f"compile {settings.net} --method {settings.method} --data {data.name}"
     if settings.sram is not None:
         call += f" --sram {settings.sram}"
-    if settings.method == "partial":
-        found = plan_partial(int8)
-        return Compiled(graph, int8, found.memory_plan(), emit_partial(found.program, found.arena, call), data, settings.sram)
     board = find_board(settings.board)
     if settings.kernel_set == "fast":
         call += f" --kernels fast --board {settings.board}"
+    if settings.method == "partial":
+        found = plan_partial(int8)
+        fast = FastSteps(found.program, found.arena)
+        if settings.kernel_set == "fast":
+            fast = with_rows(found.program, found.arena, board.cpu, settings.sram or 0)
+        plan = replace(found, program=fast.program, arena=fast.arena).memory_plan()
+        return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram)
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
 

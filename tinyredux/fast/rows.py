@@ -26,18 +26,24 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     rows = rows_of(geometry, weights, bias, requantization(graph, op))
     if rows is None:
         return []
-    heights = sorted({-(-geometry.out_h // strips) for strips in range(1, geometry.out_h + 1)}, reverse=True)
+    pack, compute, strips = strip_forms(rows, core)
     packed = weight_array(weights, bias, rows)
+    return [_form(rows, height, packed, op.groups, (pack, compute), op.groups * cycles) for height, cycles in strips]
+
+
+def strip_forms(rows: Rows, core: str) -> tuple[Program, Program, list[tuple[int, float]]]:
+    """Returns the two Programs of a kernel, and (height of a strip, predicted cycles) from one strip to one row each."""
+    out_h = rows.geometry.out_h
     programs = [_programs(rows, times) for times in (1, 2)]
     once, twice = ([program_cycles(program, core) for program in pair] for pair in programs)
     each_row = [later - first for first, later in zip(once, twice, strict=True)]  # cycles are linear in the rows
     found = []
-    for height in heights:
-        strips = -(-geometry.out_h // height)
-        packed_rows = sum(len(rows.strip(y, height)) for y in range(0, geometry.out_h, height))
-        cycles = strips * sum(once) + (packed_rows - strips) * each_row[0] + (geometry.out_h - strips) * each_row[1]
-        found.append(_form(rows, height, packed, op.groups, programs[0], op.groups * cycles))
-    return found
+    for height in sorted({-(-out_h // strips) for strips in range(1, out_h + 1)}, reverse=True):
+        strips = -(-out_h // height)
+        packed_rows = sum(len(rows.strip(y, height)) for y in range(0, out_h, height))
+        cycles = strips * sum(once) + (packed_rows - strips) * each_row[0] + (out_h - strips) * each_row[1]
+        found.append((height, cycles))
+    return *programs[0], found
 
 
 def _programs(rows: Rows, times: int) -> tuple[Program, Program]:

@@ -1,0 +1,166 @@
+"""Row convolutions in partial execution: slices and patches of maps, with scratch only where the plan has bytes to spare.
+
+The plan of a partial program is made first, with the least peak. At most kernel calls some of the arena is idle; a convolution
+that finds enough of it for its packed rows and weights runs as a row convolution, the others as before. With a limit above the
+peak the arena grows for more of them, and no further.
+`run_schedule.verify` follows the changed program like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tinyredux.arena import Arena
+from tinyredux.fast.program import Program as Code
+from tinyredux.fast.rows import SMALLEST_KERNEL, strip_forms
+from tinyredux.fast.rows_layer import Rows, row_tables, rows_of, weight_array
+from tinyredux.fast.rows_plan import Geometry
+from tinyredux.graph import Array, Conv
+from tinyredux.integer_params import requantization
+from tinyredux.part_costs import step_cycles
+from tinyredux.schedule import Buffer, Loop, Node, Program
+from tinyredux.tiles import Step, restricted
+
+WORTH = 0.7  # a row convolution is taken where it is predicted to need at most this part of the reference kernel's cycles
+
+
+@dataclass(frozen=True)
+class SliceConv:
+    """How one step is computed: strips of `height` rows, arrays `packed` and `table`, output channels from `channel` on."""
+
+    rows: Rows
+    height: int
+    packed: str
+    table: str
+    channel: int
+    pack: Code
+    compute: Code
+
+
+@dataclass
+class FastSteps:
+    """A placed program in which some steps are row convolutions, and the arrays that these read."""
+
+    program: Program
+    arena: Arena
+    core: str = ""
+    convs: dict[Step, SliceConv] = field(default_factory=dict)
+    arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
+
+    def codes(self) -> list[Code]:
+        """Returns all Programs, each once."""
+        return list({code.name: code for conv in self.convs.values() for code in (conv.pack, conv.compute)}.values())
+
+
+def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0) -> FastSteps:
+    """Returns the placed program with row convolutions for a core where idle bytes of its arena allow them.
+
+    The arena grows only for these, and at most to `limit_bytes`.
+    """
+    found = _Search(program, arena, core, max(limit_bytes, arena.size_bytes))
+    nodes, clock = [], 0
+    for some in program.nodes:
+        changed, clock = found.nodes(some, clock)
+        nodes.append(changed)
+    buffers = program.buffers | found.buffers
+    offsets = arena.offsets | found.offsets
+    size = max(arena.size_bytes, *(offsets[name] + buffer.size_bytes for name, buffer in buffers.items()))
+    other = replace(program, nodes=tuple(nodes), buffers=buffers)
+    return FastSteps(other, replace(arena, offsets=offsets, size_bytes=size), core, found.convs, found.arrays)
+
+
+class _Search:
+    """Walks through a program as `lowering.lifetimes` does and changes the steps that can be row convolutions."""
+
+    def __init__(self, program: Program, arena: Arena, core: str, limit_bytes: int) -> None:
+        self.program, self.arena, self.core, self.limit_bytes = program, arena, core, limit_bytes
+        self.by_name = {op.name: op for op in program.graph.ops}
+        self.buffers: dict[str, Buffer] = {}
+        self.offsets: dict[str, int] = {}
+        self.convs: dict[Step, SliceConv] = {}
+        self.arrays: dict[str, dict[str, Array]] = {}
+        self.known: dict[tuple[str, Geometry, int], tuple[Rows, int, Code, Code] | None] = {}
+
+    def nodes(self, nodes: tuple[Node, ...], clock: int) -> tuple[tuple[Node, ...], int]:
+        """Returns changed nodes that begin at moment `clock`, and the moment after them."""
+        changed: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Step):
+                changed.append(self.step(node, clock))
+                clock += 1
+                continue
+            parts, ends = zip(*(self.nodes(part, clock) for part in node.parts), strict=True)
+            scratch = {step.scratch for step in Loop(parts).steps() if step.scratch in self.buffers}
+            changed.append(Loop(parts, node.private | scratch))
+            clock = max(ends)
+        return tuple(changed), clock
+
+    def step(self, step: Step, moment: int) -> Step:
+        """Returns a step, with other scratch where it becomes a row convolution."""
+        op = self.by_name[step.op]
+        if step.kind != "run" or not isinstance(op, Conv) or op.groups != 1 or op.kernel[1] < SMALLEST_KERNEL:
+            return step
+        offset, size = self.gap(step, moment)
+        chosen = self.choose(op, step, size)
+        if chosen is None:
+            return step
+        rows, height, pack, compute = chosen
+        needed = rows.scratch_bytes(height)
+        name = f"{op.name}:rows:{offset}:{needed}"
+        before = self.buffers.get(name, Buffer(needed, 4, moment, moment))
+        self.buffers[name] = Buffer(needed, 4, min(before.first, moment), max(before.last, moment))
+        self.offsets[name] = offset
+        changed = replace(step, scratch=name)
+        packed, table = self.arrays_of(op, rows, height)
+        self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute)
+        return changed
+
+    def gap(self, step: Step, moment: int) -> tuple[int, int]:
+        """Returns (offset, bytes) of the largest range below the limit that holds nothing while a step runs."""
+        busy = sorted(
+            (self.arena.offsets[name], buffer.size_bytes)
+            for name, buffer in self.program.buffers.items()
+            if buffer.first <= moment <= buffer.last and name != step.scratch
+        )
+        best, at = (0, 0), 0
+        for start, size in [*busy, (self.limit_bytes, 0)]:
+            aligned = -(-at // 4) * 4
+            best = max(best, (aligned, start - aligned), key=lambda found: found[1])
+            at = max(at, start + size)
+        return best
+
+    def choose(self, op: Conv, step: Step, free_bytes: int) -> tuple[Rows, int, Code, Code] | None:
+        """Returns kernel, height of strips and Programs for a step within the free scratch; None where not worth it."""
+        graph = self.program.graph
+        _, small = restricted(graph, op, step.output.box)
+        assert isinstance(small, Conv)
+        source, target = step.inputs[0], step.output
+        geometry = Geometry(
+            *source.box.shape, *target.box.shape, small.kernel, small.stride, small.padding[0], small.padding[2],
+            source.pixel_stride, source.row_stride, target.pixel_stride, target.row_stride,
+        )  # fmt: skip
+        key = (op.name, geometry, free_bytes)
+        if key not in self.known:
+            self.known[key] = None
+            weights, bias = graph.constants[op.weights], graph.constants[op.bias]
+            rows = rows_of(geometry, weights, bias, requantization(graph, op))
+            if rows is not None:
+                pack, compute, strips = strip_forms(rows, self.core)
+                fitting = [(cycles, height) for height, cycles in strips if rows.scratch_bytes(height) <= free_bytes]
+                if fitting and min(fitting)[0] <= WORTH * step_cycles(graph, op, step):
+                    self.known[key] = (rows, min(fitting)[1], pack, compute)
+        return self.known[key]
+
+    def arrays_of(self, op: Conv, rows: Rows, height: int) -> tuple[str, str]:
+        """Returns the names of the packed weights and the row table of a kernel, made where they are new."""
+        own = self.arrays.setdefault(op.name, {})
+        graph = self.program.graph
+        values = weight_array(graph.constants[op.weights], graph.constants[op.bias], rows)
+        same = [name for name, array in own.items() if array.shape == values.shape and np.array_equal(array, values)]
+        packed = same[0] if same else f"{op.name}.packed{len(own)}"
+        own[packed] = values
+        table = f"{op.name}.rows_{rows.name}_{height}"
+        own[table] = np.concatenate(row_tables(rows, height))
+        return packed, table
