@@ -16,7 +16,7 @@ from tinyredux.graph import TrecConv
 from tinyredux.trec_layer import Settings, TRECConv2d, convert
 
 TABLE = {"body.3": Settings(4, 3, "pca"), "body.5": Settings(20, 2)}
-RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02)
+RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02, distil=0.5)
 
 
 def small() -> nn.Module:

@@ -205,7 +205,7 @@ def save_weights(
         len(data.validation.images), train.correct(net, data.validation),
         found.images, found.correct_float, found.correct_int8, len(calibration),
         torch.__version__, np.__version__, command, pruning=pruning,
-        table={key: asdict(settings) for key, settings in table.items()} if table else None,
+        table=train_trec.to_json(table) if table else None,
     )  # fmt: skip
     record.save(path.with_suffix(".json"))
     return record

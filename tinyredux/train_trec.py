@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -34,10 +35,10 @@ TABLES: dict[str, dict[str, Settings]] = {
 }
 SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
 RECIPES = {
-    "cifarnet": Recipe(epochs=6, peak_rate=0.04, warmup_share=0.1),
-    "squeezenet": Recipe(epochs=4, peak_rate=0.01, warmup_share=0.1, distil=0.8),
+    "cifarnet": Recipe(epochs=4, peak_rate=0.04, warmup_share=0.1),
+    "squeezenet": Recipe(epochs=3, peak_rate=0.01, warmup_share=0.1, distil=0.8),
     "squeezenet_bypass": Recipe(epochs=2, peak_rate=0.01, warmup_share=0.1, distil=0.8),
-    "zfnet": Recipe(epochs=5, peak_rate=0.01, warmup_share=0.1, distil=0.8),
+    "zfnet": Recipe(epochs=4, peak_rate=0.01, warmup_share=0.1, distil=0.8),
 }
 
 
@@ -77,6 +78,11 @@ def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, 
 def from_json(table: dict[str, dict[str, int | str]]) -> dict[str, Settings]:
     """Returns the table that a record or a file holds."""
     return {path: Settings(**settings) for path, settings in table.items()}  # type: ignore[arg-type]
+
+
+def to_json(table: Table) -> dict[str, dict[str, int | str]]:
+    """Returns a table as a record or a file holds it."""
+    return {path: asdict(settings) for path, settings in table.items()}
 
 
 def fine_tune(
