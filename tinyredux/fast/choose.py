@@ -36,7 +36,7 @@ def candidates(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its reference kernel, the fastest first."""
     limit = SURELY * reference_cycles(graph, op, core)
     found = [form for template in TEMPLATES for form in template(graph, op, core)]
-    return sorted((form for form in found if form.cycles < limit), key=lambda form: (form.cycles, form.scratch_bytes))
+    return sorted((form for form in found if form.cycles < limit), key=lambda form: (form.cost, form.scratch_bytes))
 
 
 def choose(graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: int | None = None) -> Choice:
@@ -69,7 +69,7 @@ class _Cost:
 def _costs(graph: Graph, op: Op, core: str) -> list[_Cost]:
     """Returns every way to compute an operator, the fastest first and the reference kernel last."""
     plain = sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
-    forms = [_Cost(form, form.cycles, form.flash_bytes) for form in candidates(graph, op, core)]
+    forms = [_Cost(form, form.cost, form.flash_bytes) for form in candidates(graph, op, core)]
     return [*forms, _Cost(None, reference_cycles(graph, op, core), plain)]
 
 

@@ -118,7 +118,8 @@ def _form(
 
     kind = "pointwise" if is_pointwise(op) else "columns"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
-    return Form(f"gemm_{kind}_{strip}", round(cycles), 4 * words, programs, call, {"groups": groups}, proof)
+    streamed = strips * (1 if copied else strip // 2) * groups.nbytes
+    return Form(f"gemm_{kind}_{strip}", round(cycles), 4 * words, programs, call, {"groups": groups}, proof, streamed)
 
 
 def kernel_call(kind: str, places: Places, fields: dict[str, int | str]) -> str:

@@ -62,4 +62,5 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, factors: Requantization
 
     proof = f"Winograd: |output| <= {largest_output(weights)}, below {tile.output_limit}"
     arrays = {"groups": data(layer, values, start, requantize.constants(factors))}
-    return Form(f"winograd_{tile.m}x{tile.m}", round(cycles), 4 * scratch_words, programs, call, arrays, proof)
+    streamed = batches * arrays["groups"].nbytes
+    return Form(f"winograd_{tile.m}x{tile.m}", round(cycles), 4 * scratch_words, programs, call, arrays, proof, streamed)
