@@ -62,8 +62,10 @@ def load_record(path: Path) -> Record:
 
 
 def records(folder: Path = nets.WEIGHTS_FOLDER) -> list[Record]:
-    """Returns the records of a folder of weights, CIFAR-10 first, networks in alphabetical order."""
-    return sorted((load_record(path) for path in folder.glob("*.json")), key=lambda record: (record.data, record.net))
+    """Returns the records of a folder of weights, CIFAR-10 first, networks and files in alphabetical order."""
+    return sorted(
+        (load_record(path) for path in folder.glob("*.json")), key=lambda record: (record.data, record.net, record.file)
+    )
 
 
 def train_net(

@@ -23,12 +23,13 @@ LEAST_OUTPUTS, BITS = 64, 4  # of a network without a table: with fewer outputs 
 TABLES: dict[str, dict[str, Settings]] = {
     "cifarnet": {"body.2.0": Settings(64, 5)},
     "squeezenet": {
+        "body.fires.2.expand3.0": Settings(32, 5, "pca"),
         "body.fires.5.expand3.0": Settings(48, 4),
         "body.fires.6.expand3.0": Settings(64, 4),
     },
     "squeezenet_bypass": {
-        "body.bypasses.2": Settings(128, 6),
-        "body.bypasses.4": Settings(256, 5),
+        "body.bypasses.2": Settings(128, 5),
+        "body.bypasses.4": Settings(256, 4),
         "body.bypasses.6": Settings(384, 3),
     },
     "zfnet": {"body.6.0": Settings(96, 4)},
@@ -36,9 +37,9 @@ TABLES: dict[str, dict[str, Settings]] = {
 SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
 RECIPES = {
     "cifarnet": Recipe(epochs=4, peak_rate=0.04, warmup_share=0.1),
-    "squeezenet": Recipe(epochs=3, peak_rate=0.01, warmup_share=0.1, distil=0.8),
-    "squeezenet_bypass": Recipe(epochs=2, peak_rate=0.01, warmup_share=0.1, distil=0.8),
-    "zfnet": Recipe(epochs=4, peak_rate=0.01, warmup_share=0.1, distil=0.8),
+    "squeezenet": Recipe(epochs=7, peak_rate=0.03, warmup_share=0.1),
+    "squeezenet_bypass": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
+    "zfnet": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
 }
 
 
