@@ -16,7 +16,7 @@ from strategies import KINDS, Layer, random_layers
 
 from tinyredux import interpret
 
-FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax"))
+FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax", "trec", "trec_vectors"))
 BATCH = 25  # layers compiled together
 
 
@@ -62,12 +62,12 @@ def sweep_kind(kind: str, layers: int, inputs: int, folder: Path) -> int:
 
 @pytest.mark.parametrize("kind", FORMED)
 def test_a_share_of_the_cases(kind: str, tmp_path: Path) -> None:
-    assert sweep_kind(kind, 6, 30, tmp_path) >= 0
+    assert sweep_kind(kind, 6, 30, tmp_path) > 0
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = {kind: sweep_kind(kind, 100, 45, tmp_path) for kind in FORMED}
+    counts = {kind: sweep_kind(kind, 100, 65, tmp_path) for kind in FORMED}
     with capsys.disabled():
         print(f"\nright: {sum(counts.values())} {counts}")
     assert sum(counts.values()) >= 100_000
