@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 14400
+PYTHON_LINES = 14900
 C_LINES = 3400
 LINES_PER_FILE = 400
 
@@ -46,7 +46,7 @@ RULES = (
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill"),
-    ("accuracy channels evaluator pretrained prune significance", "*", "numpy torch safetensors"),
+    ("accuracy channels evaluator pretrained prune significance skipped", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
     ("__init__ __main__ bench claims cli doctor flow kernels plan verbs*", "*", "numpy"),

@@ -25,10 +25,11 @@ from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import plan_partial
 from tinyredux.passes.quantize import quantize
+from tinyredux.passes.skipping import kept_share
 from tinyredux.targets import RawMeasurement, Target
 
 CALIBRATION_IMAGES = 512
-METHODS = {"exact": ("reference", "fast"), "partial": ("reference", "fast")}  # and the kernel sets of each, the usual one first
+METHODS = {name: ("reference", "fast") for name in ("exact", "partial", "skip")}  # and their kernel sets, the usual one first
 Progress = Callable[[str], None]
 
 
@@ -92,6 +93,8 @@ def compile_net(settings: Settings) -> Compiled:
     board = find_board(settings.board)
     if settings.kernel_set == "fast":
         call += f" --kernels fast --board {settings.board}"
+    elif settings.method == "skip":
+        call += f" --board {settings.board}"
     if settings.method == "partial":
         found = plan_partial(int8)
         fast = FastSteps(found.program, found.arena)
@@ -99,7 +102,12 @@ def compile_net(settings: Settings) -> Compiled:
             fast = with_rows(found.program, found.arena, board.cpu, settings.sram or 0)
         plan = replace(found, program=fast.program, arena=fast.arena).memory_plan()
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram)
-    plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram)
+    skips = settings.method == "skip"
+    if skips:
+        from tinyredux import skipped
+
+        int8 = skipped.apply(int8, data, skipped.record_for(settings.net, data.name))
+    plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
 
 
@@ -232,13 +240,15 @@ def flash_bytes(compiled: Compiled, firmware: Firmware | None) -> dict[str, int 
 def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) -> list[OpRecord]:
     run = next((run for run in runs if run.cycles == median), runs[0])
     live = {step.op: step.live_bytes for step in compiled.plan.steps}
-    return [
-        OpRecord(
-            op["name"], op["kind"], op["macs"], op.get("macs_executed", op["macs"]),
-            None if run.cycles_per_op is None else run.cycles_per_op[i], live.get(op["name"], 0),
-        )
-        for i, op in enumerate(compiled.artifact.manifest["ops"])
-    ]  # fmt: skip
+    records = []
+    for i, op in enumerate(compiled.artifact.manifest["ops"]):
+        cycles = None if run.cycles_per_op is None else run.cycles_per_op[i]
+        unpacked = str(op.get("form")).startswith("unpacked")
+        done = kept_share(compiled.int8, op["name"], "block") if unpacked else 1.0
+        executed = op.get("macs_executed", round(done * op["macs"]))
+        skipped = round(1 - done, 4) if unpacked else None
+        records.append(OpRecord(op["name"], op["kind"], op["macs"], executed, cycles, live.get(op["name"], 0), skipped=skipped))
+    return records
 
 
 def write_artifact(settings: Settings, folder: Path) -> tuple[Artifact, list[str]]:

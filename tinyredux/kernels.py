@@ -6,7 +6,8 @@ from tinyredux import memory
 from tinyredux.boards import Board
 from tinyredux.build import STACK_RESERVE_BYTES
 from tinyredux.emit_c import Artifact, emit
-from tinyredux.fast.choose import choose
+from tinyredux.fast import unpacked
+from tinyredux.fast.choose import TEMPLATES, choose
 from tinyredux.graph import Graph
 from tinyredux.memory import MemoryPlan
 
@@ -28,15 +29,19 @@ def check_kernels(kernels: str) -> str:
 
 
 def assemble(
-    graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None
+    graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
     """Returns memory plan and C of an int8 graph computed layer by layer with a kernel set.
 
     The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into `sram_bytes`, or into what
-    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again.
+    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again. `unpack`: convolutions may
+    have their weights as immediates, which leaves out units of zeros; beside reference kernels they do wherever flash allows.
     """
-    if check_kernels(kernels) == "reference":
+    extra = (unpacked.forms,) if unpack else ()
+    templates = extra if check_kernels(kernels) == "reference" else (*TEMPLATES, *extra)
+    if not templates:
         plan = memory.plan(graph)
         return plan, emit(graph, plan, call)
-    choice = choose(graph, board.cpu, min(board_budget(board), sram_bytes or board.sram_bytes), board.flash_bytes - CODE_BYTES)
+    limit = min(board_budget(board), sram_bytes or board.sram_bytes)
+    choice = choose(graph, board.cpu, limit, board.flash_bytes - CODE_BYTES, templates)
     return choice.plan, emit(graph, choice.plan, call, choice.forms)

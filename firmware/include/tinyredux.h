@@ -155,4 +155,16 @@ void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct 
 void tr_relu_s8(int8_t *out, const int8_t *in, const struct tr_relu *restrict p);
 void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p);
 
+/* A convolution whose weights are generated code (unpacked.c): products[i] writes output channels 2 i and 2 i + 1 of `quads`
+ * groups of four pixels; `fours` is a window's length in fours of operands, rounded up. */
+typedef void (*tr_unpacked_product)(int8_t *out, const int32_t *columns, int32_t quads);
+struct tr_unpacked {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
+    int32_t fours, strip, pairs;
+    void (*interleave)(int32_t *to, const int8_t *rows, int32_t fours);
+    const tr_unpacked_product *products;
+};
+void tr_unpacked_conv_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_unpacked *restrict p,
+                         int32_t *restrict scratch);
+
 #endif

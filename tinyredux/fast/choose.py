@@ -8,7 +8,7 @@ form with less scratch; where arrays and code are larger than the flash, whateve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tinyredux import memory
@@ -20,7 +20,10 @@ from tinyredux.fast.schedule import scheduled
 from tinyredux.graph import Graph, Op
 from tinyredux.memory import MemoryPlan, reference_scratch
 
-TEMPLATES = (pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, winograd.forms)
+Template = Callable[[Graph, Op, str], list[Form]]
+TEMPLATES: tuple[Template, ...] = (
+    pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, winograd.forms,
+)  # fmt: skip
 SURELY = 0.9  # of the reference kernel's predicted cycles: less is faster, whatever the prediction's error
 
 
@@ -32,19 +35,22 @@ class Choice:
     plan: MemoryPlan
 
 
-def candidates(graph: Graph, op: Op, core: str) -> list[Form]:
+def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its reference kernel, the fastest first."""
     limit = SURELY * reference_cycles(graph, op, core)
-    found = [form for template in TEMPLATES for form in template(graph, op, core)]
+    found = [form for template in templates for form in template(graph, op, core)]
     return sorted((form for form in found if form.cycles < limit), key=lambda form: (form.cost, form.scratch_bytes))
 
 
-def choose(graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: int | None = None) -> Choice:
-    """Returns the fastest forms within the bytes for arena with scratch, and for weights with kernels.
+def choose(
+    graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: int | None = None,
+    templates: Sequence[Template] = TEMPLATES,
+) -> Choice:  # fmt: skip
+    """Returns the fastest forms of `templates` within the bytes for arena with scratch, and for weights with kernels.
 
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
-    costs = {op.name: _costs(graph, op, core) for op in graph.ops}
+    costs = {op.name: _costs(graph, op, core, templates) for op in graph.ops}
     while True:
         if flash_bytes is not None:
             _fit_flash(costs, flash_bytes)
@@ -66,10 +72,10 @@ class _Cost:
     flash_bytes: int
 
 
-def _costs(graph: Graph, op: Op, core: str) -> list[_Cost]:
+def _costs(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[_Cost]:
     """Returns every way to compute an operator, the fastest first and the reference kernel last."""
     plain = sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
-    forms = [_Cost(form, form.cost, form.flash_bytes) for form in candidates(graph, op, core)]
+    forms = [_Cost(form, form.cost, form.flash_bytes) for form in candidates(graph, op, core, templates)]
     return [*forms, _Cost(None, reference_cycles(graph, op, core), plain)]
 
 

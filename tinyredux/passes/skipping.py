@@ -1,9 +1,10 @@
 """Leaves operands out: which units of a convolution's weights go, and what the others and the bias do about it.
 
 Int8 Graph -> int8 Graph whose left-out weights are zero. Nothing else needs to know: the interpreter runs it as any graph, and
-the kernels of emit_skip.py contain no instruction for a unit of zeros. With nothing left out the graph comes back unchanged.
+the kernels of fast/unpacked.py hold no instruction for a unit of zeros. With nothing left out the graph comes back unchanged.
 
-A unit is what a kernel can really leave out. One MAC instruction takes two operands, so the smallest is an aligned pair.
+A unit is what a kernel can really leave out. One MAC instruction takes two operands, so the smallest is a pair: of each four
+operands the first and third, or the second and fourth, as SXTB16 delivers them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Unit:
 
 
 UNITS = {
-    "pair": Unit(1, lambda y, x, c, k: k // 2, "two neighbouring operands of an output channel: one SMLAD"),
-    "block": Unit(2, lambda y, x, c, k: k // 2, "two neighbouring operands of two output channels"),
+    "pair": Unit(1, lambda y, x, c, k: k // 4 * 2 + k % 2, "operands 0, 2 or 1, 3 of four, of an output channel: one SMLAD"),
+    "block": Unit(2, lambda y, x, c, k: k // 4 * 2 + k % 2, "the same operands of two output channels"),
     "row": Unit(2, lambda y, x, c, k: y * 65536 + c, "a kernel row of an input channel, for two output channels"),
     "tap": Unit(2, lambda y, x, c, k: y * 65536 + x, "one position of the kernel across all input channels, for two outputs"),
     "channels": Unit(2, lambda y, x, c, k: c // 2, "two input channels at all positions, for two output channels"),
@@ -55,7 +56,7 @@ class Statistics:
     importance: Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """What is left out of a convolution: `kept` (groups of output channels, units), and the largest significance left out."""
 
@@ -262,3 +263,10 @@ def skip(graph: Graph, cuts: Mapping[str, Cut], statistics: Mapping[str, Statist
 def skippable(graph: Graph) -> list[str]:
     """Returns the names of the operators that can be cut: convolutions with one group."""
     return [op.name for op in graph.ops if isinstance(op, Conv) and op.groups == 1]
+
+
+def kept_share(graph: Graph, name: str, unit: str) -> float:
+    """Returns the share of a convolution's units that hold a weight other than zero."""
+    op = next(op for op in graph.ops if op.name == name)
+    assert isinstance(op, Conv)
+    return float(nonzero_units(graph.constants[op.weights], unit).mean())

@@ -11,7 +11,7 @@ from tinyredux.verbs.base import Answer, Verb, board_option, no_options, progres
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="exact", help="exact (default) or partial")
+    parser.add_argument("--method", default="exact", help="exact (default), partial or skip")
     board_option(parser)
     parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial)")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")

@@ -1,0 +1,119 @@
+"""Skipped networks: how much of each layer can go, found on validation images, kept as a record, and made again from it.
+
+A record holds the shares; the weights follow from them, the network and the first training images. Test images are not touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tinyredux import evaluator, significance
+from tinyredux.datasets import Dataset
+from tinyredux.graph import Graph, Weighted
+from tinyredux.nets import WEIGHTS_FOLDER, short_name
+from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, skip, skippable
+
+RECORDS = WEIGHTS_FOLDER / "skip"
+STEP, LARGEST = 0.05, 0.8  # shares that are tried
+STATISTICS_IMAGES = 1000
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Shares of units left out by operator, the largest significance left out, and validation images right before and after."""
+
+    net: str
+    data: str
+    unit: str
+    shares: dict[str, float]
+    thresholds: dict[str, float]
+    validation_images: int
+    validation_exact: int
+    validation_skipped: int
+    statistics_images: int = STATISTICS_IMAGES
+    schema: int = 1
+
+    def save(self, path: Path) -> Path:
+        """Writes the record as JSON and returns the path."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        return path
+
+
+def record_for(net: str, data: str) -> Record:
+    """Returns the record of a network's cuts. Raises ValueError where there is none."""
+    path = RECORDS / f"{short_name(net)}.{data}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in RECORDS.glob("*.json"))) or "none"
+        raise ValueError(f"no record of what {net} can leave out on {data}; there are {known}; make {path.name} by skipped.find")
+    return Record(**json.loads(path.read_text()))
+
+
+def statistics_of(graph: Graph, data: Dataset, progress: Progress | None = None) -> dict[str, Statistics]:
+    """Returns the statistics of a network's convolutions on the first training images. Raises ValueError without any."""
+    if not len(data.train.images):
+        raise ValueError(f"{data.name} has no training images to find out from what can be left out; use cifar10 or synthetic")
+    return significance.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), progress)
+
+
+def path_of(graph: Graph, op: str, statistics: Statistics, unit: str, largest: float = LARGEST) -> list[Cut]:
+    """Returns an operator's cuts in steps of STEP, from none to the share `largest`."""
+    shares = [STEP * i for i in range(round(largest / STEP) + 1)]
+    return cuts_by_expected_loss(graph.constants[_op(graph, op).weights], statistics, unit, shares)
+
+
+def apply(graph: Graph, data: Dataset, record: Record, progress: Progress | None = None) -> Graph:
+    """Returns the int8 graph with a record's cuts made and repaired."""
+    if set(record.shares) - set(skippable(graph)):
+        raise ValueError(f"the record cuts {sorted(record.shares)}, {graph.name} has {skippable(graph)}; make the record again")
+    found = statistics_of(graph, data, progress)
+    cuts = {op: path_of(graph, op, found[op], record.unit, share)[-1] for op, share in record.shares.items() if share}
+    return skip(graph, cuts, found)
+
+
+def find(
+    net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int = 0, progress: Progress | None = None
+) -> Record:  # fmt: skip
+    """Returns the largest cuts that lose at most `loss` of the validation images.
+
+    One threshold serves all layers: expected loss for each output position that a unit is spared. So the search has one
+    dimension, and halving finds its end.
+    """
+    found = statistics_of(graph, data, progress)
+    paths = {op: path_of(graph, op, statistics, unit) for op, statistics in found.items()}
+    prices = sorted({cut.threshold / _positions(graph, op) for op, path in paths.items() for cut in path})
+    exact = evaluator.correct(graph, data.validation)
+    low, high, best = 0, len(prices), exact
+    while high - low > 1:
+        middle = (low + high) // 2
+        right = evaluator.correct(skip(graph, _below(graph, paths, prices[middle]), found), data.validation)
+        if progress:
+            progress(f"price {prices[middle]:.3g}: {right} right, {exact} exact")
+        if right >= exact - loss:
+            low, best = middle, right
+        else:
+            high = middle
+    cuts = _below(graph, paths, prices[low])
+    shares = {op: round(STEP * paths[op].index(cut), 4) for op, cut in cuts.items()}
+    thresholds = {op: cut.threshold for op, cut in cuts.items()}
+    return Record(short_name(net), data.name, unit, shares, thresholds, len(data.validation.images), exact, best)
+
+
+def _below(graph: Graph, paths: Mapping[str, list[Cut]], price: float) -> dict[str, Cut]:
+    """Returns each operator's largest cut whose units cost at most `price` for a position."""
+    return {op: [cut for cut in path if cut.threshold / _positions(graph, op) <= price][-1] for op, path in paths.items()}
+
+
+def _op(graph: Graph, name: str) -> Weighted:
+    op = next(op for op in graph.ops if op.name == name)
+    assert isinstance(op, Weighted)
+    return op
+
+
+def _positions(graph: Graph, name: str) -> int:
+    height, width, _ = graph.tensors[_op(graph, name).output].shape
+    return height * width
