@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 Saliency = npt.NDArray[np.float64]  # of each label
 
 
-TUNE = train.Recipe(epochs=30, peak_rate=0.05, warmup_share=0.1, distil=0.5, dropout_factor=0.5)
+TUNE = train.Recipe(epochs=40, peak_rate=0.1, warmup_share=0.1, distil=0.5, dropout_factor=0.2)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the partial plan may need")
     parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 30)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)")
     parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
     parser.add_argument("--save-as", metavar="NAME", help="name of the pruned network (default: NET_pruned)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every cut (default: in the user's cache)")
