@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tinyredux import accuracy, datasets, memory, nets, plan, pretrained, train_trec
+from tinyredux import accuracy, datasets, memory, nets, pretrained, train_trec
+from tinyredux.channels import channels_of
 from tinyredux.export import export
 from tinyredux.graph import total_macs
 from tinyredux.memory import live_steps
@@ -137,10 +138,13 @@ def test_records_belong_to_their_files(key: str) -> None:
     assert sum(values.numel() for values in net.parameters()) == record.parameters
     assert record.correct_float - record.correct_int8 <= 0.005 * record.images
     if record.pruning:
-        graph = plan.int8_graph(record.net, record.data)
-        assert partial.plan_partial(graph).peak_bytes <= record.pruning["peak_bytes"] <= record.pruning["budget_bytes"]
-        base = memory.plan(plan.int8_graph(record.pruning["base"], record.data)).total_bytes
-        assert base == record.pruning["layerwise_bytes"] and record.images == 10_000
+        assert (
+            partial.plan_partial(channels_of(net).graph).peak_bytes
+            <= record.pruning["peak_bytes"]
+            <= record.pruning["budget_bytes"]
+        )
+        base = memory.plan(channels_of(nets.resolve(record.pruning["base"])).graph).total_bytes
+        assert base == record.pruning["layerwise_bytes"]
     elif record.table:
         lost = RECORDS[f"{record.net}.{record.data}"].correct_int8 - record.correct_int8
         assert lost <= TREC_LOSES * record.images and record.table == train_trec.to_json(train_trec.TABLES[record.net])
