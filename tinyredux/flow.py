@@ -29,7 +29,11 @@ from tinyredux.passes.skipping import kept_share
 from tinyredux.targets import RawMeasurement, Target
 
 CALIBRATION_IMAGES = 512
-METHODS = {name: ("reference", "fast") for name in ("exact", "partial", "skip")}  # and their kernel sets, the usual one first
+METHODS = {  # and their kernel sets, the usual one first
+    "exact": ("fast", "reference"),
+    "partial": ("reference", "fast"),
+    "skip": ("reference", "fast"),
+}
 Progress = Callable[[str], None]
 
 
@@ -91,9 +95,8 @@ def compile_net(settings: Settings) -> Compiled:
     if settings.sram is not None:
         call += f" --sram {settings.sram}"
     board = find_board(settings.board)
-    if settings.kernel_set == "fast":
-        call += f" --kernels fast --board {settings.board}"
-    elif settings.method == "skip":
+    call += f" --kernels {settings.kernel_set}"
+    if settings.kernel_set == "fast" or settings.method == "skip":
         call += f" --board {settings.board}"
     if settings.method == "partial":
         found = plan_partial(int8)
