@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from tinyredux import bench, interpret, lsh
 from tinyredux.fixedpoint import rounded_mean
+from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, Quant, TrecConv, verify
 from tinyredux.integer_params import requantization
 from tinyredux.passes.quantize import quantize
@@ -72,7 +75,7 @@ def by_loops(graph: Graph, image: np.ndarray) -> tuple[np.ndarray, list[int]]:
 def test_interpreter_equals_loops(spec: str, choice: Choice) -> None:
     graph = layer(spec, choice)
     batch = images(graph, 3)
-    found = interpret.clusters(graph, batch)["layer"]
+    found = interpret.run_counted(graph, batch)[1]["layer"]
     for image, output, clusters in zip(batch, interpret.run(graph, batch), found, strict=True):
         expected, counts = by_loops(graph, image)
         np.testing.assert_array_equal(output, expected)
@@ -83,7 +86,7 @@ def test_one_row_per_cluster_is_exact_convolution() -> None:
     """Images in which twelve random bits tell all four rows apart, block by block, and a map of one row."""
     graph = layer("conv1x1:12-16@2x2", Choice(3, 12, "random"), zero_point=0)
     batch = images(graph, 20, seed=1)
-    alone = interpret.clusters(graph, batch)["layer"].min(axis=1) == 4
+    alone = interpret.run_counted(graph, batch)[1]["layer"].min(axis=1) == 4
     assert alone.sum() >= 5
     exact = exactly(graph, ["layer"])
     np.testing.assert_array_equal(interpret.run(graph, batch[alone]), interpret.run(exact, batch[alone]))
@@ -95,7 +98,7 @@ def test_equal_rows_are_exact_whatever_the_hash() -> None:
     graph = layer("conv1x1:6-16@5x5", Choice(2, 3))
     batch = np.repeat(np.repeat(images(graph, 4)[:, :1, :1], 5, axis=1), 5, axis=2)
     np.testing.assert_array_equal(interpret.run(graph, batch), interpret.run(exactly(graph, ["layer"]), batch))
-    assert (interpret.clusters(graph, batch)["layer"] == 1).all()
+    assert (interpret.run_counted(graph, batch)[1]["layer"] == 1).all()
 
 
 def test_first_channels_are_exact_under_kernel_reuse() -> None:
@@ -152,3 +155,15 @@ def test_a_wrong_table_is_refused() -> None:
         with_trec(graph, {"conv9": Choice(9, 3)})
     with pytest.raises(ValueError, match="hash is 'learned', expected one of kernel, random"):
         Choice(9, 3, "learned")
+
+
+def test_measure_counts_clusters(tmp_path: Path) -> None:
+    """The whole way: TREC layers of a table, compiled, run on this computer, equal to the interpreter, with its clusters."""
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"body.2.0": {"sub_length": 32, "hash_bits": 3}}))
+    record = measure(Settings("lenet", "trec", target="host", images=2, data="synthetic", trec=table))
+    assert record.bit_exact and record.method == "trec" and record.macs_executed < record.macs_dense
+    (layer_record,) = (op for op in record.per_op if op.kind == "TrecConv")
+    assert layer_record.clusters is not None and layer_record.clusters <= 8 * 9 and layer_record.vectors == 9 * 13 * 13
+    with pytest.raises(ValueError, match="a TREC table goes with method trec"):
+        Settings("lenet", trec=table)

@@ -104,7 +104,7 @@ def _trec_conv(builder: Builder, node: fx.Node) -> None:
     weights_name, bias_name = weighted(builder, name, weights.transpose(0, 2, 3, 1), constant(builder, bias_node), len(weights))
     vectors = constant(builder, vectors_node)
     if vectors is not None:
-        builder.constants[f"{name}.vectors"] = vectors
+        builder.constants[f"{name}.vectors"] = vectors.reshape(-1, *vectors.shape[-2:])  # one set may come without its axis
     extra = builder.padded.get(source.name, (0, 0, 0, 0))
     builder.add(
         node,

@@ -27,11 +27,13 @@ from tinyredux.passes.partial import plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
 from tinyredux.targets import RawMeasurement, Target
+from tinyredux.trec_flow import with_clusters, with_trec_layers
 
 CALIBRATION_IMAGES = 512
 METHODS = {  # and their kernel sets, the usual one first
     "exact": ("fast", "reference"),
     "partial": ("reference", "fast"),
+    "trec": ("fast", "reference"),
     "skip": ("reference", "fast"),
 }
 Progress = Callable[[str], None]
@@ -51,6 +53,7 @@ class Settings:
     data: str | None = None
     calibration: Path | None = None
     seed: int = 0
+    trec: Path | None = None  # method trec: a table of layers; None: the fine-tuned network's, else every wide layer
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
     def __post_init__(self) -> None:
@@ -61,6 +64,8 @@ class Settings:
             raise ValueError(f"method {self.method} has kernels {', '.join(METHODS[self.method])}, not {self.kernels}")
         if self.sram is not None and self.sram < 1:
             raise ValueError(f"sram is {self.sram} bytes, expected at least 1")
+        if self.trec is not None and self.method != "trec":
+            raise ValueError(f"a TREC table goes with method trec, not {self.method}")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target.split(":")[0] not in ("host", "simulator", "board"):
@@ -87,11 +92,15 @@ class Compiled:
 def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
+    if settings.method == "trec":
+        net = with_trec_layers(settings.net, net, data.name, settings.trec)
     graph = export(net, nets.short_name(settings.net))
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
     call = f"compile {settings.net} --method {settings.method} --data {data.name}"
+    if settings.trec is not None:
+        call += f" --trec {settings.trec.name}"
     if settings.sram is not None:
         call += f" --sram {settings.sram}"
     board = find_board(settings.board)
@@ -175,7 +184,7 @@ def measure(settings: Settings, progress: Progress | None = None) -> Measurement
         fits = False
     test = compiled.data.test.first(settings.images)
     images = interpret.quantize_input(compiled.int8, test.images)
-    expected = interpret.run(compiled.int8, images)
+    expected, clusters = interpret.run_counted(compiled.int8, images)
     in_float = interpret.run(compiled.graph, test.images.transpose(0, 2, 3, 1))
     target = open_target(settings, compiled, board, firmware)
     try:
@@ -185,7 +194,8 @@ def measure(settings: Settings, progress: Progress | None = None) -> Measurement
             say(f"image {i + 1} of {len(images)}")
     finally:
         target.close()
-    return _record(settings, compiled, board, firmware, runs, expected, in_float, fits)
+    record = _record(settings, compiled, board, firmware, runs, expected, in_float, fits)
+    return with_clusters(record, compiled.int8, clusters)
 
 
 def _record(

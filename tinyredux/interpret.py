@@ -105,17 +105,26 @@ def clustered(graph: Graph, op: TrecConv, images: Batch, weights: Array, fill: f
     return clustered_sums(graph, op, seen.reshape(len(images), -1, weights[0].size), weights.reshape(len(weights), -1))
 
 
-def clusters(graph: Graph, images: Batch) -> dict[str, Batch]:
-    """Returns the clusters of every TrecConv (N, blocks) in the network on images (N, H, W, C) of the input's dtype."""
-    values, found = {graph.inputs[0]: images}, {}
+def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
+    """Returns the int8 network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
+    parts = [_run_counted(graph, images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
+    counts = {name: np.concatenate([count[name] for _, count in parts]) for name in parts[0][1]}
+    return np.concatenate([output for output, _ in parts]), counts
+
+
+def _run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
+    values, counts = {graph.inputs[0]: images}, dict[str, Batch]()
     for op in graph.ops:
-        inputs = [values[name] for name in op.inputs]
-        if isinstance(op, TrecConv):
-            quant = graph.tensors[op.inputs[0]].quant
-            centred = inputs[0].astype(np.float64) - (quant.zero_point if quant else 0)
-            found[op.name] = clustered(graph, op, centred, graph.constants[op.weights].astype(np.float64), 0).clusters
-        values[op.output] = run_op(graph, op, inputs)
-    return found
+        if not isinstance(op, TrecConv):
+            values[op.output] = run_op(graph, op, [values[name] for name in op.inputs])
+            continue
+        params, weights = requantization(graph, op), graph.constants[op.weights]
+        centred = values[op.inputs[0]].astype(np.int16) - params.input_zero_point
+        kind = _exact_type(op, centred, weights)
+        found = clustered(graph, op, centred.astype(kind), weights.astype(kind), 0)
+        sums = found.sums.reshape(len(images), *graph.tensors[op.output].shape)
+        values[op.output], counts[op.name] = requantize(sums, graph.constants[op.bias], params), found.clusters
+    return values[graph.outputs[0]], counts
 
 
 def _exact_type(op: Weighted, images: Batch, weights: Array) -> type[np.floating[Any]]:

@@ -11,10 +11,13 @@ from tinyredux.verbs.base import Answer, Verb, board_option, no_options, progres
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="exact", help="exact (default), partial or skip")
+    parser.add_argument("--method", default="exact", help="exact (default), partial, trec or skip")
     board_option(parser)
     parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial)")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")
+    parser.add_argument(
+        "--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"
+    )
     parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
@@ -23,7 +26,7 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
     from tinyredux.flow import Settings
 
-    names = ("net", "method", "board", "kernels", "sram", "data", "calibration", "seed")
+    names = ("net", "method", "board", "kernels", "sram", "data", "calibration", "seed", "trec")
     return Settings(**{name: getattr(options, name) for name in names}, **changes)
 
 
@@ -40,8 +43,13 @@ def _measure(options: argparse.Namespace) -> Answer:
     record = measure(_settings(options, target=options.target, images=options.images), progress)
     if options.out:
         record.save(options.out / record.file_name())
-    rows = [(op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) for op in record.per_op]
-    text = f"{record}\n\n{table(rows, ('operator', 'kind', 'MACs', 'cycles', 'live bytes'))}"
+    rows = [
+        (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes)
+        + ((f"{op.clusters} of {op.vectors}" if op.vectors else "",) if record.method == "trec" else ())
+        for op in record.per_op
+    ]
+    heads = ("operator", "kind", "MACs", "cycles", "live bytes", "clusters")
+    text = f"{record}\n\n{table(rows, heads[: len(rows[0])])}"
     return Answer(record.to_json(), text, 0 if record.bit_exact else 1)
 
 

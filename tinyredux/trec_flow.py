@@ -1,0 +1,49 @@
+"""What method trec adds to the flow: the network's TREC layers before export, their clusters in the measurement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from tinyredux import nets, train_trec
+from tinyredux.graph import Array, Graph, TrecConv
+from tinyredux.measure import Measurement
+from tinyredux.trec_layer import TRECConv2d, convert
+from tinyredux.trec_sizes import trec_sizes
+
+
+def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -> nn.Module:
+    """Returns the network with TREC layers: those of the table, else its own, else every wide one.
+
+    Its own are those it was fine-tuned with or brings. Raises ValueError for a table that does not fit.
+    """
+    if table is None and nets.weights_file(f"{nets.short_name(name)}.trec", data):
+        return train_trec.load_trec(name, data)
+    if table is not None or not any(isinstance(part, TRECConv2d) for part in net.modules()):
+        convert(net, train_trec.table_for(nets.short_name(name), net, table))
+    return net.eval()
+
+
+def with_clusters(record: Measurement, graph: Graph, clusters: dict[str, Array]) -> Measurement:
+    """Returns the record with clusters (per image, on average) and vectors of the TREC layers, and the MACs that they did."""
+    by_name = {op.name: op for op in graph.ops if isinstance(op, TrecConv)}
+    per_op = []
+    for entry in record.per_op:
+        op = by_name.get(entry.name)
+        if op is not None:
+            found = clusters[op.name].mean(axis=0)
+            executed = round(executed_macs(graph, op, found))
+            vectors = trec_sizes(graph, op).rows * len(found)
+            entry = replace(entry, macs_executed=executed, clusters=round(float(found.sum()), 2), vectors=vectors)
+        per_op.append(entry)
+    return replace(record, per_op=per_op, macs_executed=sum(entry.macs_executed for entry in per_op))
+
+
+def executed_macs(graph: Graph, op: TrecConv, clusters: Array) -> float:
+    """Returns the multiply-accumulates of a TREC layer with so many clusters in each block (blocks,)."""
+    sizes = trec_sizes(graph, op)
+    lengths = np.diff([*range(0, sizes.columns, sizes.length), sizes.columns])
+    return sizes.rows * sizes.columns * sizes.bits + float(clusters @ lengths) * (sizes.out_c - sizes.exact_c)
