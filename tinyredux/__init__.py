@@ -16,6 +16,7 @@ _HOME = {
     "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph", "total_macs": "graph", "verify": "graph",
     "quantize": "passes.quantize", "quant_from_range": "passes.quantize",
     "Settings": "flow", "compile_net": "flow", "open_target": "flow",
+    "bench_layer": "bench", "layer_forms": "bench", "requantize": "fast.requantize", "scheduled": "fast.schedule",
     "Measurement": "measure", "load": "measure", "run_cell": "cell",
     "check": "teaching", "hint": "teaching", "show": "teaching", "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip

@@ -13,6 +13,8 @@ import numpy as np
 from tinyredux import interpret
 from tinyredux.boards import Board
 from tinyredux.build import build_firmware, default_build_folder
+from tinyredux.fast.choose import candidates
+from tinyredux.fast.forms import Form
 from tinyredux.graph import (
     Add,
     Array,
@@ -153,6 +155,12 @@ def _operator(spec: LayerSpec) -> Op:
         case "relu":
             return Relu(**names)
     return Pool(**names, **window, kind=spec.kind)
+
+
+def layer_forms(text: str, board: Board) -> list[Form]:
+    """Returns the ways in which the fast kernels can compute a layer on a board's core, those predicted to be fastest first."""
+    graph = layer_graph(parse_spec(text))
+    return candidates(graph, graph.ops[0], board.cpu)
 
 
 def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | None = None) -> LayerTime:

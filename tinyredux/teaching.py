@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.build import firmware_folder
+from tinyredux.fast.printers import print_longest_loop
+from tinyredux.fast.program import Program
 
 if TYPE_CHECKING:
     from tinyredux.flow import Compiled
@@ -37,8 +39,10 @@ class Source:
         return f"```{self.language}\n{self.text}\n```"
 
 
-def show(what: Callable[..., Any] | type | str) -> Source:
-    """Returns the library's own source of a Python function or class, or of a C function by name."""
+def show(what: Callable[..., Any] | type | str | Program) -> Source:
+    """Returns the library's own source of a Python function or class, of a C function by name, or a Program's longest loop."""
+    if isinstance(what, Program):
+        return Source(print_longest_loop(what), "asm")
     if isinstance(what, str):
         return Source(c_function(what), "c")
     return Source(textwrap.dedent(inspect.getsource(what)).rstrip(), "python")

@@ -27,6 +27,19 @@ def print_assembly(program: Program) -> str:
     return "\n".join([*lines, f"    pop.w {{{places}}}", f"    .size {name}, . - {name}", ""])
 
 
+def print_longest_loop(program: Program) -> str:
+    """Returns the assembly of the longest loop without a loop inside: where the time goes."""
+    found = max(_inner_loops(program.body), key=lambda block: len(block.body))
+    return "\n".join(_assembly([found], ".L", iter((1,))))
+
+
+def _inner_loops(nodes: Sequence[Node]) -> Iterator[Block]:
+    for node in nodes:
+        if isinstance(node, Block):
+            inside = list(_inner_loops(node.body))
+            yield from inside or ([node] if node.kind != "if" else [])
+
+
 def print_c(program: Program) -> str:
     """Returns one C function of equal effect; put C_HEAD before the first."""
     names = {text.split()[-1].lstrip("*") for text in program.arguments}
