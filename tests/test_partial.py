@@ -21,7 +21,8 @@ from tinyredux.build import build_firmware, build_host
 from tinyredux.emit_partial import emit_partial
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
 from tinyredux.lowering import lower
-from tinyredux.passes.partial import PartialPlan, alias_choices, cover, plan_partial
+from tinyredux.part_costs import rough_cycles
+from tinyredux.passes.partial import SLOWDOWN, PartialPlan, alias_choices, cover, plan_partial
 from tinyredux.regions import Net, bits, candidates, in_place_sources
 from tinyredux.run_schedule import run
 from tinyredux.run_schedule import verify as verify_program
@@ -174,6 +175,25 @@ def test_int16_sums_halve_the_bytes_and_stay_close() -> None:
     assert lossy.peak_bytes < exact.peak_bytes
     outputs = [run(plan.program, plan.arena, image).astype(int) for plan in (exact, lossy)]
     assert np.abs(outputs[0] - outputs[1]).max() <= 4
+
+
+def test_more_bytes_for_fewer_cycles() -> None:
+    """A plan within 5 % of the layer-by-layer cycles by estimate, where bytes allow; never above them, never below the least."""
+    rng, quant = np.random.default_rng(0), Quant((0.05,), -3)
+    shapes = {"input": (14, 14, 3), "wide": (12, 12, 32), "pooled": (6, 6, 32)}
+    conv = Conv("conv", ("input",), "wide", "w", "b", "relu", (0.002,) * 32, kernel=(3, 3))
+    ops = (conv, Pool("pool", ("wide",), "pooled", kernel=(2, 2), stride=(2, 2)))
+    values = {"w": rng.integers(-127, 128, (32, 3, 3, 3)).astype(np.int8), "b": rng.integers(-500, 500, 32).astype(np.int32)}
+    tensors = {name: Tensor(name, shape, "int8", quant) for name, shape in shapes.items()}
+    graph = Graph("pooled", ops, tensors, values, ("input",), ("pooled",))
+    whole = rough_cycles(graph, lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops))).steps())
+    least, fast = plan_partial(graph), plan_partial(graph, slowdown=SLOWDOWN)
+    assert least.peak_bytes == fast.least_bytes < fast.peak_bytes <= fast.peaks["layerwise"]
+    assert rough_cycles(graph, fast.program.steps()) <= (1 + SLOWDOWN) * whole < rough_cycles(graph, least.program.steps())
+    assert plan_partial(graph, limit=least.peak_bytes, slowdown=SLOWDOWN).peak_bytes == least.peak_bytes
+    image = image_for(graph, 3)
+    assert verify_program(fast.program, fast.arena)["bytes"] <= fast.peak_bytes
+    np.testing.assert_array_equal(run(fast.program, fast.arena, image), interpret.run(graph, image[None])[0])
 
 
 @pytest.mark.parametrize("fault", ["overlap", "order"])

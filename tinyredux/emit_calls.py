@@ -12,6 +12,7 @@ from tinyredux.arena import Arena
 from tinyredux.blob import Blob, pack_arrays
 from tinyredux.emit_c import clamp_fields
 from tinyredux.fast.slices import FastSteps
+from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted
 from tinyredux.integer_params import ADD_LEFT_SHIFT, add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import is_pointwise
@@ -63,11 +64,17 @@ class Call:
 
 
 class Weights:
-    """The arrays of weights.bin, and where the part for a box of an operator's output begins."""
+    """The arrays of weights.bin, and where the part for a box of an operator's output begins.
+
+    A convolution without padding and a dense layer take their input raw, `raw` names them: the zero point times the sum of
+    the weights is taken off the bias. 16-bit sums would round otherwise then, so not with them.
+    """
 
     def __init__(self, fast: FastSteps) -> None:
         program = fast.program
         self.graph, arrays = program.graph, dict[str, Array]()
+        lossy = program.schedule.accumulator == "int16"
+        self.raw = frozenset(op.name for op in program.graph.ops if _is_unpadded(op) and not lossy)
         self.at: dict[tuple[Any, ...], int] = {}
         by_name = {op.name: op for op in program.graph.ops}
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
@@ -89,11 +96,12 @@ class Weights:
             arrays[op.weights] = (
                 np.concatenate(flat).reshape(whole_weights.shape) if at == whole_weights.size else np.concatenate(flat)
             )
-            arrays[op.bias] = self.graph.constants[op.bias]
             factors = requantization(self.graph, op)
+            off = factors.input_zero_point * _sums_of_weights(self.graph, op) if op.name in self.raw else 0
+            arrays[op.bias] = wrap_int32(self.graph.constants[op.bias] - off).astype(np.int32)
             arrays[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
             arrays[f"{op.name}.shift"] = np.array(factors.shift, np.int32)
-            if program.schedule.accumulator == "int16" and any(len(key) == 3 for key in parts[op.name]):
+            if lossy and any(len(key) == 3 for key in parts[op.name]):
                 arrays[f"{op.name}.right"] = int16_shifts(self.graph, op).astype(np.int32)
         self.blob: Blob = pack_arrays(arrays)
 
@@ -111,6 +119,15 @@ class Weights:
     def per_channel(self, array: str, channel: int) -> Address:
         """Returns where the 32-bit entry of an output channel lies."""
         return Address("I32", self.blob.entries[array].offset + 4 * channel)
+
+
+def _is_unpadded(op: Op) -> bool:
+    return isinstance(op, Dense) or (isinstance(op, Conv) and not any(op.padding))
+
+
+def _sums_of_weights(graph: Graph, op: Weighted) -> Array:
+    weights = graph.constants[op.weights].astype(np.int64)
+    return np.asarray(weights.reshape(len(weights), -1).sum(axis=1))
 
 
 def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
@@ -248,10 +265,10 @@ def _add(graph: Graph, op: Add) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _points(graph: Graph, op: Weighted) -> dict[str, int]:
+def _points(graph: Graph, weights: Weights, op: Weighted) -> dict[str, int]:
     factors = requantization(graph, op)
     return {
-        "input_zero_point": factors.input_zero_point,
+        "input_zero_point": 0 if op.name in weights.raw else factors.input_zero_point,
         "output_zero_point": factors.output_zero_point,
         **clamp_fields(factors.clamp),
     }
@@ -272,7 +289,7 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
         weights.per_channel(op.bias, first),
     )
     scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
-    fields, points = {}, _points(graph, op)
+    fields, points = {}, _points(graph, weights, op)
     match op:
         case Conv():
             fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c, "groups": op.groups}
@@ -305,7 +322,7 @@ def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: 
         row, pixel = _gaps(step.output)
         fields |= ({"out_row": row} if row else {}) | ({"out_pixel": pixel} if pixel else {})
         return Call(
-            op.name, f"tr_sums_finish_{bits}", "tr_conv", _fields(fields | _points(program.graph, op)),
+            op.name, f"tr_sums_finish_{bits}", "tr_conv", _fields(fields | _points(program.graph, weights, op)),
             (out, _place(arena, source), *right), _factors(weights, op, 0),
         )  # fmt: skip
     _, small = restricted(program.graph, op, step.output.box)
@@ -315,7 +332,7 @@ def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: 
     assert isinstance(small, Conv)
     row, pixel = _gaps(source)
     fields = _window(program.graph, small, step) | {"in_c": source.box.shape[2], "out_c": fields["out_c"]}
-    fields |= {"input_zero_point": requantization(program.graph, op).input_zero_point}
+    fields |= {"input_zero_point": _points(program.graph, weights, op)["input_zero_point"]}
     fields |= ({"in_row": row} if row else {}) | ({"in_pixel": pixel} if pixel else {})
     arguments = (out, _place(arena, source), weights.weights(op, step), *right)
     return Call(op.name, f"tr_conv_add_{bits}", "tr_conv", _fields(fields), arguments)

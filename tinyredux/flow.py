@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from tinyredux.graph import Graph, total_macs
 from tinyredux.kernels import assemble, board_budget, check_kernels
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
-from tinyredux.passes.partial import plan_partial
+from tinyredux.passes.partial import SLOWDOWN, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
 from tinyredux.targets import RawMeasurement, Target
@@ -108,7 +109,8 @@ def compile_net(settings: Settings) -> Compiled:
     if settings.kernel_set == "fast" or settings.method == "skip":
         call += f" --board {settings.board}"
     if settings.method == "partial":
-        found = plan_partial(int8)
+        slowdown = SLOWDOWN if settings.kernel_set == "reference" else math.inf
+        found = plan_partial(int8, limit=settings.sram or 0, slowdown=slowdown)
         fast = FastSteps(found.program, found.arena)
         if settings.kernel_set == "fast":
             fast = with_rows(found.program, found.arena, board.cpu, settings.sram or 0)

@@ -45,12 +45,12 @@ def step_cycles(graph: Graph, op: Op, step: Step) -> int:
             return CALL + _convolution(graph, op, step, pixels, channels)
         case DepthwiseConv():
             taps = op.kernel[0] * op.kernel[1]
-            return CALL + pixels * (120 + channels // 4 * (25 * taps + 180) + channels % 4 * (14 * taps + 70))
+            return CALL + pixels * (120 + channels // 4 * (20 * taps + 255) + channels % 4 * (14 * taps + 70))
         case Pool():
             taps = op.kernel[0] * op.kernel[1]
-            return CALL + pixels * (70 + channels // 4 * (14 * taps + 50) + channels % 4 * (12 * taps + 40))
+            return CALL + pixels * (70 + channels // 4 * (18 * taps + 70) + channels % 4 * (12 * taps + 40))
         case Add() | Relu():
-            return CALL + (50 if isinstance(op, Add) else 8) * outputs
+            return CALL + (74 if isinstance(op, Add) else 8) * outputs
     return CALL + 200 * outputs
 
 
@@ -64,9 +64,10 @@ def _convolution(graph: Graph, op: Conv | Dense, step: Step, pixels: int, channe
     if step.kind == "run" and isinstance(op, Dense):
         return channels * (10 * column // 4 + 100)
     if step.kind == "run" and isinstance(op, Conv) and is_pointwise(op):
-        return blocks * (34 * -(-column // 4) + 220)
+        return blocks * (32 * -(-column // 4) + 150)
     if step.kind == "run" and step.scratch:
-        return pixels * groups * column * (4 if in_c >= 4 else 10) + blocks * (34 * -(-column // 4) + 240)
+        return pixels * groups * column * (4 if in_c >= 4 else 10) + blocks * (32 * -(-column // 4) + 300)
     runs = kernel[0] * -(-kernel[1] * in_c // 4)
-    each = 36 * runs + 60 * kernel[0] + (260 if step.kind == "run" else 130)
+    raw = isinstance(op, Dense) or not any(op.padding)  # the zero point is part of the bias
+    each = (31 if raw else 36) * runs + 60 * kernel[0] + (260 if step.kind == "run" else 130)
     return (pixels + 1) // 2 * 350 + blocks * each

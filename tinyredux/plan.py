@@ -9,7 +9,7 @@ from tinyredux.export import export
 from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.graph import Graph, total_macs
 from tinyredux.part_costs import executed_macs
-from tinyredux.passes.partial import item_bytes, plan_partial
+from tinyredux.passes.partial import SLOWDOWN, item_bytes, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.schedule import ACCUMULATOR_BYTES, Item
 
@@ -34,8 +34,14 @@ def plan(
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if accumulator not in ACCUMULATOR_BYTES:
         raise ValueError(f"accumulator is {accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
-    found = plan_partial(graph, accumulator)
-    answer: dict[str, Any] = {"schema": 1, "net": net, "peak_bytes": found.peaks, "accumulator": accumulator}
+    found = plan_partial(graph, accumulator, budget_bytes or 0, SLOWDOWN)
+    answer: dict[str, Any] = {
+        "schema": 1,
+        "net": net,
+        "peak_bytes": found.peaks,
+        "accumulator": accumulator,
+        "least_bytes": found.least_bytes,
+    }
     if method == "exact":
         whole = memory.plan(graph)
         answer |= {

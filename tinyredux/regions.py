@@ -110,23 +110,24 @@ def candidates(net: Net) -> list[Item]:
         elif not isinstance(op, (Softmax, Concat)):
             regions = _regions(net, op, "materialise")
         found += regions
-        found += [in_rows(item, 1) for item in regions if len(item.ops) > 1 and rows_are_free(net, item)]
+        found += [in_rows(item, 1) for item in regions if len(item.ops) > 1 and parts_are_free(net, item, 0)]
     return found
 
 
-def in_rows(item: Item, rows: int) -> Item:
-    """Returns an item that runs another in bands of so many rows of its output; 0: all at once."""
-    return Item(item.ops, "spatial", 0, (rows, 0), (item,)) if rows else item
+def in_rows(item: Item, rows: int, columns: int = 0) -> Item:
+    """Returns an item that runs another in patches of so many rows and columns (0: all) of its output; rows 0: at once."""
+    return Item(item.ops, "spatial", 0, (rows, columns), (item,)) if rows else item
 
 
-def rows_are_free(net: Net, item: Item) -> bool:
-    """True where bands of rows compute nothing twice: all that is made inside is read in windows that do not overlap."""
+def parts_are_free(net: Net, item: Item, axis: int) -> bool:
+    """True where parts of rows (axis 0) or columns (1) compute nothing twice: what is made inside is read in windows that
+    do not overlap."""
     ops = net.ops(item)
     inside = {op.output for op in ops}
-    if net.graph.tensors[ops[-1].output].shape[0] < 2:
+    if net.graph.tensors[ops[-1].output].shape[axis] < 2:
         return False
     for op in ops:
-        if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[0] > op.stride[0]:
+        if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[axis] > op.stride[axis]:
             return False
         if inside & set(op.inputs) and isinstance(op, (Dense, Softmax)):
             return False

@@ -50,6 +50,27 @@ ALWAYS_INLINE struct sums step(struct sums sums, uint32_t weights_a, uint32_t we
     return sums;
 }
 
+ALWAYS_INLINE struct sums raw_step(struct sums sums, const int8_t *weights_a, const int8_t *weights_b, const int8_t *in_0,
+                                   const int8_t *in_1)
+{
+    const uint32_t word_a = tr_load_s8x4(weights_a), word_b = tr_load_s8x4(weights_b);
+    const uint32_t a_02 = tr_sxtb16(word_a), a_13 = tr_sxtb16_ror8(word_a);
+    const uint32_t b_02 = tr_sxtb16(word_b), b_13 = tr_sxtb16_ror8(word_b);
+    const uint32_t word_0 = tr_load_s8x4(in_0), x0_02 = tr_sxtb16(word_0);
+    sums.a0 = tr_smlad(a_02, x0_02, sums.a0);
+    sums.b0 = tr_smlad(b_02, x0_02, sums.b0);
+    const uint32_t x0_13 = tr_sxtb16_ror8(word_0);
+    sums.a0 = tr_smlad(a_13, x0_13, sums.a0);
+    sums.b0 = tr_smlad(b_13, x0_13, sums.b0);
+    const uint32_t word_1 = tr_load_s8x4(in_1), x1_02 = tr_sxtb16(word_1);
+    sums.a1 = tr_smlad(a_02, x1_02, sums.a1);
+    sums.b1 = tr_smlad(b_02, x1_02, sums.b1);
+    const uint32_t x1_13 = tr_sxtb16_ror8(word_1);
+    sums.a1 = tr_smlad(a_13, x1_13, sums.a1);
+    sums.b1 = tr_smlad(b_13, x1_13, sums.b1);
+    return sums;
+}
+
 /* Sixteen values at a time. Out of line, or the caller's variables would push pointers onto the stack. */
 static TR_OUT_OF_LINE void add_sixteens_2x2(struct sums *restrict to, const int8_t *in, const int8_t *weights, int32_t sixteens,
                                             int32_t next_pixel, int32_t next_channel, uint32_t minus_zero_point)
@@ -68,12 +89,35 @@ static TR_OUT_OF_LINE void add_sixteens_2x2(struct sums *restrict to, const int8
     *to = sums;
 }
 
+/* The same for a zero point of 0, in the order in which everything fits into the registers: `end` alone lies on the stack. */
+static TR_OUT_OF_LINE void add_raw_sixteens_2x2(struct sums *restrict to, const int8_t *in, const int8_t *weights,
+                                                int32_t sixteens, int32_t next_pixel, int32_t next_channel)
+{
+    const int8_t *in_1 = in + next_pixel, *weights_b = weights + next_channel;
+    struct sums sums = *to;
+    for (const int8_t *const end = weights + 16 * sixteens; weights != end;) {
+        sums = raw_step(sums, weights, weights_b, in, in_1);
+        sums = raw_step(sums, weights + 4, weights_b + 4, in + 4, in_1 + 4);
+        sums = raw_step(sums, weights + 8, weights_b + 8, in + 8, in_1 + 8);
+        sums = raw_step(sums, weights + 12, weights_b + 12, in + 12, in_1 + 12);
+        weights += 16;
+        weights_b += 16;
+        in += 16;
+        in_1 += 16;
+    }
+    *to = sums;
+}
+
 /* One run. A rest of 1 to 3 values takes the last four again, the weights of those already counted masked out. */
 ALWAYS_INLINE struct sums add_run(struct sums sums, const int8_t *in, const int8_t *weights, int32_t n, int32_t next_pixel,
                                   int32_t next_channel, uint32_t minus_zero_point, int two_channels, int two_pixels)
 {
     if (two_channels && two_pixels && n >= 16) {
-        add_sixteens_2x2(&sums, in, weights, n >> 4, next_pixel, next_channel, minus_zero_point);
+        if (minus_zero_point == 0) {
+            add_raw_sixteens_2x2(&sums, in, weights, n >> 4, next_pixel, next_channel);
+        } else {
+            add_sixteens_2x2(&sums, in, weights, n >> 4, next_pixel, next_channel, minus_zero_point);
+        }
         in += n & ~15;
         weights += n & ~15;
         n &= 15;
@@ -148,12 +192,12 @@ static struct field clip(const int8_t *in, const int8_t *weights, const struct t
     const int32_t in_y = out_y * p->stride_h - p->pad_top, in_x = out_x * p->stride_w - p->pad_left;
     const int32_t y = tr_max(0, -in_y), x = tr_max(0, -in_x);
     const int32_t rows = tr_min(p->kernel_h, p->in_h - in_y) - y, columns = tr_min(p->kernel_w, p->in_w - in_x) - x;
-    const int32_t together = pixel == p->in_c;
+    const int32_t together = pixel == p->in_c, plane = together && columns == p->kernel_w && row == columns * pixel && columns > 0;
     return (struct field){.in = in + (in_y + y) * row + (in_x + x) * pixel,
                           .weights = weights + (y * p->kernel_w + x) * p->in_c,
-                          .rows = columns > 0 ? rows : 0,
+                          .rows = columns <= 0 ? 0 : plane ? 1 : rows,
                           .runs = together ? 1 : columns,
-                          .run_n = together ? columns * p->in_c : p->in_c,
+                          .run_n = (together ? columns * p->in_c : p->in_c) * (plane ? rows : 1),
                           .in_row = row,
                           .in_pixel = pixel,
                           .weight_row = p->kernel_w * p->in_c,

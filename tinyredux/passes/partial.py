@@ -3,7 +3,8 @@
 1. `candidates` lists what may run together, `cover` picks items that cover every operator and whose largest cost in
    bytes is least; that cost is a lower bound of every schedule's peak.
 2. `best_order` orders them; where the order keeps more alive than the bound, other covers are tried.
-3. Slices start as narrow as they can be and grow while the peak allows, for wide slices are faster.
+3. Slices start as narrow as they can be and grow while the peak allows, for wide slices are faster; the peak itself grows
+   until the estimated cycles are close to those of layer by layer.
 4. `place` gives real offsets; the peak is what they reach.
 
 Source: after Liberis and Lane, Pex, arXiv 2211.17246; the algorithms are ours.
@@ -12,23 +13,24 @@ Source: after Liberis and Lane, Pex, arXiv 2211.17246; the algorithms are ours.
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place
 from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
-from tinyredux.lowering import Lowering, lower, moments
+from tinyredux.lowering import lower, moments
 from tinyredux.ordering import Order, beside, best_order, given_order, problem
-from tinyredux.part_costs import rough_cycles
-from tinyredux.regions import Net, bits, candidates, in_place_sources, in_rows, internal_bytes, rows_are_free
-from tinyredux.schedule import Item, Loop, Program, Schedule
-from tinyredux.tiles import is_generator
+from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
+from tinyredux.schedule import Item, Program, Schedule
+from tinyredux.widths import Fitter
 
 Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
 EVERY_COVER = 7  # operators up to which all covers are tried
 COVERS = 4000
 SECONDS = 4.0  # for trying covers on larger graphs
+SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class PartialPlan:
     lower_bound_bytes: int
     optimal: bool
     narrowest: Schedule  # the program's, before its slices were widened into bytes that are free
+    least_bytes: int  # the least peak found, whatever its cycles
 
     @property
     def peak_bytes(self) -> int:
@@ -54,10 +57,11 @@ class PartialPlan:
         return memory.MemoryPlan(self.arena.offsets, {}, self.arena.size_bytes, 0, steps, self.lower_bound_bytes)
 
 
-def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> PartialPlan:
-    """Returns the plan with the least placed peak that the search finds; never above the layer-by-layer plan.
+def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
+    """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` times those of layer by
+    layer; infinite: the least peak that the search finds. Never above the layer-by-layer plan.
 
-    Among plans of that peak, or of up to `limit` bytes where that is more, one with few cycles is taken.
+    With `limit` it takes at most so many bytes, or the least peak where that is more, even if it is slower then.
 
     `optimal` is True where the peak is the larger of network input and output, which must lie in the arena whole. The
     bound of the channel schedules is reported apart: slices narrower than a region's, or bands of rows, can beat it.
@@ -75,9 +79,12 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
     options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
     options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
     schedule, arena = min(options, key=lambda option: option[1].size_bytes)
-    spare = _spare(net, schedule, costs, max(arena.size_bytes, limit))
-    program = lower(graph, _widened(net, schedule, spare, max(arena.size_bytes, limit)))
-    arena = place(program, max(arena.size_bytes, limit))
+    narrowest, least = schedule, arena.size_bytes
+    given = problem(net, list(schedule.items), schedule.aliased, costs)
+    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
+    fitter = Fitter(net, schedule, beside(given, order), max(least, min(layerwise, limit or layerwise)))
+    program = lower(graph, fitter.within(least) if math.isinf(slowdown) else fitter.within_cycles(least, slowdown))
+    arena = place(program, least)
     peaks = {
         "layerwise": layerwise,
         "inplace": min(layerwise, options[2][1].size_bytes),
@@ -85,14 +92,7 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0) -> Pa
         "partial": arena.size_bytes,
     }
     bound = max(graph.input.size_bytes, graph.output.size_bytes)
-    return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound, schedule)
-
-
-def _spare(net: Net, schedule: Schedule, costs: Costs, limit: int) -> dict[Item, int]:
-    """Returns the bytes that each item may need inside."""
-    given = problem(net, list(schedule.items), schedule.aliased, costs)
-    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
-    return {item: limit - bytes_beside for item, bytes_beside in beside(given, order).items()}
+    return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound, narrowest, least)
 
 
 def _costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
@@ -247,58 +247,6 @@ def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True
     without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
     schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
     return schedule, place(lower(net.graph, schedule, full=False))
-
-
-def _widened(net: Net, schedule: Schedule, spare: dict[Item, int], limit: int) -> Schedule:
-    """Returns the schedule with each item in the way that is fastest by estimate and still fits into `limit` bytes.
-
-    `spare` says how many bytes an item may need inside. Where the placement of all together takes more than `limit`,
-    the items with the largest gain in bytes go back to their narrowest form.
-    """
-    chosen = [fastest(net, item, schedule.in_place.get(net.output(item)), spare.get(item, 0)) for item in schedule.items]
-    keep = set(range(len(chosen)))
-    while True:
-        items = tuple(chosen[i][0] if i in keep else item for i, item in enumerate(schedule.items))
-        direct = frozenset().union(*(chosen[i][1] if i in keep else frozenset(item.ops) for i, item in enumerate(schedule.items)))
-        wider = replace(schedule, items=items, direct=direct)
-        if not keep or _fits(net, wider, limit):
-            return wider
-        keep.remove(max(keep, key=lambda i: internal_bytes(net, chosen[i][0], None, chosen[i][1])))
-
-
-def fastest(net: Net, item: Item, source: str | None, spare: int) -> tuple[Item, frozenset[str]]:
-    """Returns the variant of an item with the fewest estimated cycles that needs at most `spare` bytes inside, and which of
-    its convolutions run without scratch. The item itself, without scratch, where no other fits."""
-    found: list[tuple[int, Item, frozenset[str]]] = []
-    convs = [op.name for op in net.ops(item) if is_generator(op)]
-    for direct in (frozenset[str](), frozenset(convs)):
-        for some in variants(net, item):
-            some = [one for one in some if source is None or source in in_place_sources(net, one)]
-            fitting = next((one for one in some if internal_bytes(net, one, source, direct) <= spare), None)
-            if fitting is not None:
-                in_place = {net.output(item): source} if source else {}
-                nodes = Lowering(net.graph, Schedule((fitting,), in_place, frozenset(), direct, net.accumulator)).item(fitting)
-                found.append((rough_cycles(net.graph, Loop((tuple(nodes),)).steps()), fitting, direct))
-    _, best, direct = min(found, key=lambda one: one[0], default=(0, item, frozenset(convs)))
-    return best, direct
-
-
-def variants(net: Net, item: Item) -> list[list[Item]]:
-    """Returns ways to run an item: for each height of bands a list of slice widths, widest first."""
-    if item.kind == "whole":
-        return [[item]]
-    base = item.inner[0] if item.kind == "spatial" else item
-    sink = net.ops(item)[-1]
-    channels = net.graph.tensors[sink.inputs[0] if base.kind == "accumulate" else sink.output].shape[2]
-    widths = [channels, *reversed([base.width << k for k in range(12) if base.width << k < channels])]
-    rows = net.graph.tensors[sink.output].shape[0]
-    heights = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if len(item.ops) > 1 and rows_are_free(net, base) else []
-    return [[in_rows(replace(base, width=width), height) for width in widths] for height in (0, *heights)]
-
-
-def _fits(net: Net, schedule: Schedule, limit: int) -> bool:
-    program = lower(net.graph, schedule, full=False)
-    return max(live_bytes(blocks_of(program.buffers, program.ties))) <= limit and place(program, limit).size_bytes <= limit
 
 
 def item_bytes(program: Program) -> list[tuple[str, int]]:
