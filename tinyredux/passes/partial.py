@@ -59,7 +59,8 @@ class PartialPlan:
 
 def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
     """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` times those of layer by
-    layer; infinite: the least peak that the search finds. Never above the layer-by-layer plan.
+    layer, or as close to them as its regions come; infinite: the least peak that the search finds. Never above the plans of
+    whole operators.
 
     With `limit` it takes at most so many bytes, or the least peak where that is more, even if it is slower then.
 
@@ -82,13 +83,14 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     narrowest, least = schedule, arena.size_bytes
     given = problem(net, list(schedule.items), schedule.aliased, costs)
     order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
-    fitter = Fitter(net, schedule, beside(given, order), max(least, min(layerwise, limit or layerwise)))
+    whole = min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes)
+    fitter = Fitter(net, schedule, beside(given, order), max(least, min(whole, limit or whole)))
     program = lower(graph, fitter.within(least) if math.isinf(slowdown) else fitter.within_cycles(least, slowdown))
     arena = place(program, least)
     peaks = {
         "layerwise": layerwise,
         "inplace": min(layerwise, options[2][1].size_bytes),
-        "reordered": min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes),
+        "reordered": whole,
         "partial": arena.size_bytes,
     }
     bound = max(graph.input.size_bytes, graph.output.size_bytes)
