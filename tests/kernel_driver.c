@@ -34,7 +34,7 @@ static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
 static void run_trec(const int32_t *f, void *const *arrays, int16_t *scratch)
 {
     const struct tr_trec p = {f[0],  f[1],  f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],  f[9],  f[10], f[11],     f[12],    f[13],
-                              f[14], f[15], f[16], f[17], f[18], f[19], f[20], f[21], f[22], f[23], f[24], f[25], arrays[4], arrays[5]};
+                              f[14], f[15], f[16], f[17], f[18], f[19], f[20], f[21], f[22], f[23], f[24], f[25], arrays[4], arrays[5], 0, 0};
     tr_trec_conv_s8(arrays[0], arrays[1], arrays[2], f[17] > 0 ? arrays[2] : arrays[6], arrays[3], &p, scratch);
 }
 

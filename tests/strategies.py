@@ -57,6 +57,7 @@ KINDS = (
     "softmax",
     "trec",
     "trec_vectors",
+    "trec_taps",
     "square",
 )
 
@@ -145,7 +146,9 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
             out_c = in_c * multiplier
             weight_shape = (*window["kernel"], out_c)
             op = DepthwiseConv(**common, **window, multiplier=multiplier)
-        case "trec" | "trec_vectors":
+        case "trec" | "trec_vectors" | "trec_taps":
+            if kind == "trec_taps":
+                in_c, out_c = pick((4, 8, 16, 20)), pick((16, 24, 27, 40))
             height, width = (17, 17) if pick(range(8)) == 7 else (height, width)  # over 256 rows: int32 sums, wide slots
             weight_shape = (out_c, *window["kernel"], in_c)
             op, more = _trec(pick, kind, weight_shape, common | window)
@@ -164,6 +167,11 @@ def _trec(pick: Pick, kind: str, weight_shape: tuple[int, ...], fields: dict[str
     """Returns the operator, and its hash vectors where it has some."""
     columns = int(np.prod(weight_shape[1:]))
     length = min(pick(SUB_LENGTHS), columns)
+    if kind == "trec_taps":  # blocks of whole taps, for which there is generated code
+        length = weight_shape[3] * pick(
+            [n for n in range(1, columns // weight_shape[3] + 1) if not columns // weight_shape[3] % n]
+        )
+        kind = pick(("trec", "trec_vectors"))
     bits = pick(range(1, 13 if kind == "trec_vectors" else min(12, weight_shape[0]) + 1))
     op = TrecConv(**fields, sub_length=length, hash_bits=bits, threshold=pick(("mean", "zero")))
     if kind == "trec":
@@ -174,7 +182,7 @@ def _trec(pick: Pick, kind: str, weight_shape: tuple[int, ...], fields: dict[str
 
 def layer(pick: Pick, kind: str) -> Layer:
     """Returns a random layer of one of KINDS."""
-    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors", "square"):
+    if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors", "trec_taps", "square"):
         return _weighted_layer(pick, kind)
     window = _window(pick)
     height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))

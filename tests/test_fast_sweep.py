@@ -16,7 +16,7 @@ from strategies import KINDS, Layer, random_layers
 
 from tinyredux import interpret
 
-FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax", "trec", "trec_vectors"))
+FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax"))
 BATCH = 25  # layers compiled together
 
 

@@ -26,6 +26,14 @@ struct tr_conv {
     int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
 };
 
+/* Generated inner loops of TREC (fast/trec_programs.py), for maps of at most 256 rows. */
+struct tr_trec_loops {
+    void (*project)(int32_t *projected, const int8_t *pixel, const int32_t *vectors, int32_t count);
+    void (*add)(int16_t *sums, const int8_t *pixel, const uint8_t *slots, int32_t count);
+    void (*product)(int32_t *to, const int32_t *columns, const int32_t *weights, int32_t quads);
+    void (*recover)(int8_t *out, const uint8_t *slots, const int32_t *products, const int32_t *factors);
+};
+
 /* TREC: `blocks` blocks of sub_length columns (ky, kx, channel; the last may be shorter) of k_n; hash_bits vectors per block, which
  * lie vector_row apart, those of the next block vector_block apart; exact_c is hash_bits where they are the first filters, else
  * 0. most_clusters = min(2^hash_bits, out_h * out_w); slice_c output channels at a time, a multiple of 4. */
@@ -35,6 +43,8 @@ struct tr_trec {
     int32_t k_n, blocks, sub_length, hash_bits, mean_threshold, exact_c, vector_row, vector_block, most_clusters, slice_c;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
+    const struct tr_trec_loops *loops; /* 0: plain C; else weights and vectors are the loops' tables, slice_c a multiple of 8 */
+    const int32_t *factors;            /* of the loops: 8 multipliers and 8 right shifts of each 8 channels */
 };
 
 struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c */

@@ -90,6 +90,21 @@ static inline const int8_t *input_at(const int8_t *in, const struct tr_trec *p, 
     return in + (in_y * p->in_w + in_x) * p->in_c + part->channel;
 }
 
+/* The output pixels whose part lies inside the map. */
+struct range {
+    int32_t first_y, last_y, first_x, last_x;
+};
+
+static struct range inside(const struct tr_trec *p, const struct part *part)
+{
+    return (struct range){
+        first_output(0, part->kernel_y, p->pad_top, p->stride_h, p->out_h),
+        first_output(p->in_h, part->kernel_y, p->pad_top, p->stride_h, p->out_h),
+        first_output(0, part->kernel_x, p->pad_left, p->stride_w, p->out_w),
+        first_output(p->in_w, part->kernel_x, p->pad_left, p->stride_w, p->out_w),
+    };
+}
+
 /* Two vectors times two pixels, of n values each. */
 struct dots {
     int32_t a0, a1, b0, b1;
@@ -137,15 +152,12 @@ static void project_pair(int32_t *projected, const int8_t *in, const int8_t *vec
     const int8_t *a = vectors + h * p->vector_row, *b = a + next * p->vector_row;
     const int32_t start_a = minus_zero_point_times_sum(a, part->n, p->input_zero_point);
     const int32_t start_b = minus_zero_point_times_sum(b, part->n, p->input_zero_point);
-    const int32_t first_y = first_output(0, part->kernel_y, p->pad_top, p->stride_h, p->out_h);
-    const int32_t last_y = first_output(p->in_h, part->kernel_y, p->pad_top, p->stride_h, p->out_h);
-    const int32_t first_x = first_output(0, part->kernel_x, p->pad_left, p->stride_w, p->out_w);
-    const int32_t last_x = first_output(p->in_w, part->kernel_x, p->pad_left, p->stride_w, p->out_w);
-    for (int32_t y = first_y; y < last_y; y++) {
-        const int8_t *pixel = input_at(in, p, part, y, first_x);
-        int32_t *row = projected + (y * p->out_w + first_x) * bits + h;
-        for (int32_t x = first_x; x < last_x; x += 2, pixel += 2 * step, row += 2 * bits) {
-            const int32_t two = x + 1 < last_x;
+    const struct range range = inside(p, part);
+    for (int32_t y = range.first_y; y < range.last_y; y++) {
+        const int8_t *pixel = input_at(in, p, part, y, range.first_x);
+        int32_t *row = projected + (y * p->out_w + range.first_x) * bits + h;
+        for (int32_t x = range.first_x; x < range.last_x; x += 2, pixel += 2 * step, row += 2 * bits) {
+            const int32_t two = x + 1 < range.last_x;
             const struct dots start = {start_a, start_a, start_b, start_b};
             const struct dots found = project_2x2(start, a, b, pixel, pixel + two * step, part->n);
             row[0] += found.a0;
@@ -153,6 +165,17 @@ static void project_pair(int32_t *projected, const int8_t *in, const int8_t *vec
             row[two * bits] += two ? found.a1 : 0;
             row[two * bits + next] += two && next ? found.b1 : 0;
         }
+    }
+}
+
+/* The same for all vectors at once by the generated loop; a part's table is start values and int16 pairs of every vector. */
+static void project_rows(int32_t *projected, const int8_t *in, const int32_t *table, const struct tr_trec *p,
+                         const struct part *part)
+{
+    const struct range range = inside(p, part);
+    for (int32_t y = range.first_y; y < range.last_y && range.first_x < range.last_x; y++) {
+        int32_t *const row = projected + (y * p->out_w + range.first_x) * p->hash_bits;
+        p->loops->project(row, input_at(in, p, part, y, range.first_x), table, range.last_x - range.first_x);
     }
 }
 
@@ -222,15 +245,22 @@ static inline void add_values(int16_t *sums, const int8_t *values, int32_t n)
 static void add_part(const struct memory *m, const int8_t *in, const struct part *part, int32_t block, const struct tr_trec *p)
 {
     const int32_t rows = p->out_h * p->out_w, wide = TR_TREC_SLOT_BYTES(p->most_clusters) == 2, step = p->stride_w * p->in_c;
+    const struct range range = inside(p, part);
     int32_t i = block * rows;
     for (int32_t y = 0; y < p->out_h; y++) {
-        const int32_t in_y = y * p->stride_h - p->pad_top + part->kernel_y;
+        const int32_t in_map = y >= range.first_y && y < range.last_y;
         const int8_t *pixel = input_at(in, p, part, y, 0);
         for (int32_t x = 0; x < p->out_w; x++, i++, pixel += step) {
-            const int32_t in_x = x * p->stride_w - p->pad_left + part->kernel_x;
-            const int32_t inside = in_y >= 0 && in_y < p->in_h && in_x >= 0 && in_x < p->in_w;
+            const int32_t count = in_map && x >= range.first_x ? range.last_x - x : 0;
+            if (p->loops && count > 0) {
+                p->loops->add((int16_t *)(void *)m->sums + part->at, pixel, m->slots + i, count);
+                x += count - 1;
+                i += count - 1;
+                pixel += (count - 1) * step;
+                continue;
+            }
             const int32_t at = slot_of(m->slots, i, wide) * p->sub_length + part->at;
-            const int8_t *const values = inside ? pixel : m->padding;
+            const int8_t *const values = count > 0 ? pixel : m->padding;
             if (TR_TREC_SUM_BYTES(rows) == 2) {
                 add_values((int16_t *)(void *)m->sums + at, values, part->n);
                 continue;
@@ -268,6 +298,11 @@ static void cluster_block(const struct memory *m, const int8_t *in, const int8_t
     }
     for (int32_t k = first; k < end; k += part.n) {
         part = part_at(p, first, end, k);
+        if (p->loops) {
+            const int32_t *const tables = (const int32_t *)(const void *)vectors;
+            project_rows(m->projected, in, tables + k / part.n * p->hash_bits * (1 + part.n / 2), p, &part);
+            continue;
+        }
         for (int32_t h = 0; h < p->hash_bits; h += 2) {
             project_pair(m->projected, in, vectors + block * p->vector_block + part.at, p, &part, h);
         }
@@ -413,6 +448,65 @@ static void copy_slice(int8_t *restrict out, const struct memory *m, const int32
     }
 }
 
+/* Stage 2 by the generated loop: `octets` groups of eight channels, whose tables begin at `tables`. */
+static void multiply_block_fast(const struct memory *m, const int32_t *tables, int32_t block, int32_t octets,
+                                const struct tr_trec *p)
+{
+    const int32_t length = p->sub_length, used = m->stacked[block];
+    const int8_t *mean = m->means + p->most_clusters * block * length;
+    int32_t *to = m->products + block * p->most_clusters * p->slice_c;
+    for (int32_t slot = 0; slot < used; slot += 2, mean += 2 * length, to += 2 * p->slice_c) {
+        const int8_t *const other = slot + 1 < used ? mean + length : mean;
+        uint32_t *const columns = (uint32_t *)(void *)m->columns;
+        for (int32_t k = 0; k < length; k += 4) {
+            const uint32_t a = tr_load_s8x4(mean + k), b = tr_load_s8x4(other + k);
+            columns[k] = tr_sxtb16(a);
+            columns[k + 1] = tr_sxtb16(b);
+            columns[k + 2] = tr_sxtb16_ror8(a);
+            columns[k + 3] = tr_sxtb16_ror8(b);
+        }
+        p->loops->product(to, (const int32_t *)columns, tables, 2 * octets);
+    }
+}
+
+/* Stage 3 with one block, eight channels from c on: products, twice each sum, become int8 in place, and pixels copy them. */
+static void copy_octet(int8_t *restrict out, const struct memory *m, int32_t *products, int32_t c, const struct tr_trec *p)
+{
+    for (int32_t slot = 0; slot < m->stacked[0]; slot++) {
+        int32_t *const product = products + slot * p->slice_c;
+        for (int32_t i = 0; i < 8; i++) {
+            ((int8_t *)product)[i] = output(product[i] / 2, c + i, p);
+        }
+    }
+    for (int32_t pixel = 0; pixel < p->out_h * p->out_w; pixel++) {
+        const int8_t *from = (const int8_t *)(products + m->slots[pixel] * p->slice_c);
+        int8_t *const to = out + pixel * p->out_c + c;
+        const uint32_t low = tr_load_s8x4(from), high = tr_load_s8x4(from + 4);
+        tr_store_s8x4(to, low);
+        tr_store_s8x4(to + 4, high);
+    }
+}
+
+/* Stages 2 and 3 by the generated loops: eight channels at a time, the last eight over some of those before. */
+static void produce_fast(const struct memory *m, int8_t *restrict out, const int32_t *tables, const struct tr_trec *p)
+{
+    const int32_t octets = (p->out_c - p->exact_c + 7) / 8, table = 4 * (4 + p->sub_length) / 2;
+    for (int32_t first = 0; first < octets; first += p->slice_c / 8) {
+        const int32_t n = tr_min(p->slice_c / 8, octets - first);
+        for (int32_t block = 0; block < p->blocks; block++) {
+            multiply_block_fast(m, tables + (block * octets + first) * table, block, n, p);
+        }
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t c = tr_min(p->exact_c + 8 * (first + i), p->out_c - 8);
+            if (p->blocks == 1) {
+                copy_octet(out, m, m->products + 8 * i, c, p);
+            } else {
+                p->loops->recover(out + c, m->slots, m->products + 8 * i, p->factors + 16 * (first + i));
+            }
+        }
+    }
+}
+
 void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                      const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
                      int16_t *restrict scratch)
@@ -420,6 +514,10 @@ void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8
     const struct memory m = memory_of((int8_t *)scratch, p);
     const int32_t rows = p->out_h * p->out_w, wide = TR_TREC_SLOT_BYTES(p->most_clusters) == 2;
     cluster(&m, out, in, vectors, bias, p);
+    if (p->loops) {
+        produce_fast(&m, out, (const int32_t *)(const void *)weights, p);
+        return;
+    }
     for (int32_t c = p->exact_c; c < p->out_c; c += p->slice_c) {
         const int32_t n = tr_min(p->slice_c, p->out_c - c);
         for (int32_t block = 0; block < p->blocks; block++) {
