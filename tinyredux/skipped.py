@@ -18,6 +18,7 @@ from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, sk
 
 RECORDS = WEIGHTS_FOLDER / "skip"
 STEP, LARGEST = 0.05, 0.8  # shares that are tried
+CLEARLY = 0.01  # of the validation images: a loss that is no accident
 STATISTICS_IMAGES = 1000
 Progress = Callable[[str], None]
 
@@ -81,26 +82,35 @@ def find(
     """Returns the largest cuts that lose at most `loss` of the validation images.
 
     One threshold serves all layers: expected loss for each output position that a unit is spared. So the search has one
-    dimension, and halving finds its end.
+    dimension: halving finds where clearly too much is lost, and from there thresholds go down until little enough is, for
+    within some images of the exact count more skipping may well be better.
     """
     found = statistics_of(graph, data, progress)
     paths = {op: path_of(graph, op, statistics, unit) for op, statistics in found.items()}
     prices = sorted({cut.threshold / _positions(graph, op) for op, path in paths.items() for cut in path})
+
+    def right_at(price: float) -> int:
+        right = evaluator.correct(skip(graph, _below(graph, paths, price), found), data.validation)
+        if progress:
+            progress(f"price {price:.3g}: {right} right, {exact} exact")
+        return right
+
     exact = evaluator.correct(graph, data.validation)
-    low, high, best = 0, len(prices), exact
+    low, high = 0, len(prices)
     while high - low > 1:
         middle = (low + high) // 2
-        right = evaluator.correct(skip(graph, _below(graph, paths, prices[middle]), found), data.validation)
-        if progress:
-            progress(f"price {prices[middle]:.3g}: {right} right, {exact} exact")
-        if right >= exact - loss:
-            low, best = middle, right
+        if right_at(prices[middle]) >= exact - loss - CLEARLY * len(data.validation.images):
+            low = middle
         else:
             high = middle
+    right = right_at(prices[low])
+    while right < exact - loss:
+        low -= 1
+        right = right_at(prices[low])
     cuts = _below(graph, paths, prices[low])
     shares = {op: round(STEP * paths[op].index(cut), 4) for op, cut in cuts.items()}
     thresholds = {op: cut.threshold for op, cut in cuts.items()}
-    return Record(short_name(net), data.name, unit, shares, thresholds, len(data.validation.images), exact, best)
+    return Record(short_name(net), data.name, unit, shares, thresholds, len(data.validation.images), exact, right)
 
 
 def _below(graph: Graph, paths: Mapping[str, list[Cut]], price: float) -> dict[str, Cut]:
