@@ -22,7 +22,7 @@ C_LINES = 3400
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
-PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule widths"
+PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule widths hybrid"
 LEVEL_1 = f"{LEVEL_0} integer_params clustered trec_sizes interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} fast fast.* emit_*"
 LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"

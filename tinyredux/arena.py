@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyredux.schedule import Buffer, Program
 
@@ -102,6 +102,13 @@ def place(program: Program, target: int = 0) -> Arena:
     assert best is not None
     named = {name: best[1][k] for k in count for name in blocks[k].names}
     return Arena(named, best[0], bound)
+
+
+def place_apart(program: Program, tensor: str) -> Arena:
+    """Returns a placement in which one buffer lies behind all others and shares no byte with them."""
+    others = replace(program, buffers={name: buffer for name, buffer in program.buffers.items() if name != tensor})
+    arena, size = place(others), program.buffers[tensor].size_bytes
+    return Arena(arena.offsets | {tensor: arena.size_bytes}, arena.size_bytes + size, arena.live_bytes + size)
 
 
 def _span(block: Block) -> int:

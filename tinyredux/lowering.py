@@ -37,6 +37,8 @@ class Lowering:
         self.by_name = {op.name: op for op in graph.ops}
         self.storage = storages(graph, schedule.aliased)
         self.patches: dict[str, View] = {}
+        self.split: frozenset[str] = frozenset()  # tensors, or patches of them, that are written in several parts
+        self.apart: set[str] = set()  # buffers that sums are finished into elsewhere than at their start
         self.sizes: dict[str, tuple[int, int]] = {}
         self.ties: dict[str, str] = {}
 
@@ -106,12 +108,17 @@ class Lowering:
             body.steps.append(Step(sink.name, "add_up", (values,), sums))
 
         loops = self._slices(item, ops[:-1], sink.inputs[0], part)
-        if self._alone(target):
+        if not self._alone(target):
+            self.apart.add(target.buffer)
+            self.ties.pop(target.buffer, None)
+        elif target.buffer not in self.apart:
             self.ties[target.buffer] = sums.buffer
         return [Step(sink.name, "start", (), sums), *loops, Step(sink.name, "finish", (sums,), target)]
 
     def _alone(self, target: View) -> bool:
         """True where a view is all that its buffer holds."""
+        if target.tensor in self.split:
+            return False
         kept = target.buffer in self.graph.tensors
         return target.box == whole(self.graph.tensors[target.tensor].shape) and target.buffer == target.tensor if kept else True
 
@@ -129,19 +136,20 @@ class Lowering:
 
     def _spatial(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
         """Returns loops over rows and columns of patches; the tensors between the inner items exist as patches."""
-        sink, outer = ops[-1], dict(self.patches)
+        sink, outer, split = ops[-1], dict(self.patches), self.split
         target = self.stored(sink.output)
-        height, width, _ = target.box.shape
+        (height, width, _), top, left = target.box.shape, target.box.y0, target.box.x0
         rows, columns = (self._patches(size, step) for size, step in zip((height, width), item.patch, strict=True))
         known, parts = set(self.sizes), []
         for y0, y1 in rows:
             line = []
             for x0, x1 in columns:
-                box = Box(y0, y1, x0, x1, target.box.c0, target.box.c1)
+                box = Box(top + y0, top + y1, left + x0, left + x1, target.box.c0, target.box.c1)
+                self.split = split | {sink.output} if box != target.box else split
                 self.patches = outer | self._patch_views(item, ops, box) | {sink.output: target.part(box)}
                 line.append(tuple(node for inner in item.inner for node in self.item(inner)))
             parts.append(tuple(line))
-        self.patches = outer
+        self.patches, self.split = outer, split
         own = frozenset(set(self.sizes) - known - {self.storage[name].root for name in self.graph.tensors})
         if len(columns) == 1:
             return [Loop(tuple(line[0] for line in parts), own)]

@@ -9,7 +9,7 @@ from tinyredux.export import export
 from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.graph import Graph, total_macs
 from tinyredux.part_costs import executed_macs
-from tinyredux.passes.partial import SLOWDOWN, item_bytes, plan_partial
+from tinyredux.passes.partial import SLOWDOWN, item_bytes, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.schedule import ACCUMULATOR_BYTES, Item
 
@@ -24,9 +24,13 @@ def int8_graph(net: str, data: str | None = None, seed: int = 0) -> Graph:
 
 
 def plan(
-    graph: Graph, net: str, method: str = "partial", accumulator: str = "int32", budget_bytes: int | None = None
-) -> dict[str, Any]:
+    graph: Graph, net: str, method: str = "partial", accumulator: str = "int32", budget_bytes: int | None = None,
+    mac_limit: float = 1.0, input_outside: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Returns the plan as the contract's JSON object, with `budget_bytes` and `fits` where a budget is given.
+
+    With a `mac_limit` above 1 or `input_outside` it is a hybrid plan; `beside_input_bytes` is then what the arena holds apart
+    from the network's input, which is how memory tables with the input outside the arena count.
 
     Raises ValueError for a method or accumulator that does not exist, naming those that do.
     """
@@ -34,7 +38,10 @@ def plan(
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if accumulator not in ACCUMULATOR_BYTES:
         raise ValueError(f"accumulator is {accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
-    found = plan_partial(graph, accumulator, budget_bytes or 0, SLOWDOWN)
+    if mac_limit != 1 or input_outside:
+        found = plan_hybrid(graph, mac_limit, accumulator, input_outside)
+    else:
+        found = plan_partial(graph, accumulator, budget_bytes or 0, SLOWDOWN)
     answer: dict[str, Any] = {
         "schema": 1,
         "net": net,
@@ -56,6 +63,9 @@ def plan(
             "regions": [region(graph, item) for item in found.program.schedule.items if item.kind != "whole"],
             "steps": [{"op": name, "live_bytes": live} for name, live in item_bytes(found.program)],
         }  # fmt: skip
+    if input_outside:
+        answer |= {"input_bytes": graph.input.size_bytes}
+        answer |= {"beside_input_bytes": answer["placement_bytes"] - graph.input.size_bytes}
     if budget_bytes is not None:
         answer |= {"budget_bytes": budget_bytes, "fits": answer["placement_bytes"] <= budget_bytes}
     return answer
@@ -94,6 +104,9 @@ def timeline(answer: dict[str, Any]) -> str:
         f"peak bytes: {peaks}",
         f"placed in {answer['placement_bytes']:,} bytes ({proven}), MACs x {answer['macs_factor']}",
     ]
+    if "beside_input_bytes" in answer:
+        beside, own = answer["beside_input_bytes"], answer["input_bytes"]
+        lines.append(f"of these {beside:,} beside the network's input of {own:,}, which lies apart")
     if "fits" in answer:
         lines.append(f"budget {answer['budget_bytes']:,} bytes: {'fits' if answer['fits'] else 'does not fit'}")
     return "\n".join(lines)

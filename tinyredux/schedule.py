@@ -39,13 +39,14 @@ class Item:
 @dataclass(frozen=True)
 class Schedule:
     """All decisions: items in order, outputs that replace a dead input, concatenations without copies, convolutions
-    that do without scratch, and the width of partial sums."""
+    that do without scratch, the width of partial sums, and whether patches may compute a value again."""
 
     items: tuple[Item, ...]
     in_place: dict[str, str] = field(default_factory=dict)  # output tensor -> input tensor whose bytes it takes over
     aliased: frozenset[str] = frozenset()
     direct: frozenset[str] = frozenset()
     accumulator: str = "int32"
+    recomputes: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyredux import memory
-from tinyredux.arena import Arena, blocks_of, live_bytes, place
+from tinyredux.arena import Arena, blocks_of, live_bytes, place, place_apart
 from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
+from tinyredux.hybrid import hybrid_items
 from tinyredux.lowering import lower, moments
 from tinyredux.ordering import Order, beside, best_order, given_order, problem
 from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
@@ -95,6 +96,33 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     }
     bound = max(graph.input.size_bytes, graph.output.size_bytes)
     return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound, narrowest, least)
+
+
+def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False) -> PartialPlan:
+    """Returns the plan with the least placed peak among channel schedules and hybrid ones, which run early layers in patches
+    and compute up to `mac_limit` times the network's MACs.
+
+    With `input_outside` the network's input lies apart, behind all that the schedule needs, and is not counted in what is
+    minimised; it is part of the arena's size all the same. Raises ValueError for a limit below 1.
+    """
+    if mac_limit < 1:
+        raise ValueError(f"the limit of MACs is {mac_limit}, expected at least 1.0 (no recomputation)")
+    pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
+    items = hybrid_items(net, mac_limit, input_outside)
+    plans = [pure if not input_outside else _apart(pure)]
+    if items is not None:
+        schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
+        program = lower(graph, schedule)
+        arena = place_apart(program, graph.inputs[0]) if input_outside else place(program)
+        peaks = pure.peaks | {"partial": arena.size_bytes}
+        optimal = arena.size_bytes == pure.lower_bound_bytes
+        plans.append(replace(pure, program=program, arena=arena, peaks=peaks, optimal=optimal, narrowest=schedule))
+    return min(plans, key=lambda plan: plan.peak_bytes)
+
+
+def _apart(plan: PartialPlan) -> PartialPlan:
+    arena = place_apart(plan.program, plan.program.graph.inputs[0])
+    return replace(plan, arena=arena, peaks=plan.peaks | {"partial": arena.size_bytes}, optimal=False)
 
 
 def _costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:

@@ -95,6 +95,11 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accumulator", default="int32", help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"
     )
+    parser.add_argument(
+        "--mac-limit", type=float, default=1.0, metavar="FACTOR",
+        help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)",
+    )  # fmt: skip
+    parser.add_argument("--input-outside", action="store_true", help="the network's input lies apart and is not minimised")
     parser.add_argument("--data", help="images that set the int8 ranges: cifar10, synthetic, random or FILE.npz")
 
 
@@ -106,7 +111,15 @@ def _plan(options: argparse.Namespace) -> Answer:
     budgets = [options.sram] if options.sram is not None else []
     budgets += [board_budget(find_board(options.board))] if options.board else []
     graph = int8_graph(options.net, options.data)
-    answer = plan(graph, options.net, options.method, options.accumulator, min(budgets, default=None))
+    answer = plan(
+        graph,
+        options.net,
+        options.method,
+        options.accumulator,
+        min(budgets, default=None),
+        options.mac_limit,
+        options.input_outside,
+    )
     return Answer(answer, timeline(answer), 0 if answer.get("fits", True) else 1)
 
 

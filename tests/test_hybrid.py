@@ -1,0 +1,81 @@
+"""Hybrid plans: patches with recomputation and channel slices; the same bits, within the limit of MACs, in C as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tinyredux import datasets, interpret
+from tinyredux.build import build_host
+from tinyredux.emit_partial import emit_partial
+from tinyredux.export import export
+from tinyredux.graph import Graph, total_macs
+from tinyredux.hybrid import item_macs
+from tinyredux.mobile_nets import bottlenecks, convolution
+from tinyredux.nets import Net
+from tinyredux.part_costs import executed_macs
+from tinyredux.passes.partial import PartialPlan, plan_hybrid, plan_partial
+from tinyredux.passes.quantize import quantize
+from tinyredux.plan import plan
+from tinyredux.run_schedule import run
+from tinyredux.run_schedule import verify as verify_program
+from tinyredux.targets.host import HostTarget
+from tinyredux.tiles import whole
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """Four inverted bottlenecks on 20x20 colour images: strides, residuals, a mean and a dense layer."""
+    torch.manual_seed(0)
+    blocks = [(1, 4, 3, 1), (4, 6, 3, 2), (4, 6, 3, 1), (3, 8, 5, 2)]
+    net = Net(bottlenecks(convolution(3, 8, 3), 8, blocks, 16, 5), (3, 20, 20)).eval()
+    return quantize(export(net, "small"), datasets.load("random", net.input_shape).test.first(16).images)
+
+
+def check(graph: Graph, mac_limit: float, input_outside: bool) -> PartialPlan:
+    """Fails unless the plan is safe, keeps every bit and stays within the limit. Returns it."""
+    found = plan_hybrid(graph, mac_limit, input_outside=input_outside)
+    assert verify_program(found.program, found.arena)["bytes"] <= found.peak_bytes
+    assert executed_macs(graph, found.program.steps()) <= mac_limit * total_macs(graph)
+    image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
+    np.testing.assert_array_equal(run(found.program, found.arena, image), interpret.run(graph, image[None])[0])
+    return found
+
+
+@pytest.mark.parametrize("input_outside", [False, True])
+def test_more_macs_for_fewer_bytes(graph: Graph, input_outside: bool) -> None:
+    """The looser the limit, the lower the peak; without recomputation no more than channel slices take."""
+    peaks = [check(graph, limit, input_outside).peak_bytes for limit in (1.0, 1.4, 2.0)]
+    assert peaks[0] >= peaks[1] >= peaks[2] and peaks[0] > peaks[2]
+    assert input_outside or peaks[0] <= plan_partial(graph).peak_bytes
+
+
+def test_macs_are_counted_without_running(graph: Graph) -> None:
+    """What the planner counts for each item is what its kernel calls execute."""
+    found = check(graph, 2.0, True)
+    items = found.program.schedule.items
+    outputs = {op.name: graph.tensors[op.output].shape for op in graph.ops}
+    counted = sum(item_macs(graph, item, whole(outputs[item.sink])) for item in items)
+    assert counted == executed_macs(graph, found.program.steps()) > total_macs(graph)
+
+
+def test_c_of_a_hybrid_plan(graph: Graph, tmp_path: Path) -> None:
+    """The generated C writes the interpreter's bytes."""
+    found = check(graph, 2.0, False)
+    artifact = emit_partial(found.program, found.arena, "test")
+    target = HostTarget(build_host(artifact.write(tmp_path / "model"), tmp_path), graph.input.shape, graph.output.shape)
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
+        np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
+
+
+def test_the_plan_states_both_counts(graph: Graph) -> None:
+    """With the input apart the JSON holds the arena's bytes, the input's, and the difference; a limit below 1 is refused."""
+    answer = plan(graph, "small", mac_limit=1.5, input_outside=True)
+    assert answer["placement_bytes"] == answer["beside_input_bytes"] + answer["input_bytes"]
+    assert answer["input_bytes"] == graph.input.size_bytes and 1 < answer["macs_factor"] <= 1.5
+    with pytest.raises(ValueError, match=r"expected at least 1\.0"):
+        plan_hybrid(graph, 0.9)

@@ -1,0 +1,137 @@
+"""Hybrid schedules: early layers in patches across several blocks, late blocks in channel slices, within a limit of MACs.
+
+Where a single tensor is alive between two operators the network can be cut. A segment between two cuts runs whole, in slices
+of channels, or in patches of its output's rows (and columns); the rows that neighbouring patches share are computed again. What
+a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes and MACs.
+
+Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tinyredux.graph import Graph, total_macs
+from tinyredux.lowering import boxes_for
+from tinyredux.regions import Net, candidates, in_rows, internal_bytes
+from tinyredux.schedule import Item
+from tinyredux.tiles import Box, computed_macs, whole
+
+SPAN = 9  # most units in one segment
+SLICE = 4  # channels in a slice
+INNER_ROWS = (0, 2, 4)  # rows of an inner region at a time, 0: those of the patch
+PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
+FRONT = 48  # ways kept per cut
+
+
+@dataclass(frozen=True)
+class Way:
+    """Items that compute the network up to a cut: their peak in bytes and their multiply-accumulates."""
+
+    peak: int
+    macs: int
+    items: tuple[Item, ...]
+
+
+def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item, ...] | None:
+    """Returns the items with the least peak whose MACs are at most `mac_limit` times those of the network; None where no
+    choice stays within it. With `input_outside` the network's input does not count."""
+    cuts = narrow_cuts(net.graph)
+    regions = {item.ops: item for item in candidates(net) if item.kind in ("accumulate", "materialise") and len(item.ops) > 1}
+    most = int(mac_limit * total_macs(net.graph))
+    fronts: list[list[Way]] = [[Way(0, 0, ())], *([] for _ in cuts[1:])]
+    for b in range(1, len(cuts)):
+        found: list[Way] = []
+        for a in range(max(0, b - SPAN), b):
+            for items, own_peak, macs in segment_ways(net, regions, cuts[a : b + 1], input_outside):
+                found += [
+                    Way(max(way.peak, own_peak), way.macs + macs, (*way.items, *items))
+                    for way in fronts[a]
+                    if way.macs + macs <= most
+                ]
+        fronts[b] = thinned(found)
+    return min(fronts[-1], key=lambda way: (way.peak, way.macs)).items if fronts[-1] else None
+
+
+def narrow_cuts(graph: Graph) -> list[int]:
+    """Returns the places between operators (0: before the first) where one tensor is alive, at
+    the foot of each rise in bytes."""
+    last = {name: i for i, op in enumerate(graph.ops) for name in op.inputs}
+    places, sizes = [0], [0]
+    for i, op in enumerate(graph.ops):
+        alive = [n for n in (*graph.inputs, *(o.output for o in graph.ops[: i + 1])) if last.get(n, -1) > i or n in graph.outputs]
+        if alive == [op.output]:
+            places.append(i + 1)
+            sizes.append(graph.tensors[op.output].size_bytes)
+    after = [next((other for other in sizes[i + 1 :] if other != size), size) for i, size in enumerate(sizes)]
+    return [p for p, size, following in zip(places, sizes, after, strict=True) if size <= following or p == len(graph.ops)]
+
+
+def segment_ways(
+    net: Net, regions: dict[tuple[str, ...], Item], cuts: list[int], input_outside: bool
+) -> Iterator[tuple[tuple[Item, ...], int, int]]:
+    """Yields (items, peak, MACs) of ways to run the operators from the first of `cuts` to the last."""
+    graph, names = net.graph, [op.name for op in net.graph.ops]
+    ops = tuple(names[cuts[0] : cuts[-1]])
+    units = [inner for a, b in itertools.pairwise(cuts) for inner in in_regions(regions, names[a:b])]
+    source, output = graph.ops[cuts[0]].inputs[0], graph.tensors[graph.ops[cuts[-1] - 1].output]
+    outside = input_outside and source in graph.inputs
+    beside = output.size_bytes + (0 if outside else net.size(source))
+    box = whole(output.shape)
+    if len(cuts) == 2 and len(units) == 1:
+        item = units[0] if len(ops) > 1 else Item(ops)
+        yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
+    if output.shape[0] == 1:
+        return
+    for rows, columns in patch_sizes(output.shape[0], output.shape[1]):
+        for inner_rows in INNER_ROWS:
+            inner = tuple(in_rows(unit, inner_rows) if len(unit.ops) > 1 else unit for unit in units)
+            item = Item(ops, "spatial", 0, (rows, columns), inner)
+            yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
+
+
+def in_regions(regions: dict[tuple[str, ...], Item], names: list[str]) -> list[Item]:
+    """Returns operators in a row as items: the longest channel regions that begin at each, others alone."""
+    found, at = [], 0
+    while at < len(names):
+        end = next((e for e in range(len(names), at + 1, -1) if tuple(names[at:e]) in regions), at + 1)
+        region = regions.get(tuple(names[at:end]))
+        width = region.width * -(-SLICE // region.width) if region else 0
+        found.append(Item(region.ops, region.kind, width) if region else Item((names[at],)))
+        at = end
+    return found
+
+
+def patch_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Returns (rows, columns) of patches: bands of whole rows, and patches with as many columns as rows."""
+    rows = sorted({-(-height // count) for count in PATCHES if count <= height})
+    return [(r, 0) for r in rows] + [(r, r) for r in rows if r < width]
+
+
+def item_macs(graph: Graph, item: Item, box: Box) -> int:
+    """Returns the multiply-accumulates that an item takes to compute a box of its output, what is computed again included."""
+    by_name = {op.name: op for op in graph.ops}
+    ops = tuple(by_name[name] for name in item.ops)
+    if item.kind != "spatial":
+        wanted = boxes_for(graph, ops, ops[-1].output, box)
+        return sum(computed_macs(graph, op, wanted[op.output]) for op in ops if op.output in wanted)
+    total, (rows, columns) = 0, item.patch
+    for y in range(box.y0, box.y1, rows or box.y1 - box.y0):
+        for x in range(box.x0, box.x1, columns or box.x1 - box.x0):
+            y1, x1 = min(box.y1, y + rows) if rows else box.y1, min(box.x1, x + columns) if columns else box.x1
+            wanted = boxes_for(graph, ops, ops[-1].output, Box(y, y1, x, x1, box.c0, box.c1))
+            sinks = [(inner, by_name[inner.sink].output) for inner in item.inner]
+            total += sum(item_macs(graph, inner, wanted[name]) for inner, name in sinks if name in wanted)
+    return total
+
+
+def thinned(ways: list[Way]) -> list[Way]:
+    """Returns the ways that no other beats in both bytes and MACs, at most FRONT of them, evenly spread."""
+    found: list[Way] = []
+    for way in sorted(ways, key=lambda way: (way.peak, way.macs)):
+        if not found or way.macs < found[-1].macs:
+            found.append(way)
+    step = max(1, -(-len(found) // FRONT))
+    return [*found[:-1:step], *found[-1:]]
