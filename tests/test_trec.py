@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from tinyredux import bench, interpret, lsh
+from tinyredux.boards import find_board
+from tinyredux.fast import trec_cost
 from tinyredux.fixedpoint import rounded_mean
 from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, Quant, TrecConv, verify
@@ -167,3 +170,20 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
     assert layer_record.clusters is not None and layer_record.clusters <= 8 * 9 and layer_record.vectors == 9 * 13 * 13
     with pytest.raises(ValueError, match="a TREC table goes with method trec"):
         Settings("lenet", trec=table)
+
+
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+def test_the_cost_model_is_close(kernels: str) -> None:
+    spec = "conv3x3:16-64@16x16/L48H3"
+    graph = bench.layer_graph(bench.parse_spec(spec))
+    predicted = trec_cost.layer_cycles(graph, graph.ops[0], kernels, "cortex-m4")
+    assert predicted == pytest.approx(bench.bench_layer(spec, find_board("disco_f469ni"), kernels).core_cycles, rel=0.15)
+
+
+def test_layers_where_trec_loses_are_named() -> None:
+    graph = bench.layer_graph(bench.parse_spec("conv3x3:4-16@16x16/L4H8"))
+    assert trec_cost.losing(graph, "reference", "cortex-m4") == ["layer"]
+    graph = bench.layer_graph(bench.parse_spec("conv3x3:32-128@16x16/L0H4"))
+    assert trec_cost.losing(graph, "reference", "cortex-m4") == []
+    assert trec_cost.losing(graph, "fast", "cortex-m4") == []

@@ -20,6 +20,7 @@ from tinyredux.emit_c import Artifact
 from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps, with_rows
+from tinyredux.fast.trec_cost import losing
 from tinyredux.graph import Graph, total_macs
 from tinyredux.kernels import assemble, board_budget, check_kernels
 from tinyredux.measure import Measurement, OpRecord
@@ -27,6 +28,7 @@ from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import SLOWDOWN, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
+from tinyredux.passes.trec import exactly
 from tinyredux.targets import RawMeasurement, Target
 from tinyredux.trec_flow import with_clusters, with_trec_layers
 
@@ -121,6 +123,8 @@ def compile_net(settings: Settings) -> Compiled:
         from tinyredux import skipped
 
         int8 = skipped.apply(int8, data, skipped.record_for(settings.net, data.name))
+    if settings.method == "trec":
+        int8 = exactly(int8, losing(int8, settings.kernel_set, board.cpu))
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
 

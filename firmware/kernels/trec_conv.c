@@ -168,11 +168,20 @@ static void project_pair(int32_t *projected, const int8_t *in, const int8_t *vec
     }
 }
 
-/* The same for all vectors at once by the generated loop; a part's table is start values and int16 pairs of every vector. */
-static void project_rows(int32_t *projected, const int8_t *in, const int32_t *table, const struct tr_trec *p,
+/* The same for all vectors at once by the generated loop; a part's table is start values and int16 pairs of every vector. All
+ * pixels read the whole table, so it goes to RAM, where loads do not wait: into the stack of sums, which is not in use yet. */
+static void project_rows(const struct memory *m, const int8_t *in, const int32_t *table, const struct tr_trec *p,
                          const struct part *part)
 {
     const struct range range = inside(p, part);
+    const int32_t words = p->hash_bits * (1 + part->n / 2);
+    int32_t *const projected = m->projected;
+    if (2 * words <= p->most_clusters * p->sub_length) {
+        for (int32_t i = 0; i < words; i++) {
+            m->sums[i] = table[i];
+        }
+        table = m->sums;
+    }
     for (int32_t y = range.first_y; y < range.last_y && range.first_x < range.last_x; y++) {
         int32_t *const row = projected + (y * p->out_w + range.first_x) * p->hash_bits;
         p->loops->project(row, input_at(in, p, part, y, range.first_x), table, range.last_x - range.first_x);
@@ -300,7 +309,7 @@ static void cluster_block(const struct memory *m, const int8_t *in, const int8_t
         part = part_at(p, first, end, k);
         if (p->loops) {
             const int32_t *const tables = (const int32_t *)(const void *)vectors;
-            project_rows(m->projected, in, tables + k / part.n * p->hash_bits * (1 + part.n / 2), p, &part);
+            project_rows(m, in, tables + k / part.n * p->hash_bits * (1 + part.n / 2), p, &part);
             continue;
         }
         for (int32_t h = 0; h < p->hash_bits; h += 2) {

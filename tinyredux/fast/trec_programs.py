@@ -7,6 +7,7 @@ from tinyredux.fast.program import Program
 from tinyredux.integer_params import Clamp
 
 ROUND_INSTRUCTIONS = 230  # of an unrolled loop: with its frame less than 1 KiB, the flash cache of an STM32F4
+LARGEST_UNROLLED = 64  # values added in one straight line
 OCTET = 8  # output channels at a time
 
 
@@ -95,27 +96,38 @@ def add_program(n: int, length: int, step: int) -> Program:
         f"Adds {n} values of each of count pixels, {step} bytes apart, to the int16 sums of its slot (0 2 1 3 of each four).\n"
         "Exact for at most 256 members.",
     )
-    p.new("slot", "x0", "x1", "a0", "a1", "a2", "a3")
+    p.new("slot", "x0", "x1", "a0", "a1", "a2", "a3", "left")
     p.new_pointer("to")
+    at_once = n if n <= LARGEST_UNROLLED else 4 * largest_divisor(n // 4, LARGEST_UNROLLED // 4)
     with p.loop("count", times=8):
         p.ldrb_post("slot", "slots", 1)
         p.movw("x0", 2 * length)
         p.mul("slot", "slot", "x0")
         p.add("to", "sums", "slot")
-        for at in range(0, n, 8):
-            both = at + 4 < n
-            p.ldr("x0", "pixel", at)
-            if both:
-                p.ldr("x1", "pixel", at + 4)
-            for i in range(4 if both else 2):
-                p.ldr(f"a{i}", "to", 2 * at + 4 * i)
-            for i in range(4 if both else 2):
-                p_name = "sxtab16_ror8" if i % 2 else "sxtab16"
-                getattr(p, p_name)(f"a{i}", f"a{i}", f"x{i // 2}")
-            for i in range(4 if both else 2):
-                p.str(f"a{i}", "to", 2 * at + 4 * i)
-        requantize.advance(p, "pixel", "pixel", step, "x0")
+        if at_once == n:
+            _add_values(p, n)
+            requantize.advance(p, "pixel", "pixel", step, "x0")
+        else:
+            p.movw("left", n // at_once)
+            with p.loop("left", times=n // at_once):
+                _add_values(p, at_once)
+                p.add("pixel", "pixel", at_once)
+                p.add("to", "to", 2 * at_once)
+            requantize.advance(p, "pixel", "pixel", step - n, "x0")
     return p
+
+
+def _add_values(p: Program, n: int) -> None:
+    for at in range(0, n, 8):
+        words = min(2, (n - at) // 4)
+        for i in range(words):
+            p.ldr(f"x{i}", "pixel", at + 4 * i)
+        for i in range(2 * words):
+            p.ldr(f"a{i}", "to", 2 * at + 4 * i)
+        for i in range(2 * words):
+            getattr(p, "sxtab16_ror8" if i % 2 else "sxtab16")(f"a{i}", f"a{i}", f"x{i // 2}")
+        for i in range(2 * words):
+            p.str(f"a{i}", "to", 2 * at + 4 * i)
 
 
 def product_program(length: int, slice_c: int) -> Program:
