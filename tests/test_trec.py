@@ -18,6 +18,7 @@ from tinyredux.fixedpoint import rounded_mean
 from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, Quant, TrecConv, verify
 from tinyredux.integer_params import requantization
+from tinyredux.memory import clustering
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.trec import Choice, exactly, with_trec
 
@@ -187,3 +188,15 @@ def test_layers_where_trec_loses_are_named() -> None:
     graph = bench.layer_graph(bench.parse_spec("conv3x3:32-128@16x16/L0H4"))
     assert trec_cost.losing(graph, "reference", "cortex-m4") == []
     assert trec_cost.losing(graph, "fast", "cortex-m4") == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["conv3x3:32-128@16x16/L32H5", "conv3x3:64-256@8x8/L64H4", "conv5x5:64-64@10x10/L64H5", "conv1x1:128-256@16x16/L128H5"],
+)
+def test_the_kernel_takes_less_than_half_of_the_naive_forms_memory(spec: str) -> None:
+    graph = bench.layer_graph(bench.parse_spec(spec))
+    op = graph.ops[0]
+    assert isinstance(op, TrecConv)
+    sizes = clustering(graph, op)
+    assert 2 * sizes.scratch_bytes <= sizes.naive_bytes
