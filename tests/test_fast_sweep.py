@@ -16,7 +16,7 @@ from strategies import KINDS, Layer, random_layers
 
 from tinyredux import interpret
 
-FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax"))
+FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax", "trec", "trec_vectors"))  # these have no forms
 BATCH = 25  # layers compiled together
 
 

@@ -78,7 +78,7 @@ def assert_equal(graph: Graph, inputs: list[np.ndarray], expected: np.ndarray) -
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("trec")])  # LiteRT knows no clustering
 def test_operator_equals_litert(kind: str) -> None:
     compared = 0
     for i, layer in enumerate(random_layers(kind, CASES, seed=2)):
