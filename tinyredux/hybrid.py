@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tinyredux.graph import Graph, total_macs
 from tinyredux.lowering import boxes_for
@@ -21,38 +20,47 @@ from tinyredux.tiles import Box, computed_macs, whole
 
 SPAN = 9  # most units in one segment
 SLICE = 4  # channels in a slice
-INNER_ROWS = (0, 2, 4)  # rows of an inner region at a time, 0: those of the patch
+INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the patch
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
-FRONT = 48  # ways kept per cut
-
-
-@dataclass(frozen=True)
-class Way:
-    """Items that compute the network up to a cut: their peak in bytes and their multiply-accumulates."""
-
-    peak: int
-    macs: int
-    items: tuple[Item, ...]
+Way = tuple[int, int, tuple[Item, ...]]  # peak in bytes, multiply-accumulates, items
 
 
 def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item, ...] | None:
     """Returns the items with the least peak whose MACs are at most `mac_limit` times those of the network; None where no
-    choice stays within it. With `input_outside` the network's input does not count."""
+    choice stays within it. With `input_outside` the network's input does not count.
+
+    For a peak that is allowed, the fewest MACs are a shortest path over the cuts; the least such peak is found by halving.
+    """
     cuts = narrow_cuts(net.graph)
     regions = {item.ops: item for item in candidates(net) if item.kind in ("accumulate", "materialise") and len(item.ops) > 1}
-    most = int(mac_limit * total_macs(net.graph))
-    fronts: list[list[Way]] = [[Way(0, 0, ())], *([] for _ in cuts[1:])]
+    ways: dict[tuple[int, int], list[Way]] = {}
     for b in range(1, len(cuts)):
-        found: list[Way] = []
         for a in range(max(0, b - SPAN), b):
-            for items, own_peak, macs in segment_ways(net, regions, cuts[a : b + 1], input_outside):
-                found += [
-                    Way(max(way.peak, own_peak), way.macs + macs, (*way.items, *items))
-                    for way in fronts[a]
-                    if way.macs + macs <= most
-                ]
-        fronts[b] = thinned(found)
-    return min(fronts[-1], key=lambda way: (way.peak, way.macs)).items if fronts[-1] else None
+            found = segment_ways(net, regions, cuts[a : b + 1], input_outside)
+            ways[a, b] = [(peak, macs, items) for items, peak, macs in found]
+    most = int(mac_limit * total_macs(net.graph))
+    peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
+    low, high, best = 0, len(peaks), None
+    while low < high:
+        middle = (low + high) // 2
+        path = fewest_macs(ways, len(cuts), peaks[middle])
+        if path is not None and path[0] <= most:
+            high, best = middle, path[1]
+        else:
+            low = middle + 1
+    return best
+
+
+def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[int, tuple[Item, ...]] | None:
+    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`."""
+    paths: list[tuple[int, tuple[Item, ...]] | None] = [(0, ()), *([None] * (cuts - 1))]
+    for (a, b), some in ways.items():  # in order of b
+        before = paths[a]
+        for peak, macs, items in some if before is not None else ():
+            path = paths[b]
+            if peak <= most_bytes and before is not None and (path is None or before[0] + macs < path[0]):
+                paths[b] = before[0] + macs, (*before[1], *items)
+    return paths[-1]
 
 
 def narrow_cuts(graph: Graph) -> list[int]:
@@ -125,13 +133,3 @@ def item_macs(graph: Graph, item: Item, box: Box) -> int:
             sinks = [(inner, by_name[inner.sink].output) for inner in item.inner]
             total += sum(item_macs(graph, inner, wanted[name]) for inner, name in sinks if name in wanted)
     return total
-
-
-def thinned(ways: list[Way]) -> list[Way]:
-    """Returns the ways that no other beats in both bytes and MACs, at most FRONT of them, evenly spread."""
-    found: list[Way] = []
-    for way in sorted(ways, key=lambda way: (way.peak, way.macs)):
-        if not found or way.macs < found[-1].macs:
-            found.append(way)
-    step = max(1, -(-len(found) // FRONT))
-    return [*found[:-1:step], *found[-1:]]
