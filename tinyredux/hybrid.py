@@ -91,7 +91,7 @@ def segment_ways(
     if len(cuts) == 2 and len(units) == 1:
         item = units[0] if len(ops) > 1 else Item(ops)
         yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
-    if output.shape[0] == 1:
+    if output.shape[0] == 1 and len(units) == 1:
         return
     for rows, columns in patch_sizes(output.shape[0], output.shape[1]):
         for inner_rows in INNER_ROWS:
