@@ -233,21 +233,22 @@ def product_program(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) 
 def _rounds(p: Program, shape: Shape) -> None:
     """The inner loop; leaves `columns` and `group` behind what was read."""
     if shape.rounds == 1:
-        _round(p, shape.steps)
+        product_round(p, shape.steps, "group")
         return
     with p.loop_while("columns", "ne", "end", times=shape.rounds):
-        _round(p, shape.steps)
+        product_round(p, shape.steps, "group")
         p.vmov("end", "end_kept")
 
 
-def _round(p: Program, steps: int) -> None:
+def product_round(p: Program, steps: int, weights: str) -> None:
+    """Four channels by two pixels, `steps` pairs of values each, from `columns` and `weights`, which move behind what was read."""
     p.free("end")
     p.new("w1")
     for step in range(steps):
         p.ldr("x0", "columns", 8 * step)
         p.ldr("x1", "columns", 8 * step + 4)
-        p.ldr("w0", "group", 8 * step)
-        p.ldr("w1", "group", 8 * step + 4)
+        p.ldr("w0", weights, 8 * step)
+        p.ldr("w1", weights, 8 * step + 4)
         for pair in range(2):
             for total in ("raw", "low"):
                 for pixel in range(2):
@@ -257,7 +258,7 @@ def _round(p: Program, steps: int) -> None:
     p.free("w1")
     p.new_pointer("end")
     p.add("columns", "columns", 8 * steps)
-    p.add("group", "group", 8 * steps)
+    p.add(weights, weights, 8 * steps)
 
 
 def _requantize(p: Program, channels: int, zero_point: int, clamp: Clamp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinyredux.fast import requantize
+from tinyredux.fast.gemm import product_round
 from tinyredux.fast.program import Program
 from tinyredux.integer_params import Clamp
 
@@ -179,23 +180,7 @@ def product_program(length: int, slice_c: int) -> Program:
 
 
 def _product_round(p: Program, steps: int) -> None:
-    p.free("end")
-    p.new("w1")
-    for step in range(steps):
-        p.ldr("x0", "columns", 8 * step)
-        p.ldr("x1", "columns", 8 * step + 4)
-        p.ldr("w0", "weights", 8 * step)
-        p.ldr("w1", "weights", 8 * step + 4)
-        for pair in range(2):
-            for kind in ("raw", "low"):
-                for pixel in range(2):
-                    p.smlad(f"{kind}{pair}_{pixel}", f"w{pair}", f"x{pixel}", f"{kind}{pair}_{pixel}")
-                if kind == "raw":
-                    p.sxtb16(f"w{pair}", f"w{pair}")
-    p.free("w1")
-    p.new_pointer("end")
-    p.add("columns", "columns", 8 * steps)
-    p.add("weights", "weights", 8 * steps)
+    product_round(p, steps, "weights")
     p.vmov("end", "end_kept")
 
 
