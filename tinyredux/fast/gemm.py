@@ -241,7 +241,7 @@ def _rounds(p: Program, shape: Shape) -> None:
 
 
 def product_round(p: Program, steps: int, weights: str) -> None:
-    """Four channels by two pixels, `steps` pairs of values each, from `columns` and `weights`, which move behind what was read."""
+    """Four channels by two pixels, `steps` pairs of values each, from `columns` and `weights`, which move on."""
     p.free("end")
     p.new("w1")
     for step in range(steps):
