@@ -189,15 +189,17 @@ class SimulatedBoard:
 
 
 def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> SimulatedBoard:
-    """Returns a simulated board that carries a compiled network and answers until it is unplugged or the kernel ends."""
+    """Returns a simulated board, booted, with a compiled network; it answers until it is unplugged or the kernel ends."""
     from tinyredux.boards import find_board
     from tinyredux.flow import build
+    from tinyredux.targets.board import ask_board
     from tinyredux.targets.served import serve_simulator
 
     chip = find_board(board)
     served = serve_simulator(build(compiled, chip).elf, chip)
     thread = threading.Thread(target=served.serve, daemon=True)
     thread.start()
+    ask_board("info", str(served.port))  # so that what it says later, of its stack too, does not hang on when it had booted
 
     def unplug() -> None:
         served.stop()
