@@ -44,7 +44,7 @@ RULES = (
     ("export*", "graph export*", "numpy torch"),
     ("mobile_nets", "", "torch"),
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
-    ("plots", "*", "numpy matplotlib"),
+    ("plots plots_*", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill"),
     ("accuracy channels evaluator pretrained prune significance skipped trec_flow", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),

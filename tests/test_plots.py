@@ -12,7 +12,7 @@ import pytest
 from tinyredux import Settings, compile_net, fixedpoint, flow, interpret, memory, plots
 from tinyredux.graph import macs
 from tinyredux.measure import Measurement, OpRecord
-from tinyredux.plots import Picture
+from tinyredux.plots_style import Picture
 
 COMPILED = compile_net(Settings("lenet", kernels="reference", data="synthetic"))
 

@@ -169,6 +169,8 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
     assert record.bit_exact and record.method == "trec" and record.macs_executed < record.macs_dense
     (layer_record,) = (op for op in record.per_op if op.kind == "TrecConv")
     assert layer_record.clusters is not None and layer_record.clusters <= 8 * 9 and layer_record.vectors == 9 * 13 * 13
+    assert layer_record.redundancy == round(1 - layer_record.clusters / (9 * 13 * 13), 4)
+    assert layer_record.redundancy_floor == round(1 - 8 / 169, 4) <= layer_record.redundancy
     with pytest.raises(ValueError, match="a TREC table goes with method trec"):
         Settings("lenet", trec=table)
 

@@ -13,7 +13,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class OpRecord:
-    """One operator: MACs of its dense form, MACs done, median cycles, bytes alive while it runs."""
+    """One operator: MACs of its dense form, MACs done, median cycles, bytes alive while it runs.
+
+    TREC: clusters per image, sub-vectors, the share removed (r_t), and what any data would lose with so few codes.
+    """
 
     name: str
     kind: str
@@ -24,6 +27,8 @@ class OpRecord:
     clusters: float | None = None
     vectors: int | None = None
     skipped: float | None = None
+    redundancy: float | None = None
+    redundancy_floor: float | None = None
 
 
 @dataclass(frozen=True)

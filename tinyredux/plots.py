@@ -1,23 +1,13 @@
-"""Every figure of the book. Each takes results or records, never numbers of its own, and returns a Picture.
-
-The colours are Okabe and Ito's, which people with any colour vision can tell apart; what a colour says is also said by
-a label or a hatch.
-"""
+"""Figures of the book. Each takes results or records, never numbers of its own, and returns a Picture."""
 
 from __future__ import annotations
 
-import functools
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ParamSpec
+from collections.abc import Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
@@ -27,65 +17,15 @@ from tinyredux.datasets import DEVIATION, MEAN, Dataset
 from tinyredux.graph import Graph, Quant
 from tinyredux.measure import Measurement
 from tinyredux.memory import MemoryPlan, lifetimes
+from tinyredux.plots_style import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, RED, SKY, Picture
+from tinyredux.plots_style import figure_with_axes as _figure
+from tinyredux.plots_style import styled as _styled
 
-BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
-INK = "#222222"
-STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.labelsize": 10, "axes.labelcolor": INK, "axes.edgecolor": "#BBBBBB",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True, "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.8, "xtick.color": INK, "ytick.color": INK, "xtick.major.size": 0, "ytick.major.size": 0,
-    "legend.frameon": False, "legend.fontsize": 9, "figure.facecolor": "white", "hatch.linewidth": 0.6,
-}  # fmt: skip
-DPI = 110
 CLASS_NAMES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "synthetic": synthetic.CLASS_NAMES,
 }
 BITS_PER_BYTE_SENT = 10  # start bit, eight bits, stop bit
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, and in words what it shows: for those who cannot see it, and for the tests."""
-
-    figure: Figure
-    text: str
-
-    def __repr__(self) -> str:
-        """Returns the words."""
-        return self.text
-
-    def _repr_png_(self) -> bytes:
-        stream = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            self.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
-        return stream.getvalue()
-
-    def save(self, path: Path) -> Path:
-        """Writes the figure as PNG and returns the path."""
-        path.write_bytes(self._repr_png_())
-        return path
-
-
-_P = ParamSpec("_P")
-
-
-def _styled(draw: Callable[_P, Picture]) -> Callable[_P, Picture]:
-    """Returns the function that draws in the book's style, whatever style the notebook has set."""
-
-    @functools.wraps(draw)
-    def drawn(*arguments: _P.args, **named: _P.kwargs) -> Picture:
-        with mpl.rc_context(STYLE):
-            return draw(*arguments, **named)
-
-    return drawn
-
-
-def _figure(width: float, height: float, columns: int = 1, **grid: Any) -> tuple[Figure, list[Axes]]:
-    figure = Figure((width, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False, **grid)[0])
 
 
 def _bytes(count: int) -> str:

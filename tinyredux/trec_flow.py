@@ -10,6 +10,7 @@ from torch import nn
 
 from tinyredux import nets, train_trec
 from tinyredux.graph import Array, Graph, TrecConv
+from tinyredux.lsh import pigeonhole_floor, redundancy
 from tinyredux.measure import Measurement
 from tinyredux.trec_layer import TRECConv2d, convert
 from tinyredux.trec_sizes import trec_sizes
@@ -28,7 +29,7 @@ def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -
 
 
 def with_clusters(record: Measurement, graph: Graph, clusters: dict[str, Array]) -> Measurement:
-    """Returns the record with clusters (per image, on average) and vectors of the TREC layers, and the MACs that they did."""
+    """Returns the record with the TREC layers' clusters (per image, on average), vectors, redundancy and MACs done."""
     by_name = {op.name: op for op in graph.ops if isinstance(op, TrecConv)}
     per_op = []
     for entry in record.per_op:
@@ -36,8 +37,12 @@ def with_clusters(record: Measurement, graph: Graph, clusters: dict[str, Array])
         if op is not None:
             found = clusters[op.name].mean(axis=0)
             executed = round(executed_macs(graph, op, found))
-            vectors = trec_sizes(graph, op).rows * len(found)
-            entry = replace(entry, macs_executed=executed, clusters=round(float(found.sum()), 2), vectors=vectors)
+            kept, rows = round(float(found.sum()), 2), trec_sizes(graph, op).rows
+            entry = replace(
+                entry, macs_executed=executed, clusters=kept, vectors=rows * len(found),
+                redundancy=round(redundancy(kept, rows * len(found)), 4),
+                redundancy_floor=round(pigeonhole_floor(op.hash_bits, rows), 4),
+            )  # fmt: skip
         per_op.append(entry)
     return replace(record, per_op=per_op, macs_executed=sum(entry.macs_executed for entry in per_op))
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinyredux.measure import OpRecord
 from tinyredux.verbs.base import Answer, Verb, board_option, no_options, progress, table
 
 
@@ -44,13 +45,19 @@ def _measure(options: argparse.Namespace) -> Answer:
     if options.out:
         record.save(options.out / record.file_name())
     rows = [
-        (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes)
-        + ((f"{op.clusters} of {op.vectors}" if op.vectors else "",) if record.method == "trec" else ())
+        (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if record.method == "trec" else ())
         for op in record.per_op
     ]
-    heads = ("operator", "kind", "MACs", "cycles", "live bytes", "clusters")
+    heads = ("operator", "kind", "MACs", "cycles", "live bytes", "clusters", "removed", "any data")
     text = f"{record}\n\n{table(rows, heads[: len(rows[0])])}"
     return Answer(record.to_json(), text, 0 if record.bit_exact else 1)
+
+
+def _clusters(op: OpRecord) -> tuple[str, ...]:
+    """Returns clusters, the share of sub-vectors removed, and what any data loses with so few codes: r_t and its floor."""
+    if op.redundancy is None:
+        return "", "", ""
+    return f"{op.clusters} of {op.vectors}", f"{op.redundancy:.1%}", f"{op.redundancy_floor:.1%}"
 
 
 def _compile_options(parser: argparse.ArgumentParser) -> None:
