@@ -7,7 +7,7 @@ from tinyredux.boards import Board
 from tinyredux.build import STACK_RESERVE_BYTES
 from tinyredux.emit_c import Artifact, emit
 from tinyredux.fast import unpacked
-from tinyredux.fast.choose import TEMPLATES, choose
+from tinyredux.fast.choose import TEMPLATES, Template, choose
 from tinyredux.graph import Graph
 from tinyredux.memory import MemoryPlan
 
@@ -28,20 +28,32 @@ def check_kernels(kernels: str) -> str:
     return kernels
 
 
+def templates_of(kernels: str, unpack: bool) -> tuple[Template, ...]:
+    """Returns the templates of a kernel set, none for plain reference kernels.
+
+    `unpack`: convolutions may have their weights as immediates, which leaves out units of zeros; beside reference kernels they
+    do wherever flash allows.
+    """
+    extra: tuple[Template, ...] = (unpacked.forms,) if unpack else ()
+    return extra if check_kernels(kernels) == "reference" else (*TEMPLATES, *extra)
+
+
+def limits(board: Board, sram_bytes: int | None = None) -> tuple[int, int]:
+    """Returns the bytes for arena with scratch, `sram_bytes` or what the board leaves, and those for weights with kernels."""
+    return min(board_budget(board), sram_bytes or board.sram_bytes), board.flash_bytes - CODE_BYTES
+
+
 def assemble(
     graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
     """Returns memory plan and C of an int8 graph computed layer by layer with a kernel set.
 
     The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into `sram_bytes`, or into what
-    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again. `unpack`: convolutions may
-    have their weights as immediates, which leaves out units of zeros; beside reference kernels they do wherever flash allows.
+    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`.
     """
-    extra = (unpacked.forms,) if unpack else ()
-    templates = extra if check_kernels(kernels) == "reference" else (*TEMPLATES, *extra)
+    templates = templates_of(kernels, unpack)
     if not templates:
         plan = memory.plan(graph)
         return plan, emit(graph, plan, call)
-    limit = min(board_budget(board), sram_bytes or board.sram_bytes)
-    choice = choose(graph, board.cpu, limit, board.flash_bytes - CODE_BYTES, templates)
+    choice = choose(graph, board.cpu, *limits(board, sram_bytes), templates)
     return choice.plan, emit(graph, choice.plan, call, choice.forms)

@@ -42,6 +42,20 @@ def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = 
     return sorted((form for form in found if form.cycles < limit), key=lambda form: (form.cost, form.scratch_bytes))
 
 
+@dataclass(frozen=True)
+class Way:
+    """What an operator costs by a form, or by its reference kernel (None): predicted cycles, bytes of arrays and code."""
+
+    form: Form | None
+    cycles: float
+    flash_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Name of the form, or "reference"."""
+        return "reference" if self.form is None else self.form.name
+
+
 def choose(
     graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: int | None = None,
     templates: Sequence[Template] = TEMPLATES,
@@ -50,7 +64,22 @@ def choose(
 
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
-    costs = {op.name: _costs(graph, op, core, templates) for op in graph.ops}
+    chosen, plan = fitted(graph, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
+    return Choice({name: _scheduled(way.form, core) for name, way in chosen.items() if way.form is not None}, plan)
+
+
+def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
+    """Returns every way to compute an operator, the fastest first and the reference kernel last."""
+    plain = sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
+    forms = [Way(form, form.cost, form.flash_bytes) for form in candidates(graph, op, core, templates)]
+    return [*forms, Way(None, reference_cycles(graph, op, core), plain)]
+
+
+def fitted(
+    graph: Graph, ways_of: Mapping[str, list[Way]], sram_bytes: int | None, flash_bytes: int | None
+) -> tuple[dict[str, Way], MemoryPlan]:
+    """Returns one of its ways for every operator, within the bytes as `choose` has them, and the memory plan."""
+    costs = dict(ways_of)
     while True:
         if flash_bytes is not None:
             _fit_flash(costs, flash_bytes)
@@ -58,25 +87,9 @@ def choose(
         plan = memory.plan_words(graph, scratch_of(graph, forms))
         largest = _highest_scratch(plan, forms)
         if sram_bytes is None or plan.total_bytes <= sram_bytes or largest is None:
-            return Choice({name: _scheduled(form, core) for name, form in forms.items()}, plan)
+            return {name: found[0] for name, found in costs.items()}, plan
         limit = forms[largest].scratch_bytes
-        costs[largest] = [cost for cost in costs[largest] if cost.form is None or cost.form.scratch_bytes < limit]
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """What an operator costs by a form, or by its reference kernel (None)."""
-
-    form: Form | None
-    cycles: float
-    flash_bytes: int
-
-
-def _costs(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[_Cost]:
-    """Returns every way to compute an operator, the fastest first and the reference kernel last."""
-    plain = sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
-    forms = [_Cost(form, form.cost, form.flash_bytes) for form in candidates(graph, op, core, templates)]
-    return [*forms, _Cost(None, reference_cycles(graph, op, core), plain)]
+        costs[largest] = [way for way in costs[largest] if way.form is None or way.form.scratch_bytes < limit]
 
 
 def _scheduled(form: Form, core: str) -> Form:
@@ -94,7 +107,7 @@ def _highest_scratch(plan: MemoryPlan, forms: Mapping[str, Form]) -> str | None:
     return max(ends, key=lambda name: ends[name], default=None)
 
 
-def _fit_flash(costs: dict[str, list[_Cost]], flash_bytes: int) -> None:
+def _fit_flash(costs: dict[str, list[Way]], flash_bytes: int) -> None:
     """Drops forms from the front of the lists until arrays and code fit, those first that save most bytes for a cycle."""
     while sum(found[0].flash_bytes for found in costs.values()) > flash_bytes:
         moves = [
