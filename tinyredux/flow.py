@@ -101,7 +101,8 @@ def compile_net(settings: Settings) -> Compiled:
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
-    call = f"compile {settings.net} --method {settings.method} --data {data.name}"
+    file = Path(settings.net).name  # no folder of this machine: the same network gives the same bytes everywhere
+    call = f"compile {file} --method {settings.method} --data {data.name}"
     if settings.trec is not None:
         call += f" --trec {settings.trec.name}"
     if settings.sram is not None:
