@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -86,3 +88,16 @@ def test_a_network_without_training_images_says_so() -> None:
     graph, data = small()
     with pytest.raises(ValueError, match="no training images"):
         skipped.statistics_of(graph, Dataset("mine", "mine", data.test, data.test, data.validation))
+
+
+def test_a_record_is_read_from_a_file_or_a_front(tmp_path: Path) -> None:
+    path, front = found().save(tmp_path / "one.json"), tmp_path / "front.json"
+    assert skipped.load(str(path)) == found()
+    mixed = replace(found(), units={"conv2": "pair"})
+    front.write_text(json.dumps({"front": [{"skip": asdict(found())}, {"skip": asdict(mixed)}, {"skip": None}]}))
+    assert skipped.load(f"{front}#1") == mixed and mixed.unit_of("conv2") == "pair" and mixed.unit_of("conv1") == "block"
+    for wrong, message in ((f"{front}", "designs 0 to 2"), (f"{front}#3", "designs 0 to 2"), (f"{front}#2", "neither a record")):
+        with pytest.raises(ValueError, match=message):
+            skipped.load(wrong)
+    with pytest.raises(ValueError, match="no record of skipping"):
+        skipped.load(str(tmp_path / "absent.json"))

@@ -57,6 +57,7 @@ class Settings:
     calibration: Path | None = None
     seed: int = 0
     trec: Path | None = None  # method trec: a table of layers; None: the fine-tuned network's, else every wide layer
+    skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
     def __post_init__(self) -> None:
@@ -69,6 +70,8 @@ class Settings:
             raise ValueError(f"sram is {self.sram} bytes, expected at least 1")
         if self.trec is not None and self.method != "trec":
             raise ValueError(f"a TREC table goes with method trec, not {self.method}")
+        if self.skip is not None and self.method != "skip":
+            raise ValueError(f"a record of skipping goes with method skip, not {self.method}")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target.split(":")[0] not in ("host", "simulator", "board"):
@@ -105,6 +108,8 @@ def compile_net(settings: Settings) -> Compiled:
     call = f"compile {file} --method {settings.method} --data {data.name}"
     if settings.trec is not None:
         call += f" --trec {settings.trec.name}"
+    if settings.skip is not None:
+        call += f" --skip {Path(settings.skip).name}"
     if settings.sram is not None:
         call += f" --sram {settings.sram}"
     board = find_board(settings.board)
@@ -123,7 +128,8 @@ def compile_net(settings: Settings) -> Compiled:
     if skips:
         from tinyredux import skipped
 
-        int8 = skipped.apply(int8, data, skipped.record_for(settings.net, data.name))
+        record = skipped.load(settings.skip) if settings.skip else skipped.record_for(settings.net, data.name)
+        int8 = skipped.apply(int8, data, record)
     if settings.method == "trec":
         int8 = exactly(int8, losing(int8, settings.kernel_set, board.cpu))
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
@@ -178,9 +184,13 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
 
 def measure(settings: Settings, progress: Progress | None = None) -> Measurement:
     """Returns the measurement of a network: compiled, built, run on `settings.images` test images, compared."""
+    return measure_compiled(settings, compile_net(settings), progress)
+
+
+def measure_compiled(settings: Settings, compiled: Compiled, progress: Progress | None = None) -> Measurement:
+    """Returns the measurement of a compiled network, which `settings` describe."""
     say = progress or (lambda line: None)
     board = find_board(settings.board)
-    compiled = compile_net(settings)
     say(f"data: {compiled.data.name} ({compiled.data.source})")
     fits, firmware = True, None
     try:

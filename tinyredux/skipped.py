@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from tinyredux import evaluator, significance
@@ -18,6 +18,7 @@ from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, sk
 
 RECORDS = WEIGHTS_FOLDER / "skip"
 STEP, LARGEST = 0.05, 0.8  # shares that are tried
+UNITS_FOR = {"reference": ("block", "pair"), "fast": ("block", "pair")}  # what the kernels of each set can leave out
 CLEARLY = 0.01  # of the validation images: a loss that is no accident
 STATISTICS_IMAGES = 1000
 Progress = Callable[[str], None]
@@ -25,7 +26,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Record:
-    """Shares of units left out by operator, the largest significance left out, and validation images right before and after."""
+    """Shares of units left out by operator, the largest significance left out, and validation images right before and after.
+
+    `units` names the unit of an operator where that is not `unit`.
+    """
 
     net: str
     data: str
@@ -37,6 +41,11 @@ class Record:
     validation_skipped: int
     statistics_images: int = STATISTICS_IMAGES
     schema: int = 1
+    units: dict[str, str] = field(default_factory=dict)
+
+    def unit_of(self, op: str) -> str:
+        """Returns the unit that is left out of an operator."""
+        return self.units.get(op, self.unit)
 
     def save(self, path: Path) -> Path:
         """Writes the record as JSON and returns the path."""
@@ -52,6 +61,24 @@ def record_for(net: str, data: str) -> Record:
         known = ", ".join(sorted(one.stem for one in RECORDS.glob("*.json"))) or "none"
         raise ValueError(f"no record of what {net} can leave out on {data}; there are {known}; make {path.name} by skipped.find")
     return Record(**json.loads(path.read_text()))
+
+
+def load(source: str) -> Record:
+    """Returns a record from FILE.json, or design N of a front from FILE.json#N. Raises ValueError where there is none."""
+    name, _, number = source.partition("#")
+    try:
+        content = json.loads(Path(name).read_text())
+    except (OSError, json.JSONDecodeError) as wrong:
+        raise ValueError(f"{name} is no record of skipping: {wrong}") from None
+    if isinstance(content, dict) and "front" in content:
+        designs = content["front"]
+        if not number.isdigit() or int(number) >= len(designs):
+            raise ValueError(f"{name} holds designs 0 to {len(designs) - 1}; name one as {Path(name).name}#0, found {source!r}")
+        content = designs[int(number)].get("skip")
+    known = {one.name for one in fields(Record)}
+    if not isinstance(content, dict) or not {"unit", "shares"} <= set(content) <= known:
+        raise ValueError(f"{source} is neither a record of skipping nor a skipping design of a front")
+    return Record(**content)
 
 
 def statistics_of(graph: Graph, data: Dataset, progress: Progress | None = None) -> dict[str, Statistics]:
@@ -72,7 +99,7 @@ def apply(graph: Graph, data: Dataset, record: Record, progress: Progress | None
     if set(record.shares) - set(skippable(graph)):
         raise ValueError(f"the record cuts {sorted(record.shares)}, {graph.name} has {skippable(graph)}; make the record again")
     found = statistics_of(graph, data, progress)
-    cuts = {op: path_of(graph, op, found[op], record.unit, share)[-1] for op, share in record.shares.items() if share}
+    cuts = {op: path_of(graph, op, found[op], record.unit_of(op), share)[-1] for op, share in record.shares.items() if share}
     return skip(graph, cuts, found)
 
 

@@ -19,6 +19,9 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"
     )
+    parser.add_argument(
+        "--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"
+    )
     parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
@@ -27,7 +30,7 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
     from tinyredux.flow import Settings
 
-    names = ("net", "method", "board", "kernels", "sram", "data", "calibration", "seed", "trec")
+    names = ("net", "method", "board", "kernels", "sram", "data", "calibration", "seed", "trec", "skip")
     return Settings(**{name: getattr(options, name) for name in names}, **changes)
 
 
