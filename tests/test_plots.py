@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyredux import Settings, compile_net, fixedpoint, flow, interpret, memory, plots
+from tinyredux import Settings, compile_net, fixedpoint, flow, interpret, lsh, memory, plots, plots_redundancy, recorded
 from tinyredux.graph import macs
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.plots_style import Picture
@@ -41,6 +41,11 @@ VALUES = interpret.run_all(COMPILED.graph, COMPILED.data.test.first(2).images.tr
 QUANT = COMPILED.int8.tensors[FIRST].quant
 assert QUANT is not None
 
+PHOTO = plots_redundancy.photograph(64)
+WINDOWS = interpret.windows(PHOTO[None], (3, 3), (1, 1), (0, 0, 0, 0), 0)
+CLUSTERS = lsh.cluster(lsh.hash_ids(lsh.hash_bits(WINDOWS.reshape(1, -1, 27)[..., :5], "mean")))
+CURVE = plots_redundancy.curve(recorded("trec_redundancy"), "cifarnet", "body.2.0")
+
 FIGURES: dict[str, Callable[[], Picture]] = {
     "memory_timeline": lambda: plots.memory_timeline(COMPILED.int8, COMPILED.plan),
     "cycles_per_operator": lambda: plots.cycles_per_operator(RECORDS),
@@ -48,6 +53,8 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "rounding_staircase": lambda: plots.rounding_staircase(1518500250, -3, -40, 40),
     "predictions": lambda: plots.predictions(COMPILED.data, OUTPUTS, [0, 3, 5]),
     "memory_use": lambda: plots.memory_use(RECORDS),
+    "clusters": lambda: plots_redundancy.clusters(PHOTO, WINDOWS[0], CLUSTERS),
+    "removed_and_lost": lambda: plots_redundancy.removed_and_lost({"conv2": CURVE}),
     "serial_exchange": lambda: plots.serial_exchange(RECORDS[0], 3072, 10, 115200),
 }
 
@@ -79,7 +86,7 @@ def test_axes_are_named() -> None:
     for name, draw in FIGURES.items():
         for axes in draw().figure.axes:
             assert axes.get_title(loc="left") or axes.get_title() or axes.get_xlabel(), name
-            assert name == "predictions" or axes.get_xlabel() or axes.get_ylabel(), name
+            assert name in ("predictions", "clusters") or axes.get_xlabel() or axes.get_ylabel(), name
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:

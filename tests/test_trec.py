@@ -202,3 +202,16 @@ def test_the_kernel_takes_less_than_half_of_the_naive_forms_memory(spec: str) ->
     assert isinstance(op, TrecConv)
     sizes = clustering(graph, op)
     assert 2 * sizes.scratch_bytes <= sizes.naive_bytes
+
+
+def test_statistics_of_redundancy() -> None:
+    """Equal rows leave one cluster and no error; rows told apart leave none out; a group is clustered by itself."""
+    equal = np.repeat(np.arange(12).reshape(2, 1, 6), 8, axis=1)
+    one = lsh.measure(equal + 0.0, np.ones((6, 2)), "zero")
+    assert (one.vectors, one.clusters, one.removed, one.floor) == (16, 2, 1 - 2 / 16, 0.5)
+    rows = np.random.default_rng(0).integers(-100, 100, (3, 40, 7))
+    vectors = np.random.default_rng(1).integers(-100, 100, (3, 7, 4))
+    found = lsh.measure(rows, vectors)
+    alone = [lsh.measure(rows[i : i + 1], vectors[i]) for i in range(3)]
+    assert found.clusters == sum(each.clusters for each in alone) and 0 < found.error < 1
+    assert lsh.measure(rows, np.random.default_rng(2).integers(-100, 100, (7, 12))).error < found.error

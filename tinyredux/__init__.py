@@ -18,11 +18,12 @@ _HOME = {
     "Settings": "flow", "compile_net": "flow", "open_target": "flow",
     "bench_layer": "bench", "layer_forms": "bench", "requantize": "fast.requantize", "scheduled": "fast.schedule",
     "Measurement": "measure", "load": "measure", "run_cell": "cell",
-    "check": "teaching", "hint": "teaching", "show": "teaching", "simulated_board": "teaching", "table": "teaching",
+    "check": "teaching", "hint": "teaching", "recorded": "teaching", "show": "teaching",
+    "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip
 _MODULES = (
-    "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "memory", "nets", "plots", "teaching",
-    "timing",
+    "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "lsh", "memory", "nets", "plots",
+    "plots_redundancy", "teaching", "timing",
 )  # fmt: skip
 
 

@@ -69,3 +69,41 @@ def redundancy(clusters: float, vectors: int) -> float:
 def pigeonhole_floor(bits: int, rows: int) -> float:
     """Returns the share that any data loses with so few codes: 1 - 2^H / N, at least 0. Nothing can lose over 1 - 1 / N."""
     return max(0.0, 1 - (1 << bits) / rows)
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """What clustering with so many bits does to sub-vectors: the share that goes, what any data loses, the error left.
+
+    `error` is the squared distance of the vectors from their clusters' means, as a share of that from the mean of all.
+    """
+
+    bits: int
+    vectors: int
+    clusters: int
+    removed: float
+    floor: float
+    error: float
+
+
+def measure(rows: Array, vectors: Array, threshold: str = "mean") -> Redundancy:
+    """Returns the redundancy of rows (groups, N, L), each group clustered by itself, under hash vectors (L, H).
+
+    A group is a block of an image, or of several images at once; vectors (groups, L, H) give each group its own.
+    """
+    groups, count, length = rows.shape
+    found = cluster(hash_ids(hash_bits(rows @ vectors, threshold)))
+    flat = rows.reshape(-1, length).astype(np.float64)
+    means = found.sums(flat) / found.counts[:, None]
+    left = ((flat - means[found.slot]) ** 2).sum()
+    spread = ((rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)) ** 2).sum()
+    clusters, vectors_in = len(found.counts), groups * count
+    bits = vectors.shape[-1]
+    return Redundancy(
+        bits,
+        vectors_in,
+        clusters,
+        redundancy(clusters, vectors_in),
+        pigeonhole_floor(bits, count),
+        float(left / max(spread, 1e-30)),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import inspect
+import json
 import random
 import re
 import textwrap
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tinyredux.build import firmware_folder
+from tinyredux.build import ROOT, firmware_folder
 from tinyredux.fast.printers import print_longest_loop
 from tinyredux.fast.program import Program
 
@@ -80,6 +81,17 @@ class Grid:
         head = "".join(f"<th style='{style}'>{html.escape(cell)}</th>" for cell in self.head)
         rows = ("".join(f"<td style='{style}'>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
         return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def recorded(name: str) -> Any:
+    """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are."""
+    folder = ROOT / "data" / "records"
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(
+            f"no record {name!r} in {folder.name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.json')))}"
+        )
+    return json.loads(path.read_text())
 
 
 def table(items: Iterable[Any], *fields: str) -> Grid:

@@ -1,0 +1,91 @@
+"""Figures of redundancy: which parts of an image form a cluster, what their means keep, what counting alone explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import matplotlib.cbook
+import matplotlib.image
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+
+from tinyredux.lsh import Clusters, Redundancy
+from tinyredux.plots_style import GREY, PALETTE, Picture, figure_with_axes, styled
+
+Pixels = npt.NDArray[Any]
+
+
+def photograph(size: int = 128) -> Pixels:
+    """Returns a photograph (size, size, 3) in 0 .. 255: Grace Hopper by James S. Davis, 1984, public domain, from matplotlib.
+
+    Its upper square, each pixel the mean of a block of the original. `size` divides 512.
+    """
+    path = str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    square = matplotlib.image.imread(path)[:512, :512].astype(np.float64)
+    block = 512 // size
+    return np.asarray(square.reshape(size, block, size, block, 3).mean(axis=(1, 3)).round())
+
+
+def points(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns every measured point of a redundancy record with the network, the layer and the rows of its map."""
+    place = ("net", "layer", "rows")
+    return [{key: layer[key] for key in place} | point for layer in record["layers"] for point in layer["points"]]
+
+
+def curve(record: Mapping[str, Any], net: str, layer: str) -> list[Redundancy]:
+    """Returns a layer's points of a redundancy record, one image at a time, by rising number of bits."""
+    names = [entry.name for entry in fields(Redundancy)]
+    found = [point for point in points(record) if (point["net"], point["layer"], point["images_together"]) == (net, layer, 1)]
+    return [Redundancy(**{name: point[name] for name in names}) for point in found]
+
+
+@styled
+def clusters(image: Pixels, windows: Pixels, found: Clusters) -> Picture:
+    """Returns an image, its clusters each in a colour, and the image drawn from the clusters' means alone.
+
+    image: (H, W, 3) in 0 .. 255; windows: (h, w, kernel_h, kernel_w, 3), what each place sees; found: their clusters.
+    """
+    height, width = windows.shape[:2]
+    means = found.sums(windows.reshape(height * width, -1)) / found.counts[:, None]
+    middle = means.reshape(-1, *windows.shape[2:])[:, windows.shape[2] // 2, windows.shape[3] // 2]
+    colours = np.random.default_rng(0).uniform(40, 235, (len(found.counts), 3))
+    figure, axes = figure_with_axes(8.6, 3.1, 3)
+    _image(axes[0], image, f"{height * width:,} windows")
+    _image(axes[1], colours[found.slot].reshape(height, width, 3), f"{len(found.counts)} clusters")
+    _image(axes[2], middle[found.slot].reshape(height, width, 3), "every window by its mean")
+    return Picture(
+        figure, f"An image with {height * width} windows, their {len(found.counts)} clusters, and the image from the means alone."
+    )
+
+
+def _image(axes: Axes, pixels: Pixels, title: str) -> None:
+    axes.imshow(np.clip(pixels, 0, 255).astype(np.uint8), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.set_title(title)
+
+
+@styled
+def removed_and_lost(series: Mapping[str, Sequence[Redundancy]]) -> Picture:
+    """Returns two curves over the bits of the hash for each series: the share of vectors removed, and the error left."""
+    figure, (left, right) = figure_with_axes(8.6, 3.3, 2)
+    for i, (name, points) in enumerate(series.items()):
+        bits = [point.bits for point in points]
+        left.plot(bits, [100 * point.removed for point in points], "o-", ms=4, color=PALETTE[i], label=name)
+        right.plot(bits, [100 * point.error for point in points], "o-", ms=4, color=PALETTE[i], label=name)
+    first = next(iter(series.values()))
+    left.plot([p.bits for p in first], [100 * p.floor for p in first], "--", color=GREY, label="what any data loses")
+    for axes, title in ((left, "removed, % of the vectors"), (right, "error, % of the variance")):
+        axes.set_xlabel("bits of the hash")
+        axes.set_title(title)
+        axes.set_ylim(0, 104)
+    left.legend(loc="lower left")
+    words = "; ".join(
+        f"{name}: {100 * points[-1].removed:.1f} % removed with {points[-1].bits} bits, error {100 * points[-1].error:.1f} %"
+        for name, points in series.items()
+    )
+    return Picture(figure, f"Vectors removed and error left over the bits of the hash. {words}.")
