@@ -46,7 +46,7 @@ RULES = (
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots plots_*", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill"),
-    ("accuracy channels evaluator pretrained prune significance skipped trec_flow", "*", "numpy torch safetensors"),
+    ("accuracy channels evaluator pretrained prune significance skip* trec_flow", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
     ("search", "*", "numpy optuna"),
     ("__init__ __main__ bench claims cli doctor flow kernels plan verbs*", "*", "numpy"),

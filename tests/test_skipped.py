@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import evaluator, interpret, nets, skipped
+from tinyredux import datasets, evaluator, interpret, nets, skip_tuning, skipped
 from tinyredux.boards import find_board
 from tinyredux.build import build_host
 from tinyredux.datasets import Dataset, Split
 from tinyredux.export import export
 from tinyredux.graph import Graph
-from tinyredux.kernels import assemble
+from tinyredux.kernels import assemble, compacted
 from tinyredux.passes.quantize import quantize
-from tinyredux.passes.skipping import kept_share
+from tinyredux.passes.skipping import kept_share, windows
 from tinyredux.targets.host import HostTarget
 
 
@@ -37,8 +37,8 @@ def small() -> tuple[Graph, Dataset]:
 
 
 @cache
-def found() -> skipped.Record:
-    return skipped.find("small", *small(), loss=10)
+def found(unit: str = "block") -> skipped.Record:
+    return skipped.find("small", *small(), unit, loss=10)
 
 
 def test_a_search_leaves_something_out_and_keeps_to_its_limit() -> None:
@@ -49,23 +49,59 @@ def test_a_search_leaves_something_out_and_keeps_to_its_limit() -> None:
     assert none.validation_skipped == 200 and sum(none.shares.values()) <= sum(record.shares.values())
 
 
-def test_a_record_makes_the_graph_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unit", ["block", "input"])
+def test_a_record_makes_the_graph_again(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, data = small()
     monkeypatch.setattr(skipped, "RECORDS", tmp_path)
-    found().save(tmp_path / "small.made.json")
+    found(unit).save(tmp_path / "small.made.json")
     again = skipped.apply(graph, data, skipped.record_for("path/to/net.py:small", "made"))
     right = evaluator.correct(again, data.validation)
-    assert right == found().validation_skipped
-    for op, share in found().shares.items():
-        assert kept_share(again, op, "block") <= 1 - share + 0.03
+    assert right == found(unit).validation_skipped
+    for op, share in found(unit).shares.items():
+        assert kept_share(again, op, unit) <= 1 - share + 0.03
     with pytest.raises(ValueError, match=r"no record of what lenet can leave out on made; there are small\.made"):
         skipped.record_for("lenet", "made")
 
 
+def channels_left_out() -> Graph:
+    """The small network without four of six channels behind the first convolution, and four of eight behind the second."""
+    graph, data = small()
+    return skipped.apply(graph, data, replace(found("input"), shares={"conv1": 0.0, "conv2": 4 / 6, "dense1": 0.5}))
+
+
+def test_channels_that_nobody_reads_are_not_computed() -> None:
+    again = channels_left_out()
+    cheap = compacted(again, unpack=True)
+    assert [cheap.tensors[op.output].shape[2] for op in cheap.ops] == [4, 4, 4]
+    assert compacted(again, unpack=False) is again and compacted(small()[0], unpack=True) is small()[0]
+    assert skipped.predicted_cycles(again) < 0.8 * skipped.predicted_cycles(small()[0])
+
+
+def test_tuning_keeps_what_is_left_out_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skipped, "STATISTICS_IMAGES", 64)
+    torch.manual_seed(0)
+    net = nets.lenet().eval()
+    data = datasets.load("synthetic", net.input_shape)
+    data = replace(data, train=data.train.first(128), validation=data.validation.first(50))
+    exact = skipped.predicted_cycles(quantize(export(net), datasets.calibration(data)))
+    made = skip_tuning.fine_tune(net, data, 0.75, replace(skip_tuning.TUNE, epochs=1, batch=64))
+    assert made["predicted"] <= 0.75 and made["channels"]
+    tuned = quantize(export(net), datasets.calibration(data))
+    for op, gone in made["channels"].items():
+        assert gone and not windows(tuned, op)[..., gone].any()
+    assert skipped.predicted_cycles(tuned) == pytest.approx(made["predicted"] * exact, rel=0.01)
+    with pytest.raises(ValueError, match=r"leads to 0\.\d+ of the cycles, not to 0\.01"):
+        skip_tuning.fine_tune(net, data, 0.01, skip_tuning.TUNE)
+
+
 def test_the_generated_code_runs_to_the_bit(tmp_path: Path) -> None:
     graph, data = small()
-    again = skipped.apply(graph, data, found())
-    for kernels in ("reference", "fast"):
+    cases = (
+        (skipped.apply(graph, data, found()), "reference"),
+        (channels_left_out(), "fast"),
+        (channels_left_out(), "reference"),
+    )
+    for again, kernels in cases:
         plan, artifact = assemble(again, "test", kernels, find_board("disco_f469ni"), unpack=True)
         assert plan.total_bytes > 0
         library = build_host(artifact.write(tmp_path / artifact.model_hash), tmp_path)

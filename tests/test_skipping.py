@@ -92,13 +92,13 @@ def test_importance_of_a_last_layer_in_closed_form() -> None:
 def test_units_divide_the_operands(unit: str) -> None:
     weights = np.zeros((5, 3, 2, 6), np.int8)
     numbers = skipping.unit_numbers(weights, unit)
-    sizes = {"pair": 2, "block": 2, "row": 2, "tap": 6, "channels": 12, "line": 12}
+    sizes = {"pair": 2, "block": 2, "row": 2, "tap": 6, "channels": 12, "line": 12, "input": 6}
     assert numbers.shape == (36,) and set(np.bincount(numbers)) == {sizes[unit]}
     one = np.zeros(weights.size // 5)
     one[7] = 1
     weights[2] = one.reshape(3, 2, 6)
     found = skipping.nonzero_units(weights, unit)
-    assert found.sum() == 1 and found[2 // skipping.UNITS[unit].together, numbers[7]]
+    assert found.sum() == 1 and found[2 // skipping.together(weights, unit), numbers[7]]
 
 
 def test_an_unknown_unit_says_what_there_is() -> None:

@@ -21,7 +21,7 @@ from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.fast.trec_cost import losing
-from tinyredux.graph import Graph, total_macs
+from tinyredux.graph import Graph, macs, total_macs
 from tinyredux.kernels import assemble, board_budget, check_kernels
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
@@ -100,6 +100,11 @@ def compile_net(settings: Settings) -> Compiled:
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
     if settings.method == "trec":
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
+    tuned = settings.method == "skip" and tuned_for_skipping(settings, data.name)
+    if tuned:
+        from tinyredux import skip_tuning
+
+        net = skip_tuning.load_skip(settings.net, data.name)
     graph = export(net, nets.short_name(settings.net))
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
@@ -125,7 +130,7 @@ def compile_net(settings: Settings) -> Compiled:
         plan = replace(found, program=fast.program, arena=fast.arena).memory_plan()
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram)
     skips = settings.method == "skip"
-    if skips:
+    if skips and not tuned:
         from tinyredux import skipped
 
         record = skipped.load(settings.skip) if settings.skip else skipped.record_for(settings.net, data.name)
@@ -134,6 +139,13 @@ def compile_net(settings: Settings) -> Compiled:
         int8 = exactly(int8, losing(int8, settings.kernel_set, board.cpu))
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
+
+
+def tuned_for_skipping(settings: Settings, data: str) -> bool:
+    """Returns whether weights are there that were tuned without what fast kernels leave out, and no record is asked for."""
+    if settings.skip or settings.kernel_set != "fast":
+        return False
+    return nets.weights_file(f"{nets.short_name(settings.net)}.skip", data) is not None
 
 
 def check_fit(compiled: Compiled, board: Board) -> None:
@@ -270,14 +282,16 @@ def flash_bytes(compiled: Compiled, firmware: Firmware | None) -> dict[str, int 
 def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) -> list[OpRecord]:
     run = next((run for run in runs if run.cycles == median), runs[0])
     live = {step.op: step.live_bytes for step in compiled.plan.steps}
+    dense = {op.name: macs(compiled.graph, op) for op in compiled.graph.ops}
     records = []
     for i, op in enumerate(compiled.artifact.manifest["ops"]):
         cycles = None if run.cycles_per_op is None else run.cycles_per_op[i]
         unpacked = str(op.get("form")).startswith("unpacked")
         done = kept_share(compiled.int8, op["name"], "block") if unpacked else 1.0
         executed = op.get("macs_executed", round(done * op["macs"]))
-        skipped = round(1 - done, 4) if unpacked else None
-        records.append(OpRecord(op["name"], op["kind"], op["macs"], executed, cycles, live.get(op["name"], 0), skipped=skipped))
+        whole = dense.get(op["name"], op["macs"])
+        skipped = round(1 - executed / whole, 4) if unpacked or op["macs"] < whole else None
+        records.append(OpRecord(op["name"], op["kind"], whole, executed, cycles, live.get(op["name"], 0), skipped=skipped))
     return records
 
 

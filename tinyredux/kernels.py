@@ -10,6 +10,7 @@ from tinyredux.fast import unpacked
 from tinyredux.fast.choose import TEMPLATES, Template, choose
 from tinyredux.graph import Graph
 from tinyredux.memory import MemoryPlan
+from tinyredux.passes.dead_channels import without_dead_channels
 
 KERNELS = ("fast", "reference")
 RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
@@ -43,15 +44,21 @@ def limits(board: Board, sram_bytes: int | None = None) -> tuple[int, int]:
     return min(board_budget(board), sram_bytes or board.sram_bytes), board.flash_bytes - CODE_BYTES
 
 
+def compacted(graph: Graph, unpack: bool) -> Graph:
+    """Returns the graph that kernels compute: where something is left out, without the channels that nobody reads."""
+    return without_dead_channels(graph) if unpack else graph
+
+
 def assemble(
     graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
     """Returns memory plan and C of an int8 graph computed layer by layer with a kernel set.
 
     The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into `sram_bytes`, or into what
-    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`.
+    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`
+    and `compacted`.
     """
-    templates = templates_of(kernels, unpack)
+    templates, graph = templates_of(kernels, unpack), compacted(graph, unpack)
     if not templates:
         plan = memory.plan(graph)
         return plan, emit(graph, plan, call)

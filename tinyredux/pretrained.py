@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tinyredux import accuracy, datasets, nets, prune, train, train_trec
+from tinyredux import accuracy, datasets, nets, prune, skip_tuning, train, train_trec
 
 Progress = Callable[[str], None]
 
@@ -45,6 +45,7 @@ class Record:
     schema: int = 1
     pruning: dict[str, Any] | None = None  # of a pruned network: base, peaks, cuts, and the shapes that changed
     table: dict[str, dict[str, Any]] | None = None  # of a network with TREC: settings by module path
+    skipping: dict[str, Any] | None = None  # of a network tuned for skipping: the channels left out, by operator
 
     @property
     def seed(self) -> int:
@@ -174,6 +175,38 @@ def trec_net(
     return record
 
 
+def skip_net(
+    name: str,
+    data: str | None = None,
+    share: float = skip_tuning.SHARE,
+    epochs: int | None = None,
+    seed: int | None = None,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Fine-tunes a trained network without some input channels, and leaves the same files as `train_net`, as NAME.skip.DATA.
+
+    `share` of the exact network's predicted cycles is kept at most. Goes on where it was interrupted, as `train_net` does.
+    Raises ValueError for a share out of reach.
+    """
+    images, net = nets.with_data(name, data)
+    data, short = images.name, nets.short_name(name)
+    if images.train.labels is None or not len(images.train.images):
+        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use cifar10 or synthetic")
+    recipe = train.given(skip_tuning.TUNE, epochs, seed)
+    key = f"{_key(name)}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
+    kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{key}.pt"
+    found = skip_tuning.fine_tune(net, images, share, recipe, kept, progress)
+    command = f"tinyredux train {name} --method skip --share {share} --data {data}{_options(epochs, seed)}"
+    out = out or datasets.cache_folder() / "weights"
+    record = save_weights(net, short, images, recipe, command, out, progress, skipping=found)
+    write_card(out)
+    if checkpoint is None:
+        kept.unlink()
+    return record
+
+
 def _options(epochs: int | None, seed: int | None) -> str:
     """Returns the options of a command for what was given."""
     return "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
@@ -190,13 +223,14 @@ def _key(name: str) -> str:
 def save_weights(
     net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path,
     progress: Progress | None = None, pruning: dict[str, Any] | None = None, table: train_trec.Table | None = None,
+    skipping: dict[str, Any] | None = None,
 ) -> Record:  # fmt: skip
     """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written.
 
-    With a `table` of TREC layers the name is NAME.trec.DATA.
+    With a `table` of TREC layers the name is NAME.trec.DATA, with what `skipping` left out NAME.skip.DATA.
     """
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}{'.trec' if table else ''}.{data.name}.safetensors"
+    path = out / f"{name}{'.trec' if table else '.skip' if skipping else ''}.{data.name}.safetensors"
     path.write_bytes(safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()}))
     nets.load_weights(net, path)
     calibration = datasets.calibration(data)
@@ -207,7 +241,7 @@ def save_weights(
         len(data.validation.images), train.correct(net, data.validation),
         found.images, found.correct_float, found.correct_int8, len(calibration),
         torch.__version__, np.__version__, command, pruning=pruning,
-        table=train_trec.to_json(table) if table else None,
+        table=train_trec.to_json(table) if table else None, skipping=skipping,
     )  # fmt: skip
     record.save(path.with_suffix(".json"))
     return record

@@ -1,11 +1,11 @@
-"""What skipping needs to know of a network: the statistics of what each convolution reads, from calibration images.
+"""What skipping needs to know of a network: the statistics of what each layer reads, from calibration images.
 
 The images are taken a part at a time, so memory does not grow with their number. They come from the training set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tinyredux import interpret
 from tinyredux.evaluator import BATCH, PLAIN, Bytes, Evaluator, Layer, weighted_sums
-from tinyredux.graph import Add, Concat, Conv, Graph, Op, Pool, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Op, Pool, Relu, Softmax, Weighted
 from tinyredux.integer_params import quant_of
 from tinyredux.passes.skipping import Floats, Statistics, skippable
 
@@ -22,9 +22,15 @@ Progress = Callable[[str], None]
 RUNNING_POSITIONS = 4  # positions of an image that the running sums look at; the released code looks at all, of 990 images
 
 
-def collect(graph: Graph, images: Bytes, progress: Progress | None = None) -> dict[str, Statistics]:
-    """Returns the statistics of every convolution that can be cut, by operator name, for int8 images (N, H, W, C)."""
-    evaluator, sums = Evaluator(graph), {name: _Sums(graph, name) for name in skippable(graph)}
+def collect(
+    graph: Graph, images: Bytes, progress: Progress | None = None, names: Sequence[str] | None = None
+) -> dict[str, Statistics]:
+    """Returns the statistics of convolutions and dense layers by name, usually of all convolutions that can be cut.
+
+    images: int8 (N, H, W, C).
+    """
+    wanted = skippable(graph) if names is None else names
+    evaluator, sums = Evaluator(graph), {name: _Sums(graph, name) for name in wanted}
 
     def see(op: Weighted, centred: torch.Tensor) -> None:
         if op.name in sums:
@@ -39,11 +45,11 @@ def collect(graph: Graph, images: Bytes, progress: Progress | None = None) -> di
 
 
 class _Sums:
-    """Running totals of one convolution."""
+    """Running totals of one convolution or dense layer."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         op = next(op for op in graph.ops if op.name == name)
-        assert isinstance(op, Conv)
+        assert isinstance(op, Conv | Dense)
         self.op, weights = op, graph.constants[op.weights]
         self.weights = weights.reshape(len(weights), -1).astype(np.float32)
         self.bias = graph.constants[op.bias].astype(np.float32)
@@ -52,9 +58,10 @@ class _Sums:
         self.running, self.count, self.running_count = np.zeros(self.weights.shape), 0, 0
 
     def add(self, images: npt.NDArray[np.float32]) -> None:
-        """Takes in what the convolution reads, (N, H, W, C) less the zero point."""
-        seen = interpret.windows(images, self.op.kernel, self.op.stride, self.op.padding, 0)
-        rows = seen.reshape(-1, self.weights.shape[1])
+        """Takes in what the operator reads, (N, H, W, C) less the zero point."""
+        if isinstance(self.op, Conv):
+            images = interpret.windows(images, self.op.kernel, self.op.stride, self.op.padding, 0)
+        rows = images.reshape(-1, self.weights.shape[1])
         ones = np.append(rows, np.ones((len(rows), 1), np.float32), axis=1).astype(np.float64)
         self.gram += ones.T @ ones  # integers below 2^53: exact, so alike on every machine
         self.absolute += np.abs(rows).sum(axis=0, dtype=np.float64)

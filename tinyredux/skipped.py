@@ -6,21 +6,29 @@ A record holds the shares; the weights follow from them, the network and the fir
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
+
 from tinyredux import evaluator, significance
+from tinyredux.boards import find_board
 from tinyredux.datasets import Dataset
-from tinyredux.graph import Graph, Weighted
+from tinyredux.fast.choose import choose
+from tinyredux.fast.reference_cost import reference_cycles
+from tinyredux.graph import Graph
 from tinyredux.nets import WEIGHTS_FOLDER, short_name
-from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, skip, skippable
+from tinyredux.passes.dead_channels import MULTIPLE, without_dead_channels
+from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, skip, skippable, windows, without
 
 RECORDS = WEIGHTS_FOLDER / "skip"
 STEP, LARGEST = 0.05, 0.8  # shares that are tried
-UNITS_FOR = {"reference": ("block", "pair"), "fast": ("block", "pair")}  # what the kernels of each set can leave out
+UNITS_FOR = {"reference": ("block", "pair"), "fast": ("input",)}  # what the kernels of each set can leave out
 CLEARLY = 0.01  # of the validation images: a loss that is no accident
 STATISTICS_IMAGES = 1000
+BOARD = "disco_f469ni"  # whose predicted cycles say what a channel is worth
 Progress = Callable[[str], None]
 
 
@@ -81,24 +89,36 @@ def load(source: str) -> Record:
     return Record(**content)
 
 
-def statistics_of(graph: Graph, data: Dataset, progress: Progress | None = None) -> dict[str, Statistics]:
-    """Returns the statistics of a network's convolutions on the first training images. Raises ValueError without any."""
+def statistics_of(
+    graph: Graph, data: Dataset, progress: Progress | None = None, names: Sequence[str] | None = None
+) -> dict[str, Statistics]:  # fmt: skip
+    """Returns the statistics of the operators `names`, usually all convolutions, on the first training images.
+
+    Raises ValueError where there are no training images.
+    """
     if not len(data.train.images):
         raise ValueError(f"{data.name} has no training images to find out from what can be left out; use cifar10 or synthetic")
-    return significance.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), progress)
+    return significance.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), progress, names)
 
 
 def path_of(graph: Graph, op: str, statistics: Statistics, unit: str, largest: float = LARGEST) -> list[Cut]:
-    """Returns an operator's cuts in steps of STEP, from none to the share `largest`."""
-    shares = [STEP * i for i in range(round(largest / STEP) + 1)]
-    return cuts_by_expected_loss(graph.constants[_op(graph, op).weights], statistics, unit, shares)
+    """Returns an operator's cuts, from none to the share `largest`: in steps of STEP, of input channels in steps of four."""
+    step = step_of(graph, op, unit)
+    steps = min(round(largest / step), math.ceil(1 / step) - 1)
+    return cuts_by_expected_loss(windows(graph, op), statistics, unit, [step * i for i in range(steps + 1)])
+
+
+def step_of(graph: Graph, op: str, unit: str) -> float:
+    """Returns the share by which an operator's cuts grow."""
+    return MULTIPLE / windows(graph, op).shape[3] if unit == "input" else STEP
 
 
 def apply(graph: Graph, data: Dataset, record: Record, progress: Progress | None = None) -> Graph:
     """Returns the int8 graph with a record's cuts made and repaired."""
-    if set(record.shares) - set(skippable(graph)):
-        raise ValueError(f"the record cuts {sorted(record.shares)}, {graph.name} has {skippable(graph)}; make the record again")
-    found = statistics_of(graph, data, progress)
+    for op in record.shares:
+        if op not in (known := skippable(graph, record.unit_of(op))):
+            raise ValueError(f"the record cuts {op} by {record.unit_of(op)}, {graph.name} has {known}; make the record again")
+    found = statistics_of(graph, data, progress, list(record.shares))
     cuts = {op: path_of(graph, op, found[op], record.unit_of(op), share)[-1] for op, share in record.shares.items() if share}
     return skip(graph, cuts, found)
 
@@ -108,16 +128,16 @@ def find(
 ) -> Record:  # fmt: skip
     """Returns the largest cuts that lose at most `loss` of the validation images.
 
-    One threshold serves all layers: expected loss for each output position that a unit is spared. So the search has one
-    dimension: halving finds where clearly too much is lost, and from there thresholds go down until little enough is, for
-    within some images of the exact count more skipping may well be better.
+    One threshold serves all layers: expected loss for what leaving a unit out is worth. So the search has one dimension:
+    halving finds where clearly too much is lost, and from there thresholds go down until little enough is, for within some
+    images of the exact count more skipping may well be better.
     """
-    found = statistics_of(graph, data, progress)
-    paths = {op: path_of(graph, op, statistics, unit) for op, statistics in found.items()}
-    prices = sorted({cut.threshold / _positions(graph, op) for op, path in paths.items() for cut in path})
+    found = statistics_of(graph, data, progress, skippable(graph, unit))
+    paths, worth = {op: path_of(graph, op, statistics, unit) for op, statistics in found.items()}, worths(graph, unit)
+    prices = prices_of(paths, worth)
 
     def right_at(price: float) -> int:
-        right = evaluator.correct(skip(graph, _below(graph, paths, price), found), data.validation)
+        right = evaluator.correct(skip(graph, below(paths, worth, price), found), data.validation)
         if progress:
             progress(f"price {price:.3g}: {right} right, {exact} exact")
         return right
@@ -134,23 +154,48 @@ def find(
     while right < exact - loss:
         low -= 1
         right = right_at(prices[low])
-    cuts = _below(graph, paths, prices[low])
-    shares = {op: round(STEP * paths[op].index(cut), 4) for op, cut in cuts.items()}
+    cuts = below(paths, worth, prices[low])
+    shares = {op: round(step_of(graph, op, unit) * paths[op].index(cut), 4) for op, cut in cuts.items()}
     thresholds = {op: cut.threshold for op, cut in cuts.items()}
     return Record(short_name(net), data.name, unit, shares, thresholds, len(data.validation.images), exact, right)
 
 
-def _below(graph: Graph, paths: Mapping[str, list[Cut]], price: float) -> dict[str, Cut]:
-    """Returns each operator's largest cut whose units cost at most `price` for a position."""
-    return {op: [cut for cut in path if cut.threshold / _positions(graph, op) <= price][-1] for op, path in paths.items()}
+def prices_of(paths: Mapping[str, list[Cut]], worth: Mapping[str, float]) -> list[float]:
+    """Returns the prices, expected loss for what a unit is worth, at which one more cut is made."""
+    return sorted({cut.threshold / worth[op] for op, path in paths.items() for cut in path})
 
 
-def _op(graph: Graph, name: str) -> Weighted:
-    op = next(op for op in graph.ops if op.name == name)
-    assert isinstance(op, Weighted)
-    return op
+def below(paths: Mapping[str, list[Cut]], worth: Mapping[str, float], price: float) -> dict[str, Cut]:
+    """Returns each operator's largest cut whose units cost at most `price`."""
+    return {op: [cut for cut in path if cut.threshold / worth[op] <= price][-1] for op, path in paths.items()}
+
+
+def worths(graph: Graph, unit: str, board: str = BOARD) -> dict[str, float]:
+    """Returns what leaving one unit out is worth, by operator: positions at which it is not computed.
+
+    For input channels: predicted cycles of the fast kernels, those of whoever writes the channel among them.
+    """
+    if unit != "input":
+        return {name: float(_positions(graph, name)) for name in skippable(graph, unit)}
+    whole, found = predicted_cycles(graph, board), {}
+    for name in skippable(graph, unit):
+        weights = windows(graph, name)
+        kept = np.ones((1, weights.shape[3]), bool)
+        kept[:, :MULTIPLE] = False
+        less = predicted_cycles(without(graph, {name: Cut(unit, kept, 0.0)}), board)
+        found[name] = max(1.0, (whole - less) / MULTIPLE)
+    return found
+
+
+def predicted_cycles(graph: Graph, board: str = BOARD) -> float:
+    """Returns the predicted cycles of a graph's fast kernels on a board, without what nobody reads; as far as they are known."""
+    core, small = find_board(board).cpu, without_dead_channels(graph)
+    forms = choose(small, core).forms
+    plain = [reference_cycles(small, op, core) for op in small.ops if op.name not in forms]
+    return sum(form.cost for form in forms.values()) + sum(cycles for cycles in plain if math.isfinite(cycles))
 
 
 def _positions(graph: Graph, name: str) -> int:
-    height, width, _ = graph.tensors[_op(graph, name).output].shape
+    op = next(op for op in graph.ops if op.name == name)
+    height, width, _ = graph.tensors[op.output].shape
     return height * width

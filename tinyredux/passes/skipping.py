@@ -4,7 +4,8 @@ Int8 Graph -> int8 Graph whose left-out weights are zero. Nothing else needs to 
 the kernels of fast/unpacked.py hold no instruction for a unit of zeros. With nothing left out the graph comes back unchanged.
 
 A unit is what a kernel can really leave out. One MAC instruction takes two operands, so the smallest is a pair: of each four
-operands the first and third, or the second and fourth, as SXTB16 delivers them.
+operands the first and third, or the second and fourth, as SXTB16 delivers them. The largest is an input channel for all output
+channels: every kernel is faster on fewer channels, and whoever writes that channel is so as well (`passes.dead_channels`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Array, Conv, Graph
+from tinyredux.graph import Array, Conv, Dense, Graph
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -24,7 +25,7 @@ DAMPING = 0.01  # of the mean square of an operand, so that operands which never
 
 @dataclass(frozen=True)
 class Unit:
-    """`together` output channels share what is left out; `index(ky, x, c, k)` numbers the units within a channel's operands."""
+    """`together` output channels (0: all) share what is left out; `index(ky, x, c, k)` numbers a channel's units."""
 
     together: int
     index: Callable[[Array, Array, Array, Array], Array]
@@ -38,6 +39,7 @@ UNITS = {
     "tap": Unit(2, lambda y, x, c, k: y * 65536 + x, "one position of the kernel across all input channels, for two outputs"),
     "channels": Unit(2, lambda y, x, c, k: c // 2, "two input channels at all positions, for two output channels"),
     "line": Unit(2, lambda y, x, c, k: y, "a kernel row across all input channels, for two output channels"),
+    "input": Unit(0, lambda y, x, c, k: c, "an input channel at all positions, for all output channels"),
 }
 
 
@@ -80,10 +82,15 @@ def unit_numbers(weights: Array, unit: str) -> npt.NDArray[np.int64]:
     return np.asarray(np.unique(numbers, return_inverse=True)[1], np.int64)
 
 
+def together(weights: Array, unit: str) -> int:
+    """Returns how many output channels share what is left out."""
+    return UNITS[unit].together or len(weights)
+
+
 def weight_mask(weights: Array, cut: Cut) -> Mask:
     """Returns which weights (O, K) are kept."""
     numbers = unit_numbers(weights, cut.unit)
-    return np.repeat(cut.kept, UNITS[cut.unit].together, axis=0)[: len(weights)][:, numbers]
+    return np.repeat(cut.kept, together(weights, cut.unit), axis=0)[: len(weights)][:, numbers]
 
 
 def nonzero_units(weights: Array, unit: str) -> Mask:
@@ -93,11 +100,11 @@ def nonzero_units(weights: Array, unit: str) -> Mask:
 
 def _summed(values: Floats, weights: Array, unit: str, join: np.ufunc) -> Floats:
     """Returns per-weight values (O, K) joined over each unit, (groups, units)."""
-    numbers, together = unit_numbers(weights, unit), UNITS[unit].together
+    numbers = unit_numbers(weights, unit)
     order = np.argsort(numbers, kind="stable")
     starts = np.searchsorted(numbers[order], np.arange(numbers.max() + 1))
     per_channel = join.reduceat(values[:, order], starts, axis=1)
-    return np.asarray(join.reduceat(per_channel, np.arange(0, len(weights), together), axis=0))
+    return np.asarray(join.reduceat(per_channel, np.arange(0, len(weights), together(weights, unit)), axis=0))
 
 
 # Significance -----------------------------------------------------------------------------------------------------
@@ -140,9 +147,9 @@ def cuts_by_expected_loss(weights: Array, statistics: Statistics, unit: str, sha
     weights have moved and H^-1 has shrunk, so that the next choice knows what is gone.
     Source: ours, from Hassibi and Stork, "Optimal brain surgeon" (1993), by units and with a network's importance.
     """
-    numbers, together = unit_numbers(weights, unit), UNITS[unit].together
+    numbers, step = unit_numbers(weights, unit), together(weights, unit)
     members = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
-    groups = [_Group(weights[i : i + together], statistics, i, members) for i in range(0, len(weights), together)]
+    groups = [_Group(weights[i : i + step], statistics, i, members) for i in range(0, len(weights), step)]
     cuts, threshold, total = [], 0.0, len(groups) * len(members)
     for share in shares:
         scores = np.stack([group.scores() for group in groups])
@@ -210,9 +217,9 @@ def compensated(weights: Array, bias: Array, cut: Cut, statistics: Statistics) -
     Source: ours, the best-fit form of the paper's zeros; its special case without kept operands is `bias_corrected`.
     """
     flat, mask = weights.reshape(len(weights), -1).astype(np.float64), weight_mask(weights, cut)
-    moments, together = damped(statistics.gram), UNITS[cut.unit].together
-    for first in range(0, len(flat), together):
-        rows, kept = slice(first, first + together), np.append(mask[first], True)
+    moments, step = damped(statistics.gram), together(weights, cut.unit)
+    for first in range(0, len(flat), step):
+        rows, kept = slice(first, first + step), np.append(mask[first], True)
         if mask[first].all():
             continue
         gone = np.flatnonzero(~mask[first])
@@ -246,27 +253,48 @@ def corrected_bias(weights: Array, changed: Array, bias: Array, statistics: Stat
 def skip(graph: Graph, cuts: Mapping[str, Cut], statistics: Mapping[str, Statistics], repair: str = "fit") -> Graph:
     """Returns the int8 graph with `cuts` made, by operator name, and repaired by one of REPAIRS.
 
-    Raises ValueError for an operator that is no ungrouped convolution, or an unknown repair.
+    Raises ValueError for an operator that cannot be cut by that unit, or an unknown repair.
     """
     if repair not in REPAIRS:
         raise ValueError(f"repair is {repair!r}, expected one of {', '.join(REPAIRS)}")
     constants, ops = dict(graph.constants), {op.name: op for op in graph.ops}
     for name, cut in cuts.items():
-        op = ops.get(name)
-        if not isinstance(op, Conv) or op.groups != 1:
-            raise ValueError(f"{name} is not a convolution with one group; skipping knows {', '.join(skippable(graph))}")
-        changed = REPAIRS[repair](constants[op.weights], constants[op.bias], cut, statistics[name])
-        constants[op.weights], constants[op.bias] = changed
+        if name not in skippable(graph, cut.unit):
+            known = ", ".join(skippable(graph, cut.unit))
+            raise ValueError(f"{name} is not a convolution with one group; skipping by {cut.unit} knows {known}")
+        op = ops[name]
+        assert isinstance(op, Conv | Dense)
+        weights, bias = REPAIRS[repair](windows(graph, name), constants[op.bias], cut, statistics[name])
+        constants[op.weights], constants[op.bias] = weights.reshape(constants[op.weights].shape), bias
     return replace(graph, constants=constants)
 
 
-def skippable(graph: Graph) -> list[str]:
-    """Returns the names of the operators that can be cut: convolutions with one group."""
-    return [op.name for op in graph.ops if isinstance(op, Conv) and op.groups == 1]
+def without(graph: Graph, cuts: Mapping[str, Cut]) -> Graph:
+    """Returns the graph with `cuts` made and nothing repaired: what it costs follows from the zeros alone."""
+    constants, ops = dict(graph.constants), {op.name: op for op in graph.ops}
+    for name, cut in cuts.items():
+        op = ops[name]
+        assert isinstance(op, Conv | Dense)
+        weights = windows(graph, name)
+        kept = weight_mask(weights, cut).reshape(constants[op.weights].shape)
+        constants[op.weights] = np.where(kept, constants[op.weights], 0).astype(np.int8)
+    return replace(graph, constants=constants)
+
+
+def skippable(graph: Graph, unit: str = "block") -> list[str]:
+    """Returns the names of the operators that can be cut: convolutions with one group; by input channels dense layers too."""
+    kinds = Conv | Dense if unit == "input" else Conv
+    return [op.name for op in graph.ops if isinstance(op, kinds) and getattr(op, "groups", 1) == 1]
+
+
+def windows(graph: Graph, name: str) -> Array:
+    """Returns an operator's weights (O, kernel_h, kernel_w, in_c); a dense layer is a kernel as large as the map."""
+    op = next(op for op in graph.ops if op.name == name)
+    assert isinstance(op, Conv | Dense)
+    shape = graph.tensors[op.inputs[0]].shape if isinstance(op, Dense) else graph.constants[op.weights].shape[1:]
+    return graph.constants[op.weights].reshape(-1, *shape)
 
 
 def kept_share(graph: Graph, name: str, unit: str) -> float:
-    """Returns the share of a convolution's units that hold a weight other than zero."""
-    op = next(op for op in graph.ops if op.name == name)
-    assert isinstance(op, Conv)
-    return float(nonzero_units(graph.constants[op.weights], unit).mean())
+    """Returns the share of an operator's units that hold a weight other than zero."""
+    return float(nonzero_units(windows(graph, name), unit).mean())

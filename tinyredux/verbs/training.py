@@ -31,7 +31,11 @@ def _data(options: argparse.Namespace) -> Answer:
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
-    parser.add_argument("--method", choices=("exact", "trec"), default="exact", help="trec: from exact weights (default: exact)")
+    parser.add_argument(
+        "--method", choices=("exact", "trec", "skip"), default="exact",
+        help="trec, skip: from exact weights, with TREC layers or without some input channels (default: exact)",
+    )  # fmt: skip
+    parser.add_argument("--share", type=float, help="of the exact network's predicted cycles: method skip keeps so many at most")
     parser.add_argument(
         "--trec", type=Path, metavar="FILE", help="layers of TREC: JSON, {module path: {sub_length, hash_bits, hash}}"
     )
@@ -44,13 +48,18 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> Answer:
     from dataclasses import asdict
 
-    from tinyredux.pretrained import train_net, trec_net
+    from tinyredux.pretrained import skip_net, train_net, trec_net
+    from tinyredux.skip_tuning import SHARE
 
     rest = options.epochs, options.seed, options.checkpoint, options.out, progress
+    if options.trec and options.method != "trec":
+        raise ValueError("--trec names the layers of TREC; add --method trec")
+    if options.share is not None and options.method != "skip":
+        raise ValueError("--share says how many cycles skipping keeps; add --method skip")
     if options.method == "trec":
         record = trec_net(options.net, options.data, options.trec, *rest)
-    elif options.trec:
-        raise ValueError("--trec names the layers of TREC; add --method trec")
+    elif options.method == "skip":
+        record = skip_net(options.net, options.data, SHARE if options.share is None else options.share, *rest)
     else:
         record = train_net(options.net, options.data, *rest)
     text = f"{record.net} trained on {record.data}: {record.file}\n{_shares(record)}"

@@ -1,0 +1,107 @@
+"""Fine-tuning under a mask: input channels go until the fast kernels are so much faster, and the other weights make up for it.
+
+The mask is in the weights: what is left out is zero before, during and after the training, so the tuned network is a network like
+any other, and the zeros lead `passes.dead_channels` to what nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tinyredux import datasets, nets, skipped, train
+from tinyredux.datasets import Dataset, MissingDataError
+from tinyredux.export import export
+from tinyredux.graph import Conv, Dense, Graph
+from tinyredux.passes.dead_channels import live_channels
+from tinyredux.passes.quantize import quantize
+from tinyredux.passes.skipping import Cut, Statistics, skippable, weight_mask, windows, without
+
+Progress = Callable[[str], None]
+Masks = dict[str, torch.Tensor]
+SHARE = 0.8  # of the exact network's predicted cycles
+TUNE = train.Recipe(epochs=8, peak_rate=0.05, warmup_share=0.1)
+
+
+def fine_tune(
+    net: nn.Module, data: Dataset, share: float, recipe: train.Recipe, checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Leaves input channels out of a trained network, in place, trains it on without them, and returns what was left out.
+
+    Resumable as `train.train`. Raises ValueError for a share of the cycles that cannot be reached.
+    """
+    graph = quantize(export(net), datasets.calibration(data))
+    statistics = skipped.statistics_of(graph, data, progress, skippable(graph, "input"))
+    cuts, reached = cuts_for(graph, statistics, share)
+    masks = masks_of(net, graph, cuts)
+    parameters = dict(net.named_parameters())
+
+    def keep_zero() -> None:
+        for name, mask in masks.items():
+            gradient = parameters[name].grad
+            if gradient is not None:
+                gradient.mul_(mask)
+
+    with torch.no_grad():
+        for name, mask in masks.items():
+            parameters[name].mul_(mask)
+    train.train(net, data, recipe, checkpoint, progress, train.Guide(watch=keep_zero))
+    channels = {op: [int(c) for c in np.flatnonzero(~cut.kept[0])] for op, cut in cuts.items() if cut.share}
+    return {"unit": "input", "board": skipped.BOARD, "share": share, "predicted": round(reached, 4), "channels": channels}
+
+
+def cuts_for(graph: Graph, statistics: dict[str, Statistics], share: float) -> tuple[dict[str, Cut], float]:
+    """Returns the cheapest cuts with at most `share` of the exact network's predicted cycles, and the share that they reach."""
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of cycles to keep is {share}, expected more than 0 and at most 1")
+    worth, whole = skipped.worths(graph, "input"), skipped.predicted_cycles(graph)
+    paths = {op: skipped.path_of(graph, op, one, "input") for op, one in statistics.items()}
+    prices = skipped.prices_of(paths, worth)
+
+    def reached(price: float) -> float:
+        return skipped.predicted_cycles(without(graph, skipped.below(paths, worth, price))) / whole
+
+    low, high = 0, len(prices) - 1
+    if (least := reached(prices[high])) > share:
+        raise ValueError(f"leaving out input channels leads to {least:.2f} of the cycles, not to {share}; give a larger share")
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(prices[middle]) <= share else (middle + 1, high)
+    return skipped.below(paths, worth, prices[low]), reached(prices[low])
+
+
+def masks_of(net: nn.Module, graph: Graph, cuts: dict[str, Cut]) -> Masks:
+    """Returns for the weights of the module, by parameter name, 1 where they are kept: inputs left out and outputs nobody reads.
+
+    Raises ValueError for an operator whose weights are not simply those of a layer.
+    """
+    live = live_channels(without(graph, cuts))
+    masks = {}
+    for op in graph.ops:
+        if not isinstance(op, Conv | Dense) or (op.name not in cuts and live[op.output].all()):
+            continue
+        weights = windows(graph, op.name)
+        kept = weight_mask(weights, cuts[op.name]).reshape(weights.shape) if op.name in cuts else np.ones(weights.shape, bool)
+        kept = (kept & live[op.output][:, None, None, None]).transpose(0, 3, 1, 2)
+        name = f"{graph.origin.get(op.name, '').split(' ')[0]}.weight"
+        own = dict(net.named_parameters()).get(name)
+        if own is None or own.numel() != kept.size:
+            raise ValueError(f"{op.name}: no parameter {name} of {kept.size} weights in the module to leave some out of")
+        masks[name] = torch.from_numpy(np.ascontiguousarray(kept).reshape(own.shape)).float()
+    return masks
+
+
+def load_skip(name: str, data: str = "cifar10") -> nn.Module:
+    """Returns a network with the weights tuned on `data` under a mask. Raises MissingDataError where there are none."""
+    path = nets.weights_file(f"{nets.short_name(name)}.skip", data)
+    if path is None:
+        raise MissingDataError(f"{name} has no weights tuned for skipping on {data}; `tinyredux train {name} --method skip`")
+    net = nets.resolve(name)
+    nets.load_weights(net, path)
+    return net.eval()
