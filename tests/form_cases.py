@@ -20,9 +20,11 @@ from unicorn import arm_const
 
 from tinyredux import build
 from tinyredux.emit_fast import programs, sources
+from tinyredux.emit_trec import naive_forms
 from tinyredux.fast.choose import TEMPLATES
 from tinyredux.fast.forms import Form, Places
 
+MOST_SCRATCH = 1 << 19
 TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
 KERNELS = build.ROOT / "firmware" / "kernels"
 INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
@@ -71,8 +73,14 @@ class Case:
 
 
 def cases_of(layers: Sequence[Layer], core: str) -> list[Case]:
-    """Returns every layer with every form that any template has for it."""
-    return [Case(layer, form) for layer in layers for template in TEMPLATES for form in template(layer.graph, layer.op, core)]
+    """Returns every layer with every form that any template has for it and that the emulator's RAM holds."""
+    found = [
+        Case(layer, form)
+        for layer in layers
+        for template in (*TEMPLATES, naive_forms)
+        for form in template(layer.graph, layer.op, core)
+    ]
+    return [case for case in found if case.form.scratch_bytes < MOST_SCRATCH]
 
 
 def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
 PYTHON_LINES = 15700
-C_LINES = 3400
+C_LINES = 3500
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"

@@ -18,6 +18,7 @@ from tinyredux.fixedpoint import rounded_mean
 from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, Quant, TrecConv, verify
 from tinyredux.integer_params import requantization
+from tinyredux.kernels import assemble
 from tinyredux.memory import clustering
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.trec import Choice, exactly, with_trec
@@ -173,6 +174,17 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
     assert layer_record.redundancy_floor == round(1 - 8 / 169, 4) <= layer_record.redundancy
     with pytest.raises(ValueError, match="a TREC table goes with method trec"):
         Settings("lenet", trec=table)
+
+
+def test_the_naive_form_is_planned_with_its_tables() -> None:
+    graph = bench.layer_graph(bench.parse_spec("conv3x3:8-16@6x6/L24H3"))
+    plan, artifact = assemble(graph, "test", "naive", find_board("disco_f469ni"))
+    assert "tr_trec_naive_s8(" in artifact.files["model.c"]
+    rows, columns, codes = 36, 72, 8
+    stored = rows * columns + 2 * rows + 4 * rows * 3 + 4 * rows * 16  # windows, ids, projections, sums of all outputs
+    assert plan.scratch["layer"][1] == stored + codes * (4 * 24 + 4 + 24 + 4 * 16)  # sums, counts, means, products
+    with pytest.raises(ValueError, match="method exact has kernels fast, reference, not naive"):
+        Settings("lenet", kernels="naive")
 
 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")

@@ -36,7 +36,7 @@ CALIBRATION_IMAGES = 512
 METHODS = {  # and their kernel sets, the usual one first
     "exact": ("fast", "reference"),
     "partial": ("reference", "fast"),
-    "trec": ("fast", "reference"),
+    "trec": ("fast", "reference", "naive"),
     "skip": ("reference", "fast"),
 }
 Progress = Callable[[str], None]

@@ -6,6 +6,7 @@ from tinyredux import memory
 from tinyredux.boards import Board
 from tinyredux.build import STACK_RESERVE_BYTES
 from tinyredux.emit_c import Artifact, emit
+from tinyredux.emit_trec import naive_forms
 from tinyredux.fast import unpacked
 from tinyredux.fast.choose import TEMPLATES, Template, choose
 from tinyredux.graph import Graph
@@ -13,6 +14,7 @@ from tinyredux.memory import MemoryPlan
 from tinyredux.passes.dead_channels import without_dead_channels
 
 KERNELS = ("fast", "reference")
+NAIVE = "naive"  # TREC by tables of 2^H places, everything else by reference kernels: to compare with
 RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
 CODE_BYTES = 32 * 1024  # .text of the runtime and the reference kernels, rounded up
 
@@ -24,8 +26,8 @@ def board_budget(board: Board) -> int:
 
 def check_kernels(kernels: str) -> str:
     """Returns the name of a kernel set. Raises ValueError for one that does not exist."""
-    if kernels not in KERNELS:
-        raise ValueError(f"kernels is {kernels!r}, expected one of {', '.join(KERNELS)}")
+    if kernels not in (*KERNELS, NAIVE):
+        raise ValueError(f"kernels is {kernels!r}, expected one of {', '.join(KERNELS)}, or for TREC {NAIVE}")
     return kernels
 
 
@@ -36,7 +38,7 @@ def templates_of(kernels: str, unpack: bool) -> tuple[Template, ...]:
     do wherever flash allows.
     """
     extra: tuple[Template, ...] = (unpacked.forms,) if unpack else ()
-    return extra if check_kernels(kernels) == "reference" else (*TEMPLATES, *extra)
+    return {"fast": (*TEMPLATES, *extra), NAIVE: (naive_forms,)}.get(check_kernels(kernels), extra)
 
 
 def limits(board: Board, sram_bytes: int | None = None) -> tuple[int, int]:
@@ -62,5 +64,6 @@ def assemble(
     if not templates:
         plan = memory.plan(graph)
         return plan, emit(graph, plan, call)
-    choice = choose(graph, board.cpu, *limits(board, sram_bytes), templates)
+    sram, flash = limits(board, sram_bytes)
+    choice = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates)
     return choice.plan, emit(graph, choice.plan, call, choice.forms)

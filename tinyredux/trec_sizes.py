@@ -56,16 +56,11 @@ class TrecSizes:
 
     @property
     def naive_bytes(self) -> int:
-        """Bytes of scratch of the naive form: the whole matrix, 2^H buckets of sums and results, all int32 outputs."""
-        buckets = 1 << self.bits
-        matrix, ids = words(self.rows * self.columns), words(2 * self.rows)
-        return (
-            matrix
-            + ids
-            + buckets * (4 * self.length + 4 + 4 * self.out_c)
-            + words(buckets * self.length)
-            + 4 * self.rows * self.out_c
-        )
+        """Bytes of scratch of tr_trec_naive_s8: the whole matrix, 2^H places in every table, all int32 outputs."""
+        codes = 1 << self.bits
+        tables = 4 * codes * (self.length + 1 + self.out_c) + words(codes * self.length)
+        rows = 4 * self.rows * (self.bits + self.out_c) + words(2 * self.rows) + words(self.rows * self.columns)
+        return rows + tables
 
 
 def words(size: int) -> int:

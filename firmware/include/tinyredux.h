@@ -128,6 +128,9 @@ struct tr_winograd { /* a square kernel at stride 1; in_c a multiple of 4, out_c
      TR_LARGER(4 * ((blocks) * (clusters) + 1) * (slice_c) + 4 * TR_WORDS(length), \
                4 * (rows) * ((bits) + (exact_c)) + 4 * (clusters) + TR_WORDS((clusters) * (length) * TR_TREC_SUM_BYTES(rows)) + \
                    TR_WORDS(2 << (bits)) + TR_WORDS(in_c)))
+#define TR_TREC_NAIVE_BYTES(rows, k_n, length, out_c, bits) \
+    (4 * (rows) * ((bits) + (out_c)) + 4 * (1 << (bits)) * ((length) + 1 + (out_c)) + TR_WORDS(2 * (rows)) + \
+     TR_WORDS((rows) * (k_n)) + TR_WORDS((1 << (bits)) * (length)))
 
 /* Convolution of one group without scratch, between maps with gaps. */
 void tr_conv_direct_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
@@ -150,6 +153,9 @@ void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *r
 void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                      const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
                      int16_t *restrict scratch);
+void tr_trec_naive_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                      const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
+                      int16_t *restrict scratch);
 void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                      const struct tr_gemm *restrict p, int32_t *restrict scratch);
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
