@@ -142,6 +142,21 @@ def test_the_least_salient_channel_for_its_bytes_goes_first() -> None:
     assert gone == set(first[: len(gone)].tolist()) and gone
 
 
+def test_without_aim_the_least_salient_go_wherever_they_are() -> None:
+    """As few as will do in the order of saliency; with equal saliency everywhere more goes than aimed at the peak."""
+    found = channels_of(nets.resolve("cifarnet"))
+    saliency = np.random.default_rng(0).uniform(1, 2, found.count)
+    gone, plan = prune.choose_anywhere(found, saliency, 12_000)
+    aimed, _ = prune.choose(found, saliency, 12_000)
+    movable = [label for label in range(found.count) if label not in found.fixed and found.footprint(label)]
+    assert plan.peak_bytes <= 12_000 and len(gone) > 3 * len(aimed)
+    assert gone == set(sorted(movable, key=lambda label: saliency[label])[: len(gone)])
+    last = max(gone, key=lambda label: saliency[label])
+    assert plan_partial(without(found, gone - {last})).peak_bytes > 12_000
+    with pytest.raises(ValueError, match="aim is 'here', expected one of peak, anywhere"):
+        replace(PRUNING, aim="here")
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> str:
     """The name of a user's small network."""
@@ -193,6 +208,12 @@ def test_the_command_leaves_a_network_for_every_verb(
     peak = record.pruning["peak_bytes"]
     assert plan_partial(int8_graph("tiny_pruned", "synthetic")).peak_bytes == peak <= 4500
     assert cli.main(["plan", "tiny_pruned", "--data", "synthetic", "--sram", str(peak)]) == 0
+    further = ["prune", "tiny_pruned", "--sram", "4000", "--data", "synthetic", "--steps", "2", "--epochs", "1"]
+    assert cli.main([*further, "--save-as", "tinier", "--aim", "anywhere", "--json"]) == 0
+    record = pretrained.Record(**json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert record.command.endswith("--epochs 1 --aim anywhere --steps 2 --save-as tinier")
+    assert record.pruning is not None and record.pruning["base"] == "tiny_pruned" and len(record.pruning["cuts"]) == 2
+    assert plan_partial(int8_graph("tinier", "synthetic")).peak_bytes == record.pruning["peak_bytes"] <= 4000
     assert cli.main(["prune", own, "--sram", "4500", "--data", "random"]) == 2
     assert "no training images with labels" in capsys.readouterr().err
 

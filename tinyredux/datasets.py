@@ -1,4 +1,4 @@
-"""Images for training, calibration and measuring: CIFAR-10 where it is, a generated set where it is not.
+"""Images and sounds for training, calibration and measuring: CIFAR-10 where it is, a generated set where it is not.
 
 `load` is the one entry: every set comes as a `Dataset` with train, validation and test, and says where it is from.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import download as archive
+from tinyredux import persons, speech
 from tinyredux import synthetic as generated
 from tinyredux.download import MissingDataError as MissingDataError
 
@@ -35,7 +36,12 @@ SYNTHETIC_IMAGES = (6000, 1000, 1000)  # train, validation, test
 RANDOM_SEED = 0
 RANDOM_IMAGES = 1000
 RANDOM_VALUES = 1 << 22  # at most, so that large images stay within 16 MiB
-NAMES = ("cifar10", "synthetic", "random", "FILE.npz")
+VWW_VALUES = 1 << 29  # at most, so that photographs stay within 2 GiB
+SHAPES: dict[str, Shape | None] = {  # of the sets with labels; None: as the network wants them
+    "cifar10": IMAGE_SHAPE, "synthetic": IMAGE_SHAPE, "person": IMAGE_SHAPE, "vww": None,
+    "keywords": speech.SHAPE, "speech_commands": speech.SHAPE,
+}  # fmt: skip
+NAMES = (*SHAPES, "random", "FILE.npz")
 GET_CIFAR10 = (
     "set TINYREDUX_DATA to a folder with cifar10_train_1.npz .. cifar10_train_5.npz and cifar10_test.npz, fetch it by "
     "`tinyredux data --download` (170 MB), or use `--data synthetic`, which needs nothing"
@@ -63,40 +69,65 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    sound: bool = False  # rows are moments: shifted in training, never mirrored
 
 
 def load(
     name: str | None = None,
-    shape: Shape = IMAGE_SHAPE,
+    shape: Shape | None = None,
     seed: int = RANDOM_SEED,
     download: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Returns the data called `name`, one of NAMES, for a network that takes images of `shape`.
+    """Returns the data called `name`, one of NAMES, for a network that takes images of `shape` (default: the set's own).
 
-    None means CIFAR-10 where it is on this machine (or `download` fetches it), else the synthetic set, and random images
-    for another shape: the result's `name` and `source` say which. `seed` is that of the random images.
-    Raises MissingDataError where CIFAR-10 is asked for and absent, ValueError for an unknown name or images that the
-    network cannot take.
+    None means CIFAR-10 where it is on this machine (or `download` fetches it), else the synthetic set; for keyword networks the
+    keyword set where it is; and random images otherwise: the result's `name` and `source` say which. `seed` is that of the
+    random images. Raises MissingDataError where a set is asked for and absent, ValueError for an unknown name or images that
+    the network cannot take.
     """
-    if name is None:
-        name = "random" if shape != IMAGE_SHAPE else "cifar10" if download or cifar10_folder() else "synthetic"
+    shape = shape or SHAPES.get(name or "cifar10") or IMAGE_SHAPE
+    name = name or _usual(shape, download)
     if name == "random":
         return random_images(shape, seed)
     if name.endswith(".npz"):
         return from_file(Path(name), shape)
     if name not in NAMES:
         raise ValueError(f"unknown data {name!r}; expected one of {', '.join(NAMES)}")
-    if shape != IMAGE_SHAPE:
-        raise ValueError(f"{name} has images of {IMAGE_SHAPE}, the network takes {shape}; use `--data random` or FILE.npz")
+    if (SHAPES[name] or shape) != shape:
+        raise ValueError(f"{name} has images of {SHAPES[name]}, the network takes {shape}; use `--data random` or FILE.npz")
     if name == "synthetic":
         return synthetic()
+    if name != "cifar10":
+        return _labelled(name, data_folder(), shape)
     folder = cifar10_folder()
     if folder is None and download:
         folder = archive.fetch_cifar10(cache_folder(), progress)
     if folder is None:
         raise MissingDataError(f"CIFAR-10 is not on this machine: {GET_CIFAR10}")
     return cifar10(folder)
+
+
+def _usual(shape: Shape, download: bool) -> str:
+    """Returns which data a network of this input shape gets where none is named."""
+    if shape == IMAGE_SHAPE:
+        return "cifar10" if download or cifar10_folder() else "synthetic"
+    return "keywords" if shape == speech.SHAPE and speech.small_folder(data_folder()) else "random"
+
+
+@cache
+def _labelled(name: str, folder: Path | None, shape: Shape) -> Dataset:
+    """Returns a set of sounds or photographs of persons that lies in `folder`, read once and kept in memory."""
+    if name in ("keywords", "speech_commands"):
+        heard = (speech.keywords if name == "keywords" else speech.speech_commands)(folder)
+        train, validation, test = (Split(*part) for part in heard)
+        return Dataset(name, str(folder), train, validation, test, sound=True)
+    if name == "person":
+        found = persons.small(folder)
+    else:
+        found = persons.visual_wake_words(folder, (shape[1], shape[2]), VWW_VALUES // int(np.prod(shape)))
+    train, validation, test = (Split(normalize(pixels), labels) for pixels, labels in found)
+    return Dataset(name, str(folder), train, validation, test)
 
 
 def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATION_IMAGES) -> Images:
@@ -122,10 +153,16 @@ def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
 
 def cifar10_folder() -> Path | None:
     """Returns the folder that holds the CIFAR-10 archives: TINYREDUX_DATA first, then the user's cache."""
-    for folder in (os.environ.get("TINYREDUX_DATA"), str(cache_folder())):
-        if folder and (Path(folder) / "cifar10_test.npz").is_file():
-            return Path(folder)
+    for folder in (data_folder(), cache_folder()):
+        if folder and (folder / "cifar10_test.npz").is_file():
+            return folder
     return None
+
+
+def data_folder() -> Path | None:
+    """Returns the user's folder of data sets, TINYREDUX_DATA, or None."""
+    folder = os.environ.get("TINYREDUX_DATA")
+    return Path(folder) if folder else None
 
 
 def cache_folder() -> Path:
@@ -164,7 +201,8 @@ def synthetic(seed: int = SYNTHETIC_SEED, counts: tuple[int, int, int] = SYNTHET
     for i, count in enumerate(counts):
         pixels, labels = generated.pixels_and_labels(count, 3 * seed + i)
         parts.append(Split(normalize(pixels), labels))
-    return Dataset("synthetic", f"generated from seed {seed}", *parts)
+    train, validation, test = parts
+    return Dataset("synthetic", f"generated from seed {seed}", train, validation, test)
 
 
 def random_images(shape: Shape, seed: int = RANDOM_SEED) -> Dataset:

@@ -19,7 +19,7 @@ from torch import nn
 
 from tinyredux import datasets, mobile_nets
 
-DATA = ("cifar10", "synthetic")  # what networks are trained on
+DATA = tuple(datasets.SHAPES)  # what networks are trained on
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -163,15 +163,20 @@ def zfnet() -> Net:
     )  # fmt: skip
 
 
-def lenet() -> Net:
-    """The 'LeNet' of the approximate-kernels work (arXiv 2409.16815): conv 3x3 32-64-64 valid, dense 1024-64-10."""
+def lenet(size: int = 32) -> Net:
+    """The 'LeNet' of the approximate-kernels work (arXiv 2409.16815): conv 3x3 32-64-64 valid, dense 1024-64-10.
+
+    For smaller images, of at least 18x18, the first dense layer is smaller.
+    """
+    side = ((size - 2) // 2 - 2) // 2 - 2  # of the last map
     return Net(
         nn.Sequential(
             _conv(3, 32, 3), nn.MaxPool2d(2),
             _conv(32, 64, 3), nn.MaxPool2d(2),
             _conv(64, 64, 3),
-            nn.Flatten(), nn.Linear(1024, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, 10),
-        )
+            nn.Flatten(), nn.Linear(64 * side * side, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, 10),
+        ),
+        (3, size, size),
     )  # fmt: skip
 
 
@@ -210,11 +215,24 @@ def ds_cnn() -> Net:
     return Net(mobile_nets.ds_cnn(), (1, 49, 10))
 
 
+def keyword_cnn() -> Net:
+    """Keywords by three plain convolutions: 3x3 32-64-64 on 49 frames of 10 MFCC, twelve classes; about DS-CNN's MACs."""
+    pool = nn.MaxPool2d(2)
+    return Net(
+        nn.Sequential(
+            _conv(1, 32, 3, padding=1), pool, _conv(32, 64, 3, padding=1), pool, _conv(64, 64, 3, padding=1),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12),
+        ),
+        (1, 49, 10),
+    )  # fmt: skip
+
+
 NETS: dict[str, Callable[[], Net]] = {
     "alexnet": alexnet,
     "cifarnet": cifarnet,
     "cifarnet_quick": cifarnet_quick,
     "ds_cnn": ds_cnn,
+    "keyword_cnn": keyword_cnn,
     "lenet": lenet,
     "mobilenetv2": mobilenetv2,
     "mobilenetv2_cifar": mobilenetv2_cifar,
@@ -327,9 +345,9 @@ def weights_file(name: str, data: str) -> Path | None:
 def load_net(name: str, data: str = "cifar10") -> nn.Module:
     """Returns a network ready for inference, with weights trained on `data`; a user's network keeps its own.
 
-    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else the synthetic ones; for random images
-    untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network has no such
-    weights, ValueError for weights of another shape.
+    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else those of the next set that has some; for
+    random images untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network
+    has no such weights, ValueError for weights of another shape.
     """
     trained = (data,) if data in DATA else DATA
     if name not in NETS and pruning_of(name, trained) is None:
@@ -341,9 +359,10 @@ def load_net(name: str, data: str = "cifar10") -> nn.Module:
     if path is not None:
         load_weights(net, path)
     elif data != "random":
+        fitting = [one for one in trained if datasets.SHAPES[one] in (None, getattr(net, "input_shape", None))] or trained
         raise datasets.MissingDataError(
-            f"{name} has no weights trained on {' or '.join(trained)}; make them by "
-            f"`tinyredux train {name} --data {trained[0]}`, or use `--data random` for memory and time without accuracy"
+            f"{name} has no weights trained on {' or '.join(fitting)}; make them by "
+            f"`tinyredux train {name} --data {fitting[0]}`, or use `--data random` for memory and time without accuracy"
         )
     return net.eval()
 

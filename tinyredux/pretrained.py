@@ -20,6 +20,7 @@ from torch import nn
 from tinyredux import accuracy, datasets, nets, prune, skip_tuning, train, train_trec
 
 Progress = Callable[[str], None]
+LABELLED = ", ".join(datasets.SHAPES)  # data to train on
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def train_net(
     data = images.name
     recipe = train.recipe_for(short, data, epochs, seed)
     if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot train on {data}: it has no training images with labels; use cifar10 or synthetic")
+        raise ValueError(f"cannot train on {data}: it has no training images with labels; use {LABELLED}")
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
     kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
@@ -112,6 +113,8 @@ def prune_net(
     epochs: int | None = None,
     seed: int | None = None,
     save_as: str | None = None,
+    aim: str = "peak",
+    steps: int = 12,
     checkpoint: Path | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -119,20 +122,25 @@ def prune_net(
     """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
 
     The result is called `save_as`, or NET_pruned, and is a network for every verb. `epochs` and `seed` are those of the
-    tuning. Goes on where it was interrupted, as `train_net` does. Raises ValueError for a budget out of reach.
+    tuning; `aim` and `steps` as in `prune.Pruning`. A pruned network can be pruned further: its teacher is then the network that
+    was never pruned. Goes on where it was interrupted, as `train_net` does. Raises ValueError for a budget out of reach.
     """
     images, net = nets.with_data(name, data)
     data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned"
     if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot prune on {data}: it has no training images with labels; use cifar10 or synthetic")
+        raise ValueError(f"cannot prune on {data}: it has no training images with labels; use {LABELLED}")
     if save_as in nets.NETS:
         raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
     tune = train.given(prune.TUNE, epochs, seed)
-    pruning = prune.Pruning(budget_bytes, tune=tune)
+    pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
+    root = name
+    while earlier := nets.pruning_of(root, (data,)):
+        root = earlier["base"]
     cache = datasets.cache_folder()
-    kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.pruned.{budget_bytes}.{tune.seed}.pt"
-    found = prune.prune(net, images, pruning, kept, progress)
-    command = f"tinyredux prune {name} --sram {budget_bytes} --data {data}{_options(epochs, seed)} --save-as {save_as}"
+    kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.pruned.{aim}.{budget_bytes}.{tune.seed}.pt"
+    found = prune.prune(net, images, pruning, kept, progress, nets.load_net(root, data))
+    others = (" --aim anywhere" if aim != "peak" else "") + (f" --steps {steps}" if steps != 12 else "")
+    command = f"tinyredux prune {name} --sram {budget_bytes} --data {data}{_options(epochs, seed)}{others} --save-as {save_as}"
     out = out or cache / "weights"
     record = save_weights(net, save_as, images, tune, command, out, progress, {"base": name, **found})
     write_card(out)
@@ -160,7 +168,7 @@ def trec_net(
     images, net = nets.with_data(name, data)
     data, short = images.name, nets.short_name(name)
     if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use cifar10 or synthetic")
+        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
     recipe = train_trec.recipe_for(short, data, epochs, seed)
     table = train_trec.table_for(short, net, table_file)
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{_key(name)}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
@@ -255,7 +263,7 @@ def _stored(values: torch.Tensor) -> torch.Tensor:
 def card(found: list[Record]) -> str:
     """Returns the model card as Markdown, from the records alone."""
     lines = [CARD_HEAD]
-    for data, title in (("cifar10", "CIFAR-10"), ("synthetic", "Synthetic")):
+    for data, title in CARD_TITLES.items():
         rows = [record for record in found if record.data == data and not record.table]
         if rows:
             lines += [f"\n## {title}\n", CARD_COLUMNS, *(_row(record) for record in rows)]
@@ -306,6 +314,7 @@ def _trec_lines(found: list[Record]) -> list[str]:
     return [CARD_TREC, CARD_COLUMNS, *map(_row, found), CARD_TREC_LAYERS, *rows] if found else []
 
 
+CARD_TITLES = {"cifar10": "CIFAR-10", "synthetic": "Synthetic", "keywords": "Keywords"}
 CARD_TREC = """
 ## TREC
 
@@ -327,17 +336,22 @@ CARD_HEAD = """# Weights: model card
 
 Written by `tinyredux.pretrained.card` from the JSON record beside each file. What the networks are: `tinyredux/nets.py`.
 
-- Task: one of ten classes for a 32x32 colour image; outputs are logits. Data: `data/README.md`.
+- Task: one of ten classes for a 32x32 colour image, or one of twelve for a second of sound; outputs are logits. Data:
+  `data/README.md`.
 - Training: from scratch, on one CPU thread, by `tinyredux/train.py`: SGD with Nesterov momentum 0.9, weight decay 5e-4, label
-  smoothing 0.1, learning rate up over a fifth of the steps and down by a cosine, random flips and shifts by up to 4 pixels,
-  bfloat16 products. Each record holds its whole recipe.
+  smoothing 0.1, learning rate up over a fifth of the steps and down by a cosine, random flips and shifts by up to 4 pixels
+  (sounds: shifts by up to 100 ms, and noise), bfloat16 products. Each record holds its whole recipe.
 - Nothing was chosen on test images: recipes were fixed beforehand, the last epoch is kept, and the int8 ranges come from training
-  images. Validation is 5,000 images cut from the training set (1,000 generated ones for the synthetic set).
+  images. Validation is 5,000 images cut from the training set (1,000 generated ones for the synthetic set, 360 clips of other
+  speakers for keywords).
 - Files: state dictionaries, weights in float16, biases and batch norm in float32. Accuracies are those of the files. With float32
   weights lenet gets 4,209 instead of 4,210 of 5,000 validation images right in int8, and 4,212 instead of 4,213 in float.
 - int8 is what a board computes, to the bit: per-channel weights, per-tensor activations, LiteRT's rules.
 - Made again by the command in the last table: the same bits under the same torch and processor type; elsewhere bfloat16 sums are
   rounded differently, and accuracies differ by some tenths of a point.
 - Limits: CIFAR-10's ten classes and its photographs only. The synthetic weights recognise drawn figures, nothing else;
-  they let everything run where CIFAR-10 is not, and their accuracies are not comparable with the others.
-- Licence: Apache-2.0 for the files. CIFAR-10's authors state no licence for the images behind the first group: research use."""
+  they let everything run where CIFAR-10 is not, and their accuracies are not comparable with the others. The keyword networks
+  heard 1,530 clips of five of their twelve words and four unknown ones; the test clips are those five words and unknown words
+  most of which they never heard. They never answer no, off, on, stop, yes or silence, and are not comparable with published ones.
+- Licence: Apache-2.0 for the files. CIFAR-10's authors state no licence for the images behind the first group: research use.
+  Speech Commands (Pete Warden, arXiv 1804.03209), behind the keyword networks, is under CC BY 4.0."""

@@ -7,6 +7,7 @@ Source: Liberis and Lane, arXiv 2211.17246 (the aim); the algorithm is ours.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import json
 from collections.abc import Callable
@@ -29,21 +30,27 @@ from tinyredux.schedule import Schedule
 Progress = Callable[[str], None]
 Saliency = npt.NDArray[np.float64]  # of each label
 
-
+AIMS = ("peak", "anywhere")
 TUNE = train.Recipe(epochs=40, peak_rate=0.1, warmup_share=0.1, distil=0.5, dropout_factor=0.2)
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """How a network is pruned: `steps` cuts, each after `batches` of training at up to `rate`, then `tune`."""
+    """How a network is pruned: `steps` cuts, each after `batches` of training at up to `rate`, then `tune`.
+
+    `aim` says what goes: least saliency per byte freed at the planned peak, or, to compare with, least saliency "anywhere".
+    """
 
     budget_bytes: int
     steps: int = 12
     batches: int = 60
     rate: float = 0.02
     tune: train.Recipe = TUNE
+    aim: str = "peak"
 
     def __post_init__(self) -> None:
+        if self.aim not in AIMS:
+            raise ValueError(f"pruning: aim is {self.aim!r}, expected one of {', '.join(AIMS)}")
         for key in ("budget_bytes", "steps", "batches", "rate"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"pruning: {key} is {getattr(self, key)}, expected more than 0")
@@ -55,15 +62,18 @@ class Pruning:
 
 
 def prune(
-    net: nn.Module, data: Dataset, pruning: Pruning, checkpoint: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+    net: nn.Module, data: Dataset, pruning: Pruning, checkpoint: Path | None = None, progress: Progress | None = None,
+    teacher: nn.Module | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Prunes `net` in place until its partial plan fits the budget, tunes it, and returns how: peaks, cuts, shapes.
 
+    It learns from `teacher` beside the labels, or from what it was itself.
     With `checkpoint`, the state is saved there after every cut, and after every epoch of tuning beside it; a pruning that
     was interrupted goes on from there to the same result. Raises ValueError for a budget that no cut can reach.
     """
     say = progress or (lambda line: None)
-    teacher = copy.deepcopy(net).eval().to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before = net.state_dict()
+    teacher = copy.deepcopy(teacher or net).eval().to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = channels_of(net)
     check_budget(found, pruning.budget_bytes)
     layerwise, start = memory.plan(found.graph).total_bytes, plan_partial(found.graph).peak_bytes
@@ -72,15 +82,16 @@ def prune(
         step = len(cuts) + 1
         found = channels_of(net)
         saliency = _train_and_weigh(net, data, pruning, step, found, train.Guide(teacher), say)
-        gone, plan = choose(found, saliency, pruning.target_bytes(start, step))
+        choice = choose if pruning.aim == "peak" else choose_anywhere
+        gone, plan = choice(found, saliency, pruning.target_bytes(start, step))
         cut(net, found, gone)
         cuts.append({"peak_bytes": plan.peak_bytes, "channels": len(gone)})
         if checkpoint:
             _save(checkpoint, net, pruning, cuts)
         say(f"cut {step}/{pruning.steps}: {len(gone)} channels, peak {plan.peak_bytes:,} bytes")
     train.train(net, data, pruning.tune, tuning_checkpoint(checkpoint) if checkpoint else None, progress, train.Guide(teacher))
-    whole, own = dict(teacher.state_dict()), net.state_dict()
-    shapes = {name: list(value.shape) for name, value in own.items() if value.shape != whole[name].shape}
+    own = net.state_dict()
+    shapes = {name: list(value.shape) for name, value in own.items() if value.shape != before[name].shape}
     peak = plan_partial(channels_of(net).graph).peak_bytes
     return {
         "budget_bytes": pruning.budget_bytes, "layerwise_bytes": layerwise, "partial_bytes": start, "peak_bytes": peak,
@@ -124,6 +135,24 @@ def choose(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[froz
         gone = _cut_under(found, saliency, gone, plan.narrowest, target_bytes - unplaced)
         plan = plan_partial(without(found, gone))
     return gone, plan
+
+
+def choose_anywhere(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[frozenset[int], PartialPlan]:
+    """Returns as `choose` does, but in the order of saliency alone, blind to where the bytes are: as few labels as will do."""
+    order: list[int] = []
+    left = {name: len(labels) for name, labels in found.tensors.items()}
+    for label in sorted(set(range(found.count)) - found.fixed, key=lambda label: (saliency[label], label)):
+        feet = found.footprint(label)
+        if feet and all(left[name] > number for name, number in feet):
+            order.append(label)
+            left.update({name: left[name] - number for name, number in feet})
+    fits = bisect.bisect_left(
+        range(len(order)),
+        True,
+        key=lambda count: plan_partial(without(found, frozenset(order[:count]))).peak_bytes <= target_bytes,
+    )
+    gone = frozenset(order[:fits])
+    return gone, plan_partial(without(found, gone))
 
 
 def _cut_under(
@@ -183,7 +212,7 @@ def _train_and_weigh(
 
     tune = replace(pruning.tune, epochs=1, peak_rate=pruning.rate, seed=1000 * pruning.tune.seed + step)
     order = np.random.default_rng((pruning.tune.seed, step)).permutation(len(data.train.images))
-    chosen = order[: pruning.batches * tune.batch]
+    chosen = np.resize(order, pruning.batches * tune.batch)  # a small set more than once
     labels = data.train.labels
     sample = Split(data.train.images[chosen], None if labels is None else labels[chosen])
     train.train(net, replace(data, train=sample), tune, None, say, replace(guide, watch=watch))

@@ -59,6 +59,8 @@ RECIPES = {
     "alexnet": Recipe(epochs=18),
     "cifarnet": Recipe(epochs=30),
     "cifarnet_quick": Recipe(epochs=18),
+    "ds_cnn": Recipe(epochs=60, batch=64),
+    "keyword_cnn": Recipe(epochs=60, batch=64),
     "lenet": Recipe(epochs=24),
     "squeezenet": Recipe(epochs=18),
     "squeezenet_bypass": Recipe(epochs=18),
@@ -80,6 +82,15 @@ def augmented(images: torch.Tensor, generator: torch.Generator, margin: int = 4)
     batch = torch.arange(count)[:, None, None, None]
     channel = torch.arange(images.shape[1])[None, :, None, None]
     return padded[batch, channel, rows, columns]
+
+
+def shifted(images: torch.Tensor, generator: torch.Generator, margin: int = 5, noise: float = 0.3) -> torch.Tensor:
+    """Returns sounds (N, C, H, W), rows being moments, moved by up to `margin` rows, edges repeated, with normal noise."""
+    count, _, height, _ = images.shape
+    start = torch.randint(-margin, margin + 1, (count,), generator=generator)
+    rows = (start[:, None] + torch.arange(height)).clamp(0, height - 1)
+    moved = images[torch.arange(count)[:, None], :, rows].transpose(1, 2)
+    return moved + noise * torch.randn(moved.shape, generator=generator)
 
 
 @torch.no_grad()
@@ -154,7 +165,7 @@ def _train(
     begin = _resume(checkpoint, net, optimizer, schedule, recipe) if checkpoint else 0
     for epoch in range(begin, recipe.epochs):
         started = time.monotonic()
-        loss = _epoch(net, data.train, recipe, epoch, optimizer, schedule, say, guide)
+        loss = _epoch(net, data, recipe, epoch, optimizer, schedule, say, guide)
         if checkpoint:
             _save(checkpoint, net, optimizer, schedule, recipe, epoch + 1)
         share = 100 * correct(net, data.validation) / max(1, len(data.validation.images))
@@ -164,12 +175,13 @@ def _train(
 
 
 def _epoch(
-    net: nn.Module, split: Split, recipe: Recipe, epoch: int,
+    net: nn.Module, data: Dataset, recipe: Recipe, epoch: int,
     optimizer: Optimizer, schedule: Schedule, say: Progress, guide: Guide,
 ) -> float:  # fmt: skip
     generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
     torch.manual_seed(1000 * recipe.seed + epoch)
-    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    images, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
+    vary = shifted if data.sound else augmented
     order = torch.randperm(len(images), generator=generator)
     net.train()
     for part in guide.frozen:
@@ -177,7 +189,7 @@ def _epoch(
     total, steps = 0.0, len(images) // recipe.batch
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-        batch = augmented(images[chosen], generator) if recipe.augment else images[chosen]
+        batch = vary(images[chosen], generator) if recipe.augment else images[chosen]
         loss = _loss(net, batch.contiguous(memory_format=torch.channels_last), labels[chosen], recipe, guide.teacher)
         if not torch.isfinite(loss):
             raise ValueError(f"cannot train: loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from tinyredux.pretrained import Record
 
 
+LABELLED = "cifar10, synthetic, person, vww, keywords or speech_commands"
+
+
 def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", metavar="DATA", help="cifar10, synthetic or FILE.npz (default: cifar10 where it is)")
+    parser.add_argument("data", nargs="?", metavar="DATA", help=f"{LABELLED} or FILE.npz (default: cifar10 where it is)")
     parser.add_argument("--download", action="store_true", help="fetch CIFAR-10 from its authors' site into the user's cache")
 
 
@@ -30,7 +33,9 @@ def _data(options: argparse.Namespace) -> Answer:
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
+    parser.add_argument(
+        "--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for keyword networks)"
+    )
     parser.add_argument(
         "--method", choices=("exact", "trec", "skip"), default="exact",
         help="trec, skip: from exact weights, with TREC layers or without some input channels (default: exact)",
@@ -82,9 +87,13 @@ def _shares(record: Record) -> str:
 def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the partial plan may need")
-    parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
+    parser.add_argument(
+        "--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for keyword networks)"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)")
     parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
+    parser.add_argument("--steps", type=int, default=12, metavar="N", help="cuts on the way to the budget (default: 12)")
+    parser.add_argument("--aim", choices=("peak", "anywhere"), default="peak", help="cut where the plan peaks, or anywhere")
     parser.add_argument("--save-as", metavar="NAME", help="name of the pruned network (default: NET_pruned)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every cut (default: in the user's cache)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
@@ -96,8 +105,8 @@ def _prune(options: argparse.Namespace) -> Answer:
     from tinyredux.pretrained import prune_net
 
     record = prune_net(
-        options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.checkpoint,
-        options.out, progress,
+        options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.aim, options.steps,
+        options.checkpoint, options.out, progress,
     )  # fmt: skip
     found = record.pruning or {}
     text = (

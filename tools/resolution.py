@@ -1,0 +1,92 @@
+"""What saved memory buys in image size: lenet on CIFAR-10 at several sizes, planned layer by layer and in parts; writes a record.
+
+    python tools/resolution.py --sizes 18 22 26 32
+
+Every network is trained from scratch alike, on the same augmented 32x32 images; a smaller one sees them reduced by
+antialiased bilinear interpolation. Accuracies are those of the int8 network on all test images, counted once, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tinyredux import datasets, evaluator, memory, nets, train
+from tinyredux.export import export
+from tinyredux.graph import total_macs
+from tinyredux.passes.partial import plan_partial
+from tinyredux.passes.quantize import quantize
+
+
+class Reduced(nn.Module):
+    """A network that sees its images reduced to its own size."""
+
+    def __init__(self, net: nets.Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns logits (N, 10) for images (N, 3, 32, 32)."""
+        logits: torch.Tensor = self.net(reduced(images, self.net.input_shape[1]))
+        return logits
+
+
+def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns images (N, 3, size, size)."""
+    if images.shape[2] == size:
+        return images
+    return functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+
+
+def run(size: int, data: datasets.Dataset, recipe: train.Recipe, checkpoint: Path) -> dict[str, object]:
+    """Returns one line of the record: both planned peaks, MACs, and right answers in int8."""
+    torch.manual_seed(recipe.seed)
+    net = Reduced(nets.lenet(size))
+    train.train(net, data, recipe, checkpoint, lambda line: print(f"{size}: {line}", file=sys.stderr, flush=True))
+    net = net.eval()
+    graph = quantize(export(net.net, "lenet"), _reduced(datasets.calibration(data), size))
+    right = {
+        part.images.shape[0]: evaluator.correct(graph, datasets.Split(_reduced(part.images, size), part.labels))
+        for part in (data.validation, data.test)
+    }
+    validation, test = right.items()
+    return {
+        "size": size, "layerwise_bytes": memory.plan(graph).total_bytes, "partial_bytes": plan_partial(graph).peak_bytes,
+        "macs": total_macs(graph), "validation_images": validation[0], "validation_correct": validation[1],
+        "images": test[0], "correct_int8": test[1],
+    }  # fmt: skip
+
+
+def _reduced(images: datasets.Images, size: int) -> datasets.Images:
+    return np.ascontiguousarray(reduced(torch.from_numpy(images), size).numpy())
+
+
+def main() -> None:
+    """Trains one network for each size and writes the record after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[18, 22, 26, 32])
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--out", type=Path, default=Path("data/records/resolution.json"))
+    options = parser.parse_args()
+    data, recipe = datasets.load("cifar10"), train.recipe_for("lenet", "cifar10", options.epochs)
+    record = {
+        "schema": 1, "kind": "resolution", "net": "lenet", "data": "cifar10", "recipe": asdict(recipe),
+        "torch": torch.__version__, "command": shlex.join(["python", *sys.argv]), "runs": [],
+    }  # fmt: skip
+    folder = datasets.cache_folder() / "checkpoints"
+    for size in options.sizes:
+        record["runs"].append(run(size, data, recipe, folder / f"resolution.{size}.{recipe.epochs}.pt"))
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Accuracy against SRAM: networks pruned to one budget after another, each tuned for a while; writes a record of all points.
+
+    python tools/sram_curve.py keywords
+    python tools/sram_curve.py cifar10 --only squeezenet
+
+A trajectory starts from a trained network and goes on from budget to budget; the teacher is always the unpruned network. To the
+points of the trajectories come all built-in networks with weights for the data, unpruned. Every point has both planned peaks,
+layer by layer and in parts, and the right answers of the int8 network, counted once, at the end. What is done already, in the
+user's cache or in the record, is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyredux import datasets, memory, nets, pretrained
+from tinyredux.export import export
+from tinyredux.graph import total_macs
+from tinyredux.passes.partial import plan_partial
+from tinyredux.passes.quantize import quantize
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A network, the budgets that it is pruned to in turn, in bytes of the partial plan, and how each is trained."""
+
+    base: str
+    budgets: tuple[int, ...]
+    epochs: int
+    steps: int
+    aim: str = "peak"
+
+    def name(self, place: int) -> str:
+        """Returns the name of the network at one of the budgets; before the first it is the base."""
+        suffix = "" if self.aim == "peak" else f"_{self.aim}"
+        return self.base if place < 0 else f"{self.base}_{self.budgets[place]}{suffix}"
+
+
+CURVES = {
+    "cifar10": (
+        Trajectory("cifarnet_pruned", (5120, 4608, 4096), epochs=6, steps=2),
+        Trajectory("squeezenet", (24576, 16384), epochs=2, steps=6),
+    ),
+    "keywords": (
+        Trajectory("ds_cnn", (12288, 8192, 6144, 4096, 3072), epochs=40, steps=4),
+        Trajectory("keyword_cnn", (4096, 3072, 2048), epochs=40, steps=4),
+        Trajectory("ds_cnn", (8192, 4096), epochs=40, steps=8, aim="anywhere"),
+    ),
+}  # fmt: skip
+
+
+def point(record: pretrained.Record, **more: Any) -> dict[str, Any]:
+    """Returns one line of the record for a network whose weights are on this machine."""
+    net = nets.load_net(record.net, record.data)
+    graph = quantize(export(net, record.net), datasets.calibration(datasets.load(record.data)))
+    return {
+        "net": record.net, **more, "layerwise_bytes": memory.plan(graph).total_bytes,
+        "partial_bytes": plan_partial(graph).peak_bytes, "macs": total_macs(graph), "parameters": record.parameters,
+        "validation_images": record.validation_images, "validation_correct": record.validation_correct,
+        "images": record.images, "correct_int8": record.correct_int8, "sha256": record.sha256, "command": record.command,
+    }  # fmt: skip
+
+
+def made(trajectory: Trajectory, place: int, data: str) -> pretrained.Record:
+    """Returns the record of a network of a trajectory, pruned now or before."""
+    name = trajectory.name(place)
+    weights = nets.weights_file(name, data)
+    if weights is not None:
+        return pretrained.load_record(weights.with_suffix(".json"))
+    return pretrained.prune_net(
+        trajectory.name(place - 1), trajectory.budgets[place], data, trajectory.epochs, None, name, trajectory.aim,
+        trajectory.steps, progress=lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Makes the points that are not in the record yet, and writes it after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=tuple(CURVES))
+    parser.add_argument("--only", help="the trajectories of this network, and no others")
+    parser.add_argument("--out", type=Path, help="default: data/records/sram_curve.DATA.json")
+    options = parser.parse_args()
+    out = options.out or Path(f"data/records/sram_curve.{options.data}.json")
+    points = {one["net"]: one for one in json.loads(out.read_text())["points"]} if out.is_file() else {}
+
+    def note(record: pretrained.Record, **more: Any) -> None:
+        if points.get(record.net, {}).get("sha256") != record.sha256:
+            points[record.net] = point(record, **more)
+        command = shlex.join(["python", "tools/sram_curve.py", options.data])
+        whole = {"schema": 1, "kind": "sram_curve", "data": options.data, "command": command}
+        out.write_text(json.dumps(whole | {"points": list(points.values())}, indent=1) + "\n")
+
+    for record in pretrained.records():
+        if record.data == options.data and not record.table:
+            base = (record.pruning or {}).get("base")
+            note(record, base=base, aim="peak" if base else None, epochs=record.recipe["epochs"])
+    for trajectory in CURVES[options.data]:
+        for place in range(len(trajectory.budgets) if options.only in (None, trajectory.base) else 0):
+            record = made(trajectory, place, options.data)
+            note(record, base=trajectory.name(place - 1), aim=trajectory.aim, epochs=trajectory.epochs)
+
+
+if __name__ == "__main__":
+    main()
