@@ -201,7 +201,7 @@ def skip_net(
     images, net = nets.with_data(name, data)
     data, short = images.name, nets.short_name(name)
     if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use cifar10 or synthetic")
+        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
     recipe = train.given(skip_tuning.TUNE, epochs, seed)
     key = f"{_key(name)}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{key}.pt"
