@@ -12,8 +12,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from tinyredux.graph import Graph, total_macs
-from tinyredux.lowering import boxes_for
+import numpy as np
+import numpy.typing as npt
+
+from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, total_macs
 from tinyredux.regions import Net, candidates, in_rows, internal_bytes
 from tinyredux.schedule import Item
 from tinyredux.tiles import Box, computed_macs, whole
@@ -22,6 +24,7 @@ SPAN = 9  # most units in one segment
 SLICE = 4  # channels in a slice
 INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the patch
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
+Edges = npt.NDArray[np.int64]
 Way = tuple[int, int, tuple[Item, ...]]  # peak in bytes, multiply-accumulates, items
 
 
@@ -93,10 +96,11 @@ def segment_ways(
         yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
     if output.shape[0] == 1 and len(units) == 1:
         return
-    for rows, columns in patch_sizes(output.shape[0], output.shape[1]):
-        for inner_rows in INNER_ROWS:
-            inner = tuple(in_rows(unit, inner_rows) if len(unit.ops) > 1 else unit for unit in units)
-            item = Item(ops, "spatial", 0, (rows, columns), inner)
+    for patch in patch_sizes(output.shape[0], output.shape[1]):
+        for inner in dict.fromkeys(
+            tuple(in_rows(unit, rows) if len(unit.ops) > 1 else unit for unit in units) for rows in INNER_ROWS
+        ):
+            item = Item(ops, "spatial", 0, patch, inner)
             yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
 
 
@@ -119,17 +123,54 @@ def patch_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def item_macs(graph: Graph, item: Item, box: Box) -> int:
-    """Returns the multiply-accumulates that an item takes to compute a box of its output, what is computed again included."""
+    """Returns the multiply-accumulates that an item takes to compute a box of its output, what is computed again included.
+
+    Rows and columns are cut apart from each other: what an operator computes is its rows over all patches times its columns.
+    """
     by_name = {op.name: op for op in graph.ops}
-    ops = tuple(by_name[name] for name in item.ops)
-    if item.kind != "spatial":
-        wanted = boxes_for(graph, ops, ops[-1].output, box)
-        return sum(computed_macs(graph, op, wanted[op.output]) for op in ops if op.output in wanted)
-    total, (rows, columns) = 0, item.patch
-    for y in range(box.y0, box.y1, rows or box.y1 - box.y0):
-        for x in range(box.x0, box.x1, columns or box.x1 - box.x0):
-            y1, x1 = min(box.y1, y + rows) if rows else box.y1, min(box.x1, x + columns) if columns else box.x1
-            wanted = boxes_for(graph, ops, ops[-1].output, Box(y, y1, x, x1, box.c0, box.c1))
-            sinks = [(inner, by_name[inner.sink].output) for inner in item.inner]
-            total += sum(item_macs(graph, inner, wanted[name]) for inner, name in sinks if name in wanted)
+    edges = [np.array([[box[2 * axis]], [box[2 * axis + 1]]]) for axis in (0, 1)]
+    rows, columns = (_extents(graph, by_name, item, edges[axis], axis) for axis in (0, 1))
+    total = 0
+    for name, count in rows.items():
+        _, _, channels = graph.tensors[by_name[name].output].shape
+        total += computed_macs(graph, by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
     return total
+
+
+def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axis: int) -> dict[str, int]:
+    """Returns for each operator how many rows (axis 0) or columns (1) of its output it computes in all parts together.
+
+    edges: (2, N), first and one past the last row of the item's output in each of N parts that run one after the other.
+    """
+    ops = [by_name[name] for name in item.ops]
+    if item.kind == "spatial" and item.patch[axis]:
+        step = item.patch[axis]
+        counts = -(-(edges[1] - edges[0]) // step)
+        first = np.concatenate([start + step * np.arange(count) for start, count in zip(edges[0], counts, strict=True)])
+        edges = np.stack([first, np.minimum(first + step, np.repeat(edges[1], counts))])
+    wanted = {ops[-1].output: edges}
+    for op in reversed(ops):
+        for name in op.inputs if op.output in wanted else ():
+            needed = _input_edges(graph, op, wanted[op.output], axis)
+            if name in wanted:
+                low, high = np.minimum(wanted[name], needed), np.maximum(wanted[name], needed)
+                needed = np.stack([low[0], high[1]])
+            wanted[name] = needed
+    if item.kind != "spatial":
+        return {op.name: int((wanted[op.output][1] - wanted[op.output][0]).sum()) for op in ops if op.output in wanted}
+    found: dict[str, int] = {}
+    for inner in item.inner:
+        output = by_name[inner.sink].output
+        found |= _extents(graph, by_name, inner, wanted[output], axis) if output in wanted else {}
+    return found
+
+
+def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
+    """Returns which rows or columns (2, N) of an operator's inputs it takes to compute those of its output."""
+    size = graph.tensors[op.inputs[0]].shape[axis]
+    if isinstance(op, Dense):
+        return np.broadcast_to([[0], [size]], edges.shape)
+    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
+        return edges
+    kernel, stride, before = op.kernel[axis], op.stride[axis], op.padding[2 * axis]
+    return np.clip([edges[0] * stride - before, (edges[1] - 1) * stride - before + kernel], 0, size)
