@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from random_graphs import random_graph
 
 from tinyredux import datasets, interpret
 from tinyredux.build import build_host
 from tinyredux.emit_partial import emit_partial
 from tinyredux.export import export
+from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, total_macs
 from tinyredux.hybrid import item_macs
 from tinyredux.mobile_nets import bottlenecks, convolution
@@ -24,6 +26,18 @@ from tinyredux.run_schedule import run
 from tinyredux.run_schedule import verify as verify_program
 from tinyredux.targets.host import HostTarget
 from tinyredux.tiles import whole
+
+NET = """
+import torch
+from tinyredux.mobile_nets import bottlenecks, convolution
+
+def make():
+    torch.manual_seed(0)
+    blocks = [(1, 4, 3, 1), (4, 6, 3, 2), (4, 6, 3, 1), (3, 8, 5, 2)]
+    net = bottlenecks(convolution(3, 8, 3), 8, blocks, 16, 5).eval()
+    net.input_shape = (3, 20, 20)
+    return net
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +84,37 @@ def test_c_of_a_hybrid_plan(graph: Graph, tmp_path: Path) -> None:
     for seed in range(3):
         image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
         np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
+
+
+SLOW_GRAPHS = 300
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_graphs(seed: int) -> None:
+    """Branches, residuals, concatenations, strides: hybrid plans are safe, keep every bit and stay within the limit."""
+    graph = random_graph(seed)
+    check(graph, (1.0, 1.3, 2.0)[seed % 3], bool(seed % 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(25, SLOW_GRAPHS, 25))
+def test_many_random_graphs(first: int) -> None:
+    """More of them, the same ones every time."""
+    for seed in range(first, first + 25):
+        check(random_graph(seed), (1.0, 1.3, 2.0)[seed % 3], bool(seed % 2))
+
+
+def test_the_simulator_sees_what_was_planned(tmp_path: Path) -> None:
+    """`measure` of a hybrid plan: the interpreter's bytes, and arena plus scratch written up to the plan's last byte."""
+    net = tmp_path / "net.py"
+    net.write_text(NET)
+    settings = Settings(f"{net}:make", method="partial", data="random", mac_limit=2.0, input_outside=True, images=2)
+    record = measure(settings)
+    assert record.bit_exact and record.macs_executed > record.macs_dense
+    assert record.sram_bytes["written"] == record.sram_bytes["arena"]
+    assert record.sram_bytes["input"] == 3 * 20 * 20 and "partial-x" in record.file_name()
+    with pytest.raises(ValueError, match="go with method partial"):
+        Settings("lenet", mac_limit=2.0)
 
 
 def test_the_plan_states_both_counts(graph: Graph) -> None:

@@ -105,10 +105,14 @@ def place(program: Program, target: int = 0) -> Arena:
 
 
 def place_apart(program: Program, tensor: str) -> Arena:
-    """Returns a placement in which one buffer lies behind all others and shares no byte with them."""
-    others = replace(program, buffers={name: buffer for name, buffer in program.buffers.items() if name != tensor})
-    arena, size = place(others), program.buffers[tensor].size_bytes
-    return Arena(arena.offsets | {tensor: arena.size_bytes}, arena.size_bytes + size, arena.live_bytes + size)
+    """Returns a placement in which one buffer, with what takes its place, lies behind all others and shares no byte with them."""
+    apart = next(block for block in blocks_of(program.buffers, program.ties) if tensor in block.names)
+    others = {name: buffer for name, buffer in program.buffers.items() if name not in apart.names}
+    ties = {name: other for name, other in program.ties.items() if name in others}
+    arena = place(replace(program, buffers=others, ties=ties)) if others else Arena({}, 0, 0)
+    start = -(-arena.size_bytes // apart.align) * apart.align
+    end = start + apart.size_bytes
+    return Arena(arena.offsets | dict.fromkeys(apart.names, start), end, arena.live_bytes + apart.size_bytes)
 
 
 def _span(block: Block) -> int:

@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from tinyredux.graph import Graph, macs, total_macs
 from tinyredux.kernels import assemble, board_budget, check_kernels
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
-from tinyredux.passes.partial import SLOWDOWN, plan_partial
+from tinyredux.passes.partial import SLOWDOWN, arena_plan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
 from tinyredux.passes.trec import exactly
+from tinyredux.schedule import ACCUMULATOR_BYTES
 from tinyredux.targets import RawMeasurement, Target
 from tinyredux.trec_flow import with_clusters, with_trec_layers
 
@@ -57,6 +58,9 @@ class Settings:
     calibration: Path | None = None
     seed: int = 0
     trec: Path | None = None  # method trec: a table of layers; None: the fine-tuned network's, else every wide layer
+    accumulator: str = "int32"  # method partial: width of partial sums; int16 is lossy
+    mac_limit: float = 1.0  # method partial: above 1 early layers run in patches that compute shared rows again
+    input_outside: bool = False  # method partial: the network's input lies behind the arena's other bytes
     skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
@@ -72,6 +76,10 @@ class Settings:
             raise ValueError(f"a TREC table goes with method trec, not {self.method}")
         if self.skip is not None and self.method != "skip":
             raise ValueError(f"a record of skipping goes with method skip, not {self.method}")
+        if self.method != "partial" and (self.accumulator, self.mac_limit, self.input_outside) != ("int32", 1.0, False):
+            raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
+        if self.accumulator not in ACCUMULATOR_BYTES:
+            raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target.split(":")[0] not in ("host", "simulator", "board"):
@@ -122,12 +130,11 @@ def compile_net(settings: Settings) -> Compiled:
     if settings.kernel_set == "fast" or settings.method == "skip":
         call += f" --board {settings.board}"
     if settings.method == "partial":
-        slowdown = SLOWDOWN if settings.kernel_set == "reference" else math.inf
-        found = plan_partial(int8, limit=settings.sram or 0, slowdown=slowdown)
-        fast = FastSteps(found.program, found.arena)
-        if settings.kernel_set == "fast":
-            fast = with_rows(found.program, found.arena, board.cpu, settings.sram or 0)
-        plan = replace(found, program=fast.program, arena=fast.arena).memory_plan()
+        fast = _in_parts(settings, int8, board)
+        options = (settings.accumulator, settings.mac_limit, settings.input_outside)
+        if options != ("int32", 1.0, False):
+            call += f" --accumulator {options[0]} --mac-limit {options[1]}{' --input-outside' * options[2]}"
+        plan = arena_plan(fast.program, fast.arena)
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram)
     skips = settings.method == "skip"
     if skips and not tuned:
@@ -146,6 +153,18 @@ def tuned_for_skipping(settings: Settings, data: str) -> bool:
     if settings.skip or settings.kernel_set != "fast":
         return False
     return nets.weights_file(f"{nets.short_name(settings.net)}.skip", data) is not None
+
+
+def _in_parts(settings: Settings, int8: Graph, board: Board) -> FastSteps:
+    """Returns the placed program of method partial, with row convolutions where the fast kernels are asked for."""
+    if settings.mac_limit != 1 or settings.input_outside:
+        found = plan_hybrid(int8, settings.mac_limit, settings.accumulator, settings.input_outside)
+    else:
+        slowdown = SLOWDOWN if settings.kernel_set == "reference" else math.inf
+        found = plan_partial(int8, settings.accumulator, settings.sram or 0, slowdown)
+    if settings.kernel_set == "reference":
+        return FastSteps(found.program, found.arena)
+    return with_rows(found.program, found.arena, board.cpu, settings.sram or 0)
 
 
 def check_fit(compiled: Compiled, board: Board) -> None:
@@ -238,8 +257,9 @@ def _record(
     cycles = [run.cycles for run in runs if run.cycles is not None]
     median = int(statistics.median_low(cycles)) if cycles else None
     per_op = _per_op(compiled, runs, median)
+    method = settings.method if settings.accumulator == "int32" else f"{settings.method}-{settings.accumulator}"
     return Measurement(
-        net=settings.net, method=settings.method, board=board.name, target=settings.target, kernels=settings.kernel_set,
+        net=settings.net, method=method, board=board.name, target=settings.target, kernels=settings.kernel_set,
         data=compiled.data.name, model_hash=compiled.artifact.model_hash,
         compiler=firmware.compiler if firmware else "", flags=firmware.flags if firmware else "", tinyredux=__version__,
         images=len(runs), correct=correct, accuracy=None if correct is None else correct / len(runs),
@@ -249,7 +269,8 @@ def _record(
         cycles=median, cycles_kind=runs[0].cycles_kind, timing_model=runs[0].timing_model,
         ms=None if median is None else round(1000 * median / board.clock_hz, 3),
         macs_dense=total_macs(compiled.graph), macs_executed=sum(op.macs_executed for op in per_op),
-        sram_bytes=sram_bytes(compiled, firmware, runs), flash_bytes=flash_bytes(compiled, firmware),
+        sram_bytes=sram_bytes(compiled, firmware, runs) | _written(settings, compiled, runs),
+        flash_bytes=flash_bytes(compiled, firmware),
         per_op=per_op, fits=fits,
     )  # fmt: skip
 
@@ -268,6 +289,16 @@ def sram_bytes(compiled: Compiled, firmware: Firmware | None, runs: list[RawMeas
     static = firmware.data_bytes + firmware.bss_bytes - plan.total_bytes if firmware else None
     total = None if static is None or stack is None else plan.total_bytes + stack + static
     return {"arena": plan.arena_bytes, "scratch": plan.scratch_bytes, "stack": stack, "static": static, "total": total}
+
+
+def _written(settings: Settings, compiled: Compiled, runs: list[RawMeasurement]) -> dict[str, int | None]:
+    """Returns for a plan in parts the high-water mark of arena and scratch that the simulator saw ("written"), which is to equal
+    the plan, and the bytes of the network's input where it lies apart."""
+    seen = [run.arena_bytes for run in runs if run.arena_bytes is not None]
+    if settings.method != "partial":
+        return {}
+    apart = {"input": compiled.int8.input.size_bytes} if settings.input_outside else {}
+    return {"written": max(seen, default=None), **apart}
 
 
 def flash_bytes(compiled: Compiled, firmware: Firmware | None) -> dict[str, int | None]:

@@ -73,9 +73,12 @@ class Measurement:
         return {"schema": self.schema} | {key: value for key, value in asdict(self).items() if key != "schema"}
 
     def file_name(self) -> str:
-        """Returns the record's usual file name: network, method, kernels, board, target and data."""
+        """Returns the record's usual file name: network, method (and its MACs over the network's where patches overlap),
+        kernels, board, target and data."""
         net, target = self.net.rpartition(":")[2], self.target.partition(":")[0]
-        return f"{net}.{self.method}.{self.kernels}.{self.board}.{target}.{Path(self.data).stem}.json"
+        again = self.method.startswith("partial") and self.macs_executed > self.macs_dense
+        method = f"{self.method}-x{self.macs_executed / self.macs_dense:.2f}" if again else self.method
+        return f"{net}.{method}.{self.kernels}.{self.board}.{target}.{Path(self.data).stem}.json"
 
     def save(self, path: Path) -> Path:
         """Writes the record as JSON, folders made as needed, and returns the path."""

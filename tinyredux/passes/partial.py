@@ -52,11 +52,6 @@ class PartialPlan:
         """Bytes of the arena, scratch and sums included."""
         return self.arena.size_bytes
 
-    def memory_plan(self) -> memory.MemoryPlan:
-        """Returns the plan as the layer-by-layer planner would: one step for each item, scratch inside the arena."""
-        steps = tuple(memory.Step(name, live) for name, live in item_bytes(self.program))
-        return memory.MemoryPlan(self.arena.offsets, {}, self.arena.size_bytes, 0, steps, self.lower_bound_bytes)
-
 
 def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
     """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` times those of layer by
@@ -277,6 +272,13 @@ def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True
     without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
     schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
     return schedule, place(lower(net.graph, schedule, full=False))
+
+
+def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
+    """Returns a placed program as a plan of the layer-by-layer planner: one step for each item, scratch inside the arena."""
+    steps = tuple(memory.Step(name, live) for name, live in item_bytes(program))
+    bound = max(program.graph.input.size_bytes, program.graph.output.size_bytes)
+    return memory.MemoryPlan(arena.offsets, {}, arena.size_bytes, 0, steps, bound)
 
 
 def item_bytes(program: Program) -> list[tuple[str, int]]:

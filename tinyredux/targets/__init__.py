@@ -15,7 +15,8 @@ Int8Array = npt.NDArray[np.int8]
 class RawMeasurement:
     """One inference on a target. Figures that the target cannot know are None.
 
-    `cycles_kind` is "modelled", "modelled-estimate" or "board"; `stack_bytes` is the high-water mark.
+    `cycles_kind` is "modelled", "modelled-estimate" or "board"; `stack_bytes` is the high-water mark, `arena_bytes`
+    one past the last byte of arena and scratch that was written.
     """
 
     output: npt.NDArray[Any]
@@ -24,6 +25,7 @@ class RawMeasurement:
     stack_bytes: int | None = None
     cycles_kind: str | None = None
     timing_model: str | None = None
+    arena_bytes: int | None = None
 
     @property
     def cycles(self) -> int | None:

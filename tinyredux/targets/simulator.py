@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyredux.boards import Board
-from tinyredux.link import Link, LinkClosedError, LinkError, Patience
+from tinyredux.link import BoardRun, Link, LinkClosedError, LinkError, Patience
 from tinyredux.simulate.machine import Machine
 from tinyredux.targets import Int8Array, RawMeasurement
 from tinyredux.timing import cycles_kind, model_name
@@ -16,6 +16,7 @@ from tinyredux.timing import cycles_kind, model_name
 PATIENCE = Patience(reply_s=60.0, run_s=1800.0, quiet_s=0.4, attempts=2, total_s=3600.0)
 SLICE_INSTRUCTIONS = 20_000_000
 MODEL_FUNCTION = "tr_model_run"
+PATTERNS = (0x5A, 0xA5)  # what the arena holds before a run, in turn: a written byte differs from one of them
 
 
 class SimulatorTransport:
@@ -62,6 +63,9 @@ class SimulatorTarget:
         self.machine.watch(MODEL_FUNCTION)
         self.link = Link(SimulatorTransport(self.machine), model_hash, PATIENCE)
         self.info = self.link.info()
+        self.arena_bytes = self.info.arena_bytes + self.info.scratch_bytes
+        self.pattern = PATTERNS[0]
+        self.written = 0  # high-water mark of the arena over all runs so far
         if self.info.clock_hz != board.clock_hz:
             raise LinkError(f"the firmware runs at {self.info.clock_hz} Hz, expected {board.clock_hz}: its clock set-up failed")
 
@@ -77,7 +81,7 @@ class SimulatorTarget:
         runs = []
         for _ in range(repeats):
             self.machine.watched.clear()
-            ran = self.link.run(data)
+            ran = self._run_watching_the_arena(data)
             runs.append((ran, self.machine.watched[-1].instructions if self.machine.watched else None))
         if any(ran.output != runs[0][0].output for ran, _ in runs):
             raise ValueError(f"{repeats} runs on the same image gave different outputs: the firmware keeps state between runs")
@@ -87,9 +91,20 @@ class SimulatorTarget:
             cycles_per_op=median.cycles_per_op,
             instructions=instructions,
             stack_bytes=self.machine.stack_bytes,
+            arena_bytes=self.written,
             cycles_kind=cycles_kind(self.board.cpu),
             timing_model=model_name(self.board.cpu),
         )
+
+    def _run_watching_the_arena(self, data: bytes) -> BoardRun:
+        """Returns what the board answers; the arena holds a pattern before, so that what was written can be seen after."""
+        start, size = self.machine.program.symbols["tr_arena"], self.arena_bytes
+        self.pattern = PATTERNS[self.pattern == PATTERNS[0]]
+        self.machine.cpu.write(start, bytes([self.pattern]) * size)
+        ran = self.link.run(data)
+        changed = np.flatnonzero(np.frombuffer(self.machine.read(start, size), np.uint8) != self.pattern)
+        self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
+        return ran
 
     def close(self) -> None:
         """Nothing to release."""

@@ -14,6 +14,7 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--method", default="exact", help="exact (default), partial, trec or skip")
     board_option(parser)
+    _partial_options(parser)
     parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial)")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")
     parser.add_argument(
@@ -27,10 +28,22 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
 
 
+def _partial_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accumulator", default="int32", help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"
+    )
+    parser.add_argument(
+        "--mac-limit", type=float, default=1.0, metavar="FACTOR",
+        help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)",
+    )  # fmt: skip
+    parser.add_argument("--input-outside", action="store_true", help="the network's input lies apart and is not minimised")
+
+
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
     from tinyredux.flow import Settings
 
-    names = ("net", "method", "board", "kernels", "sram", "data", "calibration", "seed", "trec", "skip")
+    names = ["net", "method", "board", "kernels", "sram", "data", "calibration", "seed", "trec", "skip"]
+    names += ["accumulator", "mac_limit", "input_outside"]
     return Settings(**{name: getattr(options, name) for name in names}, **changes)
 
 
@@ -102,14 +115,7 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="partial", help="exact: layer by layer; partial: in parts (default)")
     parser.add_argument("--board", help="budget: what this board's SRAM leaves beside runtime and stack")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
-    parser.add_argument(
-        "--accumulator", default="int32", help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"
-    )
-    parser.add_argument(
-        "--mac-limit", type=float, default=1.0, metavar="FACTOR",
-        help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)",
-    )  # fmt: skip
-    parser.add_argument("--input-outside", action="store_true", help="the network's input lies apart and is not minimised")
+    _partial_options(parser)
     parser.add_argument("--data", help="images that set the int8 ranges: cifar10, synthetic, random or FILE.npz")
 
 
