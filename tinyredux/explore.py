@@ -1,0 +1,253 @@
+"""The exploration of one network: calibrate the costs, search, measure the finalists, look at the test images once.
+
+Nothing is chosen by test images. The network's int8 weights, the board and the limits name the study in the database; so a
+database holds many studies, and one that was begun with other weights is never continued by mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from tinyredux import evaluator, search, skipped
+from tinyredux.boards import Board, find_board
+from tinyredux.datasets import cache_folder
+from tinyredux.designs import Calibration, Cost, Design, Designs, Images, errors_percent
+from tinyredux.flow import METHODS, Compiled, Settings, compile_net, measure_compiled
+from tinyredux.graph import Graph
+from tinyredux.kernels import assemble, check_kernels
+from tinyredux.measure import Measurement
+from tinyredux.nets import short_name
+from tinyredux.passes.skipping import skippable
+from tinyredux.search import Judgement, Parameters, Refused
+
+FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
+ON_ONE_PRICE = 8  # trials to begin with, for each unit: one threshold for all layers
+LEVELS = (0.5, 1.0)  # of the paths: the designs that are simulated for the calibration, beside the exact one
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What to explore. `images`: validation images of a trial, None for all. `loss_points`: how far the front goes down."""
+
+    net: str
+    methods: tuple[str, ...] = ("skip",)
+    board: str = "disco_f469ni"
+    kernels: str = METHODS["skip"][0]
+    data: str | None = None
+    trials: int = 100
+    seed: int = 0
+    storage: str | None = None  # None: an SQLite file in the user's cache
+    images: int | None = None
+    loss_points: float = 5.0
+    finalists: int = 6
+    sram: int | None = None
+
+    def __post_init__(self) -> None:
+        """Rejects what cannot be explored, naming what can."""
+        if self.methods != ("skip",):
+            raise ValueError(f"methods is {','.join(self.methods)}, expected skip: the others have one design for a network")
+        check_kernels(self.kernels)
+        for name, least in (("trials", 1), ("finalists", 0), ("images", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}, expected at least {least}")
+        if not 0 <= self.loss_points <= 100:
+            raise ValueError(f"loss is {self.loss_points} points of accuracy, expected 0 to 100")
+
+    @property
+    def settings(self) -> Settings:
+        """How one design is compiled and measured."""
+        return Settings(self.net, "skip", self.board, kernels=self.kernels, sram=self.sram, images=1, data=self.data)
+
+    @property
+    def url(self) -> str:
+        """URL of the database."""
+        if self.storage:
+            return self.storage
+        folder = cache_folder() / "explore"
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder / 'studies.db'}"
+
+
+def explore(options: Exploration, progress: Progress | None = None) -> dict[str, Any]:
+    """Returns the Pareto front of a network's designs, as `explore --json` prints it.
+
+    Raises ValueError for wrong options, MissingTool where optuna's database driver or the compiler is missing.
+    """
+    say = progress or (lambda line: None)
+    exact = compile_net(replace(options.settings, method="exact"))
+    designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, say)
+    images = Images(designs, options.images, options.loss_points / 100)
+    units = skipped.UNITS_FOR[options.kernels]
+    study = search.open_study(options.url, _study_name(options, exact.int8, designs.board, images))
+    _calibrate(study, options, exact, designs, units, say)
+    space = {op: FINEST for op in skippable(exact.int8)}
+    space |= {f"{op}.unit": len(units) - 1 for op in space} if len(units) > 1 else {}
+
+    def judge(parameters: Parameters) -> Judgement:
+        graph = designs.graph_of(design_of(designs, units, parameters))
+        cost = designs.cost(graph)
+        excess = designs.excess(cost)
+        if excess:
+            raise Refused(excess)
+        right, seen = images.right(graph)
+        facts = {"right": right, "images": seen, "cost": asdict(cost)}
+        return Judgement((right / seen, cost.cycles, cost.flash_bytes, cost.sram_bytes), facts)
+
+    search.run(study, space, judge, options.trials, options.seed, given(designs, units), say)
+    return _result(study, options, exact, designs, images, units, say)
+
+
+def design_of(designs: Designs, units: Sequence[str], parameters: Parameters) -> Design:
+    """Returns the design that parameters stand for."""
+    ops = skippable(designs.graph)
+    chosen = {op: units[parameters.get(f"{op}.unit", 0)] for op in ops}
+    steps = {op: round(parameters[op] / FINEST * (len(designs.path(op, unit)) - 1)) for op, unit in chosen.items()}
+    return Design(chosen, steps)
+
+
+def given(designs: Designs, units: Sequence[str]) -> list[dict[str, int]]:
+    """Returns the parameters of the first trials: nothing left out, then one threshold for all layers, growing, by unit."""
+    ops = skippable(designs.graph)
+    found = [{op: 0 for op in ops} | {f"{op}.unit": 0 for op in ops}]
+    for number, unit in enumerate(units):
+        prices = sorted({price for op in ops for price in designs.prices(op, unit)})
+        for place in np.linspace(0, len(prices) - 1, ON_ONE_PRICE + 2)[1:-1]:
+            steps = designs.below(unit, prices[round(float(place))])
+            shares = {op: step / max(1, len(designs.path(op, unit)) - 1) for op, step in steps.items()}
+            found.append({op: round(FINEST * share) for op, share in shares.items()} | {f"{op}.unit": number for op in ops})
+    return found
+
+
+def _study_name(options: Exploration, graph: Graph, board: Board, images: Images) -> str:
+    """Returns a name that only the same exploration has, however many trials it is given."""
+    content = hashlib.sha256(repr((board, options.sram, options.loss_points, len(images.labels))).encode())
+    for name in sorted(graph.constants):
+        content.update(graph.constants[name].tobytes())
+    return f"{short_name(options.net)}.{options.kernels}.{board.name}.seed{options.seed}.{content.hexdigest()[:12]}"
+
+
+def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Graph) -> Compiled:
+    call = f"explore {options.net} --board {options.board} --kernels {options.kernels}"
+    plan, artifact = assemble(graph, call, options.kernels, designs.board, options.sram, unpack=True)
+    return Compiled(exact.graph, graph, plan, artifact, exact.data, options.sram)
+
+
+def _calibrate(
+    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, units: Sequence[str], say: Progress
+) -> None:  # fmt: skip
+    """Calibrates the costs in the simulator, or as another process of the study has done."""
+    if "calibration" in study.user_attrs:
+        designs.calibration = Calibration(**study.user_attrs["calibration"])
+        return
+    ops, simulated = skippable(exact.int8), []
+    for unit in units:
+        for level in LEVELS if simulated else (0.0, *LEVELS):
+            say(f"calibrating: {unit} at {level:.0%} of the way")
+            chosen = {op: unit for op in ops}
+            steps = {op: round(level * (len(designs.path(op, unit)) - 1)) for op in ops}
+            graph = designs.graph_of(Design(chosen, steps))
+            simulated.append((graph, measure_compiled(options.settings, _compiled(exact, designs, options, graph))))
+    study.set_user_attr("calibration", asdict(designs.calibrate(simulated)))
+
+
+def _result(
+    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images, units: Sequence[str],
+    say: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    front = search.front(study, images.least)
+    made = [design_of(designs, units, trial.params) for trial in front]
+    measured: dict[int, Measurement] = {}
+    for i in finalists([(trial.values[0], trial.values[1]) for trial in front], options.finalists):
+        say(f"measuring design {i}")
+        measured[i] = measure_compiled(options.settings, _compiled(exact, designs, options, designs.graph_of(made[i])))
+    baselines = [_baseline(options, kernels, exact, images, bool(measured), say) for kernels in ("reference", "fast")]
+    entries = []
+    for i, (trial, design) in enumerate(zip(front, made, strict=True)):
+        right, seen = trial.user_attrs["facts"]["right"], trial.user_attrs["facts"]["images"]
+        tested = evaluator.correct(designs.graph_of(design), exact.data.test) if i in measured else None
+        record = designs.record(design, short_name(options.net), right, images.exact, seen)
+        entries.append(_entry(trial.user_attrs["facts"]["cost"], measured.get(i), tested, asdict(record)))
+    uses = study.user_attrs.get("test_uses", 0) + bool(measured)
+    study.set_user_attr("test_uses", uses)
+    pairs = [(Cost(**front[i].user_attrs["facts"]["cost"]), found) for i, found in measured.items()]
+    calibration = designs.calibration
+    return {
+        "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
+        "data": exact.data.name, "seed": options.seed, "study": study.study_name,
+        "trials": {"done": len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))),
+                   "refused": len(search.refusals(study))},
+        "limits": {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points},
+        "validation": {"images": len(images.labels), "exact": images.exact},
+        "test": {"images": len(exact.data.test.images), "uses": uses},
+        "cost_model": {"designs": calibration.designs, "error_percent": dict(calibration.error_percent),
+                       "finalists_error_percent": errors_percent(pairs)},
+        "baselines": baselines, "front": entries,
+    }  # fmt: skip
+
+
+def _baseline(
+    options: Exploration, kernels: str, exact: Compiled, images: Images, wanted: bool, say: Progress
+) -> dict[str, Any]:  # fmt: skip
+    """Returns exact inference with a kernel set; measured only where finalists are, which it is compared with."""
+    found: Measurement | None = None
+    if wanted:
+        say(f"measuring exact inference, {kernels}")
+        settings = replace(options.settings, method="exact", kernels=kernels)
+        found = measure_compiled(settings, compile_net(settings))
+    tested = evaluator.correct(exact.int8, exact.data.test) if wanted else None
+    return {"kernels": kernels, "validation_correct": images.exact, "test_correct": tested, "measured": _measured(found)}
+
+
+def _entry(
+    cost: Mapping[str, Any], measured: Measurement | None, tested: int | None, record: Mapping[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    predicted = {name: cost[name] for name in ("cycles", "flash_bytes", "sram_bytes")}
+    return {
+        "validation_correct": record["validation_skipped"], "test_correct": tested, "predicted": predicted,
+        "measured": _measured(measured), "ways": cost["ways"], "skip": record,
+    }  # fmt: skip
+
+
+def _measured(found: Measurement | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "cycles": found.cycles, "cycles_kind": found.cycles_kind, "timing_model": found.timing_model, "ms": found.ms,
+        "flash_bytes": found.flash_bytes["total"], "sram_bytes": found.sram_bytes["total"],
+        "macs_executed": found.macs_executed, "bit_exact": found.bit_exact, "model_hash": found.model_hash,
+    }  # fmt: skip
+
+
+def finalists(points: Sequence[tuple[float, float]], count: int) -> list[int]:
+    """Returns the numbers of at most `count` of the (accuracy, cycles) that no other beats in both, spread over them evenly."""
+    best: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0], i)):
+        if not best or points[i][0] > points[best[-1]][0]:
+            best.append(i)
+    places = np.linspace(0, len(best) - 1, min(count, len(best)))
+    return [best[round(float(place))] for place in places]
+
+
+def file_name(result: Mapping[str, Any]) -> str:
+    """Returns the usual file name of a result: network, kernels, board and data."""
+    return f"{short_name(result['net'])}.explore.{result['kernels']}.{result['board']}.{Path(result['data']).stem}.json"
+
+
+def save(result: Mapping[str, Any], path: Path) -> Path:
+    """Writes a result as JSON, whole or not at all, and returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(beside, path)
+    return path
