@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 16000
+PYTHON_LINES = 17000
 C_LINES = 3500
 LINES_PER_FILE = 400
 
@@ -50,7 +50,8 @@ RULES = (
     ("book labs", "*", "nbformat nbclient nbconvert papermill"),
     ("accuracy channels evaluator pretrained prune significance skip* trec_flow", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
-    ("search", "*", "numpy optuna"),
+    ("designs", "*", "numpy"),
+    ("search explore", "*", "numpy optuna"),
     ("__init__ __main__ bench claims cli doctor flow kernels plan verbs*", "*", "numpy"),
 )
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from tinyredux.evaluator import Bytes, Evaluator
 from tinyredux.fast.choose import Way, fitted, ways
 from tinyredux.graph import Array, Graph, Op, Weighted
 from tinyredux.integer_params import requantization
-from tinyredux.kernels import limits, templates_of
+from tinyredux.kernels import CODE_BYTES, limits, templates_of
 from tinyredux.measure import Measurement
 from tinyredux.passes.skipping import Cut, skip, skippable
 
@@ -58,7 +57,7 @@ class Calibration:
     factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     unpriced: Mapping[str, float] = field(default_factory=dict)
     overhead_cycles: float = 0.0
-    overhead_bytes: int = 0
+    overhead_bytes: int = CODE_BYTES
     error_percent: Mapping[str, float] = field(default_factory=dict)
     designs: int = 0
 
@@ -158,7 +157,7 @@ class Designs:
 
     def calibrate(self, simulated: Sequence[tuple[Graph, Measurement]]) -> Calibration:
         """Takes the calibration from simulated designs, and returns it: factors by least squares, overheads by the mean."""
-        self.calibration = Calibration()
+        self.calibration = Calibration(overhead_bytes=0)
         pairs: dict[str, dict[str, list[tuple[float, int]]]] = {}
         unpriced: dict[str, list[int]] = {}
         raw = [self.cost(graph) for graph, _ in simulated]
@@ -250,8 +249,3 @@ def _digest(graph: Graph, op: Op) -> str:
         content += [hashlib.sha256(graph.constants[name].tobytes()).hexdigest() for name in (op.weights, op.bias)]
         content.append(repr(requantization(graph, op).shift))
     return hashlib.sha256("|".join(content).encode()).hexdigest()
-
-
-def to_facts(cost: Cost) -> dict[str, Any]:
-    """Returns a cost as JSON."""
-    return asdict(cost)

@@ -27,7 +27,7 @@ from tinyredux.kernels import assemble, check_kernels
 from tinyredux.measure import Measurement
 from tinyredux.nets import short_name
 from tinyredux.passes.skipping import skippable
-from tinyredux.search import Judgement, Parameters, Refused
+from tinyredux.search import Judgement, Parameters, RefusedError
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
 ON_ONE_PRICE = 8  # trials to begin with, for each unit: one threshold for all layers
@@ -54,8 +54,9 @@ class Exploration:
 
     def __post_init__(self) -> None:
         """Rejects what cannot be explored, naming what can."""
-        if self.methods != ("skip",):
-            raise ValueError(f"methods is {','.join(self.methods)}, expected skip: the others have one design for a network")
+        known = [method for method in METHODS if method != "exact"]
+        if not self.methods or set(self.methods) - set(known):
+            raise ValueError(f"methods is {','.join(self.methods)!r}, expected some of {','.join(known)}")
         check_kernels(self.kernels)
         for name, least in (("trials", 1), ("finalists", 0), ("images", 1)):
             value = getattr(self, name)
@@ -99,12 +100,14 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
         cost = designs.cost(graph)
         excess = designs.excess(cost)
         if excess:
-            raise Refused(excess)
+            raise RefusedError(excess)
         right, seen = images.right(graph)
         facts = {"right": right, "images": seen, "cost": asdict(cost)}
         return Judgement((right / seen, cost.cycles, cost.flash_bytes, cost.sram_bytes), facts)
 
-    search.run(study, space, judge, options.trials, options.seed, given(designs, units), say)
+    skips = "skip" in options.methods
+    trials, space = (options.trials, space) if skips else (1, {})
+    search.run(study, space, judge, trials, options.seed, given(designs, units) if skips else (), say)
     return _result(study, options, exact, designs, images, units, say)
 
 
@@ -112,7 +115,7 @@ def design_of(designs: Designs, units: Sequence[str], parameters: Parameters) ->
     """Returns the design that parameters stand for."""
     ops = skippable(designs.graph)
     chosen = {op: units[parameters.get(f"{op}.unit", 0)] for op in ops}
-    steps = {op: round(parameters[op] / FINEST * (len(designs.path(op, unit)) - 1)) for op, unit in chosen.items()}
+    steps = {op: round(parameters.get(op, 0) / FINEST * (len(designs.path(op, unit)) - 1)) for op, unit in chosen.items()}
     return Design(chosen, steps)
 
 
@@ -150,7 +153,8 @@ def _calibrate(
     if "calibration" in study.user_attrs:
         designs.calibration = Calibration(**study.user_attrs["calibration"])
         return
-    ops, simulated = skippable(exact.int8), []
+    ops = skippable(exact.int8)
+    simulated: list[tuple[Graph, Measurement]] = []
     for unit in units:
         for level in LEVELS if simulated else (0.0, *LEVELS):
             say(f"calibrating: {unit} at {level:.0%} of the way")
@@ -161,61 +165,89 @@ def _calibrate(
     study.set_user_attr("calibration", asdict(designs.calibrate(simulated)))
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A design that may come onto the front: its `values` in the order of AIMS, predicted, or measured for other methods."""
+
+    method: str
+    graph: Graph
+    right: int
+    images: int
+    values: tuple[float, ...]
+    predicted: Cost | None = None
+    measured: Measurement | None = None
+    skip: skipped.Record | None = None
+
+
 def _result(
     study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images, units: Sequence[str],
     say: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    front = search.front(study, images.least)
-    made = [design_of(designs, units, trial.params) for trial in front]
-    measured: dict[int, Measurement] = {}
-    for i in finalists([(trial.values[0], trial.values[1]) for trial in front], options.finalists):
-        say(f"measuring design {i}")
-        measured[i] = measure_compiled(options.settings, _compiled(exact, designs, options, designs.graph_of(made[i])))
-    baselines = [_baseline(options, kernels, exact, images, bool(measured), say) for kernels in ("reference", "fast")]
-    entries = []
-    for i, (trial, design) in enumerate(zip(front, made, strict=True)):
-        right, seen = trial.user_attrs["facts"]["right"], trial.user_attrs["facts"]["images"]
-        tested = evaluator.correct(designs.graph_of(design), exact.data.test) if i in measured else None
-        record = designs.record(design, short_name(options.net), right, images.exact, seen)
-        entries.append(_entry(trial.user_attrs["facts"]["cost"], measured.get(i), tested, asdict(record)))
+    found = [_candidate(options, designs, images, units, trial) for trial in search.front(study, images.least)]
+    found += [_other(options, method, images, say) for method in options.methods if method != "skip"]
+    found = [one for one in found if one.right / one.images >= images.least]
+    front = [found[i] for i in search.nondominated([one.values for one in found])]
+    front.sort(key=lambda one: one.values[1])
+    measured = finalists([(one.values[0], one.values[1]) for one in front], options.finalists)
+    for i in measured:
+        if front[i].measured is None:
+            say(f"measuring design {i}")
+            compiled = _compiled(exact, designs, options, front[i].graph)
+            front[i] = replace(front[i], measured=measure_compiled(options.settings, compiled))
+    tested = {i: evaluator.correct(front[i].graph, exact.data.test, say) for i in measured}
+    exact_right = evaluator.correct(exact.int8, exact.data.test, say) if measured else None
     uses = study.user_attrs.get("test_uses", 0) + bool(measured)
     study.set_user_attr("test_uses", uses)
-    pairs = [(Cost(**front[i].user_attrs["facts"]["cost"]), found) for i, found in measured.items()]
-    calibration = designs.calibration
+    pairs = [(one.predicted, one.measured) for one in front if one.predicted and one.measured]
+    calibration, done = designs.calibration, optuna.trial.TrialState.COMPLETE
+    limits = {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points}
+    errors = {"error_percent": dict(calibration.error_percent), "finalists_error_percent": errors_percent(pairs)}
+    kernel_sets = ("reference", "fast") if measured else ()
     return {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": exact.data.name, "seed": options.seed, "study": study.study_name,
-        "trials": {"done": len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))),
-                   "refused": len(search.refusals(study))},
-        "limits": {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points},
+        "trials": {"done": len(study.get_trials(deepcopy=False, states=(done,))), "refused": len(search.refusals(study))},
+        "limits": limits, "cost_model": {"designs": calibration.designs} | errors,
         "validation": {"images": len(images.labels), "exact": images.exact},
-        "test": {"images": len(exact.data.test.images), "uses": uses},
-        "cost_model": {"designs": calibration.designs, "error_percent": dict(calibration.error_percent),
-                       "finalists_error_percent": errors_percent(pairs)},
-        "baselines": baselines, "front": entries,
+        "test": {"images": len(exact.data.test.images), "exact": exact_right, "uses": uses},
+        "baselines": [_baseline(options, kernels, say) for kernels in kernel_sets],
+        "front": [_entry(one, tested.get(i)) for i, one in enumerate(front)],
     }  # fmt: skip
 
 
-def _baseline(
-    options: Exploration, kernels: str, exact: Compiled, images: Images, wanted: bool, say: Progress
-) -> dict[str, Any]:  # fmt: skip
-    """Returns exact inference with a kernel set; measured only where finalists are, which it is compared with."""
-    found: Measurement | None = None
-    if wanted:
-        say(f"measuring exact inference, {kernels}")
-        settings = replace(options.settings, method="exact", kernels=kernels)
-        found = measure_compiled(settings, compile_net(settings))
-    tested = evaluator.correct(exact.int8, exact.data.test) if wanted else None
-    return {"kernels": kernels, "validation_correct": images.exact, "test_correct": tested, "measured": _measured(found)}
+def _candidate(
+    options: Exploration, designs: Designs, images: Images, units: Sequence[str], trial: optuna.trial.FrozenTrial
+) -> Candidate:  # fmt: skip
+    design, facts = design_of(designs, units, trial.params), trial.user_attrs["facts"]
+    record = designs.record(design, short_name(options.net), facts["right"], images.exact, facts["images"])
+    graph, cost = designs.graph_of(design), Cost(**facts["cost"])
+    return Candidate("skip", graph, facts["right"], facts["images"], tuple(trial.values), cost, None, record)
 
 
-def _entry(
-    cost: Mapping[str, Any], measured: Measurement | None, tested: int | None, record: Mapping[str, Any]
-) -> dict[str, Any]:  # fmt: skip
-    predicted = {name: cost[name] for name in ("cycles", "flash_bytes", "sram_bytes")}
+def _other(options: Exploration, method: str, images: Images, say: Progress) -> Candidate:
+    """Returns the one design that another method has for the network, measured."""
+    say(f"measuring {method}")
+    kernels = options.kernels if options.kernels in METHODS[method] else None
+    settings = replace(options.settings, method=method, kernels=kernels)
+    compiled = compile_net(settings)
+    measured = measure_compiled(settings, compiled)
+    right, seen = images.right(compiled.int8)
+    values = (right / seen, measured.cycles or 0, measured.flash_bytes["total"] or 0, compiled.plan.total_bytes)
+    return Candidate(method, compiled.int8, right, seen, values, None, measured)
+
+
+def _baseline(options: Exploration, kernels: str, say: Progress) -> dict[str, Any]:
+    """Returns exact inference with a kernel set, measured: what the front is compared with."""
+    say(f"measuring exact inference, {kernels}")
+    settings = replace(options.settings, method="exact", kernels=kernels)
+    return {"kernels": kernels, "measured": _measured(measure_compiled(settings, compile_net(settings)))}
+
+
+def _entry(one: Candidate, tested: int | None) -> dict[str, Any]:
+    cost = asdict(one.predicted) if one.predicted else None
     return {
-        "validation_correct": record["validation_skipped"], "test_correct": tested, "predicted": predicted,
-        "measured": _measured(measured), "ways": cost["ways"], "skip": record,
+        "method": one.method, "validation_correct": one.right, "validation_images": one.images, "test_correct": tested,
+        "predicted": cost, "measured": _measured(one.measured), "skip": asdict(one.skip) if one.skip else None,
     }  # fmt: skip
 
 

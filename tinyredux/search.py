@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -26,7 +26,12 @@ STALE_SECONDS = 3600  # after which a trial of another machine counts as lost
 UNOWNED_SECONDS = 10  # a trial that nobody has signed after so long was made by a process killed at that moment
 WAIT_SECONDS = 0.5
 TIMEOUT_SECONDS = 60  # for a lock of an SQLite file that others write as well
-AIMS = {"accuracy": "maximize", "cycles": "minimize", "flash_bytes": "minimize", "sram_bytes": "minimize"}
+AIMS: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "cycles": "minimize",
+    "flash_bytes": "minimize",
+    "sram_bytes": "minimize",
+}
 
 Space = Mapping[str, int]  # parameters, whole numbers from 0 up to this
 Parameters = Mapping[str, int]
@@ -41,7 +46,7 @@ class Judgement:
     facts: Mapping[str, Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Raised by a judge for parameters that break a limit, before it spends time on them."""
 
 
@@ -80,7 +85,7 @@ def run(
 ) -> None:  # fmt: skip
     """Makes trials until the study has `trials` of them; the first ones are `given`.
 
-    Trials of processes that are no more are made again. Raises what `judge` raises, but for Refused.
+    Trials of processes that are no more are made again. Raises what `judge` raises, but for RefusedError.
     """
     while True:
         _drop_lost(study)
@@ -112,7 +117,7 @@ def _finish(
     same = next((other for other in done if other.params == parameters), None)
     try:
         found = judge(parameters) if same is None else Judgement(tuple(same.values), same.user_attrs["facts"])
-    except Refused as limit:
+    except RefusedError as limit:
         trial.set_user_attr("refused", str(limit))
         study.tell(trial, state=TrialState.FAIL)
         return
@@ -192,14 +197,16 @@ def _lost(owner: Mapping[str, Any]) -> bool:
 
 
 def front(study: optuna.Study, least: float) -> list[FrozenTrial]:
-    """Returns the trials with an accuracy of at least `least` that no other such trial beats in all aims, fewest cycles first.
-
-    Of trials with equal values the first one counts.
-    """
-    signs = np.array([-1 if aim == "maximize" else 1 for aim in AIMS.values()])
+    """Returns the trials of an accuracy of at least `least` that no other of them beats in all aims, fewest cycles first."""
     trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values[0] >= least]
-    first = {tuple(trial.values): trial for trial in reversed(trials)}
+    kept = [trials[i] for i in nondominated([trial.values for trial in trials])]
+    return sorted(kept, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
+
+
+def nondominated(points: Sequence[Sequence[float]]) -> list[int]:
+    """Returns the numbers of the points, in the order of AIMS, that no other beats in all aims; of equal ones the first."""
+    signs = np.array([-1 if aim == "maximize" else 1 for aim in AIMS.values()])
+    first = {tuple(point): i for i, point in reversed(list(enumerate(points)))}
     costs = np.array([signs * values for values in first]).reshape(-1, len(signs))
-    best = [not ((costs <= cost).all(axis=1) & (costs < cost).any(axis=1)).any() for cost in costs]
-    kept = [trial for trial, good in zip(first.values(), best, strict=True) if good]
-    return sorted(kept, key=lambda trial: (trial.values[1], [-trial.values[0], *trial.values[2:]], trial.number))
+    worse = [((costs <= cost).all(axis=1) & (costs < cost).any(axis=1)).any() for cost in costs]
+    return sorted(i for i, beaten in zip(first.values(), worse, strict=True) if not beaten)

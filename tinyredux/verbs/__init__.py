@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyredux.verbs import course, device, network, training
+from tinyredux.verbs import course, device, exploring, network, training
 from tinyredux.verbs.base import Verb
 
-VERBS: dict[str, Verb] = {**device.VERBS, **network.VERBS, **training.VERBS, **course.VERBS}
+VERBS: dict[str, Verb] = {**device.VERBS, **network.VERBS, **training.VERBS, **exploring.VERBS, **course.VERBS}

@@ -1,0 +1,125 @@
+"""Exploring a small network: costs as the simulator counts them, one front whoever interrupts, nothing beyond the flash."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tinyredux import cli, explore, skipped
+from tinyredux.boards import find_board
+from tinyredux.designs import Design, Designs, Images
+from tinyredux.explore import Exploration
+from tinyredux.flow import Compiled, Settings, compile_net, measure
+from tinyredux.kernels import CODE_BYTES
+
+NET = """
+import torch
+from torch import nn
+
+class Small(nn.Sequential):
+    input_shape = (3, 32, 32)
+
+def small():
+    torch.manual_seed(0)
+    return Small(nn.Conv2d(3, 4, 3, stride=3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(384, 10)).eval()
+"""
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("net") / "small.py"
+    path.write_text(NET)
+    return f"{path}:small"
+
+
+@cache
+def compiled(net: str) -> Compiled:
+    return compile_net(Settings(net, data="synthetic"))
+
+
+@cache
+def designs(net: str) -> Designs:
+    exact = compiled(net)
+    return Designs(exact.int8, exact.data, find_board("disco_f469ni"), "reference")
+
+
+def options(net: str, folder: Path, **changes: object) -> Exploration:
+    asked = Exploration(net, data="synthetic", trials=6, storage=f"sqlite:///{folder / 'a.db'}", images=300, finalists=1)
+    return replace(asked, kernels="reference", loss_points=60.0, **changes)
+
+
+def test_an_exploration_continued_has_the_front_of_one_in_one_go(
+    net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut").mkdir()
+    explore.explore(options(net, tmp_path, trials=1, finalists=0))  # the calibration, which both continue from
+    shutil.copy(tmp_path / "a.db", tmp_path / "cut")
+    front = explore.explore(options(net, tmp_path, finalists=0))["front"]
+    explore.explore(options(net, tmp_path / "cut", trials=3, finalists=0))
+    whole = explore.explore(options(net, tmp_path / "cut"))
+    assert [one | {"measured": None, "test_correct": None} for one in whole["front"]] == front
+    assert whole["trials"] == {"done": 6, "refused": 0} and whole["test"]["uses"] == 1
+    (tried,) = [i for i, one in enumerate(whole["front"]) if one["measured"]]
+    finalist, errors = whole["front"][tried], whole["cost_model"]["finalists_error_percent"]
+    assert finalist["measured"]["bit_exact"] and errors["cycles"] < 5 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0
+    path = explore.save(whole, tmp_path / explore.file_name(whole))
+    again = measure(Settings(net, "skip", kernels="reference", images=1, data="synthetic", skip=f"{path}#{tried}"))
+    assert (again.cycles, again.flash_bytes["total"]) == (finalist["measured"]["cycles"], finalist["measured"]["flash_bytes"])
+    capsys.readouterr()
+
+
+def test_no_design_above_the_flash_is_judged(net: str, tmp_path: Path) -> None:
+    exact = designs(net)
+    needed = exact.cost(exact.graph).flash_bytes
+    for there in (needed, needed - 1, CODE_BYTES + 600):
+        flash = replace(exact.board.flash, size_bytes=there)
+        little = Designs(exact.graph, exact.data, replace(exact.board, flash=flash), "reference")
+        cost = little.cost(little.graph)
+        assert cost.flash_bytes == needed if there >= needed else cost.flash_bytes < needed
+        assert (little.excess(cost) is None) == (there > CODE_BYTES + 600)
+    spent = replace(exact.calibration, overhead_bytes=exact.board.flash_bytes)
+    exact.calibration, before = spent, exact.calibration
+    refused = exact.excess(exact.cost(exact.graph))
+    exact.calibration = before
+    assert refused is not None and f"{exact.board.flash_bytes} are allowed" in refused
+
+
+def test_layers_are_cut_alone_and_together_alike(net: str) -> None:
+    found = designs(net)
+    ops = list(found.below("block", 0.0))
+    both = found.graph_of(Design({op: "block" for op in ops}, {op: 4 for op in ops}))
+    record = found.record(Design({op: "block" for op in ops}, {op: 4 for op in ops}), "small", 1, 1, 1)
+    again = skipped.apply(found.graph, found.data, record)
+    assert all((both.constants[name] == again.constants[name]).all() for name in both.constants)
+
+
+def test_images_are_given_up_early_only_where_too_much_is_lost(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = designs(net)
+    monkeypatch.setattr("tinyredux.designs.FIRST_IMAGES", 100)
+    images = Images(found, 300, 0.05)
+    assert images.right(found.graph) == (images.exact, 300)
+    nothing = replace(found.graph, constants={name: values * 0 for name, values in found.graph.constants.items()})
+    assert images.right(nothing)[1] in (100, 300) and images.least == images.exact / 300 - 0.05
+
+
+def test_finalists_are_the_best_in_two_aims_spread_evenly() -> None:
+    points = [(0.9, 100.0), (0.8, 90.0), (0.85, 95.0), (0.7, 99.0), (0.6, 50.0), (0.9, 120.0)]
+    assert explore.finalists(points, 10) == [4, 1, 2, 0] and explore.finalists(points, 2) == [4, 0]
+    assert explore.finalists(points, 0) == [] and explore.finalists([], 3) == []
+
+
+def test_wrong_options_say_what_there_is(net: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for changes, message in (
+        ({"methods": ("skip", "magic")}, "expected some of partial,trec,skip"),
+        ({"trials": 0}, "trials is 0, expected at least 1"),
+        ({"loss_points": -1.0}, "expected 0 to 100"),
+        ({"kernels": "slow"}, "kernels is 'slow'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Exploration(net, **changes)  # type: ignore[arg-type]
+    assert cli.main(["explore", "lenet", "--data", "random", "--trials", "1"]) == 2
+    assert "no labelled validation images" in capsys.readouterr().err
