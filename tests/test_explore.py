@@ -90,7 +90,7 @@ def test_no_design_above_the_flash_is_judged(net: str, tmp_path: Path) -> None:
 
 def test_layers_are_cut_alone_and_together_alike(net: str) -> None:
     found = designs(net)
-    ops = list(found.below("block", 0.0))
+    ops = list(found.units_of)
     both = found.graph_of(Design({op: "block" for op in ops}, {op: 4 for op in ops}))
     record = found.record(Design({op: "block" for op in ops}, {op: 4 for op in ops}), "small", 1, 1, 1)
     again = skipped.apply(found.graph, found.data, record)

@@ -19,7 +19,7 @@ from tinyredux.evaluator import Bytes, Evaluator
 from tinyredux.fast.choose import Way, fitted, ways
 from tinyredux.graph import Array, Graph, Op, Weighted
 from tinyredux.integer_params import requantization
-from tinyredux.kernels import CODE_BYTES, limits, templates_of
+from tinyredux.kernels import CODE_BYTES, compacted, limits, templates_of
 from tinyredux.measure import Measurement
 from tinyredux.passes.skipping import Cut, skip, skippable
 
@@ -69,13 +69,18 @@ class Designs:
         self, graph: Graph, data: Dataset, board: Board, kernels: str, sram_bytes: int | None = None,
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
-        """Collects statistics from training images. Raises ValueError for data without training or validation images."""
+        """Collects statistics from training images: `units_of` says by which units an operator can be cut.
+
+        Raises ValueError for data without training or validation images.
+        """
         if not len(data.validation.images) or data.validation.labels is None:
             raise ValueError(f"{data.name} has no labelled validation images to choose by; use cifar10 or synthetic")
         self.graph, self.data, self.board, self.kernels = graph, data, board, kernels
         self.sram_bytes, self.room_bytes = limits(board, sram_bytes)
-        self.calibration = Calibration()
-        self._statistics = skipped.statistics_of(graph, data, progress)
+        self.units, self.calibration = skipped.UNITS_FOR[kernels], Calibration()
+        cuttable = {op: [unit for unit in self.units if op in skippable(graph, unit)] for op in (op.name for op in graph.ops)}
+        self.units_of = {op: units for op, units in cuttable.items() if units}
+        self._statistics = skipped.statistics_of(graph, data, progress, list(self.units_of))
         self._paths: dict[tuple[str, str], list[Cut]] = {}
         self._layers: dict[tuple[str, str, int], tuple[Array, Array]] = {}
         self._ways: dict[str, list[Way]] = {}
@@ -86,14 +91,14 @@ class Designs:
             self._paths[op, unit] = skipped.path_of(self.graph, op, self._statistics[op], unit)
         return self._paths[op, unit]
 
-    def below(self, unit: str, price: float) -> dict[str, int]:
-        """Returns for each operator the largest cut whose units cost at most `price` at each position that they are spared."""
-        return {op: _last_below(self.prices(op, unit), price) for op in skippable(self.graph)}
-
-    def prices(self, op: str, unit: str) -> list[float]:
-        """Returns the threshold of each cut of an operator by output position: what makes layers comparable."""
-        height, width, _ = self.graph.tensors[self._op(op).output].shape
-        return [cut.threshold / (height * width) for cut in self.path(op, unit)]
+    def on_prices(self, unit: str, count: int) -> list[dict[str, int]]:
+        """Returns `count` sets of steps by operator: each makes all cuts below one price, the prices growing evenly by rank."""
+        paths = {op: self.path(op, unit) for op, units in self.units_of.items() if unit in units}
+        worth = skipped.worths(self.graph, unit, self.board.name)
+        prices = skipped.prices_of(paths, worth)
+        places = np.linspace(0, len(prices) - 1, count + 2)[1:-1]
+        cuts = [skipped.below(paths, worth, prices[round(float(place))]) for place in places]
+        return [{op: paths[op].index(cut) for op, cut in one.items()} for one in cuts]
 
     def graph_of(self, design: Design) -> Graph:
         """Returns the int8 graph of a design, its weights and biases repaired."""
@@ -110,7 +115,7 @@ class Designs:
     def record(self, design: Design, net: str, right: int, exact: int, images: int) -> skipped.Record:
         """Returns a design as `measure --skip` reads it."""
         cuts = {op: self.path(op, design.units[op])[step] for op, step in design.steps.items()}
-        shares = {op: round(skipped.STEP * step, 4) for op, step in design.steps.items()}
+        shares = {op: round(skipped.step_of(self.graph, op, design.units[op]) * step, 4) for op, step in design.steps.items()}
         thresholds = {op: cut.threshold for op, cut in cuts.items()}
         first = next(iter(design.units.values()))
         units = {op: unit for op, unit in design.units.items() if unit != first}
@@ -125,6 +130,7 @@ class Designs:
 
     def cost(self, graph: Graph) -> Cost:
         """Returns what the graph of a design is predicted to cost."""
+        graph = compacted(graph, unpack=True)
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
         chosen, plan = fitted(graph, known, self.sram_bytes, self.room_bytes)
         cycles = self.calibration.overhead_cycles + sum(self._cycles(name, way) for name, way in chosen.items())
@@ -162,9 +168,10 @@ class Designs:
         unpriced: dict[str, list[int]] = {}
         raw = [self.cost(graph) for graph, _ in simulated]
         for (graph, measured), cost in zip(simulated, raw, strict=True):
-            by_name = {op.name: op for op in graph.ops}
+            small = compacted(graph, unpack=True)
+            by_name = {op.name: op for op in small.ops}
             for record in measured.per_op:
-                way = next(way for way in self._ways_of(graph, by_name[record.name]) if way.name == cost.ways[record.name])
+                way = next(way for way in self._ways_of(small, by_name[record.name]) if way.name == cost.ways[record.name])
                 if way.cycles == float("inf"):
                     unpriced.setdefault(record.name, []).append(record.cycles or 0)
                 else:
@@ -231,10 +238,6 @@ class Images:
 def _right(graph: Graph, images: Bytes, labels: Array) -> Array:
     outputs = Evaluator(graph).run(images)
     return np.asarray(outputs.reshape(len(images), -1).argmax(axis=1) == labels)
-
-
-def _last_below(prices: Sequence[float], price: float) -> int:
-    return max(step for step, own in enumerate(prices) if step == 0 or own <= price)
 
 
 def _family(name: str) -> str:

@@ -26,7 +26,6 @@ from tinyredux.graph import Graph
 from tinyredux.kernels import assemble, check_kernels
 from tinyredux.measure import Measurement
 from tinyredux.nets import short_name
-from tinyredux.passes.skipping import skippable
 from tinyredux.search import Judgement, Parameters, RefusedError
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
@@ -89,14 +88,13 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
     exact = compile_net(replace(options.settings, method="exact"))
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, say)
     images = Images(designs, options.images, options.loss_points / 100)
-    units = skipped.UNITS_FOR[options.kernels]
     study = search.open_study(options.url, _study_name(options, exact.int8, designs.board, images))
-    _calibrate(study, options, exact, designs, units, say)
-    space = {op: FINEST for op in skippable(exact.int8)}
-    space |= {f"{op}.unit": len(units) - 1 for op in space} if len(units) > 1 else {}
+    _calibrate(study, options, exact, designs, say)
+    space = {op: FINEST for op, units in designs.units_of.items() if any(len(designs.path(op, unit)) > 1 for unit in units)}
+    space |= {f"{op}.unit": len(designs.units_of[op]) - 1 for op in space if len(designs.units_of[op]) > 1}
 
     def judge(parameters: Parameters) -> Judgement:
-        graph = designs.graph_of(design_of(designs, units, parameters))
+        graph = designs.graph_of(design_of(designs, parameters))
         cost = designs.cost(graph)
         excess = designs.excess(cost)
         if excess:
@@ -107,28 +105,25 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
 
     skips = "skip" in options.methods
     trials, space = (options.trials, space) if skips else (1, {})
-    search.run(study, space, judge, trials, options.seed, given(designs, units) if skips else (), say)
-    return _result(study, options, exact, designs, images, units, say)
+    search.run(study, space, judge, trials, options.seed, given(designs) if skips else (), say)
+    return _result(study, options, exact, designs, images, say)
 
 
-def design_of(designs: Designs, units: Sequence[str], parameters: Parameters) -> Design:
+def design_of(designs: Designs, parameters: Parameters) -> Design:
     """Returns the design that parameters stand for."""
-    ops = skippable(designs.graph)
-    chosen = {op: units[parameters.get(f"{op}.unit", 0)] for op in ops}
+    chosen = {op: units[parameters.get(f"{op}.unit", 0)] for op, units in designs.units_of.items()}
     steps = {op: round(parameters.get(op, 0) / FINEST * (len(designs.path(op, unit)) - 1)) for op, unit in chosen.items()}
     return Design(chosen, steps)
 
 
-def given(designs: Designs, units: Sequence[str]) -> list[dict[str, int]]:
+def given(designs: Designs) -> list[dict[str, int]]:
     """Returns the parameters of the first trials: nothing left out, then one threshold for all layers, growing, by unit."""
-    ops = skippable(designs.graph)
-    found = [{op: 0 for op in ops} | {f"{op}.unit": 0 for op in ops}]
-    for number, unit in enumerate(units):
-        prices = sorted({price for op in ops for price in designs.prices(op, unit)})
-        for place in np.linspace(0, len(prices) - 1, ON_ONE_PRICE + 2)[1:-1]:
-            steps = designs.below(unit, prices[round(float(place))])
-            shares = {op: step / max(1, len(designs.path(op, unit)) - 1) for op, step in steps.items()}
-            found.append({op: round(FINEST * share) for op, share in shares.items()} | {f"{op}.unit": number for op in ops})
+    nothing = {name: 0 for op in designs.units_of for name in (op, f"{op}.unit")}
+    found = [nothing]
+    for unit in designs.units:
+        for steps in designs.on_prices(unit, ON_ONE_PRICE):
+            places = {op: round(FINEST * step / max(1, len(designs.path(op, unit)) - 1)) for op, step in steps.items()}
+            found.append(nothing | places | {f"{op}.unit": designs.units_of[op].index(unit) for op in steps})
     return found
 
 
@@ -147,19 +142,18 @@ def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Gr
 
 
 def _calibrate(
-    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, units: Sequence[str], say: Progress
+    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, say: Progress
 ) -> None:  # fmt: skip
     """Calibrates the costs in the simulator, or as another process of the study has done."""
     if "calibration" in study.user_attrs:
         designs.calibration = Calibration(**study.user_attrs["calibration"])
         return
-    ops = skippable(exact.int8)
     simulated: list[tuple[Graph, Measurement]] = []
-    for unit in units:
+    for unit in designs.units:
         for level in LEVELS if simulated else (0.0, *LEVELS):
             say(f"calibrating: {unit} at {level:.0%} of the way")
-            chosen = {op: unit for op in ops}
-            steps = {op: round(level * (len(designs.path(op, unit)) - 1)) for op in ops}
+            chosen = {op: unit for op, units in designs.units_of.items() if unit in units}
+            steps = {op: round(level * (len(designs.path(op, unit)) - 1)) for op in chosen}
             graph = designs.graph_of(Design(chosen, steps))
             simulated.append((graph, measure_compiled(options.settings, _compiled(exact, designs, options, graph))))
     study.set_user_attr("calibration", asdict(designs.calibrate(simulated)))
@@ -180,10 +174,10 @@ class Candidate:
 
 
 def _result(
-    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images, units: Sequence[str],
+    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images,
     say: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    found = [_candidate(options, designs, images, units, trial) for trial in search.front(study, images.least)]
+    found = [_candidate(options, designs, images, trial) for trial in search.front(study, images.least)]
     found += [_other(options, method, images, say) for method in options.methods if method != "skip"]
     found = [one for one in found if one.right / one.images >= images.least]
     front = [found[i] for i in search.nondominated([one.values for one in found])]
@@ -216,9 +210,9 @@ def _result(
 
 
 def _candidate(
-    options: Exploration, designs: Designs, images: Images, units: Sequence[str], trial: optuna.trial.FrozenTrial
+    options: Exploration, designs: Designs, images: Images, trial: optuna.trial.FrozenTrial
 ) -> Candidate:  # fmt: skip
-    design, facts = design_of(designs, units, trial.params), trial.user_attrs["facts"]
+    design, facts = design_of(designs, trial.params), trial.user_attrs["facts"]
     record = designs.record(design, short_name(options.net), facts["right"], images.exact, facts["images"])
     graph, cost = designs.graph_of(design), Cost(**facts["cost"])
     return Candidate("skip", graph, facts["right"], facts["images"], tuple(trial.values), cost, None, record)
