@@ -52,6 +52,7 @@ def options(net: str, folder: Path, **changes: object) -> Exploration:
     return replace(asked, kernels="reference", loss_points=60.0, **changes)
 
 
+@pytest.mark.slow
 def test_an_exploration_continued_has_the_front_of_one_in_one_go(
     net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
