@@ -6,12 +6,13 @@ rounds, and `firmware/kernels/trec_conv.c` computes the same bits. Source: Guan 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyredux.fixedpoint import rounded_mean
-from tinyredux.graph import Array, Graph, TrecConv
+from tinyredux.graph import Array, Conv, Graph, TrecConv, constant_names
 from tinyredux.lsh import Clusters, blocks, cluster, hash_bits, hash_ids
 
 
@@ -59,3 +60,17 @@ def centroids(found: Clusters, rows: Array, integer: bool) -> Array:
     """Returns the clusters' means (clusters, L); of integers, rounded to the nearest, halves up."""
     sums, sizes = found.sums(rows), found.counts[:, None]
     return np.asarray(rounded_mean(sums.astype(np.int64), sizes) if integer else sums / sizes, rows.dtype)
+
+
+def exactly(graph: Graph, names: Iterable[str]) -> Graph:
+    """Returns the graph with the named TrecConv operators computed by ordinary convolution."""
+    wanted = set(names)
+    ops = [_convolution(op) if isinstance(op, TrecConv) and op.name in wanted else op for op in graph.ops]
+    kept = {key for op in ops for key in constant_names(op)}
+    return graph.with_ops(ops, constants={key: graph.constants[key] for key in graph.constants if key in kept})
+
+
+def _convolution(op: TrecConv) -> Conv:
+    return Conv(
+        op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride, op.padding
+    )

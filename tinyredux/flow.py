@@ -15,6 +15,7 @@ import numpy as np
 from tinyredux import __version__, datasets, interpret, nets
 from tinyredux.boards import Board, find_board
 from tinyredux.build import DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
+from tinyredux.clustered import exactly
 from tinyredux.datasets import Dataset
 from tinyredux.emit_c import Artifact
 from tinyredux.emit_partial import emit_fast_partial
@@ -22,16 +23,15 @@ from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.fast.trec_cost import losing
 from tinyredux.graph import Graph, macs, total_macs
-from tinyredux.kernels import assemble, board_budget, check_kernels
+from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, limits, templates_of
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import SLOWDOWN, arena_plan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
-from tinyredux.passes.trec import exactly
 from tinyredux.schedule import ACCUMULATOR_BYTES
 from tinyredux.targets import RawMeasurement, Target
-from tinyredux.trec_flow import with_clusters, with_trec_layers
+from tinyredux.trec_flow import is_tuned, with_clusters, with_trec_layers
 
 CALIBRATION_IMAGES = 512
 METHODS = {  # and their kernel sets, the usual one first
@@ -142,8 +142,13 @@ def compile_net(settings: Settings) -> Compiled:
 
         record = skipped.load(settings.skip) if settings.skip else skipped.record_for(settings.net, data.name)
         int8 = skipped.apply(int8, data, record)
-    if settings.method == "trec":
-        int8 = exactly(int8, losing(int8, settings.kernel_set, board.cpu))
+    if settings.method == "trec" and settings.kernel_set in KERNELS:
+        tuned = is_tuned(settings.net, data.name, settings.trec)
+        bounds = limits(board, settings.sram)
+        lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), *bounds, together=tuned)
+        if lost and tuned:  # weights that are used to means are for means
+            return compile_net(replace(settings, method="exact"))
+        int8 = exactly(int8, lost)
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
 

@@ -16,12 +16,17 @@ from tinyredux.trec_layer import TRECConv2d, convert
 from tinyredux.trec_sizes import trec_sizes
 
 
+def is_tuned(name: str, data: str, table: Path | None) -> bool:
+    """Returns whether there are weights that were fine-tuned with TREC layers, and no other layers are asked for."""
+    return table is None and nets.weights_file(f"{nets.short_name(name)}.trec", data) is not None
+
+
 def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -> nn.Module:
     """Returns the network with TREC layers: those of the table, else its own, else every wide one.
 
     Its own are those it was fine-tuned with or brings. Raises ValueError for a table that does not fit.
     """
-    if table is None and nets.weights_file(f"{nets.short_name(name)}.trec", data):
+    if is_tuned(name, data, table):
         return train_trec.load_trec(name, data)
     if table is not None or not any(isinstance(part, TRECConv2d) for part in net.modules()):
         convert(net, train_trec.table_for(nets.short_name(name), net, table))

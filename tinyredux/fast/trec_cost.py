@@ -8,9 +8,13 @@ block is taken to have as many clusters as it can have.
 
 from __future__ import annotations
 
-from tinyredux.fast.choose import candidates
-from tinyredux.fast.reference_cost import reference_cycles
-from tinyredux.graph import Conv, Graph, Op, TrecConv
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tinyredux.clustered import exactly
+from tinyredux.fast.choose import TEMPLATES, Template, Way, fitted, ways
+from tinyredux.graph import Graph, Op, TrecConv
 from tinyredux.memory import clustering
 from tinyredux.trec_sizes import TrecSizes
 
@@ -32,34 +36,46 @@ def counts(sizes: TrecSizes) -> list[int]:
     ]  # fmt: skip
 
 
-def layer_cycles(graph: Graph, op: Op, kernels: str, core: str) -> float:
-    """Returns the predicted cycles of a convolution or a TREC layer in a kernel set; forms with their flash stalls."""
+def core_cycles(graph: Graph, op: Op, kernels: str, core: str) -> float:
+    """Returns the predicted cycles of a convolution or a TREC layer in a kernel set, without flash stalls."""
+    best = _ways(graph, op, core, TEMPLATES if kernels == "fast" else ())[0]
+    return best.cycles if best.form is None else best.form.cycles
+
+
+def _ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
+    """Returns the ways to compute an operator, the fastest first; TREC's plain C at its predicted cycles."""
+    found = ways(graph, op, core, templates)
     if isinstance(op, TrecConv):
         each = CYCLES["cortex-m7" if core == "cortex-m7" else "cortex-m4"]
         plain = sum(n * cycles for n, cycles in zip(counts(clustering(graph, op)), each, strict=True))
-    else:
-        plain = reference_cycles(graph, op, core)
-    return min([plain, *(form.cost for form in candidates(graph, op, core))]) if kernels == "fast" else plain
+        found[-1] = replace(found[-1], cycles=plain)
+    return sorted(found, key=lambda way: way.cycles)
 
 
-def losing(graph: Graph, kernels: str, core: str) -> list[str]:
-    """Returns the TREC layers that their exact convolution is predicted to beat."""
-    found = []
-    for op in graph.ops:
-        if isinstance(op, TrecConv):
-            conv = Conv(
-                op.name,
-                op.inputs,
-                op.output,
-                op.weights,
-                op.bias,
-                op.activation,
-                op.weight_scale,
-                op.kernel,
-                op.stride,
-                op.padding,
-            )
-            exact = graph.with_ops([conv if other is op else other for other in graph.ops])
-            if layer_cycles(exact, conv, kernels, core) <= layer_cycles(graph, op, kernels, core):
-                found.append(op.name)
-    return found
+def losing(
+    graph: Graph, core: str, templates: Sequence[Template] = (), sram_bytes: int | None = None, flash_bytes: int | None = None,
+    together: bool = False,
+) -> list[str]:  # fmt: skip
+    """Returns the TREC layers without which the network is predicted to take fewer cycles.
+
+    The network, not the layer: what a layer's tables leave of the flash may serve another's. Layers go one by one, those first
+    that lose most by themselves; `together`: all of them or none.
+    """
+    exact_of = {op.name: op for op in exactly(graph, [op.name for op in graph.ops]).ops}
+    trec = [op for op in graph.ops if isinstance(op, TrecConv)]
+    plain = {op.name: _ways(graph, op, core, templates) for op in graph.ops}
+    other = {op.name: _ways(exactly(graph, [op.name]), exact_of[op.name], core, templates) for op in trec}
+
+    def total(without: set[str]) -> float:
+        chosen, _ = fitted(exactly(graph, without), plain | {name: other[name] for name in without}, sram_bytes, flash_bytes)
+        return sum(way.cycles for way in chosen.values() if math.isfinite(way.cycles))
+
+    names, dropped = {op.name for op in trec}, set[str]()
+    least, none_left = total(dropped), total(names)
+    if together:
+        return sorted(names) if none_left <= least else []
+    for name in sorted(names, key=lambda name: other[name][0].cycles - plain[name][0].cycles):
+        found = total(dropped | {name})
+        if found <= least:
+            dropped, least = dropped | {name}, found
+    return sorted(names if none_left <= least else dropped)

@@ -1,13 +1,13 @@
-"""int8 convolutions -> TrecConv, layer by layer after a table; and back. An error that is measured, fewer MACs."""
+"""int8 convolutions -> TrecConv, layer by layer after a table. An error that is measured, fewer MACs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinyredux.graph import Array, Conv, Graph, Op, TrecConv, constant_names, verify
+from tinyredux.graph import Array, Conv, Graph, Op, TrecConv, verify
 from tinyredux.lsh import blocks
 
 HASHES = ("kernel", "random")
@@ -52,14 +52,6 @@ def with_trec(graph: Graph, table: Mapping[str, Choice]) -> Graph:
     return changed
 
 
-def exactly(graph: Graph, names: Iterable[str]) -> Graph:
-    """Returns the graph with the named TrecConv operators computed by ordinary convolution."""
-    wanted = set(names)
-    ops = [_convolution(op) if isinstance(op, TrecConv) and op.name in wanted else op for op in graph.ops]
-    kept = {key for op in ops for key in constant_names(op)}
-    return graph.with_ops(ops, constants={key: graph.constants[key] for key in graph.constants if key in kept})
-
-
 def module_path(graph: Graph, op: Op) -> str:
     """Returns the path in the torch module that an operator comes from, without the module's kind."""
     return graph.origin.get(op.name, op.name).partition(" ")[0]
@@ -77,9 +69,3 @@ def _clustered(op: Conv, choice: Choice, constants: dict[str, Array]) -> TrecCon
         op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride, op.padding,
         length, choice.hash_bits, choice.threshold, vectors,
     )  # fmt: skip
-
-
-def _convolution(op: TrecConv) -> Conv:
-    return Conv(
-        op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride, op.padding
-    )
