@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_layers_of_the_table_are_replaced_and_the_rest_is_not(few: datasets.Data
     assert moved == {f"body.{i}.{name}" for i in (3, 5, 9) for name in ("weight", "bias")}
     vectors = net.state_dict()["body.3.vectors"][0]
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-5)
+
+
+def test_a_whole_network_learns_before_its_first_trec_layer_too(few: datasets.Dataset) -> None:
+    """Asked for, the layers before it move as well, batch norm's statistics among them."""
+    net = small()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    train_trec.fine_tune(net, TABLE, few, replace(RECIPE, epochs=1), whole=True)
+    assert all(not torch.equal(before[f"body.{key}"], net.state_dict()[f"body.{key}"]) for key in ("0.weight", "1.running_mean"))
 
 
 def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: Path) -> None:

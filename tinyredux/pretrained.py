@@ -172,7 +172,7 @@ def trec_net(
     recipe = train_trec.recipe_for(short, data, epochs, seed)
     table = train_trec.table_for(short, net, table_file)
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{_key(name)}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
-    train_trec.fine_tune(net, table, images, recipe, kept, progress)
+    train_trec.fine_tune(net, table, images, recipe, kept, progress, short in train_trec.WHOLE)
     chosen = f" --trec {table_file}" if table_file else ""
     command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
     out = out or datasets.cache_folder() / "weights"
@@ -315,11 +315,12 @@ def _trec_lines(found: list[Record]) -> list[str]:
 
 
 CARD_TITLES = {"cifar10": "CIFAR-10", "synthetic": "Synthetic", "keywords": "Keywords"}
-CARD_TREC = """
+CARD_TREC = f"""
 ## TREC
 
 Fine-tuned from the exact weights above with the layers of the second table replaced (`tinyredux/train_trec.py`); what runs
-before the first of them stays as it was. Clusters are those of one image. Tables and recipes were chosen on validation images.
+before the first of them stays as it was (in {", ".join(train_trec.WHOLE)} all layers learn). Clusters are those of one image.
+Tables and recipes were chosen on validation images.
 """
 CARD_TREC_LAYERS = "\n| network | data | layer | L | H | hash | threshold |\n| --- | --- | --- | ---: | ---: | --- | --- |"
 CARD_PRUNED = (

@@ -34,6 +34,7 @@ TABLES: dict[str, dict[str, Settings]] = {
     },
     "zfnet": {"body.6.0": Settings(96, 4)},
 }
+WHOLE = ("zfnet",)  # these are trained from their first layer on: what feeds the TREC layer learns to feed it
 SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
 RECIPES = {
     "cifarnet": Recipe(epochs=4, peak_rate=0.04, warmup_share=0.1),
@@ -87,16 +88,19 @@ def to_json(table: Table) -> dict[str, dict[str, int | str]]:
 
 
 def fine_tune(
-    net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None
-) -> nn.Module:
+    net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None,
+    progress: Progress | None = None, whole: bool = False,
+) -> nn.Module:  # fmt: skip
     """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it.
 
-    The exact network is the teacher where the recipe distils.
+    What runs before the first of them stays as it was, unless the `whole` network is to learn. The exact network is the
+    teacher where the recipe distils.
     """
     torch.manual_seed(recipe.seed)
     teacher = copy.deepcopy(net).eval().to(memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
     convert(net, table)
-    frozen = prepare(net, data.train.images[:PCA_IMAGES])
+    before = prepare(net, data.train.images[:PCA_IMAGES])
+    frozen = [] if whole else before
     return train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, frozen=frozen))
 
 
