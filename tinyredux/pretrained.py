@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ def prune_net(
     save_as: str | None = None,
     aim: str = "peak",
     steps: int = 12,
+    rate: float | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -122,8 +123,9 @@ def prune_net(
     """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
 
     The result is called `save_as`, or NET_pruned, and is a network for every verb. `epochs` and `seed` are those of the
-    tuning; `aim` and `steps` as in `prune.Pruning`. A pruned network can be pruned further: its teacher is then the network that
-    was never pruned. Goes on where it was interrupted, as `train_net` does. Raises ValueError for a budget out of reach.
+    tuning, `rate` its highest learning rate; `aim` and `steps` as in `prune.Pruning`. A pruned network can be pruned further:
+    its teacher is then the network that was never pruned. Goes on where it was interrupted, as `train_net` does. Raises
+    ValueError for a budget out of reach.
     """
     images, net = nets.with_data(name, data)
     data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned"
@@ -131,7 +133,7 @@ def prune_net(
         raise ValueError(f"cannot prune on {data}: it has no training images with labels; use {LABELLED}")
     if save_as in nets.NETS:
         raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
-    tune = train.given(prune.TUNE, epochs, seed)
+    tune = train.given(prune.TUNE if rate is None else replace(prune.TUNE, peak_rate=rate), epochs, seed)
     pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
     root = name
     while earlier := nets.pruning_of(root, (data,)):
@@ -140,6 +142,7 @@ def prune_net(
     kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.pruned.{aim}.{budget_bytes}.{tune.seed}.pt"
     found = prune.prune(net, images, pruning, kept, progress, nets.load_net(root, data))
     others = (" --aim anywhere" if aim != "peak" else "") + (f" --steps {steps}" if steps != 12 else "")
+    others += f" --rate {rate}" if rate is not None else ""
     command = f"tinyredux prune {name} --sram {budget_bytes} --data {data}{_options(epochs, seed)}{others} --save-as {save_as}"
     out = out or cache / "weights"
     record = save_weights(net, save_as, images, tune, command, out, progress, {"base": name, **found})

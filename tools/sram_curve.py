@@ -1,7 +1,7 @@
 """Accuracy against SRAM: networks pruned to one budget after another, each tuned for a while; writes a record of all points.
 
     python tools/sram_curve.py keywords
-    python tools/sram_curve.py cifar10 --only squeezenet
+    python tools/sram_curve.py cifar10 --only zfnet
 
 A trajectory starts from a trained network and goes on from budget to budget; the teacher is always the unpruned network. To the
 points of the trajectories come all built-in networks with weights for the data, unpruned. Every point has both planned peaks,
@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyredux import datasets, memory, nets, pretrained
-from tinyredux.export import export
+from tinyredux import memory, nets, pretrained
+from tinyredux.channels import channels_of
 from tinyredux.graph import total_macs
 from tinyredux.passes.partial import plan_partial
-from tinyredux.passes.quantize import quantize
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Trajectory:
     epochs: int
     steps: int
     aim: str = "peak"
+    rate: float | None = None
 
     def name(self, place: int) -> str:
         """Returns the name of the network at one of the budgets; before the first it is the base."""
@@ -44,8 +44,8 @@ class Trajectory:
 
 CURVES = {
     "cifar10": (
-        Trajectory("cifarnet_pruned", (5120, 4608, 4096), epochs=6, steps=2),
-        Trajectory("squeezenet", (24576, 16384), epochs=2, steps=6),
+        Trajectory("cifarnet_pruned", (4608, 4096), epochs=4, steps=2, rate=0.03),
+        Trajectory("zfnet", (8192,), epochs=2, steps=4, rate=0.03),
     ),
     "keywords": (
         Trajectory("ds_cnn", (12288, 8192, 6144, 4096, 3072), epochs=40, steps=4),
@@ -57,8 +57,7 @@ CURVES = {
 
 def point(record: pretrained.Record, **more: Any) -> dict[str, Any]:
     """Returns one line of the record for a network whose weights are on this machine."""
-    net = nets.load_net(record.net, record.data)
-    graph = quantize(export(net, record.net), datasets.calibration(datasets.load(record.data)))
+    graph = channels_of(nets.load_net(record.net, record.data)).graph  # plans need shapes alone
     return {
         "net": record.net, **more, "layerwise_bytes": memory.plan(graph).total_bytes,
         "partial_bytes": plan_partial(graph).peak_bytes, "macs": total_macs(graph), "parameters": record.parameters,
@@ -75,7 +74,7 @@ def made(trajectory: Trajectory, place: int, data: str) -> pretrained.Record:
         return pretrained.load_record(weights.with_suffix(".json"))
     return pretrained.prune_net(
         trajectory.name(place - 1), trajectory.budgets[place], data, trajectory.epochs, None, name, trajectory.aim,
-        trajectory.steps, progress=lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True),
+        trajectory.steps, trajectory.rate, progress=lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True),
     )  # fmt: skip
 
 

@@ -93,6 +93,7 @@ def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)")
     parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
     parser.add_argument("--steps", type=int, default=12, metavar="N", help="cuts on the way to the budget (default: 12)")
+    parser.add_argument("--rate", type=float, help="highest learning rate of the tuning (default: 0.1, for many epochs)")
     parser.add_argument("--aim", choices=("peak", "anywhere"), default="peak", help="cut where the plan peaks, or anywhere")
     parser.add_argument("--save-as", metavar="NAME", help="name of the pruned network (default: NET_pruned)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every cut (default: in the user's cache)")
@@ -106,7 +107,7 @@ def _prune(options: argparse.Namespace) -> Answer:
 
     record = prune_net(
         options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.aim, options.steps,
-        options.checkpoint, options.out, progress,
+        options.rate, options.checkpoint, options.out, progress,
     )  # fmt: skip
     found = record.pruning or {}
     text = (
