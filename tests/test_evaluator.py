@@ -10,10 +10,12 @@ import pytest
 import torch
 from random_graphs import random_graph
 from random_nets import int8_net
+from torch import nn
 
-from tinyredux import datasets, evaluator, interpret, nets
+from tinyredux import datasets, evaluator, interpret, nets, run_schedule
 from tinyredux.export import export
 from tinyredux.graph import Graph
+from tinyredux.passes.partial import plan_partial
 from tinyredux.passes.quantize import quantize
 
 
@@ -57,6 +59,25 @@ def test_counts_as_the_interpreter_does() -> None:
     part = datasets.Split(data.validation.images[:250], data.validation.labels[:250])
     outputs = interpret.run(graph, interpret.quantize_input(graph, part.images)).reshape(250, -1)
     assert evaluator.correct(graph, part) == np.count_nonzero(outputs.argmax(axis=1) == part.labels)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Conv2d(32, 4, 3, padding=1), nn.MaxPool2d(2)),
+        (nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10)),
+    ],
+)
+def test_sums_of_16_bits_as_in_the_plan(layers: tuple[nn.Module, ...]) -> None:
+    """A plan with int16 sums, run byte by byte, and the same slices in batches give the same outputs; not those of int32."""
+    torch.manual_seed(0)
+    net, images = nets.Net(nn.Sequential(*layers), (4, 8, 8)), datasets.random_images((4, 8, 8)).test.images
+    graph = quantize(export(net), images[:64])
+    plan, few = plan_partial(graph, "int16"), evaluator.quantized(graph, images[:20])
+    slices = evaluator.int16_slices(graph)
+    found = evaluator.Evaluator(graph, slices).run(few)
+    assert slices and np.array_equal(found, np.stack([run_schedule.run(plan.program, plan.arena, image) for image in few]))
+    assert not np.array_equal(found, evaluator.Evaluator(graph).run(few))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ before the requantisation: that is monotone, so the bytes are the same, and thre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +19,35 @@ from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, Weighted
 from tinyredux.integer_params import Requantization, clamp_of, quant_of, requantization
+from tinyredux.partial_sums import int16_shifts
+from tinyredux.passes.partial import plan_partial
+from tinyredux.tiles import weights_of
 
 BATCH = 125
 PLAIN = (Conv, DepthwiseConv, Dense)  # the operators whose sums are torch's; the interpreter runs the others
 Progress = Callable[[str], None]
 Bytes = npt.NDArray[np.int8]
+Slices = tuple[tuple[int, int], ...]  # of input channels: first, and one past the last
 See = Callable[[Weighted, torch.Tensor], None]
 
 
 class Evaluator:
     """An int8 network ready to run on batches; `run` gives the interpreter's bytes."""
 
-    def __init__(self, graph: Graph) -> None:
-        """Prepares weights and factors. Raises ValueError for a graph that is not int8."""
+    def __init__(self, graph: Graph, slices: Mapping[str, Slices] | None = None) -> None:
+        """Prepares weights and factors. Raises ValueError for a graph that is not int8.
+
+        Operators in `slices` add up those slices of their input channels in 16 bits, as a plan with int16 sums does.
+        """
         if graph.input.dtype != "int8":
             raise ValueError(f"{graph.name} takes {graph.input.dtype}; the evaluator runs int8 graphs: run passes.quantize first")
         self.graph = graph
-        self.weighted = {op.name: Layer(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
+        cut = slices or {}
+        self.weighted = {
+            op.name: SlicedLayer(graph, op, cut[op.name]) if op.name in cut else Layer(graph, op)
+            for op in graph.ops
+            if isinstance(op, PLAIN)
+        }
         self.fused = {op.output: _pool_behind(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
 
     def run(self, images: Bytes) -> Bytes:
@@ -98,6 +110,43 @@ class Layer:
         return requantized(sums.to(torch.int64) + self.bias, self.multiplier, self.shift, self.params)
 
 
+class SlicedLayer(Layer):
+    """A convolution or dense layer whose partial sums are kept in 16 bits: each slice rounds, and what leaves is clipped."""
+
+    def __init__(self, graph: Graph, op: Weighted, slices: Slices) -> None:
+        """Takes the weights of each slice, and the channels' shifts of `partial_sums`."""
+        super().__init__(graph, op)
+        outputs = len(graph.constants[op.weights])
+        parts = {part: weights_of(graph, op, (0, outputs), part).astype(np.int64) for part in slices}
+        self.parts = {part: torch.from_numpy(torch_weights(op, weights)).to(self.kind) for part, weights in parts.items()}
+        self.right = torch.from_numpy(int16_shifts(graph, op)).reshape(1, -1, 1, 1)
+
+    def outputs(self, centred: torch.Tensor, pool: Pool | None = None) -> torch.Tensor:
+        """Returns stored int8 values (N, C, H, W) as float32, after the max pool `pool` where there is one."""
+        sums = self._rounded(self.bias)
+        for (begin, end), weights in self.parts.items():
+            added = weighted_sums(self.op, centred[:, begin:end].to(self.kind), weights)
+            sums = (sums + self._rounded(added.to(torch.int64))).clamp(-32768, 32767)
+        values = requantized(sums << self.right, self.multiplier, self.shift, self.params)
+        return _max_pool(values, pool) if pool else values
+
+    def _rounded(self, sums: torch.Tensor) -> torch.Tensor:
+        """Returns sums / 2^shift, halves away from zero."""
+        half = (torch.ones_like(self.right) << self.right) >> 1
+        return (sums + half + (sums >> 63) * (self.right > 0)) >> self.right
+
+
+def int16_slices(graph: Graph) -> dict[str, Slices]:
+    """Returns which operators the least plan with 16-bit sums computes in slices of their input channels, and in which."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for step in plan_partial(graph, "int16").program.steps():
+        if step.kind == "add_up":
+            part = step.inputs[0].box.c0, step.inputs[0].box.c1
+            known = found.setdefault(step.op, [])
+            known += [] if part in known else [part]
+    return {name: tuple(parts) for name, parts in found.items()}
+
+
 def requantized(sums: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor, params: Requantization) -> torch.Tensor:
     """Returns stored int8 values as float32 for int64 accumulators: `fixedpoint`'s double rounding."""
     if int(shift.max()) > 0:
@@ -158,12 +207,15 @@ def quantized(graph: Graph, images: Images) -> Bytes:
     return np.concatenate(parts) if parts else np.empty((0, *graph.input.shape), np.int8)
 
 
-def correct(graph: Graph, split: Split, progress: Progress | None = None) -> int:
-    """Returns how many images of `split` an int8 graph gets right; of equal outputs the first one counts."""
+def correct(graph: Graph, split: Split, progress: Progress | None = None, slices: Mapping[str, Slices] | None = None) -> int:
+    """Returns how many images of `split` an int8 graph gets right; of equal outputs the first one counts.
+
+    `slices` as for `Evaluator`.
+    """
     if split.labels is None:
         raise ValueError("cannot count correct answers: the data has no labels")
     check_labels(split, graph.output.elements)
-    evaluator, right = Evaluator(graph), 0
+    evaluator, right = Evaluator(graph, slices), 0
     for i in range(0, len(split.images), 4 * BATCH):
         part = split.images[i : i + 4 * BATCH]
         answers = evaluator.run(interpret.quantize_input(graph, part)).reshape(len(part), -1).argmax(axis=1)

@@ -1,0 +1,83 @@
+"""What 16-bit partial sums cost in accuracy: right answers in int8 with sums of 32 and of 16 bits; writes a record.
+
+    python tools/int16_sums.py lenet:cifar10 keyword_cnn:keywords
+
+Each network is measured twice: as its least plan with 16-bit sums computes it, which for most networks has no partial sums at
+all; and with every convolution and dense layer of more than `--width` input channels summed in slices of so many, each rounded
+to 16 bits, which is more than any plan does. All test images count; nothing is chosen on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tinyredux import datasets, evaluator, nets
+from tinyredux.export import export
+from tinyredux.graph import Conv, Dense, Graph
+from tinyredux.passes.partial import plan_partial
+from tinyredux.passes.quantize import quantize
+
+
+def everywhere(graph: Graph, width: int) -> dict[str, evaluator.Slices]:
+    """Returns slices of `width` input channels for every ungrouped convolution and dense layer that has more."""
+    found = {}
+    for op in graph.ops:
+        channels = graph.tensors[op.inputs[0]].shape[2]
+        if isinstance(op, Dense) or (isinstance(op, Conv) and op.groups == 1):
+            found[op.name] = tuple((i, min(i + width, channels)) for i in range(0, channels, width))
+    return {name: parts for name, parts in found.items() if len(parts) > 1}
+
+
+def run(name: str, data_name: str, width: int) -> dict[str, object]:
+    """Returns one line of the record: planned peaks with both kinds of sums, and right answers."""
+    data, net = nets.with_data(name, data_name)
+    graph = quantize(export(net, name), datasets.calibration(data))
+    images, planned, forced = (
+        evaluator.quantized(graph, data.test.images),
+        evaluator.int16_slices(graph),
+        everywhere(graph, width),
+    )
+    exact = evaluator.Evaluator(graph).run(images).reshape(len(images), -1)
+    line: dict[str, object] = {"net": name, "data": data.name, "images": len(images)}
+    for sums in ("int32", "int16"):
+        line[f"partial_bytes_{sums}"] = plan_partial(graph, sums).peak_bytes
+    line["correct_int32"] = int((exact.argmax(1) == data.test.labels).sum())
+    for kind, slices in (("planned", planned), ("everywhere", forced)):
+        rounded = evaluator.Evaluator(graph, slices).run(images).reshape(len(images), -1) if slices else exact
+        line[kind] = {
+            "layers": len(slices), "correct_int16": int((rounded.argmax(1) == data.test.labels).sum()),
+            "other_answers": int((rounded.argmax(1) != exact.argmax(1)).sum()),
+            "largest_difference": int(np.abs(rounded.astype(int) - exact).max()),
+        }  # fmt: skip
+    return line
+
+
+def main() -> None:
+    """Measures the networks given as NET:DATA and writes the record after each; what is there already is kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="+", metavar="NET:DATA")
+    parser.add_argument("--width", type=int, default=8, help="channels of a slice, where every layer is summed so")
+    parser.add_argument("--out", type=Path, default=Path("data/records/int16_sums.json"))
+    options = parser.parse_args()
+    runs = (
+        {(one["net"], one["data"]): one for one in json.loads(options.out.read_text())["runs"]} if options.out.is_file() else {}
+    )
+    for one in options.nets:
+        name, _, data = one.partition(":")
+        runs[name, data] = run(name, data, options.width)
+        record = {
+            "schema": 1, "kind": "int16_sums", "slice_channels": options.width, "torch": torch.__version__,
+            "command": shlex.join(["python", "tools/int16_sums.py", *(f"{net}:{data}" for net, data in runs)]),
+            "runs": list(runs.values()),
+        }  # fmt: skip
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
