@@ -49,6 +49,11 @@ class Record:
     skipping: dict[str, Any] | None = None  # of a network tuned for skipping: the channels left out, by operator
 
     @property
+    def plain(self) -> bool:
+        """Whether the weights are a network's own, without TREC or skipping."""
+        return not self.table and not self.skipping
+
+    @property
     def seed(self) -> int:
         """Seed of the training."""
         return int(self.recipe["seed"])
@@ -267,13 +272,14 @@ def card(found: list[Record]) -> str:
     """Returns the model card as Markdown, from the records alone."""
     lines = [CARD_HEAD]
     for data, title in CARD_TITLES.items():
-        rows = [record for record in found if record.data == data and not record.table]
+        rows = [record for record in found if record.data == data and record.plain]
         if rows:
             lines += [f"\n## {title}\n", CARD_COLUMNS, *(_row(record) for record in rows)]
     pruned = [(record, record.pruning) for record in found if record.pruning]
     if pruned:
         lines += ["\n## Pruned\n", CARD_PRUNED, *(_pruned_row(record, pruning, found) for record, pruning in pruned)]
     lines += _trec_lines([record for record in found if record.table])
+    lines += _skipping_lines([record for record in found if record.skipping], found)
     lines += ["\n## Files\n", "| file | sha256 | made by |", "| --- | --- | --- |"]
     lines += [f"| {record.file} | `{record.sha256}` | `{record.command}` |" for record in found]
     return "\n".join(lines) + "\n"
@@ -300,7 +306,7 @@ def _row(record: Record) -> str:
 
 
 def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) -> str:
-    before = next((one for one in found if (one.net, one.data) == (pruning["base"], record.data) and not one.table), None)
+    before = next((one for one in found if (one.net, one.data) == (pruning["base"], record.data) and one.plain), None)
     shares = [f"{100 * one.correct_int8 / one.images:.2f} %" if one and one.images else "none" for one in (before, record)]
     return (
         f"| {record.net} | {record.data} | {pruning['base']} | {pruning['layerwise_bytes']:,} | {pruning['partial_bytes']:,} | "
@@ -317,7 +323,30 @@ def _trec_lines(found: list[Record]) -> list[str]:
     return [CARD_TREC, CARD_COLUMNS, *map(_row, found), CARD_TREC_LAYERS, *rows] if found else []
 
 
+def _skipping_lines(found: list[Record], every: list[Record]) -> list[str]:
+    rows = []
+    for record in found:
+        made = record.skipping or {}
+        before = next((one for one in every if (one.net, one.data) == (record.net, record.data) and one.plain), None)
+        gone = ", ".join(f"{op} {len(channels)}" for op, channels in made["channels"].items())
+        counts = [before.validation_correct, before.correct_int8] if before else ["none", "none"]
+        rows.append(
+            f"| {record.net} | {record.data} | {gone} | {made['predicted']:.3f} | {counts[0]} | {record.validation_correct} | "
+            f"{counts[1]} | {record.correct_int8} | {record.recipe['epochs']} |"
+        )
+    return [CARD_SKIPPING, *rows] if found else []
+
+
 CARD_TITLES = {"cifar10": "CIFAR-10", "synthetic": "Synthetic", "keywords": "Keywords"}
+CARD_SKIPPING = """
+## Skipping
+
+Fine-tuned from the exact weights above without some input channels of their layers (`tinyredux/skip_tuning.py`), with the exact
+network as a teacher beside the labels: more epochs than that one had. Cycles: predicted, fast kernels, as a share of the exact
+network's; the share was chosen on validation images.
+
+| network | data | input channels left out | cycles | validation, float | tuned | int8, test | tuned | epochs |
+| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 CARD_TREC = f"""
 ## TREC
 
