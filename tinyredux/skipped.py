@@ -36,8 +36,8 @@ Progress = Callable[[str], None]
 class Record:
     """Shares of units left out by operator, the largest significance left out, and validation images right before and after.
 
-    `units` names the unit of an operator where that is not `unit`. Test images right (0 of 0: not counted) were counted once all was
-    chosen, by `tested`.
+    `units` names the unit of an operator where that is not `unit`. Test images right (0 of 0: not counted) were counted once all
+    was chosen, by `tested`.
     """
 
     net: str
