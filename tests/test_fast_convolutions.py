@@ -15,7 +15,7 @@ from strategies import Layer
 
 from tinyredux.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.fast import gemm, winograd
+from tinyredux.fast import gemm, quads, winograd
 from tinyredux.fast.winograd_tile import Tile, largest_output, split_places, transformed
 from tinyredux.graph import Graph
 
@@ -32,8 +32,10 @@ LAYERS = (
     "conv2x2:4-3@5x5",
     "conv4x4:4-2@5x5",
     "conv1x1:300-4@2x1",
+    "conv1x1:20-6@7x5",  # quads: strips and groups that overlap, padded rounds
+    "conv1x1:140-9@3x2",
 )
-EXTREME = ("conv5x5:12-6@9x8", "conv3x3:12-6@5x8", "conv1x1:24-7@3x3")
+EXTREME = ("conv5x5:12-6@9x8", "conv3x3:12-6@5x8", "conv1x1:24-7@3x3", "conv1x1:64-8@3x4")
 WEIGHTS: dict[str, Callable[[tuple[int, ...]], np.ndarray]] = {
     "highest": lambda shape: np.full(shape, 127),
     "lowest": lambda shape: np.full(shape, -127),
@@ -60,8 +62,8 @@ def test_every_form_equals_the_interpreter(tmp_path: Path) -> None:
     graphs += [with_weights(layer_graph(parse_spec(spec)), kind) for spec in EXTREME for kind in WEIGHTS]
     first = {id(graph): values for graph in graphs for values in inputs_of(graph)[:1]}
     cases = cases_of([Layer(graph, (first[id(graph)],)) for graph in graphs], "cortex-m4")
-    cases = [case for case in cases if case.form.name.startswith(("gemm", "winograd"))]
-    assert {case.form.name.rsplit("_", 1)[0] for case in cases} == {"gemm_pointwise", "gemm_columns", "winograd"}
+    cases = [case for case in cases if case.form.name.startswith(("gemm", "quads", "winograd"))]
+    assert {case.form.name.rsplit("_", 1)[0] for case in cases} == {"gemm_pointwise", "gemm_columns", "quads", "winograd"}
     forms = HostForms(cases, tmp_path)
     for i, case in enumerate(cases):
         for values in inputs_of(case.layer.graph):
@@ -73,10 +75,14 @@ def test_every_form_equals_the_interpreter(tmp_path: Path) -> None:
 
 @NEEDS_COMPILER
 @pytest.mark.parametrize(
-    ("spec", "bound"), [("conv1x1:64-64@16x16", 1.25), ("conv3x3:32-32@16x16", 0.50), ("conv5x5:32-64@8x8", 0.70)]
-)
-def test_cycles_on_the_simulated_board(spec: str, bound: float, tmp_path: Path) -> None:
-    time = bench_layer(spec, find_board("disco_f469ni"), "fast", tmp_path)
+    ("spec", "board", "bound"),
+    [
+        ("conv1x1:64-64@16x16", "disco_f469ni", 1.25), ("conv3x3:32-32@16x16", "disco_f469ni", 0.50),
+        ("conv5x5:32-64@8x8", "disco_f469ni", 0.70), ("conv1x1:64-64@16x16", "nucleo_f746zg", 0.528),
+    ],
+)  # fmt: skip
+def test_cycles_on_the_simulated_board(spec: str, board: str, bound: float, tmp_path: Path) -> None:
+    time = bench_layer(spec, find_board(board), "fast", tmp_path)
     assert time.per_mac is not None and time.per_mac <= bound
 
 
@@ -88,6 +94,12 @@ def test_where_forms_do_not_apply() -> None:
     for spec in ("conv1x1:4-3@4x4", "conv1x1:8-8@1x1", "depthwise3x3:8@4x4"):
         assert not forms_of(layer_graph(parse_spec(spec)))
     assert not forms_of(with_weights(layer_graph(parse_spec("conv1x1:700-4@2x2")), "highest"))  # 127 * 128 * 700 > 2^23
+
+
+def test_quads_need_room_in_their_fields() -> None:
+    for spec, kind, count in (("conv1x1:64-8@4x4", "highest", 2), ("conv1x1:68-8@4x4", "highest", 0)):
+        graph = with_weights(layer_graph(parse_spec(spec)), kind)
+        assert len(quads.forms(graph, graph.ops[0], "cortex-m7")) == count  # 64 * 127 < 8192 <= 68 * 127
 
 
 def test_bounds_of_transformed_weights_and_outputs() -> None:

@@ -99,6 +99,17 @@ struct tr_gemm { /* a convolution of one group through columns; pixels at least 
     void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, int32_t pairs);
 };
 
+struct tr_quads { /* a 1x1 convolution at stride 1 without padding; pixels at least 4, in_c a multiple of 4, out_c at least 5 */
+    int32_t in_c, out_c, pixels, strip; /* pixels of the map; at a time, a multiple of 4 */
+    int32_t pair_words, group_words;    /* of two pixels; of a group's data */
+    int32_t second_row_words, second_group_words;
+    int32_t copied; /* groups are copied to RAM */
+    void (*pack)(int32_t *columns, int32_t *rows, const int8_t *in);
+    void (*copy)(int32_t *to, const int32_t *from, int32_t eights);
+    void (*second)(int32_t *out, const int32_t *rows, const int32_t *group, int32_t pairs);
+    void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, const int32_t *sums);
+};
+
 struct tr_winograd { /* a square kernel at stride 1; in_c a multiple of 4, out_c at least 2; n x n inputs give m x m outputs */
     int32_t in_h, in_w, in_c, out_h, out_w, out_c, n, m, pad_top, pad_left;
     int32_t group_words, v_words; /* of two channels' data; of four transformed tiles */
@@ -158,6 +169,8 @@ void tr_trec_naive_s8(int8_t *restrict out, const int8_t *restrict in, const int
                       int16_t *restrict scratch);
 void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                      const struct tr_gemm *restrict p, int32_t *restrict scratch);
+void tr_quads_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
+                      const int32_t *restrict seconds, const struct tr_quads *restrict p, int32_t *restrict scratch);
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                          const struct tr_winograd *restrict p, int32_t *restrict scratch);
 void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,

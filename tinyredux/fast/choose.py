@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.blob import arrays
-from tinyredux.fast import dense, depthwise, elementwise, gemm, pool, rows, trec, winograd
+from tinyredux.fast import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.fast.forms import Form
 from tinyredux.fast.reference_cost import reference_cycles
 from tinyredux.fast.schedule import scheduled
@@ -22,7 +22,7 @@ from tinyredux.memory import MemoryPlan, reference_scratch
 
 Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
-    pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, winograd.forms, trec.forms,
+    pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms, winograd.forms, trec.forms,
 )  # fmt: skip
 SURELY = 0.9  # of the reference kernel's predicted cycles: less is faster, whatever the prediction's error
 

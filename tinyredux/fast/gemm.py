@@ -35,11 +35,12 @@ class Shape:
 
     k: int
     channels: int
+    steps_max: int = STEPS_MAX
 
     @property
     def rounds(self) -> int:
         """How often the inner loop runs."""
-        return -(-self._pairs // STEPS_MAX)
+        return -(-self._pairs // self.steps_max)
 
     @property
     def steps(self) -> int:

@@ -8,6 +8,8 @@ With x = 2 * sum, m the multiplier and r >= 1 the right shift of a channel:
     ADC     t = t + zero point + carry
     SSAT    t to int8
 
+Where the lowest output is the zero point (a ReLU), every negative t ends there, however it is rounded: ADD is left out.
+
 Exact for |sum| < 2^30 and 1 <= r <= 31. A multiplier of 0 gives the zero point for any r. A shift of 0 has no second rounding
 and a left shift comes before the product: a layer with such a channel keeps its reference kernel (`applies` says so).
 
@@ -44,7 +46,8 @@ def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point
     Limits other than int8's take four or five instructions in the place of SSAT, still without a branch or a register.
     """
     p.smmulr(x, x, multiplier)
-    p.add(x, x, x, "asr 31")
+    if clamp.low < zero_point:
+        p.add(x, x, x, "asr 31")
     p.asrs(x, x, right)
     if clamp == INT8:
         p.adc(x, x, zero_point)

@@ -9,10 +9,11 @@ Source: list scheduling after Gibbons and Muchnick 1986; ports and latencies are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
-from tinyredux.fast.cost import timed
+from tinyredux.fast.cost import program_cycles, timed
 from tinyredux.fast.program import Block, Instruction, Node, Program, Register
 from tinyredux.timing import LATENCY, dual_issue_port, ports_pair
 
@@ -24,6 +25,11 @@ def scheduled(program: Program, core: str) -> Program:
     return program.with_body(_nodes(program.body)) if core in DUAL_ISSUE else program
 
 
+def cycles_of(program: Program, core: str) -> float:
+    """Returns the predicted cycles of one call, in the order for the core."""
+    return program_cycles(scheduled(program, core), core)
+
+
 def _nodes(nodes: Sequence[Node]) -> list[Node]:
     found: list[Node] = []
     line: list[Instruction] = []
@@ -31,13 +37,14 @@ def _nodes(nodes: Sequence[Node]) -> list[Node]:
         if isinstance(node, Instruction):
             line.append(node)
             continue
-        found += [*_ordered(line), replace(node, body=_nodes(node.body)) if isinstance(node, Block) else node]
+        found += [*_ordered(tuple(line)), replace(node, body=_nodes(node.body)) if isinstance(node, Block) else node]
         line = []
-    return found + list(_ordered(line))
+    return [*found, *_ordered(tuple(line))]
 
 
-def _ordered(line: list[Instruction]) -> Iterator[Instruction]:
-    """Yields a straight line of instructions in the order in which they can issue."""
+@lru_cache(maxsize=1024)
+def _ordered(line: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+    """Returns a straight line of instructions in the order in which they can issue."""
     before = _dependences(line)
     after: list[dict[int, int]] = [{} for _ in line]
     for i, needed in enumerate(before):
@@ -47,32 +54,46 @@ def _ordered(line: list[Instruction]) -> Iterator[Instruction]:
     for i in reversed(range(len(line))):
         path[i] = max((wait + path[j] for j, wait in after[i].items()), default=0) + 1
     ports = [dual_issue_port(timed(node)[0]) for node in line]
-    issued: dict[int, int] = {}
+    missing, earliest = [len(needed) for needed in before], [0] * len(line)
+    free = {i for i, count in enumerate(missing) if not count}
+    found: list[Instruction] = []
     cycle, used = 0, ""
-    while len(issued) < len(line):
-        ready = [i for i in range(len(line)) if i not in issued and all(j in issued for j in before[i])]
-        ready = [i for i in ready if all(issued[j] + wait <= cycle for j, wait in before[i].items())]
-        ready = [i for i in ready if len(used) < 2 and ports_pair(used, ports[i])]
+    while free:
+        ready = [i for i in free if earliest[i] <= cycle and len(used) < 2 and ports_pair(used, ports[i])]
         if not ready:
             cycle, used = cycle + 1, ""
             continue
         chosen = max(ready, key=lambda i: (path[i], -i))
-        issued[chosen] = cycle
+        free.remove(chosen)
         used += ports[chosen]
-        yield line[chosen]
+        found.append(line[chosen])
+        for i, wait in after[chosen].items():
+            missing[i] -= 1
+            earliest[i] = max(earliest[i], cycle + wait)
+            if not missing[i]:
+                free.add(i)
+    return tuple(found)
 
 
-def _dependences(line: list[Instruction]) -> list[dict[int, int]]:
-    """Returns for each instruction those that must come before it, with the cycles that must lie between."""
+def _dependences(line: Sequence[Instruction]) -> list[dict[int, int]]:
+    """Returns for each instruction those that must come before it, with the cycles that must lie between.
+
+    Of each place the last that wrote it, and for who writes it those that have read it since.
+    """
+    writer: dict[str, int] = {}
+    readers: dict[str, list[int]] = {}
     found: list[dict[int, int]] = []
-    places = [_places(node) for node in line]
-    for i, (reads, writes) in enumerate(places):
-        needed: dict[int, int] = {}
-        for j, (other_reads, other_writes) in enumerate(places[:i]):
-            if reads & other_writes:
-                needed[j] = LATENCY.get(line[j].op.kind, 1)
-            elif writes & (other_reads | other_writes):
-                needed[j] = 0
+    for i, node in enumerate(line):
+        reads, writes = _places(node)
+        needed = {j: 0 for place in writes for j in readers.get(place, ())}
+        needed |= {writer[place]: 0 for place in writes if place in writer}
+        for place in reads & writer.keys():
+            needed[writer[place]] = LATENCY.get(line[writer[place]].op.kind, 1)
+        for place in reads:
+            readers.setdefault(place, []).append(i)
+        for place in writes:
+            writer[place], readers[place] = i, [i] if place in reads else []
+        needed.pop(i, None)
         found.append(needed)
     return found
 
