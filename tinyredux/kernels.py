@@ -16,6 +16,7 @@ from tinyredux.passes.dead_channels import without_dead_channels
 KERNELS = ("fast", "reference")
 NAIVE = "naive"  # TREC by tables of 2^H places, everything else by reference kernels: to compare with
 RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
+SCRATCH_BYTES = 13 * 1024  # that fast kernels may add to a network's memory unless somebody sets the limit
 CODE_BYTES = 32 * 1024  # .text of the runtime and the reference kernels, rounded up
 
 
@@ -41,9 +42,17 @@ def templates_of(kernels: str, unpack: bool) -> tuple[Template, ...]:
     return {"fast": (*TEMPLATES, *extra), NAIVE: (naive_forms,)}.get(check_kernels(kernels), extra)
 
 
-def limits(board: Board, sram_bytes: int | None = None) -> tuple[int, int]:
-    """Returns the bytes for arena with scratch, `sram_bytes` or what the board leaves, and those for weights with kernels."""
-    return min(board_budget(board), sram_bytes or board.sram_bytes), board.flash_bytes - CODE_BYTES
+def limits(board: Board, sram_bytes: int | None = None, graph: Graph | None = None) -> tuple[int, int]:
+    """Returns the bytes for arena with scratch, and those for weights with kernels.
+
+    The first are `sram_bytes` or what the board leaves; where nobody set a limit, kernels of `graph` also add no more than
+    SCRATCH_BYTES to what its reference kernels need.
+    """
+    sram = min(board_budget(board), sram_bytes or board.sram_bytes)
+    if graph is not None and sram_bytes is None:
+        needed = memory.plan_words(graph, memory.reference_scratch(graph)).total_bytes
+        sram = min(sram, needed + SCRATCH_BYTES)
+    return sram, board.flash_bytes - CODE_BYTES
 
 
 def compacted(graph: Graph, unpack: bool) -> Graph:
@@ -56,14 +65,14 @@ def assemble(
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
     """Returns memory plan and C of an int8 graph computed layer by layer with a kernel set.
 
-    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into `sram_bytes`, or into what
-    the board leaves; where nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`
+    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
+    nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`
     and `compacted`.
     """
     templates, graph = templates_of(kernels, unpack), compacted(graph, unpack)
     if not templates:
         plan = memory.plan(graph)
         return plan, emit(graph, plan, call)
-    sram, flash = limits(board, sram_bytes)
+    sram, flash = limits(board, sram_bytes, graph)
     choice = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates)
     return choice.plan, emit(graph, choice.plan, call, choice.forms)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.program import Program
 from tinyredux.fast.requantize import SUM_LIMIT, applies, constants, requantize
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.graph import Array, Dense, Graph, Op
 from tinyredux.integer_params import Clamp, requantization
 
@@ -74,7 +74,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         table, out = places.arrays["table"], places.out
         return "\n".join(f"{p.name}({out} + {first}, {places.inputs[0]}, {table} + {at}, {n});" for p, first, at, n in calls)
 
-    cycles = sum(program_cycles(p, core) for p, *_ in calls)
+    cycles = sum(cycles_of(p, core) for p, *_ in calls)
     proof = f"largest |sum| {largest}, below 2^30; sums of {UNIT * layer.units} inputs below 2^23"
     table = (np.concatenate(tables) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
     return [Form("dense_pairs", round(cycles), 0, tuple(p for p, *_ in calls), call, {"table": table}, proof)]

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.program import Program
 from tinyredux.fast.requantize import SUM_LIMIT, applies, constants, requantize
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.graph import Array, DepthwiseConv, Graph, Op
 from tinyredux.integer_params import Clamp, requantization
 
@@ -138,10 +138,10 @@ def _form(layer: Layer, table: Array, largest: int, core: str) -> Form:
     pack, rows, fill = pack_program(layer), rows_program(layer), fill_program()
     strips = -(-layer.out_h // layer.strip)
     groups = -(-layer.channels // PLANES)
-    cycles = groups * strips * (program_cycles(pack, core) + C_LOOP_CYCLES)
-    cycles += strips * layer.out_channels * (program_cycles(rows, core) + C_LOOP_CYCLES) + layer.scratch_bytes
+    cycles = groups * strips * (cycles_of(pack, core) + C_LOOP_CYCLES)
+    cycles += strips * layer.out_channels * (cycles_of(rows, core) + C_LOOP_CYCLES) + layer.scratch_bytes
     if strips > 1:
-        cycles += groups * PLANES * (layer.kernel[0] - 1) * (program_cycles(fill, core) + 2 * layer.pitch)
+        cycles += groups * PLANES * (layer.kernel[0] - 1) * (cycles_of(fill, core) + 2 * layer.pitch)
 
     def call(places: Places) -> str:
         return _call(layer, places, (pack.name, rows.name, fill.name))

@@ -8,10 +8,10 @@ Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29.
 
 from __future__ import annotations
 
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.program import Program
 from tinyredux.fast.requantize import requantize
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.graph import Add, Graph, Op, Relu
 from tinyredux.integer_params import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_of, quant_of
 
@@ -42,7 +42,7 @@ def _form(name: str, programs: list[tuple[Program, int]], count: int, core: str)
         times = (count - done) // size
         if times:
             calls.append((program.name, done, times))
-            cycles += program_cycles(program, core)
+            cycles += cycles_of(program, core)
             done += times * size
     if done < count:
         calls.append((programs[-1][0].name, count - 4, 1))

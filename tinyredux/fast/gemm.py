@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.fast import requantize
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.program import Program
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.integer_params import Clamp, Requantization, requantization
 from tinyredux.memory import is_pointwise
@@ -98,7 +98,7 @@ def _form(
     programs = (
         widen_program(shape), copy_program(shape), product_program(shape, strip // 2, (factors.output_zero_point, factors.clamp)),
     )  # fmt: skip
-    widen, copy, product = (program_cycles(program, core) for program in programs)
+    widen, copy, product = (cycles_of(program, core) for program in programs)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     gathered = 0 if in_place else C_BYTE_CYCLES * shape.k
     broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains of loads, between flash and SRAM

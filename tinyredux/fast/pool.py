@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.program import Program
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.graph import Graph, Op, Pool
 from tinyredux.integer_params import Clamp, clamp_of, quant_of
 
@@ -94,7 +94,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     longest = {size: max(run.count for run in columns if run.size == size) for size in {run.size for run in columns}}
     programs = {shape: program(window, longest[window.columns]) for shape, window in shapes.items()}
-    costs = {shape: program_cycles(p, core) / longest[shape[1]] for shape, p in programs.items()}
+    costs = {shape: cycles_of(p, core) / longest[shape[1]] for shape, p in programs.items()}
     cycles = sum(y.count * (x.count * costs[y.size, x.size] + C_LOOP_CYCLES) for y in rows for x in columns)
     distances = (out_w * channels, in_w * channels, channels)
 

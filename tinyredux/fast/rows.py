@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.program import Program
 from tinyredux.fast.rows_compute import convolve_program
 from tinyredux.fast.rows_layer import OFFSET, Rows, row_tables, rows_of, weight_array
 from tinyredux.fast.rows_pack import pack_program
 from tinyredux.fast.rows_plan import Geometry
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.integer_params import requantization
 
@@ -35,7 +35,7 @@ def strip_forms(rows: Rows, core: str) -> tuple[Program, Program, list[tuple[int
     """Returns the two Programs of a kernel, and (height of a strip, predicted cycles) from one strip to one row each."""
     out_h = rows.geometry.out_h
     programs = [_programs(rows, times) for times in (1, 2)]
-    once, twice = ([program_cycles(program, core) for program in pair] for pair in programs)
+    once, twice = ([cycles_of(program, core) for program in pair] for pair in programs)
     each_row = [later - first for first, later in zip(once, twice, strict=True)]  # cycles are linear in the rows
     found = []
     for height in sorted({-(-out_h // strips) for strips in range(1, out_h + 1)}, reverse=True):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tinyredux.fast import requantize
-from tinyredux.fast.cost import program_cycles
 from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.gemm import kernel_call
+from tinyredux.fast.schedule import cycles_of
 from tinyredux.fast.winograd_code import OFFSET_MAX, input_program, output_program, product_program, widen_program
 from tinyredux.fast.winograd_tile import TILES, Layer, Tile, data, largest_output, split_places, start_values, transformed
 from tinyredux.graph import Conv, Graph, Op
@@ -42,7 +42,7 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, factors: Requantization
         widen_program(tile, in_c), input_program(layer), product_program(layer),
         output_program(layer, *output, out_w * out_c, out_c), output_program(layer, *output, 2 * tile.m, 2),
     )  # fmt: skip
-    widen, transform, product, output_cycles, _ = (program_cycles(program, core) for program in programs)
+    widen, transform, product, output_cycles, _ = (cycles_of(program, core) for program in programs)
     tiles = -(-out_h // tile.m) * -(-out_w // tile.m)
     batches = -(-tiles // TILES)
     broken = 0 if core == "cortex-m7" else layer.products * layer.pairs  # chains of loads, between flash and SRAM
