@@ -18,7 +18,7 @@ LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
 PYTHON_LINES = 17000
-C_LINES = 3500
+C_LINES = 3600
 LINES_PER_FILE = 400
 
 LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
