@@ -48,7 +48,7 @@ RULES = (
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots plots_*", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill"),
-    ("accuracy channels evaluator pretrained prune significance skip* trec_flow", "*", "numpy torch safetensors"),
+    ("accuracy channels evaluator pretrained prune significance skip* trec_flow trec_report", "*", "numpy torch safetensors"),
     ("cell exercises magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),
     ("search explore", "*", "numpy optuna"),

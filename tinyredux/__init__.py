@@ -16,14 +16,16 @@ _HOME = {
     "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph", "total_macs": "graph", "verify": "graph",
     "quantize": "passes.quantize", "quant_from_range": "passes.quantize",
     "Settings": "flow", "compile_net": "flow", "open_target": "flow",
-    "bench_layer": "bench", "layer_forms": "bench", "requantize": "fast.requantize", "scheduled": "fast.schedule",
+    "Choice": "passes.trec", "with_trec": "passes.trec", "exactly": "clustered", "losing": "fast.trec_cost",
+    "bench_layer": "bench", "layer_graph": "bench", "parse_spec": "bench",
+    "layer_forms": "bench", "requantize": "fast.requantize", "scheduled": "fast.schedule",
     "Measurement": "measure", "load": "measure", "run_cell": "cell",
     "check": "teaching", "hint": "teaching", "recorded": "teaching", "show": "teaching",
     "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip
 _MODULES = (
-    "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "lsh", "memory", "nets", "plots",
-    "plots_redundancy", "teaching", "timing",
+    "clustered", "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "lsh", "memory",
+    "nets", "plots", "plots_redundancy", "teaching", "timing", "train", "train_trec", "trec_layer", "trec_report",
 )  # fmt: skip
 
 

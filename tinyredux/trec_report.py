@@ -1,0 +1,81 @@
+"""What TREC brings, from the records: whole networks and single layers, against exact reference and exact fast kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyredux import nets
+from tinyredux.build import ROOT
+from tinyredux.measure import Measurement, load
+from tinyredux.pretrained import load_record
+
+RECORDS = ROOT / "data" / "records"
+NETS = ("cifarnet", "zfnet", "squeezenet", "squeezenet_bypass")
+BOARDS = ("disco_f469ni", "nucleo_f746zg")
+Row = dict[str, Any]
+
+
+def measured(net: str, method: str, kernels: str, board: str) -> Measurement | None:
+    """Returns the record of a network on CIFAR-10 in the simulator, None where there is none."""
+    path = RECORDS / f"{net}.{method}.{kernels}.{board}.simulator.cifar10.json"
+    return load(path) if path.is_file() else None
+
+
+def pairs() -> list[tuple[Measurement, Measurement, Measurement]]:
+    """Returns (exact reference, exact fast, TREC fast) of every network on every board that all three were measured on."""
+    found = []
+    for net in NETS:
+        for board in BOARDS:
+            three = [measured(net, method, kernels, board) for method, kernels in
+                     (("exact", "reference"), ("exact", "fast"), ("trec", "fast"))]  # fmt: skip
+            if all(three):
+                found.append((three[0], three[1], three[2]))
+    return found  # type: ignore[return-value]
+
+
+def per_cent(net: str, method: str) -> float:
+    """Returns the int8 accuracy on all test images of the exact or the TREC weights of a network."""
+    record = load_record(nets.WEIGHTS_FOLDER / f"{net}{'.trec' if method == 'trec' else ''}.cifar10.json")
+    return round(100 * record.correct_int8 / record.images, 2)
+
+
+def networks() -> list[Row]:
+    """Returns a row per network and board: accuracies, how many times fewer cycles than exact reference kernels, arena bytes.
+
+    Where no TREC layer pays, the compiler takes the exact network: `trec_layers` is 0 and nothing is lost.
+    """
+    rows = []
+    for reference, fast, trec in pairs():
+        layers = sum(op.vectors is not None for op in trec.per_op)
+        exact_accuracy = per_cent(trec.net, "exact")
+        accuracy = per_cent(trec.net, "trec") if layers else exact_accuracy
+        rows.append({
+            "net": trec.net, "board": trec.board, "trec_layers": layers, "exact_accuracy": exact_accuracy,
+            "trec_accuracy": accuracy, "lost": round(exact_accuracy - accuracy, 2),
+            "fast_exact": _times(reference.cycles, fast.cycles), "fast_trec": _times(reference.cycles, trec.cycles),
+            "exact_bytes": _arena(reference), "trec_bytes": _arena(trec),
+        })  # fmt: skip
+    return rows
+
+
+def layers() -> list[Row]:
+    """Returns a row per TREC layer: clusters, vectors, redundancy and its floor, times fewer cycles than exact kernels."""
+    rows = []
+    for reference, fast, trec in pairs():
+        for i, op in enumerate(trec.per_op):
+            if op.vectors is not None:
+                rows.append({
+                    "net": trec.net, "board": trec.board, "layer": op.name, "macs": op.macs_dense, "clusters": op.clusters,
+                    "vectors": op.vectors, "removed": op.redundancy, "floor": op.redundancy_floor,
+                    "over_reference": _times(reference.per_op[i].cycles, op.cycles),
+                    "over_fast": _times(fast.per_op[i].cycles, op.cycles),
+                })  # fmt: skip
+    return rows
+
+
+def _times(one: int | None, other: int | None) -> float | None:
+    return round(one / other, 2) if one and other else None
+
+
+def _arena(record: Measurement) -> int:
+    return (record.sram_bytes["arena"] or 0) + (record.sram_bytes["scratch"] or 0)
