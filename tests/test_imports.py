@@ -49,7 +49,7 @@ RULES = (
     ("plots plots_*", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill"),
     ("accuracy channels evaluator pretrained prune significance skip* trec_flow trec_report", "*", "numpy torch safetensors"),
-    ("cell exercises magics teaching", "*", "numpy IPython"),
+    ("cell exercises* magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),
     ("search explore", "*", "numpy optuna"),
     ("__init__ __main__ bench claims cli doctor flow kernels plan verbs*", "*", "numpy"),

@@ -54,6 +54,7 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "predictions": lambda: plots.predictions(COMPILED.data, OUTPUTS, [0, 3, 5]),
     "memory_use": lambda: plots.memory_use(RECORDS),
     "clusters": lambda: plots_redundancy.clusters(PHOTO, WINDOWS[0], CLUSTERS),
+    "ablation": lambda: plots_redundancy.ablation(recorded("trec_ablation")),
     "removed_and_lost": lambda: plots_redundancy.removed_and_lost({"conv2": CURVE}),
     "serial_exchange": lambda: plots.serial_exchange(RECORDS[0], 3072, 10, 115200),
 }

@@ -22,6 +22,15 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "lab1.high_mul": (lambda a, b: (a * b) >> 31, lambda a, b: (a * b + 2**30) >> 31),
     "lab1.quantize_multiplier": (lambda real: (round(real * 2**31), 0),),
     "lab1.requantize": (lambda a, m, s, z: max(-128, min(127, round(a * m * 2.0 ** (s - 31)) + z)), lambda a, m, s, z: z),
+    "lab4.hash_ids": (
+        lambda projections: [sum((value > 0) << h for h, value in enumerate(row)) for row in projections],
+        lambda projections: [0 for _ in projections],
+    ),
+    "lab4.stack": (lambda ids: (ids, [ids.count(each) for each in ids]),),
+    "lab4.mean": (lambda total, count: round(total / count), lambda total, count: total // count),
+    "lab4.clustered_sums": (
+        lambda rows, weights, bits: [[sum(map(int.__mul__, row, each)) for each in weights] for row in rows],
+    ),
     "lab2.by_hand": ({name: 0 for name in exercises.BRANCH_SIZES}, {"input": 0}, None),
     "lab2.place": (lambda sizes, spans: dict.fromkeys(sizes, 0), lambda sizes, spans: {}),
 }

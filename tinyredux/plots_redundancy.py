@@ -89,3 +89,56 @@ def removed_and_lost(series: Mapping[str, Sequence[Redundancy]]) -> Picture:
         for name, points in series.items()
     )
     return Picture(figure, f"Vectors removed and error left over the bits of the hash. {words}.")
+
+
+def ablation_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row per hash and threshold of an ablation record: % right before and after tuning, its spread over the seeds."""
+    runs: dict[tuple[str, str], list[Any]] = {}
+    for run in record["runs"]:
+        runs.setdefault((run["hash"], run["threshold"]), []).append(run)
+    share, rows = 100 / record["validation_images"], []
+    for (name, threshold), these in runs.items():
+        after = [share * run["correct"] for run in these]
+        rows.append({
+            "hash": name, "threshold": threshold, "seeds": len(these), "after": round(float(np.mean(after)), 2),
+            "before": round(float(np.mean([share * run["correct_before"] for run in these])), 2),
+            "spread": round(max(after) - min(after), 2),
+            "removed": round(float(np.mean([run["redundancy"] for run in these])), 4),
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: -row["after"])
+
+
+@styled
+def ablation(record: Mapping[str, Any]) -> Picture:
+    """Returns accuracy before and after fine-tuning of every hash variant, the best first, beside the exact network's."""
+    rows, exact = ablation_rows(record), 100 * record["correct_exact"] / record["validation_images"]
+    figure, (axes,) = figure_with_axes(8.6, 0.9 + 0.36 * len(rows))
+    for i, row in enumerate(rows):
+        axes.barh(i, row["before"], 0.7, color=GREY, label="before fine-tuning" if i == 0 else None)
+        more = row["after"] - row["before"]
+        axes.barh(i, more, 0.7, row["before"], color=PALETTE[0], label="after" if i == 0 else None)
+        axes.text(row["after"] + 0.4, i, f"{row['after']:.1f} %, {100 * row['removed']:.0f} % removed", va="center", fontsize=9)
+    axes.axvline(exact, color=PALETTE[5], lw=1.2, ls="--", label=f"exact network, {exact:.1f} %")
+    axes.set_yticks(range(len(rows)), [f"{row['hash']}, {row['threshold']}" for row in rows])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(40, 100)
+    axes.set_xlabel("validation images right, %")
+    axes.set_title(f"Hashes of {record['hash_bits']} bits on {record['layer']} of {record['net']}")
+    axes.legend(loc="lower right")
+    return Picture(
+        figure, f"Hash variants after fine-tuning, best first: {', '.join(row['hash'] + ' ' + row['threshold'] for row in rows)}."
+    )
+
+
+def sweep_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the runs of a sweep record with the share of validation images right in %, and the mean redundancy."""
+    share = 100 / record["validation_images"]
+    return [
+        {
+            **run,
+            "accuracy": round(share * run["correct"], 2),
+            "removed": round(float(np.mean(list(run["redundancy"].values()))), 4),
+        }
+        for run in record["runs"]
+    ]
