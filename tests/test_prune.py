@@ -232,6 +232,21 @@ def test_what_cannot_be_pruned(own: str, tmp_path: Path) -> None:
         pretrained.prune_net("lenet", 6000, "synthetic", save_as="lenet")
 
 
+@pytest.mark.parametrize("data", ["cifar10", "keywords"])
+def test_the_curve_of_the_record(data: str) -> None:
+    """Points of committed networks are those of their weights; a pruned one fits the budget in its name; never above
+    layer by layer."""
+    record = json.loads((Path(__file__).parent.parent / "data" / "records" / f"sram_curve.{data}.json").read_text())
+    points = {point["net"]: point for point in record["points"]}
+    committed = [one for one in pretrained.records() if one.data == data and not one.table and not one.skipping]
+    assert {one.net for one in committed} <= points.keys()
+    for one in committed:
+        assert (points[one.net]["sha256"], points[one.net]["correct_int8"]) == (one.sha256, one.correct_int8)
+    for name, point in points.items():
+        budget = next((int(part) for part in name.split("_") if part.isdigit()), point["layerwise_bytes"])
+        assert point["partial_bytes"] <= min(budget, point["layerwise_bytes"]) and point["correct_int8"] <= point["images"]
+
+
 def test_a_teacher_is_imitated() -> None:
     """With all of the loss from a teacher the labels do not matter; dropout is scaled in training and given back."""
     data = datasets.synthetic(counts=(240, 60, 60))

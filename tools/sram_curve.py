@@ -96,7 +96,7 @@ def main() -> None:
         out.write_text(json.dumps(whole | {"points": list(points.values())}, indent=1) + "\n")
 
     for record in pretrained.records():
-        if record.data == options.data and not record.table:
+        if record.data == options.data and not record.table and not record.skipping:
             base = (record.pruning or {}).get("base")
             note(record, base=base, aim="peak" if base else None, epochs=record.recipe["epochs"])
     for trajectory in CURVES[options.data]:
