@@ -1,7 +1,7 @@
 """Accuracy against SRAM: networks pruned to one budget after another, each tuned for a while; writes a record of all points.
 
     python tools/sram_curve.py keywords
-    python tools/sram_curve.py cifar10 --only zfnet
+    python tools/sram_curve.py keywords --only keyword_cnn
 
 A trajectory starts from a trained network and goes on from budget to budget; the teacher is always the unpruned network. To the
 points of the trajectories come all built-in networks with weights for the data, unpruned. Every point has both planned peaks,
@@ -43,10 +43,7 @@ class Trajectory:
 
 
 CURVES = {
-    "cifar10": (
-        Trajectory("cifarnet_pruned", (4608, 4096), epochs=4, steps=2, rate=0.03),
-        Trajectory("zfnet", (8192,), epochs=2, steps=4, rate=0.03),
-    ),
+    "cifar10": (Trajectory("cifarnet_pruned", (4608, 4096), epochs=4, steps=2, rate=0.03),),
     "keywords": (
         Trajectory("ds_cnn", (12288, 8192, 6144, 4096, 3072), epochs=40, steps=4),
         Trajectory("keyword_cnn", (4096, 3072, 2048), epochs=40, steps=4),
