@@ -5,8 +5,8 @@
 
 A trajectory starts from a trained network and goes on from budget to budget; the teacher is always the unpruned network. To the
 points of the trajectories come all built-in networks with weights for the data, unpruned. Every point has both planned peaks,
-layer by layer and in parts, and the right answers of the int8 network, counted once, at the end. What is done already, in the
-user's cache or in the record, is not done again.
+layer by layer and in parts, and the right answers of the int8 network, counted once, at the end. What lies in the user's
+cache already is not made again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def made(trajectory: Trajectory, place: int, data: str) -> pretrained.Record:
 
 
 def main() -> None:
-    """Makes the points that are not in the record yet, and writes it after each."""
+    """Makes the points, and writes the record after each; its other points stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=tuple(CURVES))
     parser.add_argument("--only", help="the trajectories of this network, and no others")
