@@ -237,3 +237,19 @@ def test_statistics_of_redundancy() -> None:
     alone = [lsh.measure(rows[i : i + 1], vectors[i]) for i in range(3)]
     assert found.clusters == sum(each.clusters for each in alone) and 0 < found.error < 1
     assert lsh.measure(rows, np.random.default_rng(2).integers(-100, 100, (7, 12))).error < found.error
+
+
+def test_the_cost_model_picks_length_and_bits() -> None:
+    """A wide 1x1 layer pays with many bits, a narrow one does not at all; what is picked is within its share of the cycles."""
+    wide, narrow = (bench.layer_graph(bench.parse_spec(spec)) for spec in ("conv1x1:64-128@8x8", "conv1x1:64-8@8x8"))
+    assert trec_cost.picks(narrow, "cortex-m4", "reference") == {}
+    (length, bits) = trec_cost.picks(wide, "cortex-m4", "reference")["layer"]
+    assert length == 64 and bits >= 4
+    exact = trec_cost.core_cycles(wide, wide.ops[0], "reference", "cortex-m4")
+    trec = with_trec(wide, {"layer": Choice(length, bits)})
+    assert trec_cost.core_cycles(trec, trec.ops[0], "reference", "cortex-m4") <= trec_cost.WORTH * exact
+
+
+def test_a_network_without_trec_weights_gets_what_the_model_picks() -> None:
+    record = measure(Settings("lenet", "trec", target="host", kernels="reference", images=1, data="synthetic"))
+    assert record.bit_exact and any(op.kind == "TrecConv" for op in record.per_op)

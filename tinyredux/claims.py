@@ -17,21 +17,25 @@ CLAIMS_FILE = Path(__file__).parent / "claims.json"
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where our figure is: a JSON record, the keys to the value in it, a factor, and the command that makes the record."""
+    """Where our figure is: a JSON record, the keys to the value in it, a factor, and the command that makes the record.
+
+    A key is a name, or of a list the name of one of its entries. With `over` it is the ratio of that record's value to ours.
+    """
 
     record: Path
     keys: tuple[str, ...]
     command: str
     factor: float = 1.0
     per: tuple[str, ...] = ()  # keys of a divisor, as in correct / images
+    over: Path | None = None
+    over_keys: tuple[str, ...] = ()
 
     def value(self) -> float | None:
-        """Returns our figure, None where the record or the value is not there."""
-        path = ROOT / self.record
-        if not path.is_file():
-            return None
-        content = json.loads(path.read_text())
+        """Returns our figure, None where a record or the value is not there."""
+        content = _read(self.record)
         found, divisor = _look_up(content, self.keys), _look_up(content, self.per) if self.per else 1
+        if self.over is not None:
+            found, divisor = _look_up(_read(self.over), self.over_keys), found
         return None if found is None or not divisor else round(self.factor * found / divisor, 4)
 
 
@@ -69,14 +73,25 @@ def _claim(row: dict[str, Any]) -> Claim:
     found, band = row["evidence"], row["band"]
     evidence = None
     if found is not None:
-        evidence = Evidence(Path(found["record"]), tuple(found["keys"]), found["command"], found["factor"], tuple(found["per"]))
+        evidence = Evidence(
+            Path(found["record"]), tuple(found["keys"]), found["command"], found["factor"], tuple(found["per"]),
+            Path(found["over"]) if "over" in found else None, tuple(found.get("over_keys", ())),
+        )  # fmt: skip
     plain = {key: value for key, value in row.items() if key not in ("evidence", "band")}
     return Claim(**plain, evidence=evidence, band=None if band is None else (band[0], band[1]))
 
 
+def _read(record: Path) -> Any:
+    path = ROOT / record
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def _look_up(content: Any, keys: tuple[str, ...]) -> float | None:
     for key in keys:
-        content = content.get(key) if isinstance(content, dict) else None
+        if isinstance(content, list):
+            content = next((entry for entry in content if entry.get("name") == key), None)
+        else:
+            content = content.get(key) if isinstance(content, dict) else None
     return content if isinstance(content, int | float) else None
 
 

@@ -21,14 +21,15 @@ from tinyredux.emit_c import Artifact
 from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps, with_rows
-from tinyredux.fast.trec_cost import losing
-from tinyredux.graph import Graph, macs, total_macs
+from tinyredux.fast.trec_cost import losing, picks
+from tinyredux.graph import Graph, TrecConv, macs, total_macs
 from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, limits, templates_of
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import SLOWDOWN, arena_plan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
+from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.schedule import ACCUMULATOR_BYTES
 from tinyredux.targets import RawMeasurement, Target
 from tinyredux.trec_flow import is_tuned, with_clusters, with_trec_layers
@@ -57,7 +58,7 @@ class Settings:
     data: str | None = None
     calibration: Path | None = None
     seed: int = 0
-    trec: Path | None = None  # method trec: a table of layers; None: the fine-tuned network's, else every wide layer
+    trec: Path | None = None  # method trec: a table of layers; None: the fine-tuned network's, else where the cost model says so
     accumulator: str = "int32"  # method partial: width of partial sums; int16 is lossy
     mac_limit: float = 1.0  # method partial: above 1 early layers run in patches that compute shared rows again
     input_outside: bool = False  # method partial: the network's input lies behind the arena's other bytes
@@ -142,15 +143,28 @@ def compile_net(settings: Settings) -> Compiled:
 
         record = skipped.load(settings.skip) if settings.skip else skipped.record_for(settings.net, data.name)
         int8 = skipped.apply(int8, data, record)
-    if settings.method == "trec" and settings.kernel_set in KERNELS:
+    if settings.method == "trec":
         tuned = is_tuned(settings.net, data.name, settings.trec)
-        bounds = limits(board, settings.sram)
-        lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), *bounds, together=tuned)
+        int8, lost = _where_it_pays(settings, int8, board, tuned)
         if lost and tuned:  # weights that are used to means are for means
             return compile_net(replace(settings, method="exact"))
-        int8 = exactly(int8, lost)
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
+
+
+def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool) -> tuple[Graph, list[str]]:
+    """Returns the graph with TREC where it is predicted to pay, and the layers that it had and lost; together: all or none.
+
+    A graph without TREC layers gets those that the cost model picks. The naive form is there to be compared: it keeps all.
+    """
+    if not any(isinstance(op, TrecConv) for op in int8.ops):
+        found = picks(int8, board.cpu, settings.kernel_set)
+        int8 = with_trec(int8, {name: Choice(length, bits) for name, (length, bits) in found.items()})
+    if settings.kernel_set not in KERNELS:
+        return int8, []
+    bounds = limits(board, settings.sram)
+    lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), *bounds, together=together)
+    return exactly(int8, lost), lost
 
 
 def tuned_for_skipping(settings: Settings, data: str) -> bool:

@@ -12,7 +12,7 @@ from tinyredux import nets, train_trec
 from tinyredux.graph import Array, Graph, TrecConv
 from tinyredux.lsh import pigeonhole_floor, redundancy
 from tinyredux.measure import Measurement
-from tinyredux.trec_layer import TRECConv2d, convert
+from tinyredux.trec_layer import convert
 from tinyredux.trec_sizes import trec_sizes
 
 
@@ -22,13 +22,13 @@ def is_tuned(name: str, data: str, table: Path | None) -> bool:
 
 
 def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -> nn.Module:
-    """Returns the network with TREC layers: those of the table, else its own, else every wide one.
+    """Returns the network with TREC layers: those of the table, else those it was fine-tuned with or brings, else none.
 
-    Its own are those it was fine-tuned with or brings. Raises ValueError for a table that does not fit.
+    Raises ValueError for a table that does not fit.
     """
     if is_tuned(name, data, table):
         return train_trec.load_trec(name, data)
-    if table is not None or not any(isinstance(part, TRECConv2d) for part in net.modules()):
+    if table is not None:
         convert(net, train_trec.table_for(nets.short_name(name), net, table))
     return net.eval()
 

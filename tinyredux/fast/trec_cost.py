@@ -8,16 +8,18 @@ block is taken to have as many clusters as it can have.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tinyredux.clustered import exactly
 from tinyredux.fast.choose import TEMPLATES, Template, Way, fitted, ways
-from tinyredux.graph import Graph, Op, TrecConv
+from tinyredux.graph import Conv, Graph, Op, TrecConv
 from tinyredux.memory import clustering
 from tinyredux.trec_sizes import TrecSizes
 
+WORTH, MOST_BITS, LEAST_CHANNELS = 0.67, 6, 8
 CYCLES = {  # for each of `counts`
     "cortex-m4": (4.35, 72.1, 2.2, 2.1, 5.95, 5.0, 85.4, 16.5),
     "cortex-m7": (3.17, 43.6, 1.03, 1.35, 3.27, 2.64, 50.7, 8.8),
@@ -79,3 +81,28 @@ def losing(
         if found <= least:
             dropped, least = dropped | {name}, found
     return sorted(names if none_left <= least else dropped)
+
+
+def picks(graph: Graph, core: str, kernels: str) -> dict[str, tuple[int, int]]:
+    """Returns (sub-vector length, bits) for the convolutions in which TREC is predicted to pay, none for the others.
+
+    Paying: at most WORTH of the exact convolution's cycles. Of what pays the most bits are taken, since more clusters are nearer
+    to the rows they stand for, and of equal bits the shorter blocks: one tap of the window, else all of it. Images stay exact.
+    """
+    found = {}
+    for op in graph.ops:
+        channels = graph.tensors[op.inputs[0]].shape[2]
+        if not isinstance(op, Conv) or op.groups != 1 or channels < LEAST_CHANNELS:
+            continue
+        columns, limit = graph.constants[op.weights][0].size, WORTH * core_cycles(graph, op, kernels, core)
+        most = min(MOST_BITS, graph.tensors[op.output].shape[2] - 1)
+        for bits, length in itertools.product(range(most, 0, -1), sorted({channels, columns})):
+            trec = TrecConv(
+                op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride,
+                op.padding, length, bits,
+            )  # fmt: skip
+            changed = graph.with_ops([trec if other is op else other for other in graph.ops])
+            if core_cycles(changed, trec, kernels, core) <= limit:
+                found[op.name] = (length, bits)
+                break
+    return found
