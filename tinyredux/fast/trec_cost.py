@@ -87,7 +87,7 @@ def picks(graph: Graph, core: str, kernels: str) -> dict[str, tuple[int, int]]:
     """Returns (sub-vector length, bits) for the convolutions in which TREC is predicted to pay, none for the others.
 
     Paying: at most WORTH of the exact convolution's cycles. Of what pays the most bits are taken, since more clusters are nearer
-    to the rows they stand for, and of equal bits the shorter blocks: one tap of the window, else all of it. Images stay exact.
+    to the rows they stand for, and of equal bits the shorter blocks: one tap of the window, else all of it. At least two bits; images stay exact.
     """
     found = {}
     for op in graph.ops:
@@ -96,7 +96,7 @@ def picks(graph: Graph, core: str, kernels: str) -> dict[str, tuple[int, int]]:
             continue
         columns, limit = graph.constants[op.weights][0].size, WORTH * core_cycles(graph, op, kernels, core)
         most = min(MOST_BITS, graph.tensors[op.output].shape[2] - 1)
-        for bits, length in itertools.product(range(most, 0, -1), sorted({channels, columns})):
+        for bits, length in itertools.product(range(most, 1, -1), sorted({channels, columns})):
             trec = TrecConv(
                 op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride,
                 op.padding, length, bits,
