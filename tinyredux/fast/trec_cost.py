@@ -87,7 +87,8 @@ def picks(graph: Graph, core: str, kernels: str) -> dict[str, tuple[int, int]]:
     """Returns (sub-vector length, bits) for the convolutions in which TREC is predicted to pay, none for the others.
 
     Paying: at most WORTH of the exact convolution's cycles. Of what pays the most bits are taken, since more clusters are nearer
-    to the rows they stand for, and of equal bits the shorter blocks: one tap of the window, else all of it. At least two bits; images stay exact.
+    to the rows they stand for, and of equal bits the shorter blocks: one tap of the window, else all of it. At least
+    two bits; images stay exact.
     """
     found = {}
     for op in graph.ops:
