@@ -33,6 +33,19 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     ),
     "lab2.by_hand": ({name: 0 for name in exercises.BRANCH_SIZES}, {"input": 0}, None),
     "lab2.place": (lambda sizes, spans: dict.fromkeys(sizes, 0), lambda sizes, spans: {}),
+    "lab5.share": (
+        lambda weights, inputs: [abs(weight) for weight in weights],
+        lambda weights, inputs: [
+            abs(w) * sum(row[i] for row in inputs) / len(inputs) / max(1, sum(map(abs, weights))) for i, w in enumerate(weights)
+        ],
+        None,
+    ),
+    "lab5.saved": (
+        lambda unimportant: sum(unimportant) // 2,
+        lambda u: sum(a and b for a, b in zip(u[::2], u[1::2], strict=False)),
+    ),
+    "lab5.repaired_bias": (lambda weights, kept, means, bias: bias, lambda weights, kept, means, bias: bias - round(sum(means))),
+    "lab5.front": (sorted, lambda points: points[:1]),
 }
 
 

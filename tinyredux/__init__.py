@@ -17,15 +17,17 @@ _HOME = {
     "quantize": "passes.quantize", "quant_from_range": "passes.quantize",
     "Settings": "flow", "compile_net": "flow", "open_target": "flow",
     "Choice": "passes.trec", "with_trec": "passes.trec", "exactly": "clustered", "losing": "fast.trec_cost",
-    "bench_layer": "bench", "layer_graph": "bench", "parse_spec": "bench",
-    "layer_forms": "bench", "requantize": "fast.requantize", "scheduled": "fast.schedule",
+    "bench_layer": "bench", "layer_graph": "bench", "parse_spec": "bench", "layer_forms": "bench",
+    "requantize": "fast.requantize", "scheduled": "fast.schedule", "cuts_by_reading": "passes.skipping",
+    "UNITS": "passes.skipping",
     "Measurement": "measure", "load": "measure", "run_cell": "cell",
     "check": "teaching", "hint": "teaching", "recorded": "teaching", "show": "teaching",
     "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip
 _MODULES = (
-    "clustered", "datasets", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "lsh", "memory",
-    "nets", "plots", "plots_redundancy", "teaching", "timing", "train", "train_trec", "trec_layer", "trec_report",
+    "clustered", "datasets", "evaluator", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "lsh",
+    "memory", "nets", "plots", "plots_redundancy", "plots_skipping", "skipped", "teaching", "timing", "train", "train_trec",
+    "trec_layer", "trec_report",
 )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Designs:
         if not len(data.validation.images) or data.validation.labels is None:
             raise ValueError(f"{data.name} has no labelled validation images to choose by; use cifar10 or synthetic")
         self.graph, self.data, self.board, self.kernels = graph, data, board, kernels
-        self.sram_bytes, self.room_bytes = limits(board, sram_bytes)
+        self.asked_bytes, self.sram_bytes = sram_bytes, limits(board, sram_bytes)[0]
         self.units, self.calibration = skipped.UNITS_FOR[kernels], Calibration()
         cuttable = {op: [unit for unit in self.units if op in skippable(graph, unit)] for op in (op.name for op in graph.ops)}
         self.units_of = {op: units for op, units in cuttable.items() if units}
@@ -92,11 +92,11 @@ class Designs:
         return self._paths[op, unit]
 
     def on_prices(self, unit: str, count: int) -> list[dict[str, int]]:
-        """Returns `count` sets of steps by operator: each makes all cuts below one price, the prices growing evenly by rank."""
+        """Returns `count` sets of steps by operator: each makes all cuts below one price, few at first."""
         paths = {op: self.path(op, unit) for op, units in self.units_of.items() if unit in units}
         worth = skipped.worths(self.graph, unit, self.board.name)
         prices = skipped.prices_of(paths, worth)
-        places = np.linspace(0, len(prices) - 1, count + 2)[1:-1]
+        places = (len(prices) - 1) * np.linspace(0, 1, count + 2)[1:-1] ** 2
         cuts = [skipped.below(paths, worth, prices[round(float(place))]) for place in places]
         return [{op: paths[op].index(cut) for op, cut in one.items()} for one in cuts]
 
@@ -132,7 +132,7 @@ class Designs:
         """Returns what the graph of a design is predicted to cost."""
         graph = compacted(graph, unpack=True)
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
-        chosen, plan = fitted(graph, known, self.sram_bytes, self.room_bytes)
+        chosen, plan = fitted(graph, known, *limits(self.board, self.asked_bytes, graph))
         cycles = self.calibration.overhead_cycles + sum(self._cycles(name, way) for name, way in chosen.items())
         flash = self.calibration.overhead_bytes + sum(way.flash_bytes for way in chosen.values())
         return Cost(round(cycles), flash, plan.total_bytes, {name: way.name for name, way in chosen.items()})

@@ -29,7 +29,7 @@ from tinyredux.nets import short_name
 from tinyredux.search import Judgement, Parameters, RefusedError
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
-ON_ONE_PRICE = 8  # trials to begin with, for each unit: one threshold for all layers
+ON_ONE_PRICE = 12  # trials to begin with, for each unit: one threshold for all layers
 LEVELS = (0.5, 1.0)  # of the paths: the designs that are simulated for the calibration, beside the exact one
 Progress = Callable[[str], None]
 
@@ -101,7 +101,8 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
             raise RefusedError(excess)
         right, seen = images.right(graph)
         facts = {"right": right, "images": seen, "cost": asdict(cost)}
-        return Judgement((right / seen, cost.cycles, cost.flash_bytes, cost.sram_bytes), facts)
+        short = max(0.0, images.least - right / seen)
+        return Judgement((right / seen, cost.cycles, cost.flash_bytes, cost.sram_bytes), facts, short)
 
     skips = "skip" in options.methods
     trials, space = (options.trials, space) if skips else (1, {})
@@ -129,7 +130,8 @@ def given(designs: Designs) -> list[dict[str, int]]:
 
 def _study_name(options: Exploration, graph: Graph, board: Board, images: Images) -> str:
     """Returns a name that only the same exploration has, however many trials it is given."""
-    content = hashlib.sha256(repr((board, options.sram, options.loss_points, len(images.labels))).encode())
+    settings = (board, options.sram, options.loss_points, len(images.labels), FINEST, ON_ONE_PRICE, LEVELS)
+    content = hashlib.sha256(repr(settings).encode())
     for name in sorted(graph.constants):
         content.update(graph.constants[name].tobytes())
     return f"{short_name(options.net)}.{options.kernels}.{board.name}.seed{options.seed}.{content.hexdigest()[:12]}"

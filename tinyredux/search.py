@@ -40,10 +40,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a trial came to, in the order of AIMS, and facts to keep with it."""
+    """What a trial came to, in the order of AIMS, and facts to keep with it. `short`: by how much it misses what is asked for."""
 
     values: tuple[float, ...]
     facts: Mapping[str, Any]
+    short: float = 0.0
 
 
 class RefusedError(Exception):
@@ -116,7 +117,10 @@ def _finish(
     """Judges a trial, or takes what the same parameters came to before, and writes it down."""
     same = next((other for other in done if other.params == parameters), None)
     try:
-        found = judge(parameters) if same is None else Judgement(tuple(same.values), same.user_attrs["facts"])
+        if same is None:
+            found = judge(parameters)
+        else:
+            found = Judgement(tuple(same.values), same.user_attrs["facts"], same.constraints["short"])
     except RefusedError as limit:
         trial.set_user_attr("refused", str(limit))
         study.tell(trial, state=TrialState.FAIL)
@@ -125,6 +129,7 @@ def _finish(
         study.tell(trial, state=TrialState.FAIL)
         raise
     trial.set_user_attr("facts", dict(found.facts))
+    trial.set_constraint("short", found.short)
     study.tell(trial, list(found.values))
 
 

@@ -128,6 +128,8 @@ def magnitude_significance(weights: Array, statistics: Statistics, unit: str) ->
 
 
 SIGNIFICANCES = {"running": running_significance, "share": share_significance, "magnitude": magnitude_significance}
+READINGS = (*SIGNIFICANCES, "expected loss")
+LOSS_STEPS = 8  # in which units leave by expected loss, so that later choices know of earlier ones
 
 
 def cut_by_score(weights: Array, scores: Floats, unit: str, share: float) -> Cut:
@@ -160,6 +162,21 @@ def cuts_by_expected_loss(weights: Array, statistics: Statistics, unit: str, sha
             for index, group in enumerate(groups):
                 group.leave_out(order[order // len(members) == index] % len(members))
         cuts.append(Cut(unit, np.stack([group.kept for group in groups]), threshold))
+    return cuts
+
+
+def cuts_by_reading(graph: Graph, statistics: Mapping[str, Statistics], reading: str, unit: str, share: float) -> dict[str, Cut]:
+    """Returns cuts that leave the same share out of every operator, the least significant units first by one of READINGS."""
+    if reading not in READINGS:
+        raise ValueError(f"reading is {reading!r}, expected one of {', '.join(READINGS)}")
+    cuts = {}
+    for name, found in statistics.items():
+        weights = windows(graph, name)
+        if reading == "expected loss":
+            steps = [share * i / LOSS_STEPS for i in range(LOSS_STEPS + 1)]
+            cuts[name] = cuts_by_expected_loss(weights, found, unit, steps)[-1]
+        else:
+            cuts[name] = cut_by_score(weights, SIGNIFICANCES[reading](weights, found, unit), unit, share)
     return cuts
 
 

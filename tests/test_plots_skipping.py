@@ -1,0 +1,59 @@
+"""Figures of skipping: the same bytes each time, and words that carry the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_skipping import prepared
+
+from tinyredux import plots_skipping
+from tinyredux.passes import skipping
+from tinyredux.plots_style import Picture
+
+GRAPH, STATISTICS, _ = prepared()
+CUTS = skipping.cuts_by_reading(GRAPH, {"conv": STATISTICS}, "expected loss", "block", 0.4)
+
+
+def design(cycles: int, right: int, measured: bool) -> dict[str, Any]:
+    return {
+        "predicted": {"cycles": cycles}, "measured": {"cycles": cycles} if measured else None, "validation_correct": right,
+        "validation_images": 100,
+    }  # fmt: skip
+
+
+RESULT = {
+    "net": "lenet", "board": "disco_f469ni", "data": "cifar10", "kernels": "fast", "validation": {"images": 100, "exact": 90},
+    "baselines": [{"kernels": k, "measured": {"cycles": cycles}} for k, cycles in (("reference", 9000), ("fast", 4000))],
+    "front": [design(2000, 85, True), design(2500, 84, False), design(3000, 90, False), design(3500, 92, True)],
+}  # fmt: skip
+FIGURES: dict[str, Callable[[], Picture]] = {
+    "two_readings": lambda: plots_skipping.two_readings(GRAPH, "conv", STATISTICS),
+    "right_by_share": lambda: plots_skipping.right_by_share({"ours": {0.1: 90, 0.5: 40}}, 95, 100),
+    "skip_maps": lambda: plots_skipping.skip_maps(GRAPH, skipping.skip(GRAPH, CUTS, {"conv": STATISTICS})),
+    "front": lambda: plots_skipping.front([RESULT]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_the_same_each_time_and_names_its_axes(name: str) -> None:
+    one, other = FIGURES[name](), FIGURES[name]()
+    assert one._repr_png_() == other._repr_png_() and len(one._repr_png_()) < 100_000 and repr(one).endswith(".")
+    assert all(axes.get_xlabel() for axes in one.figure.axes)
+
+
+def test_the_words_carry_the_numbers() -> None:
+    assert "fast: 25.0 % fewer cycles at no loss" in repr(FIGURES["front"]())
+    assert "exact 95 of 100. ours: 40 of 100 at 50%" in repr(FIGURES["right_by_share"]())
+    zeros = float(np.mean(skipping.skip(GRAPH, CUTS, {"conv": STATISTICS}).constants["w"] == 0))
+    assert f"conv {zeros:.0%}" in repr(FIGURES["skip_maps"]())
+
+
+def test_every_reading_leaves_out_the_share_and_unknown_ones_are_refused() -> None:
+    for reading in skipping.READINGS:
+        cut = skipping.cuts_by_reading(GRAPH, {"conv": STATISTICS}, reading, "block", 0.4)["conv"]
+        assert abs(cut.share - 0.4) < 0.02
+    with pytest.raises(ValueError, match="expected one of running, share, magnitude, expected loss"):
+        skipping.cuts_by_reading(GRAPH, {"conv": STATISTICS}, "tea leaves", "block", 0.4)
