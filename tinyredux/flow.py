@@ -162,7 +162,7 @@ def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool
         int8 = with_trec(int8, {name: Choice(length, bits) for name, (length, bits) in found.items()})
     if settings.kernel_set not in KERNELS:
         return int8, []
-    bounds = limits(board, settings.sram)
+    bounds = limits(board, settings.sram, int8)
     lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), *bounds, together=together)
     return exactly(int8, lost), lost
 
