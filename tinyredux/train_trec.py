@@ -40,7 +40,7 @@ RECIPES = {
     "cifarnet": Recipe(epochs=4, peak_rate=0.04, warmup_share=0.1),
     "squeezenet": Recipe(epochs=7, peak_rate=0.03, warmup_share=0.1),
     "squeezenet_bypass": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
-    "zfnet": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
+    "zfnet": Recipe(epochs=3, peak_rate=0.04, warmup_share=0.1),
 }
 
 
