@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tinyredux import datasets, persons, speech, train
+from tinyredux.verbs.base import LABELLED
 
 HERE = Path(os.environ.get("TINYREDUX_DATA", "none"))
 
@@ -81,6 +82,11 @@ def test_keywords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(data.test.images[0], speech.features(clips(12, 1)[:1])[0])
     with pytest.raises(ValueError, match=r"keywords has images of \(1, 49, 10\), the network takes \(3, 32, 32\)"):
         datasets.load("keywords", (3, 32, 32))
+
+
+def test_help_names_every_set() -> None:
+    """The verbs list the sets without importing them."""
+    assert LABELLED == ", ".join(datasets.SHAPES)
 
 
 def write(path: Path, samples: speech.Audio, rate: int = 16000) -> None:

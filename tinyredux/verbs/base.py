@@ -10,6 +10,8 @@ from typing import Any
 
 from tinyredux.boards import board_names
 
+LABELLED = "cifar10, synthetic, person, vww, keywords, speech_commands"  # the sets of `datasets.SHAPES`, for help texts
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.measure import OpRecord
-from tinyredux.verbs.base import Answer, Verb, board_option, no_options, progress, table
+from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, table
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"
     )
-    parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz (default: cifar10 where it is, else synthetic)")
+    parser.add_argument("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)")
     parser.add_argument("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges")
     parser.add_argument("--seed", type=int, default=0, help="seed of random inputs (default: 0)")
 
@@ -116,7 +116,7 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", help="budget: what this board's SRAM leaves beside runtime and stack")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
     _partial_options(parser)
-    parser.add_argument("--data", help="images that set the int8 ranges: cifar10, synthetic, random or FILE.npz")
+    parser.add_argument("--data", help=f"images that set the int8 ranges: {LABELLED}, random or FILE.npz")
 
 
 def _plan(options: argparse.Namespace) -> Answer:

@@ -6,17 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyredux.verbs.base import Answer, Verb, progress, table
+from tinyredux.verbs.base import LABELLED, Answer, Verb, progress, table
 
 if TYPE_CHECKING:
     from tinyredux.pretrained import Record
 
 
-LABELLED = "cifar10, synthetic, person, vww, keywords or speech_commands"
-
-
 def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", metavar="DATA", help=f"{LABELLED} or FILE.npz (default: cifar10 where it is)")
+    parser.add_argument("data", nargs="?", metavar="DATA", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is)")
     parser.add_argument("--download", action="store_true", help="fetch CIFAR-10 from its authors' site into the user's cache")
 
 
@@ -33,9 +30,7 @@ def _data(options: argparse.Namespace) -> Answer:
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument(
-        "--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for keyword networks)"
-    )
+    parser.add_argument("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)")
     parser.add_argument(
         "--method", choices=("exact", "trec", "skip"), default="exact",
         help="trec, skip: from exact weights, with TREC layers or without some input channels (default: exact)",
@@ -87,9 +82,7 @@ def _shares(record: Record) -> str:
 def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory")
     parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the partial plan may need")
-    parser.add_argument(
-        "--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for keyword networks)"
-    )
+    parser.add_argument("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)")
     parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
     parser.add_argument("--steps", type=int, default=12, metavar="N", help="cuts on the way to the budget (default: 12)")
