@@ -9,25 +9,12 @@ import pytest
 from tinyredux.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
 from tinyredux.graph import TrecConv, macs
+from tinyredux.bench_record import CMSIS_NN, layer_table
+from tinyredux.teaching import recorded
 
 F469 = find_board("disco_f469ni")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 MARGIN = 1.10
-
-# CMSIS-NN's main branch of July 2026, DSP path, gcc 12.2, in the same kind of model without flash stalls: Cortex-M4 cycles
-# per MAC, for pools and add per output. The depthwise figure is that of -O2, its better one (10.7 at -O3).
-CMSIS_NN = {
-    "conv3x3:32-32@16x16": 2.32,
-    "conv5x5:3-32@32x32": 3.67,
-    "conv5x5:32-32@16x16": 2.18,
-    "conv5x5:32-64@8x8": 2.09,
-    "conv1x1:64-64@16x16": 2.48,
-    "depthwise3x3:64@16x16": 9.4,
-    "dense:1024-10": 2.42,
-    "max3x3s2:32@32x32": 77.0,
-    "average3x3s2:32@16x16": 98.0,
-    "add:32@16x16": 91.0,
-}
 
 
 @NEEDS_COMPILER
@@ -35,7 +22,7 @@ CMSIS_NN = {
 def test_reference_kernels_are_as_fast_as_cmsis_nn(layer: str) -> None:
     time = bench_layer(layer, F469, "reference")
     cycles = time.per_mac if time.macs else time.per_output
-    assert cycles is not None and cycles <= MARGIN * CMSIS_NN[layer]
+    assert cycles is not None and cycles <= MARGIN * CMSIS_NN[layer][0]
     assert time.memory_cycles > 0 and time.instructions < time.core_cycles
 
 
@@ -74,3 +61,13 @@ WRONG = {
 def test_a_wrong_spec_says_what_is_wrong(text: str) -> None:
     with pytest.raises(ValueError, match=WRONG[text]):
         parse_spec(text)
+
+
+def test_the_record_of_layers_keeps_the_bars() -> None:
+    """Against CMSIS-NN on an M4 and an M7, within 13 KiB of scratch, and never slower than the reference kernels."""
+    rows = layer_table(recorded("layers"))
+    assert [row["layer"] for row in rows] == list(LAYERS)
+    for row in rows:
+        assert all(row[f"{board}_fast"] < row[f"{board}_reference"] for board in ("F469", "F746", "U575")), row
+        assert all(row[f"{board}_scratch"] <= 13 * 1024 for board in ("F469", "F746", "U575")), row
+        assert row["F469_times"] >= 1.5 and (row["F746_times"] >= 2.5 or "conv" not in row["layer"]), row

@@ -1,6 +1,8 @@
 """A hundred thousand random cases of the fast kernels, extreme weights and inputs among them, and not one wrong byte.
 
-A case is a layer with its weights, one of its forms, and an input. The usual run takes a share of them.
+A case is a layer with its weights, one of its forms, and an input. The usual run takes a tenth of them; all of them:
+
+    pytest -m sweep
 """
 
 from __future__ import annotations
@@ -60,17 +62,23 @@ def sweep_kind(kind: str, layers: int, inputs: int, folder: Path) -> int:
     return sum(sweep(part, inputs, "cortex-m4", HostForms, folder / f"{kind}{i}") for i, part in enumerate(parts))
 
 
-@pytest.mark.parametrize("kind", FORMED)
-def test_a_share_of_the_cases(kind: str, tmp_path: Path) -> None:
-    assert sweep_kind(kind, 6, 30, tmp_path) > 0
+def sweep_all(layers: int, inputs: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> int:
+    """Returns how many cases of all kinds were right, and prints it."""
+    counts = {kind: sweep_kind(kind, layers, inputs, folder) for kind in FORMED}
+    with capsys.disabled():
+        print(f"\nright: {sum(counts.values())} {counts}")
+    return sum(counts.values())
 
 
 @pytest.mark.slow
+def test_ten_thousand_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep_all(24, 30, tmp_path, capsys) >= 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.sweep
 def test_a_hundred_thousand_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = {kind: sweep_kind(kind, 100, 65, tmp_path) for kind in FORMED}
-    with capsys.disabled():
-        print(f"\nright: {sum(counts.values())} {counts}")
-    assert sum(counts.values()) >= 100_000
+    assert sweep_all(100, 65, tmp_path, capsys) >= 100_000
 
 
 @pytest.mark.slow

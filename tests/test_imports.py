@@ -52,7 +52,7 @@ RULES = (
     ("cell exercises* magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),
     ("search explore", "*", "numpy optuna"),
-    ("__init__ __main__ bench claims cli doctor flow kernels plan verbs*", "*", "numpy"),
+    ("__init__ __main__ bench bench_record claims cli doctor flow kernels plan verbs*", "*", "numpy"),
 )
 
 

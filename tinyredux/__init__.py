@@ -19,7 +19,7 @@ _HOME = {
     "Choice": "passes.trec", "with_trec": "passes.trec", "exactly": "clustered", "losing": "fast.trec_cost",
     "bench_layer": "bench", "layer_graph": "bench", "parse_spec": "bench", "layer_forms": "bench",
     "requantize": "fast.requantize", "scheduled": "fast.schedule", "cuts_by_reading": "passes.skipping",
-    "UNITS": "passes.skipping",
+    "UNITS": "passes.skipping", "layer_table": "bench_record",
     "Measurement": "measure", "load": "measure", "run_cell": "cell",
     "check": "teaching", "hint": "teaching", "recorded": "teaching", "show": "teaching",
     "simulated_board": "teaching", "table": "teaching",

@@ -73,6 +73,8 @@ class LayerTime:
     instructions: int
     core_cycles: int
     memory_cycles: int
+    form: str = "reference"
+    scratch_bytes: int = 0
 
     @property
     def per_mac(self) -> float | None:
@@ -166,7 +168,7 @@ def layer_forms(text: str, board: Board) -> list[Form]:
 def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | None = None) -> LayerTime:
     """Returns what one layer costs on a board, by the simulator. Raises ValueError if its output is not the interpreter's."""
     graph, folder = layer_graph(parse_spec(text)), folder or default_build_folder()
-    _, artifact = assemble(graph, f"bench --layer {text}", kernels, board)
+    plan, artifact = assemble(graph, f"bench --layer {text}", kernels, board)
     firmware = build_firmware(artifact.write(folder / "models" / artifact.model_hash), board, folder)
     image = np.random.default_rng(1).normal(-40, 60, graph.input.shape).clip(-128, 127).astype(np.int8)
     target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
@@ -177,8 +179,10 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
         target.close()
     if not np.array_equal(output, interpret.run(graph, image[None])[0]):
         raise ValueError(f"layer {text}: the {kernels} kernel does not write the interpreter's bytes; report this as a bug")
-    outputs = graph.output.elements
-    return LayerTime(text, kernels, macs(graph, graph.ops[0]), outputs, cost.instructions, cost.core_cycles, cost.memory_cycles)
+    op, outputs = graph.ops[0], graph.output.elements
+    form, (_, scratch) = artifact.manifest["ops"][0].get("form", "reference"), plan.scratch.get(op.name, (0, 0))
+    costs = (cost.instructions, cost.core_cycles, cost.memory_cycles)
+    return LayerTime(text, kernels, macs(graph, op), outputs, *costs, form, scratch)
 
 
 def bench(board: Board, layers: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -189,6 +193,7 @@ def bench(board: Board, layers: Sequence[str] | None = None) -> list[dict[str, A
             "layer": time.layer, "kernels": time.kernels, "macs": time.macs, "outputs": time.outputs,
             "instructions": time.instructions, "cycles": time.core_cycles + time.memory_cycles, "cycles_core": time.core_cycles,
             "per_mac": None if time.per_mac is None else round(time.per_mac, 3), "per_output": round(time.per_output, 1),
+            "form": time.form, "scratch_bytes": time.scratch_bytes,
         }
         for time in times
     ]  # fmt: skip

@@ -74,11 +74,23 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer", action="append", metavar="SPEC", help="a layer such as conv3x3:32-32@16x16 (default: the book's)"
     )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="instead: all layers on all boards of the book, saved as DIR/layers.json"
+    )
 
 
 def _bench(options: argparse.Namespace) -> Answer:
     from tinyredux.bench import bench
+    from tinyredux.bench_record import BOARDS, layer_table, layers_record, save
 
+    if options.out:
+        record = layers_record()
+        columns = ("layer", "per", *(f"{board}_{kernels}" for board in BOARDS for kernels in ("reference", "fast")))
+        lines = [
+            tuple(f"{row[key]:.3f}" if isinstance(row[key], float) else row[key] for key in columns)
+            for row in layer_table(record)
+        ]
+        return Answer(record | {"path": str(save(record, options.out))}, table(lines, columns))
     rows = bench(find_board(options.board), options.layer)
     head = ("layer", "kernels", "MACs", "instructions", "cycles", "core cycles", "core cycles/MAC")
     shown = [
