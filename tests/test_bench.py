@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from tinyredux.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
+from tinyredux.bench_record import CMSIS_NN, layer_table
 from tinyredux.boards import find_board
 from tinyredux.graph import TrecConv, macs
-from tinyredux.bench_record import CMSIS_NN, layer_table
 from tinyredux.teaching import recorded
 
 F469 = find_board("disco_f469ni")

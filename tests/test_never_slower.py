@@ -1,0 +1,70 @@
+"""Fast kernels are never slower than reference kernels: operators of odd shapes, timed with both in the simulator."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_graphs import random_graph
+
+from tinyredux import interpret
+from tinyredux.bench import bench_layer
+from tinyredux.boards import find_board
+from tinyredux.build import build_firmware
+from tinyredux.graph import Graph
+from tinyredux.kernels import assemble
+from tinyredux.targets.simulator import SimulatorTarget
+
+pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")
+SEEDS = (0, 1, 4, 6, 7)  # with every kind of operator; 1 and 7 have pointwise layers that the cost model once got wrong
+LAYERS = (
+    "conv3x3s2:3-20@19x17",
+    "conv1x1:30-11@13x9",
+    "conv5x1:9-2@14x3",
+    "depthwise5x5s2:9@15x14",
+    "max2x2:7@9x9",
+    "dense:5-33",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One build folder: what is not generated is compiled once a board."""
+    return tmp_path_factory.mktemp("never_slower")
+
+
+def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[list[str], list[int]]:
+    """Returns the form and the cycles of each operator, flash stalls included; its output has the interpreter's bytes."""
+    board = find_board(board_name)
+    _, artifact = assemble(graph, "test_never_slower", kernels, board)
+    firmware = build_firmware(artifact.write(folder / artifact.model_hash), board, folder)
+    target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
+    image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
+    run = target.measure(image)
+    assert np.array_equal(run.output, interpret.run(graph, image[None])[0]) and run.cycles_per_op is not None
+    return [op.get("form", "reference") for op in artifact.manifest["ops"]], list(run.cycles_per_op)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_operators_of_random_networks(board: str, folder: Path) -> None:
+    """Operators that keep their reference kernel are the same code; theirs differ only by what a cache holds when they begin."""
+    formed = 0
+    for seed in SEEDS:
+        graph = random_graph(seed, 14)
+        _, plain = cycles(graph, "reference", board, folder)
+        forms, fast = cycles(graph, "fast", board, folder)
+        for op, form, there, here in zip(graph.ops, forms, plain, fast, strict=True):
+            assert form == "reference" or here <= there, f"seed {seed}: {op} takes {here} by {form}, {there} by reference"
+            formed += form != "reference"
+    assert formed > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_of_odd_shapes(layer: str, board: str, folder: Path) -> None:
+    fast, plain = (bench_layer(layer, find_board(board), kernels, folder) for kernels in ("fast", "reference"))
+    assert fast.core_cycles + fast.memory_cycles <= plain.core_cycles + plain.memory_cycles
