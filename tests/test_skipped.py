@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import datasets, evaluator, interpret, nets, skip_tuning, skipped
+from tinyredux import datasets, evaluator, flow, interpret, nets, skip_tuning, skipped
 from tinyredux.boards import find_board
 from tinyredux.build import build_host
 from tinyredux.datasets import Dataset, Split
@@ -109,6 +109,16 @@ def test_the_generated_code_runs_to_the_bit(tmp_path: Path) -> None:
         images = evaluator.quantized(graph, data.validation.images[:3])
         for image, expected in zip(images, interpret.run(again, images), strict=True):
             assert np.array_equal(target.run(image), expected)
+
+
+def test_fast_kernels_take_the_tuned_weights_by_themselves() -> None:
+    found = flow.measure(flow.Settings("lenet", "skip", target="host", data="synthetic", images=2))
+    assert found.kernels == "fast" and found.bit_exact and found.macs_dense == 4_548_608
+    assert found.macs_executed == sum(op.macs_executed for op in found.per_op) < 0.9 * found.macs_dense
+    conv2 = next(op for op in found.per_op if op.name == "conv2")
+    assert conv2.skipped == pytest.approx(1 - conv2.macs_executed / conv2.macs_dense, abs=1e-4) and conv2.skipped > 0
+    assert not flow.tuned_for_skipping(flow.Settings("lenet", "skip", kernels="reference"), "cifar10")
+    assert not flow.tuned_for_skipping(flow.Settings("lenet", "skip", skip="front.json#0"), "cifar10")
 
 
 def test_committed_records_fit_their_networks() -> None:

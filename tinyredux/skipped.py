@@ -71,7 +71,10 @@ def record_for(net: str, data: str) -> Record:
     path = RECORDS / f"{short_name(net)}.{data}.json"
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in RECORDS.glob("*.json"))) or "none"
-        raise ValueError(f"no record of what {net} can leave out on {data}; there are {known}; make {path.name} by skipped.find")
+        raise ValueError(
+            f"no record of what {net} can leave out on {data}; there are {known}; make weights that do without by "
+            f"`tinyredux train {net} --method skip`, or a record by `tinyredux explore`, and give it with --skip"
+        )
     return Record(**json.loads(path.read_text()))
 
 
