@@ -23,9 +23,10 @@ LEAST_OUTPUTS, BITS = 64, 4  # of a network without a table: with fewer outputs 
 TABLES: dict[str, dict[str, Settings]] = {
     "cifarnet": {"body.2.0": Settings(64, 5)},
     "squeezenet": {
-        "body.fires.2.expand3.0": Settings(32, 5, "pca"),
-        "body.fires.5.expand3.0": Settings(48, 4),
-        "body.fires.6.expand3.0": Settings(64, 4),
+        "body.fires.5.expand1.0": Settings(48, 4),
+        "body.fires.5.expand3.0": Settings(432, 3),
+        "body.fires.6.expand1.0": Settings(64, 4),
+        "body.fires.6.expand3.0": Settings(576, 3),
     },
     "squeezenet_bypass": {
         "body.bypasses.2": Settings(128, 5),
@@ -38,7 +39,7 @@ WHOLE = ("zfnet",)  # these are trained from their first layer on: what feeds th
 SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
 RECIPES = {
     "cifarnet": Recipe(epochs=4, peak_rate=0.04, warmup_share=0.1),
-    "squeezenet": Recipe(epochs=7, peak_rate=0.03, warmup_share=0.1),
+    "squeezenet": Recipe(epochs=4, peak_rate=0.03, warmup_share=0.1),
     "squeezenet_bypass": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
     "zfnet": Recipe(epochs=3, peak_rate=0.04, warmup_share=0.1),
 }

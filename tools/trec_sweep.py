@@ -34,13 +34,13 @@ RECIPE = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1)
 Line = dict[str, object]
 
 
-def expansions() -> dict[str, Settings]:
-    """Returns the settings of squeezenet's 16 expansions, last first."""
+def expansions(more: int) -> dict[str, Settings]:
+    """Returns the settings of squeezenet's 16 expansions, last first, with `more` bits than usual."""
     table = {}
     for fire in reversed(range(len(nets.FIRES))):
         side = 16 >> sum(fire > last for last in nets.POOL_AFTER)
         for part in ("expand1", "expand3"):
-            table[f"body.fires.{fire}.{part}.0"] = Settings(nets.FIRES[fire][1], BITS_BY_SIDE[side])
+            table[f"body.fires.{fire}.{part}.0"] = Settings(nets.FIRES[fire][1], BITS_BY_SIDE[side] + more)
     return table
 
 
@@ -54,20 +54,20 @@ def line(net: nn.Module, data: datasets.Dataset) -> Line:
     }
 
 
-def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
+def layers(counts: list[int], more: int, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
     """Yields a line for every number of TREC layers that is not done; the networks are kept in the user's cache."""
-    order, net = list(expansions().items()), nets.load_net("squeezenet")
+    order, net = list(expansions(more).items()), nets.load_net("squeezenet")
     for count in sorted(counts):
-        kept = datasets.cache_folder() / "checkpoints" / f"trec_layers.{count}.pt"
+        kept = datasets.cache_folder() / "checkpoints" / f"trec_layers.{count}.{more}.pt"
         new = {path: one for path, one in order[:count] if not isinstance(net.get_submodule(path), TRECConv2d)}
-        if any(one["layers"] == count for one in done) and kept.is_file():
+        if any((one["layers"], one["more_bits"]) == (count, more) for one in done) and kept.is_file():
             convert(net, new)
             net.load_state_dict(torch.load(kept, weights_only=True))
             continue
         train_trec.fine_tune(net.requires_grad_(True), new, data, RECIPE)
         kept.parent.mkdir(parents=True, exist_ok=True)
         torch.save(net.state_dict(), kept)
-        yield {"layers": count, **line(net, data)}
+        yield {"layers": count, "more_bits": more, **line(net, data)}
 
 
 def bit_by_bit(name: str, path: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
@@ -98,6 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", choices=("layers", "bits", "scope"))
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8, 12, 15], help="numbers of layers")
+    parser.add_argument(
+        "--more-bits", type=int, default=0, metavar="N", help="than 5, 4 and 2 on maps of 16, 8 and 4 pixels a side"
+    )
     parser.add_argument("--net", default="squeezenet_bypass", help="network of `bits` and `scope`")
     parser.add_argument("--layer", default="body.bypasses.6", help="layer of `bits`, by its module path")
     parser.add_argument("--images", type=int, default=6400, help="training images, one pass")
@@ -118,7 +121,7 @@ def main() -> None:
     record["correct_exact"].setdefault(name, train.correct(nets.load_net(name), data.validation))
     done = record["runs"]
     if options.sweep == "layers":
-        runs = layers(options.counts, data, done)
+        runs = layers(options.counts, options.more_bits, data, done)
     elif options.sweep == "bits":
         runs = bit_by_bit(name, options.layer, data, done)
     else:
