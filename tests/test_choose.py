@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tinyredux import memory
 from tinyredux.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
 from tinyredux.fast.choose import candidates, choose
 from tinyredux.fast.reference_cost import reference_cycles
-from tinyredux.kernels import limits
+from tinyredux.kernels import SCRATCH_BYTES, assemble, board_budget, limits
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 CYCLES = Path(__file__).resolve().parent / "golden" / "fast_cycles.json"
@@ -67,6 +68,17 @@ def test_less_sram_gives_smaller_forms_down_to_the_reference_kernel() -> None:
     assert small.forms["layer"].cycles > roomy.forms["layer"].cycles
     none = choose(graph, "cortex-m4", sram_bytes=arena)
     assert none.plan.total_bytes == arena and not none.forms
+
+
+def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:
+    """Kernels add at most SCRATCH_BYTES to what the reference kernels need; a limit that was given takes its place."""
+    graph, board = layer_graph(parse_spec("conv5x5:32-32@16x16")), find_board("disco_f469ni")
+    needed = memory.plan_words(graph, memory.reference_scratch(graph)).total_bytes
+    for sram, form in ((None, "rows_8"), (board_budget(board), "rows_16"), (needed + 7_000, "rows_4")):
+        plan, artifact = assemble(graph, "test_choose", "fast", board, sram)
+        found = artifact.manifest["ops"][0]
+        assert found["form"] == form and plan.total_bytes <= (sram or needed + SCRATCH_BYTES)
+        assert found["scratch_bytes"] == plan.scratch["layer"][1]
 
 
 def test_less_flash_gives_smaller_forms() -> None:

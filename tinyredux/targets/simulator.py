@@ -97,7 +97,12 @@ class SimulatorTarget:
         )
 
     def _run_watching_the_arena(self, data: bytes) -> BoardRun:
-        """Returns what the board answers; the arena holds a pattern before, so that what was written can be seen after."""
+        """Returns what the board answers; the arena holds a pattern before, so that what was written can be seen after.
+
+        A cell of a notebook has no arena.
+        """
+        if "tr_arena" not in self.machine.program.symbols:
+            return self.link.run(data)
         start, size = self.machine.program.symbols["tr_arena"], self.arena_bytes
         self.pattern = PATTERNS[self.pattern == PATTERNS[0]]
         self.machine.cpu.write(start, bytes([self.pattern]) * size)
