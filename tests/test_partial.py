@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant,
 from tinyredux.lowering import lower
 from tinyredux.part_costs import rough_cycles
 from tinyredux.passes.partial import SLOWDOWN, PartialPlan, alias_choices, cover, plan_partial
+from tinyredux.plan import plan as plan_net
+from tinyredux.plan import timeline
 from tinyredux.regions import Net, bits, candidates, in_place_sources
 from tinyredux.run_schedule import run
 from tinyredux.run_schedule import verify as verify_program
@@ -194,6 +197,27 @@ def test_more_bytes_for_fewer_cycles() -> None:
     image = image_for(graph, 3)
     assert verify_program(fast.program, fast.arena)["bytes"] <= fast.peak_bytes
     np.testing.assert_array_equal(run(fast.program, fast.arena, image), interpret.run(graph, image[None])[0])
+
+
+def test_the_plan_as_text_and_as_steps() -> None:
+    """Both maps name every buffer with its bytes; each step's buffers lie in the arena and live bytes are at most its size."""
+    answer = plan_net(block(), "block")
+    text = timeline(answer)
+    assert "layer by layer:" in text and "in parts:" in text and "wide 1,536" in text and "project:sums" in text
+    for kind, most in (("layerwise", answer["peak_bytes"]["layerwise"]), ("steps", answer["placement_bytes"])):
+        for step in answer[kind]:
+            assert all(0 <= offset and offset + size <= most for offset, size in step["buffers"].values())
+            assert step["live_bytes"] <= most
+    assert max(len(line) for line in text.splitlines()) < 130
+
+
+def test_a_large_graph_takes_seconds() -> None:
+    """170 operators with branches and joins: planned in less than ten seconds of processor time, safe and to the bit."""
+    graph = random_graph(4, most=130)
+    assert len(graph.ops) >= 150
+    start = time.process_time()
+    check(graph, 4)
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("fault", ["overlap", "order"])

@@ -9,7 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyredux import Settings, compile_net, fixedpoint, flow, interpret, lsh, memory, plots, plots_redundancy, recorded
+from tinyredux import (
+    Settings,
+    compile_net,
+    fixedpoint,
+    flow,
+    interpret,
+    lsh,
+    memory,
+    plan,
+    plots,
+    plots_partial,
+    plots_redundancy,
+    recorded,
+)
 from tinyredux.graph import macs
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.plots_style import Picture
@@ -55,6 +68,8 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "memory_use": lambda: plots.memory_use(RECORDS),
     "clusters": lambda: plots_redundancy.clusters(PHOTO, WINDOWS[0], CLUSTERS),
     "ablation": lambda: plots_redundancy.ablation(recorded("trec_ablation")),
+    "partial_timeline": lambda: plots_partial.partial_timeline(plan.plan(COMPILED.int8, "lenet")),
+    "accuracy_and_bytes": lambda: plots_partial.accuracy_and_bytes(recorded("sram_curve.keywords")["points"], "keywords"),
     "removed_and_lost": lambda: plots_redundancy.removed_and_lost({"conv2": CURVE}),
     "serial_exchange": lambda: plots.serial_exchange(RECORDS[0], 3072, 10, 115200),
 }
@@ -71,6 +86,7 @@ def test_a_figure_is_the_same_each_time_and_has_words(name: str, tmp_path: Path)
 
 def test_the_words_carry_the_numbers() -> None:
     assert "36000 bytes" in repr(FIGURES["memory_timeline"]())
+    assert "layer by layer 36000 bytes in 7 steps" in repr(FIGURES["partial_timeline"]())
     assert "most in dense2" in repr(FIGURES["cycles_per_operator"]())
     assert "36748 bytes of SRAM, 137160 of flash" in repr(FIGURES["memory_use"]())
     assert "267 ms to send" in repr(FIGURES["serial_exchange"]())

@@ -14,6 +14,7 @@ from tinyredux import book, exercises, fixedpoint, labs, memory, teaching
 
 RIGHT: dict[str, Any] = {name: exercise.expected for name, exercise in exercises.EXERCISES.items()}
 RIGHT["lab2.by_hand"] = memory.place(exercises.BRANCH_SIZES, exercises.BRANCH_SPANS, 1, exercises.BRANCH_BOUND)
+RIGHT["lab3.by_hand"] = ["expand+filter", "project+shortcut+sum+classify"]
 FAULTS: dict[str, tuple[Any, ...]] = {
     "lab1.round_shift": (
         lambda value, exponent: value >> exponent,
@@ -32,6 +33,17 @@ FAULTS: dict[str, tuple[Any, ...]] = {
         lambda rows, weights, bits: [[sum(map(int.__mul__, row, each)) for each in weights] for row in rows],
     ),
     "lab2.by_hand": ({name: 0 for name in exercises.BRANCH_SIZES}, {"input": 0}, None),
+    "lab3.by_hand": (
+        ["expand", "filter", "project", "shortcut", "sum", "classify"],
+        ["expand+filter+project", "shortcut", "sum", "classify"],
+        ["expand+filter", "shortcut", "project", "sum", "classify"],
+        ["filter", "expand", "project", "shortcut", "sum", "classify"],
+        ["expand+filter", "project", "sum", "classify"],
+        ["expand+shortcut", "filter", "project", "sum", "classify"],
+        "expand",
+    ),
+    "lab3.slice_bytes": (lambda h, w, i, o, c: h * w * (i + 2 * c + o),),
+    "lab3.widest_slice": (lambda h, w, i, wide, o, budget: wide,),
     "lab2.place": (lambda sizes, spans: dict.fromkeys(sizes, 0), lambda sizes, spans: {}),
     "lab5.share": (
         lambda weights, inputs: [abs(weight) for weight in weights],

@@ -25,8 +25,9 @@ _HOME = {
     "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip
 _MODULES = (
-    "clustered", "datasets", "evaluator", "exercises", "export", "fixedpoint", "flow", "graph", "interpret", "link", "lsh",
-    "memory", "nets", "plots", "plots_redundancy", "plots_skipping", "skipped", "teaching", "timing", "train", "train_trec",
+    "clustered", "datasets", "evaluator", "exercises", "exercises_partial", "export", "fixedpoint", "flow", "graph",
+    "interpret", "link", "lsh", "memory", "nets", "plan", "plots", "plots_partial", "plots_redundancy", "plots_skipping",
+    "run_schedule", "skipped", "teaching", "timing", "train", "train_trec",
     "trec_layer", "trec_report",
 )  # fmt: skip
 

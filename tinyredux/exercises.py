@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tinyredux import exercises_skipping, exercises_trec, fixedpoint, memory
+from tinyredux import exercises_partial, exercises_skipping, exercises_trec, fixedpoint, memory
 from tinyredux.teaching import Exercise
 
 INT32_MAX, INT32_MIN = fixedpoint.INT32_MAX, fixedpoint.INT32_MIN
@@ -134,5 +134,5 @@ _ALL = (
         judge=_judge_place,
     ),
 )  # fmt: skip
-_EVERY = (*_ALL, *exercises_trec.EXERCISES, *exercises_skipping.EXERCISES)
+_EVERY = (*_ALL, *exercises_partial.EXERCISES, *exercises_trec.EXERCISES, *exercises_skipping.EXERCISES)
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _EVERY}

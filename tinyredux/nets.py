@@ -234,6 +234,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "ds_cnn": ds_cnn,
     "keyword_cnn": keyword_cnn,
     "lenet": lenet,
+    "lenet_100": lambda: lenet(100),  # on pictures of 100x100: more than most boards' SRAM, layer by layer
     "mobilenetv2": mobilenetv2,
     "mobilenetv2_cifar": mobilenetv2_cifar,
     "squeezenet": squeezenet,

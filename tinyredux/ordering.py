@@ -1,6 +1,7 @@
 """In which order to run items so that the largest sum of live bytes is least: dynamic programming over sets of items run.
 
-Exact while no more than `limit` sets of one size are met; beyond that the best `limit` of them are kept (a beam).
+Exact while no more than `states_for` sets of one size are met, on up to 12 items always; beyond that the best of them are
+kept (a beam).
 Source: the recursion of Liberis and Lane, arXiv 1910.05110, run forwards.
 """
 
@@ -12,7 +13,8 @@ from tinyredux.graph import Concat
 from tinyredux.regions import Net, bits
 from tinyredux.schedule import Item, storages
 
-STATES = 1500
+STATES = 1500  # sets of one size; 12 items have at most 924
+MANY = 32  # items from which on fewer sets are kept, so that large graphs take seconds
 State = tuple[int, int, frozenset[str], int]  # peak, live bytes, buffers alive, items ready to run
 
 
@@ -99,8 +101,14 @@ def apply(given: Problem, move: int, done: int, live: int, alive: frozenset[str]
     return during, after, (alive | {m.writes}) - frozenset(dead), source
 
 
-def best_order(given: Problem, bound: int, limit: int = STATES) -> Order | None:
+def states_for(count: int) -> int:
+    """Returns how many sets of one size are kept for so many items."""
+    return STATES if count <= MANY else max(50, STATES * MANY // (2 * count))
+
+
+def best_order(given: Problem, bound: int) -> Order | None:
     """Returns the order with the least peak, or None where items wait for each other in a circle or all exceed `bound`."""
+    limit = states_for(len(given.moves))
     start = frozenset(given.at_start)
     live = sum(given.sizes[name] for name in start)
     first = sum(1 << i for i, move in enumerate(given.moves) if not move.needs)

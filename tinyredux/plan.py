@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from tinyredux import datasets, memory, nets
+from tinyredux.arena import Arena, blocks_of, live_bytes
 from tinyredux.export import export
 from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.graph import Graph, total_macs
+from tinyredux.lowering import moments
 from tinyredux.part_costs import executed_macs
-from tinyredux.passes.partial import SLOWDOWN, item_bytes, plan_hybrid, plan_partial
+from tinyredux.passes.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
-from tinyredux.schedule import ACCUMULATOR_BYTES, Item
+from tinyredux.schedule import ACCUMULATOR_BYTES, Item, Program
 
-BAR = 40
+BAR = 60  # characters of the arena's map
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METHODS = ("exact", "partial")
 
 
@@ -38,22 +41,19 @@ def plan(
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if accumulator not in ACCUMULATOR_BYTES:
         raise ValueError(f"accumulator is {accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
-    if mac_limit != 1 or input_outside:
-        found = plan_hybrid(graph, mac_limit, accumulator, input_outside)
-    else:
-        found = plan_partial(graph, accumulator, budget_bytes or 0, SLOWDOWN)
+    found, whole = plan_in_parts(graph, accumulator, budget_bytes or 0, mac_limit, input_outside), memory.plan(graph)
     answer: dict[str, Any] = {
         "schema": 1,
         "net": net,
         "peak_bytes": found.peaks,
         "accumulator": accumulator,
         "least_bytes": found.least_bytes,
+        "layerwise": layerwise_steps(graph, whole),
     }
     if method == "exact":
-        whole = memory.plan(graph)
         answer |= {
             "macs_factor": 1.0, "placement_bytes": whole.total_bytes, "lower_bound_bytes": whole.lower_bound_bytes,
-            "optimal": whole.optimal, "regions": [], "steps": [{"op": s.op, "live_bytes": s.live_bytes} for s in whole.steps],
+            "optimal": whole.optimal, "regions": [], "steps": layerwise_steps(graph, whole),
         }  # fmt: skip
     else:
         factor = executed_macs(graph, found.program.steps()) / max(1, total_macs(graph))
@@ -61,7 +61,7 @@ def plan(
             "macs_factor": round(factor, 4),
             "placement_bytes": found.arena.size_bytes, "lower_bound_bytes": found.lower_bound_bytes, "optimal": found.optimal,
             "regions": [region(graph, item) for item in found.program.schedule.items if item.kind != "whole"],
-            "steps": [{"op": name, "live_bytes": live} for name, live in item_bytes(found.program)],
+            "steps": program_steps(found.program, found.arena),
         }  # fmt: skip
     if input_outside:
         answer |= {"input_bytes": graph.input.size_bytes}
@@ -69,6 +69,40 @@ def plan(
     if budget_bytes is not None:
         answer |= {"budget_bytes": budget_bytes, "fits": answer["placement_bytes"] <= budget_bytes}
     return answer
+
+
+def plan_in_parts(
+    graph: Graph, accumulator: str = "int32", budget_bytes: int = 0, mac_limit: float = 1.0, input_outside: bool = False
+) -> PartialPlan:
+    """Returns the plan for reference kernels: hybrid with a `mac_limit` above 1 or `input_outside`, else in slices."""
+    if mac_limit != 1 or input_outside:
+        return plan_hybrid(graph, mac_limit, accumulator, input_outside)
+    return plan_partial(graph, accumulator, budget_bytes, SLOWDOWN)
+
+
+def layerwise_steps(graph: Graph, plan: memory.MemoryPlan) -> list[dict[str, Any]]:
+    """Returns for each operator what is alive while it runs: {"op", "live_bytes", "buffers": {name: [offset, bytes]}}."""
+    spans, found = memory.lifetimes(graph), []
+    for i, step in enumerate(plan.steps):
+        alive = [name for name, (first, last) in spans.items() if first <= i <= last]
+        buffers = {name: [plan.offsets[name], graph.tensors[name].size_bytes] for name in alive}
+        buffers |= {f"{step.op}:scratch": list(plan.scratch[step.op])} if step.op in plan.scratch else {}
+        found.append({"op": step.op, "live_bytes": step.live_bytes, "buffers": buffers})
+    return found
+
+
+def program_steps(program: Program, arena: Arena) -> list[dict[str, Any]]:
+    """Returns the same for each item of a placed program, at the moment of the item at which most bytes are alive."""
+    live, found, clock = live_bytes(blocks_of(program.buffers, program.ties)), [], 0
+    for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
+        end = clock + moments(nodes)
+        if end > clock:
+            at = max(range(clock, end), key=lambda moment: live[moment])
+            alive = [name for name, buffer in program.buffers.items() if buffer.first <= at <= buffer.last]
+            buffers = {name: [arena.offsets[name], program.buffers[name].size_bytes] for name in alive}
+            found.append({"op": "+".join(item.ops), "live_bytes": live[at], "buffers": buffers})
+        clock = end
+    return found
 
 
 def region(graph: Graph, item: Item) -> dict[str, Any]:
@@ -89,14 +123,15 @@ def region(graph: Graph, item: Item) -> dict[str, Any]:
 
 
 def timeline(answer: dict[str, Any]) -> str:
-    """Returns the plan for a terminal: one bar of live bytes for each step, and what it is compared with."""
-    most = max(step["live_bytes"] for step in answer["steps"])
-    names = [step["op"] if len(step["op"]) <= BAR else step["op"][: BAR - 3] + "..." for step in answer["steps"]]
-    width = max(map(len, names))
-    lines = [
-        f"{name:{width}}  {'#' * max(1, round(BAR * step['live_bytes'] / most)):{BAR}}  {step['live_bytes']:>9,}"
-        for name, step in zip(names, answer["steps"], strict=True)
-    ]
+    """Returns the plan for a terminal: maps of the arena layer by layer and in parts, to one scale, and the peaks.
+
+    A row is a step; its letters are the buffers alive then, from address 0 on the left, `.` a free byte's place, at the end
+    the live bytes. Below each map the letters' names and bytes.
+    """
+    scale = max(offset + size for kind in ("layerwise", "steps") for s in answer[kind] for offset, size in s["buffers"].values())
+    lines = ["layer by layer:", *_map(answer["layerwise"], scale)]
+    if answer["steps"] != answer["layerwise"]:
+        lines += ["", "in parts:", *_map(answer["steps"], scale)]
     peaks = ", ".join(f"{kind} {count:,}" for kind, count in answer["peak_bytes"].items())
     proven = "no schedule of this kind needs less" if answer["optimal"] else f"lower bound {answer['lower_bound_bytes']:,}"
     lines += [
@@ -110,3 +145,22 @@ def timeline(answer: dict[str, Any]) -> str:
     if "fits" in answer:
         lines.append(f"budget {answer['budget_bytes']:,} bytes: {'fits' if answer['fits'] else 'does not fit'}")
     return "\n".join(lines)
+
+
+def _map(steps: list[dict[str, Any]], scale: int) -> list[str]:
+    """Returns a row for each step and a row of names and bytes for each three buffers; `scale` bytes are the full width."""
+    sizes: dict[str, int] = {}
+    for step in steps:
+        sizes |= {name: size for name, (_, size) in step["buffers"].items()}
+    letters = {name: LETTERS[i % len(LETTERS)] for i, name in enumerate(sizes)}
+    names = [step["op"] if len(step["op"]) <= BAR else step["op"][: BAR - 3] + "..." for step in steps]
+    width, lines = max(map(len, names)), []
+    for name, step in zip(names, steps, strict=True):
+        row = ["."] * BAR
+        for buffer, (offset, size) in sorted(step["buffers"].items(), key=lambda pair: -pair[1][1]):
+            first = min(BAR - 1, offset * BAR // scale)
+            last = max(first + 1, round((offset + size) * BAR / scale))
+            row[first:last] = letters[buffer] * (min(last, BAR) - first)
+        lines.append(f"{name:{width}}  {''.join(row)}  {step['live_bytes']:>9,}")
+    said = [f"{letters[name]} {name} {size:,}" for name, size in sizes.items()]
+    return [*lines, *(f"  {'; '.join(said[i : i + 3])}" for i in range(0, len(said), 3))]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from dataclasses import dataclass, replace
 
 from tinyredux import memory
@@ -30,7 +29,9 @@ from tinyredux.widths import Fitter
 Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
 EVERY_COVER = 7  # operators up to which all covers are tried
 COVERS = 4000
-SECONDS = 4.0  # for trying covers on larger graphs
+ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
+SPAN = 12
+ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
 
 
@@ -191,31 +192,41 @@ def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) ->
 
 
 def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -> tuple[int, tuple[Order, frozenset[str]]]:
-    """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found."""
+    """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found.
+
+    The bound: every operator runs in some item, so its cheapest one bounds all; where all regions are combined, the cheapest
+    set of items that covers the network does.
+    """
     masks = {item: net.mask(item) for item in every}
-    levels = sorted(set(bounds.values()))
+    bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
+    usable = every
+    if len(net.graph.ops) > ALL_REGIONS:
+        usable = [item for item in every if masks[item].bit_length() - next(bits(masks[item])) <= SPAN]
+    levels = sorted({bounds[item] for item in usable})
     low, high = 0, len(levels) - 1
     while low < high:
         middle = (low + high) // 2
-        if cover(net, [item for item in every if bounds[item] <= levels[middle]], masks):
+        if cover(net, [item for item in usable if bounds[item] <= levels[middle]], masks):
             high = middle
         else:
             low = middle + 1
     small = len(net.graph.ops) <= EVERY_COVER
     best: tuple[Order, frozenset[str]] | None = None
-    deadline, complete = time.monotonic() + SECONDS, small
+    tries, complete = max(2, ORDERS // len(net.graph.ops)), small
     for level in levels[low:]:
-        if best is not None and (level >= best[0].live_bytes or time.monotonic() > deadline):
+        if best is not None and (level >= best[0].live_bytes or (tries <= 0 and not small)):
             complete &= level >= best[0].live_bytes
             break
-        allowed = [item for item in every if bounds[item] <= level]
+        allowed = [item for item in usable if bounds[item] <= level]
         chosen = cover(net, allowed, masks, COVERS if small else 4)
         complete &= len(chosen) < COVERS
+        tries -= len(chosen)
         for items in chosen:
             best = _better(net, items, costs, best)
     assert best is not None
-    lowest = best[0].live_bytes if complete and best[0].exact else levels[low]
-    return lowest, best
+    if usable is every:
+        bound = best[0].live_bytes if complete and best[0].exact else levels[low]
+    return bound, best
 
 
 def _better(
