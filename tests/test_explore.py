@@ -113,6 +113,21 @@ def test_finalists_are_the_best_in_two_aims_spread_evenly() -> None:
     assert explore.finalists(points, 0) == [] and explore.finalists([], 3) == []
 
 
+def test_the_design_without_loss_is_the_fastest_that_is_right_as_often() -> None:
+    front = [
+        {"measured": None if cycles == 40 else {"cycles": cycles}, "validation_correct": right, "test_correct": 88}
+        | {"validation_images": 100}
+        for cycles, right in ((30, 89), (40, 95), (50, 90), (60, 91))
+    ]  # fmt: skip
+    result = {
+        "validation": {"images": 100, "exact": 90}, "test": {"images": 100, "exact": 90}, "front": front,
+        "baselines": [{"kernels": "fast", "measured": {"cycles": 80}}, {"kernels": "reference", "measured": {"cycles": 200}}],
+    }  # fmt: skip
+    fewer = {"fast": 37.5, "reference": 75.0}
+    assert explore.no_loss(result) == {"design": 2, "cycles": 50, "fewer_percent": fewer, "test_points_lost": 2.0}
+    assert explore.no_loss(result | {"front": front[:1]}) is None
+
+
 def test_wrong_options_say_what_there_is(net: str, capsys: pytest.CaptureFixture[str]) -> None:
     for changes, message in (
         ({"methods": ("skip", "magic")}, "expected some of partial,trec,skip"),

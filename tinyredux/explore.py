@@ -185,6 +185,8 @@ def _result(
     front = [found[i] for i in search.nondominated([one.values for one in found])]
     front.sort(key=lambda one: one.values[1])
     measured = finalists([(one.values[0], one.values[1]) for one in front], options.finalists)
+    right = [i for i, one in enumerate(front) if one.right / one.images >= images.exact / len(images.labels)]
+    measured = sorted({*measured, *right[:1]}) if measured else []
     for i in measured:
         if front[i].measured is None:
             say(f"measuring design {i}")
@@ -199,7 +201,7 @@ def _result(
     limits = {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points}
     errors = {"error_percent": dict(calibration.error_percent), "finalists_error_percent": errors_percent(pairs)}
     kernel_sets = ("reference", "fast") if measured else ()
-    return {
+    result: dict[str, Any] = {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": exact.data.name, "seed": options.seed, "study": study.study_name,
         "trials": {"done": len(study.get_trials(deepcopy=False, states=(done,))), "refused": len(search.refusals(study))},
@@ -209,6 +211,28 @@ def _result(
         "baselines": [_baseline(options, kernels, say) for kernels in kernel_sets],
         "front": [_entry(one, tested.get(i)) for i, one in enumerate(front)],
     }  # fmt: skip
+    return result | {"no_loss": no_loss(result)}
+
+
+def no_loss(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the measured design of fewest cycles that gets as many validation images right as exact inference; None if none.
+
+    With it by how many per cent it has fewer cycles than exact inference, by kernels, and the points it loses on test images.
+    """
+    exact = result["validation"]["exact"] / result["validation"]["images"]
+    good = [
+        (one["measured"]["cycles"], i)
+        for i, one in enumerate(result["front"])
+        if one["measured"] and one["validation_correct"] / one["validation_images"] >= exact
+    ]
+    if not good:
+        return None
+    cycles, number = min(good)
+    test = result["test"]
+    lost = 100 * (test["exact"] - result["front"][number]["test_correct"]) / test["images"]
+    whole = {one["kernels"]: one["measured"]["cycles"] for one in result["baselines"]}
+    fewer = {kernels: round(100 * (1 - cycles / there), 2) for kernels, there in whole.items()}
+    return {"design": number, "cycles": cycles, "fewer_percent": fewer, "test_points_lost": round(lost, 2)}
 
 
 def _candidate(
