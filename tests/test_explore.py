@@ -64,7 +64,7 @@ def test_an_exploration_continued_has_the_front_of_one_in_one_go(
     whole = explore.explore(options(net, tmp_path / "cut"))
     assert [one | {"measured": None, "test_correct": None} for one in whole["front"]] == front
     assert whole["trials"] == {"done": 6, "refused": 0} and whole["test"]["uses"] == 1
-    (tried,) = [i for i, one in enumerate(whole["front"]) if one["measured"]]
+    tried, *_ = [i for i, one in enumerate(whole["front"]) if one["measured"]]
     finalist, errors = whole["front"][tried], whole["cost_model"]["finalists_error_percent"]
     assert finalist["measured"]["bit_exact"] and errors["cycles"] < 5 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0
     path = explore.save(whole, tmp_path / explore.file_name(whole))
