@@ -19,7 +19,7 @@ CLAIMS_FILE = Path(__file__).parent / "claims.json"
 class Evidence:
     """Where our figure is: a JSON record, the keys to the value in it, a factor, and the command that makes the record.
 
-    A key is a name, or of a list the name of one of its entries. With `over` it is the ratio of that record's value to ours.
+    A key is a name, or of a list the number or the name of one of its entries. With `over` it is the ratio of that record's value to ours.
     """
 
     record: Path
@@ -88,7 +88,9 @@ def _read(record: Path) -> Any:
 
 def _look_up(content: Any, keys: tuple[str, ...]) -> float | None:
     for key in keys:
-        if isinstance(content, list):
+        if isinstance(content, list) and key.lstrip("-").isdigit():
+            content = content[int(key)]
+        elif isinstance(content, list):
             content = next((entry for entry in content if entry.get("name") == key), None)
         else:
             content = content.get(key) if isinstance(content, dict) else None
