@@ -19,7 +19,8 @@ CLAIMS_FILE = Path(__file__).parent / "claims.json"
 class Evidence:
     """Where our figure is: a JSON record, the keys to the value in it, a factor, and the command that makes the record.
 
-    A key is a name, or of a list the number or the name of one of its entries. With `over` it is the ratio of that record's value to ours.
+    A key is a name, or of a list the number or the name of one of its entries. With `over` it is the ratio of that record's value
+    to ours.
     """
 
     record: Path
