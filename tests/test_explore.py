@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("optuna")
+
 from tinyredux import cli, explore, skipped
 from tinyredux.boards import find_board
 from tinyredux.designs import Design, Designs, Images
