@@ -45,7 +45,7 @@ def step_cycles(graph: Graph, op: Op, step: Step) -> int:
             return CALL + _convolution(graph, op, step, pixels, channels)
         case DepthwiseConv():
             taps = op.kernel[0] * op.kernel[1]
-            return CALL + pixels * (120 + channels // 4 * (20 * taps + 255) + channels % 4 * (14 * taps + 70))
+            return CALL + pixels * (250 + 62 * taps + channels // 4 * (10 * taps + 161) + channels % 4 * (14 * taps + 70))
         case Pool():
             taps = op.kernel[0] * op.kernel[1]
             return CALL + pixels * (70 + channels // 4 * (18 * taps + 70) + channels % 4 * (12 * taps + 40))
@@ -70,4 +70,5 @@ def _convolution(graph: Graph, op: Conv | Dense, step: Step, pixels: int, channe
     runs = kernel[0] * -(-kernel[1] * in_c // 4)
     raw = isinstance(op, Dense) or not any(op.padding)  # the zero point is part of the bias
     each = (31 if raw else 36) * runs + 60 * kernel[0] + (260 if step.kind == "run" else 130)
+    each += 0 if raw or kernel[1] * in_c % 4 == 0 else 120 * kernel[0]  # the end of a row, value by value
     return (pixels + 1) // 2 * 350 + blocks * each

@@ -53,6 +53,7 @@ def _draw(axes: Axes, steps: Sequence[Step], top: int) -> int:
     axes.set_ylim(0, 1.03 * top)
     labels = [step["op"] if len(step["op"]) < 22 else f"{step['op'][:19]}..." for step in steps]
     axes.set_xticks([i + 0.5 for i in range(len(steps))], labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_xlabel("step")
     axes.grid(visible=False, axis="x")
     return int(max(offset + size for offset, size in places.values()))
 
