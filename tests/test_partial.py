@@ -203,6 +203,7 @@ def test_the_plan_as_text_and_as_steps() -> None:
     """Both maps name every buffer with its bytes; each step's buffers lie in the arena and live bytes are at most its size."""
     answer = plan_net(block(), "block")
     text = timeline(answer)
+    assert answer["least_is_proven"] and answer["least_bytes"] == answer["channel_bound_bytes"]
     assert "layer by layer:" in text and "in parts:" in text and "wide 1,536" in text and "project:sums" in text
     for kind, most in (("layerwise", answer["peak_bytes"]["layerwise"]), ("steps", answer["placement_bytes"])):
         for step in answer[kind]:

@@ -33,7 +33,8 @@ def plan(
     """Returns the plan as the contract's JSON object, with `budget_bytes` and `fits` where a budget is given.
 
     With a `mac_limit` above 1 or `input_outside` it is a hybrid plan; `beside_input_bytes` is then what the arena holds apart
-    from the network's input, which is how memory tables with the input outside the arena count.
+    from the network's input, which is how memory tables with the input outside the arena count. `least_is_proven`: no schedule
+    of whole operators, channel slices and bands of rows needs less than `least_bytes`, which `channel_bound_bytes` bounds.
 
     Raises ValueError for a method or accumulator that does not exist, naming those that do.
     """
@@ -48,6 +49,8 @@ def plan(
         "peak_bytes": found.peaks,
         "accumulator": accumulator,
         "least_bytes": found.least_bytes,
+        "channel_bound_bytes": found.channel_bound_bytes,
+        "least_is_proven": found.least_bytes <= found.channel_bound_bytes,
         "layerwise": layerwise_steps(graph, whole),
     }
     if method == "exact":
