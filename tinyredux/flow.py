@@ -118,23 +118,10 @@ def compile_net(settings: Settings) -> Compiled:
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
-    file = Path(settings.net).name  # no folder of this machine: the same network gives the same bytes everywhere
-    call = f"compile {file} --method {settings.method} --data {data.name}"
-    if settings.trec is not None:
-        call += f" --trec {settings.trec.name}"
-    if settings.skip is not None:
-        call += f" --skip {Path(settings.skip).name}"
-    if settings.sram is not None:
-        call += f" --sram {settings.sram}"
+    call = _call(settings, data.name)
     board = find_board(settings.board)
-    call += f" --kernels {settings.kernel_set}"
-    if settings.kernel_set == "fast" or settings.method == "skip":
-        call += f" --board {settings.board}"
     if settings.method == "partial":
         fast = _in_parts(settings, int8, board)
-        options = (settings.accumulator, settings.mac_limit, settings.input_outside)
-        if options != ("int32", 1.0, False):
-            call += f" --accumulator {options[0]} --mac-limit {options[1]}{' --input-outside' * options[2]}"
         plan = arena_plan(fast.program, fast.arena)
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram)
     skips = settings.method == "skip"
@@ -150,6 +137,24 @@ def compile_net(settings: Settings) -> Compiled:
             return compile_net(replace(settings, method="exact"))
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
+
+
+def _call(settings: Settings, data: str) -> str:
+    """Returns what the generated files say of their origin; files by name without folders, so that bytes are equal anywhere."""
+    call = f"compile {Path(settings.net).name} --method {settings.method} --data {data}"
+    if settings.trec is not None:
+        call += f" --trec {settings.trec.name}"
+    if settings.skip is not None:
+        call += f" --skip {Path(settings.skip).name}"
+    if settings.sram is not None:
+        call += f" --sram {settings.sram}"
+    call += f" --kernels {settings.kernel_set}"
+    if settings.kernel_set == "fast" or settings.method == "skip":
+        call += f" --board {settings.board}"
+    options = (settings.accumulator, settings.mac_limit, settings.input_outside)
+    if settings.method == "partial" and options != ("int32", 1.0, False):
+        call += f" --accumulator {options[0]} --mac-limit {options[1]}{' --input-outside' * options[2]}"
+    return call
 
 
 def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool) -> tuple[Graph, list[str]]:
