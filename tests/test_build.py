@@ -55,6 +55,18 @@ WEIGHTS_S = """    .section .rodata.tr_weights, "a", %progbits
 tr_weights:
     .incbin "weights.bin"
 """
+FAST_S = """#if defined(__ARM_FEATURE_DSP)
+    .syntax unified
+    .thumb
+    .section .text.tr_keep, "ax", %progbits
+    .global tr_keep
+    .thumb_func
+tr_keep:
+    vmov s0, r0
+    vmov r0, s0
+    bx lr
+#endif
+"""
 
 
 def write_model(folder: Path, arena: int = 8, c: str = MODEL_C, weights: bytes = b"\2\2\2\2") -> Path:
@@ -62,6 +74,7 @@ def write_model(folder: Path, arena: int = 8, c: str = MODEL_C, weights: bytes =
     (folder / "model.h").write_text(MODEL_H.replace("{arena}", str(arena)))
     (folder / "model.c").write_text(c)
     (folder / "weights.S").write_text(WEIGHTS_S)
+    (folder / "fast.S").write_text(FAST_S)  # generated kernels keep values in registers of the FPU
     (folder / "weights.bin").write_bytes(weights)
     return folder
 

@@ -24,7 +24,9 @@ def model_folder():
 
 if env["PIOPLATFORM"] == "ststm32":
     cpu = env.BoardConfig().get("build.cpu")
-    env.Append(LINKFLAGS=config.get(cpu, "flags").split() + config.get("flags", "link").split())
+    core = config.get(cpu, "flags").split()
+    env.Append(ASPPFLAGS=core)  # build_flags go to the compiler alone, and generated kernels keep values in the FPU's registers
+    env.Append(LINKFLAGS=core + config.get("flags", "link").split())
 else:
     env.Append(ASPPFLAGS=["-Wa,--noexecstack"])
 
