@@ -95,7 +95,9 @@ def recorded(name: str) -> Any:
 
 
 def table(items: Iterable[Any], *fields: str) -> Grid:
-    """Returns a table with a row per item: each field is an attribute, or the key of a dictionary."""
+    """Returns a table with a row per item: each field is an attribute, or the key of a dictionary (none named: all)."""
+    items = list(items)
+    fields = fields or tuple(items[0])
     rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
     return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
 
