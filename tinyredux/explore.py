@@ -138,7 +138,7 @@ def _study_name(options: Exploration, graph: Graph, board: Board, images: Images
 
 
 def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Graph) -> Compiled:
-    call = f"explore {options.net} --board {options.board} --kernels {options.kernels}"
+    call = f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}"
     plan, artifact = assemble(graph, call, options.kernels, designs.board, options.sram, unpack=True)
     return Compiled(exact.graph, graph, plan, artifact, exact.data, options.sram)
 
