@@ -120,6 +120,20 @@ def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp
     assert (found.images, found.correct_float, found.correct_int8) == (60, record.correct_float, record.correct_int8)
 
 
+def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) -> None:
+    """It begins at the first weights and moves by its share towards those that each batch met; the steps are the same."""
+    net, met = tiny(), list[torch.Tensor]()
+    weight = net.get_parameter("body.0.weight")
+    guide = train.Guide(watch=lambda: met.append(weight.detach().clone()))
+    train.train(net, few, replace(RECIPE, average=0.75), guide=guide)
+    mean = met[0]
+    for step in met[1:]:
+        mean = 0.75 * mean + 0.25 * step
+    torch.testing.assert_close(weight.detach(), mean)
+    last = train.train(tiny(), few, RECIPE).get_parameter("body.0.weight")
+    assert len(met) == 45 and not torch.allclose(last, mean) and torch.allclose(last, met[-1], atol=1e-3)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
     """Resuming under other numbers would give weights that no command makes."""
     train.train(tiny(), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")

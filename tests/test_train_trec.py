@@ -17,7 +17,15 @@ from tinyredux.graph import TrecConv
 from tinyredux.trec_layer import Settings, TRECConv2d, convert
 
 TABLE = {"body.3": Settings(4, 3, "pca"), "body.5": Settings(20, 2)}
-RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02, distil=0.5)
+RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02, distil=0.5, average=0.5)
+
+
+def committed(name: str) -> Path:
+    """Returns the record of a network's TREC weights."""
+    return nets.WEIGHTS_FOLDER / f"{name}.trec.cifar10.json"
+
+
+TUNED = sorted(path.name.split(".")[0] for path in nets.WEIGHTS_FOLDER.glob("*.trec.cifar10.json"))
 
 
 def small() -> nn.Module:
@@ -36,11 +44,11 @@ def few() -> datasets.Dataset:
     return datasets.synthetic(counts=(128, 30, 30))
 
 
-def test_layers_of_the_table_are_replaced_and_the_rest_is_not(few: datasets.Dataset) -> None:
-    """Fine-tuning moves what comes from the first TREC layer on; before it, weights and batch norm keep every bit."""
+def test_layers_of_the_table_are_replaced_and_what_is_before_can_stay(few: datasets.Dataset) -> None:
+    """With a frozen start, what comes from the first TREC layer on moves; weights and batch norm before it keep every bit."""
     net = small()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    train_trec.fine_tune(net, TABLE, few, RECIPE)
+    train_trec.fine_tune(net, TABLE, few, replace(RECIPE, freeze=True))
     kinds = {path: (part.sub_length, part.hash) for path, part in net.named_modules() if isinstance(part, TRECConv2d)}
     assert kinds == {"body.3": (4, "pca"), "body.5": (20, "kernel")}
     moved = {key for key, value in before.items() if not torch.equal(value, net.state_dict()[key])}
@@ -50,10 +58,10 @@ def test_layers_of_the_table_are_replaced_and_the_rest_is_not(few: datasets.Data
 
 
 def test_a_whole_network_learns_before_its_first_trec_layer_too(few: datasets.Dataset) -> None:
-    """Asked for, the layers before it move as well, batch norm's statistics among them."""
+    """Else the layers before it move as well, batch norm's statistics among them."""
     net = small()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    train_trec.fine_tune(net, TABLE, few, replace(RECIPE, epochs=1), whole=True)
+    train_trec.fine_tune(net, TABLE, few, replace(RECIPE, epochs=1))
     assert all(not torch.equal(before[f"body.{key}"], net.state_dict()[f"body.{key}"]) for key in ("0.weight", "1.running_mean"))
 
 
@@ -76,22 +84,34 @@ def test_tables(tmp_path: Path) -> None:
     """A file's table, a network's own, wide convolutions otherwise; and what is no table."""
     (tmp_path / "t.json").write_text('{"body.3": {"sub_length": 4, "hash_bits": 3, "hash": "pca"}}')
     assert train_trec.table_for("own", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3, "pca")}
-    assert train_trec.table_for("cifarnet", nets.cifarnet()) == train_trec.TABLES["cifarnet"]
+    assert train_trec.table_for("cifarnet", nets.cifarnet()) == train_trec.table_for("any", nets.lenet(), committed("cifarnet"))
+    recipe = train.Recipe(**json.loads(committed("cifarnet").read_text())["recipe"])
+    assert train_trec.recipe_for("cifarnet", "cifar10", seed=3) == replace(recipe, seed=3)
     assert train_trec.table_for("lenet", nets.lenet()) == {"body.2.0": Settings(32, 4), "body.4.0": Settings(64, 4)}
     with pytest.raises(ValueError, match="no convolution of 64 or more outputs"):
         train_trec.table_for("own", small())
     (tmp_path / "t.json").write_text('{"body.3": {"length": 4}}')
     with pytest.raises(ValueError, match="is no table of TREC layers"):
         train_trec.table_for("own", small(), tmp_path / "t.json")
+    (tmp_path / "t.json").write_text('{"table": {"body.3": {"sub_length": 4, "hash_bits": 3}}, "recipe": {"epochs": 2}}')
+    assert train_trec.recipe_for("lenet", "cifar10", None, 1, tmp_path / "t.json") == train.Recipe(epochs=2, seed=1)
+    assert train_trec.table_for("lenet", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3)}
+    (tmp_path / "t.json").write_text('{"table": {}, "recipe": {"rounds": 2}}')
+    with pytest.raises(ValueError, match="holds no recipe of training"):
+        train_trec.recipe_for("lenet", "cifar10", file=tmp_path / "t.json")
+    for text, error in (("[]", "is no table"), ("{", "is no JSON")):
+        (tmp_path / "t.json").write_text(text)
+        with pytest.raises(ValueError, match=error):
+            train_trec.table_for("lenet", small(), tmp_path / "t.json")
     with pytest.raises(ValueError, match=r"no convolution 'body.2' for TREC; it has body.0, body.3, body.5"):
         convert(small(), {"body.2": Settings(4, 2)})
 
 
-@pytest.mark.parametrize("name", train_trec.TABLES)
+@pytest.mark.parametrize("name", TUNED)
 def test_the_tables_fit_the_networks(name: str) -> None:
     """Every layer of a table is in its network and exports as one TREC operator."""
     net = nets.resolve(name)
-    layers = convert(net, train_trec.TABLES[name])
+    layers = convert(net, train_trec.table_for(name, net))
     assert sum(isinstance(op, TrecConv) for op in export(net).ops) == len(layers)
 
 

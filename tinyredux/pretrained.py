@@ -170,17 +170,17 @@ def trec_net(
 ) -> Record:
     """Fine-tunes a trained network with TREC layers, and leaves the same files as `train_net`, as NAME.trec.DATA.
 
-    `table_file` holds the table of layers, see `train_trec.table_for`. Goes on where it was interrupted, as `train_net`
-    does. Raises ValueError for a table that does not fit.
+    `table_file` holds the table of layers and may hold the recipe, see `train_trec.table_for`. Goes on where it was
+    interrupted, as `train_net` does. Raises ValueError for a table that does not fit.
     """
     images, net = nets.with_data(name, data)
     data, short = images.name, nets.short_name(name)
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
-    recipe = train_trec.recipe_for(short, data, epochs, seed)
+    recipe = train_trec.recipe_for(short, data, epochs, seed, table_file)
     table = train_trec.table_for(short, net, table_file)
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{_key(name)}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
-    train_trec.fine_tune(net, table, images, recipe, kept, progress, short in train_trec.WHOLE)
+    train_trec.fine_tune(net, table, images, recipe, kept, progress)
     chosen = f" --trec {table_file}" if table_file else ""
     command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
     out = out or datasets.cache_folder() / "weights"
@@ -347,12 +347,13 @@ network's; the share was chosen on validation images.
 
 | network | data | input channels left out | cycles | validation, float | tuned | int8, test | tuned | epochs |
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
-CARD_TREC = f"""
+CARD_TREC = """
 ## TREC
 
-Fine-tuned from the exact weights above with the layers of the second table replaced (`tinyredux/train_trec.py`); what runs
-before the first of them stays as it was (in {", ".join(train_trec.WHOLE)} all layers learn). Clusters are those of one image.
-Tables and recipes were chosen on validation images.
+Fine-tuned from the exact weights above with the layers of the second table replaced (`tinyredux/train_trec.py`), for as many
+epochs as the first table says beyond the exact network's; clusters are those of one image. Each record says whether the result is
+the running mean of the weights (`average`), and whether what runs before the first TREC layer stayed as it was (`freeze`). Part
+of the accuracy is that of the longer training. Tables and recipes were chosen on validation images.
 """
 CARD_TREC_LAYERS = "\n| network | data | layer | L | H | hash | threshold |\n| --- | --- | --- | ---: | ---: | --- | --- |"
 CARD_PRUNED = (

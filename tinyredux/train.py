@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyredux.datasets import Dataset, Images, Labels, Split
 
@@ -37,6 +39,10 @@ class Recipe:
     distil: float = 0.0  # share of the loss that compares with a teacher, the rest with the labels
     temperature: float = 2.0  # at which both outputs are compared
     dropout_factor: float = 1.0  # on the network's own dropout while it trains
+    average: float = (
+        0.0  # share of the running mean of all weights that a step keeps; the mean is the result. 0: the last weights
+    )
+    freeze: bool = False  # what runs before the first layer that fine-tuning changes stays as it was
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch", "peak_rate"):
@@ -128,8 +134,9 @@ def train(
 
     With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
     same as without the interruption, since every epoch seeds its own generator. One thread, so that sums keep their
-    order. A share of the loss, `recipe.distil`, is the distance from the guide's teacher. Raises ValueError for data
-    without labels, too few images or a checkpoint of another recipe.
+    order. A share of the loss, `recipe.distil`, is the distance from the guide's teacher. With `recipe.average`, the result
+    and what validation shows is the running mean of the weights that the batches met. Raises ValueError for data without
+    labels, too few images or a checkpoint of another recipe.
     """
     if data.train.labels is None:
         raise ValueError(f"cannot train on {data.name}: the data has no labels")
@@ -162,21 +169,31 @@ def _train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
     )
-    begin = _resume(checkpoint, net, optimizer, schedule, recipe) if checkpoint else 0
+    mean = _mean_of(net, recipe.average) if recipe.average else None
+    parts = {"net": net, "optimizer": optimizer, "schedule": schedule} | ({"mean": mean} if mean else {})
+    begin = _resume(checkpoint, parts, recipe) if checkpoint else 0
     for epoch in range(begin, recipe.epochs):
         started = time.monotonic()
-        loss = _epoch(net, data, recipe, epoch, optimizer, schedule, say, guide)
+        loss = _epoch(net, data, recipe, epoch, optimizer, schedule, say, guide, mean)
         if checkpoint:
-            _save(checkpoint, net, optimizer, schedule, recipe, epoch + 1)
-        share = 100 * correct(net, data.validation) / max(1, len(data.validation.images))
+            _save(checkpoint, parts, recipe, epoch + 1)
+        share = 100 * correct(mean.module if mean else net, data.validation) / max(1, len(data.validation.images))
         seconds = time.monotonic() - started
         say(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  validation {share:.2f} %  {seconds:.0f} s")
+    if mean:
+        net.load_state_dict(mean.module.state_dict())
     return net
+
+
+def _mean_of(net: nn.Module, kept: float) -> AveragedModel:
+    """Returns a running mean of a network's weights and buffers, of which each step keeps the share `kept`."""
+    step = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
+    return AveragedModel(net, multi_avg_fn=step, use_buffers=True)
 
 
 def _epoch(
     net: nn.Module, data: Dataset, recipe: Recipe, epoch: int,
-    optimizer: Optimizer, schedule: Schedule, say: Progress, guide: Guide,
+    optimizer: Optimizer, schedule: Schedule, say: Progress, guide: Guide, mean: AveragedModel | None,
 ) -> float:  # fmt: skip
     generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
     torch.manual_seed(1000 * recipe.seed + epoch)
@@ -197,6 +214,8 @@ def _epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         if guide.watch:
             guide.watch()
+        if mean:
+            mean.update_parameters(net)
         optimizer.step()
         schedule.step()
         total += loss.item()
@@ -223,27 +242,20 @@ def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Re
     return (1 - recipe.distil) * loss + recipe.distil * distance
 
 
-def _save(path: Path, net: nn.Module, optimizer: Optimizer, schedule: Schedule, recipe: Recipe, epoch: int) -> None:
+def _save(path: Path, parts: Mapping[str, Any], recipe: Recipe, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "net": net.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "epoch": epoch,
-        "recipe": json.dumps(asdict(recipe)),
-    }
+    state = {name: part.state_dict() for name, part in parts.items()} | {"epoch": epoch, "recipe": json.dumps(asdict(recipe))}
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
 
 
-def _resume(path: Path, net: nn.Module, optimizer: Optimizer, schedule: Schedule, recipe: Recipe) -> int:
+def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe) -> int:
     if not path.is_file():
         return 0
     state = torch.load(path, weights_only=True)
     if state["recipe"] != json.dumps(asdict(recipe)):
         raise ValueError(f"checkpoint {path} was made with another recipe: {state['recipe']}; remove it or use its recipe")
-    net.load_state_dict(state["net"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return int(state["epoch"])

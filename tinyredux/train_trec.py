@@ -1,4 +1,4 @@
-"""Fine-tuning with TREC: from the exact network's weights, the layers of a table replaced, all before the first one frozen."""
+"""Fine-tuning with TREC: from the exact network's weights, with the layers of a table replaced."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,54 +21,37 @@ Table = Mapping[str, Settings]
 PCA_IMAGES = 256
 LEAST_OUTPUTS, BITS = 64, 4  # of a network without a table: with fewer outputs the hash costs what it saves
 
-TABLES: dict[str, dict[str, Settings]] = {
-    "cifarnet": {"body.2.0": Settings(64, 5)},
-    "squeezenet": {
-        "body.fires.5.expand1.0": Settings(48, 4),
-        "body.fires.5.expand3.0": Settings(432, 3),
-        "body.fires.6.expand1.0": Settings(64, 4),
-        "body.fires.6.expand3.0": Settings(576, 3),
-    },
-    "squeezenet_bypass": {
-        "body.bypasses.2": Settings(128, 5),
-        "body.bypasses.4": Settings(256, 4),
-        "body.bypasses.6": Settings(384, 3),
-    },
-    "zfnet": {"body.6.0": Settings(96, 4)},
-}
-WHOLE = ("zfnet",)  # these are trained from their first layer on: what feeds the TREC layer learns to feed it
+TUNE = Recipe(epochs=12, peak_rate=0.05, warmup_share=0.1, average=0.998)
 SYNTHETIC = Recipe(epochs=3, batch=64, peak_rate=0.02, warmup_share=0.1)
-RECIPES = {
-    "cifarnet": Recipe(epochs=4, peak_rate=0.04, warmup_share=0.1),
-    "squeezenet": Recipe(epochs=4, peak_rate=0.03, warmup_share=0.1),
-    "squeezenet_bypass": Recipe(epochs=4, peak_rate=0.02, warmup_share=0.1),
-    "zfnet": Recipe(epochs=3, peak_rate=0.04, warmup_share=0.1),
-}
 
 
-def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None = None) -> Recipe:
-    """Returns the recipe of fine-tuning, with `epochs` and `seed` replaced where they are given."""
-    recipe = SYNTHETIC if data == "synthetic" else RECIPES.get(name, RECIPES["cifarnet"])
-    return train.given(recipe, epochs, seed)
+def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None = None, file: Path | None = None) -> Recipe:
+    """Returns the recipe of fine-tuning, with `epochs` and `seed` replaced where they are given.
+
+    It is that of `file`, else that of the network's committed TREC weights, else `TUNE`; a shorter one for the synthetic set.
+    Raises ValueError for a file whose recipe is none.
+    """
+    content = _committed(name) if file is None else _read(file)
+    try:
+        recipe = Recipe(**content["recipe"]) if "recipe" in content else TUNE
+    except TypeError as failure:
+        raise ValueError(f"{file} holds no recipe of training ({failure}); expected fields of train.Recipe") from None
+    return train.given(SYNTHETIC if data == "synthetic" and file is None else recipe, epochs, seed)
 
 
 def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, Settings]:
-    """Returns the layers to replace: those of `file`, else the network's own table, else every wide convolution.
+    """Returns the layers to replace: those of `file`, else of the committed TREC weights, else every wide convolution.
 
-    `file` holds {module path: {"sub_length": L, "hash_bits": H, "hash": ..., "threshold": ...}}, by itself or as "table".
-    Without a table, blocks are one tap of the window long. Raises ValueError for a file that is no such table, and where no
-    layer is wide enough.
+    `file` holds {module path: {"sub_length": L, "hash_bits": H, "hash": ..., "threshold": ...}}, by itself or as "table"
+    beside a "recipe", as the records of weights do. Without a table, blocks are one tap of the window long. Raises ValueError
+    for a file that is no such table, and where no layer is wide enough.
     """
-    if file is not None:
-        try:
-            content = json.loads(file.read_text())
+    content = _committed(name) if file is None else _read(file)
+    try:
+        if content:
             return from_json(content.get("table", content))
-        except (TypeError, AttributeError, json.JSONDecodeError) as failure:
-            raise ValueError(
-                f"{file} is no table of TREC layers ({failure}); expected {{path: {{sub_length, hash_bits}}}}"
-            ) from None
-    if name in TABLES:
-        return TABLES[name]
+    except (TypeError, AttributeError) as failure:
+        raise ValueError(f"{file} is no table of TREC layers ({failure}); expected {{path: {{sub_length, hash_bits}}}}") from None
     table = {
         path: Settings(part.in_channels, BITS)
         for path, part in net.named_modules()
@@ -76,6 +60,23 @@ def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, 
     if not table:
         raise ValueError(f"{name} has no convolution of {LEAST_OUTPUTS} or more outputs for TREC; name layers in a file")
     return table
+
+
+def _committed(name: str) -> dict[str, Any]:
+    """Returns the record of the TREC weights that come with the library, {} where a network has none."""
+    path = nets.WEIGHTS_FOLDER / f"{name}.trec.cifar10.json"
+    return _read(path) if path.is_file() else {}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Returns the object that a JSON file holds; raises ValueError for anything else."""
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as failure:
+        raise ValueError(f"{file} is no JSON ({failure}); expected a table of TREC layers") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is no table of TREC layers; expected {{path: {{sub_length, hash_bits}}}}")
+    return content
 
 
 def from_json(table: dict[str, dict[str, int | str]]) -> dict[str, Settings]:
@@ -90,18 +91,18 @@ def to_json(table: Table) -> dict[str, dict[str, int | str]]:
 
 def fine_tune(
     net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None,
-    progress: Progress | None = None, whole: bool = False,
+    progress: Progress | None = None,
 ) -> nn.Module:  # fmt: skip
     """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it.
 
-    What runs before the first of them stays as it was, unless the `whole` network is to learn. The exact network is the
-    teacher where the recipe distils.
+    All layers learn, unless the recipe freezes what runs before the first of them. The exact network is the teacher where the
+    recipe distils.
     """
     torch.manual_seed(recipe.seed)
     teacher = copy.deepcopy(net).eval().to(memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
     convert(net, table)
     before = prepare(net, data.train.images[:PCA_IMAGES])
-    frozen = [] if whole else before
+    frozen = before if recipe.freeze else []
     return train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, frozen=frozen))
 
 

@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     data = datasets.load("cifar10")
     data = replace(data, train=data.train.first(options.images), validation=data.validation.first(options.validation))
-    recipe = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1)
+    recipe = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1, freeze=True)
     record = {
         "schema": 1, "kind": "trec_ablation", "net": options.net, "layer": options.layer, "sub_length": options.sub_length,
         "hash_bits": options.hash_bits, "training_images": options.images, "validation_images": options.validation,

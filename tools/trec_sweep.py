@@ -30,7 +30,7 @@ from tinyredux.trec_layer import Settings, TRECConv2d, convert
 BITS = range(1, 7)
 BITS_BY_SIDE = {16: 5, 8: 4, 4: 2}  # of the layers, by the side of their maps
 TOGETHER = 100  # images
-RECIPE = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1)
+RECIPE = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1, freeze=True)
 Line = dict[str, object]
 
 
