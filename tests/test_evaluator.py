@@ -10,6 +10,7 @@ import pytest
 import torch
 from random_graphs import random_graph
 from random_nets import int8_net
+from strategies import random_layers
 from torch import nn
 
 from tinyredux import datasets, evaluator, interpret, nets, run_schedule
@@ -35,6 +36,18 @@ def test_random_networks(seed: int) -> None:
     graph, images = int8_net(seed)
     stored = evaluator.quantized(graph, images)
     assert np.array_equal(evaluator.Evaluator(graph).run(stored), interpret.run(graph, stored))
+
+
+@pytest.mark.parametrize("kind", ["conv", "square", "trec", "trec_vectors", "trec_taps"])
+def test_random_layers(kind: str) -> None:
+    """Layers of every window, quantisation and hash, over batches in which equal images and unlike ones stand side by side."""
+    for seed, layer in enumerate(random_layers(kind, 150, seed=7)):
+        other = images_of(layer.graph, 3, seed)
+        batch = np.concatenate([layer.inputs[0][None], other, other[:1] // 2, np.full_like(other[:1], -128)])
+        ready = evaluator.Evaluator(layer.graph)
+        expected, clusters = interpret.run_counted(layer.graph, batch)
+        np.testing.assert_array_equal(ready.run(batch), expected)
+        assert ready.clusters() == {name: count.sum() for name, count in clusters.items()}
 
 
 def test_sums_too_large_for_float32_are_taken_in_float64() -> None:

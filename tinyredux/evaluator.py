@@ -15,16 +15,20 @@ import torch
 from torch.nn import functional
 
 from tinyredux import interpret
+from tinyredux.clustered import block_vectors
 from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, Weighted
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, TrecConv, Weighted
 from tinyredux.integer_params import Requantization, clamp_of, quant_of, requantization
+from tinyredux.lsh import blocks
 from tinyredux.partial_sums import int16_shifts
 from tinyredux.passes.partial import plan_partial
 from tinyredux.tiles import weights_of
 
 BATCH = 125
-PLAIN = (Conv, DepthwiseConv, Dense)  # the operators whose sums are torch's; the interpreter runs the others
+CACHED = 1 << 20  # values of one map, of all images of a batch: more do not stay in a processor's cache
+PLAIN = (Conv, DepthwiseConv, Dense)  # the operators whose sums are torch's
+HERE = (*PLAIN, TrecConv)  # those with a layer below; the interpreter runs the others
 Progress = Callable[[str], None]
 Bytes = npt.NDArray[np.int8]
 Slices = tuple[tuple[int, int], ...]  # of input channels: first, and one past the last
@@ -43,16 +47,19 @@ class Evaluator:
             raise ValueError(f"{graph.name} takes {graph.input.dtype}; the evaluator runs int8 graphs: run passes.quantize first")
         self.graph = graph
         cut = slices or {}
-        self.weighted = {
-            op.name: SlicedLayer(graph, op, cut[op.name]) if op.name in cut else Layer(graph, op)
-            for op in graph.ops
-            if isinstance(op, PLAIN)
-        }
-        self.fused = {op.output: _pool_behind(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
+        self.weighted: dict[str, Layer] = {}
+        for op in graph.ops:
+            if isinstance(op, TrecConv):
+                self.weighted[op.name] = TrecLayer(graph, op)
+            elif isinstance(op, PLAIN):
+                self.weighted[op.name] = SlicedLayer(graph, op, cut[op.name]) if op.name in cut else Layer(graph, op)
+        self.fused = {op.output: _pool_behind(graph, op) for op in graph.ops if isinstance(op, HERE)}
 
     def run(self, images: Bytes) -> Bytes:
         """Returns the network's outputs (N, H, W, C) int8 for images (N, H, W, C) int8."""
-        return np.concatenate([self.batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+        largest = max(self.graph.tensors[name].elements for name in (self.graph.inputs[0], *self.fused))
+        step = min(BATCH, max(1, CACHED // largest))
+        return np.concatenate([self.batch(images[i : i + step]) for i in range(0, len(images), step)])
 
     def batch(self, images: Bytes, see: See | None = None) -> Bytes:
         """Returns the outputs of one batch; `see(op, centred)` is shown what each operator with weights reads, (N, C, H, W)."""
@@ -62,7 +69,7 @@ class Evaluator:
             for op in self.graph.ops:
                 if op.name in done:
                     continue
-                if isinstance(op, PLAIN):
+                if isinstance(op, HERE):
                     pool, layer = self.fused[op.output], self.weighted[op.name]
                     centred = values[op.inputs[0]] - layer.params.input_zero_point
                     values[pool.output if pool else op.output] = layer.outputs(centred, pool)
@@ -72,6 +79,10 @@ class Evaluator:
                 else:
                     values[op.output] = self._other(op, [values[name] for name in op.inputs])
             return np.asarray(values[self.graph.outputs[0]].permute(0, 2, 3, 1).numpy(), np.int8)
+
+    def clusters(self) -> dict[str, int]:
+        """Returns the clusters of every TREC layer in all images run so far, blocks added up."""
+        return {name: layer.clusters for name, layer in self.weighted.items() if isinstance(layer, TrecLayer)}
 
     def _other(self, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
         match op:
@@ -105,9 +116,72 @@ class Layer:
 
         `centred` (N, C, H, W) are the stored inputs less their zero point.
         """
-        sums = weighted_sums(self.op, centred.to(self.kind), self.weights)
+        sums = self.sums(centred.to(self.kind))
         sums = _max_pool(sums, pool) if pool else sums
-        return requantized(sums.to(torch.int64) + self.bias, self.multiplier, self.shift, self.params)
+        return requantized(sums.to(torch.int64).add_(self.bias), self.multiplier, self.shift, self.params)
+
+    def sums(self, centred: torch.Tensor) -> torch.Tensor:
+        """Returns the sums before bias (N, C, H, W) for centred inputs."""
+        return weighted_sums(self.op, centred, self.weights)
+
+
+class TrecLayer(Layer):
+    """A convolution on the means of clusters, those of every image its own: `clustered.clustered_sums` for a whole batch."""
+
+    def __init__(self, graph: Graph, op: TrecConv) -> None:
+        """Takes the hash vectors (L, H) and the weights (L, outputs) of each block."""
+        super().__init__(graph, op)
+        self.trec, self.clusters = op, 0
+        flat = graph.constants[op.weights].reshape(len(self.bias[0]), -1)
+        parts = blocks(flat.shape[1], op.sub_length)
+        vectors = [block_vectors(graph, op, flat, index, part).astype(np.int64) for index, part in enumerate(parts)]
+        if max(int(np.abs(each).sum(axis=0).max()) for each in vectors) * 255 >= 1 << 24:
+            self.kind = torch.float64
+        self.blocks = [
+            (part, torch.from_numpy(hashes).to(self.kind), torch.from_numpy(flat[:, part].T.copy()).to(self.kind))
+            for part, hashes in zip(parts, vectors, strict=True)
+        ]
+
+    def sums(self, centred: torch.Tensor) -> torch.Tensor:
+        """Returns the sums before bias (N, C, H, W) for centred inputs, and adds the batch to `clusters`."""
+        seen = _padded(centred, self.trec.padding, 0).permute(0, 2, 3, 1)
+        for axis in range(2):
+            seen = seen.unfold(1 + axis, self.trec.kernel[axis], self.trec.stride[axis])
+        images, high, wide = seen.shape[:3]
+        columns = seen.permute(0, 1, 2, 4, 5, 3).reshape(images, high * wide, -1)
+        total, exact, slots, products = 0, self.trec.hash_bits * (not self.trec.vectors), [], []
+        first = torch.zeros((images, high * wide, exact), dtype=self.kind)
+        for part, hashes, weights in self.blocks:
+            rows = columns[:, :, part].contiguous()
+            projections = rows @ hashes
+            slot, means = _means(rows, projections, self.trec.threshold)
+            first += projections[:, :, :exact]
+            slots.append(slot + total)
+            products.append(means @ weights)
+            total += len(means)
+        self.clusters += total
+        sums = functional.embedding_bag(torch.stack(slots, 1), torch.cat(products), mode="sum")
+        sums[:, :exact] = first.flatten(0, 1)
+        return sums.reshape(images, high, wide, -1).permute(0, 3, 1, 2)
+
+
+def _means(rows: torch.Tensor, projections: torch.Tensor, threshold: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the cluster of each row (images * N,) and the clusters' rounded means (clusters, L); rows (images, N, L).
+
+    A projection above the mean of its image: N times it above their sum, which is exact in float64.
+    """
+    images, count, length = rows.shape
+    exact = projections.double()
+    bits = exact * count > exact.sum(1, keepdim=True) if threshold == "mean" else exact > 0
+    codes = 1 << bits.shape[2]
+    ids = (bits.long() << torch.arange(bits.shape[2])).sum(2) + codes * torch.arange(images)[:, None]
+    order = ids.flatten().argsort()
+    members = torch.bincount(ids.flatten(), minlength=images * codes)
+    used = members > 0
+    slot, members = (used.cumsum(0) - 1)[ids.flatten()], members[used]
+    sums = functional.embedding_bag(order, rows.reshape(-1, length), members.cumsum(0) - members, mode="sum").double()
+    sizes = members[:, None]
+    return slot, ((2 * sums + sizes) / (2 * sizes)).floor().to(rows.dtype)
 
 
 class SlicedLayer(Layer):
@@ -152,11 +226,12 @@ def requantized(sums: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tenso
     if int(shift.max()) > 0:
         shifted = sums << shift.clamp(min=0)
         sums = ((shifted + 2**31) & 0xFFFFFFFF) - 2**31
-    high = ((sums * multiplier + 2**30) >> 31).clamp(max=INT32_MAX).to(torch.int32)
+    high = (sums * multiplier).add_(2**30).bitwise_right_shift_(31).clamp_(max=INT32_MAX).to(torch.int32)
     right = (-shift).clamp(min=0).to(torch.int32)
     half = (torch.ones_like(right) << right) >> 1
-    rounded = (high + half + (high >> 31) * (right > 0)) >> right
-    return (rounded + params.output_zero_point).clamp(params.clamp.low, params.clamp.high).to(torch.float32)
+    below_half = (high >> 31).mul_(right > 0)
+    rounded = high.add_(below_half).add_(half).bitwise_right_shift_(right)
+    return rounded.add_(params.output_zero_point).clamp_(params.clamp.low, params.clamp.high).to(torch.float32)
 
 
 def torch_weights(op: Weighted, weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -170,12 +245,20 @@ def torch_weights(op: Weighted, weights: npt.NDArray[np.int64]) -> npt.NDArray[n
 
 
 def weighted_sums(op: Weighted, images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Returns sums of products (N, C, H, W) for centred inputs (N, C, H, W)."""
+    """Returns sums of products (N, C, H, W) for centred inputs (N, C, H, W).
+
+    Where one window fits, no step is needed, and none is asked for: oneDNN reads behind the end of a map that is narrower than
+    a step.
+    """
     if isinstance(op, Dense):
         return functional.linear(images.permute(0, 2, 3, 1).reshape(len(images), -1), weights)[:, :, None, None]
     assert isinstance(op, Conv | DepthwiseConv)
     groups = op.groups if isinstance(op, Conv) else images.shape[1]
-    return functional.conv2d(_padded(images, op.padding, 0), weights, stride=op.stride, groups=groups)
+    padded, steps = _padded(images, op.padding, 0), list(op.stride)
+    for axis in range(2):
+        if padded.shape[2 + axis] < op.kernel[axis] + op.stride[axis]:
+            padded, steps[axis] = padded.narrow(2 + axis, 0, op.kernel[axis]), 1
+    return functional.conv2d(padded, weights, stride=steps, groups=groups)
 
 
 def _padded(values: torch.Tensor, padding: Padding, fill: float) -> torch.Tensor:
