@@ -34,6 +34,13 @@ def wide():
     net.input_shape = (3, 32, 32)
     return net
 
+def chatty():
+    print("made")
+    return make()
+
+def ends():
+    raise SystemExit(0)
+
 def odd():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid())
     net.input_shape = (3, 7, 7)
@@ -98,10 +105,13 @@ def test_equal_input_gives_equal_bytes_wherever_it_lies(capsys: pytest.CaptureFi
         ("nan", (), 2, ["conv1.weights", "1 of 108 values that are NaN"]),
         ("odd", (), 2, ["Sigmoid", "nn.ReLU6"]),
         ("none", (), 2, ["no function 'none'", "make"]),
+        ("ends", (), 2, ["ends raised SystemExit"]),
         ("wide", (), 1, ["SRAM", "327680", "conv1"]),
         ("make", ("--board", "nonesuch"), 2, ["unknown board 'nonesuch'", "disco_f469ni"]),
         ("make", ("--method", "magic"), 2, ["magic", "exact"]),
         ("make", ("--images", "0"), 2, ["images is 0"]),
+        ("make", ("--images", "few"), 2, ["--images", "invalid int value: 'few'"]),
+        ("make", ("--nonsense",), 2, ["unrecognized arguments: --nonsense"]),
         ("make", ("--data", "gone.npz"), 2, ["gone.npz"]),
         ("make", ("--target", "board:/dev/nonesuch"), 3, ["/dev/nonesuch"]),
     ],
@@ -114,6 +124,22 @@ def test_mistakes_end_in_a_sentence(
     assert all(word in error for word in words), error
     assert "Traceback" not in error
     assert (answer.get("fits") is False) == (code == 1)
+
+
+def test_what_a_network_prints_is_no_part_of_the_answer(capsys: pytest.CaptureFixture[str], net: Path) -> None:
+    code, answer, error = run(capsys, "plan", f"{net}:chatty", "--data", "random")
+    assert code == 0 and answer["net"] == f"{net}:chatty" and "made" in error
+
+
+def test_a_place_where_nothing_can_be_written(capsys: pytest.CaptureFixture[str], net: Path) -> None:
+    """A file in the place of a folder is named in one sentence; no traceback."""
+    code, answer, error = run(capsys, "compile", f"{net}:make", "--data", "random", "--out", str(net))
+    assert code == 2 == answer["exit"] and str(net) in error and "Traceback" not in error
+
+
+def test_a_reader_that_has_enough_is_no_mistake() -> None:
+    command = f"{sys.executable} -m tinyredux lab list | true"
+    assert subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True).stderr == ""
 
 
 def test_debug_shows_the_traceback(net: Path) -> None:

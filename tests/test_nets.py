@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinyredux import accuracy, datasets, evaluator, memory, nets, pretrained, train_trec
+from tinyredux import accuracy, datasets, evaluator, memory, nets, pretrained, skipped, train_trec
 from tinyredux.channels import channels_of
 from tinyredux.export import export
 from tinyredux.graph import total_macs
@@ -90,6 +90,16 @@ def test_a_network_of_the_users(own_file: Path) -> None:
     data, net = nets.with_data(f"{own_file}:own")
     assert data.name == "random" and data.test.images.shape[1:] == (3, 8, 8) and not net.training
     assert nets.short_name(f"{own_file}:own") == "own" and nets.short_name("lenet") == "lenet"
+
+
+def test_a_user_s_network_is_not_taken_for_a_built_in_of_its_name(own_file: Path, tmp_path: Path) -> None:
+    """Nor for that of another file: neither weights nor tables nor records of skipping."""
+    name, other = f"{own_file}:cifarnet", f"{tmp_path / 'other.py'}:cifarnet"
+    assert nets.weights_file("cifarnet", "cifar10", "trec") is not None
+    assert nets.weights_file(name, "cifar10", "trec") is None and nets.weights_file(name, "cifar10") is None
+    assert nets.own_name("cifarnet") == "cifarnet" and len({nets.own_name(one) for one in ("cifarnet", name, other)}) == 3
+    with pytest.raises(ValueError, match="no record of what"):
+        skipped.record_for(f"{own_file}:lenet", "cifar10")
 
 
 @pytest.mark.parametrize("factory", REFUSED)

@@ -10,6 +10,7 @@ from random_nets import RandomNet, images_for
 
 from tinyredux import interpret
 from tinyredux.export import export
+from tinyredux.fast import requantize
 from tinyredux.graph import (
     Add,
     Concat,
@@ -27,7 +28,7 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.integer_params import SOFTMAX_OUTPUT, add_params, quant_of
+from tinyredux.integer_params import SOFTMAX_OUTPUT, add_params, quant_of, requantization
 from tinyredux.passes.quantize import LEAST_SCALE, quant_from_range, quantize
 
 RNG = np.random.default_rng(5)
@@ -104,6 +105,14 @@ def test_channel_of_zeros_keeps_its_bias() -> None:
     """No weight sets the channel's scale, so the bias does, however coarse the input is."""
     graph = conv_graph(np.zeros((4, 1, 1, 3)), np.array([0.1, 0.0123, 0.0, -0.2]))
     assert np.abs(steps_apart(graph, 100 * images(graph))).max() <= 0.51
+
+
+def test_one_channel_of_zeros_costs_a_layer_nothing() -> None:
+    """A filter that died in training takes a scale whose factor the fast kernels apply as they do the others'."""
+    weights = RNG.normal(size=(4, 1, 1, 3))
+    weights[2] = 0
+    graph = quantize(conv_graph(weights, np.zeros(4)), images(conv_graph(weights, np.zeros(4))))
+    assert requantize.applies(requantization(graph, graph.ops[0])) and not graph.constants["w"][2].any()
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e-20, 1e-38, 1e-42])

@@ -54,7 +54,7 @@ def test_a_record_makes_the_graph_again(unit: str, tmp_path: Path, monkeypatch: 
     graph, data = small()
     monkeypatch.setattr(skipped, "RECORDS", tmp_path)
     found(unit).save(tmp_path / "small.made.json")
-    again = skipped.apply(graph, data, skipped.record_for("path/to/net.py:small", "made"))
+    again = skipped.apply(graph, data, skipped.record_for("small", "made"))
     right = evaluator.correct(again, data.validation)
     assert right == found(unit).validation_skipped
     for op, share in found(unit).shares.items():

@@ -106,6 +106,7 @@ class Compiled:
 
 def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
+    board = find_board(settings.board)
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
     if settings.method == "trec":
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
@@ -119,7 +120,6 @@ def compile_net(settings: Settings) -> Compiled:
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
     call = _call(settings, data.name)
-    board = find_board(settings.board)
     if settings.method == "partial":
         fast = _in_parts(settings, int8, board)
         plan = arena_plan(fast.program, fast.arena)
@@ -176,7 +176,7 @@ def tuned_for_skipping(settings: Settings, data: str) -> bool:
     """Returns whether weights are there that were tuned without what fast kernels leave out, and no record is asked for."""
     if settings.skip or settings.kernel_set != "fast":
         return False
-    return nets.weights_file(f"{nets.short_name(settings.net)}.skip", data) is not None
+    return nets.weights_file(settings.net, data, "skip") is not None
 
 
 def _in_parts(settings: Settings, int8: Graph, board: Board) -> FastSteps:

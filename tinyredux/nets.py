@@ -6,6 +6,7 @@ the name of a pruned one, whose shapes are in the record beside its weights.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -255,6 +256,12 @@ def short_name(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+def own_name(name: str) -> str:
+    """Returns the name of a network's files: a user's bears a mark of its file, so it is never taken for another of that name."""
+    file, colon, factory = name.rpartition(":")
+    return f"{factory}-{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:8]}" if colon else name
+
+
 def resolve(name: str, data: str | None = None) -> nn.Module:
     """Returns a fresh network: built-in or pruned and untrained, or what the user's factory makes, with the weights it holds.
 
@@ -323,7 +330,7 @@ def _made_by(file: Path, factory: str) -> nn.Module:
         module = make()
     except ValueError:
         raise
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:
         raise ValueError(
             f"{file}:{factory} raised {type(failure).__name__}: {failure}; it must run without arguments"
         ) from failure
@@ -334,10 +341,10 @@ def _made_by(file: Path, factory: str) -> nn.Module:
     return module
 
 
-def weights_file(name: str, data: str) -> Path | None:
-    """Returns the weights of a built-in network trained on `data`: committed ones first, then the user's cache."""
+def weights_file(name: str, data: str, method: str = "") -> Path | None:
+    """Returns the weights of a network trained on `data`, for a method: committed ones first, then the user's cache."""
     for folder in (WEIGHTS_FOLDER, datasets.cache_folder() / "weights"):
-        path = folder / f"{short_name(name)}.{data}.safetensors"
+        path = folder / f"{own_name(name)}{method and f'.{method}'}.{data}.safetensors"
         if path.is_file():
             return path
     return None

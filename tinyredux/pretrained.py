@@ -91,17 +91,17 @@ def train_net(
     the cache until the weights are written. Raises ValueError for data that cannot be trained on, MissingDataError where
     the data is absent.
     """
-    short, cache = nets.short_name(name), datasets.cache_folder()
+    cache = datasets.cache_folder()
     images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
     data = images.name
-    recipe = train.recipe_for(short, data, epochs, seed)
+    recipe = train.recipe_for(nets.own_name(name), data, epochs, seed)
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot train on {data}: it has no training images with labels; use {LABELLED}")
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
-    kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
+    kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
     train.train(net, images, recipe, kept, progress)
-    out = out or cache / "weights"
+    short, out = _place(name, out)
     record = save_weights(
         net, short, images, recipe, f"tinyredux train {name} --data {data}{_options(epochs, seed)}", out, progress
     )
@@ -144,7 +144,7 @@ def prune_net(
     while earlier := nets.pruning_of(root, (data,)):
         root = earlier["base"]
     cache = datasets.cache_folder()
-    kept = checkpoint or cache / "checkpoints" / f"{_key(name)}.{data}.pruned.{aim}.{budget_bytes}.{tune.seed}.pt"
+    kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.pruned.{aim}.{budget_bytes}.{tune.seed}.pt"
     found = prune.prune(net, images, pruning, kept, progress, nets.load_net(root, data))
     others = (" --aim anywhere" if aim != "peak" else "") + (f" --steps {steps}" if steps != 12 else "")
     others += f" --rate {rate}" if rate is not None else ""
@@ -174,16 +174,16 @@ def trec_net(
     interrupted, as `train_net` does. Raises ValueError for a table that does not fit.
     """
     images, net = nets.with_data(name, data)
-    data, short = images.name, nets.short_name(name)
+    data, own = images.name, nets.own_name(name)
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
-    recipe = train_trec.recipe_for(short, data, epochs, seed, table_file)
-    table = train_trec.table_for(short, net, table_file)
-    kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{_key(name)}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
+    recipe = train_trec.recipe_for(own, data, epochs, seed, table_file)
+    table = train_trec.table_for(own, net, table_file)
+    kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{own}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
     train_trec.fine_tune(net, table, images, recipe, kept, progress)
     chosen = f" --trec {table_file}" if table_file else ""
     command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
-    out = out or datasets.cache_folder() / "weights"
+    short, out = _place(name, out)
     record = save_weights(net, short, images, recipe, command, out, progress, table=table)
     write_card(out)
     if checkpoint is None:
@@ -207,15 +207,15 @@ def skip_net(
     Raises ValueError for a share out of reach.
     """
     images, net = nets.with_data(name, data)
-    data, short = images.name, nets.short_name(name)
+    data, own = images.name, nets.own_name(name)
     if images.train.labels is None or not len(images.train.images):
         raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
     recipe = train.given(skip_tuning.TUNE, epochs, seed)
-    key = f"{_key(name)}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
+    key = f"{own}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{key}.pt"
     found = skip_tuning.fine_tune(net, images, share, recipe, kept, progress)
     command = f"tinyredux train {name} --method skip --share {share} --data {data}{_options(epochs, seed)}"
-    out = out or datasets.cache_folder() / "weights"
+    short, out = _place(name, out)
     record = save_weights(net, short, images, recipe, command, out, progress, skipping=found)
     write_card(out)
     if checkpoint is None:
@@ -228,12 +228,9 @@ def _options(epochs: int | None, seed: int | None) -> str:
     return "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
 
 
-def _key(name: str) -> str:
-    """Returns a name for files in the cache: two factories of the same name in different files stay apart."""
-    if name in nets.NETS:
-        return name
-    file, _, factory = name.rpartition(":")
-    return f"{factory}-{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:8]}"
+def _place(name: str, out: Path | None) -> tuple[str, Path]:
+    """Returns name and folder of a network's files: in the cache, where all share a folder, a user's by its own name."""
+    return (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
 
 
 def save_weights(

@@ -101,7 +101,7 @@ def masks_of(net: nn.Module, graph: Graph, cuts: dict[str, Cut]) -> Masks:
 
 def load_skip(name: str, data: str = "cifar10") -> nn.Module:
     """Returns a network with the weights tuned on `data` under a mask. Raises MissingDataError where there are none."""
-    path = nets.weights_file(f"{nets.short_name(name)}.skip", data)
+    path = nets.weights_file(name, data, "skip")
     if path is None:
         raise MissingDataError(f"{name} has no weights tuned for skipping on {data}; `tinyredux train {name} --method skip`")
     net = nets.resolve(name)

@@ -19,7 +19,7 @@ from tinyredux.datasets import Dataset
 from tinyredux.fast.choose import choose
 from tinyredux.fast.reference_cost import reference_cycles
 from tinyredux.graph import Graph
-from tinyredux.nets import WEIGHTS_FOLDER, short_name
+from tinyredux.nets import WEIGHTS_FOLDER, own_name, short_name
 from tinyredux.passes.dead_channels import MULTIPLE, without_dead_channels
 from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, skip, skippable, windows, without
 
@@ -68,7 +68,7 @@ class Record:
 
 def record_for(net: str, data: str) -> Record:
     """Returns the record of a network's cuts. Raises ValueError where there is none."""
-    path = RECORDS / f"{short_name(net)}.{data}.json"
+    path = RECORDS / f"{own_name(net)}.{data}.json"
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in RECORDS.glob("*.json"))) or "none"
         raise ValueError(

@@ -129,7 +129,7 @@ def load_trec(name: str, data: str = "cifar10") -> nn.Module:
 
     Raises MissingDataError where there are none.
     """
-    path = nets.weights_file(f"{nets.short_name(name)}.trec", data)
+    path = nets.weights_file(name, data, "trec")
     if path is None:
         raise MissingDataError(f"{name} has no TREC weights for {data}; make them by `tinyredux train {name} --method trec`")
     net = nets.resolve(name)

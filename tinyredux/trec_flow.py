@@ -18,7 +18,7 @@ from tinyredux.trec_sizes import trec_sizes
 
 def is_tuned(name: str, data: str, table: Path | None) -> bool:
     """Returns whether there are weights that were fine-tuned with TREC layers, and no other layers are asked for."""
-    return table is None and nets.weights_file(f"{nets.short_name(name)}.trec", data) is not None
+    return table is None and nets.weights_file(name, data, "trec") is not None
 
 
 def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -> nn.Module:
@@ -29,7 +29,7 @@ def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -
     if is_tuned(name, data, table):
         return train_trec.load_trec(name, data)
     if table is not None:
-        convert(net, train_trec.table_for(nets.short_name(name), net, table))
+        convert(net, train_trec.table_for(nets.own_name(name), net, table))
     return net.eval()
 
 

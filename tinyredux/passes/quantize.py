@@ -99,10 +99,13 @@ def quant_from_range(low: float, high: float) -> Quant:
 
 
 def weight_scales(weights: Array, channel_axis: int) -> tuple[float, ...]:
-    """Returns one symmetric scale per output channel: the greatest magnitude maps to 127; 0 for a channel of zeros."""
+    """Returns one symmetric scale per output channel: the greatest magnitude maps to 127.
+
+    A channel of zeros can have any; it takes the largest of the layer, whose factor the fast kernels can apply (0: no weights).
+    """
     axes = tuple(axis for axis in range(weights.ndim) if axis != channel_axis % weights.ndim)
     peaks = np.abs(weights).max(axis=axes)
-    return tuple(float(np.float32(peak / 127)) for peak in peaks)
+    return tuple(float(np.float32(peak / 127)) for peak in np.where(peaks > 0, peaks, peaks.max(initial=0)))
 
 
 def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: dict[str, Array]) -> Op:

@@ -48,6 +48,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> Answer:
     from dataclasses import asdict
 
+    from tinyredux import datasets
     from tinyredux.pretrained import skip_net, train_net, trec_net
     from tinyredux.skip_tuning import SHARE
 
@@ -62,7 +63,10 @@ def _train(options: argparse.Namespace) -> Answer:
         record = skip_net(options.net, options.data, SHARE if options.share is None else options.share, *rest)
     else:
         record = train_net(options.net, options.data, *rest)
-    text = f"{record.net} trained on {record.data}: {record.file}\n{_shares(record)}"
+    path = (options.out or datasets.cache_folder() / "weights") / record.file
+    text = f"{record.net} trained on {record.data}: {path}\n{_shares(record)}"
+    if options.method == "exact" and ":" in options.net:
+        text += "\nA factory's network has the weights that it holds; for these ones: tinyredux.nets.load_weights(net, Path(...))"
     return Answer(asdict(record), text)
 
 
