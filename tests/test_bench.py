@@ -9,6 +9,7 @@ import pytest
 from tinyredux.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
 from tinyredux.bench_record import CMSIS_NN, layer_table
 from tinyredux.boards import find_board
+from tinyredux.build import DoesNotFit
 from tinyredux.graph import TrecConv, macs
 from tinyredux.teaching import recorded
 
@@ -61,6 +62,12 @@ WRONG = {
 def test_a_wrong_spec_says_what_is_wrong(text: str) -> None:
     with pytest.raises(ValueError, match=WRONG[text]):
         parse_spec(text)
+
+
+@pytest.mark.parametrize(("text", "region"), [("conv3x3:8-8@99999x99999", "SRAM"), ("dense:99999-99999", "FLASH")])
+def test_a_layer_larger_than_the_board_is_refused_before_it_is_made(text: str, region: str) -> None:
+    with pytest.raises(DoesNotFit, match=f"region {region} needs .* layer {text}"):
+        bench_layer(text, F469)
 
 
 def test_the_record_of_layers_keeps_the_bars() -> None:

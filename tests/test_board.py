@@ -429,8 +429,12 @@ def test_uploads_that_fail(
     monkeypatch.setattr(
         flash_module, "run_bounded", lambda command, env, timeout_s: run_bounded([sys.executable, "-c", script], env, timeout_s)
     )
+    disco = find_board("disco_f469ni")
+    with pytest.raises(ValueError, match=r"holds no manifest\.json; write one there"):
+        flash(tmp_path, disco, "/dev/ttyACM0", timeout_s=0.5)
+    (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
     with pytest.raises(error, match=message):
-        flash(tmp_path, find_board("disco_f469ni"), "/dev/ttyACM0", timeout_s=0.5)
+        flash(tmp_path, disco, "/dev/ttyACM0", timeout_s=0.5)
 
 
 def test_a_stopped_command_leaves_no_children(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def test_equal_input_gives_equal_bytes_wherever_it_lies(capsys: pytest.CaptureFi
         ("none", (), 2, ["no function 'none'", "make"]),
         ("ends", (), 2, ["ends raised SystemExit"]),
         ("wide", (), 1, ["SRAM", "327680", "conv1"]),
+        ("make", ("--seed", "-1"), 2, ["seed is -1"]),
+        ("make", ("--method", "partial", "--mac-limit", "inf"), 2, ["limit of MACs is inf"]),
         ("make", ("--board", "nonesuch"), 2, ["unknown board 'nonesuch'", "disco_f469ni"]),
         ("make", ("--method", "magic"), 2, ["magic", "exact"]),
         ("make", ("--images", "0"), 2, ["images is 0"]),
@@ -169,6 +171,7 @@ def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path, t
     peak = plan["peak_bytes"]
     assert code == 0 and 147 <= peak["partial"] <= peak["reordered"] <= peak["layerwise"]  # type: ignore[index]
     assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "100")[0] == 1
+    assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "-1")[0] == 2
     code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")
     assert code == 0 and bench["layers"][0]["cycles"] > 0  # type: ignore[index]
     code, labs, _ = run(capsys, "lab", "list")

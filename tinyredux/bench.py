@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyredux import interpret
 from tinyredux.boards import Board
-from tinyredux.build import build_firmware, default_build_folder
+from tinyredux.build import DoesNotFit, build_firmware, default_build_folder
 from tinyredux.fast.choose import candidates
 from tinyredux.fast.forms import Form
 from tinyredux.graph import (
@@ -31,7 +31,7 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.kernels import KERNELS, assemble
+from tinyredux.kernels import KERNELS, assemble, board_budget
 from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.targets.simulator import SimulatorTarget
 
@@ -166,8 +166,13 @@ def layer_forms(text: str, board: Board) -> list[Form]:
 
 
 def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | None = None) -> LayerTime:
-    """Returns what one layer costs on a board, by the simulator. Raises ValueError if its output is not the interpreter's."""
-    graph, folder = layer_graph(parse_spec(text)), folder or default_build_folder()
+    """Returns what one layer costs on a board, by the simulator.
+
+    Raises DoesNotFit for a layer that the board cannot hold, ValueError if its output is not the interpreter's.
+    """
+    spec, folder = parse_spec(text), folder or default_build_folder()
+    check_size(spec, text, board)
+    graph = layer_graph(spec)
     plan, artifact = assemble(graph, f"bench --layer {text}", kernels, board)
     firmware = build_firmware(artifact.write(folder / "models" / artifact.model_hash), board, folder)
     image = np.random.default_rng(1).normal(-40, 60, graph.input.shape).clip(-128, 127).astype(np.int8)
@@ -183,6 +188,19 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
     form, (_, scratch) = artifact.manifest["ops"][0].get("form", "reference"), plan.scratch.get(op.name, (0, 0))
     costs = (cost.instructions, cost.core_cycles, cost.memory_cycles)
     return LayerTime(text, kernels, macs(graph, op), outputs, *costs, form, scratch)
+
+
+def check_size(spec: LayerSpec, text: str, board: Board) -> None:
+    """Raises DoesNotFit where a layer's maps exceed a board's SRAM or its weights the flash."""
+    taps = spec.kernel[0] * spec.kernel[1] * (spec.in_c if spec.kind in ("conv", "dense") else 1)
+    pixels = spec.size[0] * spec.size[1]
+    maps = pixels * spec.in_c + pixels // spec.stride**2 * spec.out_c
+    for section, region, needed, there in (
+        (".bss (activations)", "SRAM", maps, board_budget(board)),
+        (".rodata (weights)", "FLASH", taps * spec.out_c, board.flash_bytes),
+    ):
+        if needed > there:
+            raise DoesNotFit(section, region, needed, there, board.name, f"layer {text}")
 
 
 def bench(board: Board, layers: Sequence[str] | None = None) -> list[dict[str, Any]]:

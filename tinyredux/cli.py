@@ -63,10 +63,12 @@ def _show(options: argparse.Namespace, answer: Answer) -> None:
 def _failed(options: argparse.Namespace, error: Exception, code: int) -> int:
     if options.debug:
         raise error
-    print(f"tinyredux{f' {options.verb}' if options.verb else ''}: {error}", file=sys.stderr)
+    place, why = getattr(error, "filename", None), getattr(error, "strerror", None)
+    said = f"{place}: {why}" if place and why else str(error)
+    print(f"tinyredux{f' {options.verb}' if options.verb else ''}: {said}", file=sys.stderr)
     if options.json:
         fits = {"fits": False} if isinstance(error, DoesNotFit) else {}
-        print(json.dumps({"schema": 1, "verb": options.verb, "error": str(error), "exit": code} | fits))
+        print(json.dumps({"schema": 1, "verb": options.verb, "error": said, "exit": code} | fits))
     return code
 
 

@@ -81,6 +81,8 @@ class Settings:
             raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, expected 0 or more")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target.split(":")[0] not in ("host", "simulator", "board"):

@@ -40,6 +40,8 @@ def plan(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    if budget_bytes is not None and budget_bytes < 1:
+        raise ValueError(f"sram is {budget_bytes} bytes, expected at least 1")
     if accumulator not in ACCUMULATOR_BYTES:
         raise ValueError(f"accumulator is {accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
     found, whole = plan_in_parts(graph, accumulator, budget_bytes or 0, mac_limit, input_outside), memory.plan(graph)

@@ -101,7 +101,7 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
     With `input_outside` the network's input lies apart, behind all that the schedule needs, and is not counted in what is
     minimised; it is part of the arena's size all the same. Raises ValueError for a limit below 1.
     """
-    if mac_limit < 1:
+    if not 1 <= mac_limit < math.inf:
         raise ValueError(f"the limit of MACs is {mac_limit}, expected at least 1.0 (no recomputation)")
     pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
     items = hybrid_items(net, mac_limit, input_outside)
