@@ -118,6 +118,7 @@ def test_fast_kernels_take_the_tuned_weights_by_themselves() -> None:
     conv2 = next(op for op in found.per_op if op.name == "conv2")
     assert conv2.skipped == pytest.approx(1 - conv2.macs_executed / conv2.macs_dense, abs=1e-4) and conv2.skipped > 0
     assert not flow.tuned_for_skipping(flow.Settings("lenet", "skip", kernels="reference"), "cifar10")
+    assert flow.tuned_for_skipping(flow.Settings("lenet", "skip", kernels="reference"), "synthetic")  # no record of finer units
     assert not flow.tuned_for_skipping(flow.Settings("lenet", "skip", skip="front.json#0"), "cifar10")
 
 

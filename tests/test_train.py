@@ -108,6 +108,15 @@ def test_the_command_leaves_weights_and_record(
     assert "no training images with labels" in capsys.readouterr().err
 
 
+def test_networks_without_a_class_for_each_label_are_refused(few: datasets.Dataset) -> None:
+    """Before the first step, and not by an index out of range."""
+    body = nn.Conv2d(3, 4, 3, 32, 1)
+    with pytest.raises(ValueError, match=r"returns \(1, 4, 1, 1\); expected \(images, classes\)"):
+        pretrained.check_trainable(body, few)
+    with pytest.raises(ValueError, match="labels reach 9, the network has 4 outputs"):
+        pretrained.check_trainable(nn.Sequential(body, nn.Flatten()), few)
+
+
 def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp_path: Path) -> None:
     """Matrices in float16, the rest as it was; the record counts the answers of the file."""
     net = train.train(tiny(), few, replace(RECIPE, epochs=1))

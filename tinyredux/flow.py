@@ -175,10 +175,13 @@ def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool
 
 
 def tuned_for_skipping(settings: Settings, data: str) -> bool:
-    """Returns whether weights are there that were tuned without what fast kernels leave out, and no record is asked for."""
-    if settings.skip or settings.kernel_set != "fast":
+    """Returns whether weights that were tuned without input channels are taken: where no record is asked for, and other kernels
+    than the fast ones have no record of finer units that they can leave out."""
+    if settings.skip or nets.weights_file(settings.net, data, "skip") is None:
         return False
-    return nets.weights_file(settings.net, data, "skip") is not None
+    from tinyredux import skipped
+
+    return settings.kernel_set == "fast" or not skipped.record_path(settings.net, data).is_file()
 
 
 def _in_parts(settings: Settings, int8: Graph, board: Board) -> FastSteps:

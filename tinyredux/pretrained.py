@@ -95,10 +95,9 @@ def train_net(
     images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
     data = images.name
     recipe = train.recipe_for(nets.own_name(name), data, epochs, seed)
-    if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot train on {data}: it has no training images with labels; use {LABELLED}")
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
+    check_trainable(net, images)
     kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
     train.train(net, images, recipe, kept, progress)
     short, out = _place(name, out)
@@ -109,6 +108,17 @@ def train_net(
     if checkpoint is None:
         kept.unlink()
     return record
+
+
+def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
+    """Raises ValueError for data without labelled training images, and a network that does not give each of them classes."""
+    if data.train.labels is None or not len(data.train.images):
+        raise ValueError(f"cannot train on {data.name}: it has no training images with labels; use {LABELLED}")
+    with torch.no_grad():
+        shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
+    if len(shape) != 2:
+        raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
+    datasets.check_labels(data.train, shape[1])
 
 
 def prune_net(
@@ -134,8 +144,7 @@ def prune_net(
     """
     images, net = nets.with_data(name, data)
     data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned"
-    if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot prune on {data}: it has no training images with labels; use {LABELLED}")
+    check_trainable(net, images)
     if save_as in nets.NETS:
         raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
     tune = train.given(prune.TUNE if rate is None else replace(prune.TUNE, peak_rate=rate), epochs, seed)
@@ -175,8 +184,7 @@ def trec_net(
     """
     images, net = nets.with_data(name, data)
     data, own = images.name, nets.own_name(name)
-    if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
+    check_trainable(net, images)
     recipe = train_trec.recipe_for(own, data, epochs, seed, table_file)
     table = train_trec.table_for(own, net, table_file)
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{own}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
@@ -208,8 +216,7 @@ def skip_net(
     """
     images, net = nets.with_data(name, data)
     data, own = images.name, nets.own_name(name)
-    if images.train.labels is None or not len(images.train.images):
-        raise ValueError(f"cannot fine-tune on {data}: it has no training images with labels; use {LABELLED}")
+    check_trainable(net, images)
     recipe = train.given(skip_tuning.TUNE, epochs, seed)
     key = f"{own}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{key}.pt"

@@ -66,9 +66,14 @@ class Record:
         return path
 
 
+def record_path(net: str, data: str) -> Path:
+    """Returns where the committed record of a network's cuts is, if there is one."""
+    return RECORDS / f"{own_name(net)}.{data}.json"
+
+
 def record_for(net: str, data: str) -> Record:
     """Returns the record of a network's cuts. Raises ValueError where there is none."""
-    path = RECORDS / f"{own_name(net)}.{data}.json"
+    path = record_path(net, data)
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in RECORDS.glob("*.json"))) or "none"
         raise ValueError(
