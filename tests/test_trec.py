@@ -210,8 +210,19 @@ def test_a_layer_that_loses_alone_may_pay_where_flash_is_short() -> None:
     """Winograd beats TREC here, but its tables are larger than TREC's: with less flash the layer keeps its clusters."""
     graph = bench.layer_graph(bench.parse_spec("conv3x3:64-64@8x8/L64H4"))
     assert trec_cost.losing(graph, "cortex-m4", TEMPLATES) == ["layer"]
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, flash_bytes=90_000) == []
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, flash_bytes=90_000, together=True) == []
+    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, lambda _: (None, 90_000)) == []
+    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, lambda _: (None, 90_000), together=True) == []
+
+
+def test_a_layer_is_compared_within_the_memory_that_the_exact_network_has() -> None:
+    """Winograd, which is faster, does not fit beside what the exact network may take, only beside TREC's scratch."""
+    graph = bench.layer_graph(bench.parse_spec("conv3x3:64-64@8x8/L64H4"))
+
+    def limits(one: Graph) -> tuple[int | None, int | None]:
+        return (40_000 if isinstance(one.ops[0], TrecConv) else 20_000), None
+
+    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, lambda _: (40_000, None)) == ["layer"]
+    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, limits) == []
 
 
 @pytest.mark.parametrize(

@@ -295,10 +295,15 @@ def correct(graph: Graph, split: Split, progress: Progress | None = None, slices
 
     `slices` as for `Evaluator`.
     """
+    return right_answers(Evaluator(graph, slices), split, progress)
+
+
+def right_answers(evaluator: Evaluator, split: Split, progress: Progress | None = None) -> int:
+    """Returns how many images of `split` are right, as `correct` does, by an evaluator that is ready."""
     if split.labels is None:
         raise ValueError("cannot count correct answers: the data has no labels")
+    graph, right = evaluator.graph, 0
     check_labels(split, graph.output.elements)
-    evaluator, right = Evaluator(graph, slices), 0
     for i in range(0, len(split.images), 4 * BATCH):
         part = split.images[i : i + 4 * BATCH]
         answers = evaluator.run(interpret.quantize_input(graph, part)).reshape(len(part), -1).argmax(axis=1)

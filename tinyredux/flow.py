@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,8 @@ def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool
         int8 = with_trec(int8, {name: Choice(length, bits) for name, (length, bits) in found.items()})
     if settings.kernel_set not in KERNELS:
         return int8, []
-    bounds = limits(board, settings.sram, int8)
-    lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), *bounds, together=together)
+    templates = templates_of(settings.kernel_set, unpack=False)
+    lost = losing(int8, board.cpu, templates, partial(limits, board, settings.sram), together)
     return exactly(int8, lost), lost
 
 

@@ -33,6 +33,12 @@ class TrecSizes:
         return min(1 << self.bits, self.rows)
 
     @property
+    def likely_clusters(self) -> float:
+        """Clusters that a block has where every code is as likely: what cost models count with. Alike rows leave fewer."""
+        codes = 1 << self.bits
+        return codes * (1 - (1 - 1 / codes) ** self.rows)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that live from the first stage to the last: slots of all rows, sizes of the stacks, means."""
         slots = words(self.rows * self.blocks * (1 if self.clusters <= NARROW else 2))

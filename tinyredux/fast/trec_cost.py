@@ -1,16 +1,15 @@
 """Does TREC pay? Predicted cycles of a layer's TREC and of its exact convolution, in either kernel set.
 
-Generated code prices itself (`fast.trec`); one of its constants was set on ten layers, so their small error is that of a fit.
-The plain C of trec_conv.c is a sum of counts; cycles for each were fitted to 14 layers in the simulator (3x3, 5x5, 1x1; maps of
-8 to 16; 16 to 256 outputs; 2 to 6 bits; blocks of a tap to the whole window); on these same layers it is at most 6.4 % off. Every
-block is taken to have as many clusters as it can have.
+Generated code prices itself (`fast.trec`). The plain C of trec_conv.c is a sum of counts; cycles for each were fitted to 14
+layers in the simulator (3x3, 5x5, 1x1; maps of 8 to 16; 16 to 256 outputs; 2 to 6 bits; blocks of a tap to the whole window).
+Clusters are counted as if every code were as likely. How far off both are on other layers: tools/trec_cost_model.py.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tinyredux.clustered import exactly
@@ -19,6 +18,7 @@ from tinyredux.graph import Conv, Graph, Op, TrecConv
 from tinyredux.memory import clustering
 from tinyredux.trec_sizes import TrecSizes
 
+Limits = Callable[[Graph], tuple[int | None, int | None]]
 WORTH, MOST_BITS, LEAST_CHANNELS = 0.67, 6, 8
 CYCLES = {  # for each of `counts`
     "cortex-m4": (4.35, 72.1, 2.2, 2.1, 5.95, 5.0, 85.4, 16.5),
@@ -26,10 +26,10 @@ CYCLES = {  # for each of `counts`
 }
 
 
-def counts(sizes: TrecSizes) -> list[int]:
+def counts(sizes: TrecSizes) -> list[float]:
     """Returns how often the C kernel multiplies for a hash, assigns, adds to a mean, multiplies a mean and widens it, adds up a
     product, finishes a sum, copies an output."""
-    outputs, matrix = sizes.out_c - sizes.exact_c, sizes.clusters * sizes.columns
+    outputs, matrix = sizes.out_c - sizes.exact_c, sizes.likely_clusters * sizes.columns
     passes, slices = sizes.rows * sizes.blocks, -(-outputs // sizes.slice_c)
     added = outputs if sizes.blocks > 1 else 0
     return [
@@ -40,11 +40,11 @@ def counts(sizes: TrecSizes) -> list[int]:
 
 def core_cycles(graph: Graph, op: Op, kernels: str, core: str) -> float:
     """Returns the predicted cycles of a convolution or a TREC layer in a kernel set, without flash stalls."""
-    best = _ways(graph, op, core, TEMPLATES if kernels == "fast" else ())[0]
+    best = layer_ways(graph, op, core, TEMPLATES if kernels == "fast" else ())[0]
     return best.cycles if best.form is None else best.form.cycles
 
 
-def _ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
+def layer_ways(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Way]:
     """Returns the ways to compute an operator, the fastest first; TREC's plain C at its predicted cycles."""
     found = ways(graph, op, core, templates)
     if isinstance(op, TrecConv):
@@ -54,23 +54,37 @@ def _ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> lis
     return sorted(found, key=lambda way: way.cycles)
 
 
+def unlimited(graph: Graph) -> tuple[int | None, int | None]:
+    """Returns no limits."""
+    return None, None
+
+
+def network_cycles(graph: Graph, ways_of: Mapping[str, list[Way]], limits: Limits = unlimited) -> float:
+    """Returns the predicted cycles of a network whose operators take, of their ways, those that fit into the limits together.
+
+    What has no prediction, such as a softmax, counts for nothing.
+    """
+    chosen, _ = fitted(graph, ways_of, *limits(graph))
+    return sum(way.cycles for way in chosen.values() if math.isfinite(way.cycles))
+
+
 def losing(
-    graph: Graph, core: str, templates: Sequence[Template] = (), sram_bytes: int | None = None, flash_bytes: int | None = None,
-    together: bool = False,
-) -> list[str]:  # fmt: skip
+    graph: Graph, core: str, templates: Sequence[Template] = (), limits: Limits = unlimited, together: bool = False
+) -> list[str]:
     """Returns the TREC layers without which the network is predicted to take fewer cycles.
+
+    `limits` are the bytes for arena with scratch, and for weights with kernels, of a graph with some of the layers.
 
     The network, not the layer: what a layer's tables leave of the flash may serve another's. Layers go one by one, those first
     that lose most by themselves; `together`: all of them or none.
     """
     exact_of = {op.name: op for op in exactly(graph, [op.name for op in graph.ops]).ops}
     trec = [op for op in graph.ops if isinstance(op, TrecConv)]
-    plain = {op.name: _ways(graph, op, core, templates) for op in graph.ops}
-    other = {op.name: _ways(exactly(graph, [op.name]), exact_of[op.name], core, templates) for op in trec}
+    plain = {op.name: layer_ways(graph, op, core, templates) for op in graph.ops}
+    other = {op.name: layer_ways(exactly(graph, [op.name]), exact_of[op.name], core, templates) for op in trec}
 
     def total(without: set[str]) -> float:
-        chosen, _ = fitted(exactly(graph, without), plain | {name: other[name] for name in without}, sram_bytes, flash_bytes)
-        return sum(way.cycles for way in chosen.values() if math.isfinite(way.cycles))
+        return network_cycles(exactly(graph, without), plain | {name: other[name] for name in without}, limits)
 
     names, dropped = {op.name for op in trec}, set[str]()
     least, none_left = total(dropped), total(names)
