@@ -68,6 +68,7 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "memory_use": lambda: plots.memory_use(RECORDS),
     "clusters": lambda: plots_redundancy.clusters(PHOTO, WINDOWS[0], CLUSTERS),
     "ablation": lambda: plots_redundancy.ablation(recorded("trec_ablation")),
+    "front": lambda: plots_redundancy.front(recorded("trec_front")),
     "partial_timeline": lambda: plots_partial.partial_timeline(plan.plan(COMPILED.int8, "lenet")),
     "accuracy_and_bytes": lambda: plots_partial.accuracy_and_bytes(recorded("sram_curve.keywords")["points"], "keywords"),
     "removed_and_lost": lambda: plots_redundancy.removed_and_lost({"conv2": CURVE}),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from tinyredux.lsh import Clusters, Redundancy
-from tinyredux.plots_style import GREY, PALETTE, Picture, figure_with_axes, styled
+from tinyredux.plots_style import GREY, INK, PALETTE, Picture, figure_with_axes, styled
 
 Pixels = npt.NDArray[Any]
 
@@ -142,3 +142,65 @@ def sweep_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for run in record["runs"]
     ]
+
+
+def sensitivity_rows(record: Mapping[str, Any], net: str, bits: int) -> list[dict[str, Any]]:
+    """Returns a network's layers of a sensitivity record with so many bits: points lost without tuning, kilocycles saved."""
+    exact = record["exact"][net]
+    return [
+        {
+            "layer": line["layer"], "sub_length": line["sub_length"], "removed": line["redundancy"], "floor": line["floor"],
+            "lost": round(100 * (exact["correct"] - line["correct"]) / exact["images"], 1),
+            **{f"saved_{board}": round(saved / 1000) for board, saved in line["predicted_saved"].items()},
+        }
+        for line in record["lines"]
+        if (line["net"], line["hash_bits"]) == (net, bits)
+    ]  # fmt: skip
+
+
+def front_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a row per point of a front record: layers with TREC, % of the validation and the test images right in int8.
+
+    `gained` are points over the exact network on the test images, `times` how many times fewer cycles than exact by reference
+    kernels.
+    """
+    points = record["points"]
+    exact = {point["net"]: point["correct_int8"] / point["images"] for point in points if not point["table"]}
+    return [
+        {
+            "net": point["net"], "board": point["board"], "trec_layers": len(point["table"]), "epochs": point["epochs"],
+            "validation": round(100 * point["validation_correct"] / point["validation_images"], 2),
+            "test": round(100 * point["correct_int8"] / point["images"], 2),
+            "gained": round(100 * (point["correct_int8"] / point["images"] - exact[point["net"]]), 2),
+            "cycles": point["cycles"], "times": round(point["reference_cycles"] / point["cycles"], 2),
+        }
+        for point in points
+    ]  # fmt: skip
+
+
+@styled
+def front(record: Mapping[str, Any]) -> Picture:
+    """Returns every point of a front record, a plot per board: points gained or lost over times fewer cycles."""
+    rows = front_rows(record)
+    nets, boards = (list(dict.fromkeys(row[key] for row in rows)) for key in ("net", "board"))
+    figure, plots = figure_with_axes(8.6, 3.6, len(boards), sharey=True)
+    for axes, board in zip(plots, boards, strict=True):
+        for i, net in enumerate(nets):
+            own = sorted((row for row in rows if (row["net"], row["board"]) == (net, board)), key=lambda row: row["times"])
+            axes.plot([row["times"] for row in own], [row["gained"] for row in own], "-", lw=0.8, color=PALETTE[i])
+            for row in own:
+                marker = "o" if row["trec_layers"] else "s"
+                axes.plot(row["times"], row["gained"], marker, ms=6, color=PALETTE[i] if row["trec_layers"] else GREY)
+            axes.plot([], [], "o-", lw=0.8, color=PALETTE[i], label=net)
+        axes.plot([], [], "s", color=GREY, label="exact, fast kernels")
+        axes.axhline(0, color=INK, lw=0.6)
+        axes.set_xlabel("times fewer cycles than exact by reference kernels")
+        axes.set_title(board)
+    plots[0].set_ylabel("test images right, points gained")
+    plots[0].legend(loc="lower left")
+    best = max((row for row in rows if row["trec_layers"]), key=lambda row: row["gained"])
+    return Picture(
+        figure,
+        f"Accuracy over cycles of {len(rows)} points. Best with TREC: {best['net']} on {best['board']}, "
+        f"{best['gained']:+.2f} points at {best['times']:.2f} times fewer cycles.",
+    )
