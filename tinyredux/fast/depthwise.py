@@ -89,6 +89,14 @@ class Layer:
         return 4 * self.kernel[0] * len(self.pairs)
 
     @property
+    def every_strip_has_input(self) -> bool:
+        """Whether each strip of outputs sees a row of the map: one that lies wholly in padding has nothing to copy."""
+        tops = range(-self.top, (self.out_h - 1) * self.stride[0] - self.top + 1, self.strip * self.stride[0])
+        rows = [min(self.strip, self.out_h - i * self.strip) for i in range(len(tops))]
+        ends = [top + (count - 1) * self.stride[0] + self.kernel[0] for top, count in zip(tops, rows, strict=True)]
+        return all(top < self.in_h and end > 0 for top, end in zip(tops, ends, strict=True))
+
+    @property
     def scratch_bytes(self) -> int:
         """Bytes of the planes, each behind the taps of its channel."""
         return PLANES * (self.plane_bytes + self.taps_bytes)
@@ -118,7 +126,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
 def _applies(layer: Layer) -> bool:
     last_tap = 2 * layer.pitch * layer.kernel[0]
     distances = (last_tap, layer.taps_bytes, PLANES * layer.channels, OUTPUTS * layer.out_channels)
-    return layer.channels >= PLANES and layer.outputs >= 2 and max(distances) <= LARGEST_OFFSET
+    return layer.channels >= PLANES and layer.outputs >= 2 and max(distances) <= LARGEST_OFFSET and layer.every_strip_has_input
 
 
 def _table(layer: Layer, weights: Array, bias: Array, factors: Array) -> tuple[Array, int]:
