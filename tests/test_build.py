@@ -248,3 +248,19 @@ def test_pio_offline_leaves_a_users_own_settings_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0 and "your own" in done.stderr
     assert not (tmp_path / ".pio-core").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("clock_hz", 0, "clock_hz and size_bytes are numbers above 0"),
+        ("clock_hz", "fast", "mine.json: invalid literal"),
+        ("flash", {"base": 0, "size_bytes": -1}, "numbers above 0"),
+        ("name", "../up", "board name is '../up'"),
+    ],
+)
+def test_a_board_file_with_impossible_values(tmp_path: Path, field: str, value: object, words: str) -> None:
+    fields = json.loads((ROOT / "tinyredux" / "board_files" / "disco_f469ni.json").read_text())
+    (tmp_path / "mine.json").write_text(json.dumps(fields | {field: value}))
+    with pytest.raises(ValueError, match=words):
+        find_board(str(tmp_path / "mine.json"))

@@ -129,6 +129,18 @@ def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp
     assert (found.images, found.correct_float, found.correct_int8) == (60, record.correct_float, record.correct_int8)
 
 
+def test_what_is_no_checkpoint_of_this_network_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
+    """Something else, a damaged file, and a checkpoint of another network: named, not a traceback of torch's."""
+    for content in (b"not a checkpoint", b"PK\x03\x04 cut short"):
+        (tmp_path / "c.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or damaged; remove it"):
+            train.train(tiny(), few, RECIPE, tmp_path / "c.pt")
+    (tmp_path / "c.pt").unlink()
+    train.train(tiny(), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"c\.pt is of another network or table"):
+        train.train(nets.resolve("lenet"), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")
+
+
 def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) -> None:
     """It begins at the first weights and moves by its share towards those that each batch met; the steps are the same."""
     net, met = tiny(), list[torch.Tensor]()

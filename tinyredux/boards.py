@@ -78,6 +78,10 @@ class Board:
     qemu_machine: str | None
 
     def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set('/\\"\n'):
+            raise ValueError(f"board name is {self.name!r}, expected letters, digits and underscores: folders and C bear it")
+        if min(self.clock_hz, self.flash.size_bytes, *(block.size_bytes for block in self.sram), 1) < 1:
+            raise ValueError(f"board {self.name}: clock_hz and size_bytes are numbers above 0")
         if self.cpu not in CPUS:
             raise ValueError(f"board {self.name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
         if not self.sram:
@@ -142,7 +146,7 @@ def board_from_json(path: Path) -> Board:
         )
     except KeyError as missing:
         raise ValueError(f"board file {path}: field {missing} is missing; see {BOARD_FOLDER} for examples") from None
-    except (TypeError, json.JSONDecodeError) as wrong:
+    except (TypeError, ValueError) as wrong:
         raise ValueError(f"board file {path}: {wrong}; see {BOARD_FOLDER} for examples") from None
 
 

@@ -242,7 +242,7 @@ def _resume(path: Path, net: nn.Module, pruning: Pruning) -> list[dict[str, int]
     """Puts the weights of a checkpoint, in their shapes, into `net`; returns the cuts made so far."""
     if not path.is_file():
         return []
-    state = torch.load(path, weights_only=True)
+    state = train.read_checkpoint(path, "pruning", "net", "cuts")
     if state["pruning"] != json.dumps(asdict(pruning)):
         raise ValueError(f"checkpoint {path} was made by another pruning: {state['pruning']}; remove it or use its settings")
     nets.resize(net, {name: value for name, value in state["net"].items() if value.shape != net.state_dict()[name].shape})

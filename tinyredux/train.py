@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -253,9 +254,23 @@ def _save(path: Path, parts: Mapping[str, Any], recipe: Recipe, epoch: int) -> N
 def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe) -> int:
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = read_checkpoint(path, "recipe", *parts)
     if state["recipe"] != json.dumps(asdict(recipe)):
         raise ValueError(f"checkpoint {path} was made with another recipe: {state['recipe']}; remove it or use its recipe")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, ValueError) as failure:
+        raise ValueError(f"checkpoint {path} is of another network or table; remove it to begin anew") from failure
     return int(state["epoch"])
+
+
+def read_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
+    """Returns what a checkpoint holds, `keys` among it. Raises ValueError for a file that is damaged or something else."""
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        if set(keys) <= set(state):
+            return state
+    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError):
+        pass
+    raise ValueError(f"{path} is no checkpoint, or damaged; remove it to begin anew")
