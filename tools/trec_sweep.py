@@ -1,14 +1,18 @@
-"""Kernel reuse on more and more layers of squeezenet, one layer bit by bit, clusters of many images: each writes a record.
+"""Kernel reuse on more and more layers of squeezenet, one layer bit by bit, clusters of many images, exact networks trained on.
 
-    python tools/trec_sweep.py layers --counts 2 4 8 12 15
+    python tools/trec_sweep.py layers
+    python tools/trec_sweep.py exact --net zfnet
     python tools/trec_sweep.py bits --net squeezenet_bypass --layer body.bypasses.6
     python tools/trec_sweep.py scope --net cifarnet
 
-`layers`: G expansions, from the last Fire to the first, a block one tap of the window. Each G goes on from the network of the G
-before it. `bits`: one layer, the whole window a block, 1 to 6 bits, each from the exact weights. Every run is one short pass
-over the first `--images` training images; what counts is the share of validation images right. A run whose line is in the
-record is not made again, so an interrupted sweep goes on. `scope`: the committed TREC weights, each image's clusters its own
-(what a board computes) and those of 100 images together (what the released code evaluates); nothing is trained.
+`layers`: G expansions, from the last Fire to the first, a block the whole window. One training with all but the first of the 16,
+on all images, from the weights of few TREC layers; with what it gives, every smaller G is the same network with its other
+expansions exact. `exact`: the exact network trained on by the recipe of its TREC weights, so that TREC's cost can be told from
+what more training gives. These two also count test images in int8, which choose nothing. `bits`: one layer, the whole window a
+block, 1 to 6 bits, each from the exact weights, one short pass over the first `--images` training images. `scope`: the committed
+TREC weights, each image's clusters its own (what a board computes) and those of 100 images together (what the released code
+evaluates); nothing is trained.
+A run whose line is in the record is not made again, so an interrupted sweep goes on.
 """
 
 from __future__ import annotations
@@ -20,28 +24,32 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from tinyredux import datasets, nets, train, train_trec
+from tinyredux import accuracy, datasets, nets, train, train_trec
 from tinyredux.trec_layer import Settings, TRECConv2d, convert
 
 BITS = range(1, 7)
-BITS_BY_SIDE = {16: 5, 8: 4, 4: 2}  # of the layers, by the side of their maps
+BITS_BY_SIDE = {16: (6, 7), 8: (5, 5), 4: (3, 3)}  # of 1x1 and 3x3 expansions, by the side of their maps
 TOGETHER = 100  # images
-RECIPE = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1, freeze=True)
+SHORT = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1, freeze=True)
+LONG = train.Recipe(epochs=1, peak_rate=0.04, warmup_share=0.1, average=0.99)
+RECIPES = {"bits": SHORT, "layers": LONG}
+MOST = 15  # expansions
 Line = dict[str, object]
 
 
-def expansions(more: int) -> dict[str, Settings]:
-    """Returns the settings of squeezenet's 16 expansions, last first, with `more` bits than usual."""
+def expansions() -> dict[str, Settings]:
+    """Returns the settings of squeezenet's last 15 expansions, last first."""
     table = {}
     for fire in reversed(range(len(nets.FIRES))):
-        side = 16 >> sum(fire > last for last in nets.POOL_AFTER)
-        for part in ("expand1", "expand3"):
-            table[f"body.fires.{fire}.{part}.0"] = Settings(nets.FIRES[fire][1], BITS_BY_SIDE[side] + more)
-    return table
+        inputs, (few, many) = nets.FIRES[fire][1], BITS_BY_SIDE[16 >> sum(fire > last for last in nets.POOL_AFTER)]
+        table[f"body.fires.{fire}.expand1.0"] = Settings(inputs, few)
+        table[f"body.fires.{fire}.expand3.0"] = Settings(9 * inputs, many)
+    return dict(list(table.items())[:MOST])
 
 
 def line(net: nn.Module, data: datasets.Dataset) -> Line:
@@ -54,20 +62,33 @@ def line(net: nn.Module, data: datasets.Dataset) -> Line:
     }
 
 
-def layers(counts: list[int], more: int, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
-    """Yields a line for every number of TREC layers that is not done; the networks are kept in the user's cache."""
-    order, net = list(expansions(more).items()), nets.load_net("squeezenet")
-    for count in sorted(counts):
-        kept = datasets.cache_folder() / "checkpoints" / f"trec_layers.{count}.{more}.pt"
-        new = {path: one for path, one in order[:count] if not isinstance(net.get_submodule(path), TRECConv2d)}
-        if any((one["layers"], one["more_bits"]) == (count, more) for one in done) and kept.is_file():
-            convert(net, new)
-            net.load_state_dict(torch.load(kept, weights_only=True))
-            continue
-        train_trec.fine_tune(net.requires_grad_(True), new, data, RECIPE)
-        kept.parent.mkdir(parents=True, exist_ok=True)
+def tested(net: nn.Module, data: datasets.Dataset) -> Line:
+    """Returns the line of a network, and how many test images it gets right in int8."""
+    return {**line(net, data), "correct_int8": accuracy.evaluate(net, data.test, datasets.calibration(data)).correct_int8}
+
+
+def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
+    """Yields a line for every number of TREC layers that is not done; the trained network is kept in the user's cache."""
+    table, kept = expansions(), datasets.cache_folder() / "checkpoints" / "trec_layers.pt"
+    if not kept.is_file():
+        net = nets.load_net("squeezenet")
+        net.load_state_dict(train_trec.load_trec("squeezenet").state_dict())
+        train_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".epoch"))
         torch.save(net.state_dict(), kept)
-        yield {"layers": count, "more_bits": more, **line(net, data)}
+    for count in sorted(set(counts) - {one["layers"] for one in done}):
+        net = nets.load_net("squeezenet")
+        convert(net, dict(list(table.items())[:count]))
+        net.load_state_dict(torch.load(kept, weights_only=True))
+        yield {"layers": count, **tested(net, data)}
+
+
+def exact(name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
+    """Yields a line of a network that was trained on by the recipe of its TREC weights, without TREC."""
+    recipe = train_trec.recipe_for(name, data.name)
+    if not any(one["net"] == name for one in done):
+        checkpoint = datasets.cache_folder() / "checkpoints" / f"trec_exact.{name}.pt"
+        net = train_trec.fine_tune(nets.load_net(name), {}, data, recipe, checkpoint)
+        yield {"net": name, "recipe": asdict(recipe), **tested(net, data)}
 
 
 def bit_by_bit(name: str, path: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
@@ -77,7 +98,7 @@ def bit_by_bit(name: str, path: str, data: datasets.Dataset, done: list[Line]) -
             continue
         net = nets.load_net(name)
         columns = net.state_dict()[f"{path}.weight"][0].numel()
-        train_trec.fine_tune(net, {path: Settings(columns, bits)}, data, RECIPE)
+        train_trec.fine_tune(net, {path: Settings(columns, bits)}, data, SHORT)
         yield {"net": name, "layer": path, "hash_bits": bits, **line(net, data)}
 
 
@@ -96,39 +117,44 @@ def by_scope(name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Li
 def main() -> None:
     """Makes the runs that are missing and writes the record after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", choices=("layers", "bits", "scope"))
-    parser.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8, 12, 15], help="numbers of layers")
-    parser.add_argument(
-        "--more-bits", type=int, default=0, metavar="N", help="than 5, 4 and 2 on maps of 16, 8 and 4 pixels a side"
-    )
-    parser.add_argument("--net", default="squeezenet_bypass", help="network of `bits` and `scope`")
+    parser.add_argument("sweep", choices=("layers", "exact", "bits", "scope"))
+    parser.add_argument("--counts", type=int, nargs="+", default=range(1, MOST + 1), help="numbers of layers (default: 1 to 15)")
+    parser.add_argument("--net", default="squeezenet_bypass", help="network of `exact`, `bits` and `scope`")
     parser.add_argument("--layer", default="body.bypasses.6", help="layer of `bits`, by its module path")
-    parser.add_argument("--images", type=int, default=6400, help="training images, one pass")
-    parser.add_argument("--validation", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=6400, help="training images of `bits`, one pass")
+    parser.add_argument("--validation", type=int, default=2000, help="validation images of `bits` and `scope`")
     parser.add_argument("--out", type=Path, help="default: data/records/trec_SWEEP.json")
     options = parser.parse_args()
     out = options.out or Path(f"data/records/trec_{options.sweep}.json")
     data = datasets.load("cifar10")
-    data = replace(data, train=data.train.first(options.images), validation=data.validation.first(options.validation))
+    if options.sweep in ("bits", "scope"):
+        data = replace(data, train=data.train.first(options.images), validation=data.validation.first(options.validation))
     name = "squeezenet" if options.sweep == "layers" else options.net
-    record = json.loads(out.read_text()) if out.is_file() else {
-        "schema": 1, "kind": f"trec_{options.sweep}", "validation_images": options.validation, "torch": torch.__version__,
+    record: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {
+        "schema": 1, "kind": f"trec_{options.sweep}", "training_images": len(data.train.images),
+        "validation_images": len(data.validation.images), "images": len(data.test.images), "torch": torch.__version__,
         "commands": [], "correct_exact": {}, "runs": [],
     }  # fmt: skip
-    if options.sweep != "scope":
-        record |= {"training_images": options.images, "recipe": asdict(RECIPE)}
+    if options.sweep in RECIPES:
+        record["recipe"] = asdict(RECIPES[options.sweep])
     record["commands"] = sorted({*record["commands"], shlex.join(["python", *sys.argv])})
     record["correct_exact"].setdefault(name, train.correct(nets.load_net(name), data.validation))
-    done = record["runs"]
-    if options.sweep == "layers":
-        runs = layers(options.counts, options.more_bits, data, done)
-    elif options.sweep == "bits":
-        runs = bit_by_bit(name, options.layer, data, done)
-    else:
-        runs = by_scope(name, data, done)
-    for one in runs:
-        done.append(one)
+    for one in runs_of(options, name, data, record["runs"]):
+        record["runs"].append(one)
         out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def runs_of(options: argparse.Namespace, name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
+    """Returns the missing lines of the sweep that was asked for."""
+    match options.sweep:
+        case "layers":
+            return layers(options.counts, data, done)
+        case "exact":
+            return exact(name, data, done)
+        case "bits":
+            return bit_by_bit(name, options.layer, data, done)
+        case _:
+            return by_scope(name, data, done)
 
 
 if __name__ == "__main__":
