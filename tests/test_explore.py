@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -11,13 +12,15 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux import cli, explore, skipped
+from tinyredux import cli, explore, search, skipped
 from tinyredux.boards import find_board
+from tinyredux.build import DoesNotFit
 from tinyredux.designs import Design, Designs, Images
 from tinyredux.explore import Exploration
 from tinyredux.flow import Compiled, Settings, compile_net, measure
-from tinyredux.kernels import CODE_BYTES
+from tinyredux.simulate.memory_map import PAGE
 
+BOARD_FILES = Path(explore.__file__).parent / "board_files"
 NET = """
 import torch
 from torch import nn
@@ -75,20 +78,30 @@ def test_an_exploration_continued_has_the_front_of_one_in_one_go(
     capsys.readouterr()
 
 
-def test_no_design_above_the_flash_is_judged(net: str, tmp_path: Path) -> None:
-    exact = designs(net)
-    needed = exact.cost(exact.graph).flash_bytes
-    for there in (needed, needed - 1, CODE_BYTES + 600):
-        flash = replace(exact.board.flash, size_bytes=there)
-        little = Designs(exact.graph, exact.data, replace(exact.board, flash=flash), "reference")
-        cost = little.cost(little.graph)
-        assert cost.flash_bytes == needed if there >= needed else cost.flash_bytes < needed
-        assert (little.excess(cost) is None) == (there > CODE_BYTES + 600)
-    spent = replace(exact.calibration, overhead_bytes=exact.board.flash_bytes)
-    exact.calibration, before = spent, exact.calibration
-    refused = exact.excess(exact.cost(exact.graph))
-    exact.calibration = before
-    assert refused is not None and f"{exact.board.flash_bytes} are allowed" in refused
+@pytest.mark.slow
+def test_nothing_above_flash_or_sram_is_proposed(net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A board that holds the exact network only with smaller kernels: what is judged and proposed fits, built and simulated."""
+    found = designs(net)
+    ops = list(found.units_of)
+    needed = [found.cost(found.graph_of(Design({op: "block" for op in ops}, {op: step for op in ops}))) for step in (0, 10)]
+    flash = (needed[0].flash_bytes - 1) // PAGE * PAGE
+    assert flash > needed[1].flash_bytes
+    board = json.loads((BOARD_FILES / "disco_f469ni.json").read_text()) | {"name": "small"}
+    board["flash"]["size_bytes"] = flash
+    (tmp_path / "small.json").write_text(json.dumps(board))
+    sram = needed[0].sram_bytes - 4
+    asked = options(net, tmp_path, board=str(tmp_path / "small.json"), trials=4, sram=sram, methods=("skip", "partial"))
+    result = explore.explore(asked)
+    study = search.open_study(asked.url, result["study"])
+    judged = [trial.values for trial in study.trials if trial.values]
+    assert judged and all(v[2] <= flash and v[3] <= sram for v in judged)
+    sizes = [one["measured"] for one in result["front"] if one["measured"]]
+    assert sizes and all(size["flash_bytes"] <= flash for size in sizes)
+    assert all(one["predicted"]["sram_bytes"] <= sram for one in result["front"] if one["predicted"])
+    with pytest.raises(DoesNotFit, match="FLASH"):
+        board["flash"]["size_bytes"] = 2 * PAGE
+        (tmp_path / "small.json").write_text(json.dumps(board))
+        explore.explore(asked)
 
 
 def test_layers_are_cut_alone_and_together_alike(net: str) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 17800
+PYTHON_LINES = 18000
 C_LINES = 3600
 LINES_PER_FILE = 400
 
@@ -52,7 +52,7 @@ RULES = (
     ("cell exercises* magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),
     ("search explore", "*", "numpy optuna"),
-    ("__init__ __main__ bench bench_record claims cli doctor flow kernels plan verbs*", "*", "numpy"),
+    ("__init__ __main__ bench bench_record claims cli code_sizes doctor flow kernels plan verbs*", "*", "numpy"),
 )
 
 

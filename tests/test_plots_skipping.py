@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_skipping import prepared
 
-from tinyredux import plots_skipping
+from tinyredux import plots_skipping, skip_report
 from tinyredux.passes import skipping
 from tinyredux.plots_style import Picture
 
@@ -29,11 +29,13 @@ RESULT = {
     "baselines": [{"kernels": k, "measured": {"cycles": cycles}} for k, cycles in (("reference", 9000), ("fast", 4000))],
     "front": [design(2000, 85, True), design(2500, 84, False), design(3000, 90, False), design(3500, 92, True)],
 }  # fmt: skip
+OTHER = RESULT | {"board": "nucleo_u575zi_q"}
+TUNED = {"net": "lenet", "board": "disco_f469ni", "kernels": "fast", "cycles": 2900, "points": 0.4}
 FIGURES: dict[str, Callable[[], Picture]] = {
     "two_readings": lambda: plots_skipping.two_readings(GRAPH, "conv", STATISTICS),
     "right_by_share": lambda: plots_skipping.right_by_share({"ours": {0.1: 90, 0.5: 40}}, 95, 100),
     "skip_maps": lambda: plots_skipping.skip_maps(GRAPH, skipping.skip(GRAPH, CUTS, {"conv": STATISTICS})),
-    "front": lambda: plots_skipping.front([RESULT]),
+    "fronts": lambda: plots_skipping.fronts([RESULT, OTHER], [TUNED]),
 }
 
 
@@ -44,8 +46,24 @@ def test_a_figure_is_the_same_each_time_and_names_its_axes(name: str) -> None:
     assert all(axes.get_xlabel() for axes in one.figure.axes)
 
 
+def test_a_summary_has_what_goes_at_each_loss() -> None:
+    trials = {
+        "trials": {"done": 4},
+        "no_loss": {"test_points_lost": 0.1},
+        "cost_model": {"finalists_error_percent": {"cycles": 1}},
+    }
+    (row,) = skip_report.summary([RESULT | trials])
+    assert [row[f"fewer_at_{loss}"] for loss in (0, 1, 5)] == [25.0, 25.0, 50.0] and row["test_lost"] == 0.1
+
+
+def test_tuned_networks_are_faster_and_lose_nothing_on_test_images() -> None:
+    rows = skip_report.tuned(("lenet", "alexnet"), ("disco_f469ni", "nucleo_u575zi_q"))
+    assert len(rows) == 4 and all(row["fewer"] > 15 and row["test_points"] >= 0 for row in rows)
+
+
 def test_the_words_carry_the_numbers() -> None:
-    assert "fast: 25.0 % fewer cycles at no loss" in repr(FIGURES["front"]())
+    assert "lenet, nucleo_u575zi_q, fast: 25.0 % fewer cycles at no loss" in repr(FIGURES["fronts"]())
+    assert skip_report.exact_cycles(RESULT | {"baselines": []}, "fast") is None
     assert "exact 95 of 100. ours: 40 of 100 at 50%" in repr(FIGURES["right_by_share"]())
     zeros = float(np.mean(skipping.skip(GRAPH, CUTS, {"conv": STATISTICS}).constants["w"] == 0))
     assert f"conv {zeros:.0%}" in repr(FIGURES["skip_maps"]())

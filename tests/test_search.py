@@ -141,6 +141,10 @@ def test_a_storage_that_cannot_be_opened_says_what_is_expected(url: str, message
 
 
 def test_a_missing_driver_and_no_password_in_messages() -> None:
-    with pytest.raises(MissingTool, match=r"postgresql\+pg8000://host/name needs a driver") as missing:
-        search.open_study("postgresql+pg8000://me:secret@host/name", "made")
-    assert "secret" not in str(missing.value)
+    with pytest.raises(
+        MissingTool, match=r"of postgresql\+pg8000://host/name needs the driver pg8000; run: pip install"
+    ) as missing:
+        search.open_study("postgresql+pg8000://me:secret@host/name?password=hidden", "made")
+    assert "secret" not in str(missing.value) and "hidden" not in str(missing.value)
+    said = search.said_by(ValueError("no entry for me:sec%72et at host"), "postgresql://me:sec%72et@host/name")
+    assert said == "no entry for me:... at host"

@@ -17,6 +17,7 @@ from tinyredux.build import build_firmware
 from tinyredux.emit_c import emit
 from tinyredux.fast import unpacked
 from tinyredux.fast.choose import choose
+from tinyredux.fast.cost import code_bytes, program_cycles
 from tinyredux.graph import Graph
 from tinyredux.passes import skipping
 
@@ -45,7 +46,7 @@ def cases(core: str) -> list[Case]:
         for i, spec in enumerate(("conv3x3:5-5@5x5", "conv3x2s2:3-4@7x6", "conv1x1:7-3@3x3"))
         for unit, share in (("pair", 0.0), ("pair", 0.5), ("block", 0.5), ("block", 1.0))
     ]
-    return [Case(one, form) for one in cut for form in unpacked.forms(one.graph, one.op, core)]
+    return [Case(one, form.complete()) for one in cut for form in unpacked.forms(one.graph, one.op, core)]
 
 
 def test_under_sanitizers(tmp_path: Path) -> None:
@@ -94,3 +95,23 @@ def test_flash_is_foreseen(tmp_path: Path) -> None:
         built.append(firmware.text_bytes + firmware.rodata_bytes)
         foreseen.append(choice.forms["layer"].flash_bytes)
     assert abs(built[0] - built[1] - (foreseen[0] - foreseen[1])) < 0.05 * (foreseen[0] - foreseen[1])
+
+
+def test_a_price_is_that_of_the_program() -> None:
+    found = 0
+    for spec, unit, share in (
+        ("conv3x3:8-6@6x6", "block", 0.0), ("conv3x3:8-6@6x6", "pair", 0.7), ("conv5x5:96-2@4x4", "block", 0.97),
+        ("conv1x1:7-3@3x3", "pair", 0.9), ("conv3x3:8-6@6x6", "block", 1.0), ("conv3x3:40-4@6x6", "input", 0.5),
+    ):  # fmt: skip
+        one = with_zeros(layer(spec, 1), unit, share, 1)
+        words = unpacked.layer_of(one.graph, one.op)  # type: ignore[arg-type]
+        assert words is not None
+        for pair in range(len(words.a)):
+            program = unpacked.product_program("layer", words, pair)
+            for core, near in (("cortex-m4", 1e-9), ("cortex-m33", 1e-9), ("cortex-m7", 0.08)):
+                cycles, bytes_ = unpacked.product_price(words, pair, core)
+                assert bytes_ == code_bytes(program) and cycles == pytest.approx(program_cycles(program, core), rel=near)
+            found += 1
+        for form in unpacked.forms(one.graph, one.op, "cortex-m4"):
+            assert form.flash_bytes == form.complete().flash_bytes
+    assert found >= 12

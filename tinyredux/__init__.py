@@ -27,7 +27,7 @@ _HOME = {
 _MODULES = (
     "clustered", "datasets", "evaluator", "exercises", "exercises_partial", "export", "fixedpoint", "flow", "graph",
     "interpret", "link", "lsh", "memory", "nets", "plan", "plots", "plots_partial", "plots_redundancy", "plots_skipping",
-    "run_schedule", "skipped", "teaching", "timing", "train", "train_trec",
+    "run_schedule", "skip_report", "skipped", "teaching", "timing", "train", "train_trec",
     "trec_layer", "trec_report",
 )  # fmt: skip
 

@@ -55,9 +55,7 @@ def emit(graph: Graph, plan: MemoryPlan, call: str, forms: Mapping[str, Form] | 
     verify_plan(graph, plan, None if forms is None else scratch_of(graph, chosen))
     blob = pack(graph, {name: form.arrays for name, form in chosen.items()})
     declarations, calls = [prototypes(programs(chosen))], []
-    for index, op in enumerate(graph.ops):
-        form = chosen.get(op.name)
-        declaration, text = _operator(graph, plan, blob, op) if form is None else ("", form_call(plan, blob, op, form))
+    for index, (op, (declaration, text)) in enumerate(zip(graph.ops, statements(graph, plan, blob, chosen), strict=True)):
         declarations.append(declaration)
         calls.append(f"{_comment(graph, plan, blob, op)}\n    tr_mark({index});\n{text}")
     ops = [_described_op(graph, op) | ({} if forms is None else described_form(chosen.get(op.name))) for op in graph.ops]
@@ -65,6 +63,14 @@ def emit(graph: Graph, plan: MemoryPlan, call: str, forms: Mapping[str, Form] | 
     body, macros = "\n".join(calls), FORM_MACROS if chosen else ""
     files = sources(programs(chosen), head(graph, call, "The kernels")) if chosen else {}
     return artifact(graph, ops, blob, "".join(declarations), body, plan.offsets, sizes, call, macros, files)
+
+
+def statements(graph: Graph, plan: MemoryPlan, blob: Blob, forms: Mapping[str, Form]) -> list[tuple[str, str]]:
+    """Returns for each operator the declaration of its parameters, empty for a form, and the statements that compute it."""
+    return [
+        ("", form_call(plan, blob, op, forms[op.name])) if op.name in forms else _operator(graph, plan, blob, op)
+        for op in graph.ops
+    ]
 
 
 def artifact(

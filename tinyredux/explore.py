@@ -19,6 +19,7 @@ import optuna
 
 from tinyredux import evaluator, search, skipped
 from tinyredux.boards import Board, find_board
+from tinyredux.build import DoesNotFit
 from tinyredux.datasets import cache_folder
 from tinyredux.designs import Calibration, Cost, Design, Designs, Images, errors_percent
 from tinyredux.flow import METHODS, Compiled, Settings, compile_net, measure_compiled
@@ -82,9 +83,19 @@ class Exploration:
 def explore(options: Exploration, progress: Progress | None = None) -> dict[str, Any]:
     """Returns the Pareto front of a network's designs, as `explore --json` prints it.
 
-    Raises ValueError for wrong options, MissingTool where optuna's database driver or the compiler is missing.
+    Raises ValueError for wrong options or a database that is lost on the way (what it holds is continued from), MissingTool
+    where optuna's database driver or the compiler is missing.
     """
-    say = progress or (lambda line: None)
+    try:
+        return _explore(options, progress or (lambda line: None))
+    except optuna.exceptions.StorageInternalError as wrong:
+        said = search.said_by(wrong, options.url)
+        raise ValueError(
+            f"the storage {search.safe(options.url)} was lost: {said}; give the same command again to go on"
+        ) from None
+
+
+def _explore(options: Exploration, say: Progress) -> dict[str, Any]:
     exact = compile_net(replace(options.settings, method="exact"))
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, say)
     images = Images(designs, options.images, options.loss_points / 100)
@@ -146,7 +157,10 @@ def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Gr
 def _calibrate(
     study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, say: Progress
 ) -> None:  # fmt: skip
-    """Calibrates the costs in the simulator, or as another process of the study has done."""
+    """Calibrates the costs in the simulator, or as another process of the study has done.
+
+    Raises DoesNotFit where not even the smallest design fits the board.
+    """
     if "calibration" in study.user_attrs:
         designs.calibration = Calibration(**study.user_attrs["calibration"])
         return
@@ -157,7 +171,12 @@ def _calibrate(
             chosen = {op: unit for op, units in designs.units_of.items() if unit in units}
             steps = {op: round(level * (len(designs.path(op, unit)) - 1)) for op in chosen}
             graph = designs.graph_of(Design(chosen, steps))
-            simulated.append((graph, measure_compiled(options.settings, _compiled(exact, designs, options, graph))))
+            try:
+                simulated.append((graph, measure_compiled(options.settings, _compiled(exact, designs, options, graph))))
+            except DoesNotFit as wrong:
+                too_large = wrong
+    if not simulated:
+        raise too_large
     study.set_user_attr("calibration", asdict(designs.calibrate(simulated)))
 
 
@@ -180,8 +199,8 @@ def _result(
     say: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     found = [_candidate(options, designs, images, trial) for trial in search.front(study, images.least)]
-    found += [_other(options, method, images, say) for method in options.methods if method != "skip"]
-    found = [one for one in found if one.right / one.images >= images.least]
+    others = [_other(options, method, designs, images, say) for method in options.methods if method != "skip"]
+    found += [one for one in others if one is not None and one.right / one.images >= images.least]
     front = [found[i] for i in search.nondominated([one.values for one in found])]
     front.sort(key=lambda one: one.values[1])
     measured = finalists([(one.values[0], one.values[1]) for one in front], options.finalists)
@@ -192,15 +211,15 @@ def _result(
             say(f"measuring design {i}")
             compiled = _compiled(exact, designs, options, front[i].graph)
             front[i] = replace(front[i], measured=measure_compiled(options.settings, compiled))
-    tested = {i: evaluator.correct(front[i].graph, exact.data.test, say) for i in measured}
-    exact_right = evaluator.correct(exact.int8, exact.data.test, say) if measured else None
-    uses = study.user_attrs.get("test_uses", 0) + bool(measured)
+    tested = {i: evaluator.correct(one.graph, exact.data.test, say) for i, one in enumerate(front) if one.measured}
+    exact_right = evaluator.correct(exact.int8, exact.data.test, say) if tested else None
+    uses = study.user_attrs.get("test_uses", 0) + bool(tested)
     study.set_user_attr("test_uses", uses)
     pairs = [(one.predicted, one.measured) for one in front if one.predicted and one.measured]
     calibration, done = designs.calibration, optuna.trial.TrialState.COMPLETE
     limits = {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points}
     errors = {"error_percent": dict(calibration.error_percent), "finalists_error_percent": errors_percent(pairs)}
-    kernel_sets = ("reference", "fast") if measured else ()
+    baselines = [_baseline(options, kernels, say) for kernels in ("reference", "fast")] if tested else []
     result: dict[str, Any] = {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": exact.data.name, "seed": options.seed, "study": study.study_name,
@@ -208,7 +227,7 @@ def _result(
         "limits": limits, "cost_model": {"designs": calibration.designs} | errors,
         "validation": {"images": len(images.labels), "exact": images.exact},
         "test": {"images": len(exact.data.test.images), "exact": exact_right, "uses": uses},
-        "baselines": [_baseline(options, kernels, say) for kernels in kernel_sets],
+        "baselines": [one for one in baselines if one],
         "front": [_entry(one, tested.get(i)) for i, one in enumerate(front)],
     }  # fmt: skip
     return result | {"no_loss": no_loss(result)}
@@ -244,23 +263,34 @@ def _candidate(
     return Candidate("skip", graph, facts["right"], facts["images"], tuple(trial.values), cost, None, record)
 
 
-def _other(options: Exploration, method: str, images: Images, say: Progress) -> Candidate:
-    """Returns the one design that another method has for the network, measured."""
+def _other(options: Exploration, method: str, designs: Designs, images: Images, say: Progress) -> Candidate | None:
+    """Returns the one design that another method has for the network, measured; None where it breaks a limit."""
     say(f"measuring {method}")
     kernels = options.kernels if options.kernels in METHODS[method] else None
     settings = replace(options.settings, method=method, kernels=kernels)
     compiled = compile_net(settings)
-    measured = measure_compiled(settings, compiled)
+    if compiled.plan.total_bytes > designs.sram_bytes:
+        say(f"{method} needs {compiled.plan.total_bytes} bytes of SRAM, {designs.sram_bytes} are allowed")
+        return None
+    try:
+        measured = measure_compiled(settings, compiled)
+    except DoesNotFit as wrong:
+        say(f"{method}: {wrong}")
+        return None
     right, seen = images.right(compiled.int8)
     values = (right / seen, measured.cycles or 0, measured.flash_bytes["total"] or 0, compiled.plan.total_bytes)
     return Candidate(method, compiled.int8, right, seen, values, None, measured)
 
 
 def _baseline(options: Exploration, kernels: str, say: Progress) -> dict[str, Any]:
-    """Returns exact inference with a kernel set, measured: what the front is compared with."""
+    """Returns exact inference with a kernel set, measured: what the front is compared with; empty where it does not fit."""
     say(f"measuring exact inference, {kernels}")
     settings = replace(options.settings, method="exact", kernels=kernels)
-    return {"kernels": kernels, "measured": _measured(measure_compiled(settings, compile_net(settings)))}
+    try:
+        return {"kernels": kernels, "measured": _measured(measure_compiled(settings, compile_net(settings)))}
+    except DoesNotFit as wrong:
+        say(str(wrong))
+        return {}
 
 
 def _entry(one: Candidate, tested: int | None) -> dict[str, Any]:

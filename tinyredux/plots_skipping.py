@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 
 from tinyredux.graph import Graph
 from tinyredux.passes.skipping import Statistics, running_significance, share_significance, skippable, windows
-from tinyredux.plots_style import BLUE, GREY, INK, ORANGE, PALETTE, Picture, figure_with_axes, styled
+from tinyredux.plots_style import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, Picture, figure_with_axes, styled
+from tinyredux.skip_report import cycles_of, exact_cycles, points_lost
 
 MARKS = {"reference": "s", "fast": "*"}
 
@@ -83,47 +86,50 @@ def _map(axes: Axes, weights: Any, name: str) -> None:
 
 
 @styled
-def front(results: Sequence[Mapping[str, Any]]) -> Picture:
-    """Returns fronts of accuracy over cycles, of results of `explore` for one network and board, with exact inference marked.
+def fronts(results: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]] = ()) -> Picture:
+    """Returns fronts of `explore`, points of accuracy against cycles: a row for each network, a column for each board.
 
-    Filled: simulated and tested. Hollow: predicted. The accuracy is that on validation images, by which designs were chosen.
+    Filled: simulated and tested. Hollow: predicted. Points are lost on validation images, by which designs were chosen. The
+    square and the star are exact inference, the diamonds networks tuned under their mask, as `skip_report.tuned` returns them.
     """
-    figure, (axes,) = figure_with_axes(8.6, 4.2)
+    nets, boards = (list(dict.fromkeys(result[key] for result in results)) for key in ("net", "board"))
+    figure = Figure((8.6, 0.6 + 3.1 * len(nets)), layout="constrained")
+    grid = figure.subplots(len(nets), len(boards), squeeze=False, sharey=True)
     words = []
-    for i, result in enumerate(results):
-        images, exact = result["validation"]["images"], result["validation"]["exact"]
-        points = sorted((_cycles(one), 100 * one["validation_correct"] / one["validation_images"], one["measured"] is not None)
-                        for one in result["front"])  # fmt: skip
-        best = [p for j, p in enumerate(points) if not any(q[1] >= p[1] for q in points[:j])]
-        label = f"left out, {result['kernels']} kernels"
-        axes.plot([p[0] / 1e6 for p in best], [p[1] for p in best], "-", color=PALETTE[i], lw=1.2, label=label)
-        for measured in (False, True):
-            some = [p for p in best if p[2] == measured]
-            face = PALETTE[i] if measured else "white"
-            axes.plot([p[0] / 1e6 for p in some], [p[1] for p in some], "o", ms=6, mfc=face, mec=PALETTE[i])
-        whole = _exact_cycles(result, result["kernels"])
-        kept = [p[0] for p in best if p[1] >= 100 * exact / images]
-        if kept:
-            words.append(
-                f"{result['kernels']}: {100 * (1 - min(kept) / whole):.1f} % fewer cycles at no loss on validation images"
-            )
-    first = results[0]
-    for one in first["baselines"]:
-        accuracy = 100 * first["validation"]["exact"] / first["validation"]["images"]
-        axes.plot(
-            one["measured"]["cycles"] / 1e6, accuracy, MARKS[one["kernels"]], ms=12, color=INK, label=f"exact, {one['kernels']}"
-        )
-    axes.set_xlabel("million cycles per image (modelled)")
-    axes.set_ylabel("right, % of validation images")
-    axes.set_title(f"{first['net']} on {first['board']}, {first['data']}: accuracy against cycles")
-    axes.legend(loc="lower right")
-    return Picture(figure, f"Fronts of {first['net']} on {first['board']}. {'; '.join(words)}.")
+    for (row, net), (column, board) in product(enumerate(nets), enumerate(boards)):
+        axes = grid[row][column]
+        own = [result for result in results if (result["net"], result["board"]) == (net, board)]
+        for i, result in enumerate(own):
+            words.append(_front(axes, result, PALETTE[i]))
+        for one in (one for one in tuned if (one["net"], one["board"]) == (net, board)):
+            label = f"tuned, {one['kernels']}"
+            axes.plot(one["cycles"] / 1e6, one["points"], "D", ms=7, color=GREEN, mec=INK, label=label)
+        axes.axhline(0, color=GREY, lw=0.8, ls="--", zorder=0)
+        axes.set_title(f"{net}, {board}")
+        axes.set_xlim(left=0)
+        if row == len(nets) - 1:
+            axes.set_xlabel("million cycles per image (modelled)")
+        if column == 0:
+            axes.set_ylabel("points of accuracy")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return Picture(figure, f"Points of accuracy against exact inference, on validation images. {'; '.join(words)}.")
 
 
-def _cycles(one: Mapping[str, Any]) -> int:
-    return int((one["measured"] or one["predicted"])["cycles"])
-
-
-def _exact_cycles(result: Mapping[str, Any], kernels: str) -> int:
-    (cycles,) = [one["measured"]["cycles"] for one in result["baselines"] if one["kernels"] == kernels]
-    return int(cycles)
+def _front(axes: Axes, result: Mapping[str, Any], colour: str) -> str:
+    """Draws one front with its exact baselines; returns what it says of designs without loss."""
+    kernels = result["kernels"]
+    points = sorted((cycles_of(one), -points_lost(result, one), one["measured"] is not None) for one in result["front"])
+    best = [p for j, p in enumerate(points) if not any(q[1] >= p[1] for q in points[:j])]
+    axes.plot([p[0] / 1e6 for p in best], [p[1] for p in best], "-", color=colour, lw=1.2, label=f"left out, {kernels}")
+    for measured in (False, True):
+        some = [p for p in best if p[2] == measured]
+        face = colour if measured else "white"
+        axes.plot([p[0] / 1e6 for p in some], [p[1] for p in some], "o", ms=5, mfc=face, mec=colour)
+    whole = exact_cycles(result, kernels)
+    if whole is None:
+        return f"{result['net']}, {result['board']}, {kernels}: exact inference does not fit"
+    axes.plot(whole / 1e6, 0, MARKS[kernels], ms=10, color=colour, mec=INK, label=f"exact, {kernels}")
+    least = min((p[0] for p in best if p[1] >= 0), default=whole)
+    fewer = 100 * (1 - least / whole)
+    return f"{result['net']}, {result['board']}, {kernels}: {fewer:.1f} % fewer cycles at no loss"

@@ -25,6 +25,8 @@ from tinyredux.build import MissingTool
 STALE_SECONDS = 3600  # after which a trial of another machine counts as lost
 UNOWNED_SECONDS = 10  # a trial that nobody has signed after so long was made by a process killed at that moment
 WAIT_SECONDS = 0.5
+OPEN_TRIES = 4
+DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # the packages of modules
 TIMEOUT_SECONDS = 60  # for a lock of an SQLite file that others write as well
 AIMS: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize",
@@ -60,24 +62,45 @@ def open_study(url: str, name: str) -> optuna.Study:
     Raises ValueError for a database that cannot be opened and MissingTool where its driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    arguments = {"connect_args": {"timeout": TIMEOUT_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for _ in range(OPEN_TRIES - 1):
+        try:
+            return _opened(url, name)
+        except ImportError:
+            break
+        except Exception:  # another process may be making the tables, or the study, at this moment
+            time.sleep(WAIT_SECONDS)
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-        return optuna.create_study(storage=storage, study_name=name, directions=list(AIMS.values()), load_if_exists=True)
+        return _opened(url, name)
     except ImportError as missing:
-        raise MissingTool(f"the database of {_safe(url)} needs a driver: {missing}; install it with pip") from None
+        first = missing.__cause__ or missing.__context__ or missing  # optuna says no more than that something is missing
+        module = str(getattr(first, "name", None) or missing.name)
+        raise MissingTool(
+            f"the database of {safe(url)} needs the driver {module}; run: pip install {DRIVERS.get(module, module)}"
+        ) from None
     except Exception as wrong:  # whatever a database says, with the password left out
-        said = str(wrong).splitlines()[0].replace(url, _safe(url))
         raise ValueError(
-            f"cannot open the storage {_safe(url)}: {said}; expected a URL of a database that can be written, such as "
-            "sqlite:///explore.db or postgresql://user:password@host/name"
+            f"cannot open the storage {safe(url)}: {said_by(wrong, url)}; expected a URL of a database that can be written, "
+            "such as sqlite:///explore.db or postgresql://user:password@host/name"
         ) from None
 
 
-def _safe(url: str) -> str:
+def _opened(url: str, name: str) -> optuna.Study:
+    arguments = {"connect_args": {"timeout": TIMEOUT_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    return optuna.create_study(storage=storage, study_name=name, directions=list(AIMS.values()), load_if_exists=True)
+
+
+def safe(url: str) -> str:
     """Returns a database's URL without what could be a password."""
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def said_by(wrong: Exception, url: str) -> str:
+    """Returns the first line of what a database said, without the parts of the URL that could be a password."""
+    said = (str(wrong).splitlines() or [type(wrong).__name__])[0].replace(url, safe(url))
+    secret = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    return said.replace(secret, "...") if secret else said
 
 
 def run(

@@ -94,7 +94,8 @@ def fitted(
 
 
 def _scheduled(form: Form, core: str) -> Form:
-    return replace(form, programs=tuple(scheduled(program, core) for program in form.programs))
+    whole = form.complete()
+    return replace(whole, programs=tuple(scheduled(program, core) for program in whole.programs))
 
 
 def scratch_of(graph: Graph, forms: Mapping[str, Form]) -> dict[str, int]:

@@ -8,7 +8,7 @@ weights.bin, its Programs to fast.S and fast_host.c, and its call where the refe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinyredux.fast.cost import code_bytes
 from tinyredux.fast.program import Program
@@ -31,6 +31,14 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Later:
+    """Programs that are written only for a form that is chosen, and the bytes of their code, known before."""
+
+    write: Callable[[], tuple[Program, ...]]
+    code_bytes: int
+
+
+@dataclass(frozen=True)
 class Form:
     """One way to compute one operator.
 
@@ -48,6 +56,7 @@ class Form:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     proof: str = ""
     streamed_bytes: int = 0
+    later: Later | None = None
 
     @property
     def cost(self) -> float:
@@ -57,4 +66,10 @@ class Form:
     @property
     def flash_bytes(self) -> int:
         """Bytes of arrays and code; code that operators share counts for each."""
-        return sum(values.nbytes for values in self.arrays.values()) + sum(code_bytes(program) for program in self.programs)
+        later = self.later.code_bytes if self.later else 0
+        arrays = sum(values.nbytes for values in self.arrays.values())
+        return later + arrays + sum(code_bytes(program) for program in self.programs)
+
+    def complete(self) -> Form:
+        """Returns the form with all its programs written."""
+        return self if self.later is None else replace(self, programs=(*self.programs, *self.later.write()), later=None)

@@ -16,16 +16,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from tinyredux.fast import requantize
 from tinyredux.fast.cost import code_bytes, program_cycles
-from tinyredux.fast.forms import Form, Places
+from tinyredux.fast.forms import Form, Later, Places
 from tinyredux.fast.program import Program
+from tinyredux.fast.schedule import DUAL_ISSUE
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.integer_params import Requantization, requantization
+from tinyredux.timing import RULES
 
 PIXELS = 4
 STRIPS = (1, 4, 8)  # groups of four pixels for which one pair's code runs before the next pair's
@@ -48,7 +51,7 @@ class Layer:
     channels: int
     fours: int
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Distinguishes the code of layers that differ."""
         parts = (self.a.tobytes(), self.b.tobytes(), self.bias.tobytes(), repr((self.factors, self.channels)).encode())
@@ -64,8 +67,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if layer is None or height * width < PIXELS or 4 * layer.fours > MOST_OPERANDS:
         return []
     strips = sorted({min(strip, -(-height * width // PIXELS)) for strip in STRIPS})
-    products = [product_program(op.name, layer, pair) for pair in range(len(layer.a))]
-    return [_form(graph, op, core, layer, products, strip) for strip in strips]
+    prices = [product_price(layer, pair, core) for pair in range(len(layer.a))]
+    return [_form(graph, op, core, layer, prices, strip) for strip in strips]
 
 
 def layer_of(graph: Graph, op: Conv) -> Layer | None:
@@ -94,14 +97,44 @@ def product_program(name: str, layer: Layer, pair: int) -> Program:
 
     out: the first channel of the first pixel; columns: words of the groups, one behind the other; quads: groups, at least one.
     """
+    return _program(name, layer, pair, _kept(layer, pair))
+
+
+def product_name(name: str, layer: Layer, pair: int) -> str:
+    """Returns the name of the function of one pair of channels."""
+    return f"tr_{name}_{layer.digest}_c{2 * pair}"
+
+
+def product_price(layer: Layer, pair: int, core: str) -> tuple[float, int]:
+    """Returns the cycles of a call of STRIPS[-1] groups and the bytes of a pair's program, by counting its instructions.
+
+    The program without units is written and priced; what each unit adds follows from its weights.
+    """
+    a, b, kept, rules = layer.a[pair], layer.b[pair], _kept(layer, pair), RULES[core]
+    shared, bare = shares_words(a, b), _program("bare", layer, pair, np.zeros(0, np.int64))
+    words = 256 * b[kept] + a[kept] if shared else np.concatenate([a[a.any(axis=1)], b[b.any(axis=1)]])
+    constants = len(words) + int(np.count_nonzero(words[:, 1] & 0xFFFF))  # MOVW, and MOVT where there is an upper half
+    gaps = np.diff(kept, prepend=-1, append=len(a)) - 1
+    steps = int((-(-gaps // 255)).sum()) - -(-len(a) // 255)
+    products, others = 4 * len(words) * (1 + shared), constants + len(words) * shared + steps
+    load, other = (3, 0.5) if core in DUAL_ISSUE else (rules.many + PIXELS, 1)
+    waits = rules.load_use * np.count_nonzero(gaps[1:]) + rules.address_wait * bool(len(kept) and gaps[0])
+    more = len(kept) * load + products + other * others + waits
+    return program_cycles(bare, core) + STRIPS[-1] * more, code_bytes(bare) + 4 * (len(kept) + products + others)
+
+
+def _kept(layer: Layer, pair: int) -> Array:
+    return np.flatnonzero(layer.a[pair].any(axis=1) | layer.b[pair].any(axis=1))
+
+
+def _program(name: str, layer: Layer, pair: int, kept: Array) -> Program:
     a, b = layer.a[pair], layer.b[pair]
     shared, both = shares_words(a, b), 2 * pair + 1 < layer.channels
-    kept = np.flatnonzero(a.any(axis=1) | b.any(axis=1))
     about = (
         f"Channels {2 * pair}{f' and {2 * pair + 1}' if both else ''} of {name} x {PIXELS} pixels: {len(kept)}/{len(a)} units, "
         + ("byte pairs." if shared else "constants of each channel.")
     )
-    p = Program(f"tr_{name}_{layer.digest}_c{2 * pair}", ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
+    p = Program(product_name(name, layer, pair), ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
     p.new_float("out_kept", pointer=True)
     p.new_float("quads_kept")
     p.vmov("out_kept", "out")
@@ -200,23 +233,26 @@ def interleave_program(fours: int) -> Program:
     return p
 
 
-def _form(graph: Graph, op: Conv, core: str, layer: Layer, products: Sequence[Program], strip: int) -> Form:
+def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tuple[float, int]], strip: int) -> Form:
     (in_h, in_w, in_c), (out_h, out_w, out_c) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
     interleave = interleave_program(layer.fours)
     quads, operands = -(-out_h * out_w // PIXELS), op.kernel[0] * op.kernel[1] * in_c
     gathered = C_PIXEL_CYCLES + op.kernel[0] * C_ROW_CYCLES + C_BYTE_CYCLES * operands
     cycles = quads * (program_cycles(interleave, core) + PIXELS * gathered)
-    cycles += quads * sum(program_cycles(program, core) / STRIPS[-1] for program in products)
-    cycles += -(-quads // strip) * len(products) * C_CALL_CYCLES
-    lines = -(-quads // strip) * sum(code_bytes(program) for program in products)
+    cycles += quads * sum(each / STRIPS[-1] for each, _ in prices)
+    cycles += -(-quads // strip) * len(prices) * C_CALL_CYCLES
+    code = sum(bytes_ for _, bytes_ in prices)
     scratch = 4 * (strip * PIXELS * 2 * layer.fours + PIXELS * layer.fours)
     fields: dict[str, int | str] = {
         "in_h": in_h, "in_w": in_w, "in_c": in_c, "out_h": out_h, "out_w": out_w, "out_c": out_c,
         "kernel_h": op.kernel[0], "kernel_w": op.kernel[1], "stride_h": op.stride[0], "stride_w": op.stride[1],
         "pad_top": op.padding[0], "pad_left": op.padding[2], "input_zero_point": layer.factors.input_zero_point,
-        "fours": layer.fours, "strip": strip, "pairs": len(products), "interleave": interleave.name, "products": "products",
+        "fours": layer.fours, "strip": strip, "pairs": len(prices), "interleave": interleave.name, "products": "products",
     }  # fmt: skip
-    table = ", ".join(program.name for program in products)
+    table = ", ".join(product_name(op.name, layer, pair) for pair in range(len(prices)))
+
+    def write() -> tuple[Program, ...]:
+        return tuple(product_program(op.name, layer, pair) for pair in range(len(prices)))
 
     def call(places: Places) -> str:
         body = ", ".join(f".{name} = {value}" for name, value in fields.items())
@@ -227,4 +263,5 @@ def _form(graph: Graph, op: Conv, core: str, layer: Layer, products: Sequence[Pr
         )
 
     proof = f"|sum of a channel| < 2^23 = {PAIR_LIMIT}"
-    return Form(f"unpacked_{strip}", round(cycles), scratch, (interleave, *products), call, {}, proof, round(PREFETCHED * lines))
+    streamed = round(PREFETCHED * -(-quads // strip) * code)
+    return Form(f"unpacked_{strip}", round(cycles), scratch, (interleave,), call, {}, proof, streamed, Later(write, code))

@@ -58,7 +58,8 @@ def _text(result: dict[str, Any]) -> str:
     heads = ("design", "right, validation", "right, test", "predicted cycles", "measured cycles", "flash bytes")
     told = f"{result['trials']['done']} designs tried, {result['trials']['refused']} refused for their size"
     error = result["cost_model"]["finalists_error_percent"].get("cycles")
-    return f"{told}; cycles predicted within {error} % of the simulated ones\n{table(rows, heads)}"
+    known = "" if error is None else f"; cycles predicted within {error} % of the simulated ones"
+    return f"{told}{known}\n{table(rows, heads)}"
 
 
 def _sizes(one: dict[str, Any]) -> tuple[int | None, int | None]:

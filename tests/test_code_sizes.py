@@ -1,0 +1,61 @@
+"""Flash foreseen: networks as wholes, with all kernels and with random things left out, against what the linker makes of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_nets import int8_net
+
+from tinyredux import code_sizes, nets
+from tinyredux.boards import find_board
+from tinyredux.build import build_firmware
+from tinyredux.emit_c import emit
+from tinyredux.export import export
+from tinyredux.fast.choose import choose
+from tinyredux.graph import Graph
+from tinyredux.kernels import compacted, limits, templates_of
+from tinyredux.passes.quantize import quantize
+from tinyredux.passes.skipping import cut_by_score, nonzero_units, skippable, windows, without
+
+BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")
+
+
+def some_left_out(graph: Graph, unit: str, seed: int) -> Graph:
+    """The graph without random units: of each operator another share."""
+    rng = np.random.default_rng(seed)
+    cuts = {
+        name: cut_by_score(weights, rng.random(nonzero_units(weights, unit).shape), unit, float(rng.uniform(0.5, 0.95)))
+        for name, weights in ((name, windows(graph, name)) for name in skippable(graph, unit))
+    }
+    return without(graph, cuts)
+
+
+def named(name: str) -> Graph:
+    """A built-in network with random weights."""
+    net = nets.resolve(name).eval()
+    return quantize(export(net, name), np.random.default_rng(0).normal(size=(4, *net.input_shape)).astype(np.float32))
+
+
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+@pytest.mark.parametrize(
+    ("which", "kernels", "unit", "board"),
+    [
+        ("lenet", "fast", "input", 0), ("lenet", "reference", "pair", 1), ("alexnet", "fast", "input", 1),
+        ("alexnet", "reference", "block", 0),
+        *[(str(seed), "reference" if seed % 2 else "fast", "", seed % 3) for seed in range(5)],
+    ],
+)  # fmt: skip
+def test_the_flash_of_a_network_is_foreseen_within_five_per_cent(
+    which: str, kernels: str, unit: str, board: int, tmp_path: Path
+) -> None:  # fmt: skip
+    place = find_board(BOARDS[board])
+    graph = int8_net(int(which))[0] if which.isdigit() else some_left_out(named(which), unit, board)
+    graph = compacted(graph, unpack=True)
+    choice = choose(graph, place.cpu, *limits(place, None, graph), templates_of(kernels, unpack=True))
+    foreseen = code_sizes.flash_bytes(graph, choice.plan, choice.forms, place.cpu)
+    artifact = emit(graph, choice.plan, "test", choice.forms)
+    firmware = build_firmware(artifact.write(tmp_path / "model"), place)
+    assert foreseen == pytest.approx(firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes, rel=0.05)
