@@ -197,22 +197,22 @@ def test_the_command_leaves_a_network_for_every_verb(
     arguments = ["prune", own, "--sram", "4500", "--data", "synthetic", "--epochs", "1"]
     assert cli.main([*arguments, "--json"]) == 0
     record = pretrained.Record(**json.loads(capsys.readouterr().out))
-    assert record.command == " ".join(["tinyredux", *arguments, "--save-as", "tiny_pruned"])
+    assert record.command == " ".join(["tinyredux", *arguments, "--save-as", "tiny_pruned_4500"])
     assert record.pruning is not None and record.pruning["base"] == own
     assert record.sha256 in (tmp_path / "weights" / "README.md").read_text()
     assert list((tmp_path / "checkpoints").iterdir()) == []
-    net = nets.load_net("tiny_pruned", "synthetic")
+    net = nets.load_net("tiny_pruned_4500", "synthetic")
     shapes = record.pruning["shapes"]
     assert shapes and {name: list(net.state_dict()[name].shape) for name in shapes} == shapes
     assert net.body[0].out_channels == net.body[1].num_features == net.body[3].in_channels
     peak = record.pruning["peak_bytes"]
-    assert plan_partial(int8_graph("tiny_pruned", "synthetic")).peak_bytes == peak <= 4500
-    assert cli.main(["plan", "tiny_pruned", "--data", "synthetic", "--sram", str(peak)]) == 0
-    further = ["prune", "tiny_pruned", "--sram", "4000", "--data", "synthetic", "--steps", "2", "--epochs", "1"]
+    assert plan_partial(int8_graph("tiny_pruned_4500", "synthetic")).peak_bytes == peak <= 4500
+    assert cli.main(["plan", "tiny_pruned_4500", "--data", "synthetic", "--sram", str(peak)]) == 0
+    further = ["prune", "tiny_pruned_4500", "--sram", "4000", "--data", "synthetic", "--steps", "2", "--epochs", "1"]
     assert cli.main([*further, "--save-as", "tinier", "--aim", "anywhere", "--json"]) == 0
     record = pretrained.Record(**json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert record.command.endswith("--epochs 1 --aim anywhere --steps 2 --save-as tinier")
-    assert record.pruning is not None and record.pruning["base"] == "tiny_pruned" and len(record.pruning["cuts"]) == 2
+    assert record.pruning is not None and record.pruning["base"] == "tiny_pruned_4500" and len(record.pruning["cuts"]) == 2
     assert plan_partial(int8_graph("tinier", "synthetic")).peak_bytes == record.pruning["peak_bytes"] <= 4000
     assert cli.main(["prune", own, "--sram", "4500", "--data", "random"]) == 2
     assert "no training images with labels" in capsys.readouterr().err

@@ -137,16 +137,18 @@ def prune_net(
 ) -> Record:
     """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
 
-    The result is called `save_as`, or NET_pruned, and is a network for every verb. `epochs` and `seed` are those of the
+    The result is called `save_as`, or NET_pruned_BYTES, and is a network for every verb. `epochs` and `seed` are those of the
     tuning, `rate` its highest learning rate; `aim` and `steps` as in `prune.Pruning`. A pruned network can be pruned further:
     its teacher is then the network that was never pruned. Goes on where it was interrupted, as `train_net` does. Raises
     ValueError for a budget out of reach.
     """
     images, net = nets.with_data(name, data)
-    data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned"
+    data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned_{budget_bytes}"
     check_trainable(net, images)
     if save_as in nets.NETS:
         raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
+    if out is None and (nets.WEIGHTS_FOLDER / f"{save_as}.{data}.json").is_file():
+        raise ValueError(f"{save_as} comes with tinyredux and would be found in place of the new one; choose another --save-as")
     tune = train.given(prune.TUNE if rate is None else replace(prune.TUNE, peak_rate=rate), epochs, seed)
     pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
     root = name

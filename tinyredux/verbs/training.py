@@ -85,15 +85,23 @@ def _shares(record: Record) -> str:
 
 def _prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the partial plan may need")
+    parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the least plan in parts may need")
     parser.add_argument("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)")
     parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
-    parser.add_argument("--steps", type=int, default=12, metavar="N", help="cuts on the way to the budget (default: 12)")
+    parser.add_argument(
+        "--steps", type=int, default=12, metavar="N", help="cuts, each after 60 batches of training (default: 12)"
+    )
     parser.add_argument("--rate", type=float, help="highest learning rate of the tuning (default: 0.1, for many epochs)")
-    parser.add_argument("--aim", choices=("peak", "anywhere"), default="peak", help="cut where the plan peaks, or anywhere")
-    parser.add_argument("--save-as", metavar="NAME", help="name of the pruned network (default: NET_pruned)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every cut (default: in the user's cache)")
+    parser.add_argument(
+        "--aim", choices=("peak", "anywhere"), default="peak",
+        help="what goes first: least saliency per byte freed where the plan peaks (default), or least saliency anywhere",
+    )  # fmt: skip
+    parser.add_argument("--save-as", metavar="NAME", help="its name for all other verbs (default: NET_pruned_BYTES)")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE",
+        help="state after every cut, beside it that of the tuning; the same command goes on from there (default: in the cache)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
 
 
