@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from random_graphs import random_graph
+from torch import nn
 
 from tinyredux import datasets, interpret
 from tinyredux.build import build_host
-from tinyredux.emit_partial import emit_partial
+from tinyredux.emit_partial import emit_fast_partial, emit_partial
 from tinyredux.export import export
-from tinyredux.flow import Settings, measure
+from tinyredux.fast.slices import with_rows
+from tinyredux.flow import Settings, compile_net, measure
 from tinyredux.graph import Graph, total_macs
 from tinyredux.hybrid import item_macs
 from tinyredux.mobile_nets import bottlenecks, convolution
@@ -36,6 +39,19 @@ def make():
     blocks = [(1, 4, 3, 1), (4, 6, 3, 2), (4, 6, 3, 1), (3, 8, 5, 2)]
     net = bottlenecks(convolution(3, 8, 3), 8, blocks, 16, 5).eval()
     net.input_shape = (3, 20, 20)
+    return net
+"""
+
+
+BOTTLENECK = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    wide = [nn.Conv2d(3, 64, 1), nn.ReLU6(), nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.ReLU6(), nn.Conv2d(64, 4, 1)]
+    net = nn.Sequential(*wide, nn.AvgPool2d(12), nn.Flatten(), nn.Linear(4, 5)).eval()
+    net.input_shape = (3, 12, 12)
     return net
 """
 
@@ -86,6 +102,32 @@ def test_c_of_a_hybrid_plan(graph: Graph, tmp_path: Path) -> None:
         np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
 
 
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
+def test_fast_kernels_in_a_hybrid_plan(graph: Graph, core: str, tmp_path: Path) -> None:
+    """Patches that are computed by row convolutions: the checker follows them, the C writes the interpreter's bytes, and
+    bytes that the plan leaves idle suffice for some; more are taken within a limit, and no more than that."""
+    found = check(graph, 2.0, False)
+    for limit in (0, found.peak_bytes + 4096):
+        fast = with_rows(found.program, found.arena, core, limit)
+        assert fast.convs or not limit
+        assert verify_program(fast.program, fast.arena)["bytes"] <= fast.arena.size_bytes <= max(limit, found.peak_bytes)
+        artifact = emit_fast_partial(fast, "test")
+        folder = tmp_path / f"model{limit}"
+        target = HostTarget(build_host(artifact.write(folder), folder), graph.input.shape, graph.output.shape)
+        image = np.random.default_rng(limit).integers(-128, 128, graph.input.shape).astype(np.int8)
+        np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
+
+
+def test_a_hybrid_plan_with_fast_kernels_is_measured(tmp_path: Path) -> None:
+    """`measure --mac-limit 2 --kernels fast`: the interpreter's bytes, in no more cycles than with reference kernels."""
+    net = tmp_path / "net.py"
+    net.write_text(NET)
+    settings = Settings(f"{net}:make", method="partial", data="random", mac_limit=2.0, images=2)
+    records = [measure(replace(settings, kernels=kernels)) for kernels in ("reference", "fast")]
+    assert all(record.bit_exact and record.sram_bytes["written"] == record.sram_bytes["arena"] for record in records)
+    assert records[0].cycles is not None and records[1].cycles is not None and records[1].cycles <= records[0].cycles
+
+
 SLOW_GRAPHS = 300
 
 
@@ -115,6 +157,28 @@ def test_the_simulator_sees_what_was_planned(tmp_path: Path) -> None:
     assert record.sram_bytes["input"] == 3 * 20 * 20 and "partial-x" in record.file_name()
     with pytest.raises(ValueError, match="go with method partial"):
         Settings("lenet", mac_limit=2.0)
+
+
+@pytest.mark.parametrize("mac_limit", [1.0, 2.0])
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 3), 2), (1, 1)])
+def test_windows_that_lie_in_the_padding(kernel: int | tuple[int, int], stride: int, mac_limit: float) -> None:
+    """Padding as wide as the kernel: the windows at the edge hold nothing, and the operator is not cut into patches."""
+    torch.manual_seed(0)
+    layers = [convolution(3, 6, 3), nn.Conv2d(6, 6, kernel, stride, 1, groups=6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    net = Net(nn.Sequential(*layers, nn.LazyLinear(4)), (3, 12, 11)).eval()
+    net(torch.zeros(1, 3, 12, 11))
+    check(quantize(export(net, "padded"), datasets.load("random", net.input_shape).test.first(4).images), mac_limit, False)
+
+
+def test_sums_of_16_bits_are_measured_against_their_own_plan(tmp_path: Path) -> None:
+    """`measure --accumulator int16`: the device writes what the plan computes in Python, rounding included."""
+    net = tmp_path / "net.py"
+    net.write_text(BOTTLENECK)
+    settings = Settings(f"{net}:make", method="partial", data="random", accumulator="int16", target="host", images=2)
+    least = plan_partial(compile_net(settings).int8, "int16").peak_bytes
+    compiled = compile_net(replace(settings, sram=least))
+    assert compiled.parts is not None and any(step.kind == "add_up" for step in compiled.parts.program.steps())
+    assert measure(replace(settings, sram=least)).bit_exact
 
 
 def test_the_plan_states_both_counts(graph: Graph) -> None:

@@ -16,22 +16,24 @@ from hypothesis import strategies as st
 from random_graphs import random_graph
 
 from tinyredux import interpret
-from tinyredux.arena import Arena, blocks_of, live_bytes
+from tinyredux.arena import Arena, blocks_of, live_bytes, place
 from tinyredux.boards import find_board
 from tinyredux.build import build_firmware, build_host
-from tinyredux.emit_partial import emit_partial
+from tinyredux.emit_calls import Address, Call
+from tinyredux.emit_partial import Block, emit_partial, lines_of
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
 from tinyredux.lowering import lower
 from tinyredux.part_costs import rough_cycles
-from tinyredux.passes.partial import SLOWDOWN, PartialPlan, alias_choices, cover, plan_partial
+from tinyredux.passes.partial import MARGIN, SLOWDOWN, PartialPlan, alias_choices, bound_bytes, cover, item_costs, plan_partial
 from tinyredux.plan import plan as plan_net
 from tinyredux.plan import timeline
-from tinyredux.regions import Net, bits, candidates, in_place_sources
+from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
 from tinyredux.run_schedule import run
 from tinyredux.run_schedule import verify as verify_program
 from tinyredux.schedule import Item, Schedule
 from tinyredux.targets.host import HostTarget
 from tinyredux.targets.simulator import SimulatorTarget
+from tinyredux.widths import variants
 
 SLOW_GRAPHS = 2000
 
@@ -108,14 +110,46 @@ def peak_of(net: Net, order: tuple[Item, ...], aliased: frozenset[str], in_place
     return max(live_bytes(blocks_of(program.buffers, program.ties)))
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_small_graphs_equal_brute_force(seed: int) -> None:
-    """On small graphs no plan of the kind searched has a lower peak of live bytes, and `optimal` says so."""
-    graph = next(g for i in itertools.count(1000 * seed) if len((g := random_graph(i, most=4)).ops) <= 6)
-    plan = check(graph, seed)
-    assert plan.channel_bound_bytes == min(every_plan(Net(graph)))
-    assert plan.peak_bytes <= plan.channel_bound_bytes or not plan.optimal
-    assert plan.optimal == (plan.peak_bytes == plan.lower_bound_bytes)
+@pytest.mark.parametrize("first", range(0, 1200, 120))
+def test_small_graphs_equal_brute_force(first: int) -> None:
+    """On small graphs, 300 and more in all, no plan of the kind searched has a lower peak of live bytes; `optimal` says so."""
+    for seed in range(first, first + 120):
+        graph = random_graph(seed, most=4)
+        if len(graph.ops) <= 4 or (len(graph.ops) <= 6 and seed % 8 == 0):
+            plan = plan_partial(graph)
+            assert plan.lower_bound_bytes == plan.channel_bound_bytes == min(every_plan(Net(graph))) <= plan.peak_bytes
+            assert plan.optimal == (plan.peak_bytes == plan.lower_bound_bytes)
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_the_bound_of_items_holds_in_every_order(first: int) -> None:
+    """What an item is said to need at least, it needs in every plan of a small graph, wherever other tensors lie."""
+    for seed in range(first, first + 50):
+        graph = random_graph(seed, most=4)
+        if len(graph.ops) > 4:
+            continue
+        net = Net(graph)
+        every = candidates(net)
+        costs = {item: item_costs(net, item) for item in every}
+        least = min(every_plan(net))
+        per_op = [min(bound_bytes(net, item, costs) for item in every if net.mask(item) >> i & 1) for i in range(len(graph.ops))]
+        assert max(per_op) <= least
+
+
+@pytest.mark.parametrize("first", range(0, 120, 60))
+def test_no_wider_part_needs_less(first: int) -> None:
+    """The bound knows the narrowest parts alone: those of any other width, height and shape of patches need as much or more."""
+    for seed in range(first, first + 60):
+        net = Net(random_graph(seed))
+        narrow: dict[int, int] = {}
+        every = [item for item in candidates(net) if item.kind != "whole"]
+        for item in every:
+            mask = net.mask(item)
+            narrow[mask] = min(narrow.get(mask, 1 << 40), internal_bytes(net, item))
+        for item in every:
+            for ways in variants(net, item):
+                wider = [way for way in ways if not (way.kind == "spatial" and way.patch == (0, 0))]
+                assert all(internal_bytes(net, way) >= narrow[net.mask(item)] for way in wider)
 
 
 @pytest.mark.parametrize("accumulator", ["int32", "int16"])
@@ -129,6 +163,28 @@ def test_c_equals_the_interpreter(seed: int, accumulator: str, tmp_path: Path) -
     for i in range(3):
         image = image_for(graph, i)
         np.testing.assert_array_equal(target.run(image), run(plan.program, plan.arena, image))
+
+
+def test_slices_of_a_map_whose_edge_nobody_reads(tmp_path: Path) -> None:
+    """An addition of slices for a pool that leaves out the last row and column: gaps between pixels and rows, row by row in C."""
+    quant = Quant((0.05,), -3)
+    shapes = {"input": (5, 5, 8), "sum": (5, 5, 8), "pooled": (2, 2, 8)}
+    ops = (Add("add", ("input", "input"), "sum"), Pool("pool", ("sum",), "pooled", kernel=(2, 2), stride=(2, 2)))
+    tensors = {name: Tensor(name, shape, "int8", quant) for name, shape in shapes.items()}
+    graph = Graph("edge", ops, tensors, {}, ("input",), ("pooled",))
+    program = lower(graph, Schedule((Item(("add", "pool"), "materialise", 3),)))
+    artifact = emit_partial(program, place(program), "test")
+    target = HostTarget(build_host(artifact.write(tmp_path / "model"), tmp_path), (5, 5, 8), (2, 2, 8))
+    np.testing.assert_array_equal(target.run(image_for(graph, 0)), interpret.run(graph, image_for(graph, 0)[None])[0])
+
+
+def test_one_loop_moves_one_struct_twice() -> None:
+    """Two calls in a loop that share parameters and move their factors: declared once, called twice."""
+    factors = Address("I32", 0, (("i", 16),)), Address("I32", 64, (("i", 16),))
+    call = Call("op", "tr_depthwise_conv_s8", "tr_depthwise", (("in_h", 1),), (Address("AT", 0, (("i", 4),)),), factors)
+    text = lines_of(Block("i", 2, (call, call)), {}, "")
+    assert sum("struct tr_depthwise op_0_part" in line for line in text) == 1
+    assert sum("tr_depthwise_conv_s8(" in line for line in text) == sum(".shift =" in line for line in text) == 2
 
 
 def block(channels: int = 24) -> Graph:
@@ -181,7 +237,7 @@ def test_int16_sums_halve_the_bytes_and_stay_close() -> None:
 
 
 def test_more_bytes_for_fewer_cycles() -> None:
-    """A plan within 5 % of the layer-by-layer cycles by estimate, where bytes allow; never above them, never below the least."""
+    """A plan within 2 % of the layer-by-layer cycles by estimate, where bytes allow; never above them, never below the least."""
     rng, quant = np.random.default_rng(0), Quant((0.05,), -3)
     shapes = {"input": (14, 14, 3), "wide": (12, 12, 32), "pooled": (6, 6, 32)}
     conv = Conv("conv", ("input",), "wide", "w", "b", "relu", (0.002,) * 32, kernel=(3, 3))
@@ -192,7 +248,8 @@ def test_more_bytes_for_fewer_cycles() -> None:
     whole = rough_cycles(graph, lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops))).steps())
     least, fast = plan_partial(graph), plan_partial(graph, slowdown=SLOWDOWN)
     assert least.peak_bytes == fast.least_bytes < fast.peak_bytes <= fast.peaks["layerwise"]
-    assert rough_cycles(graph, fast.program.steps()) <= (1 + SLOWDOWN) * whole < rough_cycles(graph, least.program.steps())
+    estimates = [rough_cycles(graph, plan.program.steps()) for plan in (fast, least)]
+    assert estimates[0] <= (1 + SLOWDOWN - MARGIN) * whole < estimates[1]
     assert plan_partial(graph, limit=least.peak_bytes, slowdown=SLOWDOWN).peak_bytes == least.peak_bytes
     image = image_for(graph, 3)
     assert verify_program(fast.program, fast.arena)["bytes"] <= fast.peak_bytes
@@ -201,8 +258,9 @@ def test_more_bytes_for_fewer_cycles() -> None:
 
 def test_the_plan_as_text_and_as_steps() -> None:
     """Both maps name every buffer with its bytes; each step's buffers lie in the arena and live bytes are at most its size."""
-    answer = plan_net(block(), "block")
+    answer = plan_net(block(), "block", budget_bytes=plan_partial(block()).peak_bytes)
     text = timeline(answer)
+    assert answer["fits"] and f"the least is {answer['least_bytes']:,}" in timeline(plan_net(block(), "block"))
     assert answer["least_is_proven"] and answer["least_bytes"] == answer["channel_bound_bytes"]
     assert "layer by layer:" in text and "in parts:" in text and "wide 1,536" in text and "project:sums" in text
     for kind, most in (("layerwise", answer["peak_bytes"]["layerwise"]), ("steps", answer["placement_bytes"])):

@@ -15,7 +15,7 @@ from tinyredux.fast.slices import FastSteps
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted
 from tinyredux.integer_params import ADD_LEFT_SHIFT, add_params, clamp_of, quant_of, requantization, softmax_params
-from tinyredux.memory import is_pointwise
+from tinyredux.part_costs import conv_loops
 from tinyredux.partial_sums import int16_shifts
 from tinyredux.schedule import Program
 from tinyredux.tiles import Step, View, restricted, weights_of
@@ -206,30 +206,20 @@ def _window(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> dict[s
     }  # fmt: skip
 
 
-def _gaps(view: View) -> tuple[int, int]:
-    """Returns (row, pixel) distances, 0 where the map has no gaps."""
-    _, width, channels = view.box.shape
-    pixel = 0 if view.pixel_stride == channels else view.pixel_stride
-    row = 0 if view.row_stride == width * view.pixel_stride or view.box.shape[0] == 1 else view.row_stride
-    return row, pixel
-
-
 def _strides(step: Step) -> dict[str, int]:
-    (in_row, in_pixel), (out_row, out_pixel) = _gaps(step.inputs[0]), _gaps(step.output)
+    (in_row, in_pixel), (out_row, out_pixel) = step.inputs[0].gaps, step.output.gaps
     found = {"in_row": in_row, "in_pixel": in_pixel, "out_row": out_row, "out_pixel": out_pixel}
     return {key: value for key, value in found.items() if value}
 
 
 def _lines(views: Sequence[View]) -> tuple[int, int]:
-    """Returns (rows, values in each) in which maps of one shape can be walked together: at best one row of everything."""
+    """Returns (rows, values in each) in which the maps of one of `in_lines` are walked: at best one row of everything."""
     height, width, channels = views[0].box.shape
-    if all(_gaps(view) == (0, 0) for view in views):
+    if all(view.gaps == (0, 0) for view in views):
         return 1, height * width * channels
-    if all(_gaps(view)[0] == 0 for view in views):
+    if all(view.gaps[0] == 0 for view in views):
         return height * width, channels
-    if all(_gaps(view)[1] == 0 for view in views):
-        return height, width * channels
-    raise ValueError(f"{views[0].tensor}: gaps both between pixels and rows")
+    return height, width * channels
 
 
 def _rows(step: Step, names: tuple[str, ...]) -> dict[str, int]:
@@ -294,11 +284,9 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
         case Conv():
             fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c, "groups": op.groups}
             kernel = "tr_conv_s8"
-            gaps = _strides(step)
-            through = is_pointwise(op) and not {"in_row", "in_pixel"} & set(gaps)
-            if op.groups == 1 and ("out_row" in gaps or not (step.scratch or through)):
+            if conv_loops(op, step) == "direct":
                 kernel, scratch = "tr_conv_direct_s8", ()
-            fields |= gaps
+            fields |= _strides(step)
             struct = "tr_conv"
         case DepthwiseConv():
             kernel, struct = "tr_depthwise_conv_s8", "tr_depthwise"
@@ -319,7 +307,7 @@ def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: 
         return Call(op.name, f"tr_sums_start_{bits}", "tr_conv", _fields(fields), (out, weights.per_channel(op.bias, 0), *right))
     source = step.inputs[0]
     if step.kind == "finish":
-        row, pixel = _gaps(step.output)
+        row, pixel = step.output.gaps
         fields |= ({"out_row": row} if row else {}) | ({"out_pixel": pixel} if pixel else {})
         return Call(
             op.name, f"tr_sums_finish_{bits}", "tr_conv", _fields(fields | _points(program.graph, weights, op)),
@@ -330,7 +318,7 @@ def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: 
         height, width, _ = source.box.shape
         small = Conv(op.name, op.inputs, op.output, kernel=(height, width))
     assert isinstance(small, Conv)
-    row, pixel = _gaps(source)
+    row, pixel = source.gaps
     fields = _window(program.graph, small, step) | {"in_c": source.box.shape[2], "out_c": fields["out_c"]}
     fields |= {"input_zero_point": _points(program.graph, weights, op)["input_zero_point"]}
     fields |= ({"in_row": row} if row else {}) | ({"in_pixel": pixel} if pixel else {})

@@ -20,7 +20,7 @@ from tinyredux.graph import Graph, Op, macs
 from tinyredux.part_costs import executed_macs
 from tinyredux.run_schedule import verify
 from tinyredux.schedule import Item, Loop, Program
-from tinyredux.tiles import Step
+from tinyredux.tiles import Step, in_lines, is_elementwise
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
@@ -70,7 +70,7 @@ def emit_fast_partial(fast: FastSteps, call: str) -> Artifact:
     for index, item in enumerate(program.schedule.items):
         nodes = _nodes(fast, weights, program.nodes[index], 0)
         lines = [f"    /* {_title(graph, item)} */", f"    tr_mark({index});"]
-        bodies.append("\n".join([*lines, *(line for node in nodes for line in _text(node, structs, "    "))]))
+        bodies.append("\n".join([*lines, *(line for node in nodes for line in lines_of(node, structs, "    "))]))
     declarations = "".join(c_struct(kind, name, dict(fields)) for (kind, fields), name in structs.items())
     described = [
         {
@@ -126,7 +126,9 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
     found: list[Call | Block] = []
     for node in nodes:
         if isinstance(node, Step):
-            found += calls_of(fast, weights, node)
+            op = next(op for op in fast.program.graph.ops if op.name == node.op)
+            lines = in_lines(node) if node.kind == "copy" or is_elementwise(op) else [node]
+            found += _rolled([calls_of(fast, weights, line) for line in lines], "ijkmn"[depth])
         else:
             parts = [_nodes(fast, weights, part, depth + 1) for part in node.parts]
             found += _rolled(parts, "ijkmn"[depth])
@@ -167,10 +169,12 @@ def _growing(a: Call | Block, b: Call | Block, variable: str) -> Call | Block:
     return a.moved([replace(x, terms=((variable, y.base - x.base), *x.terms)) if y.base != x.base else x for x, y in pairs])
 
 
-def _text(node: Call | Block, structs: dict[tuple[str, Fields], str], indent: str) -> list[str]:
+def lines_of(node: Call | Block, structs: dict[tuple[str, Fields], str], indent: str) -> list[str]:
     """Returns a call or loop as lines of C. In a loop the pointers to factors per channel move with the part."""
     if isinstance(node, Block):
-        lines = [line for inner in node.body for line in _text(inner, structs, indent + "    ")]
+        lines = _declared_once(
+            [line for inner in node.body for line in lines_of(inner, structs, indent + "    ")], indent + "    "
+        )
         name = node.variable
         return [f"{indent}for (int32_t {name} = 0; {name} < {node.count}; {name}++) {{", *lines, f"{indent}}}"]
     if not node.struct:
@@ -191,3 +195,16 @@ def _text(node: Call | Block, structs: dict[tuple[str, Fields], str], indent: st
         f"{indent}{part}.shift = {node.factors[1].text()};",
         f"{indent}{node.kernel}({', '.join((*arguments, f'&{part}', *scratch))});",
     ]
+
+
+def _declared_once(lines: list[str], indent: str) -> list[str]:
+    """Returns the lines of a scope without further declarations of a struct: calls one after the other may move the same one."""
+    seen: set[str] = set()
+    found = []
+    for line in lines:
+        if line.startswith(f"{indent}struct "):
+            if line in seen:
+                continue
+            seen.add(line)
+        found.append(line)
+    return found

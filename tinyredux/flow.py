@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import __version__, datasets, interpret, nets
+from tinyredux import __version__, datasets, interpret, nets, run_schedule
 from tinyredux.boards import Board, find_board
 from tinyredux.build import DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
 from tinyredux.clustered import exactly
@@ -105,6 +105,7 @@ class Compiled:
     artifact: Artifact
     data: Dataset
     sram_bytes: int | None = None  # the limit that was asked for
+    parts: FastSteps | None = None  # method partial: the placed program
 
 
 def compile_net(settings: Settings) -> Compiled:
@@ -126,7 +127,7 @@ def compile_net(settings: Settings) -> Compiled:
     if settings.method == "partial":
         fast = _in_parts(settings, int8, board)
         plan = arena_plan(fast.program, fast.arena)
-        return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram)
+        return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast)
     skips = settings.method == "skip"
     if skips and not tuned:
         from tinyredux import skipped
@@ -263,6 +264,9 @@ def measure_compiled(settings: Settings, compiled: Compiled, progress: Progress 
     test = compiled.data.test.first(settings.images)
     images = interpret.quantize_input(compiled.int8, test.images)
     expected, clusters = interpret.run_counted(compiled.int8, images)
+    if compiled.parts is not None and settings.accumulator == "int16":  # rounded as this very plan rounds
+        program, arena = compiled.parts.program, compiled.parts.arena
+        expected = np.stack([run_schedule.run(program, arena, image) for image in images])
     in_float = interpret.run(compiled.graph, test.images.transpose(0, 2, 3, 1))
     target = open_target(settings, compiled, board, firmware)
     try:

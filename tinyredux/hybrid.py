@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, total_macs
 from tinyredux.regions import Net, candidates, in_rows, internal_bytes
 from tinyredux.schedule import Item
-from tinyredux.tiles import Box, computed_macs, whole
+from tinyredux.tiles import Box, computed_macs, whole, windows_meet_map
 
 SPAN = 9  # most units in one segment
 SLICE = 4  # channels in a slice
@@ -80,6 +80,20 @@ def narrow_cuts(graph: Graph) -> list[int]:
     return [p for p, size, following in zip(places, sizes, after, strict=True) if size <= following or p == len(graph.ops)]
 
 
+def segment_bound_bytes(graph: Graph) -> int:
+    """Returns bytes that every hybrid schedule needs, the network's input counted.
+
+    Proof: an operator runs in a segment between two cuts; the tensor at its first cut is needed whole until the segment ends,
+    and the one at its last is written then, elsewhere. So one tensor from before the operator and one from behind it are alive
+    together, each at least the smallest that there is.
+    """
+    sizes = {0: graph.input.size_bytes} | {p: graph.tensors[graph.ops[p - 1].output].size_bytes for p in narrow_cuts(graph) if p}
+    return max(
+        min(size for place, size in sizes.items() if place <= i) + min(size for place, size in sizes.items() if place > i)
+        for i in range(len(graph.ops))
+    )
+
+
 def segment_ways(
     net: Net, regions: dict[tuple[str, ...], Item], cuts: list[int], input_outside: bool
 ) -> Iterator[tuple[tuple[Item, ...], int, int]]:
@@ -94,7 +108,8 @@ def segment_ways(
     if len(cuts) == 2 and len(units) == 1:
         item = units[0] if len(ops) > 1 else Item(ops)
         yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
-    if output.shape[0] == 1 and len(units) == 1:
+    whole_windows = all(windows_meet_map(graph, op) for op in graph.ops[cuts[0] : cuts[-1]])
+    if not whole_windows or (output.shape[0] == 1 and len(units) == 1):
         return
     for patch in patch_sizes(output.shape[0], output.shape[1]):
         for inner in dict.fromkeys(

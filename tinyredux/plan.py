@@ -33,8 +33,9 @@ def plan(
     """Returns the plan as the contract's JSON object, with `budget_bytes` and `fits` where a budget is given.
 
     With a `mac_limit` above 1 or `input_outside` it is a hybrid plan; `beside_input_bytes` is then what the arena holds apart
-    from the network's input, which is how memory tables with the input outside the arena count. `least_is_proven`: no schedule
-    of whole operators, channel slices and bands of rows needs less than `least_bytes`, which `channel_bound_bytes` bounds.
+    from the network's input, which is how memory tables with the input outside the arena count. `lower_bound_bytes` holds for
+    every schedule of the plan's kind, `channel_bound_bytes` for those that compute nothing twice; `least_is_proven`: the least
+    plan in parts reaches that one.
 
     Raises ValueError for a method or accumulator that does not exist, naming those that do.
     """
@@ -144,6 +145,8 @@ def timeline(answer: dict[str, Any]) -> str:
         f"peak bytes: {peaks}",
         f"placed in {answer['placement_bytes']:,} bytes ({proven}), MACs x {answer['macs_factor']}",
     ]
+    if answer["steps"] != answer["layerwise"] and answer["least_bytes"] < answer["placement_bytes"]:
+        lines.append(f"more bytes for fewer cycles: the least is {answer['least_bytes']:,}, ask for it with --sram")
     if "beside_input_bytes" in answer:
         beside, own = answer["beside_input_bytes"], answer["input_bytes"]
         lines.append(f"of these {beside:,} beside the network's input of {own:,}, which lies apart")

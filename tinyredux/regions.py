@@ -15,8 +15,8 @@ from functools import cached_property
 from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
 from tinyredux.lowering import Lowering, lifetimes
-from tinyredux.schedule import Buffer, Item, Schedule, part_breaks, part_unit
-from tinyredux.tiles import is_elementwise, is_generator
+from tinyredux.schedule import Buffer, Item, Schedule, Storage, part_breaks, part_unit, storages
+from tinyredux.tiles import is_elementwise, is_generator, windows_meet_map
 
 CANDIDATES_PER_SINK = 64
 
@@ -72,6 +72,19 @@ class Net:
         """Bytes of a tensor."""
         return self.graph.tensors[tensor].size_bytes
 
+    @cached_property
+    def places(self) -> dict[str, Storage]:
+        """Where each tensor would lie if every concatenation were done without copies."""
+        return storages(self.graph, frozenset(op.name for op in self.graph.ops if isinstance(op, Concat)))
+
+    def together_bytes(self, tensors: set[str]) -> int:
+        """Returns the least bytes of tensors that are alive together: the channels of a concatenation count once."""
+        channels: dict[str, set[int]] = {}
+        for name in tensors:
+            place, depth = self.places[name], self.graph.tensors[name].shape[2]
+            channels.setdefault(place.root, set()).update(range(place.channel, place.channel + depth))
+        return sum(len(some) * self.size(root) // self.graph.tensors[root].shape[2] for root, some in channels.items())
+
     def mask(self, item: Item) -> int:
         """Mask of an item's operators."""
         return sum(1 << self.index[name] for name in item.ops)
@@ -99,7 +112,8 @@ def bits(mask: int) -> Iterator[int]:
 
 
 def candidates(net: Net) -> list[Item]:
-    """Returns every item that the planner may choose: each operator at once, and the regions that end at it."""
+    """Returns every item that the planner may choose, in its narrowest parts: each operator at once, the regions that end at
+    it, and these in patches of one row, of one pixel where that computes nothing twice."""
     found = [Item((op.name,)) for op in net.graph.ops]
     for i, op in enumerate(net.graph.ops):
         regions = []
@@ -110,7 +124,9 @@ def candidates(net: Net) -> list[Item]:
         elif not isinstance(op, (Softmax, Concat)):
             regions = _regions(net, op, "materialise")
         found += regions
-        found += [in_rows(item, 1) for item in regions if len(item.ops) > 1 and parts_are_free(net, item, 0)]
+        for item in regions:
+            if len(item.ops) > 1 and parts_are_free(net, item, 0):
+                found.append(in_rows(item, 1, 1 if parts_are_free(net, item, 1) else 0))
     return found
 
 
@@ -124,7 +140,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     do not overlap."""
     ops = net.ops(item)
     inside = {op.output for op in ops}
-    if net.graph.tensors[ops[-1].output].shape[axis] < 2:
+    if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(windows_meet_map(net.graph, op) for op in ops):
         return False
     for op in ops:
         if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[axis] > op.stride[axis]:

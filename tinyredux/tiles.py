@@ -49,6 +49,14 @@ class View:
     pixel_stride: int
     element_bytes: int = 1
 
+    @property
+    def gaps(self) -> tuple[int, int]:
+        """(row, pixel) distances in elements, 0 where nothing lies between two rows or two pixels."""
+        _, width, channels = self.box.shape
+        pixel = 0 if self.pixel_stride == channels else self.pixel_stride
+        row = 0 if self.row_stride == width * self.pixel_stride or self.box.shape[0] == 1 else self.row_stride
+        return row, pixel
+
     def part(self, box: Box) -> View:
         """Returns the view of a box inside this one."""
         own = self.box
@@ -71,6 +79,19 @@ class Step:
     inputs: tuple[View, ...]
     output: View
     scratch: str = ""
+
+
+def in_lines(step: Step) -> list[Step]:
+    """Returns an elementwise step as steps that walk their maps in one loop: itself, or one for each row where a map has gaps
+    between pixels and rows."""
+    views = (*step.inputs, step.output)
+    if all(view.gaps[0] == 0 for view in views) or all(view.gaps[1] == 0 for view in views):
+        return [step]
+    lines = []
+    for y in range(step.output.box.shape[0]):
+        rows = [view.part(view.box._replace(y0=view.box.y0 + y, y1=view.box.y0 + y + 1)) for view in views]
+        lines.append(replace(step, inputs=tuple(rows[:-1]), output=rows[-1]))
+    return lines
 
 
 def whole(shape: tuple[int, int, int]) -> Box:
@@ -106,6 +127,17 @@ def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
 def _window(out: tuple[int, int], kernel: int, stride: int, before: int, size: int) -> tuple[int, int]:
     first, last = out[0] * stride - before, (out[1] - 1) * stride - before + kernel
     return min(max(first, 0), size), max(min(last, size), 0)
+
+
+def windows_meet_map(graph: Graph, op: Op) -> bool:
+    """True where every window of an operator holds a value of its input; where one lies in the padding as a whole, a patch of
+    the output can need nothing, and the operator runs at once."""
+    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
+        return True
+    before, sizes, outputs = op.padding[::2], graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    return all(
+        before[axis] < op.kernel[axis] and (outputs[axis] - 1) * op.stride[axis] - before[axis] < sizes[axis] for axis in (0, 1)
+    )
 
 
 def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:

@@ -27,11 +27,8 @@ class Fitter:
         self.bytes: dict[tuple[Item, frozenset[str]], int] = {}
         self.cycles: dict[tuple[Item, frozenset[str]], int] = {}
 
-    def within_cycles(self, least: int, slowdown: float) -> Schedule:
-        """Returns the schedule of the lowest limit whose estimated cycles are at most 1 + `slowdown` times layer by layer, or
-        as few as the bytes allow."""
-        whole = Schedule(tuple(Item((op.name,)) for op in self.net.graph.ops))
-        wanted = (1 + slowdown) * rough_cycles(self.net.graph, lower(self.net.graph, whole).steps())
+    def within_cycles(self, least: int, wanted: float) -> Schedule:
+        """Returns the schedule of the lowest limit whose estimated cycles are at most `wanted`, or as few as the bytes allow."""
         wanted = max(wanted, self._total(self.within(self.most_bytes)))
         limits = [least]
         while limits[-1] < self.most_bytes:

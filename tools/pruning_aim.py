@@ -34,10 +34,10 @@ def run(aim: str, seed: int) -> dict[str, Any]:
         record = pretrained.load_record(weights.with_suffix(".json"))
     graph = channels_of(nets.load_net(name, DATA)).graph
     return {
-        "net": NET, "data": DATA, "aim": aim, "seed": seed, "budget_bytes": BUDGET, "partial_bytes": plan_partial(graph).peak_bytes,
-        "macs": total_macs(graph), "parameters": record.parameters, "validation_images": record.validation_images,
-        "validation_correct": record.validation_correct, "images": record.images, "correct_int8": record.correct_int8,
-        "command": record.command,
+        "net": NET, "data": DATA, "aim": aim, "seed": seed, "budget_bytes": BUDGET,
+        "partial_bytes": plan_partial(graph).peak_bytes, "macs": total_macs(graph), "parameters": record.parameters,
+        "validation_images": record.validation_images, "validation_correct": record.validation_correct,
+        "images": record.images, "correct_int8": record.correct_int8, "command": record.command,
     }  # fmt: skip
 
 

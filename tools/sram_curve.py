@@ -43,7 +43,11 @@ class Trajectory:
 
 
 CURVES = {
-    "cifar10": (Trajectory("cifarnet_pruned", (4608, 4096), epochs=4, steps=2, rate=0.03),),
+    "cifar10": (
+        Trajectory("squeezenet", (24576,), epochs=5, steps=3, rate=0.05),
+        Trajectory("squeezenet_24576", (16384,), epochs=1, steps=2, rate=0.03),
+        Trajectory("cifarnet_pruned", (4608, 4096), epochs=4, steps=2, rate=0.03),
+    ),
     "keywords": (
         Trajectory("ds_cnn", (12288, 8192, 6144, 4096, 3072), epochs=40, steps=4),
         Trajectory("keyword_cnn", (4096, 3072, 2048), epochs=40, steps=4),
@@ -86,8 +90,7 @@ def main() -> None:
     points = {one["net"]: one for one in json.loads(out.read_text())["points"]} if out.is_file() else {}
 
     def note(record: pretrained.Record, **more: Any) -> None:
-        if points.get(record.net, {}).get("sha256") != record.sha256:
-            points[record.net] = point(record, **more)
+        points[record.net] = point(record, **more)
         command = shlex.join(["python", "tools/sram_curve.py", options.data])
         whole = {"schema": 1, "kind": "sram_curve", "data": options.data, "command": command}
         out.write_text(json.dumps(whole | {"points": list(points.values())}, indent=1) + "\n")

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place, place_apart
 from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
-from tinyredux.hybrid import hybrid_items
+from tinyredux.hybrid import hybrid_items, segment_bound_bytes
 from tinyredux.lowering import lower, moments
 from tinyredux.ordering import Order, beside, best_order, given_order, problem
+from tinyredux.part_costs import rough_cycles
 from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
 from tinyredux.schedule import Item, Program, Schedule
 from tinyredux.widths import Fitter
@@ -33,6 +34,7 @@ ALL_REGIONS = 64  # operators up to which regions of any reach are combined; bey
 SPAN = 12
 ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
+MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class PartialPlan:
     program: Program
     arena: Arena
     peaks: dict[str, int]  # layerwise, inplace, reordered, partial
-    channel_bound_bytes: int  # least live bytes of whole operators and channel regions at the search's slice widths
-    lower_bound_bytes: int
-    optimal: bool
+    channel_bound_bytes: int  # no schedule that computes nothing twice needs less
+    lower_bound_bytes: int  # no schedule of the plan's kind needs less
+    optimal: bool  # the arena is as small as that
     narrowest: Schedule  # the program's, before its slices were widened into bytes that are free
     least_bytes: int  # the least peak found, whatever its cycles
 
@@ -55,21 +57,20 @@ class PartialPlan:
 
 
 def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
-    """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` times those of layer by
-    layer, or as close to them as its regions come; infinite: the least peak that the search finds. Never above the plans of
-    whole operators.
+    """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` - MARGIN times those of layer
+    by layer; infinite: the least peak that the search finds. Never above the plan layer by layer.
 
     With `limit` it takes at most so many bytes, or the least peak where that is more, even if it is slower then.
 
-    `optimal` is True where the peak is the larger of network input and output, which must lie in the arena whole. The
-    bound of the channel schedules is reported apart: slices narrower than a region's, or bands of rows, can beat it.
+    The lower bound holds for all schedules of whole operators and `candidates`, however wide their parts: the candidates are
+    the narrowest, and a part's buffers grow with it. `optimal` is True where the arena reaches it.
     """
     net = Net(graph, accumulator)
     layerwise = memory.plan(graph).total_bytes
     singles = [Item((op.name,)) for op in graph.ops]
     every = candidates(net)
     alone = [item for item in every if len(item.ops) == 1]
-    costs = {item: _costs(net, item) for item in every}
+    costs = {item: item_costs(net, item) for item in every}
     bounds = {item: bound_bytes(net, item, costs) for item in every}
     in_place = _best_alone(net, alone, costs, bounds, reorder=False)
     reordered = _best_alone(net, alone, costs, bounds, reorder=True)
@@ -78,20 +79,44 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
     schedule, arena = min(options, key=lambda option: option[1].size_bytes)
     narrowest, least = schedule, arena.size_bytes
-    given = problem(net, list(schedule.items), schedule.aliased, costs)
-    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
     whole = min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes)
-    fitter = Fitter(net, schedule, beside(given, order), max(least, min(whole, limit or whole)))
-    program = lower(graph, fitter.within(least) if math.isinf(slowdown) else fitter.within_cycles(least, slowdown))
-    arena = place(program, least)
+    if math.isinf(slowdown):
+        program = lower(graph, _fitter(net, costs, schedule, max(least, min(whole, limit or whole))).within(least))
+        arena = place(program, least)
+    else:
+        wanted = (1 + slowdown - MARGIN) * rough_cycles(graph, lower(graph, Schedule(tuple(singles))).steps())
+        in_turn = [option[0] for option in sorted(options, key=lambda option: option[1].size_bytes)]
+        program, arena = _fast_enough(net, costs, in_turn, wanted, least, max(least, min(layerwise, limit or layerwise)))
     peaks = {
         "layerwise": layerwise,
         "inplace": min(layerwise, options[2][1].size_bytes),
         "reordered": whole,
         "partial": arena.size_bytes,
     }
-    bound = max(graph.input.size_bytes, graph.output.size_bytes)
-    return PartialPlan(program, arena, peaks, lowest, bound, arena.size_bytes == bound, narrowest, least)
+    return PartialPlan(program, arena, peaks, lowest, lowest, arena.size_bytes == lowest, narrowest, least)
+
+
+def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitter:
+    given = problem(net, list(schedule.items), schedule.aliased, costs)
+    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
+    return Fitter(net, schedule, beside(given, order), most_bytes)
+
+
+def _fast_enough(
+    net: Net, costs: Costs, schedules: list[Schedule], wanted: float, least: int, most: int
+) -> tuple[Program, Arena]:
+    """Returns the first schedule that can be widened within `most` bytes until it takes at most `wanted` cycles by estimate, or
+    else the one with the fewest."""
+    found: list[tuple[int, int, Program, Arena]] = []
+    for schedule in schedules:
+        program = lower(net.graph, _fitter(net, costs, schedule, most).within_cycles(least, wanted))
+        arena, cycles = place(program, least), rough_cycles(net.graph, program.steps())
+        if arena.size_bytes <= most:
+            found.append((cycles, len(found), program, arena))
+            if cycles <= wanted:
+                break
+    _, _, program, arena = min(found, key=lambda some: some[:2])
+    return program, arena
 
 
 def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False) -> PartialPlan:
@@ -99,11 +124,14 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
     and compute up to `mac_limit` times the network's MACs.
 
     With `input_outside` the network's input lies apart, behind all that the schedule needs, and is not counted in what is
-    minimised; it is part of the arena's size all the same. Raises ValueError for a limit below 1.
+    minimised; it is part of the arena's size all the same. The lower bound holds for both kinds of schedules and every limit.
+    Raises ValueError for a limit below 1.
     """
     if not 1 <= mac_limit < math.inf:
         raise ValueError(f"the limit of MACs is {mac_limit}, expected at least 1.0 (no recomputation)")
     pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
+    bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
+    pure = replace(pure, lower_bound_bytes=bound, optimal=pure.peak_bytes == bound)
     items = hybrid_items(net, mac_limit, input_outside)
     plans = [pure if not input_outside else _apart(pure)]
     if items is not None:
@@ -111,25 +139,29 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
         program = lower(graph, schedule)
         arena = place_apart(program, graph.inputs[0]) if input_outside else place(program)
         peaks = pure.peaks | {"partial": arena.size_bytes}
-        optimal = arena.size_bytes == pure.lower_bound_bytes
+        optimal = arena.size_bytes == bound
         plans.append(replace(pure, program=program, arena=arena, peaks=peaks, optimal=optimal, narrowest=schedule))
     return min(plans, key=lambda plan: plan.peak_bytes)
 
 
 def _apart(plan: PartialPlan) -> PartialPlan:
     arena = place_apart(plan.program, plan.program.graph.inputs[0])
-    return replace(plan, arena=arena, peaks=plan.peaks | {"partial": arena.size_bytes}, optimal=False)
+    peaks, optimal = plan.peaks | {"partial": arena.size_bytes}, arena.size_bytes == plan.lower_bound_bytes
+    return replace(plan, arena=arena, peaks=peaks, optimal=optimal)
 
 
-def _costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
+def item_costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
+    """Returns the bytes that an item needs inside: beside its output, and by the input whose place the output can take."""
     return internal_bytes(net, item), {name: internal_bytes(net, item, name) for name in in_place_sources(net, item)}
 
 
 def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
     """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
 
-    A tensor that must be written before the item and read after it is alive; it cannot be cut away, for an item that
-    holds both its writer and its reader would have to run both before and after this one.
+    The item's inputs lie whole from its first moment to its last; its output is whole at its last, apart from them or in the
+    place of one that nobody reads later; `costs` say what it needs inside at least. A tensor that must be written before the
+    item and read after it is alive too: it cannot be cut away, for an item that holds its writer and its reader would have to
+    run both before and after this one. Parts of concatenations count once, for they may lie in it.
     """
     graph, mask = net.graph, net.mask(item)
     before = after = 0
@@ -138,27 +170,22 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
         after |= net.after[i]
     before, after = before & ~mask, after & ~mask
     inputs, output = net.inputs(item), net.output(item)
-    across = 0
+    beside = set(inputs)
     for name in graph.tensors:
-        if name in inputs or (name in net.producer and mask >> net.producer[name] & 1):
+        if name in net.producer and mask >> net.producer[name] & 1:
             continue
         early = name in graph.inputs or before >> net.producer[name] & 1
         if early and (net.readers[name] & after or name in graph.outputs):
-            across += 0 if _part_of_concat(net, name) else net.size(name)
+            beside.add(name)
     sink = net.ops(item)[-1]
     if isinstance(sink, Concat) and item.kind == "whole":
-        return across + net.size(output)
+        return net.together_bytes(beside | {output})
     plain, replacing = costs[item]
-    least = net.size(output) + plain
+    least = net.together_bytes(beside | {output}) + plain
     for name, extra in replacing.items():
         if not net.readers[name] & after:
-            least = min(least, extra)
-    return across + sum(net.size(name) for name in inputs) + least
-
-
-def _part_of_concat(net: Net, name: str) -> bool:
-    """True for the result of a concatenation, whose bytes may be counted as those of its parts."""
-    return name in net.producer and isinstance(net.graph.ops[net.producer[name]], Concat)
+            least = min(least, net.together_bytes(beside) + extra)
+    return least
 
 
 def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) -> list[list[Item]]:
@@ -194,8 +221,9 @@ def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) ->
 def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -> tuple[int, tuple[Order, frozenset[str]]]:
     """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found.
 
-    The bound: every operator runs in some item, so its cheapest one bounds all; where all regions are combined, the cheapest
-    set of items that covers the network does.
+    Proof: a schedule runs every operator in some item, and its peak is at least the bound of each item that it runs. So no
+    peak is below the cheapest item of the operator for which that is dearest; nor, where all regions are combined, below the
+    least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound.
     """
     masks = {item: net.mask(item) for item in every}
     bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
