@@ -94,7 +94,7 @@ def cycles_per_operator(records: Sequence[Measurement]) -> Picture:
         values = [(op.cycles or 0) / 1e6 for op in record.per_op]
         kind = {"modelled": "modelled", "modelled-estimate": "modelled, an estimate"}.get(record.cycles_kind or "", "measured")
         hatch = "///" if record.cycles_kind == "modelled-estimate" else ""
-        label = f"{record.board}: {kind}, {sum(values):.2f} M in all"
+        label = f"{record.board}, {record.kernels} kernels: {kind}, {sum(values):.2f} M in all"
         axes.barh(places, values, height * 0.9, color=PALETTE[i], label=label, hatch=hatch, edgecolor="white", lw=0)
         for op, place, value in zip(record.per_op, places, values, strict=True):
             rate = f"  {op.cycles / op.macs_dense:.2f} per MAC" if op.macs_dense and op.cycles else ""
