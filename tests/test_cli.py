@@ -11,6 +11,7 @@ import pytest
 
 from tinyredux import cli
 from tinyredux.boards import find_board
+from tinyredux.claims import Evidence
 from tinyredux.flow import Settings, build, compile_net
 from tinyredux.verbs import VERBS
 
@@ -159,6 +160,15 @@ def test_doctor_nets_and_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
     verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}  # type: ignore[attr-defined]
     assert verdicts["cmsisnn.accuracy"] in ("reproduced", "exceeded", "not reproduced")
     assert cli.main(["reproduce", "nonesuch"]) == 2 and "cmsisnn.accuracy" in capsys.readouterr().err
+
+
+def test_a_claim_may_be_a_mean_over_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, cycles in (("a", 80), ("b", 100), ("c", 30), ("d", 40)):
+        (tmp_path / name).write_text(json.dumps({"cycles": cycles}))
+    monkeypatch.setattr("tinyredux.claims.ROOT", tmp_path)
+    pairs = ((Path("a"), Path("b")), (Path("c"), Path("d")))
+    assert Evidence(Path("a"), ("cycles",), "", pairs=pairs).value() == 22.5
+    assert Evidence(Path("a"), ("cycles",), "", pairs=(*pairs, (Path("a"), Path("none")))).value() is None
 
 
 def test_importing_tinyredux_needs_no_torch() -> None:

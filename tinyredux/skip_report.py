@@ -37,7 +37,8 @@ def summary(results: Iterable[Result]) -> list[dict[str, Any]]:
     """
     rows = []
     for result in results:
-        row = {"net": result["net"], "board": result["board"], "kernels": result["kernels"], "designs": result["trials"]["done"]}
+        row = {key: result[key] for key in ("net", "board", "kernels")}
+        row |= {"designs": result["trials"]["done"], "images": result["validation"]["images"]}
         whole = exact_cycles(result, result["kernels"]) or 0
         for loss in LOSSES:
             least = min((cycles_of(one) for one in result["front"] if points_lost(result, one) <= loss + 1e-9), default=whole)
