@@ -46,8 +46,9 @@ def _explore(options: argparse.Namespace) -> Answer:
     )  # fmt: skip
     result = explore(asked, progress)
     path = save(result, options.out / file_name(result))
-    return Answer(result, f"{_text(result)}\n\n{path}; make one with: measure {options.net} --method skip --skip {path}#N",
-                  0 if result["front"] else 1)  # fmt: skip
+    skips = any(one["skip"] for one in result["front"])
+    again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""
+    return Answer(result, f"{_text(result)}\n\n{path}{again}", 0 if result["front"] else 1)
 
 
 def _text(result: dict[str, Any]) -> str:
