@@ -159,9 +159,10 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
     """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
 
     The item's inputs lie whole from its first moment to its last; its output is whole at its last, apart from them or in the
-    place of one that nobody reads later; `costs` say what it needs inside at least. A tensor that must be written before the
-    item and read after it is alive too: it cannot be cut away, for an item that holds its writer and its reader would have to
-    run both before and after this one. Parts of concatenations count once, for they may lie in it.
+    place of one that nobody reads later; `costs` say what it needs inside at least. (With a concatenation inside, slices of each
+    of its parts are a loop of their own: inputs and output are alive in the first, what is inside need not be.) A tensor that
+    must be written before the item and read after it is alive too: it cannot be cut away, for an item that holds its writer
+    and its reader would have to run both before and after this one. Parts of concatenations count once, for they may lie in it.
     """
     graph, mask = net.graph, net.mask(item)
     before = after = 0
@@ -181,6 +182,8 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
     if isinstance(sink, Concat) and item.kind == "whole":
         return net.together_bytes(beside | {output})
     plain, replacing = costs[item]
+    if any(isinstance(op, Concat) for op in net.ops(item)):
+        plain, replacing = 0, dict.fromkeys(replacing, 0)
     least = net.together_bytes(beside | {output}) + plain
     for name, extra in replacing.items():
         if not net.readers[name] & after:
