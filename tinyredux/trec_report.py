@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tinyredux import nets
@@ -37,6 +38,21 @@ def per_cent(net: str, method: str) -> float:
     """Returns the int8 accuracy on all test images of the exact or the TREC weights of a network."""
     record = load_record(nets.WEIGHTS_FOLDER / f"{net}{'.trec' if method == 'trec' else ''}.cifar10.json")
     return round(100 * record.correct_int8 / record.images, 2)
+
+
+def controls(record: Mapping[str, Any]) -> list[Row]:
+    """Returns a row per network of a `trec_exact` record: test accuracies in int8, in %.
+
+    Those of the exact weights, of the same trained on without TREC by the recipe of the TREC weights, and of the TREC weights.
+    """
+    share = 100 / record["images"]
+    return [
+        {
+            "net": run["net"], "exact": per_cent(run["net"], "exact"),
+            "exact_trained_on": round(share * run["correct_int8"], 2), "trec": per_cent(run["net"], "trec"),
+        }
+        for run in record["runs"]
+    ]  # fmt: skip
 
 
 def networks() -> list[Row]:

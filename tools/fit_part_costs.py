@@ -6,8 +6,8 @@
 
 Every item of a program is one equation: cycles in the simulator = sum over its calls of rounds times cost. Each network gives
 the items of five programs: layer by layer with scratch and without, with sums of slices, in the narrowest parts, and the plan
-for few cycles. The
-networks that are checked are not those of the fit. Source: ours; least squares of relative errors, no cost below zero.
+for few cycles. The networks that are checked are not those of the fit. Source: ours; least squares of relative errors, no cost
+below zero.
 """
 
 from __future__ import annotations
