@@ -430,7 +430,7 @@ def test_uploads_that_fail(
         flash_module, "run_bounded", lambda command, env, timeout_s: run_bounded([sys.executable, "-c", script], env, timeout_s)
     )
     disco = find_board("disco_f469ni")
-    with pytest.raises(ValueError, match=r"holds no manifest\.json; write one there"):
+    with pytest.raises(ValueError, match=r"holds no manifest\.json; write an Artifact there"):
         flash(tmp_path, disco, "/dev/ttyACM0", timeout_s=0.5)
     (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
     with pytest.raises(error, match=message):

@@ -179,7 +179,7 @@ def test_importing_tinyredux_needs_no_torch() -> None:
 def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path, tmp_path: Path) -> None:
     code, plan, _ = run(capsys, "plan", f"{net}:make", "--data", "random", "--method", "partial")
     peak = plan["peak_bytes"]
-    assert code == 0 and 147 <= peak["partial"] <= peak["reordered"] <= peak["layerwise"]  # type: ignore[index]
+    assert code == 0 and 147 <= peak["partial"] <= peak["layerwise"] >= peak["reordered"]  # type: ignore[index]
     assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "100")[0] == 1
     assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "-1")[0] == 2
     code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")

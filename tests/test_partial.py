@@ -21,7 +21,7 @@ from tinyredux.boards import find_board
 from tinyredux.build import build_firmware, build_host
 from tinyredux.emit_calls import Address, Call
 from tinyredux.emit_partial import Block, emit_partial, lines_of
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
 from tinyredux.lowering import lower
 from tinyredux.part_costs import rough_cycles
 from tinyredux.passes.partial import MARGIN, SLOWDOWN, PartialPlan, alias_choices, bound_bytes, cover, item_costs, plan_partial
@@ -117,7 +117,10 @@ def test_small_graphs_equal_brute_force(first: int) -> None:
         graph = random_graph(seed, most=4)
         if len(graph.ops) <= 4 or (len(graph.ops) <= 6 and seed % 8 == 0):
             plan = plan_partial(graph)
-            assert plan.lower_bound_bytes == plan.channel_bound_bytes == min(every_plan(Net(graph))) <= plan.peak_bytes
+            net, least = Net(graph), min(every_plan(Net(graph)))
+            assert plan.lower_bound_bytes == plan.channel_bound_bytes <= min(least, plan.peak_bytes)
+            inside = any(isinstance(op, Concat) for item in candidates(net) if len(item.ops) > 1 for op in net.ops(item))
+            assert inside or plan.lower_bound_bytes == least  # slices of a concatenation's parts may need less than one loop
             assert plan.optimal == (plan.peak_bytes == plan.lower_bound_bytes)
 
 

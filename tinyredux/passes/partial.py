@@ -226,7 +226,8 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
 
     Proof: a schedule runs every operator in some item, and its peak is at least the bound of each item that it runs. So no
     peak is below the cheapest item of the operator for which that is dearest; nor, where all regions are combined, below the
-    least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound.
+    least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound, unless
+    a region has a concatenation inside: its parts are loops of their own, which may need less than `costs` say.
     """
     masks = {item: net.mask(item) for item in every}
     bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
@@ -256,7 +257,8 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
             best = _better(net, items, costs, best)
     assert best is not None
     if usable is every:
-        bound = best[0].live_bytes if complete and best[0].exact else levels[low]
+        inside = any(isinstance(op, Concat) for item in every if len(item.ops) > 1 for op in net.ops(item))
+        bound = best[0].live_bytes if complete and best[0].exact and not inside else levels[low]
     return bound, best
 
 

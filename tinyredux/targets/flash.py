@@ -45,11 +45,11 @@ def flash(
     """
     start = time.monotonic()
     manifest = sources / "manifest.json"
-    if not manifest.is_file():
-        raise ValueError(
-            f"{sources} holds no manifest.json; write an Artifact there first: tinyredux compile NET --out {sources}"
-        )
     if model_hash is None:
+        if not manifest.is_file():
+            raise ValueError(
+                f"{sources} holds no manifest.json; write an Artifact there first: tinyredux compile NET --out {sources}"
+            )
         model_hash = json.loads(manifest.read_text())["model_hash"]
     facts = served_facts(port) if port else None
     if facts is not None:
