@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -235,16 +236,25 @@ def test_what_cannot_be_pruned(own: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", ["cifar10", "keywords"])
 def test_the_curve_of_the_record(data: str) -> None:
     """Points of committed networks are those of their weights; a pruned one fits the budget in its name; never above
-    layer by layer."""
-    record = json.loads((Path(__file__).parent.parent / "data" / "records" / f"sram_curve.{data}.json").read_text())
+    layer by layer. The points of the tool are in it, made as it says, and reach from 4 to 60 KB."""
+    home = Path(__file__).parent.parent
+    record = json.loads((home / "data" / "records" / f"sram_curve.{data}.json").read_text())
     points = {point["net"]: point for point in record["points"]}
     committed = [one for one in pretrained.records() if one.data == data and not one.table and not one.skipping]
     assert {one.net for one in committed} <= points.keys()
     for one in committed:
         assert (points[one.net]["sha256"], points[one.net]["correct_int8"]) == (one.sha256, one.correct_int8)
     for name, point in points.items():
-        budget = next((int(part) for part in name.split("_") if part.isdigit()), point["layerwise_bytes"])
+        budget = next((int(part) for part in reversed(name.split("_")) if part.isdigit()), point["layerwise_bytes"])
         assert point["partial_bytes"] <= min(budget, point["layerwise_bytes"]) and point["correct_int8"] <= point["images"]
+    for trajectory in runpy.run_path(str(home / "tools" / "sram_curve.py"))["CURVES"][data]:
+        for place, budget in enumerate(trajectory.budgets):
+            point = points[trajectory.name(place)]
+            made = trajectory.name(place - 1), trajectory.aim, trajectory.epochs
+            assert (point["base"], point["aim"], point["epochs"]) == made
+            assert f"--sram {budget} " in point["command"] and f"--steps {trajectory.steps} " in point["command"]
+    sizes = [point["partial_bytes"] for point in points.values()]
+    assert min(sizes) <= 4096 and max(sizes) >= 60_000
 
 
 def test_a_teacher_is_imitated() -> None:

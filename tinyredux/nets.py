@@ -216,6 +216,11 @@ def ds_cnn() -> Net:
     return Net(mobile_nets.ds_cnn(), (1, 49, 10))
 
 
+def ds_cnn_wide() -> Net:
+    """Keywords: DS-CNN with 276 channels, as many as the large one of Hello Edge has, on the same map of 25x5; 40.7 M MACs."""
+    return Net(mobile_nets.ds_cnn(276), (1, 49, 10))
+
+
 def keyword_cnn() -> Net:
     """Keywords by three plain convolutions: 3x3 32-64-64 on 49 frames of 10 MFCC, twelve classes; about DS-CNN's MACs."""
     pool = nn.MaxPool2d(2)
@@ -233,6 +238,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "cifarnet": cifarnet,
     "cifarnet_quick": cifarnet_quick,
     "ds_cnn": ds_cnn,
+    "ds_cnn_wide": ds_cnn_wide,
     "keyword_cnn": keyword_cnn,
     "lenet": lenet,
     "lenet_100": lambda: lenet(100),  # on pictures of 100x100: more than most boards' SRAM, layer by layer

@@ -61,14 +61,17 @@ def _draw(axes: Axes, steps: Sequence[Step], top: int) -> int:
 @styled
 def accuracy_and_bytes(points: Sequence[Step], title: str) -> Picture:
     """Returns accuracy in per cent against bytes of SRAM of a curve's points (a record `sram_curve.*`): each network layer by
-    layer (hollow) and in parts (filled), joined by a line; pruned ones are squares."""
+    layer (hollow) and in parts (filled), joined by a line; pruned ones are squares. Upright strokes: one standard error of a
+    share counted on so many images, up and down."""
     figure, (axes,) = figure_with_axes(8.6, 4.6)
     for point in points:
         right = 100 * point["correct_int8"] / point["images"]
+        error = (right * (100 - right) / point["images"]) ** 0.5
         marker = "s" if point["aim"] else "o"
         colour = {None: PALETTE[0], "peak": PALETTE[1]}.get(point["aim"], PALETTE[3])
         sizes = point["partial_bytes"], point["layerwise_bytes"]
         axes.plot(sizes, (right, right), "-", color=colour, alpha=0.4, lw=1)
+        axes.plot((sizes[0], sizes[0]), (right - error, right + error), "-", color=colour, alpha=0.4, lw=1)
         axes.plot(sizes[1], right, marker, markerfacecolor="white", color=colour, ms=5)
         axes.plot(sizes[0], right, marker, color=colour, ms=5)
         axes.annotate(point["net"], (sizes[0], right), (0, 5), textcoords="offset points", fontsize=7, ha="center")

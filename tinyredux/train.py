@@ -67,6 +67,7 @@ RECIPES = {
     "cifarnet": Recipe(epochs=30),
     "cifarnet_quick": Recipe(epochs=18),
     "ds_cnn": Recipe(epochs=60, batch=64),
+    "ds_cnn_wide": Recipe(epochs=30, batch=64),
     "keyword_cnn": Recipe(epochs=60, batch=64),
     "lenet": Recipe(epochs=24),
     "squeezenet": Recipe(epochs=18),

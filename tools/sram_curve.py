@@ -50,6 +50,7 @@ CURVES = {
     ),
     "keywords": (
         Trajectory("ds_cnn", (12288, 8192, 6144, 4096, 3072), epochs=40, steps=4),
+        Trajectory("ds_cnn_wide", (65536, 49152, 32768, 24576, 16384), epochs=12, steps=1),
         Trajectory("keyword_cnn", (4096, 3072, 2048), epochs=40, steps=4),
         Trajectory("ds_cnn", (8192, 4096), epochs=40, steps=8, aim="anywhere"),
     ),
