@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import datasets, evaluator, flow, interpret, nets, skip_tuning, skipped
+from tinyredux import datasets, evaluator, flow, interpret, nets, skip_flow, skip_tuning, skipped
 from tinyredux.boards import find_board
 from tinyredux.build import build_host
 from tinyredux.datasets import Dataset, Split
@@ -117,9 +117,9 @@ def test_fast_kernels_take_the_tuned_weights_by_themselves() -> None:
     assert found.macs_executed == sum(op.macs_executed for op in found.per_op) < 0.9 * found.macs_dense
     conv2 = next(op for op in found.per_op if op.name == "conv2")
     assert conv2.skipped == pytest.approx(1 - conv2.macs_executed / conv2.macs_dense, abs=1e-4) and conv2.skipped > 0
-    assert not flow.tuned_for_skipping(flow.Settings("lenet", "skip", kernels="reference"), "cifar10")
-    assert flow.tuned_for_skipping(flow.Settings("lenet", "skip", kernels="reference"), "synthetic")  # no record of finer units
-    assert not flow.tuned_for_skipping(flow.Settings("lenet", "skip", skip="front.json#0"), "cifar10")
+    assert not skip_flow.is_tuned("lenet", "cifar10", None, "reference")
+    assert skip_flow.is_tuned("lenet", "synthetic", None, "reference")  # no record of finer units
+    assert not skip_flow.is_tuned("lenet", "cifar10", "front.json#0", "fast")
 
 
 def test_committed_records_fit_their_networks() -> None:

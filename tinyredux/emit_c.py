@@ -68,7 +68,9 @@ def emit(graph: Graph, plan: MemoryPlan, call: str, forms: Mapping[str, Form] | 
 def statements(graph: Graph, plan: MemoryPlan, blob: Blob, forms: Mapping[str, Form]) -> list[tuple[str, str]]:
     """Returns for each operator the declaration of its parameters, empty for a form, and the statements that compute it."""
     return [
-        ("", form_call(plan, blob, op, forms[op.name])) if op.name in forms else _operator(graph, plan, blob, op)
+        ("", form_call(plan.offsets, plan.scratch, blob, op, forms[op.name]))
+        if op.name in forms
+        else _operator(graph, plan, blob, op)
         for op in graph.ops
     ]
 

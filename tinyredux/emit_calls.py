@@ -11,14 +11,16 @@ import numpy as np
 from tinyredux.arena import Arena
 from tinyredux.blob import Blob, pack_arrays
 from tinyredux.emit_c import clamp_fields
+from tinyredux.emit_trec import trec_fields
 from tinyredux.fast.slices import FastSteps
 from tinyredux.fixedpoint import wrap_int32
-from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, TrecConv, Weighted
 from tinyredux.integer_params import ADD_LEFT_SHIFT, add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.part_costs import conv_loops
 from tinyredux.partial_sums import int16_shifts
 from tinyredux.schedule import Program
 from tinyredux.tiles import Step, View, restricted, weights_of
+from tinyredux.trec_sizes import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
 TAKES_SCRATCH = ("tr_conv_s8", "tr_depthwise_conv_s8", "tr_dense_s8")
@@ -80,11 +82,15 @@ class Weights:
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
         for step in program.steps():
             op = by_name[step.op]
-            if isinstance(op, Weighted) and step.kind in ("run", "add_up") and step not in fast.convs:
+            if isinstance(op, Weighted) and step.kind in ("run", "add_up") and not (step in fast.convs or step in fast.forms):
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
+        for whole, form in fast.forms.items():
+            arrays |= {f"{whole.op}.{key}": values for key, values in form.arrays.items()}
         for op in program.graph.ops:
             arrays |= fast.arrays.get(op.name, {})
+            if isinstance(op, TrecConv) and op.vectors and op.name in parts:
+                arrays[op.vectors] = self.graph.constants[op.vectors].transpose(0, 2, 1)
             if not isinstance(op, Weighted) or op.name not in parts:
                 continue
             at = 0
@@ -197,7 +203,7 @@ def _clamps(graph: Graph, op: Op) -> dict[str, int]:
     return clamp_fields(clamp_of(getattr(op, "activation", "none"), quant_of(graph.tensors[op.output])))
 
 
-def _window(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> dict[str, int]:
+def _window(graph: Graph, op: Conv | TrecConv | DepthwiseConv | Pool, step: Step) -> dict[str, int]:
     in_h, in_w, _ = step.inputs[0].box.shape
     out_h, out_w, _ = step.output.box.shape
     return {
@@ -272,7 +278,7 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
     graph = program.graph
     in_c, (_, _, out_c) = step.inputs[0].box.shape[2], step.output.box.shape
     first = step.output.box.c0
-    arguments = (
+    arguments: tuple[Address, ...] = (
         _place(arena, step.output),
         _place(arena, step.inputs[0]),
         weights.weights(op, step),
@@ -291,6 +297,11 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
         case DepthwiseConv():
             kernel, struct = "tr_depthwise_conv_s8", "tr_depthwise"
             fields = _window(graph, op, step) | {"in_c": in_c, "multiplier_c": op.multiplier} | _strides(step)
+        case TrecConv():
+            kernel, struct, own = "tr_trec_conv_s8", "tr_trec", graph.constants[op.vectors].shape[0] if op.vectors else 0
+            fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, trec_sizes(graph, op), own)
+            vectors = Address("I8", weights.blob.entries[op.vectors or op.weights].offset)
+            arguments = (*arguments[:3], vectors, *arguments[3:])
         case _:
             kernel, struct = "tr_dense_s8", "tr_dense"
             fields = {"in_n": step.inputs[0].box.elements, "out_n": out_c}

@@ -10,20 +10,21 @@ from tinyredux.fast.forms import Form, Places
 from tinyredux.fast.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c
 from tinyredux.fast.program import Program
 from tinyredux.graph import Op
-from tinyredux.memory import MemoryPlan
 
 FORM_MACROS = "#define I16(offset) ((const int16_t *)(const void *)(tr_weights + (offset)))\n"
 MACROS = {"int8": "I8", "int16": "I16", "int32": "I32"}
 GUARD = "defined(__ARM_FEATURE_DSP)"
 
 
-def form_call(plan: MemoryPlan, blob: Blob, op: Op, form: Form) -> str:
-    """Returns the statements that compute an operator by a form."""
+def form_call(
+    offsets: Mapping[str, int], scratch: Mapping[str, tuple[int, int]], blob: Blob, op: Op, form: Form
+) -> str:  # fmt: skip
+    """Returns the statements that compute an operator by a form; offsets of tensors, (offset, size) of operators' scratch."""
     arrays = {key: blob.entries[f"{op.name}.{key}"] for key in form.arrays}
     places = Places(
-        out=f"(tr_arena + {plan.offsets[op.output]})",
-        inputs=tuple(f"(tr_arena + {plan.offsets[name]})" for name in op.inputs),
-        scratch=f"(tr_arena + {plan.scratch[op.name][0]})" if op.name in plan.scratch else "0",
+        out=f"(tr_arena + {offsets[op.output]})",
+        inputs=tuple(f"(tr_arena + {offsets[name]})" for name in op.inputs),
+        scratch=f"(tr_arena + {scratch[op.name][0]})" if op.name in scratch else "0",
         arrays={key: f"{MACROS[entry.dtype]}({entry.offset})" for key, entry in arrays.items()},
     )
     return "\n".join(f"    {line}" for line in form.call(places).rstrip().splitlines())

@@ -13,7 +13,8 @@ from typing import Any
 from tinyredux.arena import Arena
 from tinyredux.emit_c import Artifact, artifact, c_struct, head
 from tinyredux.emit_calls import TAKES_SCRATCH, Address, Call, Fields, Weights, calls_of
-from tinyredux.emit_fast import prototypes, sources
+from tinyredux.emit_fast import FORM_MACROS, described_form, form_call, programs, prototypes, sources
+from tinyredux.fast.forms import Form
 from tinyredux.fast.schedule import scheduled
 from tinyredux.fast.slices import FastSteps
 from tinyredux.graph import Graph, Op, macs
@@ -67,26 +68,47 @@ def emit_fast_partial(fast: FastSteps, call: str) -> Artifact:
     graph = program.graph
     structs: dict[tuple[str, Fields], str] = {}
     bodies = []
-    for index, item in enumerate(program.schedule.items):
-        nodes = _nodes(fast, weights, program.nodes[index], 0)
+    for index, (item, nodes) in enumerate(zip(program.schedule.items, program.nodes, strict=True)):
         lines = [f"    /* {_title(graph, item)} */", f"    tr_mark({index});"]
-        bodies.append("\n".join([*lines, *(line for node in nodes for line in lines_of(node, structs, "    "))]))
+        if by_form := fast.form_of(nodes):
+            lines.append(_by_form(fast, weights, *by_form))
+        else:
+            lines += [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
+        bodies.append("\n".join(lines))
     declarations = "".join(c_struct(kind, name, dict(fields)) for (kind, fields), name in structs.items())
     described = [
         {
             "name": "+".join(item.ops), "kind": _kind(graph, item), "module": "",
             "macs": sum(macs(graph, op) for op in _ops(graph, item)),
             "macs_executed": executed_macs(graph, Loop((nodes,)).steps()),
+            **(described_form(by_form[1]) if (by_form := fast.form_of(nodes)) else {}),
         }
         for item, nodes in zip(program.schedule.items, program.nodes, strict=True)
     ]  # fmt: skip
-    codes = [scheduled(code, fast.core) for code in fast.codes()]
+    codes = [scheduled(code, fast.core) for code in fast.codes()] + programs({step.op: form for step, form in fast.forms.items()})
     declarations = prototypes(codes) + declarations
     files = sources(codes, head(graph, call, "The kernels")) if codes else {}
     ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
     return artifact(
-        graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, MACROS, files
+        graph,
+        described,
+        weights.blob,
+        declarations,
+        "\n".join(bodies),
+        ends,
+        (arena.size_bytes, 0),
+        call,
+        MACROS + FORM_MACROS * bool(fast.forms),
+        files,
     )
+
+
+def _by_form(fast: FastSteps, weights: Weights, step: Step, form: Form) -> str:
+    """Returns the statements of a step that is computed by a form."""
+    op, at = next(op for op in fast.program.graph.ops if op.name == step.op), fast.arena.offsets
+    offsets = {view.tensor: at[view.buffer] + view.offset for view in (*step.inputs, step.output)}
+    scratch = {op.name: (at[step.scratch], form.scratch_bytes)} if step.scratch else {}
+    return form_call(offsets, scratch, weights.blob, op, form)
 
 
 def _ops(graph: Graph, item: Item) -> list[Op]:

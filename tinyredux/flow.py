@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import __version__, datasets, interpret, nets, run_schedule
+from tinyredux import __version__, datasets, interpret, nets, run_schedule, skip_flow
 from tinyredux.boards import Board, find_board
 from tinyredux.build import DoesNotFit, Firmware, build_firmware, build_host, default_build_folder
 from tinyredux.clustered import exactly
@@ -23,8 +23,9 @@ from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.fast.trec_cost import losing, picks
+from tinyredux.fast.whole import with_forms
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
-from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, limits, templates_of
+from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import SLOWDOWN, arena_plan, plan_hybrid, plan_partial
@@ -50,7 +51,7 @@ class Settings:
     """What to measure and how. `data` None: CIFAR-10 where it is, else the synthetic set; random for other shapes."""
 
     net: str
-    method: str = "exact"
+    method: str = "exact"  # or several of METHODS joined by +, such as trec+partial
     board: str = "disco_f469ni"
     target: str = "simulator"
     kernels: str | None = None  # None: the usual ones of the method
@@ -68,17 +69,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Rejects what cannot be measured, naming what can."""
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}")
-        if check_kernels(self.kernel_set) not in METHODS[self.method]:
-            raise ValueError(f"method {self.method} has kernels {', '.join(METHODS[self.method])}, not {self.kernels}")
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            raise ValueError(f"method is {unknown[0]!r}, expected one of {', '.join(METHODS)}, or some of them joined by +")
+        if len(self.methods) > 1 and (len(set(self.methods)) < len(self.methods) or "exact" in self.methods):
+            raise ValueError(f"method is {self.method!r}; join by + different methods, each once, and exact with none")
+        if check_kernels(self.kernel_set) not in self._kernel_sets:
+            raise ValueError(f"method {self.method} has kernels {', '.join(self._kernel_sets)}, not {self.kernels}")
         if self.sram is not None and self.sram < 1:
             raise ValueError(f"sram is {self.sram} bytes, expected at least 1")
-        if self.trec is not None and self.method != "trec":
+        if self.trec is not None and "trec" not in self.methods:
             raise ValueError(f"a TREC table goes with method trec, not {self.method}")
-        if self.skip is not None and self.method != "skip":
+        if self.skip is not None and "skip" not in self.methods:
             raise ValueError(f"a record of skipping goes with method skip, not {self.method}")
-        if self.method != "partial" and (self.accumulator, self.mac_limit, self.input_outside) != ("int32", 1.0, False):
+        if "partial" not in self.methods and (self.accumulator, self.mac_limit, self.input_outside) != ("int32", 1.0, False):
             raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
@@ -92,7 +95,16 @@ class Settings:
     @property
     def kernel_set(self) -> str:
         """The kernels that compute the network, one of KERNELS."""
-        return self.kernels or METHODS[self.method][0]
+        return self.kernels or self._kernel_sets[0]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods, each by itself."""
+        return tuple(self.method.split("+"))
+
+    @property
+    def _kernel_sets(self) -> tuple[str, ...]:
+        return METHODS[self.method] if len(self.methods) == 1 else KERNELS
 
 
 @dataclass(frozen=True)
@@ -112,9 +124,11 @@ def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
     board = find_board(settings.board)
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
-    if settings.method == "trec":
+    methods = settings.methods
+    if "trec" in methods:
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
-    tuned = settings.method == "skip" and tuned_for_skipping(settings, data.name)
+    alone = "skip" in methods and "trec" not in methods
+    tuned = alone and skip_flow.is_tuned(settings.net, data.name, settings.skip, settings.kernel_set)
     if tuned:
         from tinyredux import skip_tuning
 
@@ -123,22 +137,19 @@ def compile_net(settings: Settings) -> Compiled:
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
-    call = _call(settings, data.name)
-    if settings.method == "partial":
+    call, skips = _call(settings, data.name), "skip" in methods
+    if "trec" in methods:
+        together = is_tuned(settings.net, data.name, settings.trec)
+        int8, lost = _where_it_pays(settings, int8, board, together)
+        if lost and together:  # weights that are used to means are for means
+            others = [name for name in methods if name != "trec"]
+            return compile_net(replace(settings, method="+".join(others) or "exact", trec=None, kernels=settings.kernel_set))
+    if skips and not tuned:
+        int8 = skip_flow.with_skips(settings.net, int8, data, settings.skip)
+    if "partial" in methods:
         fast = _in_parts(settings, int8, board)
         plan = arena_plan(fast.program, fast.arena)
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast)
-    skips = settings.method == "skip"
-    if skips and not tuned:
-        from tinyredux import skipped
-
-        record = skipped.load(settings.skip) if settings.skip else skipped.record_for(settings.net, data.name)
-        int8 = skipped.apply(int8, data, record)
-    if settings.method == "trec":
-        tuned = is_tuned(settings.net, data.name, settings.trec)
-        int8, lost = _where_it_pays(settings, int8, board, tuned)
-        if lost and tuned:  # weights that are used to means are for means
-            return compile_net(replace(settings, method="exact"))
     plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
 
@@ -153,10 +164,10 @@ def _call(settings: Settings, data: str) -> str:
     if settings.sram is not None:
         call += f" --sram {settings.sram}"
     call += f" --kernels {settings.kernel_set}"
-    if settings.kernel_set == "fast" or settings.method == "skip":
+    if settings.kernel_set == "fast" or "skip" in settings.methods:
         call += f" --board {settings.board}"
     options = (settings.accumulator, settings.mac_limit, settings.input_outside)
-    if settings.method == "partial" and options != ("int32", 1.0, False):
+    if options != ("int32", 1.0, False):
         call += f" --accumulator {options[0]} --mac-limit {options[1]}{' --input-outside' * options[2]}"
     return call
 
@@ -176,26 +187,21 @@ def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool
     return exactly(int8, lost), lost
 
 
-def tuned_for_skipping(settings: Settings, data: str) -> bool:
-    """Returns whether weights that were tuned without input channels are taken: where no record is asked for, and other kernels
-    than the fast ones have no record of finer units that they can leave out."""
-    if settings.skip or nets.weights_file(settings.net, data, "skip") is None:
-        return False
-    from tinyredux import skipped
-
-    return settings.kernel_set == "fast" or not skipped.record_path(settings.net, data).is_file()
-
-
 def _in_parts(settings: Settings, int8: Graph, board: Board) -> FastSteps:
-    """Returns the placed program of method partial, with row convolutions where the fast kernels are asked for."""
+    """Returns the placed program of method partial, with the kernels that were asked for where it has bytes for them."""
+    skips, sram = "skip" in settings.methods, settings.sram or 0
+    int8, templates = compacted(int8, skips), templates_of(settings.kernel_set, skips)
     if settings.mac_limit != 1 or settings.input_outside:
         found = plan_hybrid(int8, settings.mac_limit, settings.accumulator, settings.input_outside)
     else:
         slowdown = SLOWDOWN if settings.kernel_set == "reference" else math.inf
         found = plan_partial(int8, settings.accumulator, settings.sram or 0, slowdown)
-    if settings.kernel_set == "reference":
+    if not templates:
         return FastSteps(found.program, found.arena)
-    return with_rows(found.program, found.arena, board.cpu, settings.sram or 0)
+    fast = with_forms(found.program, found.arena, board.cpu, templates, sram, limits(board)[1])
+    if settings.kernel_set == "reference":
+        return fast
+    return with_rows(fast.program, fast.arena, board.cpu, sram, fast.forms)
 
 
 def check_fit(compiled: Compiled, board: Board) -> None:
@@ -329,7 +335,7 @@ def _written(settings: Settings, compiled: Compiled, runs: list[RawMeasurement])
     """Returns for a plan in parts the high-water mark of arena and scratch that the simulator saw ("written"), which is to equal
     the plan, and the bytes of the network's input where it lies apart."""
     seen = [run.arena_bytes for run in runs if run.arena_bytes is not None]
-    if settings.method != "partial":
+    if "partial" not in settings.methods:
         return {}
     apart = {"input": compiled.int8.input.size_bytes} if settings.input_outside else {}
     return {"written": max(seen, default=None), **apart}
@@ -353,7 +359,7 @@ def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) 
         cycles = None if run.cycles_per_op is None else run.cycles_per_op[i]
         unpacked = str(op.get("form")).startswith("unpacked")
         done = kept_share(compiled.int8, op["name"], "block") if unpacked else 1.0
-        executed = op.get("macs_executed", round(done * op["macs"]))
+        executed = round(done * op.get("macs_executed", op["macs"]))
         whole = dense.get(op["name"], op["macs"])
         skipped = round(1 - executed / whole, 4) if unpacked or op["macs"] < whole else None
         records.append(OpRecord(op["name"], op["kind"], whole, executed, cycles, live.get(op["name"], 0), skipped=skipped))

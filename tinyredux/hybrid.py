@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, total_macs
+from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, TrecConv, total_macs
 from tinyredux.regions import Net, candidates, in_rows, internal_bytes
 from tinyredux.schedule import Item
 from tinyredux.tiles import Box, computed_macs, whole, windows_meet_map
@@ -108,8 +108,8 @@ def segment_ways(
     if len(cuts) == 2 and len(units) == 1:
         item = units[0] if len(ops) > 1 else Item(ops)
         yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
-    whole_windows = all(windows_meet_map(graph, op) for op in graph.ops[cuts[0] : cuts[-1]])
-    if not whole_windows or (output.shape[0] == 1 and len(units) == 1):
+    patchable = all(windows_meet_map(graph, op) and not isinstance(op, TrecConv) for op in graph.ops[cuts[0] : cuts[-1]])
+    if not patchable or (output.shape[0] == 1 and len(units) == 1):
         return
     for patch in patch_sizes(output.shape[0], output.shape[1]):
         for inner in dict.fromkeys(
@@ -183,7 +183,7 @@ def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axi
 def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
     """Returns which rows or columns (2, N) of an operator's inputs it takes to compute those of its output."""
     size = graph.tensors[op.inputs[0]].shape[axis]
-    if isinstance(op, Dense):
+    if isinstance(op, (Dense, TrecConv)):
         return np.broadcast_to([[0], [size]], edges.shape)
     if not isinstance(op, (Conv, DepthwiseConv, Pool)):
         return edges

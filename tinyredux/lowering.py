@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from tinyredux.graph import Concat, Graph, Op
+from tinyredux.graph import Concat, Graph, Op, TrecConv
 from tinyredux.memory import scratch_bytes
 from tinyredux.schedule import (
     ACCUMULATOR_BYTES,
@@ -25,6 +25,7 @@ from tinyredux.schedule import (
     storages,
 )
 from tinyredux.tiles import Box, Step, View, dense_view, hull, input_box, is_elementwise, is_generator, whole
+from tinyredux.trec_sizes import trec_sizes
 
 _Part = Callable[["_Body", int, int], None]
 
@@ -173,7 +174,7 @@ class Lowering:
 
     def scratch(self, op: Op, name: str) -> str:
         """Returns the name of the scratch that an operator needs, declared; empty where it needs none."""
-        size = scratch_bytes(self.graph, op)
+        size = trec_sizes(self.graph, op).scratch_bytes if isinstance(op, TrecConv) else scratch_bytes(self.graph, op)
         if not size or (op.name in self.schedule.direct and is_generator(op)):
             return ""
         self.declare(name, size, 4)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, TrecConv
 from tinyredux.memory import is_pointwise
 from tinyredux.tiles import Step, computed_macs, group_sizes, in_lines
 
@@ -45,7 +45,9 @@ def executed_macs(graph: Graph, steps: Iterable[Step]) -> int:
 
 
 def step_cycles(graph: Graph, op: Op, step: Step) -> int:
-    """Returns the cycles of one call."""
+    """Returns the cycles of one call; none for a TREC layer, which every schedule runs once and as a whole."""
+    if isinstance(op, TrecConv):
+        return 0
     kernel, rounds = counts(graph, op, step)
     return round(sum(cost * times for cost, times in zip(costs()[kernel], rounds, strict=True)))
 

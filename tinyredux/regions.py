@@ -2,7 +2,7 @@
 
 Along channels an operator is a generator (convolution, dense: needs its whole input, writes slices), passes slices through
 (depthwise, pools, additions, activations), places them (concatenation), adds them up (convolution, dense) or is a barrier
-(softmax). A region is a generator, or a tensor that is there, then operators that pass slices through, then one that
+(softmax, TREC). A region is a generator, or a tensor that is there, then operators that pass slices through, then one that
 keeps them or adds them up. Source: Liberis and Lane, arXiv 2211.17246; classes and rules ours.
 """
 
@@ -16,7 +16,7 @@ from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
 from tinyredux.lowering import Lowering, lifetimes
 from tinyredux.schedule import Buffer, Item, Schedule, Storage, part_breaks, part_unit, storages
-from tinyredux.tiles import is_elementwise, is_generator, windows_meet_map
+from tinyredux.tiles import is_barrier, is_elementwise, is_generator, windows_meet_map
 
 CANDIDATES_PER_SINK = 64
 
@@ -121,7 +121,7 @@ def candidates(net: Net) -> list[Item]:
             source = op.inputs[0]
             if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
                 regions = _regions(net, op, "accumulate")
-        elif not isinstance(op, (Softmax, Concat)):
+        elif not (is_barrier(op) or isinstance(op, Concat)):
             regions = _regions(net, op, "materialise")
         found += regions
         for item in regions:
@@ -178,7 +178,7 @@ def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
     sets = [mask]
     for name in dict.fromkeys(op.inputs):
         producer = net.graph.ops[net.producer[name]] if name in net.producer else None
-        if producer is None or isinstance(producer, Softmax) or name in net.graph.outputs:
+        if producer is None or is_barrier(producer) or name in net.graph.outputs:
             continue
         own = 1 << net.index[producer.name]
         above = [own] if is_generator(producer) else list(_closures(net, producer, own))

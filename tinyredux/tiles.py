@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, TrecConv, Weighted
 
 
 class Box(NamedTuple):
@@ -119,7 +119,7 @@ def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
             return graph.tensors[op.inputs[0]].shape[2] // op.groups, graph.tensors[op.output].shape[2] // op.groups
         case DepthwiseConv():
             return 1, op.multiplier
-        case Dense() | Softmax():
+        case Dense() | Softmax() | TrecConv():
             return graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
     return 1, 1
 
@@ -143,7 +143,7 @@ def windows_meet_map(graph: Graph, op: Op) -> bool:
 def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     """Returns which part of an operator's input number `index` it takes to compute `out`. May be empty for Concat."""
     full = whole(graph.tensors[op.inputs[index]].shape)
-    if isinstance(op, Dense):
+    if isinstance(op, (Dense, TrecConv)):
         return full
     if isinstance(op, Concat):
         before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
@@ -160,11 +160,13 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
 def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | None = None) -> tuple[Graph, Op]:
     """Returns a graph and operator that compute `out` from `input_box`es, to the same bits as the whole operator.
 
-    With `in_channels` the weights are those of a slice of the input, for partial sums.
+    With `in_channels` the weights are those of a slice of the input, for partial sums. TREC layers are computed as a whole only.
     """
     changes: dict[str, object] = {}
     if isinstance(op, (Conv, DepthwiseConv, Pool)):
         changes["padding"] = (*_padding(graph, op, 0, (out.y0, out.y1)), *_padding(graph, op, 1, (out.x0, out.x1)))
+    if isinstance(op, TrecConv):
+        return graph, op
     if not isinstance(op, Weighted):
         return graph, replace(op, **changes)  # type: ignore[arg-type]
     if isinstance(op, Conv):
@@ -206,8 +208,13 @@ def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None
     height, width, channels = graph.tensors[op.inputs[0]].shape
     if isinstance(op, Dense):
         return out.elements * height * width * (in_channels or channels)
-    assert isinstance(op, (Conv, DepthwiseConv))
+    assert isinstance(op, (Conv, TrecConv, DepthwiseConv))
     return out.elements * op.kernel[0] * op.kernel[1] * (in_channels or group_sizes(graph, op)[0])
+
+
+def is_barrier(op: Op) -> bool:
+    """True for an operator that cannot run in slices of channels, nor read or write them."""
+    return isinstance(op, (Softmax, TrecConv))
 
 
 def is_elementwise(op: Op) -> bool:

@@ -66,7 +66,7 @@ def choose(
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
     chosen, plan = fitted(graph, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
-    return Choice({name: _scheduled(way.form, core) for name, way in chosen.items() if way.form is not None}, plan)
+    return Choice({name: on_core(way.form, core) for name, way in chosen.items() if way.form is not None}, plan)
 
 
 def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
@@ -83,7 +83,7 @@ def fitted(
     costs = dict(ways_of)
     while True:
         if flash_bytes is not None:
-            _fit_flash(costs, flash_bytes)
+            fit_flash(costs, flash_bytes)
         forms = {name: found[0].form for name, found in costs.items() if found[0].form is not None}
         plan = memory.plan_words(graph, scratch_of(graph, forms))
         largest = _highest_scratch(plan, forms)
@@ -93,7 +93,8 @@ def fitted(
         costs[largest] = [way for way in costs[largest] if way.form is None or way.form.scratch_bytes < limit]
 
 
-def _scheduled(form: Form, core: str) -> Form:
+def on_core(form: Form, core: str) -> Form:
+    """Returns a form with all its programs, in the order of instructions that suits a core."""
     whole = form.complete()
     return replace(whole, programs=tuple(scheduled(program, core) for program in whole.programs))
 
@@ -109,7 +110,7 @@ def _highest_scratch(plan: MemoryPlan, forms: Mapping[str, Form]) -> str | None:
     return max(ends, key=lambda name: ends[name], default=None)
 
 
-def _fit_flash(costs: dict[str, list[Way]], flash_bytes: int) -> None:
+def fit_flash(costs: dict[str, list[Way]], flash_bytes: int) -> None:
     """Drops forms from the front of the lists until arrays and code fit, those first that save most bytes for a cycle."""
     while sum(found[0].flash_bytes for found in costs.values()) > flash_bytes:
         moves = [

@@ -8,11 +8,13 @@ peak the arena grows for more of them, and no further.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tinyredux.arena import Arena
+from tinyredux.fast.forms import Form
 from tinyredux.fast.program import Program as Code
 from tinyredux.fast.rows import SMALLEST_KERNEL, strip_forms
 from tinyredux.fast.rows_layer import Rows, row_tables, rows_of, weight_array
@@ -48,34 +50,67 @@ class FastSteps:
     core: str = ""
     convs: dict[Step, SliceConv] = field(default_factory=dict)
     arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
+    forms: dict[Step, Form] = field(default_factory=dict)  # of operators that run at once
+
+    def form_of(self, nodes: Sequence[Node]) -> tuple[Step, Form] | None:
+        """Returns the step that the nodes of an item are, and its form, where it has one."""
+        step = nodes[0] if nodes else None
+        return (step, self.forms[step]) if isinstance(step, Step) and step in self.forms else None
 
     def codes(self) -> list[Code]:
-        """Returns all Programs, each once."""
+        """Returns the Programs of row convolutions, each once."""
         return list({code.name: code for conv in self.convs.values() for code in (conv.pack, conv.compute)}.values())
 
 
-def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0) -> FastSteps:
-    """Returns the placed program with row convolutions for a core where idle bytes of its arena allow them.
+def with_rows(
+    program: Program, arena: Arena, core: str, limit_bytes: int = 0, forms: Mapping[Step, Form] | None = None
+) -> FastSteps:
+    """Returns the placed program with row convolutions for a core where idle bytes of its arena allow them; steps in `forms`
+    stay as they are.
 
     The arena grows only for these, and at most to `limit_bytes`.
     """
-    found = _Search(program, arena, core, max(limit_bytes, arena.size_bytes))
+    found = _Search(program, arena, core, max(limit_bytes, arena.size_bytes), frozenset(forms or ()))
     nodes, clock = [], 0
     for some in program.nodes:
         changed, clock = found.nodes(some, clock)
         nodes.append(changed)
-    buffers = program.buffers | found.buffers
-    offsets = arena.offsets | found.offsets
-    size = max(arena.size_bytes, *(offsets[name] + buffer.size_bytes for name, buffer in buffers.items()))
-    other = replace(program, nodes=tuple(nodes), buffers=buffers)
-    return FastSteps(other, replace(arena, offsets=offsets, size_bytes=size), core, found.convs, found.arrays)
+    other, larger = with_scratch(replace(program, nodes=tuple(nodes)), arena, found.buffers, found.offsets)
+    return FastSteps(other, larger, core, found.convs, found.arrays, dict(forms or {}))
+
+
+def with_scratch(
+    program: Program, arena: Arena, buffers: dict[str, Buffer], offsets: dict[str, int]
+) -> tuple[Program, Arena]:  # fmt: skip
+    """Returns a program and its arena with more buffers, and without scratch that no step names any more."""
+    used = {view.buffer for step in program.steps() for view in (*step.inputs, step.output)}
+    used |= {step.scratch for step in program.steps()}
+    kept = {name: buffer for name, buffer in (program.buffers | buffers).items() if name in used or name in program.graph.tensors}
+    size = max([arena.size_bytes, *(offsets[name] + buffer.size_bytes for name, buffer in buffers.items())])
+    larger = replace(arena, offsets=arena.offsets | offsets, size_bytes=size)
+    return replace(program, buffers=kept), larger
+
+
+def gap(program: Program, arena: Arena, limit_bytes: int, step: Step, moment: int) -> tuple[int, int]:
+    """Returns (offset, bytes) of the largest range below the limit that holds nothing while a step runs."""
+    busy = sorted(
+        (arena.offsets[name], buffer.size_bytes)
+        for name, buffer in program.buffers.items()
+        if buffer.first <= moment <= buffer.last and name != step.scratch
+    )
+    best, at = (0, 0), 0
+    for start, size in [*busy, (limit_bytes, 0)]:
+        aligned = -(-at // 4) * 4
+        best = max(best, (aligned, start - aligned), key=lambda found: found[1])
+        at = max(at, start + size)
+    return best
 
 
 class _Search:
     """Walks through a program as `lowering.lifetimes` does and changes the steps that can be row convolutions."""
 
-    def __init__(self, program: Program, arena: Arena, core: str, limit_bytes: int) -> None:
-        self.program, self.arena, self.core, self.limit_bytes = program, arena, core, limit_bytes
+    def __init__(self, program: Program, arena: Arena, core: str, limit_bytes: int, done: frozenset[Step]) -> None:
+        self.program, self.arena, self.core, self.limit_bytes, self.done = program, arena, core, limit_bytes, done
         self.by_name = {op.name: op for op in program.graph.ops}
         self.buffers: dict[str, Buffer] = {}
         self.offsets: dict[str, int] = {}
@@ -100,9 +135,11 @@ class _Search:
     def step(self, step: Step, moment: int) -> Step:
         """Returns a step, with other scratch where it becomes a row convolution."""
         op = self.by_name[step.op]
-        if step.kind != "run" or not isinstance(op, Conv) or op.groups != 1 or op.kernel[1] < SMALLEST_KERNEL:
+        if step in self.done or step.kind != "run":
             return step
-        offset, size = self.gap(step, moment)
+        if not isinstance(op, Conv) or op.groups != 1 or op.kernel[1] < SMALLEST_KERNEL:
+            return step
+        offset, size = gap(self.program, self.arena, self.limit_bytes, step, moment)
         chosen = self.choose(op, step, size)
         if chosen is None:
             return step
@@ -116,20 +153,6 @@ class _Search:
         packed, table = self.arrays_of(op, rows, height)
         self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute)
         return changed
-
-    def gap(self, step: Step, moment: int) -> tuple[int, int]:
-        """Returns (offset, bytes) of the largest range below the limit that holds nothing while a step runs."""
-        busy = sorted(
-            (self.arena.offsets[name], buffer.size_bytes)
-            for name, buffer in self.program.buffers.items()
-            if buffer.first <= moment <= buffer.last and name != step.scratch
-        )
-        best, at = (0, 0), 0
-        for start, size in [*busy, (self.limit_bytes, 0)]:
-            aligned = -(-at // 4) * 4
-            best = max(best, (aligned, start - aligned), key=lambda found: found[1])
-            at = max(at, start + size)
-        return best
 
     def choose(self, op: Conv, step: Step, free_bytes: int) -> tuple[Rows, int, Code, Code] | None:
         """Returns kernel, height of strips and Programs for a step within the free scratch; None where not worth it."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place, place_apart
-from tinyredux.graph import Concat, Dense, Graph, Op, Softmax
+from tinyredux.graph import Concat, Dense, Graph, Op, Softmax, TrecConv
 from tinyredux.hybrid import hybrid_items, segment_bound_bytes
 from tinyredux.lowering import lower, moments
 from tinyredux.ordering import Order, beside, best_order, given_order, problem
@@ -283,7 +283,7 @@ def alias_choices(net: Net, items: list[Item]) -> list[frozenset[str]]:
 
 
 def _can_alias(net: Net, op: Op) -> bool:
-    """True where the producers can write into the concatenation: each input is used once there, and read with strides."""
+    """True where the producers can write into the concatenation: each input is used once there, written and read with strides."""
     if not isinstance(op, Concat) or len(set(op.inputs)) < len(op.inputs):
         return False
     for name in op.inputs:
@@ -291,7 +291,8 @@ def _can_alias(net: Net, op: Op) -> bool:
         if (
             name in net.graph.inputs
             or name in net.graph.outputs
-            or any(isinstance(reader, (Concat, Dense, Softmax)) for reader in others)
+            or isinstance(net.graph.producer(name), TrecConv)
+            or any(isinstance(reader, (Concat, Dense, Softmax, TrecConv)) for reader in others)
         ):
             return False
     return True

@@ -12,10 +12,10 @@ from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_option
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="exact", help="exact (default), partial, trec or skip")
+    parser.add_argument("--method", default="exact", help="exact (default), partial, trec or skip, or some of these joined by +")
     board_option(parser)
     _partial_options(parser)
-    parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial)")
+    parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial alone)")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")
     parser.add_argument(
         "--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"
@@ -61,7 +61,7 @@ def _measure(options: argparse.Namespace) -> Answer:
     if options.out:
         record.save(options.out / record.file_name())
     rows = [
-        (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if record.method == "trec" else ())
+        (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if "trec" in record.method else ())
         for op in record.per_op
     ]
     heads = ("operator", "kind", "MACs", "cycles", "live bytes", "clusters", "removed", "any data")

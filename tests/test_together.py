@@ -1,0 +1,129 @@
+"""TREC, partial execution and skipping in one network: one plan, one set of kernels, the interpreter's bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_graphs import random_graph
+
+from tinyredux import flow, interpret, memory
+from tinyredux.build import build_host
+from tinyredux.emit_partial import emit_fast_partial
+from tinyredux.fast.choose import TEMPLATES
+from tinyredux.fast.slices import FastSteps, with_rows
+from tinyredux.fast.whole import with_forms
+from tinyredux.graph import Conv, Graph, TrecConv
+from tinyredux.passes.partial import plan_hybrid, plan_partial
+from tinyredux.passes.trec import Choice, with_trec
+from tinyredux.run_schedule import verify
+from tinyredux.targets.host import HostTarget
+
+
+def clustered(seed: int) -> Graph:
+    """Returns a random network in which about every second convolution of one group is a TREC layer."""
+    graph, random = random_graph(seed), np.random.default_rng(seed)
+    table = {}
+    for op in graph.ops:
+        if isinstance(op, Conv) and op.groups == 1 and random.random() < 0.6:
+            columns, outputs = graph.constants[op.weights][0].size, graph.tensors[op.output].shape[2]
+            bits, source = int(random.integers(1, 5)), str(random.choice(["kernel", "random"]))
+            if source == "random" or bits < outputs:
+                table[op.name] = Choice(int(random.integers(1, columns + 1)), bits, source)
+    return with_trec(graph, table)
+
+
+def check(graph: Graph, fast: FastSteps, folder: Path) -> None:
+    """Fails unless the plan is safe and the generated C writes the interpreter's bytes."""
+    assert verify(fast.program, fast.arena)["bytes"] <= fast.arena.size_bytes
+    artifact = emit_fast_partial(fast, "test")
+    target = HostTarget(build_host(artifact.write(folder / artifact.model_hash), folder), graph.input.shape, graph.output.shape)
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
+        np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all builds go, so that the kernels are compiled once."""
+    return tmp_path_factory.mktemp("build")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_trec_layers_in_a_plan_in_parts(seed: int, folder: Path) -> None:
+    """With reference kernels, and with fast ones in bytes that are idle or allowed beyond the peak."""
+    graph = clustered(seed)
+    plan = plan_partial(graph) if seed % 3 else plan_hybrid(graph, 1.5)
+    assert plan.peak_bytes <= memory.plan(graph).total_bytes
+    check(graph, FastSteps(plan.program, plan.arena), folder)
+    for more in (0, 8192):
+        limit = plan.peak_bytes + more
+        fast = with_forms(plan.program, plan.arena, "cortex-m4", TEMPLATES, limit, 1 << 20)
+        assert plan.peak_bytes <= fast.arena.size_bytes <= limit
+        check(graph, with_rows(fast.program, fast.arena, "cortex-m4", limit, fast.forms), folder)
+
+
+def test_the_random_networks_have_what_is_tested() -> None:
+    """TREC layers, and operators with a form."""
+    plans = [plan_partial(clustered(seed)) for seed in range(12)]
+    fast = [with_forms(plan.program, plan.arena, "cortex-m4", TEMPLATES, plan.peak_bytes + 8192) for plan in plans]
+    assert sum(isinstance(op, TrecConv) for plan in plans for op in plan.program.graph.ops) > 8
+    assert sum(len(one.forms) for one in fast) > 8  # of layers so small; the networks below have one for TREC
+
+
+def test_forms_stay_within_the_flash(folder: Path) -> None:
+    """Of no bytes of flash no form is taken."""
+    plan = plan_partial(clustered(1))
+    assert not with_forms(plan.program, plan.arena, "cortex-m4", TEMPLATES, plan.peak_bytes + 8192, 0).forms
+
+
+@pytest.mark.parametrize(
+    ("net", "method", "data"), [("zfnet", "trec+partial", "cifar10"), ("lenet", "partial+skip", "synthetic")]
+)
+def test_methods_joined(net: str, method: str, data: str) -> None:
+    """The simulator writes the interpreter's bytes, in less SRAM than layer by layer, and does fewer multiplications."""
+    try:
+        found = flow.measure(flow.Settings(net, method, images=1, data=data))
+    except flow.datasets.MissingDataError:
+        pytest.skip("needs CIFAR-10")
+    alone = flow.compile_net(flow.Settings(net, method.replace("partial", "").strip("+"), images=1, data=data))
+    assert found.bit_exact and found.method == method and found.fits
+    assert found.sram_bytes["written"] <= found.sram_bytes["arena"] < alone.plan.total_bytes
+    assert found.macs_executed < found.macs_dense
+    assert any(op.clusters or op.skipped for op in found.per_op)
+
+
+def test_all_three(tmp_path: Path) -> None:
+    """TREC in one layer, fewer weights in another, a plan in parts around them."""
+    record = (
+        '{"net": "lenet", "data": "synthetic", "unit": "block", "shares": {"conv2": 0.5, "conv3": 0.6}, "thresholds": {}, '
+        '"validation_images": 1, "validation_exact": 1, "validation_skipped": 1}'
+    )
+    (tmp_path / "skip.json").write_text(record)
+    (tmp_path / "trec.json").write_text('{"body.2.0": {"sub_length": 288, "hash_bits": 2}}')
+    settings = flow.Settings(
+        "lenet", "trec+skip+partial", kernels="reference", images=1, data="synthetic", trec=tmp_path / "trec.json",
+        skip=str(tmp_path / "skip.json"),
+    )  # fmt: skip
+    found = flow.measure(settings)
+    assert found.bit_exact
+    parts = {op.name: op for op in found.per_op}  # conv2 is the third convolution here: the second is trec1
+    assert parts["trec1"].clusters and not parts["trec1"].skipped
+    assert parts["conv2"].skipped > 0.4
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [("trec+trec", "each once"), ("exact+partial", "exact with none"), ("trec+pex", "'pex'"), ("", "expected one of")],
+)
+def test_methods_that_cannot_be_joined(method: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        flow.Settings("lenet", method)
+
+
+def test_kernels_of_joined_methods() -> None:
+    """Fast ones unless others are asked for; the naive form of TREC has no place in a plan in parts."""
+    assert flow.Settings("lenet", "trec+partial").kernel_set == "fast"
+    with pytest.raises(ValueError, match="fast, reference"):
+        flow.Settings("lenet", "trec+partial", kernels="naive")
