@@ -45,7 +45,7 @@ class Trajectory:
 CURVES = {
     "cifar10": (
         Trajectory("squeezenet", (24576,), epochs=5, steps=3, rate=0.05),
-        Trajectory("squeezenet_24576", (16384,), epochs=1, steps=2, rate=0.03),
+        Trajectory("squeezenet_24576", (16384,), epochs=5, steps=2, rate=0.05),
         Trajectory("cifarnet_pruned", (4608, 4096), epochs=4, steps=2, rate=0.03),
     ),
     "keywords": (
