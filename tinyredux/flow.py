@@ -25,7 +25,7 @@ from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.fast.trec_cost import losing, picks
 from tinyredux.fast.whole import with_forms
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
-from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of
+from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.passes.partial import SLOWDOWN, arena_plan, plan_hybrid, plan_partial
@@ -137,10 +137,10 @@ def compile_net(settings: Settings) -> Compiled:
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
-    call, skips = _call(settings, data.name), "skip" in methods
+    call, skips, sram = _call(settings, data.name), "skip" in methods, settings.sram
     if "trec" in methods:
         together = is_tuned(settings.net, data.name, settings.trec)
-        int8, lost = _where_it_pays(settings, int8, board, together)
+        int8, sram, lost = _where_it_pays(settings, int8, board, together)
         if lost and together:  # weights that are used to means are for means
             others = [name for name in methods if name != "trec"]
             return compile_net(replace(settings, method="+".join(others) or "exact", trec=None, kernels=settings.kernel_set))
@@ -150,7 +150,7 @@ def compile_net(settings: Settings) -> Compiled:
         fast = _in_parts(settings, int8, board)
         plan = arena_plan(fast.program, fast.arena)
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast)
-    plan, artifact = assemble(int8, call, settings.kernel_set, board, settings.sram, unpack=skips)
+    plan, artifact = assemble(int8, call, settings.kernel_set, board, sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram)
 
 
@@ -172,19 +172,20 @@ def _call(settings: Settings, data: str) -> str:
     return call
 
 
-def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool) -> tuple[Graph, list[str]]:
-    """Returns the graph with TREC where it is predicted to pay, and the layers that it had and lost; together: all or none.
+def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool) -> tuple[Graph, int | None, list[str]]:
+    """Returns the graph with TREC where it is predicted to pay, the limit of its SRAM, and the layers that it had and lost.
 
-    A graph without TREC layers gets those that the cost model picks. The naive form is there to be compared: it keeps all.
+    `together`: all or none. A graph without TREC layers gets those that the cost model picks. The naive form keeps all.
     """
     if not any(isinstance(op, TrecConv) for op in int8.ops):
         found = picks(int8, board.cpu, settings.kernel_set)
         int8 = with_trec(int8, {name: Choice(length, bits) for name, (length, bits) in found.items()})
     if settings.kernel_set not in KERNELS:
-        return int8, []
-    templates = templates_of(settings.kernel_set, unpack=False)
-    lost = losing(int8, board.cpu, templates, partial(limits, board, settings.sram), together)
-    return exactly(int8, lost), lost
+        return int8, settings.sram, []
+    later = "partial" in settings.methods  # the plan that keeps to the user's limit
+    sram = trec_bytes(int8, board) if later or settings.sram is None else settings.sram
+    lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), partial(limits, board, sram), together)
+    return exactly(int8, lost), sram if len(lost) < sum(isinstance(op, TrecConv) for op in int8.ops) else settings.sram, lost
 
 
 def _in_parts(settings: Settings, int8: Graph, board: Board) -> FastSteps:

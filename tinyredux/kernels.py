@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinyredux import memory
 from tinyredux.boards import Board
 from tinyredux.build import STACK_RESERVE_BYTES
+from tinyredux.clustered import exactly
 from tinyredux.emit_c import Artifact, emit
 from tinyredux.emit_trec import naive_forms
 from tinyredux.fast import unpacked
@@ -17,6 +18,7 @@ KERNELS = ("fast", "reference")
 NAIVE = "naive"  # TREC by tables of 2^H places, everything else by reference kernels: to compare with
 RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
 SCRATCH_BYTES = 13 * 1024  # that fast kernels may add to a network's memory unless somebody sets the limit
+TREC_SHARE = 1.1  # of the exact network's memory that the network with TREC may take unless somebody sets the limit
 CODE_BYTES = 32 * 1024  # .text of the runtime and the reference kernels, rounded up
 
 
@@ -55,6 +57,23 @@ def limits(board: Board, sram_bytes: int | None = None, graph: Graph | None = No
     return sram, board.flash_bytes - CODE_BYTES
 
 
+def reference_plan(graph: Graph) -> MemoryPlan:
+    """Returns the memory plan for reference kernels: of the tightest arena and the tightest with scratch, which takes less."""
+    plans = memory.plan(graph), memory.plan_words(graph, memory.reference_scratch(graph))
+    return min(plans, key=lambda found: found.total_bytes)
+
+
+def trec_bytes(graph: Graph, board: Board) -> int:
+    """Returns the bytes for arena with scratch of a network with TREC layers where nobody set a limit.
+
+    They are TREC_SHARE of what the exact network takes, by those of the KERNELS that take less.
+    """
+    exact = exactly(graph, [op.name for op in graph.ops])
+    sram, flash = limits(board, None, exact)
+    least = min(reference_plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).plan.total_bytes)
+    return min(sram, int(TREC_SHARE * least))
+
+
 def compacted(graph: Graph, unpack: bool) -> Graph:
     """Returns the graph that kernels compute: where something is left out, without the channels that nobody reads."""
     return without_dead_channels(graph) if unpack else graph
@@ -71,7 +90,7 @@ def assemble(
     """
     templates, graph = templates_of(kernels, unpack), compacted(graph, unpack)
     if not templates:
-        plan = memory.plan(graph)
+        plan = reference_plan(graph)
         return plan, emit(graph, plan, call)
     sram, flash = limits(board, sram_bytes, graph)
     choice = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates)

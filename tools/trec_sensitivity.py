@@ -21,7 +21,7 @@ from typing import Any
 from tinyredux import datasets, evaluator, nets
 from tinyredux.boards import find_board
 from tinyredux.export import export
-from tinyredux.fast.trec_cost import layer_ways, network_cycles
+from tinyredux.fast.trec_cost import layer_ways, network_costs
 from tinyredux.graph import Conv, Graph
 from tinyredux.kernels import limits
 from tinyredux.lsh import pigeonhole_floor, redundancy
@@ -47,7 +47,7 @@ def lines(graph: Graph, split: datasets.Split, done: list[dict[str, Any]]) -> It
     """Yields a line for each choice that is predicted to save cycles on a board and is not done."""
     boards = [find_board(name) for name in BOARDS]
     plain = {board.name: {op.name: layer_ways(graph, op, board.cpu) for op in graph.ops} for board in boards}
-    exact = {board.name: network_cycles(graph, plain[board.name], partial(limits, board, None)) for board in boards}
+    exact = {board.name: network_costs(graph, plain[board.name], partial(limits, board, None))[1] for board in boards}
     for op, length, bits in choices(graph):
         key = {"net": graph.name, "layer": module_path(graph, op), "sub_length": length, "hash_bits": bits}
         if any(all(line[name] == value for name, value in key.items()) for line in done):
@@ -56,7 +56,7 @@ def lines(graph: Graph, split: datasets.Split, done: list[dict[str, Any]]) -> It
         trec, saved = next(one for one in changed.ops if one.name == op.name), {}
         for board in boards:
             ways = plain[board.name] | {op.name: layer_ways(changed, trec, board.cpu)}
-            saved[board.name] = round(exact[board.name] - network_cycles(changed, ways, partial(limits, board, None)))
+            saved[board.name] = round(exact[board.name] - network_costs(changed, ways, partial(limits, board, None))[1])
         if max(saved.values()) <= 0:
             continue
         ready = evaluator.Evaluator(changed)

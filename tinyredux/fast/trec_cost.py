@@ -59,21 +59,25 @@ def unlimited(graph: Graph) -> tuple[int | None, int | None]:
     return None, None
 
 
-def network_cycles(graph: Graph, ways_of: Mapping[str, list[Way]], limits: Limits = unlimited) -> float:
-    """Returns the predicted cycles of a network whose operators take, of their ways, those that fit into the limits together.
+def network_costs(graph: Graph, ways_of: Mapping[str, list[Way]], limits: Limits = unlimited) -> tuple[int, float]:
+    """Returns the bytes above the limit of SRAM and the predicted cycles of a network.
 
-    What has no prediction, such as a softmax, counts for nothing.
+    Its operators take, of their ways, those that fit into the limits together. What has no prediction, such as a softmax, counts
+    for nothing.
     """
-    chosen, _ = fitted(graph, ways_of, *limits(graph))
-    return sum(way.cycles for way in chosen.values() if math.isfinite(way.cycles))
+    sram_bytes, flash_bytes = limits(graph)
+    chosen, plan = fitted(graph, ways_of, sram_bytes, flash_bytes)
+    above = 0 if sram_bytes is None else max(0, plan.total_bytes - sram_bytes)
+    return above, sum(way.cycles for way in chosen.values() if math.isfinite(way.cycles))
 
 
 def losing(
     graph: Graph, core: str, templates: Sequence[Template] = (), limits: Limits = unlimited, together: bool = False
 ) -> list[str]:
-    """Returns the TREC layers without which the network is predicted to take fewer cycles.
+    """Returns the TREC layers without which the network fits, and is predicted to take fewer cycles.
 
-    `limits` are the bytes for arena with scratch, and for weights with kernels, of a graph with some of the layers.
+    `limits` are the bytes for arena with scratch, and for weights with kernels, of a graph with some of the layers. What comes
+    nearer to its SRAM is better, and of equals what takes fewer cycles.
 
     The network, not the layer: what a layer's tables leave of the flash may serve another's. Layers go one by one, those first
     that lose most by themselves; `together`: all of them or none.
@@ -83,8 +87,8 @@ def losing(
     plain = {op.name: layer_ways(graph, op, core, templates) for op in graph.ops}
     other = {op.name: layer_ways(exactly(graph, [op.name]), exact_of[op.name], core, templates) for op in trec}
 
-    def total(without: set[str]) -> float:
-        return network_cycles(exactly(graph, without), plain | {name: other[name] for name in without}, limits)
+    def total(without: set[str]) -> tuple[int, float]:
+        return network_costs(exactly(graph, without), plain | {name: other[name] for name in without}, limits)
 
     names, dropped = {op.name for op in trec}, set[str]()
     least, none_left = total(dropped), total(names)
