@@ -9,7 +9,7 @@ from typing import Any
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Tensor
 from tinyredux.ordering import given_order, problem
 from tinyredux.passes.partial import plan_partial
-from tinyredux.regions import Net, candidates, in_place_sources, internal_bytes
+from tinyredux.regions import Net, candidates, internal_bytes, item_costs
 from tinyredux.schedule import Item
 from tinyredux.teaching import Exercise
 
@@ -67,10 +67,7 @@ def schedule_peak(found: Any) -> int:
         if missing := [name for name in net.inputs(item) if name not in done]:
             raise ValueError(f"{'+'.join(item.ops)} reads {missing[0]}, which nothing has written yet")
         done.add(net.output(item))
-    costs = {
-        item: (internal_bytes(net, item), {name: internal_bytes(net, item, name) for name in in_place_sources(net, item)})
-        for item in items
-    }
+    costs = {item: item_costs(net, item) for item in items}
     return given_order(problem(net, items, frozenset(), costs)).live_bytes
 
 

@@ -7,27 +7,44 @@ Source: the recursion of Liberis and Lane, arXiv 1910.05110, run forwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinyredux.graph import Concat
-from tinyredux.regions import Net, bits
-from tinyredux.schedule import Item, storages
+from tinyredux.regions import Cost, Net, Phase, bits
+from tinyredux.schedule import Item, Storage, storages
 
 STATES = 1500  # sets of one size; 12 items have at most 924
 MANY = 32  # items from which on fewer sets are kept, so that large graphs take seconds
 State = tuple[int, int, frozenset[str], int]  # peak, live bytes, buffers alive, items ready to run
+Stage = tuple[tuple[str, ...], bool, int]  # a phase: buffers read until just before it, whether the output is begun, extra bytes
 
 
 @dataclass(frozen=True)
 class Move:
-    """An item as the order sees it: items before it, buffers it touches, bytes while it runs, buffers it may replace."""
+    """An item as the order sees it: items before it, buffers it touches, what it needs, plain and in a buffer's place."""
 
     item: Item
     needs: int
     reads: tuple[str, ...]
     writes: str
-    extra: int
-    in_place: tuple[tuple[str, int], ...]
+    stages: tuple[Stage, ...]
+    in_place: tuple[tuple[str, tuple[Stage, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Around:
+    """What is alive around an item: bytes before it, those of an output that is new, and of each buffer that dies with it."""
+
+    net: Net
+    places: dict[str, Storage]
+    live: int
+    fresh: int
+    dying: dict[str, int]
+
+    def bytes(self, item: Item, phases: tuple[Phase, ...]) -> int:
+        """Returns the most bytes alive while the operators run as another item, which needs these phases."""
+        return peak_of(stages_of(self.net, item, self.places, phases), self.live, self.fresh, self.dying)
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,8 @@ class Problem:
     at_start: tuple[str, ...]
 
 
-def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[Item, tuple[int, dict[str, int]]]) -> Problem:
-    """Returns the ordering problem of a set of items; `costs` gives each item's internal bytes, plain and by input replaced."""
+def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[Item, Cost]) -> Problem:
+    """Returns the ordering problem of a set of items; `costs` gives each item's phases, plain and by input replaced."""
     places = storages(net.graph, aliased)
     runs = [item for item in items if not (item.kind == "whole" and item.sink in aliased)]
     made = {net.output(item): i for i, item in enumerate(runs)}
@@ -67,15 +84,36 @@ def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[It
         plain, replacing = costs[item]
         roots = tuple(dict.fromkeys(places[name].root for name in reads))
         own_root = places[output].root == output and not isinstance(net.ops(item)[-1], Concat)
-        free = tuple((name, extra) for name, extra in replacing.items() if own_root and places[name].root == name)
+        stages = stages_of(net, item, places, plain)
+        free = tuple(
+            (name, stages_of(net, item, places, some))
+            for name, some in replacing.items()
+            if own_root and places[name].root == name
+        )
         for root in (*roots, places[output].root):
             users[root] = users.get(root, 0) | 1 << i
-        if places[output].root != output and item.kind == "accumulate":
-            plain += net.size(output)
-        moves.append(Move(item, needs, roots, places[output].root, plain, free))
+        moves.append(Move(item, needs, roots, places[output].root, stages, free))
     sizes = {name: net.size(name) for name in users} | {name: net.size(name) for name in net.graph.inputs}
     kept = frozenset(places[name].root for name in net.graph.outputs)
     return Problem(tuple(moves), sizes, users, kept, tuple(net.graph.inputs))
+
+
+def stages_of(net: Net, item: Item, places: dict[str, Storage], phases: tuple[Phase, ...]) -> tuple[Stage, ...]:
+    """Returns an item's phases in terms of buffers; an output among the channels of a concatenation lies apart from its sums."""
+    output = net.output(item)
+    apart = net.size(output) if places[output].root != output and item.kind == "accumulate" else 0
+    found = []
+    for phase in phases:
+        kept = {places[name].root for name in (*phase.inputs, output)}
+        gone = dict.fromkeys(places[name].root for name in net.inputs(item))
+        found.append((tuple(root for root in gone if root not in kept), phase.begun, phase.extra + apart * phase.begun))
+    return tuple(found)
+
+
+def peak_of(stages: tuple[Stage, ...], live: int, fresh: int, dying: dict[str, int]) -> int:
+    """Returns the most bytes alive while an item runs: `live` before it, `fresh` those of its output where that is new, `dying`
+    those of each buffer that nobody reads later."""
+    return max(live + fresh * begun + extra - sum(dying.get(name, 0) for name in gone) for gone, begun, extra in stages)
 
 
 def _parts(net: Net, tensor: str, aliased: frozenset[str]) -> list[str]:
@@ -89,16 +127,24 @@ def _parts(net: Net, tensor: str, aliased: frozenset[str]) -> list[str]:
 def apply(given: Problem, move: int, done: int, live: int, alive: frozenset[str]) -> tuple[int, int, frozenset[str], str]:
     """Returns (bytes while a move runs, live bytes after, buffers alive after, input whose place its output takes)."""
     m = given.moves[move]
-    done |= 1 << move
-    new = 0 if m.writes in alive else given.sizes[m.writes]
-    dead = [name for name in (*m.reads, m.writes) if name not in given.kept and not given.users[name] & ~done]
-    dead = [name for name in dict.fromkeys(dead) if name in alive or name == m.writes]
-    during, source = live + new + m.extra, ""
-    for name, extra in m.in_place:
-        if new and name in dead and name != m.writes and live + extra < during:
-            during, source = live + extra, name
-    after = live + new - sum(given.sizes[name] for name in dead)
-    return during, after, (alive | {m.writes}) - frozenset(dead), source
+    new, dead = _changes(given, m, done | 1 << move, alive)
+    source, during = min(_ways(m, live, new, dead), key=lambda way: way[1])
+    return during, live + new - sum(dead.values()), (alive | {m.writes}) - frozenset(dead), source
+
+
+def _ways(m: Move, live: int, new: int, dead: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """Yields (input whose place the output takes or none, most bytes alive) for each way to run a move."""
+    yield "", peak_of(m.stages, live, new, dead)
+    for name, stages in m.in_place if new else ():
+        if name in dead and name != m.writes:
+            yield name, peak_of(stages, live, 0, dead)
+
+
+def _changes(given: Problem, m: Move, done: int, alive: frozenset[str]) -> tuple[int, dict[str, int]]:
+    """Returns the bytes of a move's output where that is new, and of each buffer that nobody uses after the moves of `done`."""
+    names = (name for name in (*m.reads, m.writes) if name not in given.kept and not given.users[name] & ~done)
+    dead = {name: given.sizes[name] for name in names if name in alive or name == m.writes}
+    return 0 if m.writes in alive else given.sizes[m.writes], dead
 
 
 def states_for(count: int) -> int:
@@ -136,6 +182,28 @@ def best_order(given: Problem, bound: int) -> Order | None:
     return _traced(given, came, end, peak, exact)
 
 
+def orders_below(given: Problem, most: list[int]) -> Iterator[Order]:
+    """Yields every order, with every choice of outputs in place, whose peak is below most[0], which may fall meanwhile."""
+    start = frozenset(given.at_start)
+    yield from _go_on(given, most, 0, sum(given.sizes[name] for name in start), start, (), {}, 0)
+
+
+def _go_on(
+    given: Problem, most: list[int], done: int, live: int, alive: frozenset[str], ran: tuple[Item, ...], in_place: dict[str, str],
+    peak: int,
+) -> Iterator[Order]:  # fmt: skip
+    if len(ran) == len(given.moves):
+        yield Order(ran, in_place, peak, True)
+    for i, move in enumerate(given.moves):
+        if done >> i & 1 or move.needs & ~done:
+            continue
+        _, after, left, _ = apply(given, i, done, live, alive)
+        for source, during in _ways(move, live, *_changes(given, move, done | 1 << i, alive)):
+            if max(peak, during) < most[0]:
+                places = in_place | ({move.writes: source} if source else {})
+                yield from _go_on(given, most, done | 1 << i, after, left, (*ran, move.item), places, max(peak, during))
+
+
 def _traced(given: Problem, came: dict[int, tuple[int, int, str]], end: int, peak: int, exact: bool) -> Order:
     items, in_place = [], {}
     while end:
@@ -146,17 +214,18 @@ def _traced(given: Problem, came: dict[int, tuple[int, int, str]], end: int, pea
     return Order(tuple(reversed(items)), in_place, peak, exact)
 
 
-def beside(given: Problem, order: Order) -> dict[Item, int]:
-    """Returns for each item the bytes that are alive beside what the item itself needs inside."""
+def around(net: Net, aliased: frozenset[str], given: Problem, order: Order) -> dict[Item, Around]:
+    """Returns for each item what is alive around it."""
     places = {move.item: i for i, move in enumerate(given.moves)}
     alive = frozenset(given.at_start)
     live, done, found = sum(given.sizes[name] for name in alive), 0, {}
     for item in order.items:
         i = places[item]
-        move = given.moves[i]
-        during, live, alive, source = apply(given, i, done, live, alive)
+        _, after, left, source = apply(given, i, done, live, alive)
         done |= 1 << i
-        found[item] = during - dict(move.in_place).get(source, move.extra)
+        new, dead = _changes(given, given.moves[i], done, alive)
+        found[item] = Around(net, storages(net.graph, aliased), live, 0 if source else new, dead)
+        live, alive = after, left
     return found
 
 

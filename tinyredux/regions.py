@@ -14,9 +14,9 @@ from functools import cached_property
 
 from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
-from tinyredux.lowering import Lowering, lifetimes
+from tinyredux.lowering import Lowering, boxes_for, lifetimes, moments
 from tinyredux.schedule import Buffer, Item, Schedule, Storage, part_breaks, part_unit, storages
-from tinyredux.tiles import is_barrier, is_elementwise, is_generator, windows_meet_map
+from tinyredux.tiles import is_barrier, is_elementwise, is_generator, whole, windows_meet_map
 
 CANDIDATES_PER_SINK = 64
 
@@ -103,6 +103,25 @@ class Net:
         return self.graph.ops[self.index[item.sink]].output
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of an item: inputs that are still read, whether its output is begun, bytes of all else inside.
+
+    Sums that the output is finished into the start of count apart from it.
+    """
+
+    inputs: frozenset[str]
+    begun: bool
+    extra: int
+
+    def covers(self, other: Phase) -> bool:
+        """True where the other phase needs nothing that this one does not."""
+        return self.inputs >= other.inputs and self.begun >= other.begun and self.extra >= other.extra
+
+
+Cost = tuple[tuple[Phase, ...], dict[str, tuple[Phase, ...]]]
+
+
 def bits(mask: int) -> Iterator[int]:
     """Yields the places of the ones in a mask."""
     while mask:
@@ -113,7 +132,8 @@ def bits(mask: int) -> Iterator[int]:
 
 def candidates(net: Net) -> list[Item]:
     """Returns every item that the planner may choose, in its narrowest parts: each operator at once, the regions that end at
-    it, and these in patches of one row, of one pixel where that computes nothing twice."""
+    it, and these in patches of one row, of one pixel where that computes nothing twice, in a single patch where that leaves
+    out what nobody reads."""
     found = [Item((op.name,)) for op in net.graph.ops]
     for i, op in enumerate(net.graph.ops):
         regions = []
@@ -127,7 +147,21 @@ def candidates(net: Net) -> list[Item]:
         for item in regions:
             if len(item.ops) > 1 and parts_are_free(net, item, 0):
                 found.append(in_rows(item, 1, 1 if parts_are_free(net, item, 1) else 0))
+            if len(item.ops) > 1 and leaves_out(net, item):
+                found.append(at_once(item))
     return found
+
+
+def at_once(item: Item) -> Item:
+    """Returns an item that runs the operators of another whole, one after the other, as a single patch."""
+    return Item(item.ops, "spatial", 0, (0, 0), tuple(Item((name,)) for name in item.ops))
+
+
+def leaves_out(net: Net, item: Item) -> bool:
+    """True where something that is made inside is not read to its last row, column or channel."""
+    ops = tuple(net.ops(item))
+    wanted = boxes_for(net.graph, ops, ops[-1].output, whole(net.graph.tensors[ops[-1].output].shape))
+    return any(wanted.get(op.output) != whole(net.graph.tensors[op.output].shape) for op in ops)
 
 
 def in_rows(item: Item, rows: int, columns: int = 0) -> Item:
@@ -245,20 +279,39 @@ def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
     return True
 
 
-def internal_bytes(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> int:
-    """Returns the bytes that an item needs while it runs beside its inputs and its kept output (which takes `source`'s
-    place where one is named): slices, 32-bit sums beyond the output's own bytes, scratch of all but the direct `convs`."""
+def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> tuple[Phase, ...]:
+    """Returns what an item needs from its first moment to its last, without phases that ask for no more than another does.
+
+    Its kept output takes `source`'s place where one is named; all but the direct `convs` (None: every operator) have scratch.
+    """
     output = net.output(item)
     convs = frozenset(item.ops) if convs is None else convs
     schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
     lowering = Lowering(net.graph, schedule, full=False)
     nodes = tuple(lowering.item(item))
-    if not nodes:
-        return 0
     spans = lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
     inner = {
         name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items() if name not in net.graph.tensors
     }
     ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
-    most = max(live_bytes(blocks_of(inner, ties))) if inner else 0
-    return most - (net.size(output) if lowering.ties.get(output) in inner else 0)
+    totals = live_bytes(blocks_of(inner, ties)) if inner else []
+    in_sums = net.size(output) if lowering.ties.get(output) in inner else 0
+    found: list[Phase] = []
+    for moment in range(moments(nodes)):
+        read = frozenset(name for name in net.inputs(item) if name == source or spans.get(name, (0, -1))[1] >= moment)
+        begun = spans[output][0] <= moment
+        extra = (totals[moment] if moment < len(totals) else 0) - (in_sums if begun else 0)
+        phase = Phase(read, begun, extra)
+        if not any(other.covers(phase) for other in found):
+            found = [other for other in found if not phase.covers(other)] + [phase]
+    return tuple(found)
+
+
+def item_costs(net: Net, item: Item) -> Cost:
+    """Returns an item's phases, plain and by the input whose place its output can take."""
+    return phases(net, item), {name: phases(net, item, name) for name in in_place_sources(net, item)}
+
+
+def internal_bytes(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> int:
+    """Returns the most bytes that an item needs beside its inputs and its kept output, arguments as in `phases`."""
+    return max(phase.extra - (0 if phase.begun else net.size(net.output(item))) for phase in phases(net, item, source, convs))

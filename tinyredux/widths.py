@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from tinyredux.arena import blocks_of, live_bytes, place
 from tinyredux.lowering import Lowering, lower
+from tinyredux.ordering import Around
 from tinyredux.part_costs import rough_cycles
-from tinyredux.regions import Net, in_place_sources, in_rows, internal_bytes, parts_are_free
+from tinyredux.regions import Net, at_once, in_place_sources, in_rows, internal_bytes, parts_are_free, phases
 from tinyredux.schedule import Item, Loop, Schedule
 from tinyredux.tiles import is_generator
 
@@ -18,11 +19,11 @@ Choice = tuple[Item, frozenset[str]]  # a way to run an item, and which of its c
 class Fitter:
     """Finds fast forms of a schedule with the narrowest parts.
 
-    `beside` says how many bytes are alive beside what each item needs inside, `most_bytes` how many a plan may take.
+    `around` says what is alive around each item, `most_bytes` how many bytes a plan may take.
     """
 
-    def __init__(self, net: Net, schedule: Schedule, beside: dict[Item, int], most_bytes: int) -> None:
-        self.net, self.schedule, self.beside, self.most_bytes = net, schedule, beside, most_bytes
+    def __init__(self, net: Net, schedule: Schedule, around: dict[Item, Around], most_bytes: int) -> None:
+        self.net, self.schedule, self.around, self.most_bytes = net, schedule, around, most_bytes
         self.ways = {item: self._ways(item) for item in schedule.items}
         self.bytes: dict[tuple[Item, frozenset[str]], int] = {}
         self.cycles: dict[tuple[Item, frozenset[str]], int] = {}
@@ -49,7 +50,7 @@ class Fitter:
         form.
         """
         narrow = [(item, self._direct(item)) for item in self.schedule.items]
-        chosen = [self.fastest(item, limit - self.beside.get(item, limit)) for item in self.schedule.items]
+        chosen = [self.fastest(item, limit) for item in self.schedule.items]
         keep = set(range(len(chosen)))
         while True:
             ways = [chosen[i] if i in keep else way for i, way in enumerate(narrow)]
@@ -59,12 +60,12 @@ class Fitter:
                 return wider
             keep.remove(max(keep, key=lambda i: internal_bytes(self.net, chosen[i][0], None, chosen[i][1])))
 
-    def fastest(self, item: Item, spare: int) -> Choice:
-        """Returns the way to run an item with the fewest estimated cycles that needs at most `spare` bytes inside: the item
+    def fastest(self, item: Item, limit: int) -> Choice:
+        """Returns the way to run an item with the fewest estimated cycles while which at most `limit` bytes are alive: the item
         itself, without scratch, where no other fits."""
         found = []
-        for ways in self.ways[item]:
-            fitting = next((way for way in ways if self._bytes(item, way) <= spare), None)
+        for ways in self.ways[item] if item in self.around else ():
+            fitting = next((way for way in ways if self._bytes(item, way) <= limit), None)
             if fitting is not None:
                 found.append(fitting)
         return min(found, key=lambda way: self._cycles(item, way), default=(item, self._direct(item)))
@@ -82,7 +83,8 @@ class Fitter:
 
     def _bytes(self, item: Item, way: Choice) -> int:
         if way not in self.bytes:
-            self.bytes[way] = internal_bytes(self.net, way[0], self.schedule.in_place.get(self.net.output(item)), way[1])
+            some = phases(self.net, way[0], self.schedule.in_place.get(self.net.output(item)), way[1])
+            self.bytes[way] = self.around[item].bytes(way[0], some)
         return self.bytes[way]
 
     def _cycles(self, item: Item, way: Choice) -> int:
@@ -107,7 +109,7 @@ class Fitter:
 def variants(net: Net, item: Item) -> list[list[Item]]:
     """Returns ways to run an item in lists, widest first: by height of bands all slice widths, patches of columns, and
     its operators whole one after the other (a single patch)."""
-    if item.kind == "whole":
+    if item.kind == "whole" or item == at_once(item):
         return [[item]]
     base = item.inner[0] if item.kind == "spatial" else item
     sink = net.ops(item)[-1]
@@ -121,5 +123,5 @@ def variants(net: Net, item: Item) -> list[list[Item]]:
         patches = [c for c in (32, 16, 8, 4, 2, 1) if c < columns]
         found.append([in_rows(replace(base, width=channels), 1, count) for count in patches])
     if len(item.ops) > 1:
-        found.append([Item(item.ops, "spatial", 0, (0, 0), tuple(Item((name,)) for name in item.ops))])
+        found.append([at_once(item)])
     return found

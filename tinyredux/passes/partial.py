@@ -21,13 +21,13 @@ from tinyredux.arena import Arena, blocks_of, live_bytes, place, place_apart
 from tinyredux.graph import Concat, Dense, Graph, Op, Softmax, TrecConv
 from tinyredux.hybrid import hybrid_items, segment_bound_bytes
 from tinyredux.lowering import lower, moments
-from tinyredux.ordering import Order, beside, best_order, given_order, problem
+from tinyredux.ordering import Order, around, best_order, given_order, orders_below, problem
 from tinyredux.part_costs import rough_cycles
-from tinyredux.regions import Net, bits, candidates, in_place_sources, internal_bytes
+from tinyredux.regions import Cost, Net, bits, candidates, item_costs
 from tinyredux.schedule import Item, Program, Schedule
 from tinyredux.widths import Fitter
 
-Costs = dict[Item, tuple[int, dict[str, int]]]  # internal bytes: plain, and by the input whose place the output takes
+Costs = dict[Item, Cost]
 EVERY_COVER = 7  # operators up to which all covers are tried
 COVERS = 4000
 ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
@@ -77,6 +77,8 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     lowest, found = search(net, every, costs, bounds)
     options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
     options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
+    if len(graph.ops) <= EVERY_COVER:
+        options += _every_order(net, every, costs, bounds, lowest, min(option[1].size_bytes for option in options))
     schedule, arena = min(options, key=lambda option: option[1].size_bytes)
     narrowest, least = schedule, arena.size_bytes
     whole = min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes)
@@ -99,7 +101,7 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
 def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitter:
     given = problem(net, list(schedule.items), schedule.aliased, costs)
     order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
-    return Fitter(net, schedule, beside(given, order), most_bytes)
+    return Fitter(net, schedule, around(net, schedule.aliased, given, order), most_bytes)
 
 
 def _fast_enough(
@@ -150,17 +152,11 @@ def _apart(plan: PartialPlan) -> PartialPlan:
     return replace(plan, arena=arena, peaks=peaks, optimal=optimal)
 
 
-def item_costs(net: Net, item: Item) -> tuple[int, dict[str, int]]:
-    """Returns the bytes that an item needs inside: beside its output, and by the input whose place the output can take."""
-    return internal_bytes(net, item), {name: internal_bytes(net, item, name) for name in in_place_sources(net, item)}
-
-
 def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
     """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
 
-    The item's inputs lie whole from its first moment to its last; its output is whole at its last, apart from them or in the
-    place of one that nobody reads later; `costs` say what it needs inside at least. (With a concatenation inside, slices of each
-    of its parts are a loop of their own: inputs and output are alive in the first, what is inside need not be.) A tensor that
+    `costs` say which phases the item has: in each, the inputs that it still reads lie whole, so does its output once it is begun,
+    apart from them or in the place of one that nobody reads later, and what is inside takes so many bytes at least. A tensor that
     must be written before the item and read after it is alive too: it cannot be cut away, for an item that holds its writer
     and its reader would have to run both before and after this one. Parts of concatenations count once, for they may lie in it.
     """
@@ -170,8 +166,7 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
         before |= net.before[i]
         after |= net.after[i]
     before, after = before & ~mask, after & ~mask
-    inputs, output = net.inputs(item), net.output(item)
-    beside = set(inputs)
+    output, beside = net.output(item), set[str]()
     for name in graph.tensors:
         if name in net.producer and mask >> net.producer[name] & 1:
             continue
@@ -180,15 +175,13 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
             beside.add(name)
     sink = net.ops(item)[-1]
     if isinstance(sink, Concat) and item.kind == "whole":
-        return net.together_bytes(beside | {output})
+        return net.together_bytes(beside | set(net.inputs(item)) | {output})
     plain, replacing = costs[item]
-    if any(isinstance(op, Concat) for op in net.ops(item)):
-        plain, replacing = 0, dict.fromkeys(replacing, 0)
-    least = net.together_bytes(beside | {output}) + plain
-    for name, extra in replacing.items():
-        if not net.readers[name] & after:
-            least = min(least, net.together_bytes(beside) + extra)
-    return least
+    ways = [(some, set[str]()) for name, some in replacing.items() if not net.readers[name] & after]
+    return min(
+        max(net.together_bytes(beside | phase.inputs | (made if phase.begun else set())) + phase.extra for phase in some)
+        for some, made in [(plain, {output}), *ways]
+    )
 
 
 def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) -> list[list[Item]]:
@@ -226,8 +219,7 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
 
     Proof: a schedule runs every operator in some item, and its peak is at least the bound of each item that it runs. So no
     peak is below the cheapest item of the operator for which that is dearest; nor, where all regions are combined, below the
-    least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound, unless
-    a region has a concatenation inside: its parts are loops of their own, which may need less than `costs` say.
+    least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound.
     """
     masks = {item: net.mask(item) for item in every}
     bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
@@ -257,9 +249,24 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
             best = _better(net, items, costs, best)
     assert best is not None
     if usable is every:
-        inside = any(isinstance(op, Concat) for item in every if len(item.ops) > 1 for op in net.ops(item))
-        bound = best[0].live_bytes if complete and best[0].exact and not inside else levels[low]
+        bound = best[0].live_bytes if complete and best[0].exact else levels[low]
     return bound, best
+
+
+def _every_order(
+    net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int], lowest: int, best: int
+) -> list[tuple[Schedule, Arena]]:
+    """Returns the schedules placed in ever fewer bytes than `best` among those of every cover, order and output's place."""
+    found, most = list[tuple[Schedule, Arena]](), [best]
+    items_below = [item for item in every if bounds[item] < best]
+    for items in cover(net, items_below, {item: net.mask(item) for item in items_below}, COVERS) if best > lowest else ():
+        for aliased in alias_choices(net, items):
+            for order in orders_below(problem(net, items, aliased, costs), most):
+                option = _placed(net, order, aliased)
+                if option[1].size_bytes < most[0]:
+                    found.append(option)
+                    most[0] = option[1].size_bytes
+    return found
 
 
 def _better(
@@ -275,14 +282,15 @@ def _better(
 
 
 def alias_choices(net: Net, items: list[Item]) -> list[frozenset[str]]:
-    """Returns which concatenations to do without copies: all that can, none, and for few of them every choice."""
-    can = [item.sink for item in items if item.kind == "whole" and _can_alias(net, net.ops(item)[-1])]
-    if len(can) <= 3:
+    """Returns which concatenations to do without copies: all that can, none, and every choice where few can or there are few
+    operators."""
+    can = [item.sink for item in items if item.kind == "whole" and can_alias(net, net.ops(item)[-1])]
+    if len(can) <= 3 or len(net.graph.ops) <= EVERY_COVER:
         return [frozenset(some) for count in range(len(can), -1, -1) for some in itertools.combinations(can, count)]
     return [frozenset(can), frozenset()]
 
 
-def _can_alias(net: Net, op: Op) -> bool:
+def can_alias(net: Net, op: Op) -> bool:
     """True where the producers can write into the concatenation: each input is used once there, written and read with strides."""
     if not isinstance(op, Concat) or len(set(op.inputs)) < len(op.inputs):
         return False
