@@ -74,6 +74,8 @@ def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: P
 
     with pytest.raises(KeyboardInterrupt):
         train_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt", stop)
+    with pytest.raises(ValueError, match=r"c\.pt is of other layers: .*body\.5"):  # of equal shapes
+        train_trec.fine_tune(small(), TABLE | {"body.5": Settings(20, 3)}, few, RECIPE, tmp_path / "c.pt")
     resumed = train_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
     whole = train_trec.fine_tune(small(), TABLE, few, RECIPE)
     for key, value in whole.state_dict().items():

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import save_file
 
+from tinyredux import nets, train_trec
+from tinyredux.bench import layer_graph, parse_spec
 from tinyredux.flow import Compiled, Settings, compile_net, measure
-from tinyredux.graph import TrecConv
+from tinyredux.graph import Dense, TrecConv
 from tinyredux.kernels import KERNELS, TREC_SHARE
 from tinyredux.measure import load
+from tinyredux.passes.trec import Choice, with_trec
+from tinyredux.trec_layer import convert
 from tinyredux.trec_report import BOARDS, NETS, RECORDS
+from tinyredux.trec_sizes import trec_sizes
 
 NETWORK = """
 import torch
@@ -68,6 +76,24 @@ def test_a_users_network_is_bit_exact(user: tuple[str, Path], kernels: str) -> N
     assert record.bit_exact and any(op.kind == "TrecConv" for op in record.per_op)
 
 
+def test_a_users_trained_weights_stay_where_trec_loses(
+    user: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A hash of eight bits in one layer of one pixel's channels costs more than it saves; the factory's weights are no others."""
+    monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
+    net = nets.resolve(user[0])
+    convert(net, train_trec.from_json({"9": {"sub_length": 64, "hash_bits": 8}}))
+    trained = {key: value + 0.01 for key, value in net.state_dict().items()}
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights" / f"{nets.own_name(user[0])}.trec.random.safetensors"
+    save_file(trained, file)
+    file.with_suffix(".json").write_text(json.dumps({"table": {"9": {"sub_length": 64, "hash_bits": 8}}}))
+    found = compile_net(Settings(user[0], "trec", data="random"))
+    assert trec_layers(found) == []
+    dense = next(op for op in found.graph.ops if isinstance(op, Dense))
+    np.testing.assert_allclose(found.graph.constants[dense.bias], trained["13.bias"].numpy(), rtol=1e-6)
+
+
 def test_measured_networks_with_trec_take_a_tenth_more_at_most() -> None:
     """Arena and scratch of the records, with either kernels, against the exact network by whichever kernels take less."""
     seen = 0
@@ -83,3 +109,23 @@ def test_measured_networks_with_trec_take_a_tenth_more_at_most() -> None:
                     seen += 1
                     assert size <= TREC_SHARE * exact, f"{net} on {board} with {kernels} kernels: {size} bytes, exact {exact}"
     assert seen >= 14
+
+
+def test_bytes_of_both_forms_are_those_that_c_writes(tmp_path: Path) -> None:
+    """Of every layer in the committed tables by the record, of one more by running it. The last byte planned is written."""
+    record = json.loads((RECORDS / "trec_memory.json").read_text())
+    committed = {(net, path) for net in NETS for path in train_trec.table_for(net, nets.resolve(net))}
+    assert {(line["net"], line["layer"]) for line in record["layers"]} == committed
+    for line in record["layers"]:
+        for form, bytes_ in line["computed"].items():
+            assert line[form]["planned"] == line[form]["high_water"] == bytes_ and line[form]["written"] > 0.97 * bytes_
+        assert line["naive"]["high_water"] >= 2 * line["ours"]["high_water"]
+        assert line["naive"]["high_water"] >= 2 * line["generated"]["high_water"]
+    spec = importlib.util.spec_from_file_location("trec_memory", RECORDS.parents[1] / "tools" / "trec_memory.py")
+    assert spec and spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    graph = with_trec(layer_graph(parse_spec("conv3x3:8-16@6x6")), {"layer": Choice(24, 3)})
+    sizes = trec_sizes(graph, graph.ops[0])  # type: ignore[arg-type]
+    for kernels, bytes_ in (("naive", sizes.naive_bytes), ("reference", sizes.scratch_bytes)):
+        assert tool.measured(graph, kernels, tmp_path)["high_water"] == bytes_

@@ -141,7 +141,7 @@ def compile_net(settings: Settings) -> Compiled:
     if "trec" in methods:
         together = is_tuned(settings.net, data.name, settings.trec)
         int8, sram, lost = _where_it_pays(settings, int8, board, together)
-        if lost and together:  # weights that are used to means are for means
+        if lost and together and ":" not in settings.net:  # weights used to means are for means; a user's are those there are
             others = [name for name in methods if name != "trec"]
             return compile_net(replace(settings, method="+".join(others) or "exact", trec=None, kernels=settings.kernel_set))
     if skips and not tuned:

@@ -53,11 +53,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Guide:
-    """What a training looks at beside the labels: a network to imitate, who is called after each backward pass, what stays."""
+    """What a training looks at beside the labels: a network to imitate, who is called after each backward pass, what stays.
+
+    `layers` says what tells the network from others of equal shapes: a checkpoint of other layers is refused.
+    """
 
     teacher: nn.Module | None = None
     watch: Callable[[], None] | None = None
     frozen: Sequence[nn.Module] = ()
+    layers: str = ""
 
 
 NO_GUIDE = Guide()
@@ -138,7 +142,7 @@ def train(
     same as without the interruption, since every epoch seeds its own generator. One thread, so that sums keep their
     order. A share of the loss, `recipe.distil`, is the distance from the guide's teacher. With `recipe.average`, the result
     and what validation shows is the running mean of the weights that the batches met. Raises ValueError for data without
-    labels, too few images or a checkpoint of another recipe.
+    labels, too few images or a checkpoint of another recipe or other layers.
     """
     if data.train.labels is None:
         raise ValueError(f"cannot train on {data.name}: the data has no labels")
@@ -173,12 +177,12 @@ def _train(
     )
     mean = _mean_of(net, recipe.average) if recipe.average else None
     parts = {"net": net, "optimizer": optimizer, "schedule": schedule} | ({"mean": mean} if mean else {})
-    begin = _resume(checkpoint, parts, recipe) if checkpoint else 0
+    begin = _resume(checkpoint, parts, recipe, guide.layers) if checkpoint else 0
     for epoch in range(begin, recipe.epochs):
         started = time.monotonic()
         loss = _epoch(net, data, recipe, epoch, optimizer, schedule, say, guide, mean)
         if checkpoint:
-            _save(checkpoint, parts, recipe, epoch + 1)
+            _save(checkpoint, parts, recipe, guide.layers, epoch + 1)
         share = 100 * correct(mean.module if mean else net, data.validation) / max(1, len(data.validation.images))
         seconds = time.monotonic() - started
         say(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  validation {share:.2f} %  {seconds:.0f} s")
@@ -244,20 +248,23 @@ def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Re
     return (1 - recipe.distil) * loss + recipe.distil * distance
 
 
-def _save(path: Path, parts: Mapping[str, Any], recipe: Recipe, epoch: int) -> None:
+def _save(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str, epoch: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: part.state_dict() for name, part in parts.items()} | {"epoch": epoch, "recipe": json.dumps(asdict(recipe))}
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"epoch": epoch, "recipe": json.dumps(asdict(recipe)), "layers": layers}
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
 
 
-def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe) -> int:
+def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str) -> int:
     if not path.is_file():
         return 0
     state = read_checkpoint(path, "recipe", *parts)
     if state["recipe"] != json.dumps(asdict(recipe)):
         raise ValueError(f"checkpoint {path} was made with another recipe: {state['recipe']}; remove it or use its recipe")
+    if state.get("layers", "") != layers:
+        raise ValueError(f"checkpoint {path} is of other layers: {state.get('layers') or 'none'}; remove it to begin anew")
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])

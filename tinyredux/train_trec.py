@@ -103,7 +103,8 @@ def fine_tune(
     convert(net, table)
     before = prepare(net, data.train.images[:PCA_IMAGES])
     frozen = before if recipe.freeze else []
-    return train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, frozen=frozen))
+    layers = json.dumps(to_json(table), sort_keys=True) if table else ""
+    return train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, frozen=frozen, layers=layers))
 
 
 @torch.no_grad()

@@ -55,6 +55,19 @@ def controls(record: Mapping[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def memory(record: Mapping[str, Any]) -> list[Row]:
+    """Returns a row per layer of a `trec_memory` record: bytes of scratch, computed and as C wrote them, of both forms."""
+    return [
+        {
+            "net": line["net"], "layer": line["layer"], "naive_computed": line["computed"]["naive"],
+            "naive_in_C": line["naive"]["high_water"], "ours_computed": line["computed"]["ours"],
+            "ours_in_C": line["ours"]["high_water"],
+            "times": round(line["naive"]["high_water"] / line["ours"]["high_water"], 2),
+        }
+        for line in record["layers"]
+    ]  # fmt: skip
+
+
 def networks() -> list[Row]:
     """Returns a row per network and board: accuracies, how many times fewer cycles than exact reference kernels, arena bytes.
 
