@@ -52,7 +52,7 @@ RULES = (
     ("cell exercises* magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),
     ("search explore", "*", "numpy optuna"),
-    ("__init__ __main__ bench bench_record claims cli code_sizes doctor flow kernels plan verbs*", "*", "numpy"),
+    ("__init__ __main__ bench bench_record claims cli code_sizes doctor flow kernels partial_flow plan verbs*", "*", "numpy"),
 )
 
 

@@ -70,6 +70,7 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "ablation": lambda: plots_redundancy.ablation(recorded("trec_ablation")),
     "front": lambda: plots_redundancy.front(recorded("trec_front")),
     "partial_timeline": lambda: plots_partial.partial_timeline(plan.plan(COMPILED.int8, "lenet")),
+    "cycles_and_bytes": lambda: plots_partial.cycles_and_bytes(recorded("together.zfnet.disco_f469ni")["runs"], "together"),
     "accuracy_and_bytes": lambda: plots_partial.accuracy_and_bytes(recorded("sram_curve.keywords")["points"], "keywords"),
     "removed_and_lost": lambda: plots_redundancy.removed_and_lost({"conv2": CURVE}),
     "serial_exchange": lambda: plots.serial_exchange(RECORDS[0], 3072, 10, 115200),

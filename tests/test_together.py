@@ -11,11 +11,11 @@ from random_graphs import random_graph
 from tinyredux import flow, interpret, memory
 from tinyredux.build import build_host
 from tinyredux.emit_partial import emit_fast_partial
-from tinyredux.fast.choose import TEMPLATES
+from tinyredux.fast.choose import TEMPLATES, Way, ways
 from tinyredux.fast.slices import FastSteps, with_rows
-from tinyredux.fast.whole import with_forms
+from tinyredux.fast.whole import predicted_cycles, with_forms
 from tinyredux.graph import Conv, Graph, TrecConv
-from tinyredux.passes.partial import plan_hybrid, plan_partial
+from tinyredux.passes.partial import plan_hybrid, plan_partial, within_bytes
 from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.run_schedule import verify
 from tinyredux.targets.host import HostTarget
@@ -32,6 +32,11 @@ def clustered(seed: int) -> Graph:
             if source == "random" or bits < outputs:
                 table[op.name] = Choice(int(random.integers(1, columns + 1)), bits, source)
     return with_trec(graph, table)
+
+
+def ways_of(graph: Graph) -> dict[str, list[Way]]:
+    """Returns every way to compute each operator."""
+    return {op.name: ways(graph, op, "cortex-m4", TEMPLATES) for op in graph.ops}
 
 
 def check(graph: Graph, fast: FastSteps, folder: Path) -> None:
@@ -59,15 +64,40 @@ def test_trec_layers_in_a_plan_in_parts(seed: int, folder: Path) -> None:
     check(graph, FastSteps(plan.program, plan.arena), folder)
     for more in (0, 8192):
         limit = plan.peak_bytes + more
-        fast = with_forms(plan.program, plan.arena, "cortex-m4", TEMPLATES, limit, 1 << 20)
+        fast = with_forms(plan.program, plan.arena, "cortex-m4", ways_of(plan.program.graph), limit, 1 << 20)
         assert plan.peak_bytes <= fast.arena.size_bytes <= limit
         check(graph, with_rows(fast.program, fast.arena, "cortex-m4", limit, fast.forms), folder)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plans_within_a_limit(seed: int, folder: Path) -> None:
+    """All of them are safe and right; the first has the fewest operators in parts, and none takes more bytes than allowed."""
+    graph = random_graph(seed)
+    limit = (plan_partial(graph).peak_bytes + memory.plan(graph).total_bytes) // 2
+    found = within_bytes(graph, limit)
+    assert found and all(arena.size_bytes <= limit for _, arena in found)
+    in_parts = [sum(len(item.ops) for item in program.schedule.items if item.kind != "whole") for program, _ in found]
+    assert in_parts[0] == min(in_parts)
+    for program, arena in found[:2]:
+        check(graph, FastSteps(program, arena), folder)
+    assert within_bytes(graph, 1) == []
+
+
+def test_a_limit_costs_fewer_cycles_in_parts() -> None:
+    """Within bytes that are too few for fast kernels layer by layer, parts leave room for them."""
+    limit, settings = 11_000, flow.Settings("lenet", "partial", kernels="fast", data="synthetic", sram=11_000, images=1)
+    least = flow.compile_net(flow.Settings("lenet", "partial", kernels="fast", data="synthetic", images=1)).parts
+    within = flow.compile_net(settings).parts
+    assert least is not None and within is not None and within.arena.size_bytes <= limit
+    assert predicted_cycles(within) < predicted_cycles(least)
 
 
 def test_the_random_networks_have_what_is_tested() -> None:
     """TREC layers, and operators with a form."""
     plans = [plan_partial(clustered(seed)) for seed in range(12)]
-    fast = [with_forms(plan.program, plan.arena, "cortex-m4", TEMPLATES, plan.peak_bytes + 8192) for plan in plans]
+    fast = [
+        with_forms(plan.program, plan.arena, "cortex-m4", ways_of(plan.program.graph), plan.peak_bytes + 8192) for plan in plans
+    ]
     assert sum(isinstance(op, TrecConv) for plan in plans for op in plan.program.graph.ops) > 8
     assert sum(len(one.forms) for one in fast) > 8  # of layers so small; the networks below have one for TREC
 
@@ -75,7 +105,7 @@ def test_the_random_networks_have_what_is_tested() -> None:
 def test_forms_stay_within_the_flash(folder: Path) -> None:
     """Of no bytes of flash no form is taken."""
     plan = plan_partial(clustered(1))
-    assert not with_forms(plan.program, plan.arena, "cortex-m4", TEMPLATES, plan.peak_bytes + 8192, 0).forms
+    assert not with_forms(plan.program, plan.arena, "cortex-m4", ways_of(plan.program.graph), plan.peak_bytes + 8192, 0).forms
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,14 +20,14 @@ from tinyredux.datasets import Dataset
 from tinyredux.emit_c import Artifact
 from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
-from tinyredux.fast.slices import FastSteps, with_rows
+from tinyredux.fast.slices import FastSteps
 from tinyredux.fast.trec_cost import losing, picks
-from tinyredux.fast.whole import with_forms
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
 from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
-from tinyredux.passes.partial import SLOWDOWN, arena_plan, plan_hybrid, plan_partial
+from tinyredux.partial_flow import in_parts
+from tinyredux.passes.partial import arena_plan
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
 from tinyredux.passes.trec import Choice, with_trec
@@ -147,7 +146,8 @@ def compile_net(settings: Settings) -> Compiled:
     if skips and not tuned:
         int8 = skip_flow.with_skips(settings.net, int8, data, settings.skip)
     if "partial" in methods:
-        fast = _in_parts(settings, int8, board)
+        options = (settings.accumulator, settings.mac_limit, settings.input_outside)
+        fast = in_parts(compacted(int8, skips), board, settings.kernel_set, skips, settings.sram, options)
         plan = arena_plan(fast.program, fast.arena)
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast)
     plan, artifact = assemble(int8, call, settings.kernel_set, board, sram, unpack=skips)
@@ -186,23 +186,6 @@ def _where_it_pays(settings: Settings, int8: Graph, board: Board, together: bool
     sram = trec_bytes(int8, board) if later or settings.sram is None else settings.sram
     lost = losing(int8, board.cpu, templates_of(settings.kernel_set, unpack=False), partial(limits, board, sram), together)
     return exactly(int8, lost), sram if len(lost) < sum(isinstance(op, TrecConv) for op in int8.ops) else settings.sram, lost
-
-
-def _in_parts(settings: Settings, int8: Graph, board: Board) -> FastSteps:
-    """Returns the placed program of method partial, with the kernels that were asked for where it has bytes for them."""
-    skips, sram = "skip" in settings.methods, settings.sram or 0
-    int8, templates = compacted(int8, skips), templates_of(settings.kernel_set, skips)
-    if settings.mac_limit != 1 or settings.input_outside:
-        found = plan_hybrid(int8, settings.mac_limit, settings.accumulator, settings.input_outside)
-    else:
-        slowdown = SLOWDOWN if settings.kernel_set == "reference" else math.inf
-        found = plan_partial(int8, settings.accumulator, settings.sram or 0, slowdown)
-    if not templates:
-        return FastSteps(found.program, found.arena)
-    fast = with_forms(found.program, found.arena, board.cpu, templates, sram, limits(board)[1])
-    if settings.kernel_set == "reference":
-        return fast
-    return with_rows(fast.program, fast.arena, board.cpu, sram, fast.forms)
 
 
 def check_fit(compiled: Compiled, board: Board) -> None:
@@ -361,7 +344,7 @@ def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) 
         unpacked = str(op.get("form")).startswith("unpacked")
         done = kept_share(compiled.int8, op["name"], "block") if unpacked else 1.0
         executed = round(done * op.get("macs_executed", op["macs"]))
-        whole = dense.get(op["name"], op["macs"])
+        whole = sum(dense.get(name, 0) for name in op["name"].split("+"))
         skipped = round(1 - executed / whole, 4) if unpacked or op["macs"] < whole else None
         records.append(OpRecord(op["name"], op["kind"], whole, executed, cycles, live.get(op["name"], 0), skipped=skipped))
     return records

@@ -87,3 +87,27 @@ def accuracy_and_bytes(points: Sequence[Step], title: str) -> Picture:
         f"Accuracy and SRAM of {len(points)} networks, in parts from {best['partial_bytes']} bytes "
         f"({best['correct_int8']} of {best['images']} right, {best['net']}) to {max(p['partial_bytes'] for p in points)}.",
     )
+
+
+@styled
+def cycles_and_bytes(runs: Sequence[Step], title: str) -> Picture:
+    """Returns modelled cycles against bytes of SRAM of the runs of a record `together.*`: a line for each method through its
+    fewest cycles within more and more bytes, a mark for every run that is no slower than with fewer bytes."""
+    figure, (axes,) = figure_with_axes(8.6, 4.6)
+    words = []
+    for number, method in enumerate(dict.fromkeys(run["method"] for run in runs)):
+        front: list[Step] = []
+        for run in sorted((run for run in runs if run["method"] == method), key=lambda run: (run["arena_bytes"], run["cycles"])):
+            if not front or run["cycles"] < front[-1]["cycles"]:
+                front.append(run)
+        sizes, cycles = [run["arena_bytes"] / 1024 for run in front], [run["cycles"] / 1e6 for run in front]
+        axes.step(sizes, cycles, where="post", color=PALETTE[number], lw=1, alpha=0.6)
+        axes.plot(sizes, cycles, "os^Dv"[number % 5], color=PALETTE[number], ms=6, label=method)
+        ends = [f"{run['arena_bytes']} bytes ({run['cycles'] / 1e6:.1f} M)" for run in (front[0], front[-1])]
+        words.append(f"{method} from {ends[0]} to {ends[1]}")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("KiB of SRAM, arena with scratch")
+    axes.set_ylabel("modelled cycles, millions")
+    axes.set_title(title)
+    axes.legend()
+    return Picture(figure, f"Cycles and SRAM: {'; '.join(words)}.")

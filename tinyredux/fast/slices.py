@@ -30,7 +30,8 @@ WORTH = 0.7  # a row convolution is taken where it is predicted to need at most 
 
 @dataclass(frozen=True)
 class SliceConv:
-    """How one step is computed: strips of `height` rows, arrays `packed` and `table`, output channels from `channel` on."""
+    """How one step is computed: strips of `height` rows, arrays `packed` and `table`, output channels from `channel` on, at
+    predicted cycles."""
 
     rows: Rows
     height: int
@@ -39,6 +40,7 @@ class SliceConv:
     channel: int
     pack: Code
     compute: Code
+    cycles: float
 
 
 @dataclass
@@ -116,7 +118,7 @@ class _Search:
         self.offsets: dict[str, int] = {}
         self.convs: dict[Step, SliceConv] = {}
         self.arrays: dict[str, dict[str, Array]] = {}
-        self.known: dict[tuple[str, Geometry, int], tuple[Rows, int, Code, Code] | None] = {}
+        self.known: dict[tuple[str, Geometry, int], tuple[Rows, int, Code, Code, float] | None] = {}
 
     def nodes(self, nodes: tuple[Node, ...], clock: int) -> tuple[tuple[Node, ...], int]:
         """Returns changed nodes that begin at moment `clock`, and the moment after them."""
@@ -143,7 +145,7 @@ class _Search:
         chosen = self.choose(op, step, size)
         if chosen is None:
             return step
-        rows, height, pack, compute = chosen
+        rows, height, pack, compute, cycles = chosen
         needed = rows.scratch_bytes(height)
         name = f"{op.name}:rows:{offset}:{needed}"
         before = self.buffers.get(name, Buffer(needed, 4, moment, moment))
@@ -151,10 +153,10 @@ class _Search:
         self.offsets[name] = offset
         changed = replace(step, scratch=name)
         packed, table = self.arrays_of(op, rows, height)
-        self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute)
+        self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute, cycles)
         return changed
 
-    def choose(self, op: Conv, step: Step, free_bytes: int) -> tuple[Rows, int, Code, Code] | None:
+    def choose(self, op: Conv, step: Step, free_bytes: int) -> tuple[Rows, int, Code, Code, float] | None:
         """Returns kernel, height of strips and Programs for a step within the free scratch; None where not worth it."""
         graph = self.program.graph
         _, small = restricted(graph, op, step.output.box)
@@ -173,7 +175,8 @@ class _Search:
                 pack, compute, strips = strip_forms(rows, self.core)
                 fitting = [(cycles, height) for height, cycles in strips if rows.scratch_bytes(height) <= free_bytes]
                 if fitting and min(fitting)[0] <= WORTH * step_cycles(graph, op, step):
-                    self.known[key] = (rows, min(fitting)[1], pack, compute)
+                    cycles, height = min(fitting)
+                    self.known[key] = (rows, height, pack, compute, cycles)
         return self.known[key]
 
     def arrays_of(self, op: Conv, rows: Rows, height: int) -> tuple[str, str]:

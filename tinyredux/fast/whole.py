@@ -6,15 +6,18 @@ goes into the largest range that is idle at that moment, as that of row convolut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 
 from tinyredux.arena import Arena
 from tinyredux.blob import arrays
-from tinyredux.fast.choose import Template, Way, fit_flash, on_core, ways
+from tinyredux.fast.choose import Way, fit_flash, on_core
 from tinyredux.fast.forms import Form
 from tinyredux.fast.slices import FastSteps, gap, with_scratch
+from tinyredux.graph import TrecConv
 from tinyredux.lowering import moments
+from tinyredux.part_costs import step_cycles
 from tinyredux.schedule import Buffer, Item, Node, Program
 from tinyredux.tiles import Step, View, whole
 
@@ -22,9 +25,14 @@ OTHERS = 2  # bytes of flash for a byte of the weights of operators in parts, wh
 
 
 def with_forms(
-    program: Program, arena: Arena, core: str, templates: Sequence[Template], limit_bytes: int = 0, flash_bytes: int | None = None
+    program: Program,
+    arena: Arena,
+    core: str,
+    ways_of: Mapping[str, list[Way]],
+    limit_bytes: int = 0,
+    flash_bytes: int | None = None,
 ) -> FastSteps:
-    """Returns the placed program with the fastest forms of `templates` for operators that run at once.
+    """Returns the placed program with the fastest of its `ways_of` being computed for each operator that runs at once.
 
     The arena grows only for their scratch, and at most to `limit_bytes`; their arrays and code take, with the other operators',
     about `flash_bytes` at most. An operator without a form that fits keeps its reference kernel.
@@ -36,7 +44,7 @@ def with_forms(
             found[step.op] = place, step, clock
         clock += moments(nodes)
     gaps = {name: gap(program, arena, max(limit_bytes, arena.size_bytes), step, at) for name, (_, step, at) in found.items()}
-    chosen = _chosen(program, core, templates, {name: size for name, (_, size) in gaps.items()}, flash_bytes)
+    chosen = _chosen(program, ways_of, {name: size for name, (_, size) in gaps.items()}, flash_bytes)
     changed, buffers, offsets, forms = list(program.nodes), dict[str, Buffer](), dict[str, int](), dict[Step, Form]()
     for name, form in chosen.items():
         place, step, moment = found[name]
@@ -49,20 +57,32 @@ def with_forms(
     return FastSteps(other, larger, core, forms=forms)
 
 
-def _chosen(
-    program: Program, core: str, templates: Sequence[Template], free: dict[str, int], flash_bytes: int | None
-) -> dict[str, Form]:
+def _chosen(program: Program, ways_of: Mapping[str, list[Way]], free: dict[str, int], flash_bytes: int | None) -> dict[str, Form]:
     """Returns the form of each operator of `free` that has one within its bytes of scratch, all of them within the flash."""
     graph, costs, rest = program.graph, dict[str, list[Way]](), 0
     for op in graph.ops:
         if op.name in free:
-            known = ways(graph, op, core, templates)
-            costs[op.name] = [way for way in known if way.form is None or way.form.scratch_bytes <= free[op.name]]
+            costs[op.name] = [way for way in ways_of[op.name] if way.form is None or way.form.scratch_bytes <= free[op.name]]
         else:
             rest += OTHERS * sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
     if flash_bytes is not None:
         fit_flash(costs, flash_bytes - rest)
     return {name: found[0].form for name, found in costs.items() if found[0].form is not None}
+
+
+def predicted_cycles(fast: FastSteps) -> float:
+    """Returns the predicted cycles of a program, for a choice between programs of one network; infinite with a TREC layer by
+    plain C, whose cycles are not among these predictions."""
+    by_name = {op.name: op for op in fast.program.graph.ops}
+    total = 0.0
+    for step in fast.program.steps():
+        if step in fast.forms:
+            total += fast.forms[step].cost
+        elif step in fast.convs:
+            total += fast.convs[step].cycles
+        else:
+            total += inf if isinstance(by_name[step.op], TrecConv) else step_cycles(fast.program.graph, by_name[step.op], step)
+    return total
 
 
 def _alone(program: Program, arena: Arena, item: Item, nodes: tuple[Node, ...]) -> Step | None:

@@ -33,6 +33,7 @@ COVERS = 4000
 ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
 SPAN = 12
 ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried
+LEVELS = 6  # of bytes at which `within_bytes` looks for other items
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
 MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
 
@@ -96,6 +97,33 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
         "partial": arena.size_bytes,
     }
     return PartialPlan(program, arena, peaks, lowest, lowest, arena.size_bytes == lowest, narrowest, least)
+
+
+def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
+    """Returns placed programs of at most `limit_bytes`, from few operators in parts to the least peak: each with the narrowest
+    parts, which leave bytes idle for scratch, and with parts as wide as fit. None where nothing fits.
+
+    They are for kernels whose cycles this planner does not know: whoever knows them chooses.
+    """
+    net = Net(graph, accumulator)
+    every = candidates(net)
+    costs = {item: item_costs(net, item) for item in every}
+    masks, bounds = {item: net.mask(item) for item in every}, {item: bound_bytes(net, item, costs) for item in every}
+    levels = sorted({bound for bound in bounds.values() if bound <= limit_bytes})
+    found: list[tuple[Program, Arena]] = []
+    seen = set[tuple[Item, ...]]()
+    for level in levels[:: -max(1, len(levels) // LEVELS)]:
+        chosen = cover(net, [item for item in every if bounds[item] <= level], masks)
+        if not chosen or tuple(chosen[0]) in seen:
+            continue
+        seen.add(tuple(chosen[0]))
+        better = _better(net, chosen[0], costs, None)
+        assert better is not None
+        schedule, arena = _placed(net, *better)
+        if arena.size_bytes <= limit_bytes:
+            wide = lower(graph, _fitter(net, costs, schedule, limit_bytes).within(limit_bytes))
+            found += [(program, place(program, arena.size_bytes)) for program in (lower(graph, schedule), wide)]
+    return [one for one in found if one[1].size_bytes <= limit_bytes]
 
 
 def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitter:

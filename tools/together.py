@@ -1,0 +1,63 @@
+"""TREC and partial execution together: modelled cycles within one SRAM limit after another; writes a record.
+
+    python tools/together.py --net zfnet --board disco_f469ni
+
+Exact and TREC layer by layer, partial execution alone and with TREC, all with fast kernels, `--images` test images each. What
+does not fit into a limit has no line for it. Accuracy is not counted here: partial execution keeps every bit, so that of
+`trec+partial` is that of the TREC weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from tinyredux import flow
+from tinyredux.build import DoesNotFit
+
+METHODS = ("exact", "trec", "partial", "trec+partial")
+LIMITS = (12288, 16384, 20480, 24576, 28672, 32768, 36864, 40960)  # bytes of arena with scratch
+
+
+def main() -> None:
+    """Measures every method within every limit and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", default="zfnet")
+    parser.add_argument("--board", default="disco_f469ni")
+    parser.add_argument("--images", type=int, default=2)
+    options = parser.parse_args()
+    out = Path(f"data/records/together.{options.net}.{options.board}.json")
+    runs: list[dict[str, object]] = []
+    for method in METHODS:
+        for limit in LIMITS:
+            settings = flow.Settings(
+                options.net, method, options.board, kernels="fast", sram=limit, images=options.images, data="cifar10"
+            )
+            try:
+                found = flow.measure(settings)
+            except DoesNotFit:
+                continue
+            runs.append(
+                {
+                    "method": method, "limit_bytes": limit, "arena_bytes": planned_bytes(found.sram_bytes),
+                    "cycles": found.cycles, "macs_executed": found.macs_executed, "flash_bytes": found.flash_bytes["total"],
+                    "bit_exact": found.bit_exact, "images": found.images,
+                }
+            )  # fmt: skip
+            record = {
+                "schema": 1, "kind": "together", "net": options.net, "board": options.board, "kernels": "fast",
+                "command": shlex.join(["python", *sys.argv]), "timing_model": found.timing_model, "runs": runs,
+            }  # fmt: skip
+            out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def planned_bytes(sram: dict[str, int | None]) -> int:
+    """Returns the bytes of arena and scratch."""
+    return (sram["arena"] or 0) + (sram["scratch"] or 0)
+
+
+if __name__ == "__main__":
+    main()
