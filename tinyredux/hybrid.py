@@ -188,4 +188,5 @@ def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
     if not isinstance(op, (Conv, DepthwiseConv, Pool)):
         return edges
     kernel, stride, before = op.kernel[axis], op.stride[axis], op.padding[2 * axis]
-    return np.asarray(np.clip([edges[0] * stride - before, (edges[1] - 1) * stride - before + kernel], 0, size), np.int64)
+    first, last = edges[0] * stride - before, (edges[1] - 1) * stride - before + kernel
+    return np.stack([np.minimum(np.maximum(first, 0), size), np.minimum(np.maximum(last, 0), size)])

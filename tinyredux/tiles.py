@@ -37,8 +37,7 @@ class Box(NamedTuple):
         return Box(self.y0, self.y1, self.x0, self.x1, c0, c1)
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """Where a box of a tensor lies: `offset` bytes into a buffer, with strides in elements."""
 
     tensor: str
@@ -63,7 +62,8 @@ class View:
         if box == own:
             return self
         moved = (box.y0 - own.y0) * self.row_stride + (box.x0 - own.x0) * self.pixel_stride + box.c0 - own.c0
-        return replace(self, box=box, offset=self.offset + moved * self.element_bytes)
+        at = self.offset + moved * self.element_bytes
+        return View(self.tensor, box, self.buffer, at, self.row_stride, self.pixel_stride, self.element_bytes)
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,18 @@ def windows_meet_map(graph: Graph, op: Op) -> bool:
 
 def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     """Returns which part of an operator's input number `index` it takes to compute `out`. May be empty for Concat."""
-    full = whole(graph.tensors[op.inputs[index]].shape)
+    height, width, channels = shape = graph.tensors[op.inputs[index]].shape
     if isinstance(op, (Dense, TrecConv)):
-        return full
+        return whole(shape)
     if isinstance(op, Concat):
         before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
-        return out.channels(max(out.c0 - before, 0), min(out.c1 - before, full.c1))
+        return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
     in_group, out_group = group_sizes(graph, op)
     c0, c1 = out.c0 // out_group * in_group, -(-out.c1 // out_group) * in_group
     if not isinstance(op, (Conv, DepthwiseConv, Pool)):
         return out.channels(c0, c1)
-    y0, y1 = _window((out.y0, out.y1), op.kernel[0], op.stride[0], op.padding[0], full.y1)
-    x0, x1 = _window((out.x0, out.x1), op.kernel[1], op.stride[1], op.padding[2], full.x1)
+    y0, y1 = _window((out.y0, out.y1), op.kernel[0], op.stride[0], op.padding[0], height)
+    x0, x1 = _window((out.x0, out.x1), op.kernel[1], op.stride[1], op.padding[2], width)
     return Box(y0, y1, x0, x1, c0, c1)
 
 
