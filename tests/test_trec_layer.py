@@ -215,3 +215,23 @@ def test_a_training_step_takes_at_most_four_dense_ones(inputs: int, outputs: int
     finally:
         torch.set_num_threads(threads)
     assert ours <= 4 * dense, f"a step takes {ours / dense:.1f} dense ones"
+
+
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
+def test_one_image_without_a_batch_and_another_device(hash: str) -> None:
+    """As nn.Conv2d: an image without the batch's axis, and no tensor made on the processor for maps of another device."""
+    layer, image = made(hash), torch.randn(4, 7, 7)
+    assert torch.equal(layer(image), layer(image[None])[0])
+    conv = nn.Conv2d(4, 6, 3, padding=1, device="meta", dtype=torch.bfloat16)
+    away = TRECConv2d.from_conv(conv, 5, 3, hash)
+    assert {(one.device.type, one.dtype) for one in away.parameters()} == {("meta", torch.bfloat16)}
+    away = TRECConv2d.from_conv(nn.Conv2d(4, 6, 3, padding=1, device="meta"), 5, 3, hash)
+    for size in (5, 2):  # more rows than buckets, and fewer
+        away(torch.randn(2, 4, size, size, device="meta")).square().sum().backward()
+    assert all(one.grad is not None and one.grad.device.type == "meta" for one in away.parameters() if one.requires_grad)
+
+
+def test_padding_in_words_is_refused() -> None:
+    """A layer that no forward pass could use is not made."""
+    with pytest.raises(ValueError, match="padding is 'same'"):
+        TRECConv2d(4, 6, 3, padding="same", sub_length=4, hash_bits=2)  # type: ignore[arg-type]

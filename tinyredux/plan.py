@@ -145,9 +145,10 @@ def timeline(answer: dict[str, Any]) -> str:
         f"peak bytes: {peaks}",
         f"placed in {answer['placement_bytes']:,} bytes ({proven}), MACs x {answer['macs_factor']}",
     ]
-    if answer["steps"] != answer["layerwise"] and answer["least_bytes"] < answer["placement_bytes"]:
+    apart = "beside_input_bytes" in answer  # then the least plan, whose input is not, compares with nothing
+    if answer["steps"] != answer["layerwise"] and answer["least_bytes"] < answer["placement_bytes"] and not apart:
         lines.append(f"more bytes for fewer cycles: the least is {answer['least_bytes']:,}, ask for it with --sram")
-    if "beside_input_bytes" in answer:
+    if apart:
         beside, own = answer["beside_input_bytes"], answer["input_bytes"]
         lines.append(f"of these {beside:,} beside the network's input of {own:,}, which lies apart")
     if "fits" in answer:

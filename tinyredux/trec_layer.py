@@ -54,6 +54,8 @@ class TRECConv2d(nn.Conv2d):
         hash: str = "kernel", threshold: str = "mean", scope: str = "image",
     ) -> None:  # fmt: skip
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        if isinstance(padding, str):
+            raise ValueError(f"TREC: padding is {padding!r}, expected rows and columns in numbers")
         columns = in_channels * self.kernel_size[0] * self.kernel_size[1]
         for name, value, allowed in (("hash", hash, HASHES), ("threshold", threshold, THRESHOLDS), ("scope", scope, SCOPES)):
             if value not in allowed:
@@ -80,7 +82,7 @@ class TRECConv2d(nn.Conv2d):
         layer = cls(
             conv.in_channels, conv.out_channels, (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1]),
             conv.bias is not None, sub_length=sub_length, hash_bits=hash_bits, hash=hash, threshold=threshold, scope=scope,
-        ).to(conv.weight.dtype)  # fmt: skip
+        ).to(conv.weight.device, conv.weight.dtype)  # fmt: skip
         with torch.no_grad():
             layer.weight.copy_(conv.weight)
             if conv.bias is not None and layer.bias is not None:
@@ -88,7 +90,9 @@ class TRECConv2d(nn.Conv2d):
         return layer.train(conv.training)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W)."""
+        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W); or one image without B."""
+        if maps.ndim == 3:
+            return self.forward(maps[None])[0]
         stride, padding = (list(map(int, value)) for value in (self.stride, self.padding))
         if torch.compiler.is_exporting():
             exported: torch.Tensor = trec_conv(
@@ -166,8 +170,9 @@ def _forward(
     Autograd through centroids of fixed clusters is the published backward pass: every member of a cluster gets the
     mean of the members' gradients times the weights, and weights get centroids times summed gradients.
     """
-    if torch.is_autocast_enabled("cpu"):
-        maps = maps.to(torch.get_autocast_dtype("cpu"))
+    device = "cpu" if maps.device.type == "meta" else maps.device.type
+    if torch.is_autocast_enabled(device):
+        maps = maps.to(torch.get_autocast_dtype(device))
     batch, outputs, size = len(maps), len(weight), list(weight.shape[2:])
     rows: torch.Tensor = _Rows.apply(maps, size, stride, padding, sub_length)  # type: ignore[no-untyped-call]
     filters = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
@@ -199,7 +204,7 @@ def _sum_over_blocks(
     slots, buckets = hash_ids(projections.detach(), threshold), 1 << hash_bits
     if buckets > count:  # a row's bucket is then the first row with its id
         slots, buckets = (slots[..., :, None] == slots[..., None, :]).to(torch.uint8).argmax(dim=3), count
-    member = (slots[..., None] == torch.arange(buckets)).to(rows.dtype)  # (blocks, B, N, C)
+    member = (slots[..., None] == torch.arange(buckets, device=rows.device)).to(rows.dtype)  # (blocks, B, N, C)
     sizes = member.sum(dim=2, dtype=torch.float32)
     centroids = (member.transpose(2, 3) @ rows) * (1 / sizes.clamp(min=1))[..., None].to(rows.dtype)
     products = (centroids.reshape(blocks, -1, length) @ filters).reshape(blocks, batch, buckets, -1)
@@ -219,7 +224,7 @@ def hash_ids(projections: torch.Tensor, threshold: str) -> torch.Tensor:
     """Returns the ids (blocks, B, N): bit h is set where projection h is above 0, or above its mean over the rows."""
     if threshold == "mean":
         projections = projections.float() - projections.float().mean(dim=2, keepdim=True)
-    places = 1 << torch.arange(projections.shape[3])
+    places = 1 << torch.arange(projections.shape[3], device=projections.device)
     return ((projections > 0) * places).sum(dim=3)
 
 
@@ -280,13 +285,13 @@ class _PaperHash(torch.autograd.Function):
         of_centroid = of_block.reshape(blocks, batch * buckets, -1) @ filters.float().transpose(1, 2)
         of_centroid = of_centroid.reshape(blocks, batch, buckets, -1) / sizes.clamp(min=1)[..., None]
         worth = rows.float() @ of_centroid.transpose(2, 3)  # q: (blocks, B, N, C), 0 for clusters without rows
-        codes = torch.arange(1, buckets + 1, dtype=torch.float32)
+        codes = torch.arange(1, buckets + 1, dtype=torch.float32, device=rows.device)
         ratio = codes[:, None] / codes - 1
         variance = (2.0**-bits / PAPER_K) ** 2
         pull = -ratio / variance * torch.exp(-(ratio**2) / (2 * variance)) / codes
         along = (worth * pull[slots]).sum(dim=3, keepdim=True)
         steep = torch.sigmoid(PAPER_ALPHA * (projections.float() - 0.1 / buckets))
-        places = 2.0 ** torch.arange(bits)
+        places = 2.0 ** torch.arange(bits, device=rows.device)
         of_projections = along * PAPER_ALPHA * steep * (1 - steep) * places
         return None, sums, of_projections.to(projections.dtype), None, None, None, None
 
