@@ -32,7 +32,7 @@ EVERY_COVER = 7  # operators up to which all covers are tried
 COVERS = 4000
 ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
 SPAN = 12
-ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried
+ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried; orders placed of a small one
 LEVELS = 6  # of bytes at which `within_bytes` looks for other items
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
 MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
@@ -284,16 +284,22 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
 def _every_order(
     net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int], lowest: int, best: int
 ) -> list[tuple[Schedule, Arena]]:
-    """Returns the schedules placed in ever fewer bytes than `best` among those of every cover, order and output's place."""
+    """Returns the schedules placed in ever fewer bytes than `best` among those of every cover, order and output's place, of
+    which up to ORDERS are tried."""
     found, most = list[tuple[Schedule, Arena]](), [best]
     items_below = [item for item in every if bounds[item] < best]
-    for items in cover(net, items_below, {item: net.mask(item) for item in items_below}, COVERS) if best > lowest else ():
-        for aliased in alias_choices(net, items):
-            for order in orders_below(problem(net, items, aliased, costs), most):
-                option = _placed(net, order, aliased)
-                if option[1].size_bytes < most[0]:
-                    found.append(option)
-                    most[0] = option[1].size_bytes
+    covers = cover(net, items_below, {item: net.mask(item) for item in items_below}, COVERS) if best > lowest else []
+    orders = (
+        (order, aliased)
+        for items in covers
+        for aliased in alias_choices(net, items)
+        for order in orders_below(problem(net, items, aliased, costs), most)
+    )
+    for order, aliased in itertools.islice(orders, ORDERS):
+        option = _placed(net, order, aliased)
+        if option[1].size_bytes < most[0]:
+            found.append(option)
+            most[0] = option[1].size_bytes
     return found
 
 
