@@ -5,7 +5,7 @@
     python tools/trec_sweep.py bits --net squeezenet_bypass --layer body.bypasses.6
     python tools/trec_sweep.py scope --net cifarnet
 
-`layers`: G expansions, from the last Fire to the first, a block the whole window. Two passes over all images with all but the
+`layers`: G expansions, from the last Fire to the first, a block the whole window. Eight passes over all images with all but the
 first of the 16, from the committed TREC weights; with what they give, every smaller G is the same network with its other
 expansions exact and batch norm's statistics taken anew (without that, fewer layers do worse than all 15). `exact`: the exact
 network trained on by the recipe of its TREC weights, so that TREC's cost can be told from what more training gives. These two
@@ -39,8 +39,7 @@ BITS = range(1, 7)
 BITS_BY_SIDE = {16: (6, 7), 8: (5, 5), 4: (3, 3)}  # of 1x1 and 3x3 expansions, by the side of their maps
 TOGETHER = 100  # images
 SHORT = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1, freeze=True)
-LONG = train.Recipe(epochs=1, peak_rate=0.04, warmup_share=0.1, average=0.99)
-PASSES = 2  # each with a learning rate that rises and falls
+LONG = train.Recipe(epochs=8, peak_rate=0.04, warmup_share=0.1, average=0.997)
 RECIPES = {"bits": SHORT, "layers": LONG}
 MOST = 15  # expansions
 ANEW = 3200  # training images for batch norm's statistics
@@ -79,8 +78,7 @@ def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Itera
     if not kept.is_file():
         net = nets.load_net("squeezenet")
         net.load_state_dict(train_trec.load_trec("squeezenet").state_dict())
-        for i in range(PASSES):
-            train_trec.fine_tune(net, table, data, replace(LONG, seed=i), kept.with_suffix(f".{i}"))
+        train_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".part"), print)
         torch.save(net.state_dict(), kept)
     for count in sorted(set(counts) - {one["layers"] for one in done}):
         net = nets.load_net("squeezenet")
@@ -145,7 +143,7 @@ def main() -> None:
         "commands": [], "correct_exact": {}, "runs": [],
     }  # fmt: skip
     if options.sweep in RECIPES:
-        record |= {"passes": PASSES if options.sweep == "layers" else 1, "recipe": asdict(RECIPES[options.sweep])}
+        record |= {"recipe": asdict(RECIPES[options.sweep])}
     record["commands"] = sorted({*record["commands"], shlex.join(["python", *sys.argv])})
     record["correct_exact"].setdefault(name, train.correct(nets.load_net(name), data.validation))
     for one in runs_of(options, name, data, record["runs"]):

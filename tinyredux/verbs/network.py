@@ -16,7 +16,10 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     board_option(parser)
     _partial_options(parser)
     parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial alone)")
-    parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")
+    parser.add_argument(
+        "--sram", type=int, metavar="BYTES",
+        help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's)",
+    )  # fmt: skip
     parser.add_argument(
         "--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"
     )
