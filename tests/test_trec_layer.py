@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tinyredux import trec_layer
-from tinyredux.trec_layer import TRECConv2d
+from tinyredux.trec_layer import Settings, TRECConv2d, convert
 
 
 def made(hash: str = "kernel", sub_length: int = 5, bits: int = 3, scope: str = "image", bias: bool = True) -> TRECConv2d:
@@ -235,3 +235,12 @@ def test_padding_in_words_is_refused() -> None:
     """A layer that no forward pass could use is not made."""
     with pytest.raises(ValueError, match="padding is 'same'"):
         TRECConv2d(4, 6, 3, padding="same", sub_length=4, hash_bits=2)  # type: ignore[arg-type]
+
+
+def test_a_table_that_does_not_fit_names_the_layer() -> None:
+    """The message says which of the table's layers is wrong."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2))
+    with pytest.raises(ValueError, match="convolution '0': TREC: sub_length is 99, expected 1 to 27"):
+        convert(net, {"0": Settings(99, 2)})
+    with pytest.raises(ValueError, match="convolution '1': TREC: cannot replace"):
+        convert(net, {"1": Settings(9, 2)})

@@ -137,7 +137,10 @@ def convert(net: nn.Module, table: Mapping[str, Settings]) -> list[TRECConv2d]:
     for path, settings in table.items():
         if path not in convolutions:
             raise ValueError(f"the network has no convolution {path!r} for TREC; it has {', '.join(convolutions)}")
-        layer = TRECConv2d.from_conv(convolutions[path], *astuple(settings))
+        try:
+            layer = TRECConv2d.from_conv(convolutions[path], *astuple(settings))
+        except ValueError as failure:
+            raise ValueError(f"convolution {path!r}: {failure}") from None
         parent, _, leaf = path.rpartition(".")
         setattr(net.get_submodule(parent), leaf, layer)
         layers.append(layer)
