@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import runpy
+import signal
+import subprocess
+import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +190,29 @@ def test_an_interrupted_pruning_resumes_to_the_same_bits(own: str, stop: str, tm
     assert prune.prune(two, data, PRUNING, tmp_path / "c.pt") == account
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     assert account["peak_bytes"] <= 4500 and len(account["cuts"]) == 3 and account["shapes"]
+
+
+def prune_and_tell(own: str, checkpoint: str) -> None:
+    """Prunes in a process of its own, a line of progress at a time."""
+    data, tell = datasets.synthetic(counts=(240, 60, 60)), functools.partial(print, flush=True)
+    prune.prune(made(own), data, PRUNING, Path(checkpoint), tell)
+
+
+def test_a_killed_pruning_resumes_to_the_same_bits(own: str, tmp_path: Path) -> None:
+    """`kill -9` once two cuts are made: another process has the weights and the account of one that nobody stopped."""
+    checkpoint = tmp_path / "c.pt"
+    code = f"import test_prune; test_prune.prune_and_tell({own!r}, {str(checkpoint)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        assert any(line.startswith("cut 2/3") for line in lines)
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and checkpoint.exists()
+    one, two, data = made(own), made(own), datasets.synthetic(counts=(240, 60, 60))
+    account, told = prune.prune(one, data, PRUNING), list[str]()
+    assert prune.prune(two, data, PRUNING, checkpoint, told.append) == account
+    assert not any(line.startswith("cut 1/3") for line in told)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 def test_the_command_leaves_a_network_for_every_verb(
