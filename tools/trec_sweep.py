@@ -9,9 +9,10 @@
 first of the 16, from the committed TREC weights; with what they give, every smaller G is the same network with its other
 expansions exact and batch norm's statistics taken anew (without that, fewer layers do worse than all 15). `exact`: the exact
 network trained on by the recipe of its TREC weights, so that TREC's cost can be told from what more training gives. These two
-also count test images in int8, which choose nothing. `bits`: one layer, the whole window a block, 1 to 6 bits, each from the
-exact weights, one short pass over the first `--images` training images. `scope`: the committed TREC weights, each image's
-clusters its own (what a board computes) and those of 100 images together (what the released code evaluates); nothing is trained.
+also count test images in int8, which choose nothing; `layers` simulates one image, too. `bits`: one layer, the whole window a
+block, 1 to 6 bits, each from the exact weights, one short pass over the first `--images` training images. `scope`: the committed
+TREC weights, each image's clusters its own (what a board computes) and those of 100 images together (what the released code
+evaluates); nothing is trained.
 A run whose line is in the record is not made again, so an interrupted sweep goes on.
 """
 
@@ -30,8 +31,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from tinyredux import datasets, evaluator, nets, train, train_trec
+from tinyredux import datasets, evaluator, flow, nets, train, train_trec
+from tinyredux.boards import find_board
 from tinyredux.export import export
+from tinyredux.kernels import assemble
 from tinyredux.passes.quantize import quantize
 from tinyredux.trec_layer import Settings, TRECConv2d, convert
 
@@ -42,6 +45,7 @@ SHORT = train.Recipe(epochs=1, peak_rate=0.02, warmup_share=0.1, freeze=True)
 LONG = train.Recipe(epochs=8, peak_rate=0.04, warmup_share=0.1, average=0.997)
 RECIPES = {"bits": SHORT, "layers": LONG}
 MOST = 15  # expansions
+BOARD = "disco_f469ni"
 ANEW = 3200  # training images for batch norm's statistics
 Line = dict[str, object]
 
@@ -72,6 +76,16 @@ def tested(net: nn.Module, data: datasets.Dataset) -> Line:
     return {**line(net, data), "correct_int8": evaluator.correct(graph, data.test)}
 
 
+def cycles(net: nn.Module, data: datasets.Dataset) -> int | None:
+    """Returns the modelled cycles of one test image on BOARD with fast kernels, in the simulator; no TREC layer is left out."""
+    board, graph = find_board(BOARD), export(net, "squeezenet")
+    int8 = quantize(graph, datasets.calibration(data))
+    compiled = flow.Compiled(graph, int8, *assemble(int8, "tools/trec_sweep.py layers", "fast", board), data)
+    found = flow.measure_compiled(flow.Settings("squeezenet", "trec", BOARD, images=1, data=data.name), compiled)
+    assert found.bit_exact
+    return found.cycles
+
+
 def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
     """Yields a line for every number of TREC layers that is not done; the trained network is kept in the user's cache."""
     table, kept = expansions(), datasets.cache_folder() / "checkpoints" / "trec_layers.pt"
@@ -80,13 +94,14 @@ def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Itera
         net.load_state_dict(train_trec.load_trec("squeezenet").state_dict())
         train_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".part"), print)
         torch.save(net.state_dict(), kept)
-    for count in sorted(set(counts) - {one["layers"] for one in done}):
+    known = {one["layers"]: one for one in done}
+    for count in sorted(count for count in set(counts) if "cycles" not in known.get(count, {})):
         net = nets.load_net("squeezenet")
         convert(net, dict(list(table.items())[:count]))
         net.load_state_dict(torch.load(kept, weights_only=True))
         if count < MOST:
             update_bn(torch.from_numpy(data.train.images[:ANEW]).split(LONG.batch), net)  # type: ignore[no-untyped-call]
-        yield {"layers": count, **tested(net, data)}
+        yield {"layers": count, **(known.get(count) or tested(net, data)), "cycles": cycles(net, data)}
 
 
 def exact(name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
@@ -147,7 +162,8 @@ def main() -> None:
     record["commands"] = sorted({*record["commands"], shlex.join(["python", *sys.argv])})
     record["correct_exact"].setdefault(name, train.correct(nets.load_net(name), data.validation))
     for one in runs_of(options, name, data, record["runs"]):
-        record["runs"] = sorted([*record["runs"], one], key=lambda run: run.get("layers", 0))
+        others = [run for run in record["runs"] if "layers" not in one or run["layers"] != one["layers"]]
+        record["runs"] = sorted([*others, one], key=lambda run: run.get("layers", 0))
         out.write_text(json.dumps(record, indent=1) + "\n")
 
 
