@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tinyredux.graph import Concat
-from tinyredux.regions import Cost, Net, Phase, bits
+from tinyredux.regions import Cost, Net, Phase
 from tinyredux.schedule import Item, Storage, storages
 
 STATES = 1500  # sets of one size; 12 items have at most 924
 MANY = 32  # items from which on fewer sets are kept, so that large graphs take seconds
-State = tuple[int, int, frozenset[str], int]  # peak, live bytes, buffers alive, items ready to run
+FEW = 4  # users of a buffer up to which a move's change is told apart by which of them have run
 Stage = tuple[tuple[str, ...], bool, int]  # a phase: buffers read until just before it, whether the output is begun, extra bytes
 
 
@@ -59,13 +59,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Problem:
-    """Moves and buffers: bytes of each, which moves write and read it, and which are kept to the end."""
+    """Moves and buffers: bytes of each, which moves write it, which write or read it, and which are kept to the end."""
 
     moves: tuple[Move, ...]
     sizes: dict[str, int]
+    writers: dict[str, int]
     users: dict[str, int]
     kept: frozenset[str]
     at_start: tuple[str, ...]
+
+    @property
+    def start_bytes(self) -> int:
+        """Bytes alive before the first move: those of the inputs."""
+        return sum(self.sizes[name] for name in self.at_start)
 
 
 def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[Item, Cost]) -> Problem:
@@ -73,6 +79,7 @@ def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[It
     places = storages(net.graph, aliased)
     runs = [item for item in items if not (item.kind == "whole" and item.sink in aliased)]
     made = {net.output(item): i for i, item in enumerate(runs)}
+    writers: dict[str, int] = {}
     users: dict[str, int] = {}
     moves = []
     for i, item in enumerate(runs):
@@ -92,10 +99,11 @@ def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[It
         )
         for root in (*roots, places[output].root):
             users[root] = users.get(root, 0) | 1 << i
+        writers[places[output].root] = writers.get(places[output].root, 0) | 1 << i
         moves.append(Move(item, needs, roots, places[output].root, stages, free))
     sizes = {name: net.size(name) for name in users} | {name: net.size(name) for name in net.graph.inputs}
     kept = frozenset(places[name].root for name in net.graph.outputs)
-    return Problem(tuple(moves), sizes, users, kept, tuple(net.graph.inputs))
+    return Problem(tuple(moves), sizes, writers, users, kept, tuple(net.graph.inputs))
 
 
 def stages_of(net: Net, item: Item, places: dict[str, Storage], phases: tuple[Phase, ...]) -> tuple[Stage, ...]:
@@ -124,12 +132,12 @@ def _parts(net: Net, tensor: str, aliased: frozenset[str]) -> list[str]:
     return [tensor]
 
 
-def apply(given: Problem, move: int, done: int, live: int, alive: frozenset[str]) -> tuple[int, int, frozenset[str], str]:
-    """Returns (bytes while a move runs, live bytes after, buffers alive after, input whose place its output takes)."""
+def apply(given: Problem, move: int, done: int, live: int) -> tuple[int, int, str]:
+    """Returns (bytes while a move runs, live bytes after, input whose place its output takes); `live` are those before it."""
     m = given.moves[move]
-    new, dead = _changes(given, m, done | 1 << move, alive)
+    new, dead = _changes(given, move, done)
     source, during = min(_ways(m, live, new, dead), key=lambda way: way[1])
-    return during, live + new - sum(dead.values()), (alive | {m.writes}) - frozenset(dead), source
+    return during, live + new - sum(dead.values()), source
 
 
 def _ways(m: Move, live: int, new: int, dead: dict[str, int]) -> Iterator[tuple[str, int]]:
@@ -140,11 +148,11 @@ def _ways(m: Move, live: int, new: int, dead: dict[str, int]) -> Iterator[tuple[
             yield name, peak_of(stages, live, 0, dead)
 
 
-def _changes(given: Problem, m: Move, done: int, alive: frozenset[str]) -> tuple[int, dict[str, int]]:
-    """Returns the bytes of a move's output where that is new, and of each buffer that nobody uses after the moves of `done`."""
-    names = (name for name in (*m.reads, m.writes) if name not in given.kept and not given.users[name] & ~done)
-    dead = {name: given.sizes[name] for name in names if name in alive or name == m.writes}
-    return 0 if m.writes in alive else given.sizes[m.writes], dead
+def _changes(given: Problem, move: int, done: int) -> tuple[int, dict[str, int]]:
+    """Returns the bytes of a move's output where that is new after the moves of `done`, and of each buffer nobody uses later."""
+    m, left = given.moves[move], ~(done | 1 << move)
+    dead = {name: given.sizes[name] for name in (*m.reads, m.writes) if name not in given.kept and not given.users[name] & left}
+    return 0 if given.writers[m.writes] & done else given.sizes[m.writes], dead
 
 
 def states_for(count: int) -> int:
@@ -153,55 +161,82 @@ def states_for(count: int) -> int:
 
 
 def best_order(given: Problem, bound: int) -> Order | None:
-    """Returns the order with the least peak, or None where items wait for each other in a circle or all exceed `bound`."""
-    limit = states_for(len(given.moves))
-    start = frozenset(given.at_start)
-    live = sum(given.sizes[name] for name in start)
-    first = sum(1 << i for i, move in enumerate(given.moves) if not move.needs)
-    level: dict[int, State] = {0: (live, live, start, first)}
+    """Returns the order with the least peak, or None where items wait for each other in a circle or all exceed `bound`.
+
+    What a move changes depends only on the buffers it touches: it is computed once for each of their states.
+    """
+    limit, moves = states_for(len(given.moves)), given.moves
+    level = {0: (given.start_bytes,) * 2}  # by moves run: peak, live bytes
+    ready = {0: [i for i, move in enumerate(moves) if not move.needs]}
     came: dict[int, tuple[int, int, str]] = {}
-    unlocked = [[k for k, move in enumerate(given.moves) if move.needs >> i & 1] for i in range(len(given.moves))]
+    unlocked = [[k for k, move in enumerate(moves) if move.needs >> i & 1] for i in range(len(moves))]
+    wide = [name for name, users in given.users.items() if users.bit_count() > FEW]
+    near = [_near(given, wide, move) for move in moves]
+    known: list[dict[int, tuple[int, int, str]]] = [{} for _ in moves]
     exact = True
-    for _ in given.moves:
-        following: dict[int, State] = {}
-        for done, (peak, live, alive, ready) in level.items():
-            for i in bits(ready):
-                during, after, left, source = apply(given, i, done, live, alive)
-                worst, key = max(peak, during), done | 1 << i
+    for _ in moves:
+        following: dict[int, tuple[int, int]] = {}
+        for done, (peak, live) in level.items():
+            seen = _seen(given, wide, done)
+            for i in ready[done]:
+                state = seen & near[i]
+                if state not in known[i]:
+                    known[i][state] = apply(given, i, done, 0)
+                during, change, source = known[i][state]
+                worst, key = max(peak, live + during), done | 1 << i
                 if worst <= bound and (key not in following or worst < following[key][0]):
-                    more = sum(1 << k for k in unlocked[i] if not given.moves[k].needs & ~key)
-                    following[key] = (worst, after, left, ready & ~(1 << i) | more)
-                    came[key] = (done, i, source)
-        if len(following) > limit:
-            exact = False
-            following = dict(sorted(following.items(), key=lambda pair: pair[1][:2])[:limit])
-        level = following
+                    following[key] = worst, live + change
+                    came[key] = done, i, source
+        exact &= len(following) <= limit
+        kept = sorted(following, key=following.__getitem__)[:limit] if len(following) > limit else list(following)
+        level = {key: following[key] for key in kept}
+        ready = {key: _ready(moves, unlocked, ready[came[key][0]], key, came[key][1]) for key in kept}
     if not level:
         return None
-    ((end, (peak, *_)),) = level.items()
+    ((end, (peak, _)),) = level.items()
     return _traced(given, came, end, peak, exact)
+
+
+def _seen(given: Problem, wide: list[str], done: int) -> int:
+    """Returns the moves of `done` as bits, and above them two for each buffer of `wide`: begun, and only one user left."""
+    for k, name in enumerate(wide):
+        begun, last = given.writers.get(name, 0) & done != 0, (given.users[name] & ~done).bit_count() == 1
+        done |= (begun | last << 1) << len(given.moves) + 2 * k
+    return done
+
+
+def _near(given: Problem, wide: list[str], move: Move) -> int:
+    """Returns the bits of `_seen` that a move depends on: the users of its buffers, for those of `wide` their two bits."""
+    found = 0
+    for name in (*move.reads, move.writes):
+        found |= 3 << len(given.moves) + 2 * wide.index(name) if name in wide else given.users[name]
+    return found
+
+
+def _ready(moves: tuple[Move, ...], unlocked: list[list[int]], before: list[int], done: int, last: int) -> list[int]:
+    """Returns the moves that can follow those of `done`, of which `last` was one of `before`, those that could run then."""
+    return sorted([i for i in before if i != last] + [k for k in unlocked[last] if not moves[k].needs & ~done])
 
 
 def orders_below(given: Problem, most: list[int]) -> Iterator[Order]:
     """Yields every order, with every choice of outputs in place, whose peak is below most[0], which may fall meanwhile."""
-    start = frozenset(given.at_start)
-    yield from _go_on(given, most, 0, sum(given.sizes[name] for name in start), start, (), {}, 0)
+    yield from _go_on(given, most, 0, given.start_bytes, (), {}, 0)
 
 
 def _go_on(
-    given: Problem, most: list[int], done: int, live: int, alive: frozenset[str], ran: tuple[Item, ...], in_place: dict[str, str],
-    peak: int,
-) -> Iterator[Order]:  # fmt: skip
+    given: Problem, most: list[int], done: int, live: int, ran: tuple[Item, ...], in_place: dict[str, str], peak: int
+) -> Iterator[Order]:
     if len(ran) == len(given.moves):
         yield Order(ran, in_place, peak, True)
     for i, move in enumerate(given.moves):
         if done >> i & 1 or move.needs & ~done:
             continue
-        _, after, left, _ = apply(given, i, done, live, alive)
-        for source, during in _ways(move, live, *_changes(given, move, done | 1 << i, alive)):
+        new, dead = _changes(given, i, done)
+        after = live + new - sum(dead.values())
+        for source, during in _ways(move, live, new, dead):
             if max(peak, during) < most[0]:
                 places = in_place | ({move.writes: source} if source else {})
-                yield from _go_on(given, most, done | 1 << i, after, left, (*ran, move.item), places, max(peak, during))
+                yield from _go_on(given, most, done | 1 << i, after, (*ran, move.item), places, max(peak, during))
 
 
 def _traced(given: Problem, came: dict[int, tuple[int, int, str]], end: int, peak: int, exact: bool) -> Order:
@@ -217,25 +252,22 @@ def _traced(given: Problem, came: dict[int, tuple[int, int, str]], end: int, pea
 def around(net: Net, aliased: frozenset[str], given: Problem, order: Order) -> dict[Item, Around]:
     """Returns for each item what is alive around it."""
     places = {move.item: i for i, move in enumerate(given.moves)}
-    alive = frozenset(given.at_start)
-    live, done, found = sum(given.sizes[name] for name in alive), 0, {}
+    live, done, found = given.start_bytes, 0, {}
     for item in order.items:
         i = places[item]
-        _, after, left, source = apply(given, i, done, live, alive)
-        done |= 1 << i
-        new, dead = _changes(given, given.moves[i], done, alive)
+        _, after, source = apply(given, i, done, live)
+        new, dead = _changes(given, i, done)
         found[item] = Around(net, storages(net.graph, aliased), live, 0 if source else new, dead)
-        live, alive = after, left
+        live, done = after, done | 1 << i
     return found
 
 
 def given_order(given: Problem) -> Order:
     """Returns the order in which the moves are listed, with outputs in place where an input dies."""
-    alive = frozenset(given.at_start)
-    live = peak = sum(given.sizes[name] for name in alive)
+    live = peak = given.start_bytes
     done, in_place = 0, {}
     for i, move in enumerate(given.moves):
-        during, live, alive, source = apply(given, i, done, live, alive)
+        during, live, source = apply(given, i, done, live)
         done |= 1 << i
         peak = max(peak, during)
         if source:
