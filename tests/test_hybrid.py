@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +20,15 @@ from tinyredux.export import export
 from tinyredux.fast.slices import with_rows
 from tinyredux.flow import Settings, compile_net, measure
 from tinyredux.graph import Graph, total_macs
-from tinyredux.hybrid import item_macs
+from tinyredux.hybrid import Prices, narrow_cuts, op_macs, segment_ways, units_between
 from tinyredux.mobile_nets import bottlenecks, convolution
 from tinyredux.nets import Net
 from tinyredux.part_costs import executed_macs
 from tinyredux.passes.partial import PartialPlan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.plan import plan
+from tinyredux.regions import Net as Relations
+from tinyredux.regions import internal_bytes
 from tinyredux.run_schedule import run
 from tinyredux.run_schedule import verify as verify_program
 from tinyredux.targets.host import HostTarget
@@ -88,8 +92,35 @@ def test_macs_are_counted_without_running(graph: Graph) -> None:
     found = check(graph, 2.0, True)
     items = found.program.schedule.items
     outputs = {op.name: graph.tensors[op.output].shape for op in graph.ops}
-    counted = sum(item_macs(graph, item, whole(outputs[item.sink])) for item in items)
+    counted = sum(sum(op_macs(graph, item, whole(outputs[item.sink]), {}).values()) for item in items)
     assert counted == executed_macs(graph, found.program.steps()) > total_macs(graph)
+
+
+@pytest.mark.parametrize("seed", [None, *range(6)])
+def test_segments_cost_what_each_costs_alone(graph: Graph, seed: int | None) -> None:
+    """Prices that are read off the longest segment, or off one of the same shape, are those of an item on its own."""
+    net = Relations(graph if seed is None else random_graph(seed))
+    tensors, index = net.graph.tensors, net.index
+    cuts, known = narrow_cuts(net.graph), Prices()
+    for end in range(1, len(cuts)):
+        for ways in segment_ways(net, units_between(net, cuts), cuts, end, False, known).values():
+            for peak, macs, (item,) in ways:
+                source, output = net.graph.ops[index[item.ops[0]]].inputs[0], net.output(item)
+                assert peak == net.size(source) + net.size(output) + internal_bytes(net, item)
+                assert macs == sum(op_macs(net.graph, item, whole(tensors[output].shape), {}).values())
+
+
+def test_150_operators_are_planned_in_seconds() -> None:
+    """A cut after nearly every operator makes the most segments there are: less than 10 s of a core."""
+    torch.manual_seed(0)
+    widths = [3, *(8 + 4 * (i * i % 7) for i in range(75))]
+    pairs = [(nn.Conv2d(a, b, 1), nn.Conv2d(b, b, 3, padding=1, groups=b)) for a, b in itertools.pairwise(widths)]
+    net = Net(nn.Sequential(*(layer for pair in pairs for layer in pair)), (3, 24, 24)).eval()
+    chain = quantize(export(net, "chain"), datasets.load("random", net.input_shape).test.first(2).images)
+    start = time.process_time()
+    found = plan_hybrid(chain, 1.5)
+    assert time.process_time() - start < 10
+    assert len(chain.ops) == 150 and found.peak_bytes < plan_partial(chain).peak_bytes
 
 
 def test_c_of_a_hybrid_plan(graph: Graph, tmp_path: Path) -> None:

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, TrecConv, total_macs
+from tinyredux.arena import blocks_of, live_bytes
+from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, Shape, TrecConv, total_macs
+from tinyredux.lowering import Lowering, lifetimes
 from tinyredux.regions import Net, candidates, in_rows, internal_bytes
-from tinyredux.schedule import Item
-from tinyredux.tiles import Box, computed_macs, whole, windows_meet_map
+from tinyredux.schedule import Buffer, Item, Node, Schedule
+from tinyredux.tiles import Box, Step, computed_macs, whole, windows_meet_map
 
 SPAN = 9  # most units in one segment
 SLICE = 4  # channels in a slice
 INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the patch
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
 Edges = npt.NDArray[np.int64]
+Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
+Prices = dict[object, list[tuple[list[int], list[int]]]]  # of what runs in patches: bytes by unit, MACs by operator
 Way = tuple[int, int, tuple[Item, ...]]  # peak in bytes, multiply-accumulates, items
 
 
@@ -35,12 +40,12 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
     For a peak that is allowed, the fewest MACs are a shortest path over the cuts; the least such peak is found by halving.
     """
     cuts = narrow_cuts(net.graph)
-    regions = {item.ops: item for item in candidates(net) if item.kind in ("accumulate", "materialise") and len(item.ops) > 1}
+    units = units_between(net, cuts)
     ways: dict[tuple[int, int], list[Way]] = {}
-    for b in range(1, len(cuts)):
-        for a in range(max(0, b - SPAN), b):
-            found = segment_ways(net, regions, cuts[a : b + 1], input_outside)
-            ways[a, b] = [(peak, macs, items) for items, peak, macs in found]
+    known: Prices = {}
+    for end in range(1, len(cuts)):
+        found = segment_ways(net, units, cuts, end, input_outside, known)
+        ways |= {(first, end): found[first] for first in sorted(found)}
     most = int(mac_limit * total_macs(net.graph))
     peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
     low, high, best = 0, len(peaks), None
@@ -95,28 +100,121 @@ def segment_bound_bytes(graph: Graph) -> int:
 
 
 def segment_ways(
-    net: Net, regions: dict[tuple[str, ...], Item], cuts: list[int], input_outside: bool
-) -> Iterator[tuple[tuple[Item, ...], int, int]]:
-    """Yields (items, peak, MACs) of ways to run the operators from the first of `cuts` to the last."""
-    graph, names = net.graph, [op.name for op in net.graph.ops]
-    ops = tuple(names[cuts[0] : cuts[-1]])
-    units = [inner for a, b in itertools.pairwise(cuts) for inner in in_regions(regions, names[a:b])]
-    source, output = graph.ops[cuts[0]].inputs[0], graph.tensors[graph.ops[cuts[-1] - 1].output]
-    outside = input_outside and source in graph.inputs
-    beside = output.size_bytes + (0 if outside else net.size(source))
-    box = whole(output.shape)
-    if len(cuts) == 2 and len(units) == 1:
-        item = units[0] if len(ops) > 1 else Item(ops)
-        yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
-    patchable = all(windows_meet_map(graph, op) and not isinstance(op, TrecConv) for op in graph.ops[cuts[0] : cuts[-1]])
-    if not patchable or (output.shape[0] == 1 and len(units) == 1):
-        return
-    for patch in patch_sizes(output.shape[0], output.shape[1]):
-        for inner in dict.fromkeys(
-            tuple(in_rows(unit, rows) if len(unit.ops) > 1 else unit for unit in units) for rows in INNER_ROWS
-        ):
-            item = Item(ops, "spatial", 0, patch, inner)
-            yield (item,), beside + internal_bytes(net, item), item_macs(graph, item, box)
+    net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool, known: Prices
+) -> dict[int, list[Way]]:
+    """Returns by its first cut, at most SPAN before `cuts[end]`, the ways to run each segment that ends there; `units` are what
+    runs between two cuts, `known` keeps prices.
+
+    A patch takes of each unit the same whether more units run before it or not: the longest segment is priced for all.
+    """
+    graph, ways = net.graph, dict[int, list[Way]]()
+    output, beside = graph.tensors[graph.ops[cuts[end] - 1].output], dict[int, int]()
+    for first in range(end - 1, max(0, end - SPAN) - 1, -1):
+        source = graph.ops[cuts[first]].inputs[0]
+        beside[first] = output.size_bytes + (0 if input_outside and source in graph.inputs else net.size(source))
+    alone = len(units[end - 1]) == 1
+    if alone:
+        item = units[end - 1][0]
+        macs = op_macs(graph, item, whole(output.shape), {}).values()
+        ways[end - 1] = [(beside[end - 1] + internal_bytes(net, item), sum(macs), (item,))]
+    firsts = list(itertools.takewhile(lambda first: _patchable(graph, cuts[first], cuts[first + 1]), beside))
+    if not firsts:
+        return ways
+    starts = {first: (cuts[first] - cuts[firsts[-1]], sum(len(some) for some in units[firsts[-1] : first])) for first in firsts}
+    flat = [unit for some in units[firsts[-1] : end] for unit in some]
+    for longest, inside, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat, known):
+        for first, (op, unit) in starts.items():
+            if first < end - 1 or not alone or output.shape[0] > 1:
+                item = replace(longest, ops=longest.ops[op:], inner=longest.inner[unit:])
+                ways.setdefault(first, []).append((beside[first] + inside[unit], sum(counts[op:]), (item,)))
+    return ways
+
+
+def prices(net: Net, units: list[Item], known: Prices) -> list[tuple[Item, list[int], list[int]]]:
+    """Returns for each item that runs all of a network in patches: itself, bytes from each unit on as `bytes_from` counts them,
+    multiply-accumulates of each operator. Networks alike but for names, weights and scales are priced once and kept in `known`.
+    """
+    graph = net.graph
+    box = whole(graph.output.shape)
+    places = {name: i for i, name in enumerate(graph.tensors)}
+    key = (
+        tuple((tensor.shape, tensor.dtype) for tensor in graph.tensors.values()),
+        tuple((type(op), tuple(places[name] for name in (*op.inputs, op.output)), _geometry(op)) for op in graph.ops),
+        tuple((unit.kind, unit.width, len(unit.ops)) for unit in units),
+    )
+    items = list(in_patches(units, box.shape))
+    if key not in known:
+        counted: Counts = {}
+        macs = [op_macs(graph, item, box, counted) for item in items]
+        known[key] = [
+            (bytes_from(net, item), [some.get(name, 0) for name in item.ops]) for item, some in zip(items, macs, strict=True)
+        ]
+    return [(item, *price) for item, price in zip(items, known[key], strict=True)]
+
+
+def _geometry(op: Op) -> tuple[object, ...]:
+    names = ("name", "inputs", "output", "weights", "bias", "weight_scale")
+    return tuple(value for name, value in vars(op).items() if name not in names)
+
+
+def in_patches(units: list[Item], shape: Shape) -> Iterator[Item]:
+    """Yields items that run units in patches of an output of this shape, a few rows of each region at a time or at once."""
+    variants = [tuple(in_rows(unit, rows) if len(unit.ops) > 1 else unit for unit in units) for rows in INNER_ROWS]
+    for patch in patch_sizes(shape[0], shape[1]):
+        for inner in dict.fromkeys(variants):
+            yield Item(tuple(name for unit in units for name in unit.ops), "spatial", 0, patch, inner)
+
+
+def part_of(net: Net, first: int, end: int) -> Net:
+    """Returns operators `first` to `end` - 1, which read one tensor from before and leave one, as a network of their own."""
+    ops = net.graph.ops[first:end]
+    names = dict.fromkeys(name for op in ops for name in (*op.inputs, op.output))
+    tensors = {name: net.graph.tensors[name] for name in names}
+    graph = net.graph.with_ops(ops, tensors=tensors, inputs=(ops[0].inputs[0],), outputs=(ops[-1].output,))
+    return Net(graph, net.accumulator)
+
+
+def bytes_from(net: Net, item: Item) -> list[int]:
+    """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
+    them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
+    schedule = Schedule((item,), {}, frozenset(), frozenset(item.ops), net.accumulator)
+    lowering = Lowering(net.graph, schedule, full=False)
+    nodes = tuple(lowering.item(item))
+    spans = lifetimes(net.graph, (nodes,), lowering.storage)
+    inner = {name: Buffer(*size, *spans[name]) for name, size in lowering.sizes.items() if name not in net.graph.tensors}
+    ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
+    totals = live_bytes(blocks_of(inner, ties)) if inner else [0]
+    sums = net.size(net.output(item)) if lowering.ties.get(net.output(item)) in inner else 0
+    starts, found = dict[str, int](), list[int]()
+    _starts(nodes, 0, starts)
+    for unit in item.inner:
+        start = min((starts[name] for name in unit.ops if name in starts), default=0)
+        read = [buffer for buffer in inner.values() if buffer.first < start <= buffer.last]
+        after = [total - sum(b.size_bytes for b in read if b.last >= at) for at, total in enumerate(totals) if at >= start]
+        found.append(max(after, default=0) - sums)
+    return found
+
+
+def _starts(nodes: tuple[Node, ...], clock: int, starts: dict[str, int]) -> int:
+    """Notes the first moment of each operator among nodes that begin at `clock`. Returns the moment after them."""
+    for node in nodes:
+        if isinstance(node, Step):
+            starts.setdefault(node.op, clock)
+            clock += 1
+        else:
+            clock = max(_starts(part, clock, starts) for part in node.parts)
+    return clock
+
+
+def _patchable(graph: Graph, first: int, end: int) -> bool:
+    return all(windows_meet_map(graph, op) and not isinstance(op, TrecConv) for op in graph.ops[first:end])
+
+
+def units_between(net: Net, cuts: list[int]) -> list[list[Item]]:
+    """Returns what runs between each two cuts: channel regions where there are any, operators alone elsewhere."""
+    names = [op.name for op in net.graph.ops]
+    regions = {item.ops: item for item in candidates(net) if item.kind in ("accumulate", "materialise") and len(item.ops) > 1}
+    return [in_regions(regions, names[a:b]) for a, b in itertools.pairwise(cuts)]
 
 
 def in_regions(regions: dict[tuple[str, ...], Item], names: list[str]) -> list[Item]:
@@ -137,19 +235,24 @@ def patch_sizes(height: int, width: int) -> list[tuple[int, int]]:
     return [(r, 0) for r in rows] + [(r, r) for r in rows if r < width]
 
 
-def item_macs(graph: Graph, item: Item, box: Box) -> int:
-    """Returns the multiply-accumulates that an item takes to compute a box of its output, what is computed again included.
+def op_macs(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, int]:
+    """Returns the multiply-accumulates of each operator while an item computes a box of its output, what is computed again
+    included. `counted` keeps what items of the same units have in common, that differ in their patches.
 
     Rows and columns are cut apart from each other: what an operator computes is its rows over all patches times its columns.
     """
     by_name = {op.name: op for op in graph.ops}
-    edges = [np.array([[box[2 * axis]], [box[2 * axis + 1]]]) for axis in (0, 1)]
-    rows, columns = (_extents(graph, by_name, item, edges[axis], axis) for axis in (0, 1))
-    total = 0
+    keys = [(axis, item.patch[axis], tuple(inner.patch[axis] for inner in item.inner)) for axis in (0, 1)]
+    for axis, key in enumerate(keys):
+        if key not in counted:
+            edges = np.array([[box[2 * axis]], [box[2 * axis + 1]]])
+            counted[key] = _extents(graph, by_name, item, edges, axis)
+    rows, columns = (counted[key] for key in keys)
+    found = {}
     for name, count in rows.items():
         _, _, channels = graph.tensors[by_name[name].output].shape
-        total += computed_macs(graph, by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
-    return total
+        found[name] = computed_macs(graph, by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
+    return found
 
 
 def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axis: int) -> dict[str, int]:
