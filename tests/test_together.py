@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_plans_within_a_limit(seed: int, folder: Path) -> None:
     for program, arena in found[:2]:
         check(graph, FastSteps(program, arena), folder)
     assert within_bytes(graph, 1) == []
+
+
+def test_a_limit_on_a_large_graph_takes_seconds() -> None:
+    """170 operators, as `plan_partial` is tested with: covers are made of items that lie close together."""
+    graph, start = random_graph(4, most=130), time.process_time()
+    limit = memory.plan(graph).total_bytes
+    assert all(arena.size_bytes <= limit for _, arena in within_bytes(graph, limit))
+    assert time.process_time() - start < 10
 
 
 def test_a_limit_costs_fewer_cycles_in_parts() -> None:

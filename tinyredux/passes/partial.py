@@ -109,11 +109,12 @@ def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> 
     every = candidates(net)
     costs = {item: item_costs(net, item) for item in every}
     masks, bounds = {item: net.mask(item) for item in every}, {item: bound_bytes(net, item, costs) for item in every}
-    levels = sorted({bound for bound in bounds.values() if bound <= limit_bytes})
+    usable = _combinable(net, every, masks)
+    levels = sorted({bounds[item] for item in usable if bounds[item] <= limit_bytes})
     found: list[tuple[Program, Arena]] = []
     seen = set[tuple[Item, ...]]()
     for level in levels[:: -max(1, len(levels) // LEVELS)]:
-        chosen = cover(net, [item for item in every if bounds[item] <= level], masks)
+        chosen = cover(net, [item for item in usable if bounds[item] <= level], masks)
         if not chosen or tuple(chosen[0]) in seen:
             continue
         seen.add(tuple(chosen[0]))
@@ -251,9 +252,7 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
     """
     masks = {item: net.mask(item) for item in every}
     bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
-    usable = every
-    if len(net.graph.ops) > ALL_REGIONS:
-        usable = [item for item in every if masks[item].bit_length() - next(bits(masks[item])) <= SPAN]
+    usable = _combinable(net, every, masks)
     levels = sorted({bounds[item] for item in usable})
     low, high = 0, len(levels) - 1
     while low < high:
@@ -276,9 +275,16 @@ def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -
         for items in chosen:
             best = _better(net, items, costs, best)
     assert best is not None
-    if usable is every:
+    if len(usable) == len(every):
         bound = best[0].live_bytes if complete and best[0].exact else levels[low]
     return bound, best
+
+
+def _combinable(net: Net, every: list[Item], masks: dict[Item, int]) -> list[Item]:
+    """Returns the items that are combined into covers: all, of a large graph those that lie close together."""
+    if len(net.graph.ops) <= ALL_REGIONS:
+        return every
+    return [item for item in every if masks[item].bit_length() - next(bits(masks[item])) <= SPAN]
 
 
 def _every_order(
