@@ -79,6 +79,15 @@ def check(graph: Graph, mac_limit: float, input_outside: bool) -> PartialPlan:
     return found
 
 
+def check_c(graph: Graph, found: PartialPlan, folder: Path) -> None:
+    """Fails unless the generated C writes the interpreter's bytes."""
+    artifact = emit_partial(found.program, found.arena, "test")
+    target = HostTarget(build_host(artifact.write(folder / "model"), folder), graph.input.shape, graph.output.shape)
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
+        np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
+
+
 @pytest.mark.parametrize("input_outside", [False, True])
 def test_more_macs_for_fewer_bytes(graph: Graph, input_outside: bool) -> None:
     """The looser the limit, the lower the peak; without recomputation no more than channel slices take."""
@@ -123,14 +132,21 @@ def test_150_operators_are_planned_in_seconds() -> None:
     assert len(chain.ops) == 150 and found.peak_bytes < plan_partial(chain).peak_bytes
 
 
+def test_a_softmax_in_patches(tmp_path: Path) -> None:
+    """Patches of columns leave gaps between the rows of the map that it writes, of which its kernel knows nothing."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 4, 3, padding=1), nn.Softmax(dim=1)
+    net = Net(nn.Sequential(*layers), (3, 16, 16)).eval()
+    graph = quantize(export(net, "softmax"), datasets.load("random", net.input_shape).test.first(4).images)
+    found = check(graph, 3.0, False)
+    (item,) = found.program.schedule.items
+    assert 0 < item.patch[1] < 16
+    check_c(graph, found, tmp_path)
+
+
 def test_c_of_a_hybrid_plan(graph: Graph, tmp_path: Path) -> None:
     """The generated C writes the interpreter's bytes."""
-    found = check(graph, 2.0, False)
-    artifact = emit_partial(found.program, found.arena, "test")
-    target = HostTarget(build_host(artifact.write(tmp_path / "model"), tmp_path), graph.input.shape, graph.output.shape)
-    for seed in range(3):
-        image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
-        np.testing.assert_array_equal(target.run(image), interpret.run(graph, image[None])[0])
+    check_c(graph, check(graph, 2.0, False), tmp_path)
 
 
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])

@@ -101,7 +101,7 @@ def test_measured_networks_with_trec_take_a_tenth_more_at_most() -> None:
         for board in BOARDS:
             paths = {(method, kernels): RECORDS / f"{net}.{method}.{kernels}.{board}.simulator.cifar10.json"
                      for method in ("exact", "trec") for kernels in KERNELS}  # fmt: skip
-            bytes_of = {key: sum(load(path).sram_bytes[part] or 0 for part in ("arena", "scratch"))
+            bytes_of = {key: load(path).planned_bytes
                         for key, path in paths.items() if path.is_file()}  # fmt: skip
             exact = min((size for (method, _), size in bytes_of.items() if method == "exact"), default=0)
             for (method, kernels), size in bytes_of.items():

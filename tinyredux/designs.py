@@ -198,11 +198,10 @@ def errors_percent(pairs: Sequence[tuple[Cost, Measurement]]) -> dict[str, float
     """Returns the largest errors of predictions against simulated designs, in per cent: of cycles, flash and arena."""
     found: dict[str, list[float]] = {}
     for cost, measured in pairs:
-        arena = (measured.sram_bytes["arena"] or 0) + (measured.sram_bytes["scratch"] or 0)
         for name, predicted, there in (
             ("cycles", cost.cycles, measured.cycles or 0),
             ("flash_bytes", cost.flash_bytes, measured.flash_bytes["total"] or 0),
-            ("sram_bytes", cost.sram_bytes, arena),
+            ("sram_bytes", cost.sram_bytes, measured.planned_bytes),
         ):
             found.setdefault(name, []).append(100 * abs(predicted - there) / max(1, there))
     return {name: round(max(errors), 2) for name, errors in found.items()}

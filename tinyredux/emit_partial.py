@@ -17,11 +17,11 @@ from tinyredux.emit_fast import FORM_MACROS, described_form, form_call, programs
 from tinyredux.fast.forms import Form
 from tinyredux.fast.schedule import scheduled
 from tinyredux.fast.slices import FastSteps
-from tinyredux.graph import Graph, Op, macs
+from tinyredux.graph import Graph, Op, Softmax, macs
 from tinyredux.part_costs import executed_macs
 from tinyredux.run_schedule import verify
 from tinyredux.schedule import Item, Loop, Program
-from tinyredux.tiles import Step, in_lines, is_elementwise
+from tinyredux.tiles import Step, in_lines, is_elementwise, row_by_row
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
@@ -89,17 +89,9 @@ def emit_fast_partial(fast: FastSteps, call: str) -> Artifact:
     declarations = prototypes(codes) + declarations
     files = sources(codes, head(graph, call, "The kernels")) if codes else {}
     ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
+    macros = MACROS + FORM_MACROS * bool(fast.forms)
     return artifact(
-        graph,
-        described,
-        weights.blob,
-        declarations,
-        "\n".join(bodies),
-        ends,
-        (arena.size_bytes, 0),
-        call,
-        MACROS + FORM_MACROS * bool(fast.forms),
-        files,
+        graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, macros, files
     )
 
 
@@ -149,7 +141,11 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
     for node in nodes:
         if isinstance(node, Step):
             op = next(op for op in fast.program.graph.ops if op.name == node.op)
-            lines = in_lines(node) if node.kind == "copy" or is_elementwise(op) else [node]
+            if node.kind == "copy" or is_elementwise(op):
+                lines = in_lines(node)
+            else:
+                gaps = any(view.gaps[0] for view in (*node.inputs, node.output))
+                lines = row_by_row(node) if isinstance(op, Softmax) and gaps else [node]  # its kernel knows no gaps
             found += _rolled([calls_of(fast, weights, line) for line in lines], "ijkmn"[depth])
         else:
             parts = [_nodes(fast, weights, part, depth + 1) for part in node.parts]

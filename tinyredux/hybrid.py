@@ -16,11 +16,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, Shape, TrecConv, total_macs
-from tinyredux.lowering import Lowering, lifetimes
-from tinyredux.regions import Net, candidates, in_rows, internal_bytes
-from tinyredux.schedule import Buffer, Item, Node, Schedule
+from tinyredux.regions import Net, candidates, in_rows, inside, internal_bytes
+from tinyredux.schedule import Item, Node
 from tinyredux.tiles import Box, Step, computed_macs, whole, windows_meet_map
 
 SPAN = 9  # most units in one segment
@@ -122,11 +120,11 @@ def segment_ways(
         return ways
     starts = {first: (cuts[first] - cuts[firsts[-1]], sum(len(some) for some in units[firsts[-1] : first])) for first in firsts}
     flat = [unit for some in units[firsts[-1] : end] for unit in some]
-    for longest, inside, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat, known):
+    for longest, needed, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat, known):
         for first, (op, unit) in starts.items():
             if first < end - 1 or not alone or output.shape[0] > 1:
                 item = replace(longest, ops=longest.ops[op:], inner=longest.inner[unit:])
-                ways.setdefault(first, []).append((beside[first] + inside[unit], sum(counts[op:]), (item,)))
+                ways.setdefault(first, []).append((beside[first] + needed[unit], sum(counts[op:]), (item,)))
     return ways
 
 
@@ -177,21 +175,13 @@ def part_of(net: Net, first: int, end: int) -> Net:
 def bytes_from(net: Net, item: Item) -> list[int]:
     """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
     them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
-    schedule = Schedule((item,), {}, frozenset(), frozenset(item.ops), net.accumulator)
-    lowering = Lowering(net.graph, schedule, full=False)
-    nodes = tuple(lowering.item(item))
-    spans = lifetimes(net.graph, (nodes,), lowering.storage)
-    inner = {name: Buffer(*size, *spans[name]) for name, size in lowering.sizes.items() if name not in net.graph.tensors}
-    ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
-    totals = live_bytes(blocks_of(inner, ties)) if inner else [0]
-    sums = net.size(net.output(item)) if lowering.ties.get(net.output(item)) in inner else 0
-    starts, found = dict[str, int](), list[int]()
-    _starts(nodes, 0, starts)
+    its, starts, found = inside(net, item), dict[str, int](), list[int]()
+    _starts(its.nodes, 0, starts)
     for unit in item.inner:
         start = min((starts[name] for name in unit.ops if name in starts), default=0)
-        read = [buffer for buffer in inner.values() if buffer.first < start <= buffer.last]
-        after = [total - sum(b.size_bytes for b in read if b.last >= at) for at, total in enumerate(totals) if at >= start]
-        found.append(max(after, default=0) - sums)
+        read = [buffer for buffer in its.buffers.values() if buffer.first < start <= buffer.last]
+        after = [total - sum(b.size_bytes for b in read if b.last >= at) for at, total in enumerate(its.totals) if at >= start]
+        found.append(max(after, default=0) - its.in_sums)
     return found
 
 

@@ -68,6 +68,11 @@ class Measurement:
     fits: bool = True
     schema: int = SCHEMA
 
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes of arena and scratch."""
+        return (self.sram_bytes["arena"] or 0) + (self.sram_bytes["scratch"] or 0)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the record as the contract's JSON object."""
         return {"schema": self.schema} | {key: value for key, value in asdict(self).items() if key != "schema"}
@@ -76,7 +81,7 @@ class Measurement:
         """Returns the record's usual file name: network, method (and its MACs over the network's where patches overlap),
         kernels, board, target and data."""
         net, target = self.net.rpartition(":")[2], self.target.partition(":")[0]
-        again = self.method.startswith("partial") and self.macs_executed > self.macs_dense
+        again = "partial" in self.method and self.macs_executed > self.macs_dense
         method = f"{self.method}-x{self.macs_executed / self.macs_dense:.2f}" if again else self.method
         return f"{net}.{method}.{self.kernels}.{self.board}.{target}.{Path(self.data).stem}.json"
 

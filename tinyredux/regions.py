@@ -15,7 +15,7 @@ from functools import cached_property
 from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
 from tinyredux.lowering import Lowering, boxes_for, lifetimes, moments
-from tinyredux.schedule import Buffer, Item, Schedule, Storage, part_breaks, part_unit, storages
+from tinyredux.schedule import Buffer, Item, Node, Schedule, Storage, part_breaks, part_unit, storages
 from tinyredux.tiles import is_barrier, is_elementwise, is_generator, whole, windows_meet_map
 
 CANDIDATES_PER_SINK = 64
@@ -117,6 +117,18 @@ class Phase:
     def covers(self, other: Phase) -> bool:
         """True where the other phase needs nothing that this one does not."""
         return self.inputs >= other.inputs and self.begun >= other.begun and self.extra >= other.extra
+
+
+@dataclass(frozen=True)
+class Inside:
+    """An item by itself: its loops, when each buffer is in use, those that are no tensors, bytes of these by moment, and how many
+    of its sums' bytes the kept output takes over."""
+
+    nodes: tuple[Node, ...]
+    spans: dict[str, tuple[int, int]]
+    buffers: dict[str, Buffer]
+    totals: list[int]
+    in_sums: int
 
 
 Cost = tuple[tuple[Phase, ...], dict[str, tuple[Phase, ...]]]
@@ -279,8 +291,8 @@ def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
     return True
 
 
-def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> tuple[Phase, ...]:
-    """Returns what an item needs from its first moment to its last, without phases that ask for no more than another does.
+def inside(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> Inside:
+    """Returns what lies in the arena for an item beside tensors of the graph.
 
     Its kept output takes `source`'s place where one is named; all but the direct `convs` (None: every operator) have scratch.
     """
@@ -290,17 +302,24 @@ def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     lowering = Lowering(net.graph, schedule, full=False)
     nodes = tuple(lowering.item(item))
     spans = lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
-    inner = {
-        name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items() if name not in net.graph.tensors
-    }
-    ties = {name: other for name, other in lowering.ties.items() if name in inner and other in inner}
-    totals = live_bytes(blocks_of(inner, ties)) if inner else []
-    in_sums = net.size(output) if lowering.ties.get(output) in inner else 0
+    buffers = {name: Buffer(*size, *spans[name]) for name, size in lowering.sizes.items() if name not in net.graph.tensors}
+    ties = {name: other for name, other in lowering.ties.items() if name in buffers and other in buffers}
+    totals = live_bytes(blocks_of(buffers, ties)) if buffers else []
+    in_sums = net.size(output) if lowering.ties.get(output) in buffers else 0
+    return Inside(nodes, spans, buffers, totals, in_sums)
+
+
+def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> tuple[Phase, ...]:
+    """Returns what an item needs from its first moment to its last, without phases that ask for no more than another does.
+
+    `source` and `convs` as in `inside`.
+    """
     found: list[Phase] = []
-    for moment in range(moments(nodes)):
-        read = frozenset(name for name in net.inputs(item) if name == source or spans.get(name, (0, -1))[1] >= moment)
-        begun = spans[output][0] <= moment
-        extra = (totals[moment] if moment < len(totals) else 0) - (in_sums if begun else 0)
+    its = inside(net, item, source, convs)
+    for moment in range(moments(its.nodes)):
+        read = frozenset(name for name in net.inputs(item) if name == source or its.spans.get(name, (0, -1))[1] >= moment)
+        begun = its.spans[net.output(item)][0] <= moment
+        extra = (its.totals[moment] if moment < len(its.totals) else 0) - (its.in_sums if begun else 0)
         phase = Phase(read, begun, extra)
         if not any(other.covers(phase) for other in found):
             found = [other for other in found if not phase.covers(other)] + [phase]

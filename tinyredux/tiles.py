@@ -87,9 +87,14 @@ def in_lines(step: Step) -> list[Step]:
     views = (*step.inputs, step.output)
     if all(view.gaps[0] == 0 for view in views) or all(view.gaps[1] == 0 for view in views):
         return [step]
+    return row_by_row(step)
+
+
+def row_by_row(step: Step) -> list[Step]:
+    """Returns a step whose output pixels depend each on the same pixel of its inputs as one step for each row."""
     lines = []
     for y in range(step.output.box.shape[0]):
-        rows = [view.part(view.box._replace(y0=view.box.y0 + y, y1=view.box.y0 + y + 1)) for view in views]
+        rows = [view.part(view.box._replace(y0=view.box.y0 + y, y1=view.box.y0 + y + 1)) for view in (*step.inputs, step.output)]
         lines.append(replace(step, inputs=tuple(rows[:-1]), output=rows[-1]))
     return lines
 

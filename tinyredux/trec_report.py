@@ -83,7 +83,7 @@ def networks() -> list[Row]:
             "net": trec.net, "board": trec.board, "trec_layers": layers, "exact_accuracy": exact_accuracy,
             "trec_accuracy": accuracy, "lost": round(exact_accuracy - accuracy, 2),
             "fast_exact": _times(reference.cycles, fast.cycles), "fast_trec": _times(reference.cycles, trec.cycles),
-            "exact_bytes": _arena(fast), "trec_bytes": _arena(trec),
+            "exact_bytes": fast.planned_bytes, "trec_bytes": trec.planned_bytes,
         })  # fmt: skip
     return rows
 
@@ -105,7 +105,3 @@ def layers() -> list[Row]:
 
 def _times(one: int | None, other: int | None) -> float | None:
     return round(one / other, 2) if one and other else None
-
-
-def _arena(record: Measurement) -> int:
-    return (record.sram_bytes["arena"] or 0) + (record.sram_bytes["scratch"] or 0)

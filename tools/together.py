@@ -42,7 +42,7 @@ def main() -> None:
                 continue
             runs.append(
                 {
-                    "method": method, "limit_bytes": limit, "arena_bytes": planned_bytes(found.sram_bytes),
+                    "method": method, "limit_bytes": limit, "arena_bytes": found.planned_bytes,
                     "cycles": found.cycles, "macs_executed": found.macs_executed, "flash_bytes": found.flash_bytes["total"],
                     "bit_exact": found.bit_exact, "images": found.images,
                 }
@@ -52,11 +52,6 @@ def main() -> None:
                 "command": shlex.join(["python", *sys.argv]), "timing_model": found.timing_model, "runs": runs,
             }  # fmt: skip
             out.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def planned_bytes(sram: dict[str, int | None]) -> int:
-    """Returns the bytes of arena and scratch."""
-    return (sram["arena"] or 0) + (sram["scratch"] or 0)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.arena import Arena, blocks_of, live_bytes, place, place_apart
-from tinyredux.graph import Concat, Dense, Graph, Op, Softmax, TrecConv
+from tinyredux.graph import Concat, Dense, Graph, Op
 from tinyredux.hybrid import hybrid_items, segment_bound_bytes
 from tinyredux.lowering import lower, moments
 from tinyredux.ordering import Order, around, best_order, given_order, orders_below, problem
 from tinyredux.part_costs import rough_cycles
 from tinyredux.regions import Cost, Net, bits, candidates, item_costs
 from tinyredux.schedule import Item, Program, Schedule
+from tinyredux.tiles import is_barrier
 from tinyredux.widths import Fitter
 
 Costs = dict[Item, Cost]
@@ -339,8 +340,8 @@ def can_alias(net: Net, op: Op) -> bool:
         if (
             name in net.graph.inputs
             or name in net.graph.outputs
-            or isinstance(net.graph.producer(name), TrecConv)
-            or any(isinstance(reader, (Concat, Dense, Softmax, TrecConv)) for reader in others)
+            or is_barrier(net.graph.ops[net.producer[name]])
+            or any(is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in others)
         ):
             return False
     return True
