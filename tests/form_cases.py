@@ -21,7 +21,7 @@ from unicorn import arm_const
 from tinyredux import build
 from tinyredux.emit_fast import programs, sources
 from tinyredux.emit_trec import naive_forms
-from tinyredux.fast.choose import TEMPLATES
+from tinyredux.fast.choose import TEMPLATES, on_core
 from tinyredux.fast.forms import Form, Places
 
 MOST_SCRATCH = 1 << 19
@@ -29,6 +29,11 @@ TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
 KERNELS = build.ROOT / "firmware" / "kernels"
 INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
 
+CPU_MODELS = {
+    "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
+}
 MAIN = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,9 +78,9 @@ class Case:
 
 
 def cases_of(layers: Sequence[Layer], core: str) -> list[Case]:
-    """Returns every layer with every form that any template has for it and that the emulator's RAM holds."""
+    """Returns every layer with every form that any template has for it and that the emulator's RAM holds, as the core gets it."""
     found = [
-        Case(layer, form)
+        Case(layer, on_core(form, core))
         for layer in layers
         for template in (*TEMPLATES, naive_forms)
         for form in template(layer.graph, layer.op, core)
@@ -149,9 +154,7 @@ class CoreForms:
         command = [build.CROSS_COMPILER, *flags, INCLUDE, *link, "-Wl,--gc-sections", "-Wl,--undefined=run_case", *files]
         subprocess.run([*command, "-o", str(program)], check=True)
         self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.cpu.ctl_set_cpu_model(
-            {"cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4, "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7}[core]
-        )
+        self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
         for base in (CoreKernels.FLASH, CoreKernels.RAM, CoreKernels.STACK):
             self.cpu.mem_map(base, 1 << 20)
         with program.open("rb") as stream:

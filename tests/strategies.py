@@ -36,9 +36,10 @@ from tinyredux.graph import (
 Pick = Callable[[Sequence[Any]], Any]
 
 ZERO_POINTS = (0, -128, 127, -3, 5, -128, -100, 20)
-SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
-CHANNELS = (1, 3, 4, 2, 5, 6, 7, 8, 9, 12, 16, 17)
-KERNELS = (1, 2, 3, 4, 5, 7)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 16, 21, 28)  # some wider than a strip of rows, or a tile, or two
+CHANNELS = (1, 3, 4, 2, 5, 6, 7, 8, 9, 12, 16, 17, 20, 24, 33, 64)
+KERNELS = (1, 2, 3, 4, 5, 7, 9)
+MOST_MACS = 300_000  # of a layer: larger maps are cut
 STRIDES = (1, 2, 3, 4, 6, 9)  # some larger than any kernel
 ACTIVATIONS = ("none", "none", "relu", "relu6")
 SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there are
@@ -120,9 +121,12 @@ def _window(pick: Pick) -> dict[str, Any]:
     return {"kernel": kernel, "stride": stride, "padding": padding}
 
 
-def _map_size(pick: Pick, window: dict[str, Any]) -> tuple[int, int]:
+def _map_size(pick: Pick, window: dict[str, Any], macs_per_pixel: int = 0) -> tuple[int, int]:
     kernel, padding = window["kernel"], window["padding"]
-    return max(pick(SIZES), kernel[0] - padding[0] - padding[1]), max(pick(SIZES), kernel[1] - padding[2] - padding[3])
+    height, width = pick(SIZES), pick(SIZES)
+    while macs_per_pixel * height * width > MOST_MACS and height * width > 1:
+        height, width = -(-height // 2), -(-width // 2)
+    return max(height, kernel[0] - padding[0] - padding[1]), max(width, kernel[1] - padding[2] - padding[3])
 
 
 def _weighted_layer(pick: Pick, kind: str) -> Layer:
@@ -133,7 +137,8 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
         size = pick((3, 2, 4, 5))
         in_c, out_c = pick((4, 8, 12, 16, 20, 36)), max(2, out_c)
         window = {"kernel": (size, size), "stride": (1, 1), "padding": tuple(pick(range(size)) for _ in range(4))}
-    height, width = _map_size(pick, window)
+    taps = 1 if kind == "dense" else window["kernel"][0] * window["kernel"][1]
+    height, width = _map_size(pick, window, taps * in_c * (4 if kind == "depthwise" else out_c))
     more: dict[str, np.ndarray] = {}
     common = {"name": "op", "inputs": ("in",), "output": "out", "weights": "w", "bias": "b", "activation": pick(ACTIVATIONS)}
     op: Weighted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from form_cases import Case, CoreForms, HostForms, cases_of
+from form_cases import CPU_MODELS, Case, CoreForms, HostForms, cases_of
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux.bench import layer_graph, parse_spec
@@ -36,13 +36,14 @@ def test_forms_under_sanitizers(tmp_path: Path, kind: str) -> None:
 
 @NEEDS_COMPILER
 @pytest.mark.parametrize("kind", FORMED)
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
-def test_forms_as_machine_code(tmp_path: Path, kind: str, core: str) -> None:
-    """The instructions compute what their C twins compute."""
-    cases = cases_of(random_layers(kind, 25, seed=12), core)
+@pytest.mark.parametrize("core", CPU_MODELS)
+def test_twin_and_machine_code(tmp_path: Path, kind: str, core: str) -> None:
+    """The instructions for a core and their C twin, in the order that the core gets, both write the interpreter's bytes."""
+    cases = cases_of(random_layers(kind, 12, seed=12), core)
     if not cases:
         pytest.skip(f"no form computes {kind}")
     check(CoreForms(cases, tmp_path, core), cases)
+    check(HostForms(cases, tmp_path, sanitize=False), cases)
 
 
 def adversarial(spec: str) -> list[Layer]:

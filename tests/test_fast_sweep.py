@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from form_cases import Case, CoreForms, HostForms, cases_of
+from form_cases import CPU_MODELS, Case, CoreForms, HostForms, cases_of
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux import interpret
@@ -83,7 +83,21 @@ def test_a_hundred_thousand_cases(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
+@pytest.mark.parametrize("core", CPU_MODELS)
 def test_a_sample_as_machine_code(core: str, tmp_path: Path) -> None:
-    counts = [sweep(random_layers(kind, 20, seed=22), 10, core, CoreForms, tmp_path / kind) for kind in FORMED]
+    counts = [sweep(random_layers(kind, 14, seed=22), 10, core, CoreForms, tmp_path / kind) for kind in FORMED]
     assert sum(counts) >= 2000
+
+
+@pytest.mark.slow
+@pytest.mark.sweep
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+@pytest.mark.parametrize("core", CPU_MODELS)
+def test_seventy_thousand_cases_as_machine_code(core: str, tmp_path: Path) -> None:
+    """The real instructions of each core, on other layers than the twins'."""
+    right = 0
+    for kind in FORMED:
+        layers = random_layers(kind, 150, seed=23 + list(CPU_MODELS).index(core))
+        parts = [layers[first : first + BATCH] for first in range(0, len(layers), BATCH)]
+        right += sum(sweep(part, 30, core, CoreForms, tmp_path / f"{kind}{i}") for i, part in enumerate(parts))
+    assert right >= 70_000

@@ -42,15 +42,16 @@ def _inner_loops(nodes: Sequence[Node]) -> Iterator[Block]:
 
 def print_c(program: Program) -> str:
     """Returns one C function of equal effect; put C_HEAD before the first."""
-    names = {text.split()[-1].lstrip("*") for text in program.arguments}
+    arguments = {f"r_{name}": name for name in (text.split()[-1].lstrip("*") for text in program.arguments)}
+    variables = [register for known in program.variables.values() for register in known]
     lines = [*_about(program), program.declaration, "{"]
-    for name, register in program.variables.items():
-        kind = "uintptr_t" if register.pointer else "uint32_t"
-        lines.append(f"    {kind} r_{name} = {f'({kind}){name}' if name in names else '0'};")
+    for register in variables:
+        kind, argument = "uintptr_t" if register.pointer else "uint32_t", arguments.get(register.variable)
+        lines.append(f"    {kind} {register.variable} = {f'({kind}){argument}' if argument else '0'};")
     sets = {flag for instruction in instructions(program.body) for flag in instruction.op.sets}
     lines += [f"    uint32_t {name} = 0;" for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
     lines += [f"    (void){name};" for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
-    lines += [f"    (void)r_{name};" for name in program.variables]
+    lines += [f"    (void){register.variable};" for register in variables]
     return "\n".join([*lines, *_c(program.body, 1), "}", ""])
 
 
@@ -106,10 +107,10 @@ def _c(nodes: Sequence[Node], depth: int) -> list[str]:
 def _test(block: Block) -> str:
     left, condition, right = block.test
     if block.kind == "count":
-        return f"(r_{left.name} = r_{left.name} - 1) != 0"
+        return f"({left.variable} = {left.variable} - 1) != 0"
     kind = "intptr_t" if left.pointer else "int32_t"
-    other = f"({kind})r_{right.name}" if isinstance(right, Register) else str(right)
-    return f"({kind})r_{left.name} {CONDITIONS[condition][1]} {other}"
+    other = f"({kind}){right.variable}" if isinstance(right, Register) else str(right)
+    return f"({kind}){left.variable} {CONDITIONS[condition][1]} {other}"
 
 
 def _statement(node: Instruction) -> str:
@@ -122,7 +123,7 @@ def _statement(node: Instruction) -> str:
             kind = {"n": "", "o": "(uintptr_t)", "s": "(uintptr_t)" if wide else "(uint32_t)"}[role]
             operands.append(f"{kind}({value})" if value < 0 else f"{kind}{value}")
             continue
-        text = f"r_{value.name}"
+        text = value.variable
         if node.shift and i == last:
             text = f"tw_{node.shift.split()[0]}({text}, {node.shift.split()[1]})"
         if role in "rs" and wide != value.pointer:
