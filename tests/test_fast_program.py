@@ -89,6 +89,38 @@ def blocks() -> Program:
     return p
 
 
+def far() -> Program:
+    """Returns a program with numbers that no instruction has room for: sums, and offsets of loads and stores."""
+    p = Program("tr_every", ("int32_t *table", "int32_t *out"))
+    p.new("a", "b")
+    p.new_pointer("place")
+    p.ldr("a", "table", 0)
+    for number in (4095, 4096, 4632, 5000, 65535, 0x123456, -4632, -70001, 0x7FFFFFFF):
+        p.add("b", "a", number)
+        p.str_post("b", "out", 4)
+        p.sub("a", "b", number)
+        p.str_post("a", "out", 4)
+    for distance in (-256, 4100, 70000):
+        p.add("place", "table", -distance)
+        p.ldr("b", "place", distance)
+        p.str_post("b", "out", 4)
+        p.ldrd("a", "b", "place", distance)
+        p.stm("out", "a b")
+        p.ldr_pre("a", "place", distance)
+        p.str_post("a", "out", 4)
+        p.ldrsb_post("a", "place", -distance)
+        p.str_post("a", "out", 4)
+        p.ldrb("b", "place", distance + 5)
+        p.str_post("b", "out", 4)
+        p.add("place", "out", distance)
+        p.str("a", "place", 4 - distance)
+        p.sub("place", "place", distance)
+        p.strh_post("b", "place", distance)
+        p.strd("a", "b", "place", 8 - distance - distance % 4)
+        p.add("out", "out", 16)
+    return p
+
+
 def host_result(program: Program, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
     """Returns what the C twin writes, run under sanitizers in a process of its own."""
     main = f"""
@@ -147,10 +179,10 @@ def random_words() -> np.ndarray:
 
 
 @NEEDS_COMPILER
-@pytest.mark.parametrize("make", [every_instruction, blocks])
+@pytest.mark.parametrize("make", [every_instruction, blocks, far])
 def test_assembly_and_c_compute_the_same(make: type, tmp_path: Path) -> None:
     program, words = make(), random_words()
-    size = 4 * len(OPS) if make is every_instruction else 7
+    size = {every_instruction: 4 * len(OPS), blocks: 7, far: 48}[make]
     on_host, on_core = (run(program, tmp_path, words, size) for run in (host_result, core_result))
     assert len(on_host) == size * ROUNDS
     if make is every_instruction:
@@ -180,7 +212,7 @@ WRONG = {
     "no register left for": lambda p: p.new(*(f"n{i}" for i in range(14))),
     "ascending order": lambda p: p.ldm("from_", "x from_"),
     "takes wao": lambda p: p.ldr("x", "from_", "x"),
-    "add has no room for 4368": lambda p: p.add("x", "x", 4368),
+    "has no room for 5000, and from_ is value": lambda p: p.str("from_", "from_", 5000),
     "expected one of eq": lambda p: p.when("x", "hi", 1).__enter__(),
 }
 

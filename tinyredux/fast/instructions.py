@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OFFSETS, WRITTEN_BACK, OF_TWO_WORDS = range(-255, 4096), range(-255, 256), range(-1020, 1021, 4)
+
 
 @dataclass(frozen=True)
 class Op:
-    """One kind of instruction. `kind` is that of timing.Instruction; `sets` and `uses` name flags."""
+    """One kind of instruction. `kind` is that of timing.Instruction; `sets` and `uses` name flags; `reach` holds the numbers that
+    it can add to an address."""
 
     asm: str
     c: str
@@ -27,6 +30,7 @@ class Op:
     kind: str = "alu"
     sets: str = ""
     uses: str = ""
+    reach: range = OFFSETS
 
 
 def _loads() -> dict[str, Op]:
@@ -34,9 +38,9 @@ def _loads() -> dict[str, Op]:
     for name in ("ldr", "ldrb", "ldrsb", "ldrh", "ldrsh"):
         found[name] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]", f"{{0}} = tw_{name}({{1}} + {{2}});", "wao", "load")
         post = f"{{0}} = tw_{name}({{1}}); {{1}} = {{1}} + {{2}};"
-        found[f"{name}_post"] = Op(f"{name}.w {{0}}, [{{1}}], {{2}}", post, "wbo", "load")
+        found[f"{name}_post"] = Op(f"{name}.w {{0}}, [{{1}}], {{2}}", post, "wbo", "load", reach=WRITTEN_BACK)
         pre = f"{{1}} = {{1}} + {{2}}; {{0}} = tw_{name}({{1}});"
-        found[f"{name}_pre"] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]!", pre, "wbo", "load")
+        found[f"{name}_pre"] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]!", pre, "wbo", "load", reach=WRITTEN_BACK)
         at = f"{{0}} = tw_{name}({{1}} + ((uintptr_t){{2}} << {{3}}));"
         found[f"{name}_at"] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}, lsl {{3}}]", at, "waan", "load")
     return found
@@ -47,7 +51,7 @@ def _stores() -> dict[str, Op]:
     for name in ("str", "strb", "strh"):
         found[name] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]", f"tw_{name}({{1}} + {{2}}, {{0}});", "rao", "store")
         post = f"tw_{name}({{1}}, {{0}}); {{1}} = {{1}} + {{2}};"
-        found[f"{name}_post"] = Op(f"{name}.w {{0}}, [{{1}}], {{2}}", post, "rbo", "store")
+        found[f"{name}_post"] = Op(f"{name}.w {{0}}, [{{1}}], {{2}}", post, "rbo", "store", reach=WRITTEN_BACK)
         at = f"tw_{name}({{1}} + ((uintptr_t){{2}} << {{3}}), {{0}});"
         found[f"{name}_at"] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}, lsl {{3}}]", at, "raan", "store")
     return found
@@ -129,7 +133,13 @@ def _fields() -> dict[str, Op]:
 
 OPS: dict[str, Op] = {
     **_loads(), **_stores(), **_arithmetic(), **_multiplies(), **_fields(),
-    "ldrd": Op("ldrd {0}, {1}, [{2}, {3}]", "{0} = tw_ldr({2} + {3}); {1} = tw_ldr({2} + {3} + 4);", "wwao", "load-many"),
-    "strd": Op("strd {0}, {1}, [{2}, {3}]", "tw_str({2} + {3}, {0}); tw_str({2} + {3} + 4, {1});", "rrao", "store-many"),
+    "ldrd": Op(
+        "ldrd {0}, {1}, [{2}, {3}]", "{0} = tw_ldr({2} + {3}); {1} = tw_ldr({2} + {3} + 4);", "wwao", "load-many",
+        reach=OF_TWO_WORDS,
+    ),
+    "strd": Op(
+        "strd {0}, {1}, [{2}, {3}]", "tw_str({2} + {3}, {0}); tw_str({2} + {3} + 4, {1});", "rrao", "store-many",
+        reach=OF_TWO_WORDS,
+    ),
     "vmov": Op("vmov {0}, {1}", "{0} = {1};", "wr", "float"),
 }  # fmt: skip

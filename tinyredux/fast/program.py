@@ -36,11 +36,16 @@ CONDITIONS = {
 
 @dataclass(frozen=True)
 class Register:
-    """A name and where it lies. `pointer`: the C variable is as wide as an address."""
+    """A name and where it lies. `pointer`: the C variable is as wide as an address.
+
+    `variable` names it in the C twin: one variable for each place that the name has had, so that the twin keeps as many values
+    as the core does, in whatever order the instructions come.
+    """
 
     name: str
     place: str
     pointer: bool = False
+    variable: str = ""
 
 
 Operand = Register | int
@@ -90,7 +95,7 @@ class Program:
         self.name, self.arguments, self.about = name, arguments, about
         self.body: list[Node] = []
         self.live: dict[str, Register] = {}
-        self.variables: dict[str, Register] = {}
+        self.variables: dict[str, list[Register]] = {}  # of each name, one for each place that it has had
         self.used: set[str] = set()
         self._blocks = [self.body]
         for text in arguments:
@@ -137,12 +142,14 @@ class Program:
     def _allocate(self, name: str, places: tuple[str, ...], pointer: bool) -> None:
         taken = {register.place: register.name for register in self.live.values()}
         place = next((place for place in places if place not in taken), None)
-        known = self.variables.get(name)
-        if name in self.live or not name.isidentifier() or (known is not None and known.pointer != pointer):
+        known = self.variables.setdefault(name, [])
+        if name in self.live or not name.isidentifier() or any(register.pointer != pointer for register in known):
             raise ValueError(f"{self.name}: {name!r} is no new register name of its kind; choose another name")
         if place is None:
             raise ValueError(f"{self.name}: no register left for {name}; free one of {', '.join(taken.values())}")
-        self.live[name] = self.variables[name] = Register(name, place, pointer)
+        register = Register(name, place, pointer, f"r_{name}_{place}" if known else f"r_{name}")
+        self.live[name] = next((before for before in known if before.place == place), register)
+        known += [register] if self.live[name] is register else []
         self.used.add(place)
 
     def _find(self, name: str) -> Register:
@@ -171,9 +178,30 @@ class Program:
         for role, value in zip(op.roles, found, strict=True):
             if isinstance(value, int) != (role in "no") and role != "s":
                 raise ValueError(f"{self.name}: {name} takes {op.roles}, found {operands}")
-            if name in ("add", "sub") and isinstance(value, int) and not (-4096 < value < 4096 or _rotated_byte(abs(value))):
-                raise ValueError(f"{self.name}: {name} has no room for {value}; use `advance`, or `constant` and a register")
-        self._blocks[-1].append(Instruction(name, op, found, shift))
+        number = found[op.roles.index("o")] if "o" in op.roles else found[-1]
+        if "o" in op.roles and number not in op.reach:
+            self._add_far(name, op, operands)
+        elif name in ("add", "sub") and isinstance(number, int) and len(parts := _addends(number)) > 1:
+            to, source, _ = operands
+            for part in parts:
+                self._add(name, op, (to, source, part))
+                source = to
+        else:
+            self._blocks[-1].append(Instruction(name, op, found, shift))
+
+    def _add_far(self, name: str, op: Op, operands: tuple[str | int, ...]) -> None:
+        """Adds a load or store with an offset that the instruction has no room for: the base moves there first, and back."""
+        at, (plain, _, order) = op.roles.index("o"), name.partition("_")
+        base, distance = operands[at - 1], operands[at]
+        if base in operands[: at - 1] and (order or op.roles[0] == "r"):
+            raise ValueError(f"{self.name}: {name} has no room for {distance}, and {base} is value and address at once")
+        if order != "post":
+            self.add(base, base, distance)
+        self._add(plain, OPS[plain], (*operands[:at], 0))
+        if order == "post":
+            self.add(base, base, distance)
+        elif not order and base not in operands[: at - 1]:
+            self.sub(base, base, distance)
 
     def constant(self, name: str, value: int) -> None:
         """Loads any 32-bit number: one instruction where it has 16 bits, else two."""
@@ -267,9 +295,18 @@ class Program:
             raise ValueError(f"{self.name}: registers {names} are made or freed inside a block; do both inside or both outside")
 
 
-def _rotated_byte(number: int) -> bool:
-    """Whether a number is eight bits in a row, as ADD and SUB hold beside those up to 4095."""
-    return number >> (max(number.bit_length(), 8) - 8) << (max(number.bit_length(), 8) - 8) == number
+def _addends(number: int) -> list[int]:
+    """Returns numbers of this sum that ADD and SUB hold: up to 4095, or eight bits in a row."""
+    sign, rest, found = -1 if number < 0 else 1, abs(number), list[int]()
+    while rest > 4095 and rest != (top := _leading_byte(rest)):
+        found.append(sign * top)
+        rest -= top
+    return [*found, sign * rest]
+
+
+def _leading_byte(number: int) -> int:
+    zeros = number.bit_length() - 8
+    return number >> zeros << zeros
 
 
 def instructions(nodes: list[Node]) -> Iterator[Instruction]:
