@@ -218,31 +218,24 @@ def _strides(step: Step) -> dict[str, int]:
     return {key: value for key, value in found.items() if value}
 
 
-def _lines(views: Sequence[View]) -> tuple[int, int]:
-    """Returns (rows, values in each) in which the maps of one of `in_lines` are walked: at best one row of everything."""
+def _lines(views: Sequence[View]) -> tuple[int, int, list[int]]:
+    """Returns (rows, values in each, distance of rows of each map) in which the maps of one of `in_lines` are walked: at best one
+    row of everything."""
     height, width, channels = views[0].box.shape
     if all(view.gaps == (0, 0) for view in views):
-        return 1, height * width * channels
+        return 1, height * width * channels, [0 for _ in views]
     if all(view.gaps[0] == 0 for view in views):
-        return height * width, channels
-    return height, width * channels
+        return height * width, channels, [view.pixel_stride for view in views]
+    return height, width * channels, [view.row_stride for view in views]
 
 
 def _rows(step: Step, names: tuple[str, ...]) -> dict[str, int]:
-    views = (*step.inputs, step.output)
-    rows, values = _lines(views)
-    fields = {"n": values}
-    if rows > 1:
-        by_row = rows == step.output.box.shape[0] and values != step.output.box.shape[2]
-        distances = [view.row_stride if by_row else view.pixel_stride for view in views]
-        fields |= {"rows": rows, **dict(zip((*names, "out_row"), distances, strict=True))}
-    return fields
+    rows, values, distances = _lines((*step.inputs, step.output))
+    return {"n": values} | ({"rows": rows, **dict(zip((*names, "out_row"), distances, strict=True))} if rows > 1 else {})
 
 
 def _copy(arena: Arena, op: Op, step: Step) -> Call:
-    rows, values = _lines((step.inputs[0], step.output))
-    by_row = rows == step.output.box.shape[0] and values != step.output.box.shape[2]
-    source, target = (view.row_stride if by_row else view.pixel_stride for view in (step.inputs[0], step.output))
+    rows, values, (source, target) = _lines((step.inputs[0], step.output))
     fields = {"rows": rows, "in_c": values, "out_c": target if rows > 1 else values, "channel_offset": 0}
     fields |= {"in_row": source} if rows > 1 and source != values else {}
     return Call(

@@ -13,15 +13,16 @@ from typing import Any
 from tinyredux.arena import Arena
 from tinyredux.emit_c import Artifact, artifact, c_struct, head
 from tinyredux.emit_calls import TAKES_SCRATCH, Address, Call, Fields, Weights, calls_of
+from tinyredux.emit_check import check_call
 from tinyredux.emit_fast import FORM_MACROS, described_form, form_call, programs, prototypes, sources
 from tinyredux.fast.forms import Form
 from tinyredux.fast.schedule import scheduled
 from tinyredux.fast.slices import FastSteps
-from tinyredux.graph import Graph, Op, Softmax, macs
+from tinyredux.graph import Conv, Graph, Op, Softmax, macs
 from tinyredux.part_costs import executed_macs
 from tinyredux.run_schedule import verify
 from tinyredux.schedule import Item, Loop, Program
-from tinyredux.tiles import Step, in_lines, is_elementwise, row_by_row
+from tinyredux.tiles import Step, in_lines, is_elementwise, row_by_row, window_rows
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
@@ -141,16 +142,28 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
     for node in nodes:
         if isinstance(node, Step):
             op = next(op for op in fast.program.graph.ops if op.name == node.op)
-            if node.kind == "copy" or is_elementwise(op):
-                lines = in_lines(node)
-            else:
-                gaps = any(view.gaps[0] for view in (*node.inputs, node.output))
-                lines = row_by_row(node) if isinstance(op, Softmax) and gaps else [node]  # its kernel knows no gaps
-            found += _rolled([calls_of(fast, weights, line) for line in lines], "ijkmn"[depth])
+            found += _rolled([_checked(fast, weights, line) for line in _lines(fast.program.graph, op, node)], "ijkmn"[depth])
         else:
             parts = [_nodes(fast, weights, part, depth + 1) for part in node.parts]
             found += _rolled(parts, "ijkmn"[depth])
     return found
+
+
+def _lines(graph: Graph, op: Op, step: Step) -> list[Step]:
+    """Returns a step as steps that its kernel can do: where there are gaps that it does not know, one for each row."""
+    if step.kind == "copy" or is_elementwise(op):
+        return in_lines(step)
+    if isinstance(op, Softmax) and any(view.gaps[0] for view in (*step.inputs, step.output)):
+        return row_by_row(step)
+    return window_rows(graph, op, step) if isinstance(op, Conv) and op.groups > 1 and step.output.gaps[0] else [step]
+
+
+def _checked(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
+    """Returns the kernel calls of a step, a reference kernel's held against it."""
+    calls = calls_of(fast, weights, step)
+    if calls[0].struct:
+        check_call(calls[0], step, fast.arena)
+    return calls
 
 
 def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call | Block]:

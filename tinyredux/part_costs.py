@@ -13,7 +13,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, TrecConv
-from tinyredux.memory import is_pointwise
 from tinyredux.tiles import Step, computed_macs, group_sizes, in_lines
 
 Counts = tuple[float, ...]
@@ -85,11 +84,15 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
 
 
 def conv_loops(op: Conv, step: Step) -> str:
-    """Returns which loops of the reference kernels run a convolution: "pointwise", "columns" (im2col) or "direct"."""
-    pointwise = is_pointwise(op) and step.inputs[0].gaps == (0, 0)
-    if op.groups == 1 and (step.output.gaps[0] or not (step.scratch or pointwise)):
-        return "direct"
-    return "pointwise" if pointwise else "columns"
+    """Returns which loops of the reference kernels run a convolution: "pointwise", "columns" (im2col) or "direct".
+
+    A part of a 1x1 convolution with padding may lie inside the map: tr_conv_s8 reads it in place, and then knows no gaps.
+    """
+    source, target = step.inputs[0], step.output
+    in_place = op.groups == 1 and op.kernel == op.stride == (1, 1) and source.box.shape[:2] == target.box.shape[:2]
+    if in_place and not (source.gaps[0] or source.gaps[1] or target.gaps[0]):
+        return "pointwise"
+    return "direct" if op.groups == 1 and (in_place or target.gaps[0] or not step.scratch) else "columns"
 
 
 def windows(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> tuple[list[int], list[int]]:

@@ -16,7 +16,7 @@ from tinyredux.arena import blocks_of, live_bytes
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
 from tinyredux.lowering import Lowering, boxes_for, lifetimes, moments
 from tinyredux.schedule import Buffer, Item, Node, Schedule, Storage, part_breaks, part_unit, storages
-from tinyredux.tiles import is_barrier, is_elementwise, is_generator, whole, windows_meet_map
+from tinyredux.tiles import is_barrier, is_elementwise, is_generator, reads_values, whole, windows_meet_map
 
 CANDIDATES_PER_SINK = 64
 
@@ -222,7 +222,7 @@ def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
 def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
     """Yields sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
     sets = [mask]
-    for name in dict.fromkeys(op.inputs):
+    for name in dict.fromkeys(op.inputs if reads_values(net.graph, op) else ()):
         producer = net.graph.ops[net.producer[name]] if name in net.producer else None
         if producer is None or is_barrier(producer) or name in net.graph.outputs:
             continue

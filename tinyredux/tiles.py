@@ -134,6 +134,13 @@ def _window(out: tuple[int, int], kernel: int, stride: int, before: int, size: i
     return min(max(first, 0), size), max(min(last, size), 0)
 
 
+def window_rows(graph: Graph, op: Op, step: Step) -> list[Step]:
+    """Returns a step of an operator with windows as one step for each row of its output."""
+    box, (source,) = step.output.box, step.inputs
+    rows = [box._replace(y0=y, y1=y + 1) for y in range(box.y0, box.y1)]
+    return [replace(step, inputs=(source.part(input_box(graph, op, 0, row)),), output=step.output.part(row)) for row in rows]
+
+
 def windows_meet_map(graph: Graph, op: Op) -> bool:
     """True where every window of an operator holds a value of its input; where one lies in the padding as a whole, a patch of
     the output can need nothing, and the operator runs at once."""
@@ -143,6 +150,12 @@ def windows_meet_map(graph: Graph, op: Op) -> bool:
     return all(
         before[axis] < op.kernel[axis] and (outputs[axis] - 1) * op.stride[axis] - before[axis] < sizes[axis] for axis in (0, 1)
     )
+
+
+def reads_values(graph: Graph, op: Op) -> bool:
+    """False for an operator all of whose windows lie in the padding: there is nothing that a part could compute for it."""
+    box = input_box(graph, op, 0, whole(graph.tensors[op.output].shape))
+    return min(box.shape) > 0
 
 
 def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:

@@ -1,0 +1,360 @@
+"""Whole networks by every method, kernel set and core: the C twin and the real instructions write the interpreter's bytes.
+
+A case is an int8 graph compiled one way. Its C runs on this computer, its machine code in the emulator; the kernels are compiled
+once. By hand, over any factory of torch modules:
+
+    python tests/network_sweep.py FILE.py:g 0 100            networks g0 to g99, each in all ways
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import unicorn
+from elftools.elf.elffile import ELFFile
+from torch import nn
+from unicorn import arm_const
+
+from tinyredux import build, interpret, run_schedule
+from tinyredux.boards import find_board
+from tinyredux.emit_c import Artifact
+from tinyredux.emit_partial import emit_fast_partial
+from tinyredux.export import export
+from tinyredux.graph import Conv, Graph, Softmax, TrecConv
+from tinyredux.kernels import assemble, compacted
+from tinyredux.partial_flow import in_parts
+from tinyredux.passes.quantize import quantize
+from tinyredux.passes.skipping import UNITS, Cut, skippable, together, unit_numbers, windows, without
+from tinyredux.passes.trec import Choice, with_trec
+
+BOARDS = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}
+CPU_MODELS = {
+    "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
+}
+FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x080F0000
+INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
+NO_PORT = "#include <stdint.h>\nvoid tr_mark(int32_t i);\nvoid tr_mark(int32_t i) { (void)i; }\n"
+Options = tuple[str, float, bool]  # of plans in parts: width of sums, limit of MACs, input apart
+WIDE: Options = ("int32", 1.0, False)
+Maker = Callable[[], tuple[Artifact, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to compile a network. `make` returns the Artifact and the outputs that are expected."""
+
+    name: str
+    core: str
+    make: Maker
+
+
+# Compiling and running ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def workshop() -> Path:
+    """Returns the folder of this process, with the kernels compiled for this computer."""
+    folder = Path(tempfile.mkdtemp(prefix="sweep"))
+    (folder / "port.c").write_text(NO_PORT)
+    return folder
+
+
+@cache
+def kernel_objects(core: str) -> tuple[str, ...]:
+    """Returns the kernels' object files for a core, or for this computer ("host")."""
+    folder = workshop() / core
+    folder.mkdir()
+    compiler, flags = toolchain(core)
+    files = [*sorted((build.ROOT / "firmware" / "kernels").glob("*.c")), workshop() / "port.c"]
+    for path in files:
+        subprocess.run([compiler, *flags, INCLUDE, "-c", str(path), "-o", str(folder / f"{path.stem}.o")], check=True)
+    return tuple(str(folder / f"{path.stem}.o") for path in files)
+
+
+def toolchain(core: str) -> tuple[str, list[str]]:
+    """Returns compiler and flags."""
+    if core == "host":
+        return build.host_compiler(), [*build.option("flags", "host").split(), "-fPIC", "-w"]
+    return build.CROSS_COMPILER, [*build.option("flags", "common").split(), *build.option(core, "flags").split(), "-w"]
+
+
+def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the outputs of the C twin on this computer. A small compiler, where there is one, saves most of the time."""
+    folder = artifact.write(Path(tempfile.mkdtemp(dir=workshop())))
+    (folder / "weights.c").write_text(f"signed char tr_weights[{len(artifact.blob) + 16}] __attribute__((aligned(16)));\n")
+    sources = [str(folder / name) for name in ("model.c", "weights.c", "fast_host.c") if (folder / name).is_file()]
+    compiler = os.environ.get("SWEEP_CC", build.host_compiler())
+    library, objects = folder / "model.so", []
+    for source in sources:
+        objects.append(f"{source}.o")
+        subprocess.run([compiler, "-w", "-O0", "-fPIC", INCLUDE, f"-I{folder}", "-c", source, "-o", objects[-1]], check=True)
+    subprocess.run(
+        [build.host_compiler(), "-shared", "-Wl,-z,noexecstack", *objects, *kernel_objects("host"), "-o", str(library)],
+        check=True,
+    )
+    model = ctypes.CDLL(str(library))
+    ctypes.memmove(model.tr_weights, artifact.blob, len(artifact.blob))
+    model.tr_input.restype = model.tr_output.restype = ctypes.c_void_p
+    found = []
+    for image in images:
+        ctypes.memmove(model.tr_input(), np.ascontiguousarray(image).ctypes.data, image.nbytes)
+        model.tr_model_run()
+        found.append(np.ctypeslib.as_array((ctypes.c_int8 * int(np.prod(shape))).from_address(model.tr_output())).copy())
+    shutil.rmtree(folder)
+    return np.stack(found).reshape(len(images), *shape)
+
+
+def on_core(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...], core: str) -> np.ndarray:
+    """Returns the outputs of the machine code in the emulator."""
+    folder = artifact.write(Path(tempfile.mkdtemp(dir=workshop())))
+    compiler, flags = toolchain(core)
+    sources = [str(path) for path in (folder / "model.c", folder / "fast.S", folder / "weights.S") if path.is_file()]
+    keep = [f"-Wl,--undefined=tr_{name}" for name in ("model_run", "input", "output")]
+    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", f"-Wl,-Ttext={FLASH:#x}", f"-Wl,-Tbss={RAM:#x}"]
+    command = [compiler, *flags, "-O1", INCLUDE, f"-I{folder}", *link, *keep, "-Wl,-e,tr_model_run", *sources]
+    subprocess.run(
+        [*command, *kernel_objects(core), "-o", str(folder / "model.elf")], check=True, cwd=folder, capture_output=True
+    )
+    cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+    cpu.ctl_set_cpu_model(CPU_MODELS[core])
+    for base, size in ((FLASH, 4 << 20), (RAM, 64 << 20), (STACK, 1 << 16)):
+        cpu.mem_map(base, size)
+    with (folder / "model.elf").open("rb") as stream:
+        elf = ELFFile(stream)
+        for part in elf.iter_segments():
+            if part["p_type"] == "PT_LOAD" and part["p_filesz"]:
+                cpu.mem_write(part["p_paddr"], part.data())
+        symbols = {symbol.name: symbol["st_value"] for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
+
+    def call(name: str) -> int:
+        cpu.reg_write(arm_const.UC_ARM_REG_SP, STACK + (1 << 16))
+        cpu.reg_write(arm_const.UC_ARM_REG_LR, (FLASH + (3 << 20)) | 1)
+        cpu.emu_start(symbols[name] | 1, FLASH + (3 << 20))
+        return int(cpu.reg_read(arm_const.UC_ARM_REG_R0))
+
+    cpu.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
+    cpu.mem_map(0xE0000000, 1 << 20)
+    found = []
+    for image in images:
+        cpu.mem_write(call("tr_input"), image.tobytes())
+        call("tr_model_run")
+        found.append(np.frombuffer(bytes(cpu.mem_read(call("tr_output"), int(np.prod(shape)))), np.int8))
+    shutil.rmtree(folder)
+    return np.stack(found).reshape(len(images), *shape)
+
+
+# Ways to compile ----------------------------------------------------------------------------------------------------------
+
+
+def with_random_trec(graph: Graph, rng: np.random.Generator) -> Graph:
+    """Returns the graph with about every second convolution of one group as a TREC layer."""
+    table = {}
+    for op in graph.ops:
+        if isinstance(op, Conv) and op.groups == 1 and rng.random() < 0.6:
+            columns, outputs = graph.constants[op.weights][0].size, graph.tensors[op.output].shape[2]
+            source, bits = str(rng.choice(["kernel", "random"])), int(rng.choice([1, 1, 2, 3, 4, 6, 8, 12]))
+            taps = (
+                [n for n in range(1, columns + 1) if columns % n == 0]
+                if rng.random() < 0.6
+                else [int(rng.integers(1, columns + 1))]
+            )
+            length = int(rng.choice(taps))
+            bits = min(bits, outputs, length) if source == "kernel" else bits
+            table[op.name] = Choice(length, bits, source, str(rng.choice(["mean", "zero"])), seed=int(rng.integers(1000)))
+    return with_trec(graph, table)
+
+
+def with_random_skips(graph: Graph, rng: np.random.Generator) -> Graph:
+    """Returns the graph without a random share of the units of each convolution."""
+    unit = str(rng.choice(list(UNITS)))
+    cuts = {}
+    for name in skippable(graph, unit):
+        weights = windows(graph, name)
+        units = int(unit_numbers(weights, unit).max()) + 1
+        groups = -(-len(weights) // together(weights, unit))
+        cuts[name] = Cut(unit, rng.random((groups, units)) >= rng.choice([0.0, 0.2, 0.5, 0.9, 1.0]), 0.0)
+    return without(graph, cuts)
+
+
+def ways(graph: Graph, images: np.ndarray, seed: int) -> Iterator[Case]:
+    """Yields every way to compile an int8 graph; what is random is the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    cores = list(BOARDS)
+    skipped, clustered = with_random_skips(graph, rng), with_random_trec(graph, rng)
+    both = with_random_trec(skipped, rng)
+    has_trec = any(isinstance(op, TrecConv) for op in clustered.ops)
+
+    def layerwise(net: Graph, kernels: str, core: str, sram: int | None = None, unpack: bool = False) -> Maker:
+        def make() -> tuple[Artifact, np.ndarray]:
+            _, artifact = assemble(net, "sweep", kernels, find_board(BOARDS[core]), sram, unpack)
+            return artifact, interpret.run(net, images)
+
+        return make
+
+    def parts(
+        net: Graph, kernels: str, core: str, options: Options = WIDE, more: float = 0.0, unpack: bool = False
+    ) -> Maker:  # fmt: skip
+        def make() -> tuple[Artifact, np.ndarray]:
+            board, sram = find_board(BOARDS[core]), None
+            small = compacted(net, unpack)
+            fast, _ = in_parts(small, board, kernels, unpack, None, options)
+            if more:
+                sram = int(fast.arena.size_bytes * more) + 64
+                fast, _ = in_parts(small, board, kernels, unpack, sram, options)
+            if options[0] == "int16":
+                return emit_fast_partial(fast, "sweep"), np.stack([run_schedule.run(fast.program, fast.arena, i) for i in images])
+            return emit_fast_partial(fast, "sweep"), interpret.run(net, images)
+
+        return make
+
+    for core in cores:
+        yield Case("exact fast", core, layerwise(graph, "fast", core))
+    some = cores[seed % 3]
+    yield Case("exact reference", some, layerwise(graph, "reference", some))
+    yield Case("exact fast in little SRAM", some, layerwise(graph, "fast", some, int(rng.integers(1, 40_000))))
+    yield Case("partial reference", some, parts(graph, "reference", some))
+    yield Case("partial fast", some, parts(graph, "fast", some))
+    yield Case("partial fast in more SRAM", some, parts(graph, "fast", some, more=float(rng.uniform(1, 1.5))))
+    limit, outside = float(rng.uniform(1, 3)), bool(rng.integers(2))
+    yield Case("hybrid reference", some, parts(graph, "reference", some, ("int32", limit, outside)))
+    yield Case("hybrid fast", some, parts(graph, "fast", some, ("int32", limit, outside)))
+    yield Case("partial int16", some, parts(graph, "reference", some, ("int16", 1.0, False)))
+    for kernels in ("fast", "reference"):
+        yield Case(f"skip {kernels}", some, layerwise(skipped, kernels, some, unpack=True))
+        if has_trec:
+            yield Case(f"trec {kernels}", some, layerwise(clustered, kernels, some))
+    if has_trec:
+        yield Case("trec naive", some, layerwise(clustered, "naive", some))
+        yield Case("trec+partial", some, parts(clustered, ("fast", "reference")[seed % 2], some))
+    yield Case("skip+partial", some, parts(skipped, ("fast", "reference")[seed % 2], some, unpack=True))
+    yield Case("trec+skip", some, layerwise(both, "fast", some, unpack=True))
+    yield Case(
+        "trec+skip+partial", some, parts(both, "fast", some, ("int32", limit if seed % 4 == 0 else 1.0, False), unpack=True)
+    )
+
+
+# Networks -----------------------------------------------------------------------------------------------------------------
+
+
+def images_of(graph: Graph, shape: tuple[int, int, int], seed: int) -> np.ndarray:
+    """Returns int8 images: as in calibration, far out of range, all values, both ends in turn."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(2, *shape)).astype(np.float32)
+    drawn[1] *= 20
+    found = interpret.quantize_input(graph, drawn)
+    noise = rng.integers(-128, 128, found.shape[1:]).astype(np.int8)
+    ends = rng.choice(np.array([-128, 127], np.int8), found.shape[1:])
+    return np.stack([*found, noise, ends])
+
+
+def int8_of(net: nn.Module, name: str, seed: int) -> tuple[Graph, Graph, np.ndarray]:
+    """Returns the float graph, the int8 graph and float images (N, C, H, W)."""
+    shape = tuple(net.input_shape)
+    images = np.random.default_rng(seed + 7).normal(size=(8, *shape)).astype(np.float32)
+    graph = export(net, name)
+    return graph, quantize(graph, images), images
+
+
+def oracle(net: nn.Module, graph: Graph, int8: Graph, images: np.ndarray) -> str:
+    """Returns what is wrong with the export or the quantisation, compared with torch itself; empty where nothing is."""
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(images)).numpy()
+    wanted = wanted.transpose(0, 2, 3, 1) if wanted.ndim == 4 else wanted.reshape(len(images), 1, 1, -1)
+    in_float = interpret.run(graph, images.transpose(0, 2, 3, 1))
+    off = np.abs(in_float - wanted).max() / max(1e-6, np.abs(wanted).max())
+    if off > 1e-4:
+        return f"float graph differs from torch by {off:.2g} of the largest output"
+    quant = int8.output.quant
+    assert quant is not None
+    low, high = ((end - quant.zero_point) * quant.scale[0] for end in (-128, 127))
+    values = (interpret.run(int8, interpret.quantize_input(int8, images)).astype(np.float64) - quant.zero_point) * quant.scale[0]
+    error = np.abs(values - np.clip(wanted, low, high))
+    spread = float(np.abs(wanted - wanted.mean()).mean()) + quant.scale[0]
+    return f"int8 is {error.mean() / spread:.2f} of the outputs' spread off" if error.mean() > 0.5 * spread else ""
+
+
+def run_case(case: Case, images: np.ndarray, real: bool) -> str:
+    """Returns what is wrong with a case; empty where every byte is right."""
+    artifact, expected = case.make()
+    shape = expected.shape[1:]
+    wrong = int((on_host(artifact, images, shape) != expected).sum())
+    if wrong:
+        return f"twin: {wrong} of {expected.size} bytes"
+    if real and shutil.which(build.CROSS_COMPILER):
+        wrong = int((on_core(artifact, images, shape, case.core) != expected).sum())
+        if wrong:
+            return f"machine code: {wrong} of {expected.size} bytes"
+    return ""
+
+
+def sweep(make: Callable[[], nn.Module], name: str, seed: int, only: str = "", real: bool = True) -> tuple[int, list[str]]:
+    """Returns how many cases of a network were right, and what was wrong."""
+    try:
+        net = make()
+        graph, int8, drawn = int8_of(net, name, seed)
+    except ValueError as refused:
+        return 0, [f"refused: {refused}"]
+    wrong, right = [], 0
+    if (found := oracle(net, graph, int8, drawn)) and not any(isinstance(op, Softmax) for op in graph.ops[:-1]):
+        wrong.append(f"oracle: {found}")
+    images = images_of(int8, tuple(net.input_shape), seed)
+    for number, case in enumerate(ways(int8, images, seed)):
+        if only and only not in case.name:
+            continue
+        try:
+            found = run_case(case, images, real and (number + seed) % 3 == 0)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            found = f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
+            if isinstance(error, subprocess.CalledProcessError):
+                found += (error.stderr or b"").decode()[-400:]
+        if found:
+            wrong.append(f"{case.name} {case.core}: {found}")
+        right += not found
+    return right, wrong
+
+
+def _one(task: tuple[str, str, int, str]) -> tuple[int, int, list[str]]:
+    path, prefix, seed, only = task
+    spec = importlib.util.spec_from_file_location("networks", path)
+    assert spec and spec.loader
+    module = sys.modules.get("networks") or importlib.util.module_from_spec(spec)
+    if "networks" not in sys.modules:
+        sys.modules["networks"] = module
+        spec.loader.exec_module(module)
+    torch.set_num_threads(1)
+    return seed, *sweep(getattr(module, f"{prefix}{seed}"), f"{prefix}{seed}", seed, only)
+
+
+def main() -> None:
+    """Sweeps the networks that the command line names."""
+    (path, _, prefix), first, count = sys.argv[1].partition(":"), int(sys.argv[2]), int(sys.argv[3])
+    only = sys.argv[4] if len(sys.argv) > 4 else ""
+    total = 0
+    with multiprocessing.get_context("fork").Pool(int(os.environ.get("SWEEP_JOBS", "2")), maxtasksperchild=50) as pool:
+        tasks = [(path, prefix, seed, only) for seed in range(first, first + count)]
+        for seed, right, wrong in pool.imap_unordered(_one, tasks):
+            total += right
+            for line in wrong:
+                print(f"{prefix}{seed}: {line}", flush=True)
+    print(f"{total} cases right")
+
+
+if __name__ == "__main__":
+    main()
