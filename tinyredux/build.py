@@ -40,10 +40,13 @@ class BuildError(RuntimeError):
 class DoesNotFit(BuildError):  # noqa: N818
     """The program is larger than the board's memory."""
 
-    def __init__(self, section: str, region: str, needed_bytes: int, there_bytes: int, board: str, largest: str) -> None:
+    def __init__(
+        self, section: str, region: str, needed_bytes: int, there_bytes: int, board: str, largest: str,
+        advice: str = "take a smaller network or a larger board",
+    ) -> None:  # fmt: skip
         super().__init__(
             f"section {section} does not fit: region {region} needs {needed_bytes} bytes, "
-            f"{board} has {there_bytes} (largest: {largest}); take a smaller network or a larger board"
+            f"{board} has {there_bytes} (largest: {largest}); {advice}"
         )
         self.section, self.region, self.needed_bytes, self.there_bytes = section, region, needed_bytes, there_bytes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, co
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.partial_flow import in_parts
-from tinyredux.passes.partial import arena_plan
+from tinyredux.passes.partial import arena_plan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
 from tinyredux.passes.trec import Choice, with_trec
@@ -36,6 +37,8 @@ from tinyredux.targets import RawMeasurement, Target
 from tinyredux.trec_flow import is_tuned, with_clusters, with_trec_layers
 
 CALIBRATION_IMAGES = 512
+WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
+NO_TREC = "without TREC: no layer is predicted to pay, so all are exact"
 METHODS = {  # and their kernel sets, the usual one first
     "exact": ("fast", "reference"),
     "partial": ("reference", "fast"),
@@ -117,6 +120,7 @@ class Compiled:
     data: Dataset
     sram_bytes: int | None = None  # the limit that was asked for
     parts: FastSteps | None = None  # method partial: the placed program
+    notes: tuple[str, ...] = ()  # what a reader must know of the method
 
 
 def compile_net(settings: Settings) -> Compiled:
@@ -136,22 +140,27 @@ def compile_net(settings: Settings) -> Compiled:
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
     int8 = quantize(graph, calibration)
-    call, skips, sram = _call(settings, data.name), "skip" in methods, settings.sram
+    call, skips, sram, notes = _call(settings, data.name), "skip" in methods, settings.sram, tuple[str, ...]()
     if "trec" in methods:
         together = is_tuned(settings.net, data.name, settings.trec)
         int8, sram, lost = _where_it_pays(settings, int8, board, together)
         if lost and together and ":" not in settings.net:  # weights used to means are for means; a user's are those there are
             others = [name for name in methods if name != "trec"]
-            return compile_net(replace(settings, method="+".join(others) or "exact", trec=None, kernels=settings.kernel_set))
+            exact = replace(settings, method="+".join(others) or "exact", trec=None, kernels=settings.kernel_set)
+            return replace(compiled := compile_net(exact), notes=(*compiled.notes, NO_TREC))
+        notes += () if any(isinstance(op, TrecConv) for op in int8.ops) else (NO_TREC,)
     if skips and not tuned:
         int8 = skip_flow.with_skips(settings.net, int8, data, settings.skip)
     if "partial" in methods:
         options = (settings.accumulator, settings.mac_limit, settings.input_outside)
-        fast = in_parts(compacted(int8, skips), board, settings.kernel_set, skips, settings.sram, options)
+        fast, factor = in_parts(compacted(int8, skips), board, settings.kernel_set, skips, settings.sram, options)
         plan = arena_plan(fast.program, fast.arena)
-        return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast)
+        if math.isfinite(factor):
+            said = f"in parts: {factor:.2f} times the cycles of layer by layer with these kernels, as predicted"
+            notes += (said if settings.sram else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
+        return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast, notes)
     plan, artifact = assemble(int8, call, settings.kernel_set, board, sram, unpack=skips)
-    return Compiled(graph, int8, plan, artifact, data, settings.sram)
+    return Compiled(graph, int8, plan, artifact, data, settings.sram, notes=notes)
 
 
 def _call(settings: Settings, data: str) -> str:
@@ -200,11 +209,26 @@ def check_fit(compiled: Compiled, board: Board) -> None:
         op = next(op for op in compiled.int8.ops if op.name == step.op.split("+")[-1])
         largest = max((*op.inputs, op.output), key=lambda name: compiled.int8.tensors[name].size_bytes)
         size = compiled.int8.tensors[largest].size_bytes
-        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, f"tensor {largest} {size} bytes at {op.name}")
+        budget = there if where.startswith("--sram") else board_budget(board)
+        about = f"tensor {largest} {size} bytes at {op.name}"
+        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, _what_fits(compiled, budget))
     weights = len(compiled.artifact.blob)
     if weights > board.flash_bytes:
         name, size = max(((key, value.nbytes) for key, value in compiled.int8.constants.items()), key=lambda pair: pair[1])
         raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, f"{name} {size} bytes")
+
+
+def _what_fits(compiled: Compiled, budget: int) -> str:
+    """Returns which method makes a network fit into the bytes for arena with scratch, or what the least of them needs."""
+    tried = {
+        "--method partial": plan_partial(compiled.int8).peak_bytes,
+        **{f"--method partial --mac-limit {limit}": plan_hybrid(compiled.int8, limit).peak_bytes for limit in WIDER},
+    }
+    for method, count in tried.items():
+        if count <= budget:
+            return f"{method} --sram {budget} fits: it needs {count} bytes"
+    method, count = min(tried.items(), key=lambda pair: pair[1])
+    return f"the least plan ({method}) needs {count} bytes of {budget}; take a smaller network or a larger board"
 
 
 def build(compiled: Compiled, board: Board, folder: Path | None = None, platformio: bool = False) -> Firmware:
@@ -295,7 +319,7 @@ def _record(
         macs_dense=total_macs(compiled.graph), macs_executed=sum(op.macs_executed for op in per_op),
         sram_bytes=sram_bytes(compiled, firmware, runs) | _written(settings, compiled, runs),
         flash_bytes=flash_bytes(compiled, firmware),
-        per_op=per_op, fits=fits,
+        per_op=per_op, fits=fits, notes=list(compiled.notes),
     )  # fmt: skip
 
 

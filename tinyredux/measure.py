@@ -66,6 +66,7 @@ class Measurement:
     flash_bytes: dict[str, int | None]
     per_op: list[OpRecord] = field(default_factory=list)
     fits: bool = True
+    notes: list[str] = field(default_factory=list)
     schema: int = SCHEMA
 
     @property
@@ -98,6 +99,7 @@ class Measurement:
         time = "" if self.ms is None else f", {self.ms:.1f} ms"
         return [
             ("network", f"{self.net}, {self.method}, kernels {self.kernels}"),
+            *(("note", note) for note in self.notes),
             ("runs on", f"{self.target}, {self.board}"),
             ("images", f"{self.images} of {self.data}"),
             ("correct", _share(self.correct, self.images) + f"; in float {_share(self.correct_float, self.images)}"),
@@ -149,7 +151,7 @@ def load(path: Path) -> Measurement:
     if content.get("schema") != SCHEMA:
         raise ValueError(f"record {path} has schema {content.get('schema')}, this version reads {SCHEMA}")
     known = {entry.name for entry in fields(Measurement)}
-    missing = known - set(content)
+    missing = known - set(content) - {"notes"}
     if missing:
         raise ValueError(f"record {path} lacks {', '.join(sorted(missing))}")
     return Measurement(

@@ -6,22 +6,28 @@ import math
 
 from tinyredux.arena import Arena
 from tinyredux.boards import Board
-from tinyredux.fast.choose import ways
+from tinyredux.fast.choose import fitted, ways
 from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.fast.whole import predicted_cycles, with_forms
 from tinyredux.graph import Graph
 from tinyredux.kernels import limits, templates_of
-from tinyredux.passes.partial import SLOWDOWN, plan_hybrid, plan_partial, within_bytes
-from tinyredux.schedule import Program
+from tinyredux.lowering import lower
+from tinyredux.part_costs import rough_cycles
+from tinyredux.passes.partial import MARGIN, SLOWDOWN, plan_hybrid, plan_partial, within_bytes
+from tinyredux.schedule import Item, Program, Schedule
+
+WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
 
 
 def in_parts(
     graph: Graph, board: Board, kernels: str, unpack: bool, sram_bytes: int | None, options: tuple[str, float, bool]
-) -> FastSteps:  # fmt: skip
-    """Returns the placed program of an int8 graph with the kernels of a set, `unpack` as `kernels.templates_of`.
+) -> tuple[FastSteps, float]:  # fmt: skip
+    """Returns the placed program of an int8 graph with the kernels of a set, `unpack` as `kernels.templates_of`, and by which
+    factor it is predicted to be slower than layer by layer with the same kernels.
 
-    options: the width of partial sums, the limit of MACs, whether the input lies apart. Without `sram_bytes` fast kernels take
-    the plan with the least peak and what bytes it has idle; within `sram_bytes` the plan with the fewest predicted cycles.
+    options: the width of partial sums, the limit of MACs, whether the input lies apart. Without `sram_bytes` it is the plan with
+    the fewest bytes whose predicted cycles are at most SLOWDOWN above layer by layer, else the fastest that saves bytes; within
+    `sram_bytes` that with the fewest predicted cycles.
     """
     accumulator, mac_limit, input_outside = options
     pure, fast = mac_limit == 1 and not input_outside, kernels == "fast"
@@ -31,12 +37,32 @@ def in_parts(
         found = plan_hybrid(graph, mac_limit, accumulator, input_outside)
     templates, flash_bytes = templates_of(kernels, unpack), limits(board)[1]
     if not templates:
-        return FastSteps(found.program, found.arena)
-    ways_of, limit = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}, sram_bytes or 0
+        layerwise = lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops)))
+        factor = rough_cycles(graph, found.program.steps()) / max(1, rough_cycles(graph, layerwise.steps()))
+        return FastSteps(found.program, found.arena), factor
+    ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
 
-    def by_forms(program: Program, arena: Arena) -> FastSteps:
+    def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
         some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
         return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
 
-    others = within_bytes(graph, limit, accumulator) if limit and fast and pure else []
-    return min((by_forms(*one) for one in [(found.program, found.arena), *others]), key=predicted_cycles)
+    chosen, whole = fitted(graph, ways_of, *limits(board, None, graph))
+    exact, most = sum(way.cycles for way in chosen.values()), sram_bytes or whole.total_bytes - 1
+    others = within_bytes(graph, most, accumulator) if fast and pure else []
+    plans = [(found.program, found.arena), *others]
+    if sram_bytes or not (fast and pure):
+        best = min((by_forms(*one, sram_bytes or 0) for one in plans), key=predicted_cycles)
+    else:
+        sizes = [(one, arena, arena.size_bytes + share * (most - arena.size_bytes)) for one, arena in plans for share in WIDENED]
+        best = _least([by_forms(one, arena, int(size)) for one, arena, size in sizes], exact, most)
+    return best, predicted_cycles(best) / max(1, exact)
+
+
+def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:
+    """Returns the smallest of the plans that are about as fast as `exact`; where none is, the fastest that saves bytes."""
+    cycles = [predicted_cycles(plan) for plan in plans]
+    enough = [i for i, count in enumerate(cycles) if count <= (1 + SLOWDOWN - MARGIN) * exact]
+    if enough:
+        return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, cycles[i]))]
+    saving = [i for i, plan in enumerate(plans) if plan.arena.size_bytes <= most_bytes] or list(range(len(plans)))
+    return plans[min(saving, key=lambda i: (cycles[i], plans[i].arena.size_bytes))]
