@@ -13,8 +13,14 @@ from tinyredux.export import export
 from tinyredux.graph import Graph
 from tinyredux.passes.quantize import quantize
 
-STEPS = ("conv", "conv", "norm", "relu", "relu6", "depthwise", "grouped", "max", "average", "residual", "add", "concat", "pad")
+STEPS = (
+    "conv", "conv", "conv", "norm", "relu", "relu6", "depthwise", "grouped", "max", "average", "residual", "skip", "add",
+    "concat", "double", "pad",
+)  # fmt: skip
 HEADS = ("mean", "flatten", "adaptive", "map", "softmax")
+SIDES = (7, 8, 9, 12, 13, 1, 2, 4, 5, 16, 19, 28)  # one column is a patch of its own; 28 is wider than any strip of rows
+KERNELS = (1, 3, 3, 5, 2, 4, 7)
+MOST_MACS = 400_000  # of a layer
 
 
 class RandomNet(nn.Module):
@@ -24,7 +30,7 @@ class RandomNet(nn.Module):
         super().__init__()
         self.rng = np.random.default_rng(seed)
         self.padded_averages = padded_averages
-        self.input_shape = (self._pick(1, 3, 4), self._pick(7, 8, 9, 12, 13), self._pick(6, 8, 11, 12, 16))
+        self.input_shape = (self._pick(1, 3, 4, 8, 13), self._pick(*SIDES), self._pick(*SIDES))
         self.layers = nn.ModuleList()
         self.program: list[tuple[Any, ...]] = []
         values = [torch.randn(2, *self.input_shape, generator=torch.Generator().manual_seed(seed))]
@@ -46,6 +52,8 @@ class RandomNet(nn.Module):
         for parameter in layer.parameters():
             spread = 0.3 if parameter.ndim == 1 else (2 / parameter[0].numel()) ** 0.5
             parameter.data = torch.randn(parameter.shape, generator=generator) * spread + 0.2 * (parameter.ndim == 1)
+            if parameter.ndim > 1 and self.rng.random() < 0.2:  # a dead filter, or one far larger than the others
+                parameter.data[int(self.rng.integers(len(parameter)))] *= self._pick(0, 30)
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean = torch.randn(layer.num_features, generator=generator) * 0.3
             layer.running_var = torch.rand(layer.num_features, generator=generator) + 0.3
@@ -56,21 +64,23 @@ class RandomNet(nn.Module):
     def _step(self, kind: str, values: list[torch.Tensor]) -> list[tuple[Any, ...]]:
         source = len(values) - 1 if self.rng.random() < 0.8 else int(self.rng.integers(len(values)))
         channels, height, width = values[source].shape[1:]
-        kernel = (min(self._pick(1, 3, 3, 5, 2), height), min(self._pick(1, 3, 3, 5, 2), width))
+        kernel = (min(self._pick(*KERNELS), height), min(self._pick(*KERNELS), width))
         padding = tuple(self._pick(0, size // 2) for size in kernel)
-        stride = (self._pick(1, 1, 2), self._pick(1, 1, 2, 3))
+        stride = (self._pick(1, 1, 1, 2), self._pick(1, 1, 1, 2, 3))
+        outputs = self._pick(3, 4, 5, 8, 1, 13, 16, 24)
+        while outputs > 1 and outputs * channels * kernel[0] * kernel[1] * height * width > MOST_MACS:
+            outputs //= 2
         match kind:
             case "conv":
-                layer: nn.Module = nn.Conv2d(
-                    channels, self._pick(3, 4, 5, 8), kernel, stride, padding, bias=self._pick(True, False)
-                )
+                layer: nn.Module = nn.Conv2d(channels, outputs, kernel, stride, padding, bias=self._pick(True, False))
                 return [("layer", self._layer(layer), source)]
             case "depthwise":
-                layer = nn.Conv2d(channels, channels * self._pick(1, 2), kernel, stride, padding, groups=channels)
+                layer = nn.Conv2d(channels, channels * self._pick(1, 1, 2, 3), kernel, stride, padding, groups=channels)
                 return [("layer", self._layer(layer), source)]
             case "grouped":
-                groups = 2 if channels % 2 == 0 else 1
-                return [("layer", self._layer(nn.Conv2d(channels, 4, kernel, stride, padding, groups=groups)), source)]
+                groups = self._pick(*(count for count in range(1, channels + 1) if channels % count == 0))
+                layer = nn.Conv2d(channels, groups * self._pick(1, 2, 4, 5), kernel, stride, padding, groups=groups)
+                return [("layer", self._layer(layer), source)]
             case "norm":
                 return [("layer", self._layer(nn.BatchNorm2d(channels)), source)]
             case "max":
@@ -84,6 +94,12 @@ class RandomNet(nn.Module):
                 first, second = nn.Conv2d(channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 1, 2)
                 parts = [("layer", self._layer(first), source), ("layer", self._layer(second), source)]
                 return [*parts, ("add", len(values), len(values) + 1), ("relu", len(values) + 2)]
+            case "skip":
+                conv = nn.Conv2d(channels, channels, (self._pick(1, 3), self._pick(1, 3)), padding="same")
+                order = (source, len(values)) if self._pick(True, False) else (len(values), source)
+                return [("layer", self._layer(conv), source), ("add", *order), ("relu", len(values) + 1)]
+            case "double":
+                return [(self._pick("add", "concat"), source, source)]
             case "add":
                 other = [i for i, value in enumerate(values) if value.shape == values[source].shape]
                 return [("add", source, self._pick(*other))]

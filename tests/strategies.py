@@ -153,7 +153,7 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
             op = DepthwiseConv(**common, **window, multiplier=multiplier)
         case "trec" | "trec_vectors" | "trec_taps":
             if kind == "trec_taps":
-                in_c, out_c = pick((4, 8, 16, 20)), pick((16, 24, 27, 40))
+                in_c, out_c = pick((4, 8, 16, 20, 96, 384)), pick((16, 24, 27, 40))
             height, width = (17, 17) if pick(range(8)) == 7 else (height, width)  # over 256 rows: int32 sums, wide slots
             weight_shape = (out_c, *window["kernel"], in_c)
             op, more = _trec(pick, kind, weight_shape, common | window)

@@ -1,0 +1,86 @@
+"""Random networks by every method, kernel set and core: twin and machine code write the interpreter's bytes, torch agrees.
+
+The usual run takes a few; three thousand of them, in an hour on two cores: pytest -m sweep tests/test_network_sweep.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from network_sweep import sweep
+from random_graphs import random_graph
+from random_nets import RandomNet
+
+from tinyredux.arena import Arena
+from tinyredux.emit_calls import Weights, calls_of
+from tinyredux.emit_check import check_call
+from tinyredux.emit_partial import emit_partial
+from tinyredux.fast.slices import FastSteps
+from tinyredux.passes.partial import plan_hybrid, plan_partial
+from tinyredux.schedule import Program
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 8, 2))
+def test_random_networks(first: int) -> None:
+    for seed in range(first, first + 2):
+        right, wrong = sweep(lambda seed=seed: RandomNet(seed), f"r{seed}", seed)
+        assert not wrong and right >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.sweep
+@pytest.mark.parametrize("first", range(1000, 4000, 100))
+def test_three_thousand_random_networks(first: int) -> None:
+    for seed in range(first, first + 100):
+        _, wrong = sweep(lambda seed=seed: RandomNet(seed, steps=3 + seed % 8), f"r{seed}", seed)
+        assert not wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 240, 40))
+def test_calls_of_plans_in_parts(first: int) -> None:
+    """Plans of random graphs become calls that walk what their steps say."""
+    for seed in range(first, first + 40):
+        graph = random_graph(seed)
+        plan = plan_partial(graph) if seed % 2 else plan_hybrid(graph, 2.0, "int32", seed % 4 == 0)
+        emit_partial(plan.program, plan.arena, "test")
+
+
+def any_call(program: Program, arena: Arena, kernel: str):  # type: ignore[no-untyped-def]
+    fast = FastSteps(program, arena)
+    weights = Weights(fast)
+    for step in program.steps():
+        for call in calls_of(fast, weights, step):
+            if call.kernel == kernel:
+                return call, step
+    return None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "field"),
+    [
+        ("tr_add_s8", "n"), ("tr_relu_s8", "n"), ("tr_concat_s8", "in_c"), ("tr_conv_s8", "out_w"), ("tr_dense_s8", "in_n"),
+        ("tr_conv_direct_s8", "in_row"), ("tr_depthwise_conv_s8", "in_w"), ("tr_max_pool_s8", "out_pixel"),
+        ("tr_conv_add_s32", "in_pixel"), ("tr_sums_start_s32", "out_c"), ("tr_sums_finish_s32", "out_row"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_found(kernel: str, field: str) -> None:
+    """One planted fault in each kernel's parameters, and one in an address."""
+    for seed in range(400):
+        graph = random_graph(seed)
+        plan = plan_partial(graph)
+        found = any_call(plan.program, plan.arena, kernel)
+        if found is None or (kernel != "tr_dense_s8" and min(found[1].output.box.shape[:2]) < 2):
+            continue
+        call, step = found
+        check_call(call, step, plan.arena)
+        fields = dict(call.fields) | {field: dict(call.fields).get(field, 0) + 3}
+        with pytest.raises(ValueError, match="walks"):
+            check_call(replace(call, fields=tuple(fields.items())), step, plan.arena)
+        moved = replace(call.arguments[0], base=call.arguments[0].base + 1)
+        with pytest.raises(ValueError, match="looks for"):
+            check_call(replace(call, arguments=(moved, *call.arguments[1:])), step, plan.arena)
+        return
+    pytest.fail(f"no plan of 400 graphs calls {kernel} on a map")
