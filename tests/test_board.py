@@ -423,7 +423,7 @@ def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
     ],
 )
 def test_uploads_that_fail(
-    script: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    script: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent_port: tuple[int, str]
 ) -> None:
     """No board, a compiler error, a stuck probe: bounded time and the tool's own words."""
     monkeypatch.setattr(
@@ -431,10 +431,10 @@ def test_uploads_that_fail(
     )
     disco = find_board("disco_f469ni")
     with pytest.raises(ValueError, match=r"holds no manifest\.json; write an Artifact there"):
-        flash(tmp_path, disco, "/dev/ttyACM0", timeout_s=0.5)
+        flash(tmp_path, disco, silent_port[1], timeout_s=0.5)
     (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
     with pytest.raises(error, match=message):
-        flash(tmp_path, disco, "/dev/ttyACM0", timeout_s=0.5)
+        flash(tmp_path, disco, silent_port[1], timeout_s=0.5)
 
 
 def test_a_stopped_command_leaves_no_children(tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 PROTOCOL_VERSION = 1
+BAUD = 115200
 BANNER = "tinyredux READY "
 FAULT = b"tinyredux FAULT"
 _LONGEST_LINE = 16384
+_MOST_LINES = 4096  # of one answer: above all that the firmware sends, below what fills the host's memory
+_MOST_OUTPUT_BYTES = 1 << 24  # while the model's own number is not known: above the memory of any microcontroller here
 _NOISE_SHOWN = 40
 _T = TypeVar("_T")
 
@@ -55,9 +58,10 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long the host waits, in seconds. No exchange takes longer than `total_s` plus one write.
+    """How long the host waits, in seconds. No exchange takes longer than `total_s` plus the time of its bytes on the line.
 
-    `run_s`, for one inference, is below 2^32 cycles at 216 MHz, so a cycle count that comes back has not wrapped. `quiet_s` is
+    A transfer of N bytes may take N / `bytes_per_s` longer than a short one: ten bits a byte at the line's rate, and twice that
+    time because a line that is shared or emulated has pauses. `run_s`, for one inference, is below 2^32 cycles at 216 MHz, so a cycle count that comes back has not wrapped. `quiet_s` is
     longer than the silence after which the board drops a frame (TR_FRAME_TIMEOUT_MS, 0.25 s).
     """
 
@@ -66,6 +70,7 @@ class Patience:
     quiet_s: float = 0.4
     attempts: int = 5
     total_s: float = 60.0
+    bytes_per_s: float = BAUD / 10 / 2
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,13 @@ def _fields(text: str) -> dict[str, str]:
     return {key: value for key, _, value in (word.partition("=") for word in text.split())}
 
 
+def _count(text: str) -> int:
+    """Returns a number of the protocol. Raises ValueError for all but decimal digits: no sign, no space, no underscore."""
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise ValueError(f"{text[:_NOISE_SHOWN]!r} where a number is expected")
+    return int(text)
+
+
 class Link:
     """The protocol over one transport. `model_hash`: refuse a board that carries another model; None: any model."""
 
@@ -125,6 +137,7 @@ class Link:
         self.transport = transport
         self.model_hash = model_hash
         self.patience = patience or Patience()
+        self.about: BoardInfo | None = None  # what the board has said about itself, once it was asked
         self._waiting = bytearray()
         self._tag = random.SystemRandom().randrange(1 << 31)  # so that answers to an earlier program are not ours
         self._sent = ""
@@ -144,7 +157,8 @@ class Link:
             tag = self._request("info")
             return self._read_info(self._answer(tag, "info", self.patience.reply_s, deadline, first=True))
 
-        return self._retry("info", attempt)
+        self.about = self._retry("info", attempt)
+        return self.about
 
     def run(self, data: bytes) -> BoardRun:
         """Returns the result of one inference on `data`, the bytes of the input tensor. Raises LinkError and its kinds."""
@@ -152,17 +166,19 @@ class Link:
         def attempt(deadline: float) -> BoardRun:
             tag = self._request(f"run {len(data)} {zlib.crc32(data):08x}")
             self._answer(tag, "send", self.patience.reply_s, deadline, first=True)
-            self.transport.write(data)
-            ran = _fields(self._answer(tag, "ran", self.patience.run_s, deadline))
+            self.transport.write(data)  # into buffers: the last bytes may leave them long after it has returned
+            ran = _fields(self._answer(tag, "ran", self.patience.run_s + self._line_s(len(data)), deadline))
             self._check_model(ran["model"])
             size, crc = self._answer(tag, "output", self.patience.reply_s, deadline).split()
-            output = self._bytes(int(size), self.patience.reply_s, deadline)
+            output = self._bytes(self._output_bytes(size), self.patience.reply_s, deadline)
             if zlib.crc32(output) != int(crc, 16):
                 raise _AttemptError("the output arrived with a wrong CRC")
-            ops = tuple(int(cycles) for cycles in ran["ops"].split(",")) if "ops" in ran else None
-            return BoardRun(output, ops, int(ran["stack"]))
+            ops = tuple(map(_count, ran["ops"].split(","))) if "ops" in ran else None
+            if self.about is not None and ops is not None and len(ops) != self.about.ops:
+                raise LinkError(f"{self.transport.name} reports {len(ops)} operators, its model has {self.about.ops}; flash it again")
+            return BoardRun(output, ops, _count(ran["stack"]))
 
-        return self._retry("run", attempt)
+        return self._retry("run", attempt, self._line_s(len(data) + (self.about.output_bytes if self.about else 0)))
 
     def ask(self, line: str) -> tuple[str, ...]:
         """Returns the lines with which the board answers one line of a person's. Raises LinkError, also when it refuses."""
@@ -174,6 +190,8 @@ class Link:
             lines: list[str] = []
             while not (text := self._answer(tag, "", self.patience.run_s, deadline, first=not lines)).startswith("done "):
                 lines.append(text)
+                if len(lines) > _MOST_LINES:
+                    raise LinkError(f"the answer of {self.transport.name} has no end: over {_MOST_LINES} lines; reset the board")
                 if text == "halted":
                     return tuple(lines)
                 if text.startswith("send "):
@@ -244,7 +262,7 @@ class Link:
                 "flash it again with this tinyredux"
             )
         self._check_model(field["model"])
-        number = {key: int(field[key]) for key in ("clock", "ops", "input", "output", "arena", "scratch", "stack")}
+        number = {key: _count(field[key]) for key in ("clock", "ops", "input", "output", "arena", "scratch", "stack")}
         return BoardInfo(
             model_hash=field["model"],
             name=field["name"],
@@ -266,12 +284,30 @@ class Link:
                 "flash the model you mean (`tinyredux flash`)"
             )
 
+    def _output_bytes(self, announced: str) -> int:
+        """Returns the length of the output frame that the board announces. Raises LinkError where it is not the model's."""
+        count, expected = _count(announced), None if self.about is None else self.about.output_bytes
+        if expected is not None and count != expected:
+            raise LinkError(
+                f"the board on {self.transport.name} announces an output of {count} bytes, its model has {expected}; "
+                "flash it again with this tinyredux"
+            )
+        if count > _MOST_OUTPUT_BYTES:
+            raise LinkError(
+                f"the board on {self.transport.name} announces an output of {count} bytes, expected {_MOST_OUTPUT_BYTES} at most; "
+                "flash it again with this tinyredux"
+            )
+        return count
+
     # ---- repeating ----
 
-    def _retry(self, what: str, attempt: Callable[[float], _T]) -> _T:
-        """Returns the first attempt that succeeds. Raises LinkError after `attempts` or `total_s`."""
+    def _line_s(self, count: int) -> float:
+        return count / self.patience.bytes_per_s
+
+    def _retry(self, what: str, attempt: Callable[[float], _T], line_s: float = 0.0) -> _T:
+        """Returns the first attempt that succeeds; the bytes of one need `line_s`. Raises LinkError after `attempts` or the time."""
         start = time.monotonic()
-        deadline = start + self.patience.total_s
+        deadline = start + self.patience.total_s + self.patience.attempts * line_s
         faults: list[str] = []
         self._noise, self._fault = b"", ""
         while len(faults) < self.patience.attempts and time.monotonic() < deadline:
@@ -323,7 +359,7 @@ class Link:
         return line
 
     def _bytes(self, count: int, wait_s: float, deadline: float) -> bytes:
-        until = min(deadline, time.monotonic() + wait_s)
+        until = min(deadline, time.monotonic() + wait_s + self._line_s(count))
         while len(self._waiting) < count:
             if not self._fill(until):
                 raise _AttemptError(f"{len(self._waiting)} of {count} output bytes arrived")

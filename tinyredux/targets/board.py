@@ -16,6 +16,9 @@ from tinyredux.targets import Int8Array, RawMeasurement
 from tinyredux.targets.serial_port import SerialTransport, find_port
 from tinyredux.targets.served import served_facts
 
+_MOST_INPUT_BYTES = 1 << 24  # of an input file: above the memory of any microcontroller here
+_LONGEST_SHOWN = 4096
+
 
 class BoardTarget(AbstractContextManager["BoardTarget"]):
     """A board that carries the model with `model_hash`, behind the Target protocol.
@@ -36,7 +39,7 @@ class BoardTarget(AbstractContextManager["BoardTarget"]):
 
         Raises LinkError, WrongModelError.
         """
-        self.port = port or find_port()
+        self.port = find_port(port)
         self.output_shape = output_shape
         facts = served_facts(self.port)
         self.cycles_kind = facts.cycles_kind if facts else "board"
@@ -112,30 +115,57 @@ def board_info(port: str | None = None) -> BoardInfo:
         return board.info
 
 
-def run_file(path: Path, port: str | None = None, model_hash: str | None = None) -> RawMeasurement:
-    """Returns the result of one inference on the input in a file: .npy (int8), or any other name as raw bytes.
+def run_file(path: Path, port: str | None = None, model_hash: str | None = None, index: int = 0) -> RawMeasurement:
+    """Returns the result of one inference on an input in a file: .npy (int8), or any other name as raw bytes.
 
-    Raises ValueError for a file that does not fit the model, LinkError.
+    A file with several inputs, such as an Artifact's inputs.bin, gives the one at `index`. Raises ValueError for a file or an
+    index that does not fit the model, LinkError.
     """
-    if not path.is_file():
-        raise ValueError(f"input file {path} does not exist")
-    if path.suffix == ".npy":
-        try:
-            image = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as failure:
-            raise ValueError(f"{path} is not a NumPy array file ({failure}); write it with np.save, dtype int8") from None
-    else:
-        image = np.frombuffer(path.read_bytes(), dtype=np.int8)
+    values = read_inputs(path)
     with BoardTarget(port, model_hash) as board:
-        run = board._run(image)
-        return RawMeasurement(
-            board._output(run), run.cycles_per_op, None, run.stack_bytes, board.cycles_kind if run.cycles_per_op else None
+        run = board._run(choose_input(values, board.info, path, index))
+        kind = board.cycles_kind if run.cycles_per_op else None
+        return RawMeasurement(board._output(run), run.cycles_per_op, None, run.stack_bytes, kind)
+
+
+def read_inputs(path: Path) -> Int8Array:
+    """Returns the values of an input file, as they lie in it. Raises ValueError for what is no file of int8 values."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        raise ValueError(f"input {path} {what}; expected a file, such as the inputs.bin that `tinyredux compile --out DIR` writes")
+    if not 0 < path.stat().st_size <= _MOST_INPUT_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected the int8 values of an input, at most {_MOST_INPUT_BYTES}")
+    if path.suffix != ".npy":
+        return np.frombuffer(path.read_bytes(), dtype=np.int8)
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a size that the header makes up is not allocated
+    except Exception as failure:  # a damaged header raises anything
+        raise ValueError(f"{path} is not a NumPy array file ({failure}); write it with np.save, dtype int8") from None
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{path} is an archive of arrays, expected one array; write it with np.save, dtype int8")
+    if values.dtype != np.int8:
+        raise ValueError(f"{path} holds {values.dtype} with {values.size} values, expected int8: the model's quantised input")
+    if values.ndim not in (1, 3, 4):
+        raise ValueError(f"{path} has shape {values.shape}, expected (height, width, channels), or several of them")
+    return np.array(values)
+
+
+def choose_input(values: Int8Array, info: BoardInfo, path: Path, index: int) -> Int8Array:
+    """Returns the input at `index` of those in a file. Raises ValueError when they are not the size of the model's."""
+    count, rest = divmod(values.size, max(1, info.input_bytes))
+    if rest or not count or (values.ndim == 3 and count > 1) or (values.ndim == 4 and len(values) != count):
+        raise ValueError(
+            f"{path} has {values.size} int8 values of shape {values.shape}, expected {info.input_bytes}, or a multiple of them: "
+            f"the quantised input of {info.name}, (height, width, channels)"
         )
+    if not 0 <= index < count:
+        raise ValueError(f"input {index} was asked for, {path} holds {count}: 0 to {count - 1}")
+    return values.reshape(count, -1)[index]
 
 
 def ask_board(line: str, port: str | None = None) -> tuple[str, ...]:
     """Returns the lines with which the board answers one line (info, help, measure 5). Raises LinkError, ValueError."""
-    link = Link(SerialTransport(port or find_port()))
+    link = Link(SerialTransport(find_port(port)))
     try:
         return link.ask(line)
     finally:
@@ -147,7 +177,7 @@ def terminal(port: str | None, read_line: Callable[[], str | None], write: Calla
 
     The CRC at the end of a protocol line is checked and left out; a line that fails the check is marked. Raises LinkError.
     """
-    transport = SerialTransport(port or find_port())
+    transport = SerialTransport(find_port(port))
     over = threading.Event()
     lost: list[LinkError] = []
 
@@ -159,7 +189,7 @@ def terminal(port: str | None, read_line: Callable[[], str | None], write: Calla
                 *lines, waiting = (waiting + data).split(b"\n")
                 for line in lines:
                     write(readable(line))
-                if waiting and not data:  # a prompt, or a firmware that sends no line ends
+                if waiting and (not data or len(waiting) > _LONGEST_SHOWN):  # a prompt, or a firmware without line ends
                     write(readable(waiting))
                     waiting = b""
         except LinkError as failure:

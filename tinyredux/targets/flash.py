@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +14,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyredux.boards import Board
+from tinyredux.boards import Board, board_names, find_board
 from tinyredux.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
 from tinyredux.link import LinkError, Patience
 from tinyredux.targets.board import BoardTarget
+from tinyredux.targets.serial_port import SerialTransport, find_port, find_probe
 from tinyredux.targets.served import control, served_facts
 
 UPLOAD_TIMEOUT_S = 300.0
@@ -39,39 +43,100 @@ def flash(
 ) -> FlashReport:
     """Returns what happened when the Artifact in the folder `sources` was built, put on a board, and answered on its port.
 
-    `port`: None for the one ST-Link. `model_hash`: what the board must answer with (None: the manifest's). Takes at most
-    `timeout_s` for build and upload and 20 s for the answer. Raises BuildError (with the tool's words), MissingTool, LinkError,
+    `port`: None for the one ST-Link; the program goes to the ST-Link that owns the port. `model_hash`: what the board must answer
+    with (None: the manifest's). Folder, port and uploader are looked at before anything is compiled. Takes at most `timeout_s`
+    for build and upload and 20 s for the answer. Raises ValueError, BuildError (with the tool's words), MissingTool, LinkError,
     WrongModelError.
     """
     start = time.monotonic()
-    manifest = sources / "manifest.json"
     if model_hash is None:
-        if not manifest.is_file():
-            raise ValueError(
-                f"{sources} holds no manifest.json; write an Artifact there first: tinyredux compile NET --out {sources}"
-            )
-        model_hash = json.loads(manifest.read_text())["model_hash"]
-    facts = served_facts(port) if port else None
+        model_hash = read_model_hash(sources, board)
+    port = find_port(port)
+    facts = served_facts(port)
     if facts is not None:
         if facts.board != board.name:
             raise ValueError(f"the board served on {port} is {facts.board}, expected {board.name}; choose --board {facts.board}")
-        elf = build_firmware(sources, board).elf
+        elf, tool = build_firmware(sources, board).elf, "served"
         log = f"served board runs {control(facts, {'do': 'flash', 'elf': str(elf.resolve())})['elf']}"
     else:
-        log = upload(sources, board, timeout_s)
-    with BoardTarget(port, model_hash, patience=_BOOT) as target:
-        tool = "platformio" if facts is None else "served"
+        SerialTransport(port).close()  # there, free and permitted
+        tool = "platformio" if is_built_in(board) else "openocd"
+        log = (upload if is_built_in(board) else upload_own)(sources, board, timeout_s, find_probe(port))
+    expected = None if facts else board  # a program on the wrong board is noticed
+    with BoardTarget(port, model_hash, patience=_BOOT, board=expected) as target:
         return FlashReport(board.name, tool, target.info.model_hash, target.port, time.monotonic() - start, log)
 
 
-def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
-    """Returns PlatformIO's output of building and uploading the Artifact in `sources`. Raises as `flash` does."""
+def read_model_hash(sources: Path, board: Board) -> str:
+    """Returns the hash in the manifest of an Artifact. Raises ValueError: no Artifact, a damaged one, one for another core."""
+    manifest = sources / "manifest.json"
+    again = f"write an Artifact there: tinyredux compile NET --board {board.name} --out {sources}"
+    if not sources.is_dir():
+        raise ValueError(f"{sources} {'is a file' if sources.exists() else 'does not exist'}, expected a folder; {again}")
+    if not manifest.is_file():
+        raise ValueError(f"{sources} holds no manifest.json; {again}")
+    try:
+        fields = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError) as wrong:
+        raise ValueError(f"{manifest} is damaged ({wrong}); {again}") from None
+    model_hash = fields.get("model_hash") if isinstance(fields, dict) else None
+    if not isinstance(model_hash, str) or not re.fullmatch(r"[0-9a-f]+", model_hash):
+        raise ValueError(f"{manifest} names no model_hash; {again}")
+    named = re.search(r"--board (\w+)", str(fields.get("call")))
+    if named and (sources / "fast.S").is_file() and named[1] in board_names() and find_board(named[1]).cpu != board.cpu:
+        cpu = find_board(named[1]).cpu
+        raise ValueError(f"{sources} was compiled for {named[1]} ({cpu}), the board is {board.name} ({board.cpu}); {again}")
+    return model_hash
+
+
+def is_built_in(board: Board) -> bool:
+    """Returns whether platformio.ini knows the board; a copy of ours with another memory map is a user's own."""
+    return board.name in board_names() and board == find_board(board.name)
+
+
+def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, probe: str | None = None) -> str:
+    """Returns PlatformIO's output of building and uploading the Artifact in `sources`. Raises as `flash` does.
+
+    `probe` is the serial number of the ST-Link to use; None for the only one.
+    """
     environment = {
         **platformio_environment(),
         "TINYREDUX_MODEL": str(sources.resolve()),
         "PLATFORMIO_WORKSPACE_DIR": str((default_build_folder() / board.name / "upload").resolve()),
     }
+    if importlib.util.find_spec("platformio") is None:
+        raise MissingTool("PlatformIO, which builds and uploads, is not installed here; run: make setup")
+    if environment.get("PLATFORMIO_CORE_DIR") == str(ROOT / ".pio-core"):  # offline: nobody else brings an OpenOCD
+        find_openocd()
+    if probe:  # OpenOCD's words; PlatformIO puts them in front of its own
+        environment["PLATFORMIO_UPLOAD_FLAGS"] = f"-c\nadapter serial {probe}"
     command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env, "-t", "upload"]
+    return _run_upload(command, board, timeout_s, environment)
+
+
+def upload_own(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, probe: str | None = None) -> str:
+    """Returns OpenOCD's output of writing the Artifact, built by the plain compiler, to a board that is not in platformio.ini."""
+    openocd = find_openocd()
+    elf = build_firmware(sources, board).elf.resolve()
+    choice = ["-c", f"adapter serial {probe}"] if probe else []
+    files = ["-f", "interface/stlink.cfg", "-f", f"target/{board.family}x.cfg"]
+    command = [*openocd, *choice, *files, "-c", f"program {{{elf}}} verify reset exit"]
+    return _run_upload(command, board, timeout_s, dict(os.environ))
+
+
+def find_openocd() -> list[str]:
+    """Returns how OpenOCD is called: from PATH, or where PlatformIO keeps it. Raises MissingTool."""
+    installed = shutil.which("openocd")
+    if installed:
+        return [installed]
+    package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or Path.home() / ".platformio") / "packages" / "tool-openocd"
+    program = shutil.which("openocd", path=str(package / "bin"))
+    if program is None:
+        raise MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
+    return [program, "-s", str(package / "openocd" / "scripts")]
+
+
+def _run_upload(command: list[str], board: Board, timeout_s: float, environment: dict[str, str]) -> str:
     status, output = run_bounded(command, environment, timeout_s)
     if status is None:
         raise LinkError(
@@ -94,7 +159,9 @@ def _explain(board: Board, output: str) -> RuntimeError:
         )
     if any(sign in words for sign in ("open failed", "no device found", "libusb_error_no_device", "unable to find a matching")):
         return LinkError(f"found no {board.name} to upload to: plug it in by its ST-Link connector.\n{shown}")
-    return BuildError(f"PlatformIO could not build or upload {board.pio_env}:\n{shown}")
+    if "can't find target/" in words:
+        return LinkError(f"OpenOCD knows no target/{board.family}x.cfg: is 'mcu' in the board file of {board.name} right?\n{shown}")
+    return BuildError(f"could not build or upload for {board.name}:\n{shown}")
 
 
 def run_bounded(command: list[str], environment: dict[str, str], timeout_s: float) -> tuple[int | None, str]:

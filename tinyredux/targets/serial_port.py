@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import time
 from dataclasses import dataclass
 
 import serial  # type: ignore[import-untyped]
 from serial.tools import list_ports  # type: ignore[import-untyped]
 
-from tinyredux.link import LinkClosedError, LinkError
+from tinyredux.link import BAUD, LinkClosedError, LinkError
 
-BAUD = 115200
 WRITE_TIMEOUT_S = 5.0
 _POLL_S = 0.02
 _ST_VENDOR = 0x0483
@@ -40,11 +41,12 @@ class SerialTransport:
     def __init__(self, port: str, baud: int = BAUD) -> None:
         """Opens the port for this program alone. Raises LinkError: no such port, busy, no permission, not a serial port."""
         self.name = port
+        self._chunk_bytes = max(1, baud // 100)  # a tenth of a second on the line
         try:
             self._serial = serial.serial_for_url(
                 port, baudrate=baud, timeout=_POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True
             )
-        except (OSError, ValueError, _TERMINAL_ERROR) as failure:
+        except Exception as failure:  # pyserial's handlers of URLs pass on whatever parsing and sockets raise
             raise LinkError(explain_open(port, failure)) from failure
 
     def read(self, timeout_s: float) -> bytes:
@@ -61,9 +63,13 @@ class SerialTransport:
             raise self._gone(failure) from failure
 
     def write(self, data: bytes) -> None:
-        """Sends all of `data`. Raises LinkError when the port takes nothing for 5 s, LinkClosedError when it is gone."""
+        """Sends all of `data`. Raises LinkError when the port takes nothing for 5 s, LinkClosedError when it is gone.
+
+        In pieces, because pyserial's limit is on a whole call, however many bytes it has.
+        """
         try:
-            self._serial.write(data)
+            for start in range(0, len(data), self._chunk_bytes):
+                self._serial.write(data[start : start + self._chunk_bytes])
         except serial.SerialTimeoutException as failure:
             self.close()
             raise LinkError(f"{self.name} has taken no data for {WRITE_TIMEOUT_S:g} s; plug the board out and in") from failure
@@ -118,8 +124,12 @@ def find_boards() -> list[FoundPort]:
     )
 
 
-def find_port() -> str:
-    """Returns the port of the one ST-Link that is plugged in. Raises LinkError when there is none, or more than one."""
+def find_port(named: str | None = None) -> str:
+    """Returns the port that was named, else that of the one ST-Link that is plugged in. Raises LinkError: none, or several."""
+    if named:
+        return named
+    if named is not None:
+        raise LinkError("the port is an empty name, expected one such as /dev/ttyACM0 or COM3; `tinyredux doctor` lists them")
     found = find_boards()
     if not found:
         raise LinkError("found no board (no ST-Link with a serial port); plug one in, or name its port: board:/dev/ttyACM0")
@@ -127,3 +137,23 @@ def find_port() -> str:
         names = ", ".join(board.port for board in found)
         raise LinkError(f"found {len(found)} boards, expected one; choose by board:PORT from {names}")
     return found[0].port
+
+
+def find_probe(port: str) -> str | None:
+    """Returns the serial number of the ST-Link that owns a port; None when only one is plugged in, so no choice is needed.
+
+    Raises LinkError when several are plugged in and the port is none of theirs, or its ST-Link has no number to be chosen by.
+    """
+    boards = find_boards()
+    mine = [board.serial_number for board in boards if os.path.realpath(board.port) == os.path.realpath(port)]
+    number = mine[0] if mine else None
+    if number and re.fullmatch(r"[0-9A-Za-z]+", number):
+        return number
+    if len(boards) > 1:
+        names = ", ".join(board.port for board in boards)
+        why = "has no readable serial number" if mine else f"is none of theirs ({names})"
+        raise LinkError(
+            f"{len(boards)} ST-Links are plugged in, and {port} {why}: the program could land on the wrong board; "
+            "unplug the others, or name the port of the one you mean"
+        )
+    return None

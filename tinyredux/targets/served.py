@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -54,20 +55,39 @@ class ServedFacts:
 
 
 def served_facts(port: str) -> ServedFacts | None:
-    """Returns the facts of the served board on a port, given by its link or by its pseudo-terminal; None for any other port."""
+    """Returns the facts of the served board on a port, given by its link or by its pseudo-terminal; None for any other port.
+
+    Believes a folder only when nobody but this user can have written it. Raises LinkError for a port in another's folder.
+    """
     if "://" in port:
         return None
-    homes = [Path(port).parent, *sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"))]
-    for home in homes:
-        link, about = home / "port", home / "about.json"
+    beside, place = Path(port).parent, os.path.realpath(port)
+    for home in (beside, *sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"))):
+        about = home / "about.json"
         try:
-            if link.is_symlink() and about.is_file() and link.resolve() == Path(port).resolve():
-                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-                    line.connect(str(home / "control"))  # refused: what a killed server left, its terminal another's by now
-                return ServedFacts(home / "control", **json.loads(about.read_text()))
-        except OSError:
+            if not (home / "port").is_symlink() or not about.is_file() or os.path.realpath(home / "port") != place:
+                continue
+            if not _is_private(home):
+                if home == beside:
+                    raise LinkError(
+                        f"{home} is not private to this user (another owner, or others may write there), so what it says about "
+                        "its board is not believed; serve a board yourself: tinyredux simulate ELF --board B --serve"
+                    )
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                line.settimeout(_CONTROL_TIMEOUT_S)
+                line.connect(str(home / "control"))  # refused: what a killed server left, its terminal another's by now
+            said = json.loads(about.read_bytes())
+            return ServedFacts(home / "control", *(str(said[name]) for name in ("board", "cycles_kind", "timing_model")))
+        except (OSError, ValueError, TypeError, KeyError):
             continue  # also: another user's
     return None
+
+
+def _is_private(folder: Path) -> bool:
+    """Returns whether a folder and what is said in it are this user's, and no other user may write there."""
+    status = os.lstat(folder)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:

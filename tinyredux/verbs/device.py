@@ -143,14 +143,17 @@ def _typed_line() -> str | None:
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="FILE", help="one input of the model: .npy (int8) or raw bytes")
+    parser.add_argument(
+        "input", type=Path, metavar="FILE", help="inputs of the model: .npy (int8) or raw bytes, such as compile's inputs.bin"
+    )
+    parser.add_argument("--index", type=int, default=0, metavar="N", help="which of the inputs in FILE, from 0 (default: 0)")
     _port_option(parser)
 
 
 def _run(options: argparse.Namespace) -> Answer:
     from tinyredux.targets.board import run_file
 
-    result = run_file(options.input, options.port)
+    result = run_file(options.input, options.port, index=options.index)
     values = [int(value) for value in result.output.ravel()]
     figures = {
         "cycles": result.cycles,
@@ -170,7 +173,7 @@ VERBS = {
         _simulate,
     ),
     "bench": Verb("modelled cycles of our kernels per layer", "bench --board disco_f469ni", _bench_options, _bench),
-    "flash": Verb("build an artifact and put it on a board", "flash lenet_c --board nucleo_f746zg", _flash_options, _flash),
+    "flash": Verb("build an artifact and put it on a board", "flash lenet_c --board disco_f469ni", _flash_options, _flash),
     "serial": Verb("talk to a board", "serial info", _serial_options, _serial),
-    "run": Verb("send one input to a board and read the answer", "run inputs.bin", _run_options, _run),
+    "run": Verb("send one input to a board and read the answer", "run lenet_c/inputs.bin", _run_options, _run),
 }

@@ -19,7 +19,8 @@ def upload(target, source, env):
         return 1
     script = f"program {{{env.subst('$BUILD_DIR/firmware.elf')}}} verify reset exit"
     target_file = f"target/{board.get('debug.openocd_target')}.cfg"
-    done = subprocess.run(["openocd", "-f", "interface/stlink.cfg", "-f", target_file, "-c", script])
+    chosen = [env.subst(flag) for flag in env.get("UPLOAD_FLAGS", [])]  # such as: -c, adapter serial 0669FF...
+    done = subprocess.run(["openocd", *chosen, "-f", "interface/stlink.cfg", "-f", target_file, "-c", script])
     if done.returncode != 0:
         print(
             "No board was written: is it plugged in at its ST-Link USB socket, and may this user open it (udev rules)?",
