@@ -423,7 +423,12 @@ def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
     ],
 )
 def test_uploads_that_fail(
-    script: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent_port: tuple[int, str]
+    script: str,
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    silent_port: tuple[int, str],
 ) -> None:
     """No board, a compiler error, a stuck probe: bounded time and the tool's own words."""
     monkeypatch.setattr(

@@ -47,7 +47,7 @@ RULES = (
     ("mobile_nets", "", "torch"),
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots plots_*", "*", "numpy matplotlib"),
-    ("book labs", "*", "nbformat nbclient nbconvert papermill"),
+    ("book labs", "*", "nbformat nbclient nbconvert papermill jupyter_client"),
     ("accuracy channels evaluator pretrained prune significance skip* trec_flow trec_report", "*", "numpy torch safetensors"),
     ("cell exercises* magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),

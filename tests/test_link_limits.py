@@ -129,7 +129,12 @@ def test_one_accident_in_a_long_frame_is_cured(clock: Clock, kind: str) -> None:
         if kind == "pause":
             board.free_at += 1.5
         banner = seal(f"tinyredux READY {HASH}")
-        changed = {"garbage": b"\xff\0*#1 ran\n" + data, "crc": data[:-1] + b"?", "half frame": data[:9000], "reset": data[:99] + banner}
+        changed = {
+            "garbage": b"\xff\0*#1 ran\n" + data,
+            "crc": data[:-1] + b"?",
+            "half frame": data[:9000],
+            "reset": data[:99] + banner,
+        }
         return changed.get(kind, data)
 
     board.spoil = spoil

@@ -175,7 +175,9 @@ class Link:
                 raise _AttemptError("the output arrived with a wrong CRC")
             ops = tuple(map(_count, ran["ops"].split(","))) if "ops" in ran else None
             if self.about is not None and ops is not None and len(ops) != self.about.ops:
-                raise LinkError(f"{self.transport.name} reports {len(ops)} operators, its model has {self.about.ops}; flash it again")
+                raise LinkError(
+                    f"{self.transport.name} reports {len(ops)} operators, its model has {self.about.ops}; flash it again"
+                )
             return BoardRun(output, ops, _count(ran["stack"]))
 
         return self._retry("run", attempt, self._line_s(len(data) + (self.about.output_bytes if self.about else 0)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tinyredux.flow import Compiled
 
 CASES = 200
+_LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
 
 
@@ -163,7 +164,7 @@ def check(name: str, answer: Any, seed: int = 0) -> Verdict:
             where = f"{name.rpartition('.')[2]}{_listed(arguments)}" if callable(answer) else name
             tried = f" ({done} cases before it were right)" if done else ""
             more = f'\nFor a hint: hint("{name}")' if exercise.hints else ""
-            return Verdict(name, False, f"{name}: not yet{tried}\n{where}: {fault}{more}")
+            return Verdict(name, False, f"{name}: not yet{tried}\n{where}: {_shortened(fault)}{more}")
         if not callable(answer):
             return Verdict(name, True, f"{name}: right")
     return Verdict(name, True, f"{name}: right in all {len(cases)} cases")
@@ -238,6 +239,10 @@ def find(name: str) -> Exercise:
     if name not in EXERCISES:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}... ({len(text)} characters)"
 
 
 def _listed(arguments: tuple[Any, ...]) -> str:

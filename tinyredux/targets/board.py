@@ -132,9 +132,13 @@ def read_inputs(path: Path) -> Int8Array:
     """Returns the values of an input file, as they lie in it. Raises ValueError for what is no file of int8 values."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
-        raise ValueError(f"input {path} {what}; expected a file, such as the inputs.bin that `tinyredux compile --out DIR` writes")
+        raise ValueError(
+            f"input {path} {what}; expected a file, such as the inputs.bin that `tinyredux compile --out DIR` writes"
+        )
     if not 0 < path.stat().st_size <= _MOST_INPUT_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected the int8 values of an input, at most {_MOST_INPUT_BYTES}")
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, expected the int8 values of an input, at most {_MOST_INPUT_BYTES}"
+        )
     if path.suffix != ".npy":
         return np.frombuffer(path.read_bytes(), dtype=np.int8)
     try:

@@ -160,7 +160,9 @@ def _explain(board: Board, output: str) -> RuntimeError:
     if any(sign in words for sign in ("open failed", "no device found", "libusb_error_no_device", "unable to find a matching")):
         return LinkError(f"found no {board.name} to upload to: plug it in by its ST-Link connector.\n{shown}")
     if "can't find target/" in words:
-        return LinkError(f"OpenOCD knows no target/{board.family}x.cfg: is 'mcu' in the board file of {board.name} right?\n{shown}")
+        return LinkError(
+            f"OpenOCD knows no target/{board.family}x.cfg: is 'mcu' in the board file of {board.name} right?\n{shown}"
+        )
     return BuildError(f"could not build or upload for {board.name}:\n{shown}")
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +69,60 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
 def _lab(options: argparse.Namespace) -> Answer:
     from tinyredux import labs
 
+    if options.csv and options.what != "grade":
+        raise ValueError(f"--csv is for grade, lab {options.what} writes no table; use --json and keep its output")
     if options.what == "list":
+        if options.path:
+            raise ValueError(f"lab list takes no path, found {options.path}; to run a notebook: lab check {options.path}")
         rows = [(lab.path.name, ", ".join(lab.exercises)) for lab in labs.list_labs()]
         listed = [{"lab": name, "exercises": exercises.split(", ")} for name, exercises in rows]
         return Answer({"schema": 1, "labs": listed}, table(rows, ("lab", "exercises")))
     if options.path is None:
         raise ValueError(f"lab {options.what} needs a path: a notebook to check, or a folder to grade")
     if options.what == "check":
-        marks = [(options.path.name, labs.check_lab(options.path))]
+        marks: Iterable[tuple[str, list[Any]]] = [(options.path.name, labs.check_lab(options.path))]
     else:
         marks = labs.grade(options.path)
-        if options.csv:
-            options.csv.write_text(labs.to_csv(marks), encoding="utf-8")
-    verdicts = [
-        {"file": name, "exercise": verdict.exercise, "passed": verdict.passed, "text": verdict.text}
-        for name, found in marks
-        for verdict in found
-    ]
+    verdicts, troubles = [], []
+    with open_table(options.csv) as write_rows:
+        for name, found in marks:
+            progress(name)
+            try:
+                write_rows(labs.csv_rows(name, found))
+            except OSError as failure:  # a full disk: the marks are still shown
+                troubles.append(f"{options.csv} is not complete: {failure.strerror}")
+            verdicts += [{"file": name, "exercise": v.exercise, "passed": v.passed, "text": v.text} for v in found]
     text = "\n".join(f"{entry['file']}: {entry['text']}" for entry in verdicts)
     failed = not all(entry["passed"] for entry in verdicts)
+    if troubles:
+        print(f"tinyredux lab: {troubles[0]}; give another --csv", file=sys.stderr)
+        return Answer({"schema": 1, "verdicts": verdicts, "error": troubles[0]}, text, 2)
     return Answer({"schema": 1, "verdicts": verdicts}, text, int(options.what == "check" and failed))
+
+
+@contextlib.contextmanager
+def open_table(path: Path | None) -> Iterator[Callable[[Iterable[tuple[Any, ...]]], None]]:
+    """Yields what writes rows of marks into a CSV file and flushes them, so that what is graded is kept; None: nowhere."""
+    from tinyredux.labs import CSV_HEAD
+
+    if path is None:
+        yield lambda rows: None
+        return
+    if path.suffix == ".ipynb":
+        raise ValueError(f"--csv {path} is a notebook's name, expected one such as marks.csv: it would be overwritten")
+    stream = path.open("w", encoding="utf-8", newline="")
+    try:
+        writer = csv.writer(stream, lineterminator="\n")
+
+        def write(rows: Iterable[tuple[Any, ...]]) -> None:
+            writer.writerows(rows)
+            stream.flush()
+
+        write([CSV_HEAD])
+        yield write
+    finally:
+        with contextlib.suppress(OSError):  # said when the rows were written
+            stream.close()
 
 
 VERBS = {

@@ -1,0 +1,269 @@
+"""Grading whatever is handed in: each file gets marks and a sentence, and no file ends or delays the others' for long."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tinyredux import cli, labs
+from tinyredux.build import MissingTool
+from tinyredux.teaching import VERDICT_MIME, Verdict, check
+
+ANSWERS = "# lab2.place\nimport tinyredux.exercises as e\nplace = e.first_fit_by_size\nby_hand = None"
+
+
+def notebook(*sources: str) -> dict[str, Any]:
+    """Returns a notebook whose first cell answers lab2.place and not lab2.by_hand."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (ANSWERS, *sources)]
+    return json.loads(nbformat.writes(nbformat.v4.new_notebook(cells=cells)))  # type: ignore[no-any-return]
+
+
+def changed(path: str, value: Any) -> str:
+    """Returns a notebook's text with one field of its JSON replaced, such as "cells.0.source"."""
+    whole = notebook() | {"note": "lab2.place"}
+    place: Any = whole
+    *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    for step in way:
+        place = place[step]
+    place[last] = value
+    return json.dumps(whole)
+
+
+def without_source() -> str:
+    """Returns a notebook whose cell has no source."""
+    whole = notebook() | {"note": "lab2.place"}
+    del whole["cells"][0]["source"]
+    return json.dumps(whole)
+
+
+BAD_FILES: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "no notebook"),
+    "noise": (bytes(range(256)) * 9, "no notebook"),
+    "utf16": (json.dumps(notebook()).encode("utf-16"), "no notebook"),
+    "deep": ("[" * 300_000, "no notebook"),
+    "deep_object": ('{"a":' * 100_000, "no notebook"),
+    "large_number": ('{"nbformat":' + "9" * 9999 + "}", "no notebook"),
+    "null": ("null", "no notebook"),
+    "list": ('["lab2.place"]', "no notebook"),
+    "no_source": (without_source(), "no cell of code"),
+    "no_cells": (json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}), "no cell of code"),
+    "source_number": (changed("cells.0.source", 7), "no notebook"),
+    "source_numbers": (changed("cells.0.source", [1]), "no notebook"),
+    "cells_object": (changed("cells", {}), "no cell of code"),
+    "cell_number": (changed("cells", [7]), "no notebook"),
+    "metadata_number": (changed("metadata", 3), "no notebook"),
+    "version": (changed("nbformat", 99), "no notebook"),
+    "version_text": (changed("nbformat", "x"), "no notebook"),
+}
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no kernel start: what comes so far answers nothing."""
+    monkeypatch.setattr(labs, "_run_cells", lambda *_: "not run in this test")
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_damaged_file_gets_zero_and_a_sentence(name: str, tmp_path: Path, no_kernels: None) -> None:
+    content, words = BAD_FILES[name]
+    path = tmp_path / f"{name}_lab2.ipynb"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    ((file, (verdict,)),) = labs.grade(tmp_path)
+    assert file == path.name and (verdict.exercise, verdict.passed) == ("", False)
+    assert words in verdict.text and len(verdict.text) < 1200
+    with pytest.raises(ValueError, match=words):
+        labs.check_lab(path)
+
+
+def make_odd_files(folder: Path) -> dict[str, str]:
+    """Makes what is no readable file. Returns a word of each verdict by name."""
+    (folder / "folder.ipynb").mkdir()
+    (folder / "loop.ipynb").symlink_to("loop.ipynb")
+    (folder / "gone.ipynb").symlink_to("nowhere")
+    (folder / "zero.ipynb").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.ipynb")
+    with (folder / "huge.ipynb").open("wb") as stream:
+        stream.truncate(10**10)
+    (folder / "secret.ipynb").write_text("{}")
+    (folder / "round").mkdir()
+    (folder / "round" / "again").symlink_to("..")
+    return {
+        "folder.ipynb": "is a folder", "loop.ipynb": "cannot be read: Too many levels", "gone.ipynb": "does not exist",
+        "zero.ipynb": "is no file", "pipe.ipynb": "is no file", "huge.ipynb": "has 10000000000 bytes", "secret.ipynb": "is no lab",
+    }  # fmt: skip
+
+
+def test_what_is_no_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = make_odd_files(tmp_path)
+    marks = dict(labs.grade(tmp_path))
+    assert set(marks) == set(words)
+    for name, (verdict,) in marks.items():
+        assert words[name] in verdict.text and not verdict.passed
+
+    def forbidden(path: Path, **_: Any) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert "cannot be read: Permission denied" in dict(labs.grade(tmp_path))["secret.ipynb"][0].text
+
+
+def test_the_table_is_written_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that is not UTF-8, an error that nobody foresaw, a verdict without words: rows, all of them, at once."""
+    folder, table = tmp_path / "in", tmp_path / "marks.csv"
+    folder.mkdir()
+    for name in (b"a.ipynb", b"b\xfc\xff.ipynb", b"c\n.ipynb", b'=1,"d".ipynb', b"e.ipynb"):
+        (folder / os.fsdecode(name)).write_text("{}")
+    seen: list[int] = []
+
+    def mark(path: Path, *_: Any) -> list[Verdict]:
+        seen.append(len(table.read_text().splitlines()))
+        if path.name == "a.ipynb":
+            raise AttributeError("nobody foresaw this \ud800")
+        return [Verdict("lab1.x", path.name == "e.ipynb", "" if path.name == "e.ipynb" else "no\nreason")]
+
+    monkeypatch.setattr(labs, "check_lab", mark)
+    assert cli.main(["lab", "grade", str(folder), "--csv", str(table), "--json"]) == 0
+    rows = list(csv.reader(table.open(encoding="utf-8", newline="")))
+    assert rows[0] == ["file", "exercise", "passed", "verdict"] and seen == sorted(seen) and seen[-1] >= 5
+    assert {row[0] for row in rows[1:]} == {"a.ipynb", "b\\xfc\\xff.ipynb", "c\n.ipynb", '=1,"d".ipynb', "e.ipynb"}
+    assert ["a.ipynb", "", "0", "nobody foresaw this \\ud800"] in rows and ["e.ipynb", "lab1.x", "1", ""] in rows
+    assert len(json.loads(capsys.readouterr().out)["verdicts"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("grade", "in", "--csv", "nowhere/marks.csv"), "nowhere/marks.csv: No such file"),
+        (("grade", "in", "--csv", "in"), "in: Is a directory"),
+        (("grade", "in", "--csv", "in/a.ipynb"), "is a notebook's name"),
+        (("grade", "in/a.ipynb"), "is no folder"),
+        (("grade", "gone"), "does not exist"),
+        (("grade", "void"), "holds no notebook"),
+        (("grade",), "needs a path"),
+        (("check",), "needs a path"),
+        (("check", "in"), "is a folder"),
+        (("check", "gone"), "does not exist"),
+        (("check", "in/a.ipynb", "--csv", "m.csv"), "--csv is for grade"),
+        (("list", "in"), "takes no path"),
+    ],
+)
+def test_wrong_uses(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "void").mkdir()
+    (tmp_path / "in" / "a.ipynb").write_text("{}")
+    monkeypatch.setattr(
+        labs, "check_lab", labs.check_lab if arguments[0] == "check" else lambda *_: pytest.fail("was graded first")
+    )
+    assert cli.main(["lab", *arguments]) == 2
+    assert words in capsys.readouterr().err and (tmp_path / "in" / "a.ipynb").read_text() == "{}"
+
+
+def test_a_wrong_folder_leaves_the_table_of_before(tmp_path: Path) -> None:
+    (tmp_path / "marks.csv").write_text("kept")
+    assert cli.main(["lab", "grade", str(tmp_path / "gone"), "--csv", str(tmp_path / "marks.csv")]) == 2
+    assert (tmp_path / "marks.csv").read_text() == "kept"
+
+
+def test_a_full_disk_does_not_take_the_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyredux.verbs import course
+
+    class Full:
+        """A file on a disk that is full after the head."""
+
+        def __init__(self) -> None:
+            self.room = 1
+
+        def write(self, text: str) -> int:
+            """Takes the head."""
+            self.room -= 1
+            if self.room < 0:
+                raise OSError(28, "No space left on device")
+            return len(text)
+
+        def flush(self) -> None:
+            """Does nothing."""
+
+        def close(self) -> None:
+            """Does nothing."""
+
+    (tmp_path / "a.ipynb").write_text("{}")
+    monkeypatch.setattr(course.Path, "open", lambda *_, **__: Full())
+    monkeypatch.setattr(labs, "check_lab", lambda *_: [Verdict("lab1.x", True, "right")])
+    assert cli.main(["lab", "grade", str(tmp_path), "--csv", "marks.csv"]) == 2
+    said = capsys.readouterr()
+    assert "marks.csv is not complete: No space left on device" in said.err and "a.ipynb: right" in said.out
+
+
+@pytest.mark.parametrize(
+    "found", [{}, [1], 7, "yes", {"passed": "yes"}, {"passed": None}, {"passed": 1}, {"exercise": "x"}], ids=repr
+)
+def test_a_forged_verdict_is_no_verdict(found: Any) -> None:
+    verdict = labs._verdict("lab1.x", {"outputs": [{"data": {VERDICT_MIME: found}}]}, "")
+    assert not verdict.passed and "verdict is damaged" in verdict.text
+
+
+def test_what_notebooks_say_can_always_be_written() -> None:
+    output = {"output_type": "error", "ename": "E", "evalue": "\ud800" + "x" * 10**6}
+    text = labs._verdict("lab1.x", {"outputs": [output]}, "").text
+    text.encode()
+    assert len(text) < 1200 and "\\ud800" in text
+    assert len(check("lab2.place", lambda *_: "x" * 10**6).text) < 3000
+
+
+def test_without_a_kernel_nobody_gets_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labs.KernelSpecManager, "get_kernel_spec", lambda *_: (_ for _ in ()).throw(labs.NoSuchKernel("python3")))
+    (tmp_path / "a.ipynb").write_text(json.dumps(notebook()))
+    with pytest.raises(MissingTool, match="make setup"):
+        list(labs.grade(tmp_path))
+
+
+HOSTILE: dict[str, tuple[str, bool, str]] = {  # cell, does lab2.place still pass, words of its verdict
+    "exit": ("import os; os._exit(0)", False, "its kernel died"),
+    "closed": ("import sys, os; sys.stdout.close(); sys.stderr.close(); os.close(1)", True, "right"),
+    "all_closed": ("import os; os.closerange(0, 1000)", False, "no verdict"),
+    "no_check": ("import tinyredux.teaching as t; del t.check", False, "no attribute 'check'"),
+    "no_exercises": ("import tinyredux.exercises as t; t.EXERCISES.clear()", False, "no exercise"),
+    "no_modules": ("import sys; [sys.modules.pop(m) for m in list(sys.modules) if 'tinyredux' in m]", True, "right"),
+    "no_globals": ("globals().clear()", False, "KeyError"),
+    "no_display": ("get_ipython().display_formatter = None", False, "AttributeError"),
+    "endless_output": ("while True: print('x' * 1000)", True, "right"),
+    "endless_display": ("from IPython.display import display\nwhile True: display('x' * 1000)", True, "right"),
+    "endless_answer": ("def place(*a):\n    while True: pass", False, "endless loop"),
+    "deaf": ("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", False, "could not be interrupted"),
+    "dying_answer": ("def place(*a):\n    import os; os._exit(1)", False, "its kernel died"),
+    "half_character": ("def place(*a): raise ValueError('\\ud800')", False, "UnicodeEncodeError"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_cells(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, passes, words = HOSTILE[name]
+    monkeypatch.setattr(labs, "_INTERRUPT_SECONDS", 2)
+    (tmp_path / "handed_in.ipynb").write_text(json.dumps(notebook(cell)))
+    start = time.monotonic()
+    by_hand, place = labs.check_lab(tmp_path / "handed_in.ipynb", cell_seconds=4)
+    assert (by_hand.exercise, by_hand.passed) == ("lab2.by_hand", False)
+    assert place.passed == passes and words in place.text, place.text
+    assert time.monotonic() - start < 45
+
+
+@pytest.mark.slow
+def test_a_file_has_a_time_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "handed_in.ipynb").write_text(json.dumps(notebook(*["while True: pass"] * 9)))
+    verdicts = labs.check_lab(tmp_path / "handed_in.ipynb", cell_seconds=3, file_seconds=5)
+    assert all("it took more than 5 s" in verdict.text for verdict in verdicts)
