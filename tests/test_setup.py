@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import threading
+import time
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -29,16 +31,121 @@ def test_a_missing_compiler_without_permission(setup: ModuleType, monkeypatch: p
     with pytest.raises(SystemExit) as left:
         setup.install_compilers()
     packages = "gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi"
-    assert left.value.code == 3 and said[-1].endswith(f"run: sudo apt-get install --no-install-recommends {packages}")
+    assert left.value.code == 3 and said[-1].endswith(f"run: your package manager, for what Debian calls {packages}")
+    monkeypatch.setattr(setup.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
+    monkeypatch.setattr(setup, "may_install", lambda: None)
+    with pytest.raises(SystemExit):
+        setup.install_compilers()
+    assert said[-1].endswith(f"run: sudo apt-get install --no-install-recommends {packages}")
+    monkeypatch.setattr(setup.sys, "platform", "darwin")
+    with pytest.raises(SystemExit):
+        setup.install_compilers()
+    assert said[-1].endswith("run: xcode-select --install && brew install --cask gcc-arm-embedded")
 
 
 def test_no_virtual_environment_without_permission(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(setup, "PYTHON", tmp_path / "none")
     monkeypatch.setattr(setup, "may_install", lambda: None)
-    monkeypatch.setattr(setup, "run", lambda *command: False)
+    monkeypatch.setattr(setup, "run", lambda *command, quiet=False: False)
     with pytest.raises(SystemExit) as left:
         setup.make_environment()
     assert left.value.code == 3
+
+
+@pytest.fixture
+def checkout(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty checkout in a folder with a space, whose commands are only remembered."""
+    home = tmp_path / "a b"
+    home.mkdir()
+    for name in ("pyproject.toml", "constraints.txt"):
+        (home / name).write_text("")
+    monkeypatch.setattr(setup, "ROOT", home)
+    for name, place in (("VENV", ""), ("PYTHON", "bin/python"), ("STAMP", "tinyredux.stamp"), ("BUSY", "tinyredux.busy")):
+        monkeypatch.setattr(setup, name, home / ".venv" / place)
+    return home
+
+
+@pytest.mark.parametrize("reason", ["windows", "colon", "read-only", "disk", "old"])
+def test_where_nothing_could_work(
+    reason: str, setup: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"windows": "wsl --install", "colon": "move the checkout", "read-only": "cannot be written to", "disk": "GB free", "old": "3.11"}
+    monkeypatch.setattr(setup, "run", lambda *command, quiet=False: pytest.fail(f"{command} was tried"))
+    if reason == "windows":
+        monkeypatch.setattr(setup.sys, "platform", "win32")
+    if reason == "colon":
+        monkeypatch.setattr(setup, "ROOT", checkout / "x:y")
+    if reason == "read-only":
+        monkeypatch.setattr(setup.os, "access", lambda *_: False)
+    if reason == "disk":
+        monkeypatch.setattr(setup.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    if reason == "old":
+        monkeypatch.setattr(setup.sys, "version_info", (3, 9, 1))
+    with pytest.raises(SystemExit) as left:
+        setup.main()
+    said = capsys.readouterr().err
+    assert left.value.code == 3 and words[reason] in said and len(said.strip().splitlines()) == 1
+
+
+def test_an_interrupted_set_up_begins_its_environment_anew(
+    setup: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was half written looks installed to pip; a failure of pip's own leaves the environment as it was."""
+    commands: list[tuple[str, ...]] = []
+    pip = [True]
+
+    def run(*command: str, quiet: bool = False) -> bool:
+        commands.append(command)
+        if "--clear" in command:
+            (checkout / ".venv").mkdir(exist_ok=True)
+            (checkout / ".venv" / "tinyredux.busy").unlink(missing_ok=True)
+        if "install" in command and pip[0] is None:
+            raise KeyboardInterrupt
+        return "install" not in command or bool(pip[0])
+
+    monkeypatch.setattr(setup, "run", run)
+    monkeypatch.setattr(setup, "install_compilers", lambda: None)
+    (checkout / ".venv").mkdir()
+
+    def cleared() -> bool:
+        return any("--clear" in command for command in commands)
+
+    pip[0] = None  # type: ignore[call-overload]
+    assert setup.main() == 130 and "make setup goes on from here" in capsys.readouterr().err and not cleared()
+    pip[0] = False
+    with pytest.raises(SystemExit) as left:
+        setup.main()
+    assert left.value.code == 3 and cleared() and "check the network" in capsys.readouterr().err
+    commands.clear()
+    pip[0] = True
+    assert setup.main() == 0 and not cleared()
+    commands.clear()
+    assert setup.main() == 0 and not any("install" in command for command in commands), "the stamp is right"
+
+
+def test_a_full_disk_ends_in_words(
+    setup: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "make_environment", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(SystemExit) as left:
+        setup.main()
+    assert left.value.code == 3 and "No space left on device" in capsys.readouterr().err
+
+
+def test_two_set_ups_follow_each_other(setup: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    first = setup.wait_for_others()
+    threading.Timer(0.3, first.close).start()
+    start = time.monotonic()
+    setup.wait_for_others().close()
+    assert time.monotonic() - start > 0.2 and "another set-up is at work" in capsys.readouterr().err
+
+
+def test_the_makefile_says_which_python_is_wanted() -> None:
+    """It is written for any make: nothing of GNU's own, which BSD's would not read."""
+    done = subprocess.run(["make", "PYTHON=/bin/false", "setup"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "needs Python 3.11 or newer, and /bin/false is none" in done.stderr
+    text = (ROOT / "Makefile").read_text()
+    assert not any(sign in text for sign in ("$(shell", ":=", "?=", "CURDIR", "\nexport", "ifeq"))
 
 
 def test_constraints_pin_every_package_that_is_asked_for() -> None:
