@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,30 @@ def test_a_missing_package_breaks_only_its_path(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(doctor, "_version_of", lambda name: None if name == "torch" else found(name))
     report = doctor.examine()
     assert report["ok"] and not report["paths"]["networks"]
+
+
+@pytest.mark.parametrize("compiler", ["false", "true", "cat", "/nonesuch", "/etc"])
+def test_a_compiler_that_compiles_nothing_is_none(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler)
+    (tool,) = (tool for tool in doctor.examine()["tools"] if tool["name"] == "host compiler")
+    assert not tool["ok"] and f"CC names {compiler!r}" in tool["fix"]
+
+
+@pytest.mark.parametrize("script", ["exec sleep 60", "exit 1", "echo", "printf '\\377'", "kill -9 $$"])
+def test_tools_that_hang_fail_or_say_nothing(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("qemu-system-arm", "openocd", "arm-none-eabi-gcc"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(doctor, "_PATIENCE_S", 0.3)
+    report = doctor.examine()
+    assert not report["paths"]["simulator"] and "Arm compiler" in doctor.to_text(report)
+
+
+def test_a_cache_that_is_no_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYREDUX_CACHE", os.devnull)
+    (tool,) = (tool for tool in doctor.examine()["tools"] if tool["name"] == "cache")
+    assert not tool["ok"] and "TINYREDUX_CACHE" in tool["fix"]
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

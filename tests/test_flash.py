@@ -141,7 +141,7 @@ def test_nothing_is_compiled_before_port_and_uploader_are_there(
     with pytest.raises(MissingTool, match="OpenOCD is not installed; run: sudo apt-get"):
         flash(sources, own_board, port)
     monkeypatch.setattr(flash_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingTool, match="PlatformIO.* is not installed here; run: make setup"):
+    with pytest.raises(MissingTool, match=r"PlatformIO.* is not installed here; run: make setup"):
         flash(sources, disco, port)
     assert not compiled
 
@@ -186,7 +186,8 @@ def test_wrong_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def write_inputs(folder: Path) -> dict[str, Path]:
     """Writes input files of all kinds; the model takes 48 values."""
     arrays = {
-        "one": np.zeros((4, 4, 3), np.int8), "flat": np.zeros(48, np.int8), "batch": np.arange(96, dtype=np.int8).reshape(2, 4, 4, 3),
+        "one": np.zeros((4, 4, 3), np.int8), "flat": np.zeros(48, np.int8),
+        "batch": np.arange(96, dtype=np.int8).reshape(2, 4, 4, 3),
         "float": np.zeros((4, 4, 3)), "wide": np.zeros((8, 4, 3), np.int8), "square": np.zeros((6, 8), np.int8),
         "odd": np.zeros((3, 4, 4, 2), np.int8), "uint8": np.zeros((4, 4, 3), np.uint8), "objects": np.array([{}], object),
         "text": np.array(["a"]), "none": np.zeros(0, np.int8), "scalar": np.int8(1),
@@ -214,7 +215,8 @@ def write_inputs(folder: Path) -> dict[str, Path]:
         ("odd.npy", 0, "shape (3, 4, 4, 2), expected 48"), ("objects.npy", 0, "is not a NumPy array file"),
         ("text.npy", 0, "<U1 with 1 values, expected int8"), ("none.npy", 0, "0 int8 values of shape (0,)"),
         ("scalar.npy", 0, "shape (), expected (height"), ("huge.npy", 0, "is not a NumPy array file"),
-        ("cut.npy", 0, "is not a NumPy array file"), ("empty.npy", 0, "has 0 bytes"), ("noise.npy", 0, "is not a NumPy array file"),
+        ("cut.npy", 0, "is not a NumPy array file"), ("empty.npy", 0, "has 0 bytes"),
+        ("noise.npy", 0, "is not a NumPy array file"),
         ("zip.npy", 0, "is an archive of arrays"), ("folder.npy", 0, "is a folder"), ("empty.bin", 0, "has 0 bytes"),
         ("short.bin", 0, "47 int8 values"), ("odd.bin", 0, "49 int8 values"), ("four.bin", 4, "holds 4: 0 to 3"),
         ("four.bin", -1, "input -1 was asked for"), ("one.npy", 1, "holds 1: 0 to 0"), ("gone.bin", 0, "does not exist"),
@@ -224,7 +226,7 @@ def test_inputs_that_do_not_fit(name: str, index: int, words: str, tmp_path: Pat
     write_inputs(tmp_path)
     with pytest.raises(ValueError) as wrong:
         board_module.choose_input(board_module.read_inputs(tmp_path / name), INFO, tmp_path / name, index)
-    assert words in str(wrong.value) and str(tmp_path / name) in str(wrong.value) or index == -1
+    assert (words in str(wrong.value) and str(tmp_path / name) in str(wrong.value)) or index == -1
 
 
 def test_inputs_that_fit(tmp_path: Path) -> None:

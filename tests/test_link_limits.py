@@ -54,7 +54,7 @@ class SlowBoard:
         """Takes bytes at once, as a driver with a large buffer does; the board has them when the line has carried them."""
         self.free_at = max(self.free_at, self.clock.now) + len(data) * 10 / BAUD
         self.heard += data
-        while self.frame and len(self.heard) >= self.frame or not self.frame and b"\n" in self.heard:
+        while (self.frame and len(self.heard) >= self.frame) or (not self.frame and b"\n" in self.heard):
             if self.frame:
                 self.heard, self.frame = self.heard[self.frame :], 0
                 self.free_at += self.run_s

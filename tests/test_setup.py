@@ -69,7 +69,13 @@ def checkout(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_where_nothing_could_work(
     reason: str, setup: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = {"windows": "wsl --install", "colon": "move the checkout", "read-only": "cannot be written to", "disk": "GB free", "old": "3.11"}
+    words = {
+        "windows": "wsl --install",
+        "colon": "move the checkout",
+        "read-only": "cannot be written to",
+        "disk": "GB free",
+        "old": "3.11",
+    }
     monkeypatch.setattr(setup, "run", lambda *command, quiet=False: pytest.fail(f"{command} was tried"))
     if reason == "windows":
         monkeypatch.setattr(setup.sys, "platform", "win32")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from tinyredux import build, datasets
 from tinyredux.targets.serial_port import find_boards
 
 PATHS = ("host", "simulator", "board", "networks", "book")
+_PATIENCE_S = 20.0  # a tool that says nothing for longer is as good as missing
 FREE_BYTES_WANTED = 2 * 1024**3
 
 
@@ -84,18 +86,19 @@ def _version_of(package: str) -> str | None:
 
 def _programs() -> list[Tool]:
     """Returns the compilers, PlatformIO, QEMU and OpenOCD."""
-    host, arm = build.host_compiler(), build.CROSS_COMPILER
+    named = os.environ.get("CC")
+    unset = f"CC names {named!r}, which compiles nothing: unset it, or " if named else ""
     return [
         Tool(
             "host compiler",
-            _tried(partial(build.compiler_version, host)),
+            _tried(lambda: _compiler(build.host_compiler(), "int x;")),
             ("host",),
             "simulator and board",
-            _apt("gcc libc6-dev"),
+            unset + _apt("gcc libc6-dev"),
         ),
         Tool(
             "Arm compiler",
-            _tried(partial(build.compiler_version, arm)) if _has_newlib() else None,
+            _tried(partial(_compiler, build.CROSS_COMPILER, "#include <string.h>")),  # Debian packs its C library apart
             ("simulator", "board"),
             "host; `simulate` of ELF files built elsewhere",
             _apt("gcc-arm-none-eabi libnewlib-arm-none-eabi"),
@@ -109,11 +112,23 @@ def _programs() -> list[Tool]:
 
 
 def _program(name: str, without: str, package: str) -> Tool:
-    path = shutil.which(name)
-    if path is None:
-        return Tool(name, None, (), without, _apt(package))
-    done = subprocess.run([path, "--version"], capture_output=True, text=True)
-    return Tool(name, (done.stdout + done.stderr).strip().splitlines()[0], (), without, _apt(package))
+    return Tool(name, _tried(partial(_first_words, [name, "--version"])), (), without, _apt(package))
+
+
+def _first_words(command: list[str], given: str = "") -> str:
+    """Returns the first line that a command says. Raises OSError, SubprocessError: not there, failed, no end."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", timeout=_PATIENCE_S, check=True)
+    return ((done.stdout + done.stderr).strip().splitlines() or ["a version that it does not tell"])[0]
+
+
+def _compiler(name: str, program: str) -> str:
+    """Returns a compiler's version after it has compiled a program. Raises what building raises, SubprocessError."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.o"
+        _first_words([name, "-x", "c", "-c", "-", "-o", str(made)], program + "\n")
+        if not made.is_file():
+            raise OSError(f"{name} compiles nothing")
+    return build.compiler_version(name)
 
 
 def _apt(packages: str) -> str:
@@ -123,16 +138,8 @@ def _apt(packages: str) -> str:
 def _tried(version: Callable[[], str]) -> str | None:
     try:
         return version()
-    except (build.MissingTool, OSError, subprocess.CalledProcessError):
+    except (build.MissingTool, OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
-
-
-def _has_newlib() -> bool:
-    """Returns whether the Arm compiler finds its C library, which Debian packs apart."""
-    path = shutil.which(build.CROSS_COMPILER)
-    return (
-        path is not None and "/" in subprocess.run([path, "-print-file-name=nano.specs"], capture_output=True, text=True).stdout
-    )
 
 
 def _hooks() -> str | None:
@@ -158,7 +165,7 @@ def _places() -> list[Tool]:
     data = datasets.cifar10_folder()
     cache = datasets.cache_folder()
     free = shutil.disk_usage(_existing(cache)).free
-    writable = os.access(_existing(cache), os.W_OK)
+    writable = _existing(cache).is_dir() and os.access(_existing(cache), os.W_OK)
     room = f"{cache} ({free / 1024**3:.0f} GiB free)" if writable and free >= FREE_BYTES_WANTED else None
     return [
         Tool(

@@ -90,9 +90,10 @@ def _code_of(text: str, path: Path) -> list[str]:
 
 
 def check_lab(path: Path, cell_seconds: float = CELL_SECONDS, file_seconds: float = FILE_SECONDS) -> list[Verdict]:
-    """Returns a verdict for each exercise of a notebook, run from top to bottom in a fresh kernel. Raises ValueError, MissingTool.
+    """Returns a verdict for each exercise of a notebook, run from top to bottom in a fresh kernel.
 
-    A cell may take `cell_seconds`, the file `file_seconds`. Whatever the notebook does, each exercise gets its verdict.
+    A cell may take `cell_seconds`, the file `file_seconds`. Whatever the notebook does, each exercise gets its verdict. Raises
+    ValueError, MissingTool.
     """
     text = _text_of(path)
     names = _named_in(text, path)
@@ -181,8 +182,8 @@ def grade(
 ) -> Iterator[tuple[str, list[Verdict]]]:
     """Returns (file, verdicts) of each notebook in a folder, one after the other, as soon as it has been run.
 
-    A notebook that cannot be marked has one verdict: its exercise is empty, and its text says why. Raises ValueError where there is
-    no notebook; the iterator raises MissingTool.
+    A notebook that cannot be marked has one verdict: its exercise is empty, and its text says why. Raises ValueError where there
+    is no notebook; the iterator raises MissingTool.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} {'is no folder' if folder.exists() else 'does not exist'}; expected a folder of notebooks")

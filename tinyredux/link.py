@@ -61,8 +61,8 @@ class Patience:
     """How long the host waits, in seconds. No exchange takes longer than `total_s` plus the time of its bytes on the line.
 
     A transfer of N bytes may take N / `bytes_per_s` longer than a short one: ten bits a byte at the line's rate, and twice that
-    time because a line that is shared or emulated has pauses. `run_s`, for one inference, is below 2^32 cycles at 216 MHz, so a cycle count that comes back has not wrapped. `quiet_s` is
-    longer than the silence after which the board drops a frame (TR_FRAME_TIMEOUT_MS, 0.25 s).
+    time because a line that is shared or emulated has pauses. `run_s`, for one inference, is below 2^32 cycles at 216 MHz, so a
+    cycle count that comes back has not wrapped. `quiet_s` is longer than the silence after which the board drops a frame (TR_FRAME_TIMEOUT_MS, 0.25 s).
     """
 
     reply_s: float = 2.0
@@ -296,8 +296,8 @@ class Link:
             )
         if count > _MOST_OUTPUT_BYTES:
             raise LinkError(
-                f"the board on {self.transport.name} announces an output of {count} bytes, expected {_MOST_OUTPUT_BYTES} at most; "
-                "flash it again with this tinyredux"
+                f"the board on {self.transport.name} announces an output of {count} bytes, expected {_MOST_OUTPUT_BYTES} at "
+                "most; flash it again with this tinyredux"
             )
         return count
 
@@ -307,7 +307,7 @@ class Link:
         return count / self.patience.bytes_per_s
 
     def _retry(self, what: str, attempt: Callable[[float], _T], line_s: float = 0.0) -> _T:
-        """Returns the first attempt that succeeds; the bytes of one need `line_s`. Raises LinkError after `attempts` or the time."""
+        """Returns the first attempt that succeeds; the bytes of one need `line_s`. Raises LinkError after `attempts` or time."""
         start = time.monotonic()
         deadline = start + self.patience.total_s + self.patience.attempts * line_s
         faults: list[str] = []

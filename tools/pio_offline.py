@@ -7,6 +7,7 @@ they are. Does nothing where the registry answers; --force prepares the pieces a
 import argparse
 import contextlib
 import hashlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -114,6 +115,9 @@ def main() -> int:
     if not ours():
         print(f"{LOCAL_INI.name} is your own; left alone, and so is PlatformIO", file=sys.stderr)
         return 0
+    if importlib.util.find_spec("platformio") is None or importlib.util.find_spec("SCons") is None:
+        print("this Python has no PlatformIO with SCons; run: make setup, which installs them into .venv", file=sys.stderr)
+        return 3
     if ready() and not wanted.remove:
         return 0
     if wanted.remove or (not wanted.force and registry_answers()):

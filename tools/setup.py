@@ -80,14 +80,16 @@ def how_to_install(packages: tuple[str, ...]) -> str:
 def look_around() -> None:
     """Ends with a sentence where nothing could work: another system, a checkout that cannot be written, a full disk."""
     if sys.platform == "win32":
-        quit_with("tinyredux runs on Linux; on Windows, run: wsl --install, and in its Ubuntu: make setup in a clone of this folder")
+        quit_with(
+            "tinyredux runs on Linux; on Windows, run: wsl --install, and in its Ubuntu: make setup in a clone of this folder"
+        )
     if ":" in str(ROOT):
         quit_with(f"a virtual environment cannot lie in a path with a colon; move the checkout: {ROOT}")
     if not os.access(ROOT, os.W_OK):
         quit_with(f"{ROOT} cannot be written to; copy the checkout to a folder of yours, then: make setup")
     free = shutil.disk_usage(ROOT).free
     if not STAMP.is_file() and free < NEEDED_BYTES:
-        quit_with(f"{ROOT} has {free / 1e9:.1f} GB free, expected {NEEDED_BYTES / 1e9:.0f}; make room or move the checkout, then: make setup")
+        quit_with(f"{ROOT} has {free / 1e9:.1f} GB free, expected {NEEDED_BYTES / 1e9:.0f}; make room, then: make setup")
 
 
 def wait_for_others() -> IO[str]:
@@ -112,7 +114,9 @@ def make_environment() -> None:
     python = getattr(sys, "_base_executable", sys.executable)  # not the one that is about to be removed
     package = f"python3.{sys.version_info.minor}-venv"
     if not run(python, "-c", "import ensurepip, venv", quiet=True) and not install((package,)):
-        quit_with(f"{python} has no module for virtual environments; install {package}: {how_to_install((package,))}; then: make setup")
+        quit_with(
+            f"{python} has no module for virtual environments; install {package}: {how_to_install((package,))}; then: make setup"
+        )
     if not run(python, "-m", "venv", "--clear", str(VENV)):
         quit_with(f"Python could not make {VENV.name} (its words are above); remove that folder, then: make setup")
 
@@ -143,7 +147,9 @@ def install_compilers() -> None:
     """Installs the compilers where they are missing; QEMU too, but that one may be missing."""
     arm = shutil.which("arm-none-eabi-gcc")
     newlib = arm and "/" in subprocess.run([arm, "-print-file-name=nano.specs"], capture_output=True, text=True).stdout
-    host = any(run(name, "--version", quiet=True) for name in ("gcc", "cc", "clang"))  # macOS has a cc that only asks for the real one
+    host = any(
+        run(name, "--version", quiet=True) for name in ("gcc", "cc", "clang")
+    )  # macOS has a cc that only asks for the real one
     missing = (() if host else HOST_COMPILER) + (() if newlib else ARM_COMPILER)
     if missing and not install(missing):
         quit_with(f"a compiler is missing and may not be installed from here; run: {how_to_install(missing)}")
@@ -162,12 +168,16 @@ def main() -> int:
             install_packages()
             install_compilers()
             if not run(str(PYTHON), "tools/pio_offline.py"):
-                quit_with("PlatformIO is not ready (its words are above); all but uploading works. Remove .pio-core, then: make setup")
+                quit_with(
+                    "PlatformIO is not ready (its words are above); all but uploading works. Remove .pio-core, then: make setup"
+                )
     except KeyboardInterrupt:
         print("interrupted; make setup goes on from here", file=sys.stderr)
         return 130
     except OSError as failure:
-        quit_with(f"the set-up could not go on ({failure}); is the disk full, or a file of .venv another user's? Then: make setup")
+        quit_with(
+            f"the set-up could not go on ({failure}); is the disk full, or a file of .venv another user's? Then: make setup"
+        )
     return 0
 
 

@@ -164,7 +164,8 @@ def choose_input(values: Int8Array, info: BoardInfo, path: Path, index: int) -> 
         )
     if not 0 <= index < count:
         raise ValueError(f"input {index} was asked for, {path} holds {count}: 0 to {count - 1}")
-    return values.reshape(count, -1)[index]
+    chosen: Int8Array = values.reshape(count, -1)[index]
+    return chosen
 
 
 def ask_board(line: str, port: str | None = None) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, pro
     environment = {
         **platformio_environment(),
         "TINYREDUX_MODEL": str(sources.resolve()),
-        "PLATFORMIO_WORKSPACE_DIR": str((default_build_folder() / board.name / "upload").resolve()),
+        "PLATFORMIO_WORKSPACE_DIR": str((default_build_folder() / board.name / f"upload{probe or ''}").resolve()),
     }
     if importlib.util.find_spec("platformio") is None:
         raise MissingTool("PlatformIO, which builds and uploads, is not installed here; run: make setup")
