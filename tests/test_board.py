@@ -342,7 +342,9 @@ def test_finding_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LinkError, match=r"found no board .*board:/dev/ttyACM0"):
         find_port()
     plugged(("/dev/ttyACM1", 0x0483, 0x374B), ("/dev/ttyACM0", 0x0483, 0x374E))
-    with pytest.raises(LinkError, match=r"found 2 boards, expected one; choose by board:PORT from /dev/ttyACM0, /dev/ttyACM1"):
+    with pytest.raises(
+        LinkError, match=r"found 2 boards, expected one; choose by --port, or board:PORT, from /dev/ttyACM0, /dev/ttyACM1"
+    ):
         find_port()
 
 
@@ -352,6 +354,7 @@ def test_flash_a_served_board(
     """The build goes through the control socket, and the board must answer with the new hash."""
     built = SimpleNamespace(elf=programs[OTHER_HASH])
     monkeypatch.setattr(flash_module, "build_firmware", lambda sources, board: built)
+    monkeypatch.setattr(flash_module, "check_files", lambda *_: None)
     disco = find_board("disco_f469ni")
     (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
     report = flash(tmp_path, disco, str(board.port))
@@ -434,6 +437,8 @@ def test_uploads_that_fail(
     monkeypatch.setattr(
         flash_module, "run_bounded", lambda command, env, timeout_s: run_bounded([sys.executable, "-c", script], env, timeout_s)
     )
+    monkeypatch.setattr(flash_module, "check_files", lambda *_: None)
+    monkeypatch.setattr(flash_module, "find_openocd", lambda: [])
     disco = find_board("disco_f469ni")
     with pytest.raises(ValueError, match=r"holds no manifest\.json; write an Artifact there"):
         flash(tmp_path, disco, silent_port[1], timeout_s=0.5)

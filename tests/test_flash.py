@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import tty
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from tinyredux.link import BoardInfo, LinkError
 from tinyredux.targets import board as board_module
 from tinyredux.targets import flash as flash_module
 from tinyredux.targets import serial_port
-from tinyredux.targets.flash import flash, is_built_in
+from tinyredux.targets.flash import flash, is_built_in, read_model_hash
 from tinyredux.targets.serial_port import find_probe
 from tinyredux.targets.served import served_facts
 
@@ -51,8 +52,9 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    """A folder with a manifest."""
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a manifest, taken for whole."""
+    monkeypatch.setattr(flash_module, "check_files", lambda *_: None)
     (tmp_path / "manifest.json").write_text(json.dumps({"model_hash": HASH}))
     return tmp_path
 
@@ -174,6 +176,21 @@ def test_an_artifact_for_another_core(tmp_path: Path, port: str) -> None:
     (tmp_path / "fast.S").write_text("")
     with pytest.raises(ValueError, match=r"compiled for disco_f469ni \(cortex-m4\), the board is nucleo_f746zg \(cortex-m7\)"):
         flash(tmp_path, find_board("nucleo_f746zg"), port)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.c", "model.h", "weights.S"])
+def test_files_that_are_not_the_manifests(name: str, tmp_path: Path, port: str) -> None:
+    """Weights that were cut would be flashed, and the board would answer with the hash of the whole."""
+    golden = Path(__file__).parent / "golden" / "three_layers"
+    folder = Path(shutil.copytree(golden, tmp_path / "copy"))
+    board = find_board("disco_f469ni")
+    assert read_model_hash(folder, board) == json.loads((folder / "manifest.json").read_text())["model_hash"]
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"holds other files than its manifest says.*tinyredux compile"):
+        flash(folder, board, port)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"holds no {name}; write an Artifact there"):
+        flash(folder, board, port)
 
 
 def test_wrong_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,10 +83,7 @@ def artifact(
     `ops` describes what lies between two calls of tr_mark; `more` are further files."""
     model_c = _model_c(graph, ops, offsets, declarations, body, call, macros)
     files = {"model.c": model_c, "model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S, **(more or {})}
-    digest = hashlib.sha256(blob.data)
-    for name in sorted(files):
-        digest.update(files[name].encode())
-    model_hash = digest.hexdigest()[:16]
+    model_hash = hash_of(blob.data, files)
     files = {name: text.replace(HASH_PLACEHOLDER, model_hash) for name, text in files.items()}
     manifest = {
         "schema": 1, "name": graph.name, "model_hash": model_hash, "tinyredux": __version__, "call": call,
@@ -95,6 +92,14 @@ def artifact(
         "weights": [asdict(entry) for entry in blob.entries.values()],
     }  # fmt: skip
     return Artifact(files, blob.data, manifest, model_hash)
+
+
+def hash_of(blob: bytes, files: Mapping[str, str]) -> str:
+    """Returns the hash of a model: over its weights, then over its files by name, the hash in them left open."""
+    digest = hashlib.sha256(blob)
+    for name in sorted(files):
+        digest.update(files[name].encode())
+    return digest.hexdigest()[:16]
 
 
 WEIGHTS_S = """/* The weights as they lie in weights.bin; model.c says what is where. */

@@ -6,6 +6,7 @@ for again after a silence in which the board drops whatever half it holds; attem
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import time
@@ -62,7 +63,8 @@ class Patience:
 
     A transfer of N bytes may take N / `bytes_per_s` longer than a short one: ten bits a byte at the line's rate, and twice that
     time because a line that is shared or emulated has pauses. `run_s`, for one inference, is below 2^32 cycles at 216 MHz, so a
-    cycle count that comes back has not wrapped. `quiet_s` is longer than the silence after which the board drops a frame (TR_FRAME_TIMEOUT_MS, 0.25 s).
+    cycle count that comes back has not wrapped. `quiet_s` is longer than the silence after which the board drops a frame
+    (TR_FRAME_TIMEOUT_MS, 0.25 s).
     """
 
     reply_s: float = 2.0
@@ -190,7 +192,8 @@ class Link:
         def attempt(deadline: float) -> tuple[str, ...]:
             tag = self._request(line)
             lines: list[str] = []
-            while not (text := self._answer(tag, "", self.patience.run_s, deadline, first=not lines)).startswith("done "):
+            waits = itertools.chain([self.patience.reply_s], itertools.repeat(self.patience.run_s))  # it begins at once
+            while not (text := self._answer(tag, "", next(waits), deadline, first=not lines)).startswith("done "):
                 lines.append(text)
                 if len(lines) > _MOST_LINES:
                     raise LinkError(f"the answer of {self.transport.name} has no end: over {_MOST_LINES} lines; reset the board")

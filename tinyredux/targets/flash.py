@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tinyredux.boards import Board, board_names, find_board
 from tinyredux.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
+from tinyredux.emit_c import HASH_PLACEHOLDER, hash_of
 from tinyredux.link import LinkError, Patience
 from tinyredux.targets.board import BoardTarget
 from tinyredux.targets.serial_port import SerialTransport, find_port, find_probe
@@ -86,7 +87,20 @@ def read_model_hash(sources: Path, board: Board) -> str:
     if named and (sources / "fast.S").is_file() and named[1] in board_names() and find_board(named[1]).cpu != board.cpu:
         cpu = find_board(named[1]).cpu
         raise ValueError(f"{sources} was compiled for {named[1]} ({cpu}), the board is {board.name} ({board.cpu}); {again}")
+    check_files(sources, model_hash, again)
     return model_hash
+
+
+def check_files(sources: Path, model_hash: str, again: str) -> None:
+    """Raises ValueError where the files of an Artifact are not its manifest's: a board would answer for another."""
+    missing = [name for name in ("model.c", "model.h", "weights.S", "weights.bin") if not (sources / name).is_file()]
+    if missing:
+        raise ValueError(f"{sources} holds no {missing[0]}; {again}")
+    found = [path for path in sources.iterdir() if path.suffix in (".c", ".h", ".S")]
+    files = {path.name: path.read_bytes().decode(errors="replace").replace(model_hash, HASH_PLACEHOLDER) for path in found}
+    real = hash_of((sources / "weights.bin").read_bytes(), files)
+    if real != model_hash:
+        raise ValueError(f"{sources} holds other files than its manifest says (hash {real}, expected {model_hash}); {again}")
 
 
 def is_built_in(board: Board) -> bool:

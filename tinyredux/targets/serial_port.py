@@ -132,10 +132,12 @@ def find_port(named: str | None = None) -> str:
         raise LinkError("the port is an empty name, expected one such as /dev/ttyACM0 or COM3; `tinyredux doctor` lists them")
     found = find_boards()
     if not found:
-        raise LinkError("found no board (no ST-Link with a serial port); plug one in, or name its port: board:/dev/ttyACM0")
+        raise LinkError(
+            "found no board (no ST-Link with a serial port); plug one in, or name its port: --port or board:/dev/ttyACM0"
+        )
     if len(found) > 1:
         names = ", ".join(board.port for board in found)
-        raise LinkError(f"found {len(found)} boards, expected one; choose by board:PORT from {names}")
+        raise LinkError(f"found {len(found)} boards, expected one; choose by --port, or board:PORT, from {names}")
     return found[0].port
 
 
