@@ -5,18 +5,24 @@ The usual run takes a few; three thousand of them, in an hour on two cores: pyte
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from network_sweep import sweep
+from network_sweep import BOARDS, images_of, int8_of, on_core, on_host, sweep
 from random_graphs import random_graph
 from random_nets import RandomNet
 
+from tinyredux import interpret, nets
 from tinyredux.arena import Arena
+from tinyredux.boards import find_board
+from tinyredux.build import CROSS_COMPILER
 from tinyredux.emit_calls import Weights, calls_of
 from tinyredux.emit_check import check_call
 from tinyredux.emit_partial import emit_partial
 from tinyredux.fast.slices import FastSteps
+from tinyredux.kernels import assemble
 from tinyredux.passes.partial import plan_hybrid, plan_partial
 from tinyredux.schedule import Program
 
@@ -36,6 +42,21 @@ def test_three_thousand_random_networks(first: int) -> None:
     for seed in range(first, first + 100):
         _, wrong = sweep(lambda seed=seed: RandomNet(seed, steps=3 + seed % 8), f"r{seed}", seed)
         assert not wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", BOARDS)
+@pytest.mark.parametrize("name", ["lenet", "cifarnet_quick", "squeezenet"])
+def test_built_in_networks(name: str, core: str) -> None:
+    """Twin and machine code of the fast kernels, with the order of instructions that the core gets."""
+    net = nets.resolve(name).eval()
+    _, int8, _ = int8_of(net, name, 1)
+    images = images_of(int8, net.input_shape, 1)[1:3]
+    _, artifact = assemble(int8, "test", "fast", find_board(BOARDS[core]))
+    expected = interpret.run(int8, images)
+    np.testing.assert_array_equal(on_host(artifact, images, expected.shape[1:]), expected)
+    if shutil.which(CROSS_COMPILER):
+        np.testing.assert_array_equal(on_core(artifact, images[:1], expected.shape[1:], core), expected[:1])
 
 
 @pytest.mark.slow

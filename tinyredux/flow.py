@@ -27,8 +27,8 @@ from tinyredux.graph import Graph, TrecConv, macs, total_macs
 from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
 from tinyredux.measure import Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
-from tinyredux.partial_flow import in_parts
-from tinyredux.passes.partial import arena_plan, plan_hybrid, plan_partial
+from tinyredux.partial_flow import in_parts, what_fits
+from tinyredux.passes.partial import arena_plan
 from tinyredux.passes.quantize import quantize
 from tinyredux.passes.skipping import kept_share
 from tinyredux.passes.trec import Choice, with_trec
@@ -37,7 +37,6 @@ from tinyredux.targets import RawMeasurement, Target
 from tinyredux.trec_flow import is_tuned, with_clusters, with_trec_layers
 
 CALIBRATION_IMAGES = 512
-WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 NO_TREC = "without TREC: no layer is predicted to pay, so all are exact"
 METHODS = {  # and their kernel sets, the usual one first
     "exact": ("fast", "reference"),
@@ -211,24 +210,11 @@ def check_fit(compiled: Compiled, board: Board) -> None:
         size = compiled.int8.tensors[largest].size_bytes
         budget = there if where.startswith("--sram") else board_budget(board)
         about = f"tensor {largest} {size} bytes at {op.name}"
-        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, _what_fits(compiled, budget))
+        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, what_fits(compiled.int8, budget))
     weights = len(compiled.artifact.blob)
     if weights > board.flash_bytes:
         name, size = max(((key, value.nbytes) for key, value in compiled.int8.constants.items()), key=lambda pair: pair[1])
         raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, f"{name} {size} bytes")
-
-
-def _what_fits(compiled: Compiled, budget: int) -> str:
-    """Returns which method makes a network fit into the bytes for arena with scratch, or what the least of them needs."""
-    tried = {
-        "--method partial": plan_partial(compiled.int8).peak_bytes,
-        **{f"--method partial --mac-limit {limit}": plan_hybrid(compiled.int8, limit).peak_bytes for limit in WIDER},
-    }
-    for method, count in tried.items():
-        if count <= budget:
-            return f"{method} --sram {budget} fits: it needs {count} bytes"
-    method, count = min(tried.items(), key=lambda pair: pair[1])
-    return f"the least plan ({method}) needs {count} bytes of {budget}; take a smaller network or a larger board"
 
 
 def build(compiled: Compiled, board: Board, folder: Path | None = None, platformio: bool = False) -> Firmware:

@@ -16,6 +16,7 @@ from tinyredux.part_costs import rough_cycles
 from tinyredux.passes.partial import MARGIN, SLOWDOWN, plan_hybrid, plan_partial, within_bytes
 from tinyredux.schedule import Item, Program, Schedule
 
+WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
 
 
@@ -66,3 +67,15 @@ def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:
         return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, cycles[i]))]
     saving = [i for i, plan in enumerate(plans) if plan.arena.size_bytes <= most_bytes] or list(range(len(plans)))
     return plans[min(saving, key=lambda i: (cycles[i], plans[i].arena.size_bytes))]
+
+
+def what_fits(graph: Graph, budget_bytes: int) -> str:
+    """Returns which method makes a network fit into the bytes for arena with scratch, or what the least of them needs."""
+    tried: dict[str, int] = {}
+    for limit in (1.0, *WIDER):
+        method = "--method partial" if limit == 1 else f"--method partial --mac-limit {limit}"
+        tried[method] = (plan_partial(graph) if limit == 1 else plan_hybrid(graph, limit)).peak_bytes
+        if tried[method] <= budget_bytes:
+            return f"{method} --sram {budget_bytes} fits: the plan needs {tried[method]} bytes"
+    method = min(tried, key=lambda name: tried[name])
+    return f"the least plan ({method}) needs {tried[method]} bytes of {budget_bytes}; take a smaller network or a larger board"

@@ -11,6 +11,7 @@ from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.graph import Graph, total_macs
 from tinyredux.lowering import moments
 from tinyredux.part_costs import executed_macs
+from tinyredux.partial_flow import what_fits
 from tinyredux.passes.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
 from tinyredux.passes.quantize import quantize
 from tinyredux.schedule import ACCUMULATOR_BYTES, Item, Program
@@ -74,6 +75,7 @@ def plan(
         answer |= {"beside_input_bytes": answer["placement_bytes"] - graph.input.size_bytes}
     if budget_bytes is not None:
         answer |= {"budget_bytes": budget_bytes, "fits": answer["placement_bytes"] <= budget_bytes}
+        answer |= {} if answer["fits"] else {"advice": what_fits(graph, budget_bytes)}
     return answer
 
 
@@ -152,7 +154,8 @@ def timeline(answer: dict[str, Any]) -> str:
         beside, own = answer["beside_input_bytes"], answer["input_bytes"]
         lines.append(f"of these {beside:,} beside the network's input of {own:,}, which lies apart")
     if "fits" in answer:
-        lines.append(f"budget {answer['budget_bytes']:,} bytes: {'fits' if answer['fits'] else 'does not fit'}")
+        fits = "fits" if answer["fits"] else f"does not fit; {answer['advice']}"
+        lines.append(f"budget {answer['budget_bytes']:,} bytes: {fits}")
     return "\n".join(lines)
 
 
