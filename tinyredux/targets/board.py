@@ -11,10 +11,13 @@ from types import TracebackType
 import numpy as np
 
 from tinyredux.boards import Board
+from tinyredux.files import check_is_file, read_array
 from tinyredux.link import BANNER, BoardInfo, BoardRun, Link, LinkClosedError, LinkError, Patience, unseal
 from tinyredux.targets import Int8Array, RawMeasurement
 from tinyredux.targets.serial_port import SerialTransport, find_port
 from tinyredux.targets.served import served_facts
+
+MOST_INPUT_BYTES = 1 << 26
 
 
 class BoardTarget(AbstractContextManager["BoardTarget"]):
@@ -117,15 +120,10 @@ def run_file(path: Path, port: str | None = None, model_hash: str | None = None)
 
     Raises ValueError for a file that does not fit the model, LinkError.
     """
-    if not path.is_file():
-        raise ValueError(f"input file {path} does not exist")
-    if path.suffix == ".npy":
-        try:
-            image = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as failure:
-            raise ValueError(f"{path} is not a NumPy array file ({failure}); write it with np.save, dtype int8") from None
-    else:
-        image = np.frombuffer(path.read_bytes(), dtype=np.int8)
+    check_is_file(path, "input file")
+    if path.suffix != ".npy" and (size := path.stat().st_size) > MOST_INPUT_BYTES:
+        raise ValueError(f"input file {path} has {size:,} bytes, more than any board takes; expected one input of the model")
+    image = read_array(path) if path.suffix == ".npy" else np.frombuffer(path.read_bytes(), dtype=np.int8)
     with BoardTarget(port, model_hash) as board:
         run = board._run(image)
         return RawMeasurement(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tinyredux.boards import Board
 from tinyredux.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
+from tinyredux.files import read_json
 from tinyredux.link import LinkError, Patience
 from tinyredux.targets.board import BoardTarget
 from tinyredux.targets.served import control, served_facts
@@ -46,11 +47,15 @@ def flash(
     start = time.monotonic()
     manifest = sources / "manifest.json"
     if model_hash is None:
-        if not manifest.is_file():
+        if not manifest.exists():
             raise ValueError(
                 f"{sources} holds no manifest.json; write an Artifact there first: tinyredux compile NET --out {sources}"
             )
-        model_hash = json.loads(manifest.read_text())["model_hash"]
+        model_hash = read_json(manifest, "manifest").get("model_hash")
+        if not isinstance(model_hash, str) or not re.fullmatch("[0-9a-f]{16}", model_hash):
+            raise ValueError(
+                f"manifest {manifest}: model_hash is {model_hash!r}, expected 16 hexadecimal digits; write the Artifact again"
+            )
     facts = served_facts(port) if port else None
     if facts is not None:
         if facts.board != board.name:
