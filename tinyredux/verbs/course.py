@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinyredux.files import check_output
 from tinyredux.verbs.base import Answer, Verb, progress, table
 
 
@@ -74,6 +75,8 @@ def _lab(options: argparse.Namespace) -> Answer:
     if options.what == "check":
         marks = [(options.path.name, labs.check_lab(options.path))]
     else:
+        if options.csv:
+            check_output(options.csv.parent, options.csv.name)
         marks = labs.grade(options.path)
         if options.csv:
             options.csv.write_text(labs.to_csv(marks), encoding="utf-8")
