@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tinyredux.boards import Board
+from tinyredux.files import checked, is_ours, read_json
 from tinyredux.link import LinkError
 
 _FOLDER = "tinyredux-board-"
@@ -62,11 +63,18 @@ def served_facts(port: str) -> ServedFacts | None:
         link, about = home / "port", home / "about.json"
         try:
             if link.is_symlink() and about.is_file() and link.resolve() == Path(port).resolve():
+                if not is_ours(home):  # whoever made it could answer in the place of a board, or be sent a firmware
+                    if home == Path(port).parent:
+                        raise LinkError(
+                            f"{home} belongs to another user, or others can write it: no served board of yours; start one"
+                        )
+                    continue
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
                     line.connect(str(home / "control"))  # refused: what a killed server left, its terminal another's by now
-                return ServedFacts(home / "control", **json.loads(about.read_text()))
-        except OSError:
-            continue  # also: another user's
+                said = checked(dict[str, str], read_json(about, "facts"), str(about))
+                return ServedFacts(home / "control", said["board"], said["cycles_kind"], said["timing_model"])
+        except (OSError, KeyError, ValueError):
+            continue  # also: another user's, or damaged
     return None
 
 
