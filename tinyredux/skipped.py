@@ -62,6 +62,8 @@ class Record:
         for unit in (self.unit, *self.units.values()):
             if unit not in UNITS:
                 raise ValueError(f"unit is {unit!r}, expected one of {', '.join(UNITS)}")
+        if min(self.validation_images, self.validation_exact, self.validation_skipped) < 0:
+            raise ValueError("counts of validation images are 0 or more")
         for op, share in self.shares.items():
             if not 0 <= share < 1:
                 raise ValueError(f"field shares.{op} is {share}, expected 0 or more and less than 1")
