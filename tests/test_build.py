@@ -253,9 +253,9 @@ def test_pio_offline_leaves_a_users_own_settings_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("clock_hz", 0, "clock_hz and size_bytes are numbers above 0"),
-        ("clock_hz", "fast", "mine.json: invalid literal"),
-        ("flash", {"base": 0, "size_bytes": -1}, "numbers above 0"),
+        ("clock_hz", 0, "clock_hz is 0 and oscillator_hz 8000000, expected"),
+        ("clock_hz", "fast", 'mine.json: field clock_hz is "fast", expected a whole number'),
+        ("flash", {"base": 0, "size_bytes": -1}, "size_bytes is -1, expected 1 byte to 128 MiB"),
         ("name", "../up", "board name is '../up'"),
     ],
 )

@@ -248,7 +248,7 @@ REFUSED = {
     "NaN": ({"images": BAD}, "1 images hold NaN or infinite values, the first is number 2"),
     "labels too short": ({"images": GOOD, "labels": np.zeros(3, int)}, r"labels have shape \(3,\), expected \(4,\)"),
     "labels not whole": ({"images": GOOD, "labels": np.zeros(4)}, "labels are float64, expected integers"),
-    "labels below zero": ({"images": GOOD, "labels": np.full(4, -1)}, "begin at -1"),
+    "labels below zero": ({"images": GOOD, "labels": np.full(4, -1)}, "labels go from -1"),
     "pickles": ({"images": np.array([None])}, "not an .npz archive without pickles"),
 }
 

@@ -21,7 +21,7 @@ PYTHON_LINES = 18500
 C_LINES = 3600
 LINES_PER_FILE = 400
 
-LEVEL_0 = "boards fixedpoint graph link lsh measure timing"
+LEVEL_0 = "boards files fixedpoint graph link lsh measure timing"
 PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule widths hybrid"
 LEVEL_1 = f"{LEVEL_0} integer_params clustered trec_sizes interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} fast fast.* emit_*"
@@ -29,7 +29,7 @@ LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
 
 # First match counts: modules, what of ours they may import, what else beside the standard library. Never another pass.
 RULES = (
-    (LEVEL_0, "graph", "numpy"),
+    (LEVEL_0, "files graph", "numpy"),
     ("integer_params", "graph fixedpoint", "numpy"),
     ("clustered trec_sizes", "graph fixedpoint lsh", "numpy"),
     ("interpret memory blob", f"{LEVEL_0} integer_params clustered trec_sizes", "numpy"),
@@ -40,15 +40,19 @@ RULES = (
     ("build", LEVEL_2, "elftools"),
     ("targets targets.* simulate simulate.*", LEVEL_4, "numpy elftools serial unicorn capstone"),
     ("download synthetic", "", "numpy"),
-    ("speech", "download", "numpy"),
-    ("persons", "download", "numpy PIL"),
-    ("datasets", "download synthetic speech persons", "numpy"),
+    ("speech", "download files", "numpy"),
+    ("persons", "download files", "numpy PIL"),
+    ("datasets", "download files synthetic speech persons", "numpy"),
     ("export*", "graph export*", "numpy torch"),
     ("mobile_nets", "", "torch"),
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots plots_*", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill jupyter_client"),
-    ("accuracy channels evaluator pretrained prune significance skip* trec_flow trec_report", "*", "numpy torch safetensors"),
+    (
+        "accuracy channels evaluator model_card pretrained prune significance skip* trec_flow trec_report",
+        "*",
+        "numpy torch safetensors",
+    ),
     ("cell exercises* magics teaching", "*", "numpy IPython"),
     ("designs", "*", "numpy"),
     ("search explore", "*", "numpy optuna"),

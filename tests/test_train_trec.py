@@ -93,15 +93,15 @@ def test_tables(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no convolution of 64 or more outputs"):
         train_trec.table_for("own", small())
     (tmp_path / "t.json").write_text('{"body.3": {"length": 4}}')
-    with pytest.raises(ValueError, match="is no table of TREC layers"):
+    with pytest.raises(ValueError, match=r"field body\.3\.length is unknown; did you mean sub_length"):
         train_trec.table_for("own", small(), tmp_path / "t.json")
     (tmp_path / "t.json").write_text('{"table": {"body.3": {"sub_length": 4, "hash_bits": 3}}, "recipe": {"epochs": 2}}')
     assert train_trec.recipe_for("lenet", "cifar10", None, 1, tmp_path / "t.json") == train.Recipe(epochs=2, seed=1)
     assert train_trec.table_for("lenet", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3)}
     (tmp_path / "t.json").write_text('{"table": {}, "recipe": {"rounds": 2}}')
-    with pytest.raises(ValueError, match="holds no recipe of training"):
+    with pytest.raises(ValueError, match="recipe of training: field rounds is unknown"):
         train_trec.recipe_for("lenet", "cifar10", file=tmp_path / "t.json")
-    for text, error in (("[]", "is no table"), ("{", "is no JSON")):
+    for text, error in (("[]", "holds a list, expected an object"), ("{", "is no JSON")):
         (tmp_path / "t.json").write_text(text)
         with pytest.raises(ValueError, match=error):
             train_trec.table_for("lenet", small(), tmp_path / "t.json")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyredux.bench import bench
 from tinyredux.boards import find_board
+from tinyredux.files import write_whole
 
 BOARDS = {"F469": "disco_f469ni", "F746": "nucleo_f746zg", "U575": "nucleo_u575zi_q"}
 
@@ -30,10 +31,7 @@ def layers_record() -> dict[str, Any]:
 
 def save(record: dict[str, Any], folder: Path) -> Path:
     """Writes the record as layers.json and returns the path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "layers.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    return path
+    return write_whole(folder / "layers.json", json.dumps(record, indent=1) + "\n")
 
 
 def layer_table(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+
+from tinyredux.files import checked, read_json
 
 BOARD_FOLDER = Path(__file__).parent / "board_files"
+
+
+FOR_MEMORY = ((0, 0x40000000), (0x60000000, 0xA0000000))  # what a Cortex-M leaves to code and data
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,17 @@ class Memory:
     name: str
     base: int
     size_bytes: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
+            raise ValueError(f"memory's name is {self.name!r}, expected a letter, then letters, digits and underscores")
+        if not 1 <= self.size_bytes <= 1 << 27 or not any(
+            low <= self.base and self.base + self.size_bytes <= high for low, high in FOR_MEMORY
+        ):
+            raise ValueError(
+                f"memory {self.name}: base is {self.base:#x} and size_bytes is {self.size_bytes}, expected 1 byte to 128 MiB "
+                "below 0x40000000, where peripherals begin, or from 0x60000000 to 0xa0000000"
+            )
 
 
 @dataclass(frozen=True)
@@ -37,8 +52,12 @@ class FlashTiming:
     def __post_init__(self) -> None:
         if self.line_bytes < 4 or self.line_bytes & (self.line_bytes - 1):
             raise ValueError(f"flash_timing: line_bytes is {self.line_bytes}, expected a power of two from 4 up")
-        if min(self.wait_states, self.code_lines, self.data_lines, self.miss_cycles or 0) < 0:
-            raise ValueError("flash_timing: wait_states, code_lines, data_lines and miss_cycles are 0 or more")
+        numbers = (self.wait_states, self.code_lines, self.data_lines, self.miss_cycles or 0)
+        if min(numbers) < 0 or max(*numbers, self.line_bytes) > 4096 or self.wait_states > 15:
+            raise ValueError(
+                "flash_timing: wait_states are 0 to 15, code_lines, data_lines, miss_cycles and line_bytes 0 to 4096; found "
+                f"{self.wait_states}, {self.code_lines}, {self.data_lines}, {self.miss_cycles} and {self.line_bytes}"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,10 @@ class Console:
         for pin in (self.tx, self.rx):
             if not re.fullmatch(r"P[A-K](1[0-5]|[0-9])", pin):
                 raise ValueError(f"console pin is {pin!r}, expected a port letter and a number such as 'PB10'")
+        if not 0 <= self.alternate <= 15 or not 0 <= self.base < 1 << 32:
+            raise ValueError(
+                f"console: alternate is {self.alternate}, expected 0 to 15; base is {self.base:#x}, expected 32 bits"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,20 +95,35 @@ class Board:
     flash: Memory
     sram: tuple[Memory, ...]
     flash_timing: FlashTiming
-    uart: Console
+    uart: Console = field(metadata={"name": "console"})
     oscillator_hz: int
     oscillator_bypass: bool
     qemu_machine: str | None
 
     def __post_init__(self) -> None:
-        if not self.name or set(self.name) & set('/\\"\n'):
+        if not re.fullmatch(r"[\w.+-]{1,100}", self.name, re.ASCII) or self.name.startswith("."):
             raise ValueError(f"board name is {self.name!r}, expected letters, digits and underscores: folders and C bear it")
-        if min(self.clock_hz, self.flash.size_bytes, *(block.size_bytes for block in self.sram), 1) < 1:
-            raise ValueError(f"board {self.name}: clock_hz and size_bytes are numbers above 0")
+        if not self.mcu.lower().startswith("stm32"):
+            raise ValueError(
+                f"board {self.name}: mcu is {self.mcu!r}, expected a name that begins with stm32, such as stm32f469nih6"
+            )
+        if "*/" in self.title:
+            raise ValueError(f"board {self.name}: title is {self.title!r}, expected text without */: a comment in C bears it")
+        if not 1 <= self.clock_hz < 1 << 32 or not 0 <= self.oscillator_hz < 1 << 32:
+            raise ValueError(
+                f"board {self.name}: clock_hz is {self.clock_hz} and oscillator_hz {self.oscillator_hz}, expected 32 bits, "
+                "and a clock above 0"
+            )
         if self.cpu not in CPUS:
             raise ValueError(f"board {self.name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
         if not self.sram:
             raise ValueError(f"board {self.name}: no SRAM; give at least one block under 'sram'")
+        blocks = sorted((self.flash, *self.sram), key=lambda block: block.base)
+        for low, high in pairwise(blocks):
+            if low.base + low.size_bytes > high.base:
+                raise ValueError(f"board {self.name}: memories {low.name} and {high.name} overlap from {high.base:#x}")
+        if len({block.name.upper() for block in blocks} | {"FLASH"}) < len(blocks):
+            raise ValueError(f"board {self.name}: two memories have one name; found {', '.join(block.name for block in blocks)}")
 
     @property
     def flash_bytes(self) -> int:
@@ -117,37 +155,16 @@ CPUS = ("cortex-m4", "cortex-m7", "cortex-m33")
 CONSOLES = ("usart-v1", "usart-v2")  # v1: SR/DR (STM32F4); v2: ISR/RDR/TDR (F7, L4, U5)
 
 
-def _number(value: Any) -> int:
-    return int(value, 0) if isinstance(value, str) else int(value)
-
-
-def _memory(name: str, entry: dict[str, Any]) -> Memory:
-    return Memory(entry.get("name", name), _number(entry["base"]), _number(entry["size_bytes"]))
-
-
 def board_from_json(path: Path) -> Board:
     """Returns the board that a JSON file describes. Raises ValueError naming the field that is wrong."""
-    try:
-        fields: dict[str, Any] = json.loads(path.read_text())
-        return Board(
-            name=fields["name"],
-            title=fields.get("title", fields["name"]),
-            cpu=fields["cpu"],
-            mcu=fields["mcu"],
-            clock_hz=_number(fields["clock_hz"]),
-            pio_env=fields.get("pio_env", ""),
-            flash=_memory("flash", fields["flash"]),
-            sram=tuple(_memory("sram", block) for block in fields["sram"]),
-            flash_timing=FlashTiming(**fields["flash_timing"]),
-            uart=Console(**{**fields["console"], "base": _number(fields["console"]["base"])}),
-            oscillator_hz=_number(fields.get("oscillator_hz", 0)),
-            oscillator_bypass=bool(fields.get("oscillator_bypass", False)),
-            qemu_machine=fields.get("qemu_machine"),
-        )
-    except KeyError as missing:
-        raise ValueError(f"board file {path}: field {missing} is missing; see {BOARD_FOLDER} for examples") from None
-    except (TypeError, ValueError) as wrong:
-        raise ValueError(f"board file {path}: {wrong}; see {BOARD_FOLDER} for examples") from None
+    content = read_json(path, "board file")
+    content = {"title": content.get("name"), "pio_env": "", "qemu_machine": None} | content
+    content = {"oscillator_hz": 0, "oscillator_bypass": False} | content
+    if isinstance(flash := content.get("flash"), dict):
+        content["flash"] = {"name": "flash"} | flash
+    if isinstance(blocks := content.get("sram"), list):
+        content["sram"] = [{"name": "sram"} | block if isinstance(block, dict) else block for block in blocks]
+    return checked(Board, content, f"board file {path}", f"see {BOARD_FOLDER} for examples")
 
 
 def board_names() -> list[str]:
@@ -158,10 +175,7 @@ def board_names() -> list[str]:
 def find_board(name: str) -> Board:
     """Returns a built-in board by name, or the one in a user's file when `name` ends in .json."""
     if name.endswith(".json"):
-        path = Path(name)
-        if not path.is_file():
-            raise ValueError(f"board file {name} does not exist")
-        return board_from_json(path)
+        return board_from_json(Path(name))
     path = BOARD_FOLDER / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"unknown board {name!r}; known: {', '.join(board_names())}, or a path to a .json file")

@@ -10,6 +10,7 @@ import configparser
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from tinyredux.boards import Board
+from tinyredux.files import cache_folder, locked, partial_name, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 CROSS_COMPILER = "arm-none-eabi-gcc"
@@ -73,8 +75,7 @@ def firmware_folder() -> Path:
 
 def default_build_folder() -> Path:
     """Returns where builds go when the caller names no folder: $TINYREDUX_CACHE/build, else build/ in the checkout."""
-    cached = os.environ.get("TINYREDUX_CACHE")
-    return Path(cached) / "build" if cached else ROOT / "build"
+    return (cache_folder() or ROOT) / "build"
 
 
 def option(section: str, key: str) -> str:
@@ -144,21 +145,23 @@ def _render(template: str, board: Board, facts: dict[str, str]) -> str:
 
 def board_files(board: Board, folder: Path) -> Path:
     """Writes memory.ld and board.h of a board into `folder` where they differ from what is there. Returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("memory.ld", linker_script(board)), ("board.h", board_header(board))):
-        path = folder / name
-        if not path.is_file() or path.read_text() != text:
-            _write_whole(path, text.encode())
+        write_whole(folder / name, text)
     return folder
 
 
 def compiler_version(compiler: str) -> str:
-    """Returns the first line of `compiler --version`. Raises MissingTool with the fix when it is not installed."""
-    path = shutil.which(compiler)
+    """Returns the first line of `compiler --version`. Raises MissingTool with the fix when it is not installed, or is none."""
+    path, named = shutil.which(compiler), os.environ.get("CC") if compiler != CROSS_COMPILER else None
     if path is None:
         package = "gcc-arm-none-eabi libnewlib-arm-none-eabi" if compiler == CROSS_COMPILER else "gcc libc6-dev"
-        raise MissingTool(f"{compiler} is not installed; run: sudo apt-get install --no-install-recommends {package}")
-    return _version_line(path)
+        missing = f"CC is {named!r}: no such program; unset it, or" if named else f"{compiler} is not installed;"
+        raise MissingTool(f"{missing} run: sudo apt-get install --no-install-recommends {package}")
+    try:
+        return _version_line(path)
+    except (subprocess.CalledProcessError, OSError, IndexError):
+        found = f"CC is {named!r}, which" if named else path
+        raise MissingTool(f"{found} is no C compiler: it does not answer --version; set CC to one such as gcc") from None
 
 
 @cache
@@ -167,9 +170,17 @@ def _version_line(path: str) -> str:
 
 
 def host_compiler() -> str:
-    """Returns the name of the host's C compiler: $CC, else the first of gcc, cc and clang that is installed."""
-    named = os.environ.get("CC")
-    return named or next((name for name in ("gcc", "cc", "clang") if shutil.which(name)), "gcc")
+    """Returns the name of the host's C compiler: that in $CC, else the first of gcc, cc and clang that is installed."""
+    return host_command()[0]
+
+
+def host_command() -> list[str]:
+    """Returns the host's C compiler with the arguments that $CC has ("gcc -m64"). Raises MissingTool for an unreadable CC."""
+    try:
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError as wrong:
+        raise MissingTool(f"CC is {os.environ['CC']!r}: {wrong}; set it to a compiler such as gcc, or unset it") from None
+    return named or [next((name for name in ("gcc", "cc", "clang") if shutil.which(name)), "gcc")]
 
 
 def build_firmware(sources: Path, board: Board, build_folder: Path | None = None, pio: bool = False) -> Firmware:
@@ -189,12 +200,13 @@ def build_firmware(sources: Path, board: Board, build_folder: Path | None = None
 def build_host(sources: Path | None, build_folder: Path | None = None, sanitize: bool = False) -> Path:
     """Returns a shared library of the kernels, with the Artifact in `sources` where one is given."""
     build_folder = build_folder or default_build_folder()
-    flags = [*option("flags", "host").split(), *(option("flags", "sanitize").split() if sanitize else []), "-fPIC"]
+    compiler, *arguments = host_command()
+    flags = [*arguments, *option("flags", "host").split(), *(option("flags", "sanitize").split() if sanitize else []), "-fPIC"]
     files = [*source_files("host"), *_artifact_sources(sources)]
-    objects = _compile(host_compiler(), flags, _includes(sources, firmware_folder() / "boards" / "host"), files, build_folder)
+    objects = _compile(compiler, flags, _includes(sources, firmware_folder() / "boards" / "host"), files, build_folder)
     library = build_folder / "host" / f"tinyredux-{_digest([path.name for path in objects])}.so"
     if not library.is_file():
-        _link([host_compiler(), "-shared", *flags, *map(str, objects)], library, None, objects)
+        _link([compiler, "-shared", *flags, *map(str, objects)], library, None, objects)
     return library
 
 
@@ -235,7 +247,8 @@ def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> P
         "TINYREDUX_MODEL": str(sources.resolve()),
         "PLATFORMIO_WORKSPACE_DIR": str(workspace),
     }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    with locked(workspace.with_suffix(".lock")):  # SCons keeps its state there
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         raise BuildError(f"PlatformIO could not build {board.pio_env}:\n{(done.stdout + done.stderr)[-4000:]}")
     return workspace / "build" / board.pio_env / "firmware.elf"
@@ -325,17 +338,14 @@ def _largest_symbol(objects: Sequence[Path], section: str) -> str:
 
 def _run(command: list[str], target: Path) -> None:
     """Runs a compiler with -o `target`, which appears whole or not at all."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, cwd=ROOT)
+    partial = partial_name(target)
+    done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, errors="replace", cwd=ROOT)
     if done.returncode != 0:
+        partial.unlink(missing_ok=True)
         raise BuildError(f"{Path(command[0]).name} could not make {target.name}:\n{done.stderr.strip()}")
+    if not partial.is_file():
+        raise MissingTool(f"{shlex.join(command[:1])} made no {target.name}: it is no C compiler; set CC to one, such as gcc")
     partial.replace(target)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _digest(parts: Sequence[bytes | str]) -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tinyredux.boards import Board, find_board
 from tinyredux.build import BuildError, build_firmware, build_host, default_build_folder
+from tinyredux.files import write_whole
 from tinyredux.link import Patience
 from tinyredux.targets import RawMeasurement, Target
 
@@ -107,9 +108,8 @@ def run_cell(
     image = data.reshape(1, 1, -1).view(np.int8)
     files, model_hash = cell_files(text, image.size)
     folder = default_build_folder() / "cells" / model_hash
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_text(content)
+        write_whole(folder / name, content)
     try:
         device = _open(folder, target, chip, model_hash, image.shape)
     except BuildError as error:

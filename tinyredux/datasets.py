@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,8 @@ from tinyredux import download as archive
 from tinyredux import persons, speech
 from tinyredux import synthetic as generated
 from tinyredux.download import MissingDataError as MissingDataError
+from tinyredux.files import cache_folder as named_cache
+from tinyredux.files import read_arrays
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -167,7 +168,7 @@ def data_folder() -> Path | None:
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and checkpoints: TINYREDUX_CACHE, or ~/.cache/tinyredux."""
-    return Path(os.environ.get("TINYREDUX_CACHE", Path.home() / ".cache" / "tinyredux"))
+    return named_cache() or Path.home() / ".cache" / "tinyredux"
 
 
 def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:
@@ -176,7 +177,7 @@ def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labe
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise MissingDataError(f"CIFAR-10 in {folder} lacks {', '.join(missing)}: {GET_CIFAR10}")
-    parts = [np.load(folder / name) for name in names]
+    parts = [read_arrays(folder / name, ["images", "labels"]) for name in names]
     return np.concatenate([p["images"] for p in parts]), np.concatenate([p["labels"] for p in parts]).astype(np.int64)
 
 
@@ -230,17 +231,10 @@ def from_file(path: Path, shape: Shape) -> Dataset:
     The file holds `images` (N, C, H, W) float32 as the network takes them and, optionally, `labels` (N,) integers.
     Raises FileNotFoundError without the file, ValueError for arrays that do not fit.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}; expected an .npz archive with the array images (N, C, H, W) float32")
-    try:
-        with np.load(path) as arrays:
-            images = arrays["images"] if "images" in arrays.files else None
-            labels = arrays["labels"] if "labels" in arrays.files else None
-            held = ", ".join(arrays.files) or "none"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as failure:
-        raise ValueError(f"{path} is not an .npz archive without pickles ({failure}); write it with numpy.savez") from failure
-    if images is None:
-        raise ValueError(f"{path} has no array images; found {held}, expected images and optionally labels")
+    arrays = read_arrays(path, ["images"], ["labels"])
+    images, labels = arrays["images"], arrays.get("labels")
     _check_images(path, images, shape)
     if labels is not None:
         labels = _checked_labels(path, labels, len(images))
@@ -264,8 +258,8 @@ def _checked_labels(path: Path, labels: npt.NDArray[np.int64], count: int) -> La
         raise ValueError(f"{path}: labels have shape {labels.shape}, expected ({count},), one for each image")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{path}: labels are {labels.dtype}, expected integers")
-    if int(labels.min()) < 0:
-        raise ValueError(f"{path}: labels begin at {labels.min()}, expected class numbers from 0")
+    if int(labels.min()) < 0 or int(labels.max()) >= 1 << 31:
+        raise ValueError(f"{path}: labels go from {labels.min()} to {labels.max()}, expected class numbers from 0")
     return np.asarray(labels, np.int64)
 
 

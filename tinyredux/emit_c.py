@@ -16,6 +16,7 @@ from tinyredux.emit_fast import FORM_MACROS, described_form, form_call, programs
 from tinyredux.emit_trec import trec_check, trec_fields
 from tinyredux.fast.choose import scratch_of
 from tinyredux.fast.forms import Form
+from tinyredux.files import write_whole
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, TrecConv, Weighted, macs
 from tinyredux.integer_params import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import MemoryPlan, clustering, is_pointwise, verify_plan
@@ -33,12 +34,11 @@ class Artifact:
     model_hash: str
 
     def write(self, folder: Path) -> Path:
-        """Writes the files into `folder`, made if missing, and returns it."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes the files into `folder`, and returns it. Each appears whole or not at all, the manifest last."""
         for name, text in self.files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        (folder / "weights.bin").write_bytes(self.blob)
-        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1, sort_keys=True) + "\n")
+            write_whole(folder / name, text)
+        write_whole(folder / "weights.bin", self.blob)
+        write_whole(folder / "manifest.json", json.dumps(self.manifest, indent=1, sort_keys=True) + "\n")
         return folder
 
 

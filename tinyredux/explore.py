@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from tinyredux.boards import Board, find_board
 from tinyredux.build import DoesNotFit
 from tinyredux.datasets import cache_folder
 from tinyredux.designs import Calibration, Cost, Design, Designs, Images, errors_percent
+from tinyredux.files import checked, write_whole
 from tinyredux.flow import METHODS, Compiled, Settings, compile_net, measure_compiled
 from tinyredux.graph import Graph
 from tinyredux.kernels import assemble, check_kernels
@@ -62,6 +62,8 @@ class Exploration:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}, expected at least {least}")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if not 0 <= self.loss_points <= 100:
             raise ValueError(f"loss is {self.loss_points} points of accuracy, expected 0 to 100")
 
@@ -162,7 +164,8 @@ def _calibrate(
     Raises DoesNotFit where not even the smallest design fits the board.
     """
     if "calibration" in study.user_attrs:
-        designs.calibration = Calibration(**study.user_attrs["calibration"])
+        advice = "the database is damaged; give another --storage"
+        designs.calibration = checked(Calibration, study.user_attrs["calibration"], f"calibration of {study.study_name}", advice)
         return
     simulated: list[tuple[Graph, Measurement]] = []
     for unit in designs.units:
@@ -328,8 +331,4 @@ def file_name(result: Mapping[str, Any]) -> str:
 
 def save(result: Mapping[str, Any], path: Path) -> Path:
     """Writes a result as JSON, whole or not at all, and returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(beside, path)
-    return path
+    return write_whole(path, json.dumps(result, indent=1) + "\n")

@@ -23,6 +23,7 @@ from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps
 from tinyredux.fast.trec_cost import losing, picks
+from tinyredux.files import write_whole
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
 from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
 from tinyredux.measure import Measurement, OpRecord
@@ -76,8 +77,8 @@ class Settings:
             raise ValueError(f"method is {self.method!r}; join by + different methods, each once, and exact with none")
         if check_kernels(self.kernel_set) not in self._kernel_sets:
             raise ValueError(f"method {self.method} has kernels {', '.join(self._kernel_sets)}, not {self.kernels}")
-        if self.sram is not None and self.sram < 1:
-            raise ValueError(f"sram is {self.sram} bytes, expected at least 1")
+        if self.sram is not None and not 1 <= self.sram < 1 << 32:
+            raise ValueError(f"sram is {self.sram} bytes, expected 1 to {(1 << 32) - 1:,}")
         if self.trec is not None and "trec" not in self.methods:
             raise ValueError(f"a TREC table goes with method trec, not {self.method}")
         if self.skip is not None and "skip" not in self.methods:
@@ -86,8 +87,8 @@ class Settings:
             raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}, expected 0 or more")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target.split(":")[0] not in ("host", "simulator", "board"):
@@ -371,7 +372,7 @@ def write_artifact(settings: Settings, folder: Path) -> tuple[Artifact, list[str
     vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}
     compiled.artifact.write(folder)
     for name, content in vectors.items():
-        (folder / name).write_bytes(content)
+        write_whole(folder / name, content)
     return compiled.artifact, sorted([*compiled.artifact.files, "weights.bin", "manifest.json", *vectors])
 
 

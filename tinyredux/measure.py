@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from tinyredux.files import checked, read_json, write_whole
+
 SCHEMA = 1
 
 
@@ -88,9 +90,7 @@ class Measurement:
 
     def save(self, path: Path) -> Path:
         """Writes the record as JSON, folders made as needed, and returns the path."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        return path
+        return write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the record for people: (what, how much) in the order a reader asks."""
@@ -140,21 +140,13 @@ def _share(correct: int | None, images: int) -> str:
 
 def load(path: Path) -> Measurement:
     """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(
-            f"record {path} does not exist; make it with: python -m tinyredux measure ... --out {path.parent}"
-        ) from None
-    except json.JSONDecodeError as wrong:
-        raise ValueError(f"record {path} is not JSON: {wrong}") from None
+    if not path.exists():
+        raise ValueError(f"record {path} does not exist; make it with: python -m tinyredux measure ... --out {path.parent}")
+    content = read_json(path, "record")
     if content.get("schema") != SCHEMA:
-        raise ValueError(f"record {path} has schema {content.get('schema')}, this version reads {SCHEMA}")
+        raise ValueError(f"record {path} has schema {content.get('schema')!r}, this version reads {SCHEMA}")
     known = {entry.name for entry in fields(Measurement)}
     missing = known - set(content) - {"notes"}
     if missing:
         raise ValueError(f"record {path} lacks {', '.join(sorted(missing))}")
-    return Measurement(
-        **{key: value for key, value in content.items() if key in known and key != "per_op"},
-        per_op=[OpRecord(**op) for op in content["per_op"]],
-    )
+    return checked(Measurement, {key: value for key, value in content.items() if key in known}, f"record {path}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from tinyredux import datasets, mobile_nets
+from tinyredux.files import checked, read_json, read_recorded
 
 DATA = tuple(datasets.SHAPES)  # what networks are trained on
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -296,8 +296,13 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
 def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
     """Returns how a pruned network was made, `base` and `shapes` among it, from the first record found; None for others."""
     paths = [path for path in (weights_file(name, one) for one in data) if path and path.with_suffix(".json").is_file()]
-    found: dict[str, Any] | None = json.loads(paths[0].with_suffix(".json").read_text()).get("pruning") if paths else None
-    return found
+    record = paths[0].with_suffix(".json") if paths else None
+    found = read_json(record, "record of weights").get("pruning") if record else None
+    if found is None:
+        return None
+    for key, kind in (("base", str), ("shapes", dict[str, list[int]])):
+        checked(kind, found.get(key) if isinstance(found, dict) else None, f"{record}, pruning.{key}", "prune the network again")
+    return dict(found)
 
 
 def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
@@ -382,9 +387,9 @@ def load_net(name: str, data: str = "cifar10") -> nn.Module:
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Copies the weights of a safetensors file into `net`. Raises ValueError where names or shapes differ."""
+    """Copies the weights of a safetensors file into `net`. Raises ValueError where names, shapes or the sha256 differ."""
     try:
-        net.load_state_dict(safetensors.torch.load_file(path))
+        net.load_state_dict(safetensors.torch.load(read_recorded(path)))
     except (RuntimeError, safetensors.SafetensorError) as failure:
         raise ValueError(f"{path} does not fit the network: {failure}; train it again") from failure
 

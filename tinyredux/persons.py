@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.download import MissingDataError
+from tinyredux.files import read_arrays
 
 Pixels = npt.NDArray[np.uint8]  # (N, H, W, 3)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -34,8 +35,8 @@ def small(folder: Path | None) -> tuple[Part, Part, Part]:
     """
     if folder is None or not (folder / SMALL_FILE).is_file():
         raise MissingDataError(f"the person set is not on this machine: {GET_SMALL}")
-    with np.load(folder / SMALL_FILE) as arrays:
-        images, labels, split = arrays["images"], arrays["labels"].astype(np.int64), arrays["split"]
+    arrays = read_arrays(folder / SMALL_FILE, ["images", "labels", "split"])
+    images, labels, split = arrays["images"], arrays["labels"].astype(np.int64), arrays["split"]
     order = np.random.default_rng(0).permutation(np.flatnonzero(split == 0))
     held, kept, test = order[: len(order) // 8], order[len(order) // 8 :], np.flatnonzero(split == 1)
     return (images[kept], labels[kept]), (images[held], labels[held]), (images[test], labels[test])

@@ -52,8 +52,8 @@ class Pruning:
         if self.aim not in AIMS:
             raise ValueError(f"pruning: aim is {self.aim!r}, expected one of {', '.join(AIMS)}")
         for key in ("budget_bytes", "steps", "batches", "rate"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"pruning: {key} is {getattr(self, key)}, expected more than 0")
+            if not 0 < getattr(self, key) < 1 << 32:
+                raise ValueError(f"pruning: {key} is {getattr(self, key)}, expected more than 0 and less than {1 << 32:,}")
 
     def target_bytes(self, start: int, step: int) -> int:
         """Returns the peak after cut number `step`: from `start` to the budget by equal factors."""
@@ -232,20 +232,20 @@ def gate_derivatives(net: nn.Module, found: Channels) -> torch.Tensor:
 
 
 def _save(path: Path, net: nn.Module, pruning: Pruning, cuts: list[dict[str, int]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save({"net": net.state_dict(), "cuts": cuts, "pruning": json.dumps(asdict(pruning))}, partial)
-    partial.replace(path)
+    train.save_checkpoint(path, {"net": net.state_dict(), "cuts": cuts, "pruning": json.dumps(asdict(pruning))})
 
 
 def _resume(path: Path, net: nn.Module, pruning: Pruning) -> list[dict[str, int]]:
     """Puts the weights of a checkpoint, in their shapes, into `net`; returns the cuts made so far."""
-    if not path.is_file():
+    if not path.exists():
         return []
     state = train.read_checkpoint(path, "pruning", "net", "cuts")
     if state["pruning"] != json.dumps(asdict(pruning)):
         raise ValueError(f"checkpoint {path} was made by another pruning: {state['pruning']}; remove it or use its settings")
-    nets.resize(net, {name: value for name, value in state["net"].items() if value.shape != net.state_dict()[name].shape})
+    own = net.state_dict()
+    if own.keys() != state["net"].keys():
+        raise ValueError(f"checkpoint {path} is of another network; remove it to begin anew")
+    nets.resize(net, {name: value for name, value in state["net"].items() if value.shape != own[name].shape})
     net.load_state_dict(state["net"])
     cuts: list[dict[str, int]] = state["cuts"]
     return cuts

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,11 @@ from tinyredux.boards import find_board
 from tinyredux.datasets import Dataset
 from tinyredux.fast.choose import choose
 from tinyredux.fast.reference_cost import reference_cycles
+from tinyredux.files import checked, read_json, write_whole
 from tinyredux.graph import Graph
 from tinyredux.nets import WEIGHTS_FOLDER, own_name, short_name
 from tinyredux.passes.dead_channels import MULTIPLE, without_dead_channels
-from tinyredux.passes.skipping import Cut, Statistics, cuts_by_expected_loss, skip, skippable, windows, without
+from tinyredux.passes.skipping import UNITS, Cut, Statistics, cuts_by_expected_loss, skip, skippable, windows, without
 
 RECORDS = WEIGHTS_FOLDER / "skip"
 STEP, LARGEST = 0.05, 0.8  # shares that are tried
@@ -55,15 +57,24 @@ class Record:
     test_exact: int = 0
     test_skipped: int = 0
 
+    def __post_init__(self) -> None:
+        """Rejects units and shares that no layer can have."""
+        for unit in (self.unit, *self.units.values()):
+            if unit not in UNITS:
+                raise ValueError(f"unit is {unit!r}, expected one of {', '.join(UNITS)}")
+        if min(self.validation_images, self.validation_exact, self.validation_skipped) < 0:
+            raise ValueError("counts of validation images are 0 or more")
+        for op, share in self.shares.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"field shares.{op} is {share}, expected 0 or more and less than 1")
+
     def unit_of(self, op: str) -> str:
         """Returns the unit that is left out of an operator."""
         return self.units.get(op, self.unit)
 
     def save(self, path: Path) -> Path:
         """Writes the record as JSON and returns the path."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        return path
+        return write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def record_path(net: str, data: str) -> Path:
@@ -80,25 +91,23 @@ def record_for(net: str, data: str) -> Record:
             f"no record of what {net} can leave out on {data}; there are {known}; make weights that do without by "
             f"`tinyredux train {net} --method skip`, or a record by `tinyredux explore`, and give it with --skip"
         )
-    return Record(**json.loads(path.read_text()))
+    return checked(Record, read_json(path, "record of skipping"), f"record of skipping {path}")
 
 
 def load(source: str) -> Record:
     """Returns a record from FILE.json, or design N of a front from FILE.json#N. Raises ValueError where there is none."""
     name, _, number = source.partition("#")
-    try:
-        content = json.loads(Path(name).read_text())
-    except (OSError, json.JSONDecodeError) as wrong:
-        raise ValueError(f"{name} is no record of skipping: {wrong}") from None
-    if isinstance(content, dict) and "front" in content:
-        designs = content["front"]
-        if not number.isdigit() or int(number) >= len(designs):
-            raise ValueError(f"{name} holds designs 0 to {len(designs) - 1}; name one as {Path(name).name}#0, found {source!r}")
-        content = designs[int(number)].get("skip")
-    known = {one.name for one in fields(Record)}
-    if not isinstance(content, dict) or not {"unit", "shares"} <= set(content) <= known:
-        raise ValueError(f"{source} is neither a record of skipping nor a skipping design of a front")
-    return Record(**content)
+    content: Any = read_json(Path(name), "record of skipping")
+    if "front" in content:
+        designs = content["front"] if isinstance(content["front"], list) else []
+        if not (number.isascii() and number.isdigit() and int(number[:9]) < len(designs)):
+            there = f"designs 0 to {len(designs) - 1}" if designs else "no designs"
+            raise ValueError(f"{name} holds {there}; name one as {Path(name).name}#0, found {source!r}")
+        design = designs[int(number)]
+        content = design.get("skip") if isinstance(design, dict) else design
+    elif number:
+        raise ValueError(f"{name} holds no front of designs, so it has none numbered {number!r}; give it without #{number}")
+    return checked(Record, content, f"{source} is neither a record of skipping nor a skipping design of a front")
 
 
 def statistics_of(

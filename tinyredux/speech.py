@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.download import MissingDataError
+from tinyredux.files import read_arrays
 
 Audio = npt.NDArray[np.int16]  # (N, 16000), one second each
 Features = npt.NDArray[np.float32]  # (N, 1, 49, 10)
@@ -87,12 +88,12 @@ def keywords(folder: Path | None) -> Parts:
     """
     if folder is None or not small_folder(folder):
         raise MissingDataError(f"the keyword set is not on this machine: {GET_SMALL}")
-    with np.load(folder / SMALL_FILES[0]) as nine:
-        place = np.array([WORDS.index(word) if word in WORDS else UNKNOWN for word in nine["words"].tolist()], np.int64)
-        found, labels, held = features(nine["audio"]), place[nine["labels"]], nine["split"] == 1
-    with np.load(folder / SMALL_FILES[1]) as twelve:
-        known = np.isin(twelve["labels"], place)
-        test = features(twelve["audio"][known]), twelve["labels"][known].astype(np.int64)
+    nine = read_arrays(folder / SMALL_FILES[0], ["words", "audio", "labels", "split"])
+    place = np.array([WORDS.index(word) if word in WORDS else UNKNOWN for word in nine["words"].tolist()], np.int64)
+    found, labels, held = features(nine["audio"]), place[nine["labels"]], nine["split"] == 1
+    twelve = read_arrays(folder / SMALL_FILES[1], ["audio", "labels"])
+    known = np.isin(twelve["labels"], place)
+    test = features(twelve["audio"][known]), twelve["labels"][known].astype(np.int64)
     return (found[~held], labels[~held]), (found[held], labels[held]), test
 
 

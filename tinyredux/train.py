@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +18,13 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tinyredux.datasets import Dataset, Images, Labels, Split
+from tinyredux.files import check_is_file, write_whole
 
 Optimizer = torch.optim.Optimizer
 Schedule = torch.optim.lr_scheduler.LRScheduler
 Progress = Callable[[str], None]
 PROGRESS_STEPS = 50
+CHECKPOINT = "tinyredux checkpoint"
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,14 @@ class Recipe:
     freeze: bool = False  # what runs before the first layer that fine-tuning changes stays as it was
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "batch", "peak_rate"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected more than 0")
+        for field, most in (("epochs", 1e6), ("batch", 1e6), ("peak_rate", 1e30), ("temperature", 1e30)):
+            if not 0 < getattr(self, field) <= most:
+                raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected more than 0 and at most {most:,g}")
+        for field in ("momentum", "weight_decay", "smoothing", "warmup_share", "distil", "average"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected 0 to 1")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"recipe: seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
 
 
 @dataclass(frozen=True)
@@ -249,16 +257,12 @@ def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Re
 
 
 def _save(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str, epoch: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"epoch": epoch, "recipe": json.dumps(asdict(recipe)), "layers": layers}
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    save_checkpoint(path, state | {"epoch": epoch, "recipe": json.dumps(asdict(recipe)), "layers": layers})
 
 
 def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str) -> int:
-    if not path.is_file():
+    if not path.exists():
         return 0
     state = read_checkpoint(path, "recipe", *parts)
     if state["recipe"] != json.dumps(asdict(recipe)):
@@ -273,12 +277,20 @@ def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str) -
     return int(state["epoch"])
 
 
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, whole or not at all: a line with the sha256 of what follows, then what torch writes."""
+    content = io.BytesIO()
+    torch.save(dict(state), content)
+    write_whole(path, f"{CHECKPOINT} {hashlib.sha256(content.getvalue()).hexdigest()}\n".encode() + content.getvalue())
+
+
 def read_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
     """Returns what a checkpoint holds, `keys` among it. Raises ValueError for a file that is damaged or something else."""
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        if set(keys) <= set(state):
-            return state
-    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError):
-        pass
-    raise ValueError(f"{path} is no checkpoint, or damaged; remove it to begin anew")
+    check_is_file(path, "checkpoint")
+    head, _, content = path.read_bytes().partition(b"\n")
+    if head.decode("ascii", "replace") != f"{CHECKPOINT} {hashlib.sha256(content).hexdigest()}":
+        raise ValueError(f"{path} is no checkpoint, or damaged; remove it to begin anew")
+    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+    if missing := set(keys) - set(state):
+        raise ValueError(f"{path} is no checkpoint of this kind: it lacks {', '.join(sorted(missing))}; remove it to begin anew")
+    return state

@@ -14,6 +14,7 @@ from torch import nn
 
 from tinyredux import nets, train
 from tinyredux.datasets import Dataset, Images, MissingDataError
+from tinyredux.files import checked, read_json
 from tinyredux.train import Progress, Recipe
 from tinyredux.trec_layer import Settings, TRECConv2d, convert
 
@@ -32,10 +33,8 @@ def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None
     Raises ValueError for a file whose recipe is none.
     """
     content = _committed(name) if file is None else _read(file)
-    try:
-        recipe = Recipe(**content["recipe"]) if "recipe" in content else TUNE
-    except TypeError as failure:
-        raise ValueError(f"{file} holds no recipe of training ({failure}); expected fields of train.Recipe") from None
+    where = f"{file}, recipe of training"
+    recipe = checked(Recipe, content["recipe"], where) if "recipe" in content else TUNE
     return train.given(SYNTHETIC if data == "synthetic" and file is None else recipe, epochs, seed)
 
 
@@ -47,11 +46,10 @@ def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, 
     for a file that is no such table, and where no layer is wide enough.
     """
     content = _committed(name) if file is None else _read(file)
-    try:
-        if content:
-            return from_json(content.get("table", content))
-    except (TypeError, AttributeError) as failure:
-        raise ValueError(f"{file} is no table of TREC layers ({failure}); expected {{path: {{sub_length, hash_bits}}}}") from None
+    if file is not None or content:
+        if not content:
+            raise ValueError(f"{file} names no layer; expected {{path: {{sub_length, hash_bits}}}}")
+        return from_json(content.get("table", content), str(file or name))
     table = {
         path: Settings(part.in_channels, BITS)
         for path, part in net.named_modules()
@@ -70,18 +68,12 @@ def _committed(name: str) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     """Returns the object that a JSON file holds; raises ValueError for anything else."""
-    try:
-        content = json.loads(file.read_text())
-    except json.JSONDecodeError as failure:
-        raise ValueError(f"{file} is no JSON ({failure}); expected a table of TREC layers") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is no table of TREC layers; expected {{path: {{sub_length, hash_bits}}}}")
-    return content
+    return read_json(file, "table of TREC layers")
 
 
-def from_json(table: dict[str, dict[str, int | str]]) -> dict[str, Settings]:
-    """Returns the table that a record or a file holds."""
-    return {path: Settings(**settings) for path, settings in table.items()}  # type: ignore[arg-type]
+def from_json(table: object, where: str = "table of TREC layers") -> dict[str, Settings]:
+    """Returns the table that a record or a file holds. Raises ValueError that names the layer and the field that are wrong."""
+    return checked(dict[str, Settings], table, where, "expected {path of the layer: {sub_length, hash_bits, hash, threshold}}")
 
 
 def to_json(table: Table) -> dict[str, dict[str, int | str]]:
@@ -134,6 +126,7 @@ def load_trec(name: str, data: str = "cifar10") -> nn.Module:
     if path is None:
         raise MissingDataError(f"{name} has no TREC weights for {data}; make them by `tinyredux train {name} --method trec`")
     net = nets.resolve(name)
-    convert(net, from_json(json.loads(path.with_suffix(".json").read_text())["table"]))
+    record = path.with_suffix(".json")
+    convert(net, from_json(_read(record).get("table"), str(record)))
     nets.load_weights(net, path)
     return net.eval()

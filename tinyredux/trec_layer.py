@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tinyredux.graph import MOST_BITS
+
 HASHES = ("kernel", "kernel_learned", "learned", "paper", "pca", "random")
 THRESHOLDS = ("mean", "zero")
 SCOPES = ("image", "batch")
@@ -32,6 +34,16 @@ class Settings:
     hash_bits: int
     hash: str = "kernel"
     threshold: str = "mean"
+
+    def __post_init__(self) -> None:
+        """Rejects what no layer can have; what one layer cannot have, TRECConv2d rejects."""
+        for name, value, allowed in (("hash", self.hash, HASHES), ("threshold", self.threshold, THRESHOLDS)):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        if self.sub_length < 1 or not 1 <= self.hash_bits <= MOST_BITS:
+            raise ValueError(
+                f"sub_length is {self.sub_length} and hash_bits {self.hash_bits}, expected at least 1, and 1 to {MOST_BITS}"
+            )
 
 
 Piece = tuple[int, slice, tuple[slice, ...]]
@@ -62,8 +74,8 @@ class TRECConv2d(nn.Conv2d):
                 raise ValueError(f"TREC: {name} is {value!r}, expected one of {', '.join(allowed)}")
         if not 1 <= sub_length <= columns:
             raise ValueError(f"TREC: sub_length is {sub_length}, expected 1 to {columns}, the columns of a window")
-        if not 1 <= hash_bits <= min(16, out_channels):
-            raise ValueError(f"TREC: hash_bits is {hash_bits}, expected 1 to {min(16, out_channels)}")
+        if not 1 <= hash_bits <= (most := min(MOST_BITS, out_channels)):
+            raise ValueError(f"TREC: hash_bits is {hash_bits}, expected 1 to {most}")
         self.sub_length, self.hash_bits, self.hash, self.threshold, self.scope = sub_length, hash_bits, hash, threshold, scope
         self.kept_share = torch.ones(())  # clusters / rows of the last forward pass, for the eye alone
         if hash in ("learned", "paper"):

@@ -36,6 +36,7 @@ SPAN = 12
 ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried; orders placed of a small one
 LEVELS = 6  # of bytes at which `within_bytes` looks for other items
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
+MOST_MACS = 1000.0  # times the network's own: a limit above is a mistake
 MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
 
 
@@ -157,10 +158,12 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
 
     With `input_outside` the network's input lies apart, behind all that the schedule needs, and is not counted in what is
     minimised; it is part of the arena's size all the same. The lower bound holds for both kinds of schedules and every limit.
-    Raises ValueError for a limit below 1.
+    Raises ValueError for a limit below 1, or so large that it is none.
     """
-    if not 1 <= mac_limit < math.inf:
-        raise ValueError(f"the limit of MACs is {mac_limit}, expected at least 1.0 (no recomputation)")
+    if not 1 <= mac_limit <= MOST_MACS:
+        raise ValueError(
+            f"the limit of MACs is {mac_limit}, expected 1.0 (no recomputation) to {MOST_MACS:g} times the network's"
+        )
     pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
     bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
     pure = replace(pure, lower_bound_bytes=bound, optimal=pure.peak_bytes == bound)

@@ -101,7 +101,7 @@ def cache_folder() -> Path:
 
 def compiled_library(source: Path) -> Path | None:
     """Returns the shared library of a C file, compiled once per content, or None without a working C compiler."""
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    compiler = shutil.which(os.environ.get("CC", "").partition(" ")[0] or "cc") or shutil.which("gcc") or shutil.which("clang")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     library = cache_folder() / f"{source.stem}-{digest}.so"
     if compiler is not None and not library.is_file():

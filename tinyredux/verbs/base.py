@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyredux.boards import board_names
@@ -30,6 +30,17 @@ class Verb:
     example: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Answer]
+
+
+def saved(answer: Answer, save: Callable[[], object]) -> Answer:
+    """Returns an answer once `save` has written it. Where that fails it is shown all the same, says why, and exits with 3."""
+    try:
+        save()
+    except OSError as wrong:
+        said = f"{wrong.filename}: {wrong.strerror}; the result is here alone" if wrong.filename else str(wrong)
+        print(said, file=sys.stderr)
+        return replace(answer, data=answer.data | {"unsaved": said}, text=f"{answer.text}\n{said}", exit_code=3)
+    return answer
 
 
 def table(rows: list[tuple[Any, ...]], head: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tinyredux.files import check_output
 from tinyredux.verbs.base import Answer, Verb, progress, table
 
 
@@ -82,6 +83,8 @@ def _lab(options: argparse.Namespace) -> Answer:
     if options.what == "check":
         marks: Iterable[tuple[str, list[Any]]] = [(options.path.name, labs.check_lab(options.path))]
     else:
+        if options.csv:
+            check_output(options.csv.parent, options.csv.name)
         marks = labs.grade(options.path)
     verdicts, troubles = [], []
     with open_table(options.csv) as write_rows:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import find_board
-from tinyredux.verbs.base import Answer, Verb, board_option, no_options, table
+from tinyredux.files import check_output
+from tinyredux.verbs.base import Answer, Verb, board_option, no_options, saved, table
 
 _MOST_FUNCTIONS = 20
 
@@ -84,13 +85,15 @@ def _bench(options: argparse.Namespace) -> Answer:
     from tinyredux.bench_record import BOARDS, layer_table, layers_record, save
 
     if options.out:
+        check_output(options.out)
         record = layers_record()
         columns = ("layer", "per", *(f"{board}_{kernels}" for board in BOARDS for kernels in ("reference", "fast")))
         lines = [
             tuple(f"{row[key]:.3f}" if isinstance(row[key], float) else row[key] for key in columns)
             for row in layer_table(record)
         ]
-        return Answer(record | {"path": str(save(record, options.out))}, table(lines, columns))
+        answer = Answer(record | {"path": str(options.out / "layers.json")}, table(lines, columns))
+        return saved(answer, lambda: save(record, options.out))
     rows = bench(find_board(options.board), options.layer)
     head = ("layer", "kernels", "MACs", "instructions", "cycles", "core cycles", "core cycles/MAC")
     shown = [

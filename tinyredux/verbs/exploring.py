@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tinyredux.verbs.base import Answer, Verb, board_option, progress, table
+from tinyredux.files import check_output
+from tinyredux.verbs.base import Answer, Verb, board_option, progress, saved, table
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +45,13 @@ def _explore(options: argparse.Namespace) -> Answer:
         seed=options.seed, storage=options.storage, images=options.images, loss_points=options.loss,
         finalists=options.finalists, sram=options.sram, **kernels,
     )  # fmt: skip
+    check_output(options.out)
     result = explore(asked, progress)
-    path = save(result, options.out / file_name(result))
+    path = options.out / file_name(result)
     skips = any(one["skip"] for one in result["front"])
     again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""
-    return Answer(result, f"{_text(result)}\n\n{path}{again}", 0 if result["front"] else 1)
+    answer = Answer(result, f"{_text(result)}\n\n{path}{again}", 0 if result["front"] else 1)
+    return saved(answer, lambda: save(result, path))
 
 
 def _text(result: dict[str, Any]) -> str:

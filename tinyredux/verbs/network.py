@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tinyredux.files import check_output
 from tinyredux.measure import OpRecord
-from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, table
+from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, saved, table
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
@@ -60,16 +61,18 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
 def _measure(options: argparse.Namespace) -> Answer:
     from tinyredux.flow import measure
 
-    record = measure(_settings(options, target=options.target, images=options.images), progress)
+    settings = _settings(options, target=options.target, images=options.images)
     if options.out:
-        record.save(options.out / record.file_name())
+        check_output(options.out)
+    record = measure(settings, progress)
     rows = [
         (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if "trec" in record.method else ())
         for op in record.per_op
     ]
     heads = ("operator", "kind", "MACs", "cycles", "live bytes", "clusters", "removed", "any data")
     text = f"{record}\n\n{table(rows, heads[: len(rows[0])])}"
-    return Answer(record.to_json(), text, 0 if record.bit_exact else 1)
+    answer = Answer(record.to_json(), text, 0 if record.bit_exact and record.fits else 1)
+    return saved(answer, lambda: record.save(options.out / record.file_name())) if options.out else answer
 
 
 def _clusters(op: OpRecord) -> tuple[str, ...]:
@@ -90,6 +93,7 @@ def _compile_options(parser: argparse.ArgumentParser) -> None:
 def _compile(options: argparse.Namespace) -> Answer:
     from tinyredux.flow import write_artifact
 
+    check_output(options.out)
     artifact, files = write_artifact(_settings(options, images=options.images), options.out)
     sizes = [(name, (options.out / name).stat().st_size) for name in files]
     data = {"schema": 1, "net": options.net, "out": str(options.out), "model_hash": artifact.model_hash, "files": dict(sizes)}

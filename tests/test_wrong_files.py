@@ -1,0 +1,587 @@
+"""Files that are wrong, places that cannot be written, processes that meet: each ends in a sentence or in the right bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tinyredux import boards, build, cli, datasets, files, model_card, nets, pretrained, prune, skipped, train
+from tinyredux.emit_c import Artifact
+from tinyredux.link import LinkError
+from tinyredux.targets.served import served_facts
+from tinyredux.trec_layer import Settings, TRECConv2d
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 3 * 3, 5))
+    net.input_shape = (3, 7, 7)
+    return net
+
+def labelled():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 10))
+    net.input_shape = (3, 32, 32)
+    return net
+
+def odd():
+    net = labelled()
+    net[1] = nn.Sigmoid()
+    return net
+"""
+BOARD = json.loads((boards.BOARD_FOLDER / "disco_f469ni.json").read_text())
+RAM = BOARD["sram"][0]
+SKIP = {
+    "net": "own", "data": "synthetic", "unit": "block", "shares": {"conv1": 0.3}, "thresholds": {"conv1": 0.1},
+    "validation_images": 10, "validation_exact": 5, "validation_skipped": 5,
+}  # fmt: skip
+TREC = {"sub_length": 5, "hash_bits": 3}
+RANDOM = ["--data", "random", "--target", "host", "--images", "1"]
+FLASH = BOARD["flash_timing"]
+
+
+SMALL = datasets.synthetic(counts=(128, 20, 20))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a user's networks in it, and a cache of its own for what is trained."""
+    (tmp_path / "net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "synthetic", lambda: SMALL)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str, code: int = 2) -> None:
+    """Checks that the command line ends with a code and a sentence with some words in it, on one line."""
+    capsys.readouterr()
+    found = cli.main(arguments)
+    error = capsys.readouterr().err
+    assert found == code and words in error and "Traceback" not in error, error
+
+
+# Files of JSON ---------------------------------------------------------------------------------------------------------
+
+BOARDS: dict[str, tuple[object, str]] = {
+    "a list": ([], "holds a list, expected an object"),
+    "nothing": (b"", "the file is empty"),
+    "no JSON": (b"{name", "is no JSON"),
+    "nested deeply": (b"[" * 100_000, "nested too deeply"),
+    "objects nested deeply": (b'{"a":' * 50_000, "nested too deeply"),
+    "other bytes": (b"\xff\xfe{}", "no text in UTF-8 (byte 0)"),
+    "UTF-16": (json.dumps(BOARD).encode("utf-16"), "no text in UTF-8"),
+    "a name twice": (b'{"name": "a", "name": "b"}', "the name 'name' is there twice"),
+    "NaN": (json.dumps(BOARD).replace("180000000", "NaN").encode(), "NaN is no number"),
+    "infinity": (json.dumps(BOARD).replace("180000000", "1e999").encode(), "clock_hz is Infinity, expected a whole number"),
+    "5,000 digits": (json.dumps(BOARD).replace("180000000", "1" * 5000).encode(), "is no JSON"),
+    "half a character": (b'{"name": "\\ud800"}', "is missing"),
+    "a misspelt field": (BOARD | {"clok_hz": 3}, "field clok_hz is unknown; did you mean clock_hz?"),
+    "a field less": ({key: value for key, value in BOARD.items() if key != "cpu"}, "field cpu is missing"),
+    "a chip in numbers": (BOARD | {"mcu": 469}, "field mcu is 469, expected printable text"),
+    "another chip": (BOARD | {"mcu": "host"}, "expected a name that begins with stm32"),
+    "a title of parts": (BOARD | {"title": ["a"]}, "field title is a list, expected printable text"),
+    "a title of lines": (BOARD | {"title": "a\nb"}, "expected printable text"),
+    "a title that ends a comment": (BOARD | {"title": "a */ b"}, "expected text without */"),
+    "a clock in MHz": (BOARD | {"clock_hz": 180.5}, "field clock_hz is 180.5, expected a whole number"),
+    "a clock that is true": (BOARD | {"clock_hz": True}, "field clock_hz is true, expected a whole number"),
+    "a clock of 2^100": (BOARD | {"clock_hz": 1 << 100}, "expected 32 bits"),
+    "bypass as a number": (BOARD | {"oscillator_bypass": 1}, "expected true or false"),
+    "timing as text": (BOARD | {"flash_timing": "fast"}, 'field flash_timing is "fast", expected an object'),
+    "timing with a null": (BOARD | {"flash_timing": FLASH | {"code_lines": None}}, "field flash_timing.code_lines is null"),
+    "timing without end": (BOARD | {"flash_timing": FLASH | {"wait_states": 10**30}}, "wait_states are 0 to 15"),
+    "lines of 15 bytes": (BOARD | {"flash_timing": FLASH | {"line_bytes": 15}}, "expected a power of two"),
+    "console as a list": (BOARD | {"console": []}, "field console is a list"),
+    "console without a pin": (BOARD | {"console": BOARD["console"] | {"tx": "B10"}}, "field console: console pin is 'B10'"),
+    "no memory": (BOARD | {"sram": []}, "no SRAM"),
+    "memory as an object": (BOARD | {"sram": RAM}, "field sram is an object, expected a list"),
+    "memory in a list": (BOARD | {"sram": [RAM | {"size_bytes": [1]}]}, "field sram[0].size_bytes is a list"),
+    "memory below zero": (BOARD | {"sram": [RAM | {"size_bytes": -1}]}, "field sram[0]: memory sram: base is 0x20000000 and"),
+    "memory without end": (BOARD | {"sram": [RAM | {"size_bytes": 10**30}]}, "expected 1 byte to 128 MiB"),
+    "memory on peripherals": (BOARD | {"sram": [RAM | {"base": "0x40000000"}]}, "where peripherals begin"),
+    "memory that overlaps": (BOARD | {"sram": [RAM, RAM | {"name": "more"}]}, "memories sram and more overlap"),
+    "two of one name": (BOARD | {"sram": [RAM, BOARD["sram"][1] | {"name": "SRAM"}]}, "two memories have one name"),
+    "a name that C has not": (BOARD | {"sram": [RAM | {"name": "a b"}]}, "memory's name is 'a b'"),
+}
+
+
+@pytest.mark.parametrize("case", BOARDS)
+def test_board_files(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
+    content, words = BOARDS[case]
+    (here / "own.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    refused(capsys, ["bench", "--layer", "dense:8-4", "--board", "own.json"], words)
+
+
+def test_a_byte_order_mark_and_hexadecimal_text_are_fine(here: Path) -> None:
+    (here / "own.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(BOARD).encode())
+    assert boards.find_board("own.json") == boards.find_board("disco_f469ni")
+
+
+def test_what_is_no_file_is_not_waited_for(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    """A folder, a pipe that nobody writes into, a device without end, nothing; for every kind of file that is read."""
+    for name in ("pipe.json", "pipe.npz", "pipe.npy"):
+        os.mkfifo(name)
+    for name in ("zero.json", "zero.npz"):
+        os.symlink("/dev/zero", name)
+    (here / "folder.json").mkdir()
+    for name, words in (("pipe", "is a pipe or a device"), ("zero", "is a pipe or a device"), ("folder", "is a folder")):
+        refused(capsys, ["plan", "net.py:make", "--board", f"{name}.json"], words)
+        refused(
+            capsys, ["measure", "net.py:labelled", "--method", "skip", "--data", "synthetic", "--skip", f"{name}.json"], words
+        )
+        refused(capsys, ["train", "net.py:labelled", "--data", "synthetic", "--method", "trec", "--trec", f"{name}.json"], words)
+        refused(capsys, ["train", "net.py:labelled", "--data", "synthetic", "--checkpoint", f"{name}.json"], words)
+    for name in ("pipe.npz", "zero.npz"):
+        refused(capsys, ["plan", "net.py:make", "--data", name], "is a pipe or a device")
+        refused(capsys, ["measure", "net.py:make", *RANDOM, "--calibration", name], "is a pipe or a device")
+    refused(capsys, ["run", "pipe.npy"], "is a pipe or a device")
+    refused(capsys, ["plan", "net.py:make", "--board", "gone.json"], "board file gone.json does not exist")
+
+
+SKIPS: dict[str, tuple[object, str]] = {
+    "a field less": ({key: value for key, value in SKIP.items() if key != "net"}, "field net is missing"),
+    "unknown": (SKIP | {"share": {}}, "field share is unknown; did you mean shares?"),
+    "another unit": (SKIP | {"unit": "bit"}, "unit is 'bit', expected one of pair, block"),
+    "units of layers": (SKIP | {"units": {"conv1": "bit"}}, "unit is 'bit'"),
+    "all of a layer": (SKIP | {"shares": {"conv1": 1}}, "field shares.conv1 is 1, expected 0 or more and less than 1"),
+    "less than nothing": (SKIP | {"shares": {"conv1": -0.1}}, "field shares.conv1 is -0.1"),
+    "a share in words": (SKIP | {"shares": {"conv1": "half"}}, 'field shares.conv1 is "half", expected a number'),
+    "no such layer": (SKIP | {"shares": {"conv9": 0.1}}, "the record cuts conv9 by block"),
+    "shares in a list": (SKIP | {"shares": [0.1]}, "field shares is a list, expected an object"),
+    "counts in parts": (SKIP | {"validation_images": 1.5}, "field validation_images is 1.5, expected a whole number"),
+    "counts below zero": (SKIP | {"validation_exact": -1}, "counts of validation images are 0 or more"),
+    "an empty front": ({"front": []}, "holds no designs"),
+    "a front of something else": ({"front": 3}, "holds no designs"),
+}
+
+
+@pytest.mark.parametrize("case", SKIPS)
+def test_records_of_skipping(here: Path, case: str) -> None:
+    content, words = SKIPS[case]
+    (here / "skip.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words.replace("?", r"\?")):
+        record = skipped.load("skip.json")
+        skipped.apply(quantized_net(), SMALL, record)
+
+
+def quantized_net() -> Any:
+    """The small network's int8 graph."""
+    return pretrained.quantize(pretrained.export(nets.resolve("net.py:labelled").eval()), SMALL.train.images)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "words"),
+    [
+        ("", "holds designs 0 to 3"), ("#", "holds designs"), ("#-1", "holds designs"), ("#x", "holds designs"),
+        ("#4", "holds designs"), ("#99999999999999999999", "holds designs"), ("#\u0663", "holds designs"),
+        ("#1", "neither a record of skipping nor a skipping design"), ("#2", "neither a record"), ("#3", "is a list"),
+    ],
+)  # fmt: skip
+def test_designs_of_a_front(here: Path, suffix: str, words: str) -> None:
+    (here / "front.json").write_text(json.dumps({"front": [{"skip": SKIP}, {"skip": None}, 3, {"skip": []}]}))
+    assert skipped.load("front.json#0").shares == {"conv1": 0.3}
+    with pytest.raises(ValueError, match=words):
+        skipped.load(f"front.json{suffix}")
+
+
+TRECS: dict[str, tuple[object, str]] = {
+    "13 bits": ({"0": TREC | {"hash_bits": 13}}, "field 0: sub_length is 5 and hash_bits 13"),
+    "16 bits": ({"0": TREC | {"hash_bits": 16}}, "hash_bits 16, expected at least 1, and 1 to 12"),
+    "more bits than filters": ({"0": TREC | {"hash_bits": 5}}, "hash_bits is 5, expected 1 to 4"),
+    "no bits": ({"0": TREC | {"hash_bits": 0}}, "hash_bits 0"),
+    "bits in parts": ({"0": TREC | {"hash_bits": 3.0}}, "field 0.hash_bits is 3.0, expected a whole number"),
+    "no length": ({"0": TREC | {"sub_length": 0}}, "sub_length is 0"),
+    "a length beyond the window": ({"0": TREC | {"sub_length": 76}}, "sub_length is 76, expected 1 to 75"),
+    "another hash": ({"0": TREC | {"hash": "md5"}}, "hash is 'md5', expected one of kernel"),
+    "another threshold": ({"0": TREC | {"threshold": "median"}}, "threshold is 'median'"),
+    "another field": ({"0": TREC | {"length": 5}}, "field 0.length is unknown; did you mean sub_length?"),
+    "no field": ({"0": {}}, "field 0.sub_length is missing"),
+    "a number": ({"0": 3}, "field 0 is 3, expected an object"),
+    "no such layer": ({"conv1": TREC}, "no convolution 'conv1' for TREC; it has 0"),
+    "no layer": ({}, "names no layer"),
+    "a table of nothing": ({"table": None}, "the content is null"),
+    "another recipe": ({"table": {"0": TREC}, "recipe": {"epochs": 0}}, "recipe: epochs is 0"),
+    "a recipe in words": ({"table": {"0": TREC}, "recipe": {"seed": "one"}}, 'field seed is "one", expected a whole number'),
+}
+
+
+@pytest.mark.parametrize("case", TRECS)
+def test_tables_of_trec_are_refused_before_the_training(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
+    content, words = TRECS[case]
+    (here / "trec.json").write_text(json.dumps(content))
+    refused(capsys, ["train", "net.py:labelled", "--data", "synthetic", "--method", "trec", "--trec", "trec.json"], words)
+
+
+@pytest.mark.parametrize("bits", [13, 16])
+def test_a_layer_has_no_more_bits_than_a_board_computes(bits: int) -> None:
+    with pytest.raises(ValueError, match="expected at least 1, and 1 to 12"):
+        Settings(4, bits)
+    with pytest.raises(ValueError, match="expected 1 to 12"):
+        TRECConv2d(4, 32, 3, sub_length=4, hash_bits=bits)
+
+
+MANIFESTS = ("[]", "{}", '{"model_hash": null}', '{"model_hash": 3}', '{"model_hash": "ab"}', "", "[" * 100_000)
+
+
+@pytest.mark.parametrize("text", MANIFESTS, ids=range(len(MANIFESTS)))
+def test_manifests(capsys: pytest.CaptureFixture[str], here: Path, text: str) -> None:
+    (here / "manifest.json").write_text(text)
+    refused(capsys, ["flash", ".", "--port", "/dev/nonesuch"], "manifest manifest.json")
+
+
+# Arrays ----------------------------------------------------------------------------------------------------------------
+
+GOOD = np.random.default_rng(0).normal(size=(8, 3, 7, 7)).astype(np.float32)
+
+
+def header(shape: str, kind: str = "'<f4'", version: int = 1) -> bytes:
+    """The beginning of an .npy file that claims what it likes."""
+    text = f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}"
+    text += " " * (-(len(text) + 11) % 64) + "\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(text)) + text.encode()
+
+
+CLAIMS: dict[str, tuple[bytes, str]] = {
+    "terabytes": (header("(1000000000000, 3, 7, 7)"), "images claims 588,000,000,000,000 bytes, there are 128"),
+    "a negative size": (header("(-8, -3, 7, 7)") + bytes(4704), "images claims"),
+    "nothing, of a huge shape": (header("(0, 1000000000000, 1000000000, 7)"), "not an .npz archive"),
+    "more than there is": (header("(8, 3, 7, 7)") + bytes(100), "images claims 4,704 bytes, there are 228"),
+    "less than there is": (header("(1, 3, 7, 7)") + bytes(1000), "images has bytes behind its end"),
+    "a call": (header("__import__('os')"), "not an .npz archive without pickles"),
+    "another version": (header("(1, 3, 7, 7)", version=9), "images has format 9.0"),
+    "an unknown type": (header("(1, 3, 7, 7)", "'zz'"), "not a valid dtype"),
+    "something else": (b"hello", "not an .npz archive without pickles"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_arrays_that_claim_what_is_not_there(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
+    content, words = CLAIMS[case]
+    with zipfile.ZipFile("own.npz", "w") as archive:
+        archive.writestr("images.npy", content)
+    refused(capsys, ["plan", "net.py:make", "--data", "own.npz"], words)
+    (here / "own.npy").write_bytes(content.replace(b"<f4", b"|i1"))
+    if "behind" not in words:
+        refused(capsys, ["run", "own.npy", "--port", "/dev/nonesuch"], "not a NumPy array file")
+
+
+def test_every_damaged_byte_of_an_archive(here: Path) -> None:
+    """Each of some hundred bits of an archive, flipped, and each of its beginnings: refused in words, or the same arrays."""
+    np.savez("own.npz", images=GOOD, labels=np.arange(8) % 5)
+    whole = (here / "own.npz").read_bytes()
+    damaged = [whole[:size] for size in range(0, len(whole), 301)]
+    for place in range(0, len(whole), 41):
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+    for i, content in enumerate(damaged):
+        (here / f"{i}.npz").write_bytes(content)
+        try:
+            found = datasets.from_file(here / f"{i}.npz", (3, 7, 7)).test
+        except ValueError as wrong:
+            assert f"{i}.npz" in str(wrong)
+        else:
+            assert np.array_equal(found.images, GOOD)
+
+
+ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "no images": ({"pictures": GOOD}, "has no array images; found pictures, expected images and optionally labels"),
+    "objects": ({"images": np.array([{}], object)}, "images holds Python objects"),
+    "objects for labels": ({"images": GOOD, "labels": np.array([None] * 8, object)}, "labels holds Python objects"),
+    "another byte order": ({"images": GOOD.astype(">f4")}, "images are >f4, expected float32"),
+    "other labels": ({"images": GOOD, "labels": np.full(8, 2**63, np.uint64)}, "labels go from 9223372036854775808"),
+    "too large labels": ({"images": GOOD, "labels": np.full(8, 5)}, "labels reach 5, the network has 5 outputs"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_archives_of_something_else(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
+    arrays, words = ARRAYS[case]
+    np.savez("own.npz", **arrays)
+    refused(capsys, ["measure", "net.py:make", "--target", "host", "--data", "own.npz"], words)
+
+
+def test_an_array_by_itself_and_an_encrypted_archive(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    with (here / "own.npz").open("wb") as file:
+        np.save(file, GOOD)
+    refused(capsys, ["plan", "net.py:make", "--data", "own.npz"], "not an .npz archive without pickles (File is not a zip file)")
+    np.savez("own.npz", images=GOOD)
+    content = bytearray((here / "own.npz").read_bytes())
+    content[6] |= 1
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    (here / "own.npz").write_bytes(content)
+    refused(capsys, ["plan", "net.py:make", "--data", "own.npz"], "is encrypted")
+
+
+def test_cifar10_that_is_damaged(capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*(f"cifar10_train_{i}.npz" for i in range(1, 6)), "cifar10_test.npz"):
+        (here / name).write_bytes(b"PK\x03\x04 cut short")
+    monkeypatch.setenv("TINYREDUX_DATA", str(here))
+    refused(capsys, ["measure", "lenet", "--data", "cifar10"], "cifar10_train_1.npz is not an .npz archive")
+
+
+# Numbers ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e+308"),
+        (["plan", "net.py:make", "--data", "random", "--mac-limit=nan"], "limit of MACs is nan"),
+        (["measure", "net.py:make", *RANDOM, "--method", "partial", "--mac-limit=-1"], "limit of MACs is -1.0"),
+        (["measure", "net.py:make", *RANDOM, f"--sram={10**30}"], "expected 1 to 4,294,967,295"),
+        (["measure", "net.py:make", *RANDOM, "--sram=0"], "sram is 0 bytes"),
+        (["measure", "net.py:make", *RANDOM, f"--seed={1 << 32}"], "seed is 4294967296, expected 0 to 4294967295"),
+        (["compile", "net.py:make", "--out", "c", f"--seed={10**30}"], "expected 0 to 4294967295"),
+        (["train", "net.py:labelled", "--data", "synthetic", f"--seed={10**30}"], "recipe: seed is 1000"),
+        (["train", "net.py:labelled", "--data", "synthetic", "--seed=-1"], "recipe: seed is -1"),
+        (["prune", "net.py:labelled", "--data", "synthetic", "--sram=3500", "--rate=nan"], "peak_rate is nan"),
+        (["prune", "net.py:labelled", "--data", "synthetic", f"--sram={10**30}"], "budget_bytes is 1000"),
+        (["prune", "net.py:labelled", "--data", "synthetic", "--sram=3500", "--save-as", "../up"], "name is '../up'"),
+        (["train", "net.py:odd", "--data", "synthetic"], "Sigmoid"),
+    ],
+)
+def test_numbers_out_of_range(capsys: pytest.CaptureFixture[str], here: Path, arguments: list[str], words: str) -> None:
+    """So is a network that could be trained, but not compiled afterwards."""
+    refused(capsys, arguments, words)
+
+
+def test_a_network_that_does_not_fit_is_a_no_on_the_host_too(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert cli.main(["measure", "net.py:make", *RANDOM, "--sram", "1", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fits"] is False and answer["bit_exact"] is True
+
+
+# Places ----------------------------------------------------------------------------------------------------------------
+
+WRITERS = {
+    "measure": ["measure", "net.py:make", *RANDOM], "compile": ["compile", "net.py:make"], "bench": ["bench"],
+    "explore": ["explore", "net.py:labelled", "--data", "synthetic", "--trials", "1"],
+    "train": ["train", "net.py:labelled", "--data", "synthetic"],
+    "trec": ["train", "net.py:labelled", "--data", "synthetic", "--method", "trec"],
+    "skip": ["train", "net.py:labelled", "--data", "synthetic", "--method", "skip"],
+    "prune": ["prune", "net.py:labelled", "--data", "synthetic", "--sram", "3500"],
+    "lab": ["lab", "grade", "."],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["net.py", "net.py/deeper", "/dev/full", "/proc/none", "n" * 300, "a\0b", "loop"])
+@pytest.mark.parametrize("verb", WRITERS)
+def test_places_are_tried_before_the_work(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, verb: str, place: str
+) -> None:
+    if verb == "explore":
+        pytest.importorskip("optuna")
+    os.symlink("loop", "loop")
+    before = sorted(here.iterdir())
+    option = ["--csv", f"{place}/marks.csv"] if verb == "lab" else ["--out", place]
+    refused(capsys, [*WRITERS[verb], *option], "nothing can be written into")
+    if verb in ("train", "prune"):
+        refused(capsys, [*WRITERS[verb], "--out", "w", "--checkpoint", f"{place}/c.pt"], "nothing can be written into")
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_full_disk_at_the_end_does_not_lose_the_result(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes | str) -> Path:
+        raise OSError(errno.ENOSPC, "cannot be written: No space left on device", str(path))
+
+    monkeypatch.setattr("tinyredux.measure.write_whole", full)
+    assert cli.main(["measure", "net.py:make", *RANDOM, "--out", "records", "--json"]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["bit_exact"] is True and "No space left on device; the result is here alone" in answer["unsaved"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_whole(here / "a", "old")
+
+    def fails(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(OSError, match="cannot be written: No space left"):
+        files.write_whole(here / "a", "new")
+    assert (here / "a").read_text() == "old" and len(list(here.iterdir())) == 2
+
+
+def test_a_folder_with_files_of_others_is_trained_into(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README.md stays; a foreign, an empty and a damaged JSON do not matter; the card comes beside."""
+    monkeypatch.setenv("TINYREDUX_CACHE", str(here / "cache"))
+    out = here / "out"
+    out.mkdir()
+    for name, text in (
+        ("README.md", "mine"),
+        ("empty.json", ""),
+        ("foreign.json", "[3]"),
+        ("a.json", "{}"),
+        ("a.safetensors", ""),
+    ):
+        (out / name).write_text(text)
+    record = pretrained.train_net("net.py:labelled", "synthetic", 1, out=out)
+    assert (out / "README.md").read_text() == "mine" and record.sha256 in (out / "MODEL_CARD.md").read_text()
+    assert model_card.records(out) == [record]
+    (out / "README.md").unlink()
+    for _ in range(2):
+        assert model_card.write_card(out).name == "README.md"
+    assert record.sha256 in (out / "README.md").read_text()
+
+
+# What was kept ---------------------------------------------------------------------------------------------------------
+
+RECIPE = train.Recipe(epochs=2, batch=64, peak_rate=0.01)
+
+
+def small() -> nn.Module:
+    """A network that trains in no time."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.Flatten(), nn.Linear(64, 10))
+    net.input_shape = (3, 32, 32)  # type: ignore[assignment]
+    return net
+
+
+def flips(path: Path, count: int) -> Iterator[int]:
+    """Yields after each of `count` bits of a file, from its first byte to its last, was flipped."""
+    whole = path.read_bytes()
+    for place in np.linspace(0, len(whole) - 1, count).astype(int):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(place) % 8]) + whole[place + 1 :])
+        yield place
+    path.write_bytes(whole)
+
+
+def test_no_damaged_checkpoint_is_gone_on_from(here: Path) -> None:
+    path = here / "c.pt"
+    train.train(small(), SMALL, replace(RECIPE, epochs=2), path)
+    for place in flips(path, 120):
+        with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or damaged; remove it"):
+            train.train(small(), SMALL, RECIPE, path)
+            pytest.fail(f"byte {place}")
+    train.train(small(), SMALL, RECIPE, path)
+    with pytest.raises(ValueError, match=r"is no checkpoint of this kind: it lacks cuts"):
+        prune._resume(path, small(), prune.Pruning(1000))
+
+
+def test_no_damaged_weights_are_used(here: Path) -> None:
+    path = here / "small.synthetic.safetensors"
+    record = pretrained.save_weights(small(), "small", SMALL, RECIPE, "command", here)
+    for _ in flips(path, 60):
+        with pytest.raises(ValueError, match=f"is damaged: its sha256 is .*, its record says {record.sha256}"):
+            nets.load_weights(small(), path)
+    nets.load_weights(small(), path)
+    path.with_suffix(".json").unlink()
+    nets.load_weights(small(), path)  # a user's own, without a record
+
+
+def test_the_committed_weights_are_those_of_their_records() -> None:
+    for path in nets.WEIGHTS_FOLDER.glob("*.safetensors"):
+        assert files.read_recorded(path)
+
+
+PRUNINGS = (
+    3,
+    {},
+    {"base": 3, "shapes": {}},
+    {"base": "lenet"},
+    {"base": "lenet", "shapes": {"a": "b"}},
+    {"base": "lenet", "shapes": 1},
+)
+
+
+@pytest.mark.parametrize("pruning", PRUNINGS, ids=range(len(PRUNINGS)))
+def test_records_of_pruned_networks(here: Path, monkeypatch: pytest.MonkeyPatch, pruning: object) -> None:
+    monkeypatch.setenv("TINYREDUX_CACHE", str(here))
+    (here / "weights").mkdir()
+    (here / "weights" / "mine.cifar10.safetensors").write_bytes(b"")
+    (here / "weights" / "mine.cifar10.json").write_text(json.dumps({"pruning": pruning}))
+    with pytest.raises(ValueError, match=r"mine.cifar10.json, pruning\.(base|shapes): .*prune the network again"):
+        nets.pruning_of("mine", ("cifar10",))
+
+
+# Builds ----------------------------------------------------------------------------------------------------------------
+
+WRITES = """
+    import sys
+    from pathlib import Path
+    from tinyredux.emit_c import Artifact
+    text = "/* " + "x" * 3_000_000 + " */\\n"
+    for _ in range(40):
+        Artifact({"model.c": text}, b"y" * 3_000_000, {"a": 1}, "h").write(Path(sys.argv[1]))
+        Path(sys.argv[1], "model.c").unlink(missing_ok=True)
+"""
+
+
+def test_two_processes_write_one_artifact(here: Path) -> None:
+    """Whoever looks meanwhile sees each file whole or not at all, and nothing is left beside them."""
+    command = [sys.executable, "-c", textwrap.dedent(WRITES), "a"]
+    writers = [subprocess.Popen(command) for _ in range(2)]
+    seen = 0
+    while any(writer.poll() is None for writer in writers):
+        try:
+            text = (here / "a" / "model.c").read_text()
+        except FileNotFoundError:
+            continue
+        seen += 1
+        assert len(text) == 3_000_007
+    assert [writer.returncode for writer in writers] == [0, 0] and seen
+    Artifact({"model.c": "new"}, b"", {}, "h").write(here / "a")
+    assert sorted(path.name for path in (here / "a").iterdir()) == ["manifest.json", "model.c", "weights.bin"]
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("false", "CC is 'false', which is no C compiler"), ("nonesuch", "CC is 'nonesuch': no such program"),
+        ("gcc '", "CC is \"gcc '\": No closing quotation"),
+    ],
+)  # fmt: skip
+def test_what_is_no_compiler(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, named: str, words: str
+) -> None:
+    monkeypatch.setenv("CC", named)
+    refused(capsys, ["measure", "net.py:make", *RANDOM], words, 3)
+
+
+def test_a_compiler_that_makes_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "cc").write_text("#!/bin/sh\necho 1.0\n")
+    (here / "cc").chmod(0o755)
+    monkeypatch.setenv("CC", str(here / "cc"))
+    with pytest.raises(build.MissingTool, match="it is no C compiler; set CC to one"):
+        build.build_host(None, here / "build")
+
+
+def test_a_compiler_with_arguments_and_a_cache_beside_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc -g0")
+    monkeypatch.setenv("TINYREDUX_CACHE", "cache")
+    assert datasets.cache_folder() == here / "cache" and build.default_build_folder() == here / "cache" / "build"
+    monkeypatch.setattr(build, "source_files", lambda kind: [Path("firmware/kernels/relu.c")])
+    assert build.build_host(None).parent == here / "cache" / "build" / "host"
+
+
+def test_a_served_board_of_somebody_else_is_not_believed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that others can write may say anything: asked for by name it is refused, found by itself it is left out."""
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    home = here / "tinyredux-board-x"
+    home.mkdir()
+    (home / "port").symlink_to("/dev/null")
+    (home / "about.json").write_text("{}")
+    home.chmod(0o777)
+    assert served_facts("/dev/null") is None
+    with pytest.raises(LinkError, match="belongs to another user, or others can write it"):
+        served_facts(str(home / "port"))
+    home.chmod(0o700)
+    assert served_facts(str(home / "port")) is None

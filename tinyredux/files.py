@@ -1,0 +1,280 @@
+"""Files that users give and that verbs write: read with limits, held against a dataclass, written whole or not at all.
+
+Whatever is wrong with a file ends in a ValueError that says which file and field, what was found, what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+import threading
+import types
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+T = TypeVar("T")
+MOST_JSON_BYTES = 1 << 26  # the largest record of ours has half a MiB
+MOST_ARRAY_BYTES = 1 << 31  # of one array in a file of a user's: what a computer of 4 GiB can still hold
+CHUNK_BYTES = 1 << 22
+WORDS = {int: "a whole number", float: "a number", str: "printable text", bool: "true or false"}
+
+
+def cache_folder() -> Path | None:
+    """Returns the folder that TINYREDUX_CACHE names, wherever the process goes, or None."""
+    named = os.environ.get("TINYREDUX_CACHE")
+    return Path(os.path.expanduser(named)).absolute() if named else None
+
+
+def check_is_file(path: Path, what: str) -> None:
+    """Raises ValueError for anything but a regular file: a pipe or a device may never end."""
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
+        raise ValueError(f"{what} {path} {found}; expected a file")
+
+
+# JSON ------------------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Returns the object that a JSON file holds; `what` names its kind in errors. Raises ValueError for anything else."""
+    check_is_file(path, what)
+    if (size := path.stat().st_size) > MOST_JSON_BYTES:
+        raise ValueError(f"{what} {path} has {size:,} bytes, expected at most {MOST_JSON_BYTES:,}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused_number)
+    except UnicodeDecodeError as wrong:
+        raise ValueError(f"{what} {path} is no text in UTF-8 (byte {wrong.start}); save it as UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{what} {path} is nested too deeply, expected a few levels") from None
+    except ValueError as wrong:
+        raise ValueError(f"{what} {path} is no JSON: {wrong if text.strip() else 'the file is empty'}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} {path} holds {_shown(content)}, expected an object {{...}}")
+    return content
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the name {twice!r} is there twice")
+    return found
+
+
+def _refused_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def checked(kind: type[T], content: Any, where: str, advice: str = "") -> T:
+    """Returns what JSON says as an object of a dataclass, or of dict[str, ...] of one; no type is changed into another.
+
+    Whole numbers may be hexadecimal text, "0x08000000". Raises ValueError that names `where`, the field and `advice`.
+    """
+    try:
+        found: T = _as(kind, content, "")
+    except ValueError as wrong:
+        raise ValueError(f"{where}: {wrong}{advice and f'; {advice}'}") from None
+    return found
+
+
+def _as(kind: Any, value: Any, place: str) -> Any:
+    """Returns `value` as `kind`; `place` is its path in the file."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin is types.UnionType:  # X | None
+        return None if value is None else _as(parts[0], value, place)
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _as_dataclass(kind, value, place)
+    if origin in (list, tuple) and isinstance(value, list):
+        return origin(_as(parts[0], one, f"{place}[{i}]") for i, one in enumerate(value))
+    if origin in (dict, Mapping) and isinstance(value, dict):
+        return {key: _as(parts[1], one, f"{place}.{key}".lstrip(".")) for key, one in value.items()}
+    if kind is int and isinstance(value, str) and re.fullmatch("0[xX][0-9a-fA-F]{1,16}", value):
+        return int(value, 16)
+    if kind in WORDS and _is_plain(kind, value):
+        return value
+    wanted = WORDS.get(kind, "a list [...]" if origin in (list, tuple) else "an object {...}")
+    raise ValueError(f"{f'field {place}' if place else 'the content'} is {_shown(value)}, expected {wanted}")
+
+
+def _is_plain(kind: Any, value: Any) -> bool:
+    """Returns whether a value is of a plain type. True and false are no numbers, whole numbers are numbers, infinity is none."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and -1e308 < value < 1e308
+    return isinstance(value, kind) and (kind is int or value.isprintable())
+
+
+def _as_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
+    hints, inside = _hints(kind), f"{place}." if place else ""
+    known = {field.metadata.get("name", field.name): field for field in fields(kind)}
+    for name in value:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"field {inside}{name} is unknown; {advice}")
+    for name, field in known.items():
+        if name not in value and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"field {inside}{name} is missing")
+    found = {known[name].name: _as(hints[known[name].name], one, f"{inside}{name}") for name, one in value.items()}
+    try:
+        return kind(**found)
+    except ValueError as wrong:
+        raise ValueError(f"field {place}: {wrong}" if place else str(wrong)) from None
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _shown(value: Any) -> str:
+    """Returns a value as JSON has it, cut short."""
+    text = "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_recorded(path: Path) -> bytes:
+    """Returns the bytes of a file of weights. Raises ValueError where the record beside it, if any, states another sha256."""
+    check_is_file(path, "weights")
+    content, record = path.read_bytes(), path.with_suffix(".json")
+    stated = read_json(record, "record of weights").get("sha256") if record.is_file() else None
+    if stated is not None and (there := hashlib.sha256(content).hexdigest()) != stated:
+        raise ValueError(f"{path} is damaged: its sha256 is {there}, its record says {stated}; remove both and make them again")
+    return content
+
+
+# Arrays ----------------------------------------------------------------------------------------------------------------
+
+
+def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays `names` of an .npz archive, and those of `optional` that it has.
+
+    No size is believed that the archive's entry does not have. Raises ValueError for a file that is none, damaged, encrypted,
+    with pickles or without one of `names`.
+    """
+    check_is_file(path, "archive")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist() if entry.filename.endswith(".npy")}
+            found = {}
+            for name in (name for name in (*names, *optional) if name in held):
+                with archive.open(held[name]) as stream:
+                    found[name] = _read_array(stream, held[name].file_size, name)
+                    if stream.read(1):  # at its end the checksum is compared
+                        raise ValueError(f"{name} has bytes behind its end")
+    except MemoryError:
+        raise
+    except Exception as wrong:  # whatever a damaged archive leads zipfile, zlib and NumPy to
+        said = str(wrong).partition("\n")[0] or type(wrong).__name__
+        raise ValueError(f"{path} is not an .npz archive without pickles ({said}); write it with numpy.savez") from wrong
+    if missing := [name for name in names if name not in found]:
+        expected = ", ".join(names) + (f" and optionally {', '.join(optional)}" if optional else "")
+        raise ValueError(f"{path} has no array {missing[0]}; found {', '.join(held) or 'none'}, expected {expected}")
+    return found
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Returns the array of an .npy file. Raises ValueError for anything else."""
+    check_is_file(path, "input file")
+    try:
+        with path.open("rb") as stream:
+            return _read_array(stream, path.stat().st_size, "its array")
+    except (ValueError, EOFError) as wrong:
+        raise ValueError(f"{path} is not a NumPy array file ({wrong}); write it with np.save") from None
+
+
+def _read_array(stream: IO[bytes], size_bytes: int, name: str) -> npt.NDArray[Any]:
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} has format {version[0]}.{version[1]}, expected 1.0 or 2.0")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, kind = read_header(stream)
+    if kind.hasobject:
+        raise ValueError(f"{name} holds Python objects, which only a pickle can")
+    needed = math.prod(shape) * kind.itemsize
+    if min(shape, default=1) < 0 or needed > min(size_bytes, MOST_ARRAY_BYTES):
+        raise ValueError(f"{name} claims {needed:,} bytes, there are {size_bytes:,}, and {MOST_ARRAY_BYTES:,} at most are read")
+    values = np.empty(needed, np.uint8)
+    for start in range(0, needed, CHUNK_BYTES):
+        part = stream.read(min(CHUNK_BYTES, needed - start))
+        values[start : start + len(part)] = np.frombuffer(part, np.uint8)
+        if len(part) < min(CHUNK_BYTES, needed - start):
+            raise ValueError(f"{name} ends after {start + len(part):,} of {needed:,} bytes")
+    return values.view(kind).reshape(shape, order="F" if by_columns else "C")
+
+
+# Writing ---------------------------------------------------------------------------------------------------------------
+
+
+def partial_name(path: Path) -> Path:
+    """Returns a name beside `path` that no other process or thread has, for what becomes `path` when it is whole."""
+    return path.with_name(f".{path.name[:200]}.{os.getpid()}.{threading.get_ident()}")
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file, folders made as needed, so that no reader ever meets a part of it, and returns its path.
+
+    What lies there with the same bytes is left alone. Raises OSError that names the file, which is then as it was before.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        return path
+    beside = partial_name(path)
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as wrong:
+        beside.unlink(missing_ok=True)
+        raise OSError(wrong.errno, f"cannot be written: {wrong.strerror}", str(path)) from None
+    return path
+
+
+def check_output(folder: Path, name: str = "") -> None:
+    """Raises ValueError where nothing can be written into `folder`, which need not be there yet, or no file have that name."""
+    here = folder
+    try:
+        _is_there(folder / name)
+        while not _is_there(here):
+            here = here.parent
+        with tempfile.TemporaryFile(dir=here):
+            pass
+    except (OSError, ValueError) as wrong:
+        said = getattr(wrong, "strerror", None) or str(wrong)
+        raise ValueError(f"nothing can be written into {folder}: {here}: {said}; choose another folder") from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`, made if missing; other processes wait."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
