@@ -43,7 +43,7 @@ RULES = (
     ("speech", "download", "numpy"),
     ("persons", "download", "numpy PIL"),
     ("datasets", "download synthetic speech persons", "numpy"),
-    ("export*", "graph export*", "numpy torch"),
+    ("export*", "graph interpret export*", "numpy torch"),
     ("mobile_nets", "", "torch"),
     ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots plots_*", "*", "numpy matplotlib"),

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from tinyredux import datasets, mobile_nets
+from tinyredux.graph import check_input_shape
 
 DATA = tuple(datasets.SHAPES)  # what networks are trained on
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -285,11 +286,7 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     if not colon or not file.endswith(".py"):
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETS)}, or path/to/file.py:factory")
     module = _made_by(Path(file), factory)
-    shape = getattr(module, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(
-            f"{name}: input_shape is {shape!r}; give the module an attribute input_shape = (channels, height, width)"
-        )
+    check_input_shape(getattr(module, "input_shape", None), name)
     return module
 
 
