@@ -74,7 +74,7 @@ def _compare(graph: Graph, module: nn.Module, name: str) -> None:
     with _evaluated(module) as like:
         try:
             expected = module(images.to(like)).to("cpu", torch.float32).numpy()
-        except (RuntimeError, IndexError, ValueError) as failure:
+        except (Exception, SystemExit, GeneratorExit) as failure:
             reason = str(failure).strip().partition("\n")[0]
             raise ValueError(
                 f"{name}: runs for one image, not for two: {reason}; keep the first dimension, as flatten(1) does"
@@ -130,7 +130,7 @@ def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export
     with _evaluated(module) as like:
         try:
             return torch.export.export(module, (torch.zeros(shape, dtype=like.dtype, device=like.device),))
-        except Exception as failure:
+        except (Exception, SystemExit, GeneratorExit) as failure:
             reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
             raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {reason}") from failure
 

@@ -6,11 +6,12 @@ the name of a pruned one, whose shapes are in the record beside its weights.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +286,7 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     file, colon, factory = name.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETS)}, or path/to/file.py:factory")
-    module = _made_by(Path(file), factory)
-    check_input_shape(getattr(module, "input_shape", None), name)
-    return module
+    return _made_by(Path(file), factory)
 
 
 def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
@@ -320,28 +319,49 @@ def _made_by(file: Path, factory: str) -> nn.Module:
     """Returns what the function `factory` of a Python file returns; the file may import its neighbours."""
     if not file.is_file():
         raise ValueError(f"no file {file}; expected a Python file with a function {factory}()")
-    spec = importlib.util.spec_from_file_location(f"tinyredux_user_{file.stem}", file)
+    name = f"tinyredux_user_{own_name(f'{file}:{file.stem}')}"
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
     assert spec is not None and spec.loader is not None
     code = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
+    sys.modules[name] = code  # where dataclasses look their types up
+    with _theirs(file, factory):
         spec.loader.exec_module(code)
-        make = getattr(code, factory, None)
-        if not callable(make):
-            functions = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-            raise ValueError(f"{file} has no function {factory!r}; it has {', '.join(functions) or 'none'}")
+    make = vars(code).get(factory)
+    if not callable(make):
+        functions = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"{file} has no function {factory!r}; it has {', '.join(functions) or 'none'}")
+    with _theirs(file, factory):
         module = make()
-    except ValueError:
-        raise
-    except (Exception, SystemExit) as failure:
-        raise ValueError(
-            f"{file}:{factory} raised {type(failure).__name__}: {failure}; it must run without arguments"
-        ) from failure
-    finally:
-        sys.path.remove(str(file.resolve().parent))
+        shape = getattr(module, "input_shape", None)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{file}:{factory} returned {type(module).__name__}, expected a torch.nn.Module")
+    check_input_shape(shape, f"{file}:{factory}")
     return module
+
+
+@contextlib.contextmanager
+def _theirs(file: Path, factory: str) -> Iterator[None]:
+    """Runs a user's code: what it raises becomes a ValueError, and what it sets for the whole process is as before."""
+    folder, path, grown = file.resolve().parent, list(sys.path), torch.is_grad_enabled()
+    kind, device = torch.get_default_dtype(), torch.get_default_device()
+    users = {Path(str(code.__file__)).parent for name, code in list(sys.modules.items()) if name.startswith("tinyredux_user_")}
+    for name, code in list(sys.modules.items()):  # a neighbour of another file, of a name that this one's neighbour has
+        beside = Path(getattr(code, "__file__", None) or "").parent
+        if beside in users - {folder} and (folder / f"{name}.py").is_file():
+            del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        with contextlib.chdir("."):
+            yield
+    except (Exception, SystemExit, GeneratorExit) as failure:
+        advice = "; it must run without arguments" if isinstance(failure, TypeError) else ""
+        raise ValueError(f"{file}:{factory} raised {type(failure).__name__}: {failure}{advice}") from failure
+    finally:
+        sys.path[:] = path
+        torch.set_grad_enabled(grown)
+        torch.set_default_dtype(kind)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
 
 
 def weights_file(name: str, data: str, method: str = "") -> Path | None:

@@ -172,5 +172,5 @@ VERBS = {
     "bench": Verb("modelled cycles of our kernels per layer", "bench --board disco_f469ni", _bench_options, _bench),
     "flash": Verb("build an artifact and put it on a board", "flash lenet_c --board nucleo_f746zg", _flash_options, _flash),
     "serial": Verb("talk to a board", "serial info", _serial_options, _serial),
-    "run": Verb("send one input to a board and read the answer", "run inputs.bin", _run_options, _run),
+    "run": Verb("send one input to a board and read the answer", "run lenet_c/inputs.bin", _run_options, _run),
 }

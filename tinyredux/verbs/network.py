@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinyredux.measure import OpRecord
 from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, table
+
+if TYPE_CHECKING:
+    from tinyredux.measure import OpRecord
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +160,7 @@ VERBS = {
     ),
     "compile": Verb(
         "write the C, the weights, the manifest and test vectors of a network",
-        "compile lenet --out lenet_c",
+        "compile lenet --out lenet_c --images 1",
         _compile_options,
         _compile,
     ),
