@@ -42,9 +42,6 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
         near = difflib.get_close_matches(word, VERBS, 1) or VERBS
         unknown = f"unknown verb {word!r}, expected {' or '.join(near)}"
         return _failed(read, argparse.ArgumentError(None, unknown) if word and not read.verb else wrong)
-    except SystemExit as shown:  # the help
-        shown.code = _written("", 0)
-        raise
     if options.verb is None:
         return _written(parser.format_help(), 2)
     options.cores = cores
@@ -174,6 +171,10 @@ def _place(failure: BaseException, users: bool) -> str | None:
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors end like every other mistake: a sentence, and with --json an object."""
+
+    def print_help(self, file: object = None) -> NoReturn:
+        """Shows the help and ends; argparse itself would keep silent about a full disk."""
+        raise SystemExit(_written(self.format_help(), 0))
 
     def error(self, message: str) -> NoReturn:
         """Raises ArgumentError after the usage."""

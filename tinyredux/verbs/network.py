@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_option
 
 if TYPE_CHECKING:
     from tinyredux.measure import OpRecord
+
+LIBRARY = Path(__file__).parent.parent
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +102,7 @@ def _compile(options: argparse.Namespace) -> Answer:
 
 
 def _nets(options: argparse.Namespace) -> Answer:
-    from tinyredux.flow import describe_nets
-
-    entries = describe_nets()
+    entries = described_nets()
     rows = [
         (e["name"], "x".join(map(str, e["input_shape"])), e["macs"], e["parameters"], _accuracy(e["accuracy"])) for e in entries
     ]
@@ -109,6 +110,18 @@ def _nets(options: argparse.Namespace) -> Answer:
         {"schema": 1, "nets": entries},
         table(rows, ("network", "input", "MACs", "parameters", "int8 correct of CIFAR-10's test images")),
     )
+
+
+def described_nets() -> list[dict[str, Any]]:
+    """Returns the built-in networks: name, input shape, MACs, parameters, accuracy record of CIFAR-10 where there is one.
+
+    The sizes are read from net_sizes.json, which a test compares with the networks, so that a list needs no torch.
+    """
+    entries = []
+    for name, sizes in json.loads((LIBRARY / "net_sizes.json").read_text()).items():
+        record = LIBRARY / "weights" / f"{name}.cifar10.json"
+        entries.append({"name": name, **sizes, "accuracy": json.loads(record.read_text()) if record.is_file() else None})
+    return entries
 
 
 def _accuracy(record: dict[str, Any] | None) -> str:
