@@ -78,7 +78,11 @@ def _lent_output(only_json: bool) -> Iterator[None]:
     if only_json:
         os.dup2(2, 1)
     try:
-        with contextlib.redirect_stdout(_Lent(sys.stderr if only_json else sys.stdout or sys.stderr)):
+        errors = _Lent(sys.stderr)
+        with (
+            contextlib.redirect_stderr(errors),
+            contextlib.redirect_stdout(errors if only_json else _Lent(sys.stdout or sys.stderr)),
+        ):
             yield
     finally:
         os.dup2(kept, 1)

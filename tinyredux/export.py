@@ -124,7 +124,8 @@ def export_with_names(module: nn.Module, name: str = "net") -> tuple[Graph, Buil
 def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:
     """Returns torch's own program of a module in eval mode; every part then has its former mode again."""
     for key, value in (*module.named_parameters(), *module.named_buffers()):
-        if value.is_meta or value.is_complex() or value.is_quantized or value.is_sparse:
+        whole = isinstance(value, nn.Parameter) and not value.is_floating_point()
+        if value.is_meta or value.is_complex() or value.is_quantized or value.is_sparse or whole:
             held = "on the meta device, without values" if value.is_meta else f"{value.layout} of {value.dtype}"
             raise ValueError(f"{name}: {key} is {held}; expected dense floating-point weights; export makes the integers")
     with _evaluated(module) as like:

@@ -328,7 +328,7 @@ def _made_by(file: Path, factory: str) -> nn.Module:
         spec.loader.exec_module(code)
     make = vars(code).get(factory)
     if not callable(make):
-        functions = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        functions = [key for key, value in vars(code).items() if callable(value) and getattr(value, "__module__", "") == name]
         raise ValueError(f"{file} has no function {factory!r}; it has {', '.join(functions) or 'none'}")
     with _theirs(file, factory):
         module = make()
@@ -336,7 +336,7 @@ def _made_by(file: Path, factory: str) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise ValueError(f"{file}:{factory} returned {type(module).__name__}, expected a torch.nn.Module")
     check_input_shape(shape, f"{file}:{factory}")
-    return module
+    return getattr(module, "_orig_mod", module)  # what torch.compile was given: compiling it would take a minute
 
 
 @contextlib.contextmanager
@@ -355,7 +355,8 @@ def _theirs(file: Path, factory: str) -> Iterator[None]:
             yield
     except (Exception, SystemExit, GeneratorExit) as failure:
         advice = "; it must run without arguments" if isinstance(failure, TypeError) else ""
-        raise ValueError(f"{file}:{factory} raised {type(failure).__name__}: {failure}{advice}") from failure
+        said = f"{type(failure).__name__}: {failure}".strip().partition("\n")[0]
+        raise ValueError(f"{file}:{factory} raised {said}{advice}") from failure
     finally:
         sys.path[:] = path
         torch.set_grad_enabled(grown)
