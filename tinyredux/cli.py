@@ -35,13 +35,16 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
             stream.reconfigure(errors="backslashreplace")  # a terminal may know fewer letters
     parser = _parser()
     try:
+        if any("\0" in word for word in given):
+            parser.error("an argument holds a NUL character, which no name has")
         options = parser.parse_args(given)
     except argparse.ArgumentError as wrong:
-        word = next((word for word in given if not word.startswith("-")), "")
+        word = next((word for word in given if not word.startswith("-")), None)
         read = argparse.Namespace(verb=word if word in VERBS else None, debug="--debug" in given, json="--json" in given)
+        if word is None or read.verb:
+            return _failed(read, wrong)
         near = difflib.get_close_matches(word, VERBS, 1) or VERBS
-        unknown = f"unknown verb {word!r}, expected {' or '.join(near)}"
-        return _failed(read, argparse.ArgumentError(None, unknown) if word and not read.verb else wrong)
+        return _failed(read, argparse.ArgumentError(None, f"unknown verb {word!r}, expected {' or '.join(near)}"))
     if options.verb is None:
         return _written(parser.format_help(), 2)
     options.cores = cores

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -267,7 +268,7 @@ def short_name(name: str) -> str:
 def own_name(name: str) -> str:
     """Returns the name of a network's files: a user's bears a mark of its file, so it is never taken for another of that name."""
     file, colon, factory = name.rpartition(":")
-    return f"{factory}-{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:8]}" if colon else name
+    return f"{factory}-{hashlib.sha256(os.fsencode(Path(file).resolve())).hexdigest()[:8]}" if colon else name
 
 
 def resolve(name: str, data: str | None = None) -> nn.Module:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tinyredux.measure import OpRecord
 
 LIBRARY = Path(__file__).parent.parent
+MOST_TIMES = 1000  # the MACs of a plan, against those of the network
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +39,27 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
 
 def _partial_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--accumulator", default="int32", help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"
+        "--accumulator",
+        default="int32",
+        choices=("int32", "int16"),
+        help="partial sums: int32 (default, the same bits) or int16 (half the bytes)",
     )
     parser.add_argument(
-        "--mac-limit", type=float, default=1.0, metavar="FACTOR",
+        "--mac-limit", type=_factor, default=1.0, metavar="FACTOR",
         help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)",
     )  # fmt: skip
     parser.add_argument("--input-outside", action="store_true", help="the network's input lies apart and is not minimised")
+
+
+def _factor(text: str) -> float:
+    """Returns a limit of MACs. Raises ArgumentTypeError for one that no plan could use."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= MOST_TIMES:
+        raise argparse.ArgumentTypeError(f"the limit of MACs is {text}, expected 1.0 (no recomputation) to {MOST_TIMES}")
+    return value
 
 
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
@@ -130,7 +145,9 @@ def _accuracy(record: dict[str, Any] | None) -> str:
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="partial", help="exact: layer by layer; partial: in parts (default)")
+    parser.add_argument(
+        "--method", default="partial", choices=("exact", "partial"), help="exact: layer by layer; partial: in parts (default)"
+    )
     parser.add_argument("--board", help="budget: what this board's SRAM leaves beside runtime and stack")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
     _partial_options(parser)
@@ -142,6 +159,8 @@ def _plan(options: argparse.Namespace) -> Answer:
     from tinyredux.kernels import board_budget
     from tinyredux.plan import int8_graph, plan, timeline
 
+    if options.sram is not None and options.sram < 1:
+        raise ValueError(f"sram is {options.sram} bytes, expected at least 1")
     budgets = [options.sram] if options.sram is not None else []
     budgets += [board_budget(find_board(options.board))] if options.board else []
     graph = int8_graph(options.net, options.data)

@@ -52,7 +52,7 @@ def _train(options: argparse.Namespace) -> Answer:
     from tinyredux.pretrained import skip_net, train_net, trec_net
     from tinyredux.skip_tuning import SHARE
 
-    use_cores(options)
+    prepare(options)
     rest = options.epochs, options.seed, options.checkpoint, options.out, progress
     if options.trec and options.method != "trec":
         raise ValueError("--trec names the layers of TREC; add --method trec")
@@ -71,10 +71,12 @@ def _train(options: argparse.Namespace) -> Answer:
     return Answer(asdict(record), text)
 
 
-def use_cores(options: argparse.Namespace) -> None:
-    """Lets torch use the cores that the command line was given, which otherwise keeps to one."""
+def prepare(options: argparse.Namespace) -> None:
+    """Lets torch use the cores that the command line was given, which otherwise keeps to one. Raises ValueError for a seed."""
     import torch
 
+    if options.seed is not None and not 0 <= options.seed < 1 << 63:
+        raise ValueError(f"seed is {options.seed}, expected 0 to 2^63 - 1")
     if options.cores:
         torch.set_num_threads(options.cores)
 
@@ -119,7 +121,7 @@ def _prune(options: argparse.Namespace) -> Answer:
 
     from tinyredux.pretrained import prune_net
 
-    use_cores(options)
+    prepare(options)
     record = prune_net(
         options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.aim, options.steps,
         options.rate, options.checkpoint, options.out, progress,
