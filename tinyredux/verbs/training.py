@@ -73,12 +73,11 @@ def _train(options: argparse.Namespace) -> Answer:
 
 def prepare(options: argparse.Namespace) -> None:
     """Lets torch use the cores that the command line was given, which otherwise keeps to one. Raises ValueError for a seed."""
-    import torch
+    from tinyredux.train import use_cores
 
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
         raise ValueError(f"seed is {options.seed}, expected 0 to 2^63 - 1")
-    if options.cores:
-        torch.set_num_threads(options.cores)
+    use_cores(options.cores)
 
 
 def _shares(record: Record) -> str:
