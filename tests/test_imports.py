@@ -43,9 +43,10 @@ RULES = (
     ("speech", "download files", "numpy"),
     ("persons", "download files", "numpy PIL"),
     ("datasets", "download files synthetic speech persons", "numpy"),
-    ("export*", "graph export*", "numpy torch"),
+    ("export*", "graph interpret export*", "numpy torch"),
     ("mobile_nets", "", "torch"),
-    ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets nets train* trec_layer", "numpy torch safetensors"),
+    ("user_nets", "graph", "torch"),
+    ("nets train* trec_layer", f"{LEVEL_0} datasets mobile_nets user_nets nets train* trec_layer", "numpy torch safetensors"),
     ("plots plots_*", "*", "numpy matplotlib"),
     ("book labs", "*", "nbformat nbclient nbconvert papermill jupyter_client"),
     (

@@ -11,11 +11,12 @@ import torch
 
 from tinyredux import accuracy, datasets, evaluator, memory, nets, pretrained, skipped, train_trec
 from tinyredux.channels import channels_of
-from tinyredux.export import export
+from tinyredux.export import export, export_with_names
 from tinyredux.graph import total_macs
 from tinyredux.memory import live_steps
 from tinyredux.passes import partial
 from tinyredux.passes.quantize import quantize
+from tinyredux.verbs.network import described_nets
 
 SHAPES = {  # others: CIFAR-10
     "mobilenetv2": ((3, 144, 144), 1000), "vww": ((3, 80, 80), 2), "lenet_100": ((3, 100, 100), 10),
@@ -44,6 +45,17 @@ def test_shapes_and_macs(name: str) -> None:
     if name in SOURCES:
         convolutions = sum(part.weight.numel() for part in net.modules() if isinstance(part, torch.nn.Conv2d))
         assert (round(total_macs(graph) / 1e6, 1), convolutions) == SOURCES[name]
+
+
+def test_the_table_of_sizes_is_that_of_the_networks() -> None:
+    """net_sizes.json, which `nets` prints without torch, has every network with the sizes that export finds."""
+    entries = {entry["name"]: entry for entry in described_nets()}
+    assert list(entries) == nets.names()
+    for name, entry in entries.items():
+        graph = export_with_names(nets.resolve(name), name)[0]
+        height, width, channels = graph.input.shape
+        found = ([channels, height, width], total_macs(graph), sum(int(values.size) for values in graph.constants.values()))
+        assert found == (entry["input_shape"], entry["macs"], entry["parameters"]), name
 
 
 OWN = """

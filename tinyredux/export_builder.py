@@ -82,13 +82,15 @@ def refuse(node: fx.Node, what: str, instead: str) -> UnsupportedOperatorError:
 
 
 def arguments(node: fx.Node, **defaults: Any) -> list[Any]:
-    """Returns a node's arguments after the first, by position or name, with defaults."""
-    given = list(node.args[1:]) + [None] * len(defaults)
-    values = []
-    for i, (name, default) in enumerate(defaults.items()):
-        value = node.kwargs.get(name, given[i])
-        values.append(default if value is None else value)
-    return values
+    """Returns the named arguments of a node, which torch's own schema of the operator places, with defaults for None."""
+    given = named(node)
+    return [default if given.get(name) is None else given[name] for name, default in defaults.items()]
+
+
+def named(node: fx.Node) -> dict[str, Any]:
+    """Returns what a node is called with, by the names of torch's schema."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
 
 
 def pair(value: Any) -> tuple[int, int]:
@@ -111,6 +113,8 @@ def _tensor(builder: Builder, node: fx.Node) -> torch.Tensor:
             return value
     if node.op != "call_function" or not callable(node.target):
         raise refuse(node, "a weight that is computed while running", "weights held as parameters")
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise refuse(node, "a weight that is drawn anew each time", "weights held as parameters")
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: _tensor(builder, arg))
     result: torch.Tensor = node.target(*args, **kwargs)
     return result

@@ -93,8 +93,8 @@ def _conv2d(builder: Builder, node: fx.Node) -> None:
 
 
 def _trec_conv(builder: Builder, node: fx.Node) -> None:
-    names = ("weight", "bias", "vectors", "stride", "padding", "sub_length", "hash_bits", "threshold", "scope")
-    weight_node, bias_node, vectors_node, stride, padding, length, bits, threshold, _ = arguments(node, **dict.fromkeys(names))
+    names = ("weight", "bias", "vectors", "stride", "padding", "sub_length", "hash_bits", "threshold")
+    weight_node, bias_node, vectors_node, stride, padding, length, bits, threshold = arguments(node, **dict.fromkeys(names))
     source = node.args[0]
     assert isinstance(source, fx.Node)
     weights = constant(builder, weight_node)
@@ -145,16 +145,17 @@ def _linear(builder: Builder, node: fx.Node) -> None:
 
 
 def _batch_norm(builder: Builder, node: fx.Node) -> None:
-    gamma_node, beta_node, mean_node, variance_node, *_ = arguments(
-        node, weight=None, bias=None, running_mean=None, running_var=None
+    gamma_node, beta_node, mean_node, variance_node, training, epsilon = arguments(
+        node, weight=None, bias=None, running_mean=None, running_var=None, training=False, eps=1e-5
     )
     source = node.args[0]
     assert isinstance(source, fx.Node)
     if mean_node is None:
         raise refuse(node, "batch norm without running statistics", "track_running_stats=True")
+    if training:
+        raise refuse(node, "batch norm with the statistics of the images (training=True)", "training=self.training")
     if source.name in builder.flat and _shape(builder, source)[:2] != (1, 1):
         raise refuse(node, "batch norm of a flattened map", "nn.BatchNorm2d before flatten")
-    epsilon = next((value for value in reversed(node.args) if isinstance(value, float)), 1e-5)
     mean, variance = constant(builder, mean_node), constant(builder, variance_node)
     gamma, beta = constant(builder, gamma_node), constant(builder, beta_node)
     assert mean is not None and variance is not None
@@ -196,8 +197,7 @@ def _limits(node: fx.Node) -> tuple[float, float]:
     if "relu6" in str(node.target):
         return 0.0, 6.0
     hard = "hardtanh" in str(node.target)
-    low, high = arguments(node, min_val=-1.0 if hard else None, max_val=1.0 if hard else None)
-    low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
+    low, high = arguments(node, min_val=-1.0, max_val=1.0) if hard else arguments(node, min=None, max=None)
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         raise refuse(node, "a clamp to a tensor", "nn.ReLU or nn.ReLU6")
     return (-float("inf") if low is None else float(low)), (float("inf") if high is None else float(high))
@@ -224,10 +224,13 @@ def _pool(kind: str) -> Callable[[Builder, fx.Node], None]:
     def convert(builder: Builder, node: fx.Node) -> None:
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        kernel, stride, padding = arguments(node, kernel_size=None, stride=None, padding=0)
-        rest = list(node.args[4:])
-        if kind == "max" and rest and pair(rest[0]) != (1, 1):
-            raise refuse(node, f"max pooling with dilation {rest[0]}", "dilation=1")
+        kernel, stride, padding, dilation, counts, divisor = arguments(
+            node, kernel_size=None, stride=None, padding=0, dilation=1, count_include_pad=kind == "average", divisor_override=None
+        )
+        if pair(dilation) != (1, 1):
+            raise refuse(node, f"max pooling with dilation {dilation}", "dilation=1")
+        if divisor is not None:
+            raise refuse(node, "average pooling with divisor_override", "the window's own size as divisor")
         kernel = pair(kernel)
         stride = pair(stride) if stride else kernel
         top, left = pair(padding)
@@ -240,9 +243,7 @@ def _pool(kind: str) -> Callable[[Builder, fx.Node], None]:
             else max(before, (count - 1) * step + size - extent - before)
             for count, step, size, extent, before in zip((rows, columns), stride, kernel, tensor.shape, (top, left), strict=False)
         )
-        if kind == "average" and len(rest) > 2 and rest[2]:
-            raise refuse(node, "average pooling with divisor_override", "the window's own size as divisor")
-        if kind == "average" and (top or left) and _counts_padding(node):
+        if counts and (top or left):
             if (bottom, right) != (top, left):
                 raise refuse(node, "average pooling that counts padding, with ceil_mode", "count_include_pad=False")
             _average_as_depthwise(builder, node, tensor, kernel, stride, (top, top, left, left))
@@ -251,10 +252,6 @@ def _pool(kind: str) -> Callable[[Builder, fx.Node], None]:
         builder.add(node, Pool(name, (tensor.name,), name, kind, kernel, stride, (top, bottom, left, right)))
 
     return convert
-
-
-def _counts_padding(node: fx.Node) -> bool:
-    return bool(node.kwargs.get("count_include_pad", node.args[5] if len(node.args) > 5 else True))
 
 
 def _average_as_depthwise(builder: Builder, node: fx.Node, tensor: Tensor, kernel: Any, stride: Any, padding: Padding) -> None:
@@ -294,7 +291,7 @@ def _reduce(kind: str) -> Callable[[Builder, fx.Node], None]:
     def convert(builder: Builder, node: fx.Node) -> None:
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        axes, _ = arguments(node, dim=None, keepdim=False)
+        (axes,) = arguments(node, dim=None)
         rank = len(source.meta["val"].shape)
         axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
         if rank < 3 or not set(axes) <= set(range(2, rank)):
@@ -318,8 +315,11 @@ def _add(builder: Builder, node: fx.Node) -> None:
         raise refuse(
             node, "adding a constant or a scaled tensor", "an addition of two activations, or the bias of the layer before"
         )
-    if (operands[0].name in builder.flat) != (operands[1].name in builder.flat):
-        raise refuse(node, "adding a map and a flattened map", "flatten both, or neither")
+    left, right = (tuple(arg.meta["val"].shape) for arg in operands)
+    if left != right:
+        raise refuse(
+            node, f"adding tensors of shapes {left} and {right}", "an addition of equal shapes; there is no broadcasting"
+        )
     name = builder.name("add")
     builder.add(node, Add(name, tuple(builder.value[arg.name] for arg in operands), name))
     if operands[0].name in builder.flat:
@@ -383,6 +383,7 @@ HANDLERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     "relu6": _relu,
     "hardtanh": _relu,
     "clamp": _relu,
+    "clip": _relu,
     "clamp_min": _relu,
     "max_pool2d": _pool("max"),
     "avg_pool2d": _pool("average"),

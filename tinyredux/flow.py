@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -374,21 +372,3 @@ def write_artifact(settings: Settings, folder: Path) -> tuple[Artifact, list[str
     for name, content in vectors.items():
         write_whole(folder / name, content)
     return compiled.artifact, sorted([*compiled.artifact.files, "weights.bin", "manifest.json", *vectors])
-
-
-def describe_nets() -> list[dict[str, Any]]:
-    """Returns the built-in networks: name, input shape, MACs, parameters, accuracy record of CIFAR-10 where there is one."""
-    entries = []
-    for name in nets.names():
-        graph = export(nets.resolve(name), name)
-        parameters = sum(int(values.size) for values in graph.constants.values())
-        record = nets.WEIGHTS_FOLDER / f"{name}.cifar10.json"
-        accuracy = json.loads(record.read_text()) if record.is_file() else None
-        height, width, channels = graph.input.shape
-        entries.append(
-            {
-                "name": name, "input_shape": [channels, height, width], "macs": total_macs(graph),
-                "parameters": parameters, "accuracy": accuracy,
-            }
-        )  # fmt: skip
-    return entries

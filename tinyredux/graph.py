@@ -5,6 +5,7 @@ Everything between a torch module and C text is a `Graph`. Passes return a new o
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image'
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
+LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,18 @@ def constant_names(op: Op) -> tuple[str, ...]:
     if not isinstance(op, Weighted):
         return ()
     return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
+
+
+def check_input_shape(shape: object, name: str) -> Shape:
+    """Returns `input_shape` of a network, (channels, height, width). Raises ValueError for anything else."""
+    sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
+    if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(
+            f"{name}: input_shape is {reprlib.repr(shape)}; give the module an attribute input_shape = (channels, height, width)"
+        )
+    if sizes[0] * sizes[1] * sizes[2] > LARGEST_INPUT:
+        raise ValueError(f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
+    return sizes[0], sizes[1], sizes[2]
 
 
 def verify(graph: Graph) -> None:

@@ -6,9 +6,6 @@ the name of a pruned one, whose shapes are in the record beside its weights.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,8 @@ from torch import nn
 
 from tinyredux import datasets, mobile_nets
 from tinyredux.files import checked, read_json, read_recorded
+from tinyredux.user_nets import made_by
+from tinyredux.user_nets import own_name as own_name
 
 DATA = tuple(datasets.SHAPES)  # what networks are trained on
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -262,12 +261,6 @@ def short_name(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def own_name(name: str) -> str:
-    """Returns the name of a network's files: a user's bears a mark of its file, so it is never taken for another of that name."""
-    file, colon, factory = name.rpartition(":")
-    return f"{factory}-{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:8]}" if colon else name
-
-
 def resolve(name: str, data: str | None = None) -> nn.Module:
     """Returns a fresh network: built-in or pruned and untrained, or what the user's factory makes, with the weights it holds.
 
@@ -284,13 +277,7 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     file, colon, factory = name.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETS)}, or path/to/file.py:factory")
-    module = _made_by(Path(file), factory)
-    shape = getattr(module, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(
-            f"{name}: input_shape is {shape!r}; give the module an attribute input_shape = (channels, height, width)"
-        )
-    return module
+    return made_by(Path(file), factory)
 
 
 def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
@@ -322,34 +309,6 @@ def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
             layer.out_features, layer.in_features = layer.weight.shape
         elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
             layer.num_features = len(layer.running_mean)
-
-
-def _made_by(file: Path, factory: str) -> nn.Module:
-    """Returns what the function `factory` of a Python file returns; the file may import its neighbours."""
-    if not file.is_file():
-        raise ValueError(f"no file {file}; expected a Python file with a function {factory}()")
-    spec = importlib.util.spec_from_file_location(f"tinyredux_user_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    code = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(code)
-        make = getattr(code, factory, None)
-        if not callable(make):
-            functions = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-            raise ValueError(f"{file} has no function {factory!r}; it has {', '.join(functions) or 'none'}")
-        module = make()
-    except ValueError:
-        raise
-    except (Exception, SystemExit) as failure:
-        raise ValueError(
-            f"{file}:{factory} raised {type(failure).__name__}: {failure}; it must run without arguments"
-        ) from failure
-    finally:
-        sys.path.remove(str(file.resolve().parent))
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"{file}:{factory} returned {type(module).__name__}, expected a torch.nn.Module")
-    return module
 
 
 def weights_file(name: str, data: str, method: str = "") -> Path | None:

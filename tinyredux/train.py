@@ -113,6 +113,12 @@ def shifted(images: torch.Tensor, generator: torch.Generator, margin: int = 5, n
     return moved + noise * torch.randn(moved.shape, generator=generator)
 
 
+def use_cores(cores: int | None) -> None:
+    """Lets torch use so many cores for what is not training, whose sums keep their order; None changes nothing."""
+    if cores:
+        torch.set_num_threads(cores)
+
+
 @torch.no_grad()
 def predictions(net: nn.Module, images: Images, batch: int = 250) -> Labels:
     """Returns the winning class (N,) of each image (N, C, H, W), in float32."""

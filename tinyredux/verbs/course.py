@@ -133,5 +133,7 @@ VERBS = {
         "the claims map: paper, published value, ours, band, verdict", "reproduce --json", _reproduce_options, _reproduce
     ),
     "book": Verb("build the book: networks, firmware, measurements, pages", "book", _book_options, _book),
-    "lab": Verb("the labs: list, check one, grade a folder", "lab check lab1_mine.ipynb", _lab_options, _lab),
+    "lab": Verb(
+        "the labs: list, check one, grade a folder", "lab check book/labs/lab1_integer_arithmetic.ipynb", _lab_options, _lab
+    ),
 }

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyredux.files import check_output
-from tinyredux.measure import OpRecord
 from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, saved, table
+
+if TYPE_CHECKING:
+    from tinyredux.measure import OpRecord
+
+LIBRARY = Path(__file__).parent.parent
+MOST_TIMES = 1000  # the MACs of a plan, against those of the network
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +40,27 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
 
 def _partial_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--accumulator", default="int32", help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"
+        "--accumulator",
+        default="int32",
+        choices=("int32", "int16"),
+        help="partial sums: int32 (default, the same bits) or int16 (half the bytes)",
     )
     parser.add_argument(
-        "--mac-limit", type=float, default=1.0, metavar="FACTOR",
+        "--mac-limit", type=_factor, default=1.0, metavar="FACTOR",
         help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)",
     )  # fmt: skip
     parser.add_argument("--input-outside", action="store_true", help="the network's input lies apart and is not minimised")
+
+
+def _factor(text: str) -> float:
+    """Returns a limit of MACs. Raises ArgumentTypeError for one that no plan could use."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= MOST_TIMES:
+        raise argparse.ArgumentTypeError(f"the limit of MACs is {text}, expected 1.0 (no recomputation) to {MOST_TIMES}")
+    return value
 
 
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
@@ -101,9 +121,7 @@ def _compile(options: argparse.Namespace) -> Answer:
 
 
 def _nets(options: argparse.Namespace) -> Answer:
-    from tinyredux.flow import describe_nets
-
-    entries = describe_nets()
+    entries = described_nets()
     rows = [
         (e["name"], "x".join(map(str, e["input_shape"])), e["macs"], e["parameters"], _accuracy(e["accuracy"])) for e in entries
     ]
@@ -113,13 +131,27 @@ def _nets(options: argparse.Namespace) -> Answer:
     )
 
 
+def described_nets() -> list[dict[str, Any]]:
+    """Returns the built-in networks: name, input shape, MACs, parameters, accuracy record of CIFAR-10 where there is one.
+
+    The sizes are read from net_sizes.json, which a test compares with the networks, so that a list needs no torch.
+    """
+    entries = []
+    for name, sizes in json.loads((LIBRARY / "net_sizes.json").read_text()).items():
+        record = LIBRARY / "weights" / f"{name}.cifar10.json"
+        entries.append({"name": name, **sizes, "accuracy": json.loads(record.read_text()) if record.is_file() else None})
+    return entries
+
+
 def _accuracy(record: dict[str, Any] | None) -> str:
     return "no record" if record is None else f"{record['correct_int8']} of {record['images']}"
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--method", default="partial", help="exact: layer by layer; partial: in parts (default)")
+    parser.add_argument(
+        "--method", default="partial", choices=("exact", "partial"), help="exact: layer by layer; partial: in parts (default)"
+    )
     parser.add_argument("--board", help="budget: what this board's SRAM leaves beside runtime and stack")
     parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
     _partial_options(parser)
@@ -131,6 +163,8 @@ def _plan(options: argparse.Namespace) -> Answer:
     from tinyredux.kernels import board_budget
     from tinyredux.plan import int8_graph, plan, timeline
 
+    if options.sram is not None and options.sram < 1:
+        raise ValueError(f"sram is {options.sram} bytes, expected at least 1")
     budgets = [options.sram] if options.sram is not None else []
     budgets += [board_budget(find_board(options.board))] if options.board else []
     graph = int8_graph(options.net, options.data)
@@ -162,7 +196,7 @@ VERBS = {
     ),
     "compile": Verb(
         "write the C, the weights, the manifest and test vectors of a network",
-        "compile lenet --out lenet_c",
+        "compile lenet --out lenet_c --images 1",
         _compile_options,
         _compile,
     ),

@@ -52,6 +52,7 @@ def _train(options: argparse.Namespace) -> Answer:
     from tinyredux.pretrained import skip_net, train_net, trec_net
     from tinyredux.skip_tuning import SHARE
 
+    prepare(options)
     rest = options.epochs, options.seed, options.checkpoint, options.out, progress
     if options.trec and options.method != "trec":
         raise ValueError("--trec names the layers of TREC; add --method trec")
@@ -68,6 +69,15 @@ def _train(options: argparse.Namespace) -> Answer:
     if options.method == "exact" and ":" in options.net:
         text += "\nA factory's network has the weights that it holds; for these ones: tinyredux.nets.load_weights(net, Path(...))"
     return Answer(asdict(record), text)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Lets torch use the cores that the command line was given, which otherwise keeps to one. Raises ValueError for a seed."""
+    from tinyredux.train import use_cores
+
+    if options.seed is not None and not 0 <= options.seed < 1 << 63:
+        raise ValueError(f"seed is {options.seed}, expected 0 to 2^63 - 1")
+    use_cores(options.cores)
 
 
 def _shares(record: Record) -> str:
@@ -110,6 +120,7 @@ def _prune(options: argparse.Namespace) -> Answer:
 
     from tinyredux.pretrained import prune_net
 
+    prepare(options)
     record = prune_net(
         options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.aim, options.steps,
         options.rate, options.checkpoint, options.out, progress,

@@ -1,0 +1,354 @@
+"""Wrong uses: networks of users that do what nobody expects, and command lines and terminals in every state.
+
+Each ends with an exit code of the contract, in one sentence that names what was found, and with --json in one object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tinyredux import cli
+from tinyredux.verbs import VERBS
+
+NETS = """
+from __future__ import annotations
+import os, sys, threading, time
+from dataclasses import dataclass
+import torch
+from torch import nn
+from beside import WIDTH
+
+@dataclass
+class Config:
+    width: int = WIDTH
+
+class Net(nn.Module):
+    def __init__(self, function=None, shape=(1, 4, 4)):
+        super().__init__()
+        self.__dict__["function"] = function
+        self.input_shape = shape
+        self.conv, self.line = nn.Conv2d(1, Config().width, 3), nn.Linear(4 * WIDTH, 3)
+
+    def forward(self, x):
+        return self.function(self, x) if self.function else self.line(self.conv(x).flatten(1))
+
+class Closed(Net):
+    @property
+    def input_shape(self):
+        raise RuntimeError("no shape today")
+    @input_shape.setter
+    def input_shape(self, value):
+        pass
+
+class Untrainable(Net):
+    def train(self, mode=True):
+        raise RuntimeError("never train me")
+
+class Odd(BaseException):
+    pass
+
+def raising(failure):
+    def forward(net, x):
+        raise failure
+    return Net(forward)
+
+def changed(change):
+    net = Net()
+    change(net)
+    return net
+
+def on_meta():
+    with torch.device("meta"):
+        return Net()
+
+def chatty():
+    print("made", flush=True)
+    os.system("echo by a child")
+    sys.stdout.close()
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    os.chdir("/")
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    return Net()
+
+def factory_raises(failure):
+    raise failure
+
+def only_one(net, x):
+    if x.shape[0] > 1:
+        raise RuntimeError("only one")
+    return net.line(net.conv(x).flatten(1))
+
+def unlucky():
+    return {}["key"]
+
+good, double, half = Net, lambda: Net().double(), lambda: Net().half()
+compiled = lambda: torch.compile(Net())
+closed, untrainable = Closed, Untrainable
+huge, endless = lambda: Net(shape=(3, 10**6, 10**6)), lambda: Net(shape=(10**30, 1, 1))
+truths, fractions, text, flat = (lambda s=s: Net(shape=s) for s in ((True, 4, 4), (1.0, 4, 4), "144", (4, 4)))
+negative, nothing, numbers = (lambda s=s: Net(shape=s) for s in ((1, -4, 4), (1, 0, 4), torch.tensor([1, 4, 4])))
+constant, none, pairs = (lambda f=f: Net(f) for f in (
+    lambda net, x: torch.ones(1, 3), lambda net, x: None, lambda net, x: (net.conv(x), net.conv(x))))
+listed, depends = Net(lambda net, x: [net.conv(x)]), Net(lambda net, x: net.conv(x) if x.sum() > 0 else net.conv(-x))
+in_list, on_values = lambda: listed, lambda: depends
+one_image, flattened = lambda: Net(only_one), lambda: Net(lambda net, x: net.line(net.conv(x).view(1, -1)))
+forward_generator, forward_exit, forward_odd, forward_value = (lambda e=e: raising(e) for e in (
+    GeneratorExit(), SystemExit(0), Odd("strange"), ValueError("my value")))
+generator, exits, odd, value_error, interrupted = (lambda e=e: factory_raises(e) for e in (
+    GeneratorExit(), SystemExit(0), Odd("strange"), ValueError("my value\\nand more"), KeyboardInterrupt()))
+complex_, whole, nan = (lambda c=c: changed(c) for c in (
+    lambda n: n.to(torch.complex64),
+    lambda n: setattr(n, "conv", nn.ParameterList([nn.Parameter(torch.ones(1, dtype=torch.int8), requires_grad=False)])),
+    lambda n: n.conv.weight.data.fill_(float("nan"))))
+hooked = lambda: changed(lambda n: n.conv.register_forward_hook(lambda *_: 1 / 0))
+memory = lambda: nn.Linear(10**7, 10**8)
+two_inputs = lambda: changed(lambda n: n.__dict__.update(forward=lambda x, y: x + y))
+number = 5
+"""
+SENTENCES = {
+    "good": "",
+    "double": "",
+    "half": "",
+    "compiled": "",
+    "huge": "input_shape is (3, 1000000, 1000000), expected at most",
+    "endless": "expected at most",
+    "truths": "input_shape is (True, 4, 4); give",
+    "fractions": "input_shape is (1.0, 4, 4)",
+    "text": "input_shape is '144'",
+    "flat": "input_shape is (4, 4)",
+    "negative": "input_shape is (1, -4, 4)",
+    "nothing": "input_shape is (1, 0, 4)",
+    "numbers": "input_shape is tensor([1, 4, 4])",
+    "closed": "raised RuntimeError: no shape today (",
+    "untrainable": "never train",
+    "on_meta": "conv.weight is on the meta device",
+    "complex_": "torch.complex64",
+    "whole": "torch.int8",
+    "nan": "NaN or infinite",
+    "constant": "returns a constant",
+    "none": "returns a constant",
+    "pairs": "returns 2 tensors",
+    "in_list": "in a list; return",
+    "on_values": "data-dependent",
+    "one_image": "runs for one image, not for two: only one",
+    "flattened": "as flatten(1) does",
+    "forward_generator": "GeneratorExit",
+    "forward_exit": "cannot trace",
+    "forward_odd": "the network raised Odd: strange",
+    "forward_value": "my value",
+    "generator": "raised GeneratorExit",
+    "exits": "raised SystemExit: 0",
+    "odd": "Odd: strange",
+    "value_error": "raised ValueError: my value (",
+    "unlucky": "raised KeyError: 'key' (",
+    "hooked": "division by zero",
+    "memory": "more memory than the machine has",
+    "two_inputs": "missing a required argument: 'y'",
+    "number": "has no function 'number'; it has Config, Net",
+    "a.b": "has no function 'a.b'",
+    "": "has no function ''",
+}
+PLACED = ("closed", "unlucky", "value_error", "forward_value", "forward_exit", "one_image", "hooked", "odd", "untrainable")
+FILES = {
+    "with space.py": ("", None),
+    "ünï.cødé.py": ("", None),
+    "syntax.py": ("def make(:\n", "raised SyntaxError: invalid syntax"),
+    "null.py": ("x = 1\0\n", "null bytes"),
+    "empty.py": ("\n", "has no function 'good'; it has none"),
+    "relative.py": ("from .beside import WIDTH\n", "relative import with no known parent"),
+    "missing.py": ("import no_such_package\n", "No module named 'no_such_package' ("),
+    "ends.py": ("raise SystemExit(0)\n", "SystemExit"),
+    "without_ending": ("", "unknown network"),
+    "none/none.py": (None, "no file"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with networks and the module beside them that they import."""
+    path = tmp_path_factory.mktemp("networks")
+    (path / "nets.py").write_text(NETS)
+    (path / "beside.py").write_text("WIDTH = 2\n")
+    return path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Returns the exit code and the error of a command, after a look at the one object on standard output."""
+    code = cli.main([*arguments, "--json"])
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    said = str(json.loads(line).get("error", ""))
+    assert code == (json.loads(line).get("exit", 0)) and "defect of tinyredux" not in said
+    return code, said
+
+
+@pytest.mark.parametrize("factory", SENTENCES)
+def test_networks_of_users(capsys: pytest.CaptureFixture[str], folder: Path, factory: str) -> None:
+    file = folder / "nets.py"
+    code, said = answer(capsys, "plan", f"{file}:{factory}", "--data", "random")
+    assert SENTENCES[factory] in said and code == (
+        0 if factory in ("good", "double", "half", "compiled") else 3 if factory == "memory" else 2
+    )
+    if factory in PLACED:
+        assert f"({file}:" in said
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_users(capsys: pytest.CaptureFixture[str], folder: Path, name: str) -> None:
+    text, words = FILES[name]
+    if text is not None:
+        (folder / name).write_text(text or NETS)
+    code, said = answer(capsys, "plan", f"{folder / name}:good", "--data", "random")
+    assert code == (2 if words else 0) and (words or "") in said
+
+
+def test_neighbours_of_the_same_name_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    from tinyredux import nets
+
+    (tmp_path / "nets.py").write_text(NETS)
+    (tmp_path / "beside.py").write_text("WIDTH = 5\n")
+    widths = [nets.resolve(f"{where / 'nets.py'}:good").conv.out_channels for where in (folder, tmp_path, folder)]  # type: ignore[union-attr]
+    assert widths == [2, 5, 2]
+
+
+def test_a_user_s_interrupt_and_ours(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert cli.main(["plan", f"{folder / 'nets.py'}:interrupted", "--data", "random"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+COMMANDS = {
+    "mesure lenet": "unknown verb 'mesure', expected measure",
+    "-- measure": "invalid choice",
+    "plan a\0b.py:make": "NUL character",
+    "plan": "required: NET",
+    "plan lenet alexnet": "unrecognized arguments: alexnet",
+    "plan lenett": "unknown network 'lenett'",
+    "plan LENET": "expected one of alexnet",
+    "plan :": "unknown network ':'",
+    "plan x.py:": "no file x.py",
+    "plan lenet --method trec": "choose from",
+    "plan lenet --accumulator int64": "choose from",
+    "plan lenet --mac-limit nan": "limit of MACs is nan, expected 1.0",
+    "plan lenet --mac-limit 1e308": "expected 1.0",
+    "plan lenet --mac-limit x": "limit of MACs is x",
+    "plan lenet --mac-limit -1": "limit of MACs is -1",
+    "plan lenet --sram 0": "sram is 0",
+    "plan lenet --sram -5": "sram is -5",
+    "plan lenet --sram 1e3": "invalid int",
+    "plan lenet --board nope": "unknown board 'nope'",
+    "plan lenet --data nope": "unknown data 'nope'",
+    "measure lenet --images -1": "images is -1",
+    "measure lenet --seed -1": "seed is -1",
+    "measure lenet --target moon": "host",
+    "measure lenet --kernels slow": "slow",
+    "measure lenet --method +": "expected one of exact",
+    "measure lenet --sram 0": "sram is 0",
+    "compile lenet": "required: --out",
+    "lab check": "needs a path",
+    "lab what": "choose from",
+    "book 99": "99",
+    "reproduce nope": "nope",
+    "reproduce --profile slow": "choose from",
+    "data nope": "unknown data",
+    "serial": "no JSON answer",
+    "run nope": "does not exist",
+    "simulate nope --board disco_f469ni": "does not exist",
+    "simulate nope": "required: --board",
+    "prune lenet": "required: --sram",
+    "train lenet --seed -1": "seed is -1",
+    "train lenet --method partial": "choose from",
+    "train lenet --share x": "invalid float",
+    "train lenet --share 0.5": "add --method skip",
+    "train lenet --trec x.json": "add --method trec",
+    "bench --layer x": "x",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_lines(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, said = answer(capsys, *command.split()) if "--" not in command.split() else (cli.main(command.split()), "")
+    assert code == 2 and COMMANDS[command] in (said or capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (ModuleNotFoundError("No module named 'termios'", name="termios"), 3, "this needs termios, .* on Windows use WSL 2"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 3, r"torch is missing; run: pip install .*\[torch\]"),
+        (MemoryError(), 3, "more memory than the machine has"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
+        (KeyError("x"), 2, "a defect of tinyredux, or an input that it does not foresee; --debug"),
+    ],
+)
+def test_what_ends_a_verb(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failure: Exception, code: int, words: str
+) -> None:
+    def fails(options: object) -> None:
+        raise failure
+
+    monkeypatch.setitem(VERBS, "nets", replace(VERBS["nets"], run=fails))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert cli.main(["nets"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert re.search(words, captured.err)
+
+
+def process(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Returns what a shell's command gives in which $T is the command line's program."""
+    program = f"T='{sys.executable} -m tinyredux'; {command}"
+    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=120, env=os.environ | environment)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("$T nets >/dev/full", 2, "cannot write the answer to standard output: .*No space"),
+        ("$T nets --json >/dev/full", 2, "No space"),
+        ("$T measure --help >/dev/full", 2, "No space"),
+        ("$T nets >&-", 2, "it is closed"),
+        ("$T nets <&- 2>&- >/dev/null", 0, "^$"),
+        ("$T nope 2>/dev/full", 2, "^$"),
+        ("set -o pipefail; $T nets | head -1 >/dev/null", 0, "^$"),
+        ("set -o pipefail; $T measure --help | true", 0, "^$"),
+        ("$T plan nöpe.py:make", 2, r"no file n\\xf6pe.py"),
+        ("$T plan $'n\\xff.py:make' --json", 2, "no file"),
+        ("COLUMNS=1 $T lab --help >/dev/null", 0, "^$"),
+    ],
+)
+def test_terminals(command: str, code: int, words: str) -> None:
+    done = process(command, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == code and re.search(words, done.stderr) and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_network_that_leaves_a_thread_and_prints_by_a_child(folder: Path) -> None:
+    done = process(f"$T plan {folder / 'nets.py'}:chatty --data random --json")
+    assert done.returncode == 0 and json.loads(done.stdout)["net"].endswith(":chatty"), done.stderr
+    assert "made" in done.stderr and "by a child" in done.stderr
+
+
+def test_blas_keeps_to_one_thread_unless_the_user_says_otherwise() -> None:
+    code = (
+        "import os, sys, tinyredux.__main__ as m; sys.argv[1:] = ['nets']\n"
+        "try: m.main()\nfinally: print(os.environ['OMP_NUM_THREADS'])"
+    )
+    for given, expected in ({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3"):
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | given
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout.splitlines()[-1] == expected
+
+
+def test_help_needs_neither_numpy_nor_torch() -> None:
+    code = (
+        "import sys; from tinyredux import cli\ntry: cli.main(['measure', '--help'])\n"
+        "except SystemExit: pass\nsys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
