@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tinyredux import timing
 from tinyredux.boards import find_board
+from tinyredux.measure import load
 from tinyredux.simulate.decode import decode_block
 from tinyredux.timing import RULES, cycles_kind, error_band, model_name, price_block
 
@@ -215,3 +217,13 @@ def test_bands_follow_from_the_comparisons_with_boards() -> None:
 def test_a_flash_miss_of_the_l4r5_is_its_wait_states_and_one() -> None:
     flash = find_board("nucleo_l4r5zi").flash_timing
     assert flash.miss_cycles == flash.wait_states + 1
+
+
+def test_records_from_before_the_bands_are_read(tmp_path: Path) -> None:
+    source = next((Path(__file__).parent.parent / "data" / "records").glob("lenet.exact.fast.disco_f469ni.*.json"))
+    content = json.loads(source.read_text())
+    content.pop("error_band", None)
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    old = load(tmp_path / "old.json")
+    assert old.error_band is None and "a board takes" not in str(old)
+    assert "a board takes 0.94 to 1.07 of the modelled cycles" in str(replace(old, error_band=list(error_band("cortex-m4"))))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import capstone  # type: ignore[import-untyped]
@@ -42,6 +43,7 @@ _EXTEND_AND_ADD = ("sxta", "uxta")
 _ACCESS_BYTES = {"b": 1, "sb": 1, "h": 2, "sh": 2, "tbb": 1, "tbh": 2}
 
 
+@cache
 def _register_bit(number: int) -> int:
     """Mask of a Capstone register in the numbering of timing.Instruction; 0 for flags and others."""
     if arm.ARM_REG_R0 <= number <= arm.ARM_REG_R12:
@@ -51,6 +53,13 @@ def _register_bit(number: int) -> int:
     if arm.ARM_REG_D0 <= number <= arm.ARM_REG_D15:
         return 3 << 32 + 2 * (number - int(arm.ARM_REG_D0))
     return {arm.ARM_REG_SP: 1 << 13, arm.ARM_REG_LR: 1 << 14, arm.ARM_REG_PC: 1 << 15}.get(number, 0)
+
+
+def _mask(registers: Sequence[int]) -> int:
+    mask = 0
+    for register in registers:
+        mask |= _register_bit(register)
+    return mask
 
 
 def _number(register: int) -> int:
@@ -109,7 +118,7 @@ def decode(code: bytes, conditional: bool) -> Instruction:
 
 def _registers(insn: capstone.CsInsn, name: str) -> tuple[int, int]:
     """Returns the masks of what is read and written; where Capstone lists too little or too much, from the operands."""
-    reads, writes = (sum({_register_bit(register) for register in access}) for access in insn.regs_access())
+    reads, writes = map(_mask, insn.regs_access())
     if name.startswith(("vpush", "vpop", "vstm", "vldm")):
         stack_form = name in ("vpush", "vpop")
         base = 1 << STACK_POINTER if stack_form else _register_bit(insn.operands[0].reg)

@@ -112,7 +112,8 @@ class Pricing:
     def _price(self, address: int, size: int) -> None:
         if self.block_count >= hooks.MAX_BLOCKS or self.load_count + size // 2 >= hooks.MAX_LOADS:
             raise ValueError(f"the program has more than {hooks.MAX_BLOCKS} basic blocks: it seems to write code as it runs")
-        instructions = decode_block(self.read(address, size))
+        content = self.read(address, size)
+        instructions = decode_block(content)
         price = price_block(self.rules, instructions, address)
         region = next(r for r in self.regions if r.base <= address < r.base + r.size)
         block = self.blocks[self.block_count]
@@ -136,7 +137,8 @@ class Pricing:
         block.changes_masks = int(instructions[-1].kind == "mask")
         block.waits = int(instructions[-1].kind == "wait")
         if not self.counting:
-            self._add_checks(address, instructions, self._add_loads(address, instructions, price.loads, region), region)
+            loads = self._add_loads(address, instructions, price.loads, region)
+            self._add_checks(address, content, instructions, loads, region)
         self.decoded[self.block_count] = instructions
         region.block[(address - region.base) >> 1] = self.block_count
         self.block_count += 1
@@ -148,7 +150,8 @@ class Pricing:
         self, address: int, block: list[Instruction], prices: tuple[LoadPrice, ...], region: hooks.Region
     ) -> dict[int, hooks.Load]:
         """Returns the entry of each load whose address is to be looked at, by its position in the block."""
-        places, found = _places(address, block), {}
+        places = list(itertools.accumulate((instruction.size for instruction in block), initial=address))
+        found: dict[int, hooks.Load] = {}
         for price in prices:
             load = found[price.position] = self._new_load(block[price.position], places[price.position], region)
             load.chained, load.after_stack = price.chained, price.after_stack
@@ -170,14 +173,20 @@ class Pricing:
         self.load_count += 1
         return load
 
-    def _add_checks(self, address: int, block: list[Instruction], loads: dict[int, hooks.Load], region: hooks.Region) -> None:
+    def _add_checks(
+        self, address: int, content: bytes, block: list[Instruction], loads: dict[int, hooks.Load], region: hooks.Region
+    ) -> None:
         """Marks what may fault: words that must be aligned, and floating point while its unit is off or has been."""
-        for position, (place, instruction) in enumerate(zip(_places(address, block), block, strict=True)):
-            is_float = instruction.size == 4 and _is_float(self.read(place, 4))
+        place = 0
+        for position, instruction in enumerate(block):
+            here, place = place, place + instruction.size
+            is_float = instruction.size == 4 and content[here + 1] & 0xEC == 0xEC and content[here + 3] & 0x0E == 0x0A
+            if not is_float and not instruction.words:
+                continue
             checks = hooks.FLOAT if is_float and self.watch_float else 0
             checks |= hooks.ALIGNED if _must_be_aligned(instruction, is_float) else 0
             if checks and position not in loads:
-                loads[position] = self._new_load(instruction, place, region)
+                loads[position] = self._new_load(instruction, address + here, region)
                 if instruction.base == NO_REGISTER:
                     loads[position].base = PROGRAM_COUNTER
                 checks |= hooks.NO_LOAD
@@ -293,16 +302,6 @@ def _stack_reach(block: list[Instruction]) -> int:
         depth += instruction.stack_bytes
         reach = max(reach, depth)
     return reach
-
-
-def _places(address: int, block: list[Instruction]) -> list[int]:
-    """Returns the address of each instruction of a block."""
-    return list(itertools.accumulate((instruction.size for instruction in block[:-1]), initial=address))
-
-
-def _is_float(code: bytes) -> bool:
-    """Whether a 32-bit instruction is one of coprocessors 10 and 11, the floating-point unit."""
-    return code[1] & 0xEC == 0xEC and code[3] & 0x0E == 0x0A
 
 
 def _must_be_aligned(instruction: Instruction, is_float: bool) -> bool:
