@@ -25,10 +25,11 @@ LEVEL_0 = "boards files fixedpoint graph link lsh measure timing"
 PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule widths hybrid"
 LEVEL_1 = f"{LEVEL_0} integer_params clustered trec_sizes interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} fast fast.* emit_*"
-LEVEL_4 = f"{LEVEL_2} build targets targets.* simulate simulate.*"
+LEVEL_4 = f"{LEVEL_2} elf build targets targets.* simulate simulate.*"
 
 # First match counts: modules, what of ours they may import, what else beside the standard library. Never another pass.
 RULES = (
+    ("measure", "files timing", ""),
     (LEVEL_0, "files graph", "numpy"),
     ("integer_params", "graph fixedpoint", "numpy"),
     ("clustered trec_sizes", "graph fixedpoint lsh", "numpy"),
@@ -37,8 +38,9 @@ RULES = (
     ("passes passes.*", f"{LEVEL_0} integer_params trec_sizes interpret memory {PARTIAL}", "numpy"),
     ("fast fast.*", f"{LEVEL_1} fast fast.*", "numpy"),
     ("emit_*", f"{LEVEL_1} fast fast.* emit_*", "numpy"),
-    ("build", LEVEL_2, "elftools"),
-    ("targets targets.* simulate simulate.*", LEVEL_4, "numpy elftools serial unicorn capstone"),
+    ("elf", "", ""),
+    ("build", f"{LEVEL_2} elf", ""),
+    ("targets targets.* simulate simulate.*", LEVEL_4, "numpy serial unicorn capstone"),
     ("download synthetic", "", "numpy"),
     ("speech", "download files", "numpy"),
     ("persons", "download files", "numpy PIL"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +17,11 @@ import pytest
 from sim_tools import build
 
 from tinyredux.boards import find_board
+from tinyredux.cli import main
 from tinyredux.simulate import Machine, simulate
+from tinyredux.simulate.program import load_program
 from tinyredux.simulate.qemu import count_in_qemu
+from tinyredux.timing import error_band
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 F469 = find_board("disco_f469ni")
@@ -47,12 +55,20 @@ ENDS = {
 }  # fmt: skip
 
 
+REASONS = {"semihosting exit": "exit", "exit that ends in a loop": "exit", "reset": "exit", "input that never comes": "limit"}
+LOOPS = ("return from main", "endless loop", "nothing left but SysTick")
+
+
 @pytest.mark.parametrize("name", ENDS)
 def test_ends(name: str, tmp_path: Path) -> None:
     source, code, text = ENDS[name]
     elf = build(tmp_path, source, "-fno-optimize-sibling-calls", "-fno-inline")
     result = simulate(elf, F469, max_instructions=5_000_000)
     assert result["exit"] == code and text in result["end"]
+    assert result["reason"] == REASONS.get(name, "return" if name in LOOPS else "fault")
+    fault = result["fault"]
+    assert (fault is not None) == (result["reason"] == "fault")
+    assert fault is None or (str(fault["kind"]) in result["end"] and fault["function"] and isinstance(fault["address"], int))
 
 
 COUNT = "volatile int n; void tick(void) { n++; } int main(void) { "
@@ -100,6 +116,16 @@ SAYS = {
          number(a); number(b); leave(0); }""",
         "7 7",
     ),
+    "an event that was sent, and one of an interrupt": (
+        f"""{COUNT} {TICK} __asm__ volatile("sev\\n wfe"); number(n);
+         while (n < 3) __asm__ volatile("wfe"); number(n); leave(0); }}""",
+        "0 3",
+    ),
+    "floating point that is switched off and on again": (
+        """__attribute__((noinline)) int twice(int x) { volatile float f = x; return (int)(f + f); }
+        int main(void) { number(twice(4)); REG(0xE000ED88) = 0; REG(0xE000ED88) = 0xF << 20; number(twice(5)); leave(0); }""",
+        "8 10",
+    ),
     "code in RAM": (
         """__attribute__((section(".ramcode"), noinline)) int twice(int x) { return 2 * x; }
         int main(void) { volatile int x = 4; int (*volatile f)(int) = twice; number(f(x)); leave(0); }""",
@@ -143,6 +169,81 @@ def test_the_console_echoes_on_every_board(board: str, cpu: str, tmp_path: Path)
     machine.console.received += b"!"
     end = machine.run()
     assert end is not None and (end.reason, end.code) == ("exit", 3)
+
+
+AT = "ldr r0, =0x20000102\\n"
+OFF = "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n "
+FAULTS = {  # assembly in main, words of the fault
+    "ldrd": (AT + "ldrd r2, r3, [r0]", "words at 0x20000102"),
+    "strd": (AT + "strd r2, r3, [r0, #4]", "words at 0x20000106"),
+    "ldm": (AT + "ldm r0, {r2, r3}", "words at 0x20000102"),
+    "stm": (AT + "stmdb r0!, {r2, r3}", "words at 0x2000010"),
+    "vldr": (AT + "vldr s0, [r0]", "words at 0x20000102"),
+    "vstr": (AT + "vstr s0, [r0, #8]", "words at 0x2000010a"),
+    "vldm": (AT + "vldm r0, {s0, s1}", "words at 0x20000102"),
+    "under it": (AT + "cmp r0, r0\\n it eq\\n ldrdeq r2, r3, [r0]", "words at 0x20000102"),
+    "ldrex": (AT + "ldrex r1, [r0]", "exclusive access"),
+    "bx": ("ldr r0, =0x08000100\\n bx r0", "branch target 0x08000100 is even"),
+    "blx": ("ldr r0, =0x08000100\\n blx r0", "branch target 0x08000100 is even"),
+    "pop": ("ldr r0, =0x08000100\\n push {r0}\\n pop {pc}", "branch target 0x08000100 is even"),
+    "ldr pc": ("ldr r0, =0x08000100\\n push {r0}\\n ldr pc, [sp]", "branch target 0x08000100 is even"),
+    "ldm pc": ("ldr r1, =0x08000100\\n push {r0, r1}\\n mov r2, sp\\n ldm r2, {r0, pc}", "branch target 0x08000100 is even"),
+    "vmov, unit off": (
+        "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n vmov s0, r1",
+        "while its unit is off",
+    ),
+    "vpush, unit off": (
+        "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n vpush {s0, s1}",
+        "while its unit is off",
+    ),
+    "vmrs, unit off": (
+        "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n vmrs r1, fpscr",
+        "while its unit is off",
+    ),
+}
+
+
+@pytest.mark.parametrize(("board", "cpu"), CORES)
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_faults_on_a_board_faults_here(name: str, board: str, cpu: str, tmp_path: Path) -> None:
+    text, words = FAULTS[name]
+    source = f'__attribute__((naked)) int main(void) {{ __asm__ volatile("{text}\\n movs r0, #0\\n bx lr\\n .ltorg"); }}'
+    for hooks in ("compiled", "python") if board == "disco_f469ni" else ("compiled",):
+        with warnings.catch_warnings(action="ignore"):
+            machine = Machine(find_board(board), build(tmp_path, source, cpu=cpu), hooks=hooks)
+        end = machine.run(100_000)
+        assert end is not None and (end.reason, end.code) == ("fault", 1) and words in end.text and "main" in end.text
+
+
+FINE = {
+    "words anywhere": "ldr r0, =0x20000101\\n ldr r1, [r0]\\n strh r1, [r0, #2]",
+    "doubles at multiples of 4": "ldr r0, =0x20000104\\n ldrd r2, r3, [r0]\\n strd r2, r3, [r0, #4]\\n vldr s0, [r0]",
+    "not under it": "ldr r0, =0x20000101\\n cmp r0, r0\\n it ne\\n ldrdne r2, r3, [r0]",
+    "mov to an even address": "adr r0, 1f\\n mov pc, r0\\n .balign 4\\n 1: nop",
+}
+
+
+@pytest.mark.parametrize(("board", "cpu"), CORES)
+@pytest.mark.parametrize("name", FINE)
+def test_what_runs_on_a_board_runs_here(name: str, board: str, cpu: str, tmp_path: Path) -> None:
+    source = f'__attribute__((naked)) int main(void) {{ __asm__ volatile("{FINE[name]}\\n movs r0, #0\\n bx lr\\n .ltorg"); }}'
+    assert simulate(build(tmp_path, source, cpu=cpu), find_board(board), max_instructions=100_000)["end"] == "main returned"
+
+
+def test_vectors_are_odd(tmp_path: Path) -> None:
+    """An even reset vector, an even vector of an interrupt, a frame without the Thumb bit, a table where no memory is."""
+    source = f"int main(void) {{ {TICK} for (;;) {{ }} }}"
+    elf = build(tmp_path, source)
+    address = load_program(elf, F469.cpu).symbols
+    for name, words in (("reset", "the reset vector"), ("tick", "the vector of exception 15")):
+        even = tmp_path / f"{name}.elf"
+        word = (address[name] | 1).to_bytes(4, "little")
+        even.write_bytes(elf.read_bytes().replace(word, (address[name] & ~1).to_bytes(4, "little"), 1))
+        assert f"{words} {address[name] & ~1:#010x} is even" in simulate(even, F469, max_instructions=100_000)["end"]
+    no_thumb = f"""__attribute__((naked)) void tick(void) {{ __asm__("movs r0, #0\\n str r0, [sp, #28]\\n bx lr"); }} {source}"""
+    assert "bit 24 of xPSR clear" in simulate(build(tmp_path, no_thumb), F469, max_instructions=100_000)["end"]
+    nowhere = f"int main(void) {{ REG(0xE000ED08) = 0x70000000; {TICK} for (;;) {{ }} }}"
+    assert "where there is no memory" in simulate(build(tmp_path, nowhere), F469, max_instructions=100_000)["end"]
 
 
 def test_the_console_interrupts(tmp_path: Path) -> None:
@@ -241,6 +342,43 @@ def test_flash_costs_what_the_board_says(tmp_path: Path) -> None:
         replace(F469.flash_timing, line_bytes=12)
     faster = replace(F469, flash_timing=replace(F469.flash_timing, wait_states=0))
     assert simulate(elf, faster)["cycles_memory"] == 0
+
+
+def test_an_endless_program_hears_ctrl_c_and_gives_its_counts(tmp_path: Path) -> None:
+    polls = "for (;;) { (void)REG(0x40010000); (void)REG(0x40010010); }"
+    for body in ("volatile int n = 0; for (;;) n++;", polls):
+        elf = build(tmp_path, f"int main(void) {{ {body} return 0; }}")
+        command = [sys.executable, "-m", "tinyredux", "simulate", str(elf), "--board", "disco_f469ni", "--json"]
+        code = f"import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = {command[2:]!r}"
+        command[1:3] = ["-c", f"{code}; runpy.run_module('tinyredux', run_name='__main__')"]
+        process = subprocess.Popen(command[:3], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+        result = json.loads(out)
+        assert (process.returncode, result["reason"], result["exit"], errors) == (130, "interrupted", 130, "")
+        assert result["instructions"] > 1000 and "main" in {entry["name"] for entry in result["functions"]}
+
+
+VERB_ENDS = {  # reason, exit code of the program, exit code of the verb
+    "return 0;": ("return", 0, 0),
+    "leave(3); return 0;": ("exit", 3, 1),
+    "return REG(0x70000000);": ("fault", 1, 1),
+    "volatile int n = 0; for (;;) n++; return 0;": ("limit", 3, 3),
+}
+
+
+@pytest.mark.parametrize("body", VERB_ENDS)
+def test_the_verb_tells_ends_apart(body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elf = build(tmp_path, f"int main(void) {{ {body} }}")
+    command = ["simulate", str(elf), "--board", "disco_f469ni", "--max-instructions", "100000"]
+    code = main([*command, "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["reason"], result["exit"], code) == VERB_ENDS[body]
+    assert result["functions"] and result["error_band"] == list(error_band("cortex-m4"))
+    assert main(command) == code
+    text = capsys.readouterr().out
+    assert "a board takes 0.94 to 1.07 of the modelled cycles" in text and result["end"] in text
 
 
 def test_speed(tmp_path: Path) -> None:

@@ -20,10 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
 from tinyredux.boards import Board
+from tinyredux.elf import read_elf
 from tinyredux.files import cache_folder, locked, partial_name, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,16 +209,13 @@ def build_host(sources: Path | None, build_folder: Path | None = None, sanitize:
 
 
 def section_sizes(elf: Path) -> dict[str, int]:
-    """Returns the size in bytes of each section of an ELF file."""
-    with elf.open("rb") as stream:
-        return {section.name: section["sh_size"] for section in ELFFile(stream).iter_sections()}
+    """Returns the size in bytes of each section of an ELF file. Raises ValueError for a damaged one."""
+    return {section.name: section.size for section in read_elf(elf).sections}
 
 
 def loadable_bytes(elf: Path) -> dict[int, bytes]:
     """Returns what an ELF file puts into memory: {physical address: bytes} of its loaded segments."""
-    with elf.open("rb") as stream:
-        segments = [part for part in ELFFile(stream).iter_segments() if part["p_type"] == "PT_LOAD" and part["p_filesz"]]
-        return {part["p_paddr"]: part.data() for part in segments}
+    return {segment.load_address: segment.data for segment in read_elf(elf).segments if segment.data}
 
 
 def _build_plainly(sources: Path, board: Board, build_folder: Path) -> Path:
@@ -325,13 +320,9 @@ def _largest_symbol(objects: Sequence[Path], section: str) -> str:
     """Returns "name N bytes" of the largest symbol in sections of that name: the one worth shrinking."""
     found = [(0, "none")]
     for path in objects:
-        with path.open("rb") as stream:
-            elf = ELFFile(stream)
-            for table in (part for part in elf.iter_sections() if isinstance(part, SymbolTableSection)):
-                for symbol in table.iter_symbols():
-                    home = symbol["st_shndx"]
-                    if isinstance(home, int) and elf.get_section(home).name.startswith(section):
-                        found.append((symbol["st_size"], symbol.name))
+        elf = read_elf(path)
+        homes = {i for i, part in enumerate(elf.sections) if part.name.startswith(section)}
+        found += [(symbol.size, symbol.name) for symbol in elf.symbols if symbol.section in homes]
     size, name = max(found)
     return f"{name} {size} bytes"
 

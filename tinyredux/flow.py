@@ -33,6 +33,7 @@ from tinyredux.passes.skipping import kept_share
 from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.schedule import ACCUMULATOR_BYTES
 from tinyredux.targets import RawMeasurement, Target
+from tinyredux.timing import error_band
 from tinyredux.trec_flow import is_tuned, with_clusters, with_trec_layers
 
 CALIBRATION_IMAGES = 512
@@ -305,6 +306,7 @@ def _record(
         sram_bytes=sram_bytes(compiled, firmware, runs) | _written(settings, compiled, runs),
         flash_bytes=flash_bytes(compiled, firmware),
         per_op=per_op, fits=fits, notes=list(compiled.notes),
+        error_band=list(error_band(board.cpu)) if (runs[0].cycles_kind or "").startswith("modelled") else None,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.files import checked, read_json, write_whole
+from tinyredux.timing import say_band
 
 SCHEMA = 1
 
@@ -37,7 +38,8 @@ class OpRecord:
 class Measurement:
     """A measured network, field for field what `measure --json` prints.
 
-    `cycles_kind` says what the cycles are: "modelled" (Cortex-M4, M33), "modelled-estimate" (Cortex-M7) or "board".
+    `cycles_kind` says what the cycles are: "modelled" (Cortex-M4), "modelled-estimate" (Cortex-M7, M33) or "board";
+    `error_band`: the least and the most that a board takes of modelled cycles, None in older records.
     Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there.
     """
 
@@ -69,6 +71,7 @@ class Measurement:
     per_op: list[OpRecord] = field(default_factory=list)
     fits: bool = True
     notes: list[str] = field(default_factory=list)
+    error_band: list[float] | None = None
     schema: int = SCHEMA
 
     @property
@@ -106,6 +109,7 @@ class Measurement:
             ("equals the interpreter bit for bit", "yes" if self.bit_exact else "NO"),
             ("instructions per image", "none" if self.instructions is None else f"{self.instructions:,}"),
             ("cycles per image", cycles + time),
+            *([] if self.error_band is None else [("error of the model", say_band(self.error_band))]),
             ("multiply-accumulates", f"{self.macs_executed:,} of {self.macs_dense:,}"),
             ("SRAM bytes", ", ".join(f"{key} {_count(value)}" for key, value in sram.items())),
             ("flash bytes", ", ".join(f"{key} {_count(value)}" for key, value in flash.items())),
@@ -146,7 +150,7 @@ def load(path: Path) -> Measurement:
     if content.get("schema") != SCHEMA:
         raise ValueError(f"record {path} has schema {content.get('schema')!r}, this version reads {SCHEMA}")
     known = {entry.name for entry in fields(Measurement)}
-    missing = known - set(content) - {"notes"}
+    missing = known - set(content) - {"notes", "error_band"}
     if missing:
         raise ValueError(f"record {path} lacks {', '.join(sorted(missing))}")
     return checked(Measurement, {key: value for key, value in content.items() if key in known}, f"record {path}")

@@ -86,7 +86,11 @@ def timed(node: Instruction) -> list[Timed]:
             address |= bit
             base, index = (_number(value.place), index) if base == NO_REGISTER else (base, _number(value.place))
     words = node.op.roles.count("w" if "load" in node.op.kind else "r") if node.op.kind.endswith("many") else 1
-    one = Timed(4, node.op.kind, reads, writes, address, base, index, words=words)
+    extends = node.name.startswith(("sxta", "uxta"))
+    late = extends or (node.op.kind == "alu" and bool(node.shift))
+    added = [1] if extends else [0, 1] if node.op.roles == "mmrr" else [3] if node.op.kind == "mac" else []
+    adds = sum(1 << _number(value.place) for i in added if isinstance(value := node.operands[i], Register))
+    one = Timed(4, node.op.kind, reads, writes, address, base, index, words=words, adds=adds, late=late)
     return [one] * (2 if "\n" in node.op.asm else 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ def simulate(
     input_bytes: bytes = b"",
     max_instructions: int | None = None,
     cycles: bool = True,
-    symbols: bool = True,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Returns what `simulate --json` prints for one run of a program, started at its reset vector.
 
-    `input_bytes` wait at the console (UART and semihosting). `exit` is the program's own code, 1 after a fault (`end` says
-    which), 3 at `max_instructions` or when it waits for more input. Raises ValueError for a file that is no Arm program.
+    `input_bytes` wait at the console (UART and semihosting). `reason`: exit, return, limit, fault or interrupted. `exit` is the
+    program's own code, 1 after a fault (`fault` says which), 3 at `max_instructions` or when it waits for more input, 130 after
+    Ctrl+C. `progress(instructions)` is called several times a second. Raises ValueError for no program of the board's core.
     """
     machine = Machine(board, elf, cycles=cycles)
     machine.console.received += input_bytes
-    machine.run(max_instructions)
-    result = machine.result()
-    if not symbols:
-        del result["functions"]
-    return result
+    between = None if progress is None else lambda: progress(int(machine.state.instructions))
+    try:
+        machine.run(max_instructions, between=between)
+    except KeyboardInterrupt:
+        machine.interrupt()
+    return machine.result()

@@ -105,6 +105,10 @@ class CoreRegisters:
     def _cycles(self) -> int:
         return self.cycle_value if self.cycle_base is None else self.now() - self.cycle_base
 
+    def float_on(self) -> bool:
+        """Whether the program has switched its floating-point unit on, in CPACR."""
+        return self.registers.get(0xED88, 0) >> 20 & 5 == 5
+
     # Access -------------------------------------------------------------------------------------------------------
 
     def read(self, address: int, size: int) -> int:

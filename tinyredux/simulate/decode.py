@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import capstone  # type: ignore[import-untyped]
@@ -37,9 +38,12 @@ _KINDS = {
     ),
     "bl": "call",
 }
+_LONG = ("smlal", "smlsl", "umlal", "umaal", "smull", "umull")  # two registers hold the result
+_EXTEND_AND_ADD = ("sxta", "uxta")
 _ACCESS_BYTES = {"b": 1, "sb": 1, "h": 2, "sh": 2, "tbb": 1, "tbh": 2}
 
 
+@cache
 def _register_bit(number: int) -> int:
     """Mask of a Capstone register in the numbering of timing.Instruction; 0 for flags and others."""
     if arm.ARM_REG_R0 <= number <= arm.ARM_REG_R12:
@@ -49,6 +53,13 @@ def _register_bit(number: int) -> int:
     if arm.ARM_REG_D0 <= number <= arm.ARM_REG_D15:
         return 3 << 32 + 2 * (number - int(arm.ARM_REG_D0))
     return {arm.ARM_REG_SP: 1 << 13, arm.ARM_REG_LR: 1 << 14, arm.ARM_REG_PC: 1 << 15}.get(number, 0)
+
+
+def _mask(registers: Sequence[int]) -> int:
+    mask = 0
+    for register in registers:
+        mask |= _register_bit(register)
+    return mask
 
 
 def _number(register: int) -> int:
@@ -91,17 +102,56 @@ def decode(code: bytes, conditional: bool) -> Instruction:
     insn = next(_ENGINE.disasm(code, 0), None)
     if insn is None:
         return Instruction(len(code), "alu", conditional=conditional)
-    read, written = insn.regs_access()
-    reads = writes = 0
-    for register in read:
-        reads |= _register_bit(register)
-    for register in written:
-        writes |= _register_bit(register)
     name = insn.insn_name()
+    reads, writes = _registers(insn, name)
     fields = _memory_fields(insn, name) if name.startswith(("ldr", "str", "vldr", "vstr", "tb")) else _other_fields(insn, name)
     to_pc = bool(writes >> PROGRAM_COUNTER & 1) or name.startswith("tb")
     to_pc = to_pc or fields["kind"] in ("branch", "branch-if", "call", "indirect")
-    return Instruction(len(code), reads=reads, writes=writes, conditional=conditional, to_pc=to_pc, **fields)
+    if fields["kind"] in ("mac", "dsp"):
+        fields["adds"] = _added(insn, name)
+    late = name.startswith(_EXTEND_AND_ADD) or (fields["kind"] == "alu" and _shifts_an_operand(code))
+    return Instruction(
+        len(code), reads=reads, writes=writes, conditional=conditional, to_pc=to_pc, late=late,
+        sets_flags=bool(insn.update_flags), **fields,
+    )  # fmt: skip
+
+
+def _registers(insn: capstone.CsInsn, name: str) -> tuple[int, int]:
+    """Returns the masks of what is read and written; where Capstone lists too little or too much, from the operands."""
+    reads, writes = map(_mask, insn.regs_access())
+    if name.startswith(("vpush", "vpop", "vstm", "vldm")):
+        stack_form = name in ("vpush", "vpop")
+        base = 1 << STACK_POINTER if stack_form else _register_bit(insn.operands[0].reg)
+        listed = sum(_register_bit(operand.reg) for operand in (insn.operands if stack_form else insn.operands[1:]))
+        moved = base if stack_form or insn.writeback else 0
+        return (base | listed, moved) if name.startswith(("vpush", "vstm")) else (base, listed | moved)
+    kind = _KINDS.get(name)
+    if kind in ("mac", "mul", "dsp"):
+        long = name.startswith(_LONG)
+        first = 0 if long and kind == "mac" else 2 if long else 1
+        for operand in insn.operands[first:]:
+            reads |= _register_bit(operand.reg) if operand.type == arm.ARM_OP_REG else 0
+    return reads, writes
+
+
+def _added(insn: capstone.CsInsn, name: str) -> int:
+    """Returns the registers that an instruction adds a product or an extended part to."""
+    if name.startswith(_EXTEND_AND_ADD):
+        return _register_bit(insn.operands[-2].reg)
+    if _KINDS[name] != "mac":
+        return 0
+    added = insn.operands[:2] if name.startswith(_LONG) else insn.operands[3:]
+    return sum(_register_bit(operand.reg) for operand in added)
+
+
+def _shifts_an_operand(code: bytes) -> bool:
+    """Whether a 32-bit data-processing instruction shifts its second register, or has a constant of a shifted byte."""
+    if len(code) == 2:
+        return False
+    first, second = (int.from_bytes(code[i : i + 2], "little") for i in (0, 2))
+    if first & 0xFE00 == 0xEA00:
+        return bool(second & 0x70F0) and first & 0xFFEF != 0xEA4F
+    return first & 0xFA00 == 0xF000 and not second & 0x8000 and bool(first & 0x400 or second & 0x4000)
 
 
 def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:

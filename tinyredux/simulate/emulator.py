@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_INVALID, UC_MODE_THUMB
@@ -107,13 +109,29 @@ class Emulator:
         self._uc.emu_stop()
 
     def run(self) -> Stop:
-        """Runs from the program counter until a hook stops it, an instruction raises an exception, or a fault."""
+        """Runs from the program counter until a hook stops it, an instruction raises an exception, or a fault.
+
+        Ctrl+C is kept until the emulator is back: a KeyboardInterrupt inside its callbacks would be printed and lost.
+        """
         self._interrupt = None
+        self._pressed = False
+        ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if ours:
+            signal.signal(signal.SIGINT, self._press)
         try:
             self._uc.emu_start(self.get(PC) | 1, NO_END)
         except binding.UcError as error:
             return Stop(error=str(error), address=self._bad_address)
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._pressed:
+                raise KeyboardInterrupt
         return Stop(interrupt=self._interrupt)
+
+    def _press(self, _: int, __: object) -> None:
+        """Notes Ctrl+C, and lets the emulator come back at the next block."""
+        self._pressed, self._state.next_event = True, 0
 
     # Hooks: they must all be there before the first instruction runs ----------------------------------------------
 

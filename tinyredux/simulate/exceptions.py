@@ -18,6 +18,11 @@ PROCESS_STACK, FLOAT_ACTIVE = 2, 4  # bits of CONTROL
 BACK, BACK_TO_THREAD, BACK_TO_PROCESS_STACK, BACK_WITHOUT_FLOAT = 0xFFFFFFE1, 8, 4, 16  # EXC_RETURN
 
 
+def even(what: str, address: int) -> str:
+    """Returns the fault of a branch, vector or return to an address whose bit 0 asks for Arm code, which no Cortex-M has."""
+    return f"UsageFault: the {what} {address:#010x} is even, and bit 0 must be 1 for Thumb code"
+
+
 def _next(machine: Machine) -> int | None:
     return machine.core.exceptions.next(machine.cpu.get(PRIMASK), machine.cpu.get(BASEPRI))
 
@@ -74,7 +79,16 @@ def _enter(machine: Machine, number: int) -> None:
     cpu.set(IPSR, number)
     cpu.set(CONTROL, control & ~(FLOAT_ACTIVE | PROCESS_STACK))
     cpu.set(LR, back)
-    cpu.set(PC, int.from_bytes(machine.read(machine.core.vector_table + 4 * number, 4), "little") | 1)
+    entry = machine.core.vector_table + 4 * number
+    try:
+        handler = int.from_bytes(machine.read(entry, 4), "little")
+    except ValueError:
+        machine.fail(f"HardFault: the vector of exception {number} lies at {entry:#010x}, where there is no memory", place)
+        return
+    if not handler & 1:
+        machine.fail(even(f"vector of exception {number}", handler), place)
+        return
+    cpu.set(PC, handler)
     machine.pricing.outside(ENTRY_CYCLES)
 
 
@@ -101,6 +115,9 @@ def leave(machine: Machine, back: int) -> None:
     control = cpu.get(CONTROL) & ~FLOAT_ACTIVE
     cpu.set(CONTROL, control | (FLOAT_ACTIVE if with_float else 0))
     status = words[7]
+    if not status & 1 << 24:
+        machine.fail("UsageFault: the exception's frame has bit 24 of xPSR clear, and it must be 1 for Thumb code", place)
+        return
     cpu.set(SP, frame + size + (status >> 7 & 4))
     for register, word in zip(FRAME[:-1], words[:6], strict=True):
         cpu.set(register, word)

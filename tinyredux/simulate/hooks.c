@@ -2,7 +2,8 @@
  *
  * The block hook adds what pricing (timing.py) found out once about the block: instructions, core cycles, stack use, and
  * follows control flow: a block that does not start where the one before ended was reached by a taken branch. The instruction
- * hook looks at loads alone, for their addresses decide on chaining, alignment and the flash data cache. Nothing here calls
+ * hook looks at loads, for their addresses decide on chaining, alignment and the flash data cache, and at what may fault: accesses
+ * that must be aligned, and floating-point instructions met while their unit was off. Nothing here calls
  * Unicorn except to stop it; registers are read straight from the emulator's register file, found by find_registers().
  */
 #define _GNU_SOURCE
@@ -13,7 +14,8 @@
 #include <unistd.h>
 #endif
 
-enum { STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS };
+enum { STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS, STOP_FLOAT, STOP_ALIGNMENT };
+enum { ALIGNED = 1, FLOAT = 2, NO_LOAD = 4 };
 enum { END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL };
 #define ANY_STACK 0xFFFFFFFFu
 enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
@@ -30,7 +32,8 @@ struct block { /* what one basic block costs, and how often it ran; laid out as 
 struct load { /* address = base + (index << shift) + offset; base 15 means offset is the whole address */
     uint8_t base, index, shift, bytes, chained, after_stack, conditional_cycles, unaligned_cycles;
     int32_t offset;
-    uint32_t total_bytes;
+    uint16_t total_bytes;
+    uint8_t checks, spare;
 };
 
 struct region { /* memory that code runs from or data lies in; block and load hold 1 + table index per half-word */
@@ -50,8 +53,8 @@ struct state {
     uint64_t instructions, core, memory;          /* totals so far */
     uint64_t limit_instructions, next_event, now; /* now: core + memory, or instructions when only counting */
     uint32_t stop, lowest_sp, stack_floor, stop_address, stop_sp, current, last_region, counting;
-    uint32_t mispredict_cycles, regions, flash_kind, flash_size, stack_kind, spare;
-    uint32_t self_loops, self_loop_limit, pending, spare2;
+    uint32_t mispredict_cycles, regions, flash_kind, flash_size, stack_kind, float_on;
+    uint32_t self_loops, self_loop_limit, pending, bad_address, bad_place, previous;
     struct region *region;
     struct block *block;
     struct load *load;
@@ -144,7 +147,9 @@ static void follow(struct state *s, struct block *from, struct block *to)
 static int must_stop(struct state *s, void *uc, struct block *b)
 {
     const struct block *before = &s->block[s->current];
-    if (s->now >= s->next_event || (s->pending && before->changes_masks) || before->waits)
+    if (s->stop >= STOP_FLOAT)
+        ; /* a fault within an IT block, where the emulator does not stop */
+    else if (s->now >= s->next_event || (s->pending && before->changes_masks) || before->waits)
         s->stop = STOP_EVENT;
     else if (s->instructions >= s->limit_instructions)
         s->stop = STOP_LIMIT;
@@ -172,6 +177,7 @@ void on_block(void *uc, uint64_t address64, uint32_t size, void *user)
     if (must_stop(s, uc, b))
         return;
     follow(s, &s->block[s->current], b);
+    s->previous = s->current;
     s->current = *slot;
     b->runs++;
     s->instructions += b->instructions;
@@ -199,6 +205,26 @@ static uint32_t data_cycles(struct state *s, uint32_t offset, uint32_t bytes)
     return lost;
 }
 
+/* Returns whether the instruction is done with: it faults, or is no load. The first fault stays: within an IT block the emulator
+ * goes on to the end of the basic block. */
+static int checked(struct state *s, void *uc, const struct load *l, uint32_t place, uint32_t address)
+{
+    uint32_t stop = STOP_NONE;
+    if (l->checks & FLOAT && !s->float_on)
+        stop = STOP_FLOAT;
+    else if (l->checks & ALIGNED && address & 3)
+        stop = STOP_ALIGNMENT;
+    else
+        return l->checks & NO_LOAD;
+    if (s->stop < STOP_FLOAT) {
+        s->stop = stop;
+        s->bad_place = place;
+        s->bad_address = address;
+    }
+    s->stop_emulator(uc);
+    return 1;
+}
+
 void on_instruction(void *uc, uint64_t address64, uint32_t size, void *user)
 {
     struct state *s = user;
@@ -215,6 +241,8 @@ void on_instruction(void *uc, uint64_t address64, uint32_t size, void *user)
         address += reg(s, uc, l->base);
     if (l->index != NO_REGISTER)
         address += reg(s, uc, l->index) << l->shift;
+    if (l->checks && checked(s, uc, l, (uint32_t)address64, address))
+        return;
     struct region *target = region_of(s, address);
     uint32_t kind = target ? target->kind : 0;
     if (l->chained && kind != (l->after_stack ? s->stack_kind : s->last_region))

@@ -9,12 +9,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).with_name("hooks.c")
-STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS = range(4)
+STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS, STOP_FLOAT, STOP_ALIGNMENT = range(6)
+ALIGNED, FLOAT, NO_LOAD = 1, 2, 4  # Load.checks
 END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL = range(6)
 MAX_BLOCKS = MAX_LOADS = 1 << 17
 NEVER, ANY_STACK = (1 << 64) - 1, 0xFFFFFFFF
@@ -45,12 +46,13 @@ class Block(ctypes.Structure):
 
 
 class Load(ctypes.Structure):
-    """struct load: where a load's address comes from, and what it may cost on top."""
+    """struct load: where an address comes from, what a load may cost on top, and what must hold or the instruction faults."""
 
     _fields_ = (
         *_words("base index shift bytes chained after_stack conditional_cycles unaligned_cycles", c_uint8),
         ("offset", c_int32),
-        ("total_bytes", c_uint32),
+        ("total_bytes", c_uint16),
+        *_words("checks spare", c_uint8),
     )
 
 
@@ -78,8 +80,8 @@ class State(ctypes.Structure):
     _fields_ = (
         *_words("instructions core memory limit_instructions next_event now", c_uint64),
         *_words("stop lowest_sp stack_floor stop_address stop_sp current last_region counting"),
-        *_words("mispredict_cycles regions flash_kind flash_size stack_kind spare"),
-        *_words("self_loops self_loop_limit pending spare2"),
+        *_words("mispredict_cycles regions flash_kind flash_size stack_kind float_on"),
+        *_words("self_loops self_loop_limit pending bad_address bad_place previous"),
         ("region", POINTER(Region)),
         ("block", POINTER(Block)),
         ("load", POINTER(Load)),
@@ -184,7 +186,9 @@ class PythonHooks:
     def _must_stop(self, block: Block) -> bool:
         state = self.state
         before = state.block[state.current]
-        if state.now >= state.next_event or (state.pending and before.changes_masks) or before.waits:
+        if state.stop >= STOP_FLOAT:
+            pass  # the emulator does not stop within an IT block
+        elif state.now >= state.next_event or (state.pending and before.changes_masks) or before.waits:
             state.stop = STOP_EVENT
         elif state.instructions >= state.limit_instructions:
             state.stop = STOP_LIMIT
@@ -217,7 +221,7 @@ class PythonHooks:
             cycles = self._branch_cycles(source, block)
             state.core += cycles
             source.extra_core += cycles
-        state.current = region.block[slot]
+        state.previous, state.current = state.current, region.block[slot]
         block.runs += 1
         state.instructions += block.instructions
         low = (self.register(13) - block.stack_bytes) & 0xFFFFFFFF
@@ -236,6 +240,12 @@ class PythonHooks:
         block.extra_memory += lost
         state.now = state.core + state.memory
 
+    def _fault(self, stop: int, place: int, address: int) -> None:
+        state = self.state
+        if state.stop < STOP_FLOAT:
+            state.stop, state.bad_place, state.bad_address = stop, place, address
+        self.stop()
+
     def on_instruction(self, address: int) -> None:
         """Called before each instruction that is executed: prices what a load's address decides."""
         state = self.state
@@ -244,9 +254,16 @@ class PythonHooks:
         if not index:
             return
         load = state.load[index]
+        if state.stop >= STOP_FLOAT or (load.checks & FLOAT and not state.float_on):
+            self._fault(STOP_FLOAT, address, 0)
+            return
         where = load.offset + (self.register(load.base) if load.base != 15 else 0)
         where += self.register(load.index) << load.shift if load.index != 16 else 0
         where &= 0xFFFFFFFF
+        if load.checks & ALIGNED and where & 3:
+            self._fault(STOP_ALIGNMENT, address, where)
+        if load.checks & NO_LOAD or state.stop >= STOP_FLOAT:
+            return
         target = self._region(where)
         kind = target.kind if target else 0
         cycles, lost = load.conditional_cycles, 0

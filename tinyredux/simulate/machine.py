@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import Board
 from tinyredux.simulate import exceptions, pricing
 from tinyredux.simulate.core_registers import NEVER, CoreRegisters
-from tinyredux.simulate.emulator import LR, PC, R0, SP, Device, Devices, Emulator, Stop
-from tinyredux.simulate.hooks import STOP_ADDRESS, STOP_LIMIT, State
+from tinyredux.simulate.emulator import LR, PC, PSR, R0, SP, Device, Devices, Emulator, Stop
+from tinyredux.simulate.hooks import STOP_ADDRESS, STOP_ALIGNMENT, STOP_FLOAT, STOP_LIMIT, State
 from tinyredux.simulate.peripherals import BitBand, Console, Peripherals
 from tinyredux.simulate.program import Program, load_program
 from tinyredux.simulate.semihosting import Semihosting
 
 INTERRUPT_SVC, INTERRUPT_BREAKPOINT = 2, 7
+WAIT_FOR_EVENT, SEND_EVENT = b"\x20\xbf", b"\x40\xbf"
+INTERRUPTS = {  # of the emulator, that are faults: what it says of them
+    17: "UsageFault: an instruction of a coprocessor that is not there or switched off",
+    4: "UsageFault: an exclusive access to an address that is no multiple of its size",
+}
+THUMB_STATE = 1 << 24  # in the program status register
+SLICE_CYCLES = 20_000_000  # the emulator comes back at least so often, so that Ctrl+C is heard
+INTERRUPTED = 130  # exit code, as shells have it
+REASONS = {"main": "return", "loop": "return", "reset": "exit", "idle": "limit"}  # of an End, as the contract names them
 NO_ADDRESS = ANY_STACK = 0xFFFFFFFF
 IDLE_POLLS = 2000
 AFTER_MAIN_INSTRUCTIONS = 2_000_000
@@ -37,7 +47,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class End:
-    """How a program ended. reason: exit, main, loop, fault, reset, idle; code: its exit code, 1 after a fault, 3 when idle."""
+    """How a program ended.
+
+    reason: exit, main, loop, fault, reset, idle, limit, interrupted; code: its exit code, 1 after a fault, 3 when idle or at the
+    limit, 130 when interrupted.
+    """
 
     reason: str
     code: int
@@ -64,14 +78,15 @@ class Watched:
 class Machine:
     """A board with a program in flash, at its reset vector. `run` may be called again until `end` says that the program is over.
 
-    `cycles=False` only counts instructions, and time is instructions. Attributes for others: `console` (append to `received`,
+    `cycles=False` only counts instructions, and time is instructions; accesses that must be aligned and floating point that is
+    switched off then go unnoticed. Attributes for others: `console` (append to `received`,
     take from `sent`), `end`, `fault`, `notes` (what a reader of the figures must know), `slept_cycles` (time nothing ran).
     """
 
     def __init__(self, board: Board, elf: Path, *, cycles: bool = True, hooks: str = "auto") -> None:
         """Loads the program. `hooks`: "auto", "compiled" or "python". Raises ValueError when it does not fit the board."""
         self.board = board
-        self.program: Program = load_program(elf)
+        self.program: Program = load_program(elf, board.cpu)
         self.end: End | None = None
         self.fault: Fault | None = None
         self.notes: list[str] = []
@@ -84,7 +99,7 @@ class Machine:
         self.state: State = self.pricing.state
         self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
         self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)
-        self._idle = False
+        self._idle = self._event = False
         self.watched: list[Watched] = []
         self._watch = NO_ADDRESS
         self._watch_start: Watched | None = None
@@ -103,11 +118,9 @@ class Machine:
         return [*spaces, (0xA0000000, 0x2000, around), (0xE0000000, 0x100000, self.core)]
 
     def _boot(self) -> None:
-        for address, data in self.program.segments:
-            try:
-                self.cpu.write(address, data)
-            except ValueError as outside:
-                raise ValueError(f"{outside} of {self.board.name}; was the program linked for another board?") from None
+        self.pricing.memory.check(self.program)
+        for segment in self.program.segments:
+            self.cpu.write(segment.load_address, segment.data)
         table = self.pricing.memory.vector_table(self.program)
         if table is None:
             stack, start = self.board.sram[0].base + self.board.sram[0].size_bytes, self.program.entry
@@ -121,6 +134,8 @@ class Machine:
         self.cpu.set(PC, start | 1)
         self.initial_sp = self.state.lowest_sp = stack
         self.state.stop_address = NO_ADDRESS
+        if table is not None and not start & 1:
+            self.fail(exceptions.even("reset vector", start), start)
 
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes of flash or RAM. Raises ValueError outside them."""
@@ -139,8 +154,10 @@ class Machine:
     # What devices and hooks report --------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Something was written that decides on exceptions: come back at the next block."""
+        """Something was written that decides on exceptions, or on floating point: come back at the next block."""
         self.state.next_event = 0
+        if self.core.float_on() != self.state.float_on:
+            self.pricing.switch_float(self.core.float_on())
 
     def _pend(self, number: int) -> None:
         self.core.exceptions.pending.add(16 + number)
@@ -178,11 +195,13 @@ class Machine:
 
     # Running ------------------------------------------------------------------------------------------------------
 
-    def run(self, max_instructions: int | None = None, *, until_idle: bool = False) -> End | None:
+    def run(
+        self, max_instructions: int | None = None, *, until_idle: bool = False, between: Callable[[], None] | None = None
+    ) -> End | None:
         """Runs up to `max_instructions` more. Returns how the program ended, or None when it may go on.
 
-        `until_idle` also returns when the program keeps polling the console with no input left. Without it such a program
-        ends with reason "idle", for it would wait for ever.
+        `between()` is called at least every SLICE_CYCLES. `until_idle` also returns when the program keeps polling the console
+        with no input left. Without it such a program ends with reason "idle", for it would wait for ever.
         """
         limit = NEVER if max_instructions is None else int(self.state.instructions) + max_instructions
         while self.end is None:
@@ -197,6 +216,8 @@ class Machine:
             if self._main is not None:
                 self.state.limit_instructions = min(limit, self._main.instructions + AFTER_MAIN_INSTRUCTIONS)
             self._step()
+            if between is not None:
+                between()
             if self.state.stop == STOP_LIMIT and self.end is None:
                 if self._main is None:
                     return None
@@ -212,13 +233,17 @@ class Machine:
             return
         state.stop, state.self_loops = 0, 0
         state.pending = int(self.core.exceptions.any_ready())
-        state.next_event = max(0, self.core.next_tick() - self.slept_cycles) if self.core.next_tick() < NEVER else NEVER
+        state.next_event = max(0, min(self.core.next_tick() - self.slept_cycles, int(state.now) + SLICE_CYCLES))
         self._running = True
-        stop = self.cpu.run()
-        self._running = False
+        try:
+            stop = self.cpu.run()
+        finally:
+            self._running = False
         self.pricing.check()
         pc = self.cpu.get(PC)
-        if stop.error is not None:
+        if state.stop in (STOP_FLOAT, STOP_ALIGNMENT):
+            self._forbidden(int(state.bad_place))
+        elif stop.error is not None:
             self._emulator_fault(stop, pc)
         elif stop.interrupt is not None:
             self._software_interrupt(stop.interrupt, pc)
@@ -238,8 +263,20 @@ class Machine:
                 self.fail("HardFault: SVC while it is masked", pc)
         elif pc >= 0xFFFFFF00 and self.core.exceptions.active:
             exceptions.leave(self, pc | 1)
+            self._event = True
+        elif number in INTERRUPTS:
+            self.pricing.unwind(pc)
+            self.fail(INTERRUPTS[number], pc)
         else:
             self.fail(f"HardFault: branch to {pc:#010x}, where there is no code", pc)
+
+    def _forbidden(self, pc: int) -> None:
+        """The instruction at `pc` may not run: floating point that is switched off, or words at an odd place."""
+        self.pricing.unwind(pc)
+        if self.state.stop == STOP_FLOAT:
+            self.fail("UsageFault: floating point while its unit is off; set bits 20 to 23 of CPACR (0xE000ED88)", pc)
+        else:
+            self.fail(f"UsageFault: words at {int(self.state.bad_address):#010x}, which is no multiple of 4", pc)
 
     def _breakpoint(self, pc: int) -> None:
         if self.read(pc, 2) != b"\xab\xbe":
@@ -258,8 +295,11 @@ class Machine:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
         wake = self.core.next_tick()
         if not for_event and self._main is None and self._in_exit(pc):
-            self._finish("loop", self.cpu.get(R0) & 0xFF, "exit was called")
+            self._finish("exit", self.cpu.get(R0) & 0xFF, "exit was called")
         if self.end is not None or exceptions.could_deliver(self):
+            return
+        if self._event and self.read(pc - 2, 2) == WAIT_FOR_EVENT:
+            self._event = False
             return
         if wake < NEVER and (for_event or exceptions.tick_may_interrupt(self)):
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
@@ -311,13 +351,18 @@ class Machine:
         self.end = End(reason, code, text)
 
     def _emulator_fault(self, stop: Stop, pc: int) -> None:
-        self.pricing.unwind(pc)
         error = stop.error or ""
+        if "INSN_INVALID" in error and self.pricing.has_waited(pc):  # WFE, which the emulator does not know
+            self._event |= self.pricing.memory.holds(pc - 4) and self.read(pc - 4, 2) == SEND_EVENT
+            return
+        self.pricing.unwind(pc)
         if "FETCH" in error:
             kind = f"HardFault: branch to {pc:#010x}, where there is no code"
         elif "UNMAPPED" in error or "PROT" in error:
             reason = "which is read-only" if "PROT" in error else "where there is no memory"
             kind = f"BusFault: {'write to' if 'WRITE' in error else 'read of'} {stop.address:#010x}, {reason}"
+        elif "INSN_INVALID" in error and not self.cpu.get(PSR) & THUMB_STATE:
+            kind = f"{exceptions.even('branch target', pc)}, coming from {self.pricing.last_function(before=True)}"
         elif "INSN_INVALID" in error:
             kind = "UsageFault: undefined instruction"
         else:
@@ -330,10 +375,15 @@ class Machine:
             self._end_at_main()
             return
         where = self.program.place(pc)
-        if self.program.function_index(pc) < 0:
+        if self.program.function_index(pc) < 0 and "coming from" not in kind:
             where += f", coming from {self.pricing.last_function()}"
         self.fault = Fault(kind, pc, where)
         self._finish("fault", 1, str(self.fault))
+
+    def interrupt(self) -> None:
+        """Ends the run because its user wants so; what was counted stays."""
+        if self.end is None:
+            self._finish("interrupted", INTERRUPTED, f"interrupted in {self.program.place(self.cpu.get(PC) & ~1)}")
 
     def result(self) -> dict[str, Any]:
         """Returns the counts so far, with the fields of `simulate --json`."""
@@ -343,6 +393,7 @@ class Machine:
             counts, depth = settled.counts, settled.stack_bytes
         else:
             counts, depth = self.pricing.counts(), self.stack_bytes
+        ending = {"reason": REASONS.get(end.reason, end.reason), "exit": end.code, "end": end.text}
         console = self.console.sent.decode("utf-8", "replace")
-        ending = {"stack_bytes": depth, "exit": end.code, "end": end.text, "console": console, "notes": self.notes}
+        ending |= {"stack_bytes": depth, "console": console, "notes": self.notes, "fault": self.fault and asdict(self.fault)}
         return {"schema": 1, "board": self.board.name} | counts | ending

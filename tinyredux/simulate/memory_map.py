@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -72,17 +73,34 @@ class MemoryMap:
                 )
 
     def vector_table(self, program: Program) -> int | None:
-        """Returns where the vector table lies: named by a symbol, or the first bytes loaded into flash; None if neither."""
-        starts = sorted(address for address, data in program.segments if len(data) >= 8)
-        candidates = ([program.vectors] if program.vectors is not None else []) + starts
-        loaded = {address: data for address, data in program.segments}
-        for address in candidates:
-            for base, data in loaded.items():
-                if base <= address <= base + len(data) - 8:
-                    words = [int.from_bytes(data[address - base + i : address - base + i + 4], "little") for i in (0, 4)]
-                    if words[1] & 1 and self._holds(words[0] - 4) and self._holds(words[1] - 1) and words[0] % 4 == 0:
+        """Returns where the vector table lies: named by a symbol, or the first bytes loaded into flash; None if neither.
+
+        A table whose reset vector is even, which no core can start at, is taken for one where a symbol or its place says so.
+        """
+        starts = sorted(part.load_address for part in program.segments if len(part.data) >= 8)
+        sure = {program.vectors, self.board.flash.base}
+        for address in [*([] if program.vectors is None else [program.vectors]), *starts]:
+            for part in program.segments:
+                offset = address - part.load_address
+                if 0 <= offset <= len(part.data) - 8:
+                    stack, reset = struct.unpack_from("<II", part.data, offset)
+                    start = reset & 1 or address in sure
+                    if start and stack % 4 == 0 and self.holds(stack - 4) and self.holds(reset & ~1):
                         return address
         return None
 
-    def _holds(self, address: int) -> bool:
+    def check(self, program: Program) -> None:
+        """Raises ValueError for bytes to load where no memory is, and for a segment that ends beyond the memory it starts in."""
+        for part in program.segments:
+            loaded = part.load_address, len(part.data)
+            for base, size in (loaded, (part.address, part.size)):
+                must_start = size and (base, size) == loaded
+                if (must_start or self.holds(base)) and not (self.holds(base) and self.holds(base + max(0, size - 1))):
+                    raise ValueError(
+                        f"{size} bytes at {base:#010x} are outside flash and RAM of {self.board.name}; "
+                        "was the program linked for another board?"
+                    )
+
+    def holds(self, address: int) -> bool:
+        """Whether there is memory at an address."""
         return any(span.base <= address < span.base + span.size for span in self.spans)

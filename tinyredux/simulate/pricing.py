@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,18 @@ from tinyredux.simulate import hooks
 from tinyredux.simulate.decode import decode_block
 from tinyredux.simulate.memory_map import FLASH_KIND, STACK_KIND, MemoryMap
 from tinyredux.simulate.program import Program
-from tinyredux.timing import PROGRAM_COUNTER, RULES, Instruction, LoadPrice, cycles_kind, model_name, price_block
+from tinyredux.timing import (
+    NO_REGISTER,
+    PROGRAM_COUNTER,
+    RULES,
+    STACK_POINTER,
+    Instruction,
+    LoadPrice,
+    cycles_kind,
+    error_band,
+    model_name,
+    price_block,
+)
 
 SYSM_PSP = 9
 CACHE_SWITCHES = ("stm32f2", "stm32f4", "stm32l4", "stm32g4")  # instruction and data cache have bits in FLASH_ACR
@@ -51,6 +63,7 @@ class Pricing:
         self._callback = hooks.PRICE(self._price_safely)
         self.state.price = self._callback
         self.state.block, self.state.load = self.blocks, self.loads
+        self.watch_float, self.was_on = True, False  # off at reset; most programs switch it on once
         self._add_regions()
         self._add_caches()
 
@@ -98,8 +111,9 @@ class Pricing:
 
     def _price(self, address: int, size: int) -> None:
         if self.block_count >= hooks.MAX_BLOCKS or self.load_count + size // 2 >= hooks.MAX_LOADS:
-            raise RuntimeError(f"the program has more than {hooks.MAX_BLOCKS} basic blocks: it seems to write code as it runs")
-        instructions = decode_block(self.read(address, size))
+            raise ValueError(f"the program has more than {hooks.MAX_BLOCKS} basic blocks: it seems to write code as it runs")
+        content = self.read(address, size)
+        instructions = decode_block(content)
         price = price_block(self.rules, instructions, address)
         region = next(r for r in self.regions if r.base <= address < r.base + r.size)
         block = self.blocks[self.block_count]
@@ -123,7 +137,8 @@ class Pricing:
         block.changes_masks = int(instructions[-1].kind == "mask")
         block.waits = int(instructions[-1].kind == "wait")
         if not self.counting:
-            self._add_loads(address, instructions, price.loads, region)
+            loads = self._add_loads(address, instructions, price.loads, region)
+            self._add_checks(address, content, instructions, loads, region)
         self.decoded[self.block_count] = instructions
         region.block[(address - region.base) >> 1] = self.block_count
         self.block_count += 1
@@ -131,26 +146,64 @@ class Pricing:
             self.main_address = 0
             self.on_main()
 
-    def _add_loads(self, address: int, block: list[Instruction], prices: tuple[LoadPrice, ...], region: hooks.Region) -> None:
-        places = [address]
-        for instruction in block:
-            places.append(places[-1] + instruction.size)
+    def _add_loads(
+        self, address: int, block: list[Instruction], prices: tuple[LoadPrice, ...], region: hooks.Region
+    ) -> dict[int, hooks.Load]:
+        """Returns the entry of each load whose address is to be looked at, by its position in the block."""
+        places = list(itertools.accumulate((instruction.size for instruction in block), initial=address))
+        found: dict[int, hooks.Load] = {}
         for price in prices:
-            instruction, place = block[price.position], places[price.position]
-            load = self.loads[self.load_count]
-            load.base, load.index, load.shift = instruction.base, instruction.index, instruction.shift
-            load.offset = instruction.offset
-            if instruction.base == PROGRAM_COUNTER:
-                pc = place + 4 if instruction.index != 16 else (place + 4) & ~3
-                load.offset = ctypes.c_int32(pc + instruction.offset).value
-            load.bytes, load.total_bytes = instruction.access_bytes, max(instruction.access_bytes, 4 * instruction.words)
-            if instruction.access_bytes < 4:
-                load.total_bytes = instruction.access_bytes
+            load = found[price.position] = self._new_load(block[price.position], places[price.position], region)
             load.chained, load.after_stack = price.chained, price.after_stack
             load.conditional_cycles = price.conditional_cycles
             load.unaligned_cycles = self.rules.unaligned
-            region.load[(place - region.base) >> 1] = self.load_count
-            self.load_count += 1
+        return found
+
+    def _new_load(self, instruction: Instruction, place: int, region: hooks.Region) -> hooks.Load:
+        load: hooks.Load = self.loads[self.load_count]
+        load.base, load.index, load.shift = instruction.base, instruction.index, instruction.shift
+        load.offset = instruction.offset
+        if instruction.base == PROGRAM_COUNTER:
+            pc = place + 4 if instruction.index != NO_REGISTER else (place + 4) & ~3
+            load.offset = ctypes.c_int32(pc + instruction.offset).value
+        load.bytes, load.total_bytes = instruction.access_bytes, max(instruction.access_bytes, 4 * instruction.words)
+        if instruction.access_bytes < 4:
+            load.total_bytes = instruction.access_bytes
+        region.load[(place - region.base) >> 1] = self.load_count
+        self.load_count += 1
+        return load
+
+    def _add_checks(
+        self, address: int, content: bytes, block: list[Instruction], loads: dict[int, hooks.Load], region: hooks.Region
+    ) -> None:
+        """Marks what may fault: words that must be aligned, and floating point while its unit is off or has been."""
+        place = 0
+        for position, instruction in enumerate(block):
+            here, place = place, place + instruction.size
+            is_float = instruction.size == 4 and content[here + 1] & 0xEC == 0xEC and content[here + 3] & 0x0E == 0x0A
+            if not is_float and not instruction.words:
+                continue
+            checks = hooks.FLOAT if is_float and self.watch_float else 0
+            checks |= hooks.ALIGNED if _must_be_aligned(instruction, is_float) else 0
+            if checks and position not in loads:
+                loads[position] = self._new_load(instruction, address + here, region)
+                if instruction.base == NO_REGISTER:
+                    loads[position].base = PROGRAM_COUNTER
+                checks |= hooks.NO_LOAD
+            if checks:
+                loads[position].checks = checks
+
+    def switch_float(self, on: bool) -> None:
+        """Takes the program's switch of its floating-point unit."""
+        if not on and self.state.float_on and not self.watch_float:
+            self.watch_float = True
+            for block in self.blocks[1 : self.block_count]:  # met while it was on: to be looked at again
+                region = next(r for r in self.regions if r.base <= block.address < r.base + r.size)
+                region.block[(block.address - region.base) >> 1] = 0
+        elif on:
+            self.watch_float = self.watch_float and self.was_on
+            self.was_on = True
+        self.state.float_on = int(on)
 
     # Asked by the machine -----------------------------------------------------------------------------------------
 
@@ -200,10 +253,15 @@ class Pricing:
             self.state.current = 0  # or the hook would stop again at once
         return bool(block.waits)
 
-    def last_function(self) -> str | None:
-        """Returns the name of the function whose block ran last, or None."""
-        index = int(self.blocks[self.state.current].function)
-        return self.program.functions[index - 1].name if index else None
+    def has_waited(self, pc: int) -> bool:
+        """Whether the block that ran last waits for an interrupt, and ended right before `pc`."""
+        block = self.blocks[self.state.current]
+        return bool(block.waits and block.end == pc)
+
+    def last_function(self, before: bool = False) -> str:
+        """Returns the name of the function whose block ran last, or, of the block `before` that."""
+        index = int(self.blocks[self.state.previous if before else self.state.current].function)
+        return self.program.functions[index - 1].name if index else "code without a name"
 
     def snapshot(self, exit_code: int, stack_bytes: int) -> Snapshot:
         """Returns the counts of this moment."""
@@ -232,6 +290,7 @@ class Pricing:
             "cycles_memory": None if self.counting else int(state.memory),
             "cycles_kind": None if self.counting else cycles_kind(self.board.cpu),
             "timing_model": None if self.counting else model_name(self.board.cpu),
+            "error_band": None if self.counting else list(error_band(self.board.cpu)),
             "functions": functions,
         }
 
@@ -243,6 +302,14 @@ def _stack_reach(block: list[Instruction]) -> int:
         depth += instruction.stack_bytes
         reach = max(reach, depth)
     return reach
+
+
+def _must_be_aligned(instruction: Instruction, is_float: bool) -> bool:
+    """Whether an access faults at an address that is no multiple of 4. The stack pointer and literals are always aligned."""
+    if instruction.base in (STACK_POINTER, PROGRAM_COUNTER, NO_REGISTER):
+        return False
+    many = instruction.kind in ("load-many", "store-many")
+    return many or (instruction.kind in ("load", "store") and (instruction.words > 1 or is_float))
 
 
 def _end_kind(last: Instruction) -> int:

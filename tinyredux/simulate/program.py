@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from tinyredux.elf import CPU_ARCHITECTURE, EXECUTABLE, FLOAT_ARCHITECTURE, Elf, Segment, read_elf
 
 VECTOR_NAMES = (
     "__isr_vector",
@@ -20,6 +19,20 @@ VECTOR_NAMES = (
     "_vector_table",
     "tr_vectors",
 )
+
+# Values of the attribute Tag_CPU_arch, and of Tag_FP_arch, that a core runs. Source: Arm ABI addenda, 2.5.1.
+ARCHITECTURES = {
+    1: "Armv4", 2: "Armv4T", 3: "Armv5T", 4: "Armv5TE", 5: "Armv5TEJ", 6: "Armv6", 7: "Armv6KZ", 8: "Armv6T2", 9: "Armv6K",
+    10: "Armv7", 11: "Armv6-M", 12: "Armv6S-M", 13: "Armv7E-M", 14: "Armv8-A", 15: "Armv8-R", 16: "Armv8-M Baseline",
+    17: "Armv8-M Mainline", 21: "Armv8.1-M Mainline", 22: "Armv9-A",
+}  # fmt: skip
+FLOATS = {1: "VFPv1", 2: "VFPv2", 3: "VFPv3", 4: "VFPv3-D16", 5: "VFPv4", 6: "VFPv4-D16", 7: "FPv5", 8: "FPv5-D16"}
+_V7 = (0, 10, 11, 12, 13)
+RUNS = {
+    "cortex-m4": (_V7, (0, 6)),
+    "cortex-m7": (_V7, (0, 6, 8)),
+    "cortex-m33": ((*_V7, 16, 17), (0, 6, 8)),
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +46,9 @@ class Function:
 
 @dataclass(frozen=True)
 class Program:
-    """A loadable program. `segments`: (address, bytes); `vectors`: address of the vector table, if one is to be seen."""
+    """A loadable program. `vectors`: address of the vector table, if one is to be seen."""
 
-    segments: tuple[tuple[int, bytes], ...]
+    segments: tuple[Segment, ...]
     entry: int
     vectors: int | None
     functions: tuple[Function, ...]
@@ -56,53 +69,35 @@ class Program:
         return f"{function.name}+{address - function.start:#x}" if address > function.start else function.name
 
 
-def load_program(path: Path) -> Program:
-    """Returns the program of a 32-bit little-endian Arm ELF executable. Raises ValueError for anything else."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    with path.open("rb") as stream:
-        try:
-            elf = ELFFile(stream)
-        except ELFError as wrong:
-            raise ValueError(f"{path} is not an ELF file ({wrong}); give the .elf that the linker wrote") from None
-        if elf["e_machine"] != "EM_ARM" or elf["e_type"] != "ET_EXEC":
-            raise ValueError(f"{path} is {elf['e_machine']} {elf['e_type']}; expected a linked EM_ARM ET_EXEC program")
-        segments = tuple((segment["p_paddr"], segment.data()) for segment in elf.iter_segments("PT_LOAD") if segment["p_filesz"])
-        spans = [(segment["p_vaddr"], segment["p_memsz"]) for segment in elf.iter_segments("PT_LOAD")]
-        symbols, functions = _symbols(elf)
-    if not segments:
-        raise ValueError(f"{path} holds nothing to load")
+def load_program(path: Path, cpu: str) -> Program:
+    """Returns the program of an Arm ELF executable. Raises ValueError for anything else, and for a program of another core."""
+    elf = read_elf(path)
+    if elf.kind != EXECUTABLE:
+        raise ValueError(f"{path} is ELF type {elf.kind}, expected a linked program (type {EXECUTABLE}, ET_EXEC)")
+    if not any(segment.data for segment in elf.segments):
+        raise ValueError(f"{path} holds nothing to load; give the .elf that the linker wrote")
+    architectures, floats = RUNS[cpu]
+    architecture, float_unit = (elf.attributes.get(tag, 0) for tag in (CPU_ARCHITECTURE, FLOAT_ARCHITECTURE))
+    if architecture not in architectures or float_unit not in floats:
+        made = ARCHITECTURES.get(architecture, f"architecture {architecture}")
+        unit = f" with {FLOATS.get(float_unit, f'floating-point unit {float_unit}')}" if float_unit else ""
+        raise ValueError(f"{path} is built for {made}{unit}, which a {cpu} does not run; build it with -mcpu={cpu}")
+    symbols = {symbol.name: symbol.value for symbol in elf.symbols if symbol.name and not symbol.name.startswith("$")}
     vectors = next((symbols[name] for name in VECTOR_NAMES if name in symbols), None)
-    data_end = max((base + size for base, size in spans if base >> 28 == 2), default=0)
-    return Program(segments, elf["e_entry"], vectors, functions, symbols, data_end)
+    data_end = max((part.address + part.size for part in elf.segments if part.address >> 28 == 2), default=0)
+    return Program(elf.segments, elf.entry, vectors, _functions(elf), symbols, data_end)
 
 
-def _symbols(elf: ELFFile) -> tuple[dict[str, int], tuple[Function, ...]]:
-    table = elf.get_section_by_name(".symtab")
-    if not isinstance(table, SymbolTableSection):
-        return {}, ()
-    symbols = {
-        symbol.name: symbol["st_value"] for symbol in table.iter_symbols() if symbol.name and not symbol.name.startswith("$")
-    }
-    found: dict[int, tuple[int, str, int]] = {}
-    for symbol in table.iter_symbols():
-        if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_shndx"] != "SHN_UNDEF":
-            start = symbol["st_value"] & ~1
-            rank = (symbol["st_info"]["bind"] == "STB_GLOBAL", symbol.name, symbol["st_size"])
-            found[start] = max(found.get(start, (False, "", 0)), rank)
-    ends = _section_ends(elf)
-    starts = sorted(found)
+def _functions(elf: Elf) -> tuple[Function, ...]:
+    found: dict[int, tuple[bool, str, int]] = {}
+    for symbol in elf.symbols:
+        if symbol.is_function and symbol.section:
+            start = symbol.value & ~1
+            found[start] = max(found.get(start, (False, "", 0)), (symbol.is_global, symbol.name, symbol.size))
+    ends = [(section.address, section.address + section.size) for section in elf.sections if section.flags & 4]
     functions = []
-    for start, following in zip(starts, [*starts[1:], 1 << 32], strict=True):
+    for start, following in pairwise([*sorted(found), 1 << 32]):
         size = found[start][2]
         limit = next((end for begin, end in ends if begin <= start < end), following)
         functions.append(Function(found[start][1], start, start + size if size else min(following, limit)))
-    return symbols, tuple(functions)
-
-
-def _section_ends(elf: ELFFile) -> list[tuple[int, int]]:
-    return [
-        (section["sh_addr"], section["sh_addr"] + section["sh_size"])
-        for section in elf.iter_sections()
-        if section["sh_flags"] & 4
-    ]
+    return tuple(functions)

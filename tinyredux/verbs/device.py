@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import find_board
 from tinyredux.files import check_output
+from tinyredux.timing import error_band, say_band
 from tinyredux.verbs.base import Answer, Verb, board_option, no_options, saved, table
 
 _MOST_FUNCTIONS = 20
+_MOST_INSTRUCTIONS = 2_000_000_000
 
 
 def _doctor(options: argparse.Namespace) -> Answer:
@@ -25,8 +28,11 @@ def _simulate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("elf", type=Path, metavar="ELF", help="a bare-metal program for the board's core")
     board_option(parser, None)
     parser.add_argument("--input", type=Path, metavar="FILE", help="bytes that wait at the console and at semihosting's input")
-    parser.add_argument("--symbols", action="store_true", help="also count per function")
-    parser.add_argument("--max-instructions", type=int, metavar="N", help="stop there, with exit code 3")
+    parser.add_argument("--symbols", action="store_true", help="also show the functions that cost most")
+    parser.add_argument(
+        "--max-instructions", type=int, metavar="N", default=_MOST_INSTRUCTIONS,
+        help="stop there, with exit code 3 (default: %(default)s, a minute of work)",
+    )  # fmt: skip
     parser.add_argument("--serve", action="store_true", help="serve the board on a pseudo-terminal until interrupted")
 
 
@@ -36,26 +42,48 @@ def _simulate(options: argparse.Namespace) -> Answer:
     for path in (options.elf, options.input):
         if path is not None and not path.is_file():
             raise ValueError(f"file {path} does not exist")
-    if options.max_instructions is not None and options.max_instructions < 1:
+    if options.max_instructions < 1:
         raise ValueError(f"--max-instructions is {options.max_instructions}, expected at least 1")
     board = find_board(options.board)
     if options.serve:
         return _serve(options.elf, board)
     waiting = options.input.read_bytes() if options.input else b""
-    result = simulate(options.elf, board, input_bytes=waiting, max_instructions=options.max_instructions, symbols=True)
-    functions = sorted(result["functions"], key=lambda entry: -int(entry["cycles"]))
-    if not options.symbols:
-        result["functions"] = []
-    facts = {key: value for key, value in result.items() if key not in ("schema", "console", "functions")}
-    text = table([(key, str(value)) for key, value in facts.items()], ("what", "value"))
+    result = simulate(
+        options.elf,
+        board,
+        input_bytes=waiting,
+        max_instructions=options.max_instructions,
+        progress=_Ticker(options.max_instructions),
+    )
+    unshown = ("schema", "console", "functions", "notes", "fault", "error_band")
+    facts = [(key, str(value)) for key, value in result.items() if key not in unshown]
+    facts += [("error", say_band(result["error_band"])), *(("note", note) for note in result["notes"])]
+    text = table(facts, ("what", "value"))
     if options.symbols:
-        rows = [(f["name"], f["calls"], f["instructions"], f["cycles"]) for f in functions[:_MOST_FUNCTIONS]]
+        rows = [(f["name"], f["calls"], f["instructions"], f["cycles"]) for f in result["functions"][:_MOST_FUNCTIONS]]
         text += "\n\n" + table(rows, ("function", "calls", "instructions", "cycles"))
-    return Answer(result, f"{result['console']}\n{text}", _exit_code(result["exit"]))
+    return Answer(result, f"{result['console']}\n{text}", _exit_code(result["reason"], result["exit"]))
 
 
-def _exit_code(program: int) -> int:
-    return program if program in (0, 3) else 1
+def _exit_code(reason: str, program: int) -> int:
+    """Returns 3 at a limit and 130 after Ctrl+C; else whether the program says 0: its own 3 is no limit."""
+    return program if reason in ("limit", "interrupted") else int(program != 0)
+
+
+class _Ticker:
+    """Says on standard error how far a long run is: every second on a terminal, twice a minute elsewhere."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.terminal = limit, sys.stderr.isatty()
+        self.next = time.monotonic() + (1 if self.terminal else 30)
+
+    def __call__(self, instructions: int) -> None:
+        """Takes the instructions so far."""
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + (1 if self.terminal else 30)
+        line = f"{instructions / 1e6:,.0f} of at most {self.limit / 1e6:,.0f} million instructions"
+        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
 
 
 def _serve(elf: Path, board: Any) -> Answer:
@@ -94,13 +122,16 @@ def _bench(options: argparse.Namespace) -> Answer:
         ]
         answer = Answer(record | {"path": str(options.out / "layers.json")}, table(lines, columns))
         return saved(answer, lambda: save(record, options.out))
-    rows = bench(find_board(options.board), options.layer)
+    board = find_board(options.board)
+    rows = bench(board, options.layer)
     head = ("layer", "kernels", "MACs", "instructions", "cycles", "core cycles", "core cycles/MAC")
     shown = [
         tuple(row[key] for key in ("layer", "kernels", "macs", "instructions", "cycles", "cycles_core", "per_mac"))
         for row in rows
     ]
-    return Answer({"schema": 1, "board": options.board, "layers": rows}, table(shown, head))
+    band = error_band(board.cpu)
+    text = f"{table(shown, head)}\n{say_band(band)}"
+    return Answer({"schema": 1, "board": options.board, "error_band": list(band), "layers": rows}, text)
 
 
 def _port_option(parser: argparse.ArgumentParser) -> None:
