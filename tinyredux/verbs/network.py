@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
-from tinyredux.measure import OpRecord
+from tinyredux.measure import Measurement, OpRecord
 from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, table
 
 
@@ -57,12 +58,18 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also save the record there")
 
 
-def _measure(options: argparse.Namespace) -> Answer:
+def measured(options: argparse.Namespace) -> Measurement:
+    """Returns the measurement that the options ask for, saved in the folder --out: what `measure` and `%measure` do."""
     from tinyredux.flow import measure
 
     record = measure(_settings(options, target=options.target, images=options.images), progress)
     if options.out:
         record.save(options.out / record.file_name())
+    return record
+
+
+def _measure(options: argparse.Namespace) -> Answer:
+    record = measured(options)
     rows = [
         (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if "trec" in record.method else ())
         for op in record.per_op
@@ -120,6 +127,7 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
     _partial_options(parser)
     parser.add_argument("--data", help=f"images that set the int8 ranges: {LABELLED}, random or FILE.npz")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also save the plan there")
 
 
 def _plan(options: argparse.Namespace) -> Answer:
@@ -139,6 +147,11 @@ def _plan(options: argparse.Namespace) -> Answer:
         options.mac_limit,
         options.input_outside,
     )
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
+        path = options.out / f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
+        path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     return Answer(answer, timeline(answer), 0 if answer.get("fits", True) else 1)
 
 
