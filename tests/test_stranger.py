@@ -53,6 +53,9 @@ def all_commands() -> Iterator[tuple[str, str]]:
             else:
                 typed = (line.lstrip("!") for line in cell.source.splitlines() if line[:1] in "!%")
                 yield from ((path.stem, line) for line in typed if OURS.match(line))
+    for path in sorted((ROOT / "tinyredux").rglob("*.py")):  # what errors advise
+        advice = re.findall(r"(?:`|: |python -m )tinyredux ([a-z]+ [^`\"\n;,]+)", path.read_text(encoding="utf-8"))
+        yield from ((path.name, "tinyredux " + re.sub(r"\{.*?\}", "NET", found)) for found in advice)
     yield from ((f"help of {name}", f"tinyredux {verb.example}") for name, verb in VERBS.items())
     for claim in reproduce():
         yield from ((f"claim {claim['id']}", found) for found in claim["command"].split("; ") if found)
@@ -178,6 +181,9 @@ def test_a_claims_commands_make_the_records_that_it_reads(claim: Any) -> None:
     evidence: Evidence = claim.evidence
     assert {written_by(command) for command in evidence.commands} == evidence.records
     assert len(evidence.commands) == len(evidence.records) and evidence.value() is not None
+    if evidence.keys[-1] == "arena":
+        arenas = [load(ROOT / record).sram_bytes["arena"] for record in evidence.records]
+        assert all(f"{arena:,} " in claim.differs for arena in arenas), f"the text speaks of other bytes than {arenas}"
     assert claim.band is None or re.search(r"\d", claim.published), "a verdict needs a published figure"
 
 

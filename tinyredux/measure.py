@@ -142,7 +142,7 @@ def load(path: Path) -> Measurement:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(
-            f"record {path} does not exist; make it with: python -m tinyredux measure ... --out {path.parent}"
+            f"record {path} does not exist; make it with: python -m tinyredux measure NET --out {path.parent}"
         ) from None
     except json.JSONDecodeError as wrong:
         raise ValueError(f"record {path} is not JSON: {wrong}") from None
