@@ -189,7 +189,7 @@ def test_a_claims_commands_make_the_records_that_it_reads(claim: Any) -> None:
 
 def folder_above(tmp_path: Path) -> Path:
     """Returns a folder in which the checkout lies under its usual name, with claims' records of its own."""
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "records").mkdir(parents=True)
     for name in ("tinyredux", "tools", "firmware", "platformio.ini"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
