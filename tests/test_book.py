@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,36 @@ def test_other_parameters_are_live(tmp_path: Path) -> None:
 def results(cells: list[Any]) -> list[Any]:
     kind = "application/vnd.tinyredux+json"
     return [out.data[kind] for cell in cells for out in cell.outputs if "data" in out and kind in out.data]
+
+
+@each_notebook
+def test_no_cell_raises(path: Path) -> None:
+    """Papermill and others that run notebooks know no tag for an error that is meant; `with refused():` shows it and goes on."""
+    for cell in code_cells(path):
+        assert "raises-exception" not in tags(cell) and all(out.output_type != "error" for out in cell.outputs), cell.source
+
+
+def test_refused_shows_the_words_and_wants_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with tinyredux.refused():
+        tinyredux.find_board("nothing")
+    assert capsys.readouterr().out.startswith("ValueError: unknown board 'nothing'")
+    with pytest.raises(AssertionError, match="nothing was refused"), tinyredux.refused():
+        tinyredux.find_board("disco_f469ni")
+    with pytest.raises(ZeroDivisionError), tinyredux.refused():
+        1 / 0  # noqa: B018 (a mistake of the chapter's own is no refusal)
+
+
+# nbval runs every cell of every notebook in `make test`; these few also by the program that readers use, the rest with -m sweep.
+QUICK = {"00_start_here", "03_where_the_bytes_go", "10_on_the_board", "lab2_memory_placement"}
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.slow if p.stem in QUICK else pytest.mark.sweep) for p in NOTEBOOKS]
+)
+def test_plain_papermill_runs_every_notebook(path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "papermill", "-k", "python3", "--no-progress-bar", path.name, str(tmp_path / path.name)]
+    done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_unknown_parameters_and_chapters_are_refused(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def test_a_claim_may_be_a_mean_over_networks(tmp_path: Path, monkeypatch: pytest
         (tmp_path / name).write_text(json.dumps({"cycles": cycles}))
     monkeypatch.setattr("tinyredux.claims.ROOT", tmp_path)
     pairs = ((Path("a"), Path("b")), (Path("c"), Path("d")))
-    assert Evidence(Path("a"), ("cycles",), "", pairs=pairs).value() == 22.5
-    assert Evidence(Path("a"), ("cycles",), "", pairs=(*pairs, (Path("a"), Path("none")))).value() is None
+    assert Evidence(Path("a"), ("cycles",), (), pairs=pairs).value() == 22.5
+    assert Evidence(Path("a"), ("cycles",), (), pairs=(*pairs, (Path("a"), Path("none")))).value() is None
 
 
 def test_importing_tinyredux_needs_no_torch() -> None:

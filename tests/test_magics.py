@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from tinyredux import cell, fixedpoint
+from tinyredux import cell, cli, fixedpoint, magics
 from tinyredux.build import BuildError
 from tinyredux.cell import CellError, CellResult, run_cell
 from tinyredux.link import LinkError
 from tinyredux.magics import Lines, Trouble
+from tinyredux.verbs import VERBS
 
 
 @pytest.fixture
@@ -155,11 +158,35 @@ def test_doctor_and_help(shell: Any) -> None:
         assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
 
 
-def test_a_board_behind_a_serial_port(shell: Any) -> None:
+def flags(parser: argparse.ArgumentParser) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+
+
+@pytest.mark.parametrize("name", ["measure", "flash", "serial", "doctor"])
+def test_a_magic_has_the_options_of_its_verb(name: str) -> None:
+    verb = argparse.ArgumentParser()
+    VERBS[name].options(verb)
+    magic: argparse.ArgumentParser = getattr(magics, f"_{name}_arguments")()
+    assert flags(verb) <= flags(magic)
+    defaults = {action.dest: action.default for action in magic._actions}
+    assert all(defaults[action.dest] == action.default for action in verb._actions if action.option_strings)
+
+
+def test_out_of_measure_is_a_folder(shell: Any, tmp_path: Path) -> None:
+    """The magic and the verb write the same file into the folder."""
+    run(shell, f"%measure lenet --target host --data synthetic --images 1 --out {tmp_path / 'magic'}")
+    command = ["measure", "lenet", "--target", "host", "--data", "synthetic", "--images", "1", "--out", str(tmp_path / "verb")]
+    assert cli.main(command) == 0
+    (by_magic,), (by_verb,) = ([*folder.iterdir()] for folder in (tmp_path / "magic", tmp_path / "verb"))
+    assert by_magic.name == by_verb.name and by_magic.read_bytes() == by_verb.read_bytes()
+
+
+def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
     """%flash, %serial and %%firmware on a served board, as with a real one."""
     from tinyredux import Settings, compile_net, simulated_board
 
-    board = simulated_board(compile_net(Settings("lenet", data="synthetic")))
+    compiled = compile_net(Settings("lenet", data="synthetic"))
+    board = simulated_board(compiled)
     try:
         answer = run(shell, f"%serial --port {board.port} info")
         assert isinstance(answer, Lines) and answer.lines[0].startswith("info version=1 model=")
@@ -167,6 +194,8 @@ def test_a_board_behind_a_serial_port(shell: Any) -> None:
         assert isinstance(result, CellResult) and result["six"] == 6 and result.cycles_kind == "modelled"
         assert "name=cell" in run(shell, f"%serial --port {board.port} info").lines[0]
         assert run(shell, f"%flash lenet --data synthetic --port {board.port}").rows[0] == ("board", "disco_f469ni")
+        folder = compiled.artifact.write(tmp_path / "lenet_c")
+        assert run(shell, f"%flash {folder} --port {board.port}").data["model_hash"] == compiled.artifact.model_hash
     finally:
         board.unplug()
     assert isinstance(run(shell, f"%serial --port {board.port} info"), Trouble)

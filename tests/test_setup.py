@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import subprocess
+import sys
 import threading
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -172,3 +176,19 @@ def test_no_registry_is_named_in_the_set_up() -> None:
     for path in [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "constraints.txt", *(ROOT / "tools").glob("*.py")]:
         named = path.read_text().replace("https://www.st.com", "").replace("https://api.{__registry", "")
         assert "://" not in named, path.name
+
+
+def test_the_package_is_found_in_the_folder_above_a_clone(tmp_path: Path) -> None:
+    """A clone named like the package, installed as `pip install -e .` does it: its folder does not hide the package."""
+    clone, site = tmp_path / "tinyredux", tmp_path / "site"
+    shutil.copytree(ROOT / "tinyredux", clone / "tinyredux", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-book"):
+        shutil.copy(ROOT / name, clone)
+    build = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=clone, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    look = f"import site; site.addsitedir({str(site)!r}); import tinyredux; print(tinyredux.load_ipython_extension.__module__)"
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-S", "-c", look], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("tinyredux\n", "")

@@ -21,7 +21,7 @@ _HOME = {
     "requantize": "fast.requantize", "scheduled": "fast.schedule", "cuts_by_reading": "passes.skipping",
     "UNITS": "passes.skipping", "layer_table": "bench_record",
     "Measurement": "measure", "load": "measure", "run_cell": "cell",
-    "check": "teaching", "hint": "teaching", "recorded": "teaching", "show": "teaching",
+    "check": "teaching", "hint": "teaching", "recorded": "teaching", "refused": "teaching", "show": "teaching",
     "simulated_board": "teaching", "table": "teaching",
 }  # fmt: skip
 _MODULES = (

@@ -79,6 +79,8 @@ def _tidy(notebook: Any) -> Any:
             if output.output_type == "error":
                 output.evalue = re.sub(SERVED_PORT, "PORT", output.evalue)
                 output.traceback = [f"{output.ename}: {output.evalue}"]
+            elif output.output_type == "stream":
+                output.text = re.sub(SERVED_PORT, "PORT", output.text)
         if cell.cell_type == "code" and not cell.outputs and NEEDS_BOARD in cell.metadata.get("tags", []):
             cell.execution_count = None
     return notebook

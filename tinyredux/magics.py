@@ -1,12 +1,12 @@
 """`%load_ext tinyredux`: %%firmware, %measure, %flash, %serial and %doctor, each a thin face of one public function.
 
-| magic       | function             |
-| ----------- | -------------------- |
-| %%firmware  | cell.run_cell        |
-| %measure    | flow.measure         |
-| %flash      | magics.flash_net     |
-| %serial     | targets.board.ask_board |
-| %doctor     | doctor.examine       |
+| magic       | function               |
+| ----------- | ---------------------- |
+| %%firmware  | cell.run_cell          |
+| %measure    | verbs.network.measured |
+| %flash      | magics.flash_net       |
+| %serial     | targets.board.ask_board|
+| %doctor     | doctor.examine         |
 
 What goes wrong is shown in a sentence and never ends the kernel or the run of a notebook.
 """
@@ -19,6 +19,7 @@ import html
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tinyredux.build import BuildError, MissingTool, default_build_folder
@@ -128,32 +129,36 @@ def firmware(line: str, cell: str, namespace: dict[str, Any]) -> CellResult:
 
 def measure(line: str) -> Measurement:
     """`%measure NET ...`: returns the measurement, with the arguments of the verb `measure`."""
-    from tinyredux.flow import Settings
-    from tinyredux.flow import measure as measure_net
+    from tinyredux.verbs.network import measured
 
-    options = vars(_measure_arguments().parse_args(shlex.split(line)))
-    out = options.pop("out")
-    record = measure_net(Settings(**{name: value for name, value in options.items() if name in Settings.__dataclass_fields__}))
-    if out:
-        record.save(out)
+    options = _measure_arguments().parse_args(shlex.split(line))
+    record = measured(options)
+    if options.out:
+        record.save(options.out / record.file_name())
     return record
 
 
 def flash(line: str) -> Table:
-    """`%flash NET [--board B] [--port P] [--data D]`: returns what flash_net reports."""
+    """`%flash NET [--board B] [--port P] [--data D]`, or a folder in place of NET: returns what flash_net reports."""
     options = _flash_arguments().parse_args(shlex.split(line))
     return flash_net(options.net, options.board, options.port, options.data)
 
 
 def flash_net(net: str, board: str, port: str | None = None, data: str | None = None) -> Table:
-    """Compiles a network, puts it on the board at a port (None: the one ST-Link), and returns what answered there."""
+    """Compiles a network, puts it on the board at a port (None: the one ST-Link), and returns what answered there.
+
+    A folder that `compile --out` wrote goes there as it is.
+    """
     from tinyredux.boards import find_board
     from tinyredux.flow import Settings, compile_net
     from tinyredux.targets.flash import flash as flash_files
 
-    artifact = compile_net(Settings(net, board=board, data=data)).artifact
-    folder = artifact.write(default_build_folder() / "models" / artifact.model_hash)
-    report = flash_files(folder, find_board(board), port, artifact.model_hash)
+    if (Path(net) / "manifest.json").is_file():
+        report = flash_files(Path(net), find_board(board), port)
+    else:
+        artifact = compile_net(Settings(net, board=board, data=data)).artifact
+        folder = artifact.write(default_build_folder() / "models" / artifact.model_hash)
+        report = flash_files(folder, find_board(board), port, artifact.model_hash)
     rows = [("board", report.board), ("written by", report.tool), ("answers as model", report.model_hash)]
     return Table(rows, {"schema": 1, "board": report.board, "tool": report.tool, "model_hash": report.model_hash})
 
@@ -196,7 +201,7 @@ def _measure_arguments() -> argparse.ArgumentParser:
 
 def _flash_arguments() -> argparse.ArgumentParser:
     parser = _Arguments(prog="%flash", description="Compile a network and put it on a board.")
-    parser.add_argument("net", metavar="NET", help="a built-in name or path/to/file.py:factory")
+    parser.add_argument("net", metavar="NET", help="a built-in name, path/to/file.py:factory, or what `compile --out DIR` wrote")
     parser.add_argument("--board", default="disco_f469ni", help="which board (default: disco_f469ni)")
     parser.add_argument("--port", help="serial port of the board (default: the one ST-Link)")
     parser.add_argument("--data", help="cifar10, synthetic, random or FILE.npz")

@@ -145,7 +145,7 @@ def _share(correct: int | None, images: int) -> str:
 def load(path: Path) -> Measurement:
     """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
     if not path.exists():
-        raise ValueError(f"record {path} does not exist; make it with: python -m tinyredux measure ... --out {path.parent}")
+        raise ValueError(f"record {path} does not exist; make it with: python -m tinyredux measure NET --out {path.parent}")
     content = read_json(path, "record")
     if content.get("schema") != SCHEMA:
         raise ValueError(f"record {path} has schema {content.get('schema')!r}, this version reads {SCHEMA}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import html
 import inspect
@@ -10,13 +11,14 @@ import random
 import re
 import textwrap
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tinyredux.build import ROOT, firmware_folder
+from tinyredux.build import ROOT, BuildError, firmware_folder
 from tinyredux.fast.printers import print_longest_loop
 from tinyredux.fast.program import Program
+from tinyredux.link import LinkError
 
 if TYPE_CHECKING:
     from tinyredux.flow import Compiled
@@ -93,6 +95,20 @@ def recorded(name: str) -> Any:
             f"no record {name!r} in {folder.name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.json')))}"
         )
     return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Prints with which words the statements under it are refused, so that a notebook goes on behind them.
+
+    Raises AssertionError where they are not refused, for then the text around them is wrong.
+    """
+    try:
+        yield
+    except (BuildError, LinkError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}")
+    else:
+        raise AssertionError("nothing was refused, and something should have been")
 
 
 def table(items: Iterable[Any], *fields: str) -> Grid:

@@ -141,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", choices=("layers", "exact", "bits", "scope"))
     parser.add_argument("--counts", type=int, nargs="+", default=range(1, MOST + 1), help="numbers of layers (default: 1 to 15)")
+    parser.add_argument("--again", action="store_true", help="`layers`: make these lines anew, though the record has them")
     parser.add_argument("--net", default="squeezenet_bypass", help="network of `exact`, `bits` and `scope`")
     parser.add_argument("--layer", default="body.bypasses.6", help="layer of `bits`, by its module path")
     parser.add_argument("--images", type=int, default=6400, help="training images of `bits`, one pass")
@@ -171,7 +172,7 @@ def runs_of(options: argparse.Namespace, name: str, data: datasets.Dataset, done
     """Returns the missing lines of the sweep that was asked for."""
     match options.sweep:
         case "layers":
-            return layers(options.counts, data, done)
+            return layers(options.counts, data, [] if options.again else done)
         case "exact":
             return exact(name, data, done)
         case "bits":

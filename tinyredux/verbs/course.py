@@ -24,11 +24,19 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
 def _reproduce(options: argparse.Namespace) -> Answer:
     from tinyredux.claims import reproduce
 
-    rows = reproduce(options.claims, options.profile)
-    shown = [(row["id"], row["metric"], row["published"], str(row["ours"]), row["verdict"], row["differs"]) for row in rows]
-    text = table(shown, ("claim", "metric", "published", "ours", "verdict", "differs"))
-    failed = any(row["verdict"] == "not reproduced" for row in rows)
-    return Answer({"schema": 1, "claims": rows}, text, int(failed))
+    rows = reproduce(options.claims, options.profile, progress)
+    shown = [(row["id"], row["metric"], row["published"], str(row["ours"]), _verdict(row), row["differs"]) for row in rows]
+    failures = [f"{row['id']}: {row['failed']}" for row in rows if row["failed"]]
+    text = "\n".join([table(shown, ("claim", "metric", "published", "ours", "verdict", "differs")), *failures])
+    refuted = any(row["verdict"] == "not reproduced" for row in rows)
+    return Answer({"schema": 1, "claims": rows}, text, int(refuted or bool(failures)))
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """Returns the verdict with what it rests on: a record as it lay there, or one that was made again now."""
+    if row["basis"] and row["band"] is None:
+        return f"no figure published ({row['basis']})"
+    return f"{row['verdict']} ({row['basis']})" if row["basis"] else str(row["verdict"])
 
 
 def _book_options(parser: argparse.ArgumentParser) -> None:

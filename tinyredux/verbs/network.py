@@ -11,7 +11,7 @@ from tinyredux.files import check_output
 from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, saved, table
 
 if TYPE_CHECKING:
-    from tinyredux.measure import OpRecord
+    from tinyredux.measure import Measurement, OpRecord
 
 LIBRARY = Path(__file__).parent.parent
 MOST_TIMES = 1000  # the MACs of a plan, against those of the network
@@ -78,13 +78,18 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also save the record there")
 
 
-def _measure(options: argparse.Namespace) -> Answer:
+def measured(options: argparse.Namespace) -> Measurement:
+    """Returns the measurement that the options ask for: what `measure` and `%measure` save in the folder --out."""
     from tinyredux.flow import measure
 
     settings = _settings(options, target=options.target, images=options.images)
     if options.out:
         check_output(options.out)
-    record = measure(settings, progress)
+    return measure(settings, progress)
+
+
+def _measure(options: argparse.Namespace) -> Answer:
+    record = measured(options)
     rows = [
         (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if "trec" in record.method else ())
         for op in record.per_op
@@ -156,6 +161,7 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sram", type=int, metavar="BYTES", help="budget in bytes")
     _partial_options(parser)
     parser.add_argument("--data", help=f"images that set the int8 ranges: {LABELLED}, random or FILE.npz")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also save the plan there")
 
 
 def _plan(options: argparse.Namespace) -> Answer:
@@ -177,6 +183,11 @@ def _plan(options: argparse.Namespace) -> Answer:
         options.mac_limit,
         options.input_outside,
     )
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
+        path = options.out / f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
+        path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     return Answer(answer, timeline(answer), 0 if answer.get("fits", True) else 1)
 
 
