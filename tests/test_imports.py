@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 18500
+PYTHON_LINES = 19850
 C_LINES = 3600
 LINES_PER_FILE = 400
 
@@ -25,7 +25,7 @@ LEVEL_0 = "boards files fixedpoint graph link lsh measure timing"
 PARTIAL = "tiles schedule lowering arena regions ordering part_costs partial_sums run_schedule widths hybrid"
 LEVEL_1 = f"{LEVEL_0} integer_params clustered trec_sizes interpret memory blob {PARTIAL}"
 LEVEL_2 = f"{LEVEL_1} fast fast.* emit_*"
-LEVEL_4 = f"{LEVEL_2} elf build targets targets.* simulate simulate.*"
+LEVEL_4 = f"{LEVEL_2} arrays elf build targets targets.* simulate simulate.*"
 
 # First match counts: modules, what of ours they may import, what else beside the standard library. Never another pass.
 RULES = (
@@ -42,9 +42,10 @@ RULES = (
     ("build", f"{LEVEL_2} elf", ""),
     ("targets targets.* simulate simulate.*", LEVEL_4, "numpy serial unicorn capstone"),
     ("download synthetic", "", "numpy"),
-    ("speech", "download files", "numpy"),
-    ("persons", "download files", "numpy PIL"),
-    ("datasets", "download files synthetic speech persons", "numpy"),
+    ("arrays", "files", "numpy"),
+    ("speech", "arrays download", "numpy"),
+    ("persons", "arrays download", "numpy PIL"),
+    ("datasets", "arrays download files synthetic speech persons", "numpy"),
     ("export*", "graph interpret export*", "numpy torch"),
     ("mobile_nets", "", "torch"),
     ("user_nets", "graph", "torch"),

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from tinyredux import download as archive
 from tinyredux import persons, speech
 from tinyredux import synthetic as generated
+from tinyredux.arrays import read_arrays
 from tinyredux.download import MissingDataError as MissingDataError
 from tinyredux.files import cache_folder as named_cache
-from tinyredux.files import read_arrays
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.arrays import read_arrays
 from tinyredux.download import MissingDataError
-from tinyredux.files import read_arrays
 
 Pixels = npt.NDArray[np.uint8]  # (N, H, W, 3)
 Labels = npt.NDArray[np.int64]  # (N,)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.arrays import read_arrays
 from tinyredux.download import MissingDataError
-from tinyredux.files import read_arrays
 
 Audio = npt.NDArray[np.int16]  # (N, 16000), one second each
 Features = npt.NDArray[np.float32]  # (N, 1, 49, 10)

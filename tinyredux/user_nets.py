@@ -33,7 +33,7 @@ def made_by(file: Path, factory: str) -> nn.Module:
     sys.modules[name] = code  # where dataclasses look their types up
     with _theirs(file, factory):
         spec.loader.exec_module(code)
-    make = vars(code).get(factory)
+        make = getattr(code, factory, None)  # a module may make its functions when they are asked for
     if not callable(make):
         functions = [key for key, value in vars(code).items() if callable(value) and getattr(value, "__module__", "") == name]
         raise ValueError(f"{file} has no function {factory!r}; it has {', '.join(functions) or 'none'}")

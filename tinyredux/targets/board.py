@@ -10,7 +10,9 @@ from types import TracebackType
 
 import numpy as np
 
+from tinyredux.arrays import read_array
 from tinyredux.boards import Board
+from tinyredux.files import check_is_file
 from tinyredux.link import BANNER, BoardInfo, BoardRun, Link, LinkClosedError, LinkError, Patience, unseal
 from tinyredux.targets import Int8Array, RawMeasurement
 from tinyredux.targets.serial_port import SerialTransport, find_port
@@ -130,28 +132,19 @@ def run_file(path: Path, port: str | None = None, model_hash: str | None = None,
 
 def read_inputs(path: Path) -> Int8Array:
     """Returns the values of an input file, as they lie in it. Raises ValueError for what is no file of int8 values."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
-        raise ValueError(
-            f"input {path} {what}; expected a file, such as the inputs.bin that `tinyredux compile --out DIR` writes"
-        )
+    check_is_file(path, "input", "such as the inputs.bin that `tinyredux compile --out DIR` writes")
     if not 0 < path.stat().st_size <= _MOST_INPUT_BYTES:
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, expected the int8 values of an input, at most {_MOST_INPUT_BYTES}"
         )
     if path.suffix != ".npy":
         return np.frombuffer(path.read_bytes(), dtype=np.int8)
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a size that the header makes up is not allocated
-    except Exception as failure:  # a damaged header raises anything
-        raise ValueError(f"{path} is not a NumPy array file ({failure}); write it with np.save, dtype int8") from None
-    if not isinstance(values, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays, expected one array; write it with np.save, dtype int8")
+    values = read_array(path)
     if values.dtype != np.int8:
         raise ValueError(f"{path} holds {values.dtype} with {values.size} values, expected int8: the model's quantised input")
     if values.ndim not in (1, 3, 4):
         raise ValueError(f"{path} has shape {values.shape}, expected (height, width, channels), or several of them")
-    return np.array(values)
+    return values
 
 
 def choose_input(values: Int8Array, info: BoardInfo, path: Path, index: int) -> Int8Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from tinyredux.boards import Board, board_names, find_board
 from tinyredux.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
 from tinyredux.emit_c import HASH_PLACEHOLDER, hash_of
+from tinyredux.files import read_json
 from tinyredux.link import LinkError, Patience
 from tinyredux.targets.board import BoardTarget
 from tinyredux.targets.serial_port import SerialTransport, find_port, find_probe
@@ -74,15 +74,12 @@ def read_model_hash(sources: Path, board: Board) -> str:
     again = f"write an Artifact there: tinyredux compile NET --board {board.name} --out {sources}"
     if not sources.is_dir():
         raise ValueError(f"{sources} {'is a file' if sources.exists() else 'does not exist'}, expected a folder; {again}")
-    if not manifest.is_file():
+    if not manifest.exists():
         raise ValueError(f"{sources} holds no manifest.json; {again}")
-    try:
-        fields = json.loads(manifest.read_bytes())
-    except (ValueError, RecursionError) as wrong:
-        raise ValueError(f"{manifest} is damaged ({wrong}); {again}") from None
-    model_hash = fields.get("model_hash") if isinstance(fields, dict) else None
+    fields = read_json(manifest, "manifest")
+    model_hash = fields.get("model_hash")
     if not isinstance(model_hash, str) or not re.fullmatch(r"[0-9a-f]+", model_hash):
-        raise ValueError(f"{manifest} names no model_hash; {again}")
+        raise ValueError(f"manifest {manifest}: model_hash is {model_hash!r}, expected hexadecimal digits; {again}")
     named = re.search(r"--board (\w+)", str(fields.get("call")))
     if named and (sources / "fast.S").is_file() and named[1] in board_names() and find_board(named[1]).cpu != board.cpu:
         cpu = find_board(named[1]).cpu
