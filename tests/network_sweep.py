@@ -349,10 +349,11 @@ def main() -> None:
     total = 0
     with multiprocessing.get_context("fork").Pool(int(os.environ.get("SWEEP_JOBS", "2")), maxtasksperchild=50) as pool:
         tasks = [(path, prefix, seed, only) for seed in range(first, first + count)]
-        for seed, right, wrong in pool.imap_unordered(_one, tasks):
+        for done, (seed, right, wrong) in enumerate(pool.imap_unordered(_one, tasks), 1):
             total += right
             for line in wrong:
                 print(f"{prefix}{seed}: {line}", flush=True)
+            print(f"{done} networks, {total} cases right", end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
     print(f"{total} cases right")
 
 

@@ -16,6 +16,7 @@ from tinyredux.fast.choose import TEMPLATES, Way, ways
 from tinyredux.fast.slices import FastSteps, with_rows
 from tinyredux.fast.whole import predicted_cycles, with_forms
 from tinyredux.graph import Conv, Graph, TrecConv
+from tinyredux.partial_flow import what_fits
 from tinyredux.passes.partial import plan_hybrid, plan_partial, within_bytes
 from tinyredux.passes.trec import Choice, with_trec
 from tinyredux.run_schedule import verify
@@ -95,10 +96,37 @@ def test_a_limit_on_a_large_graph_takes_seconds() -> None:
 def test_a_limit_costs_fewer_cycles_in_parts() -> None:
     """Within bytes that are too few for fast kernels layer by layer, parts leave room for them."""
     limit, settings = 11_000, flow.Settings("lenet", "partial", kernels="fast", data="synthetic", sram=11_000, images=1)
-    least = flow.compile_net(flow.Settings("lenet", "partial", kernels="fast", data="synthetic", images=1)).parts
+    least = flow.compile_net(flow.Settings("lenet", "partial", kernels="fast", data="synthetic", images=1, sram=1)).parts
     within = flow.compile_net(settings).parts
     assert least is not None and within is not None and within.arena.size_bytes <= limit
     assert predicted_cycles(within) < predicted_cycles(least)
+
+
+def test_fast_kernels_in_parts_by_default() -> None:
+    """About as fast as layer by layer in fewer bytes, as with reference kernels; the factor is said."""
+    in_parts = flow.compile_net(flow.Settings("lenet", "partial", kernels="fast", data="synthetic", images=1))
+    exact = flow.compile_net(flow.Settings("lenet", kernels="fast", data="synthetic", images=1))
+    assert in_parts.plan.total_bytes < exact.plan.total_bytes
+    (note,) = in_parts.notes
+    assert 0.5 < float(note.split()[2]) <= 1.02 and not exact.notes
+
+
+def test_a_network_that_does_not_fit_is_told_what_fits() -> None:
+    """Parts where they fit, else what the least plan needs; `plan` says the same."""
+    compiled = flow.compile_net(flow.Settings("lenet", data="synthetic", images=1, sram=15_000))
+    with pytest.raises(flow.DoesNotFit, match="--method partial --sram 15000 fits: the plan needs 10276 bytes"):
+        flow.check_fit(compiled, flow.find_board("disco_f469ni"))
+    assert what_fits(compiled.int8, 9_000).startswith("the least plan (--method partial) needs 10276 bytes of 9000")
+
+
+def test_trec_that_pays_nowhere_says_so(tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    input_shape = (3, 8, 8)\n"
+        "def make():\n    return Net(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2))\n"
+    )
+    record = flow.measure(flow.Settings(f"{net}:make", "trec", data="random", target="host", images=1))
+    assert record.notes == [flow.NO_TREC] and flow.NO_TREC in str(record)
 
 
 def test_the_random_networks_have_what_is_tested() -> None:
