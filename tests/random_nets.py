@@ -26,10 +26,10 @@ MOST_MACS = 400_000  # of a layer
 class RandomNet(nn.Module):
     """A network that applies seeded random steps to values made before, then a head."""
 
-    def __init__(self, seed: int, steps: int = 7, padded_averages: bool = True) -> None:
+    def __init__(self, seed: int, steps: int = 7, padded_averages: bool = True, outliers: bool = True) -> None:
         super().__init__()
         self.rng = np.random.default_rng(seed)
-        self.padded_averages = padded_averages
+        self.padded_averages, self.outliers = padded_averages, outliers
         self.input_shape = (self._pick(1, 3, 4, 8, 13), self._pick(*SIDES), self._pick(*SIDES))
         self.layers = nn.ModuleList()
         self.program: list[tuple[Any, ...]] = []
@@ -52,7 +52,9 @@ class RandomNet(nn.Module):
         for parameter in layer.parameters():
             spread = 0.3 if parameter.ndim == 1 else (2 / parameter[0].numel()) ** 0.5
             parameter.data = torch.randn(parameter.shape, generator=generator) * spread + 0.2 * (parameter.ndim == 1)
-            if parameter.ndim > 1 and self.rng.random() < 0.2:  # a dead filter, or one far larger than the others
+            if (
+                self.outliers and parameter.ndim > 1 and self.rng.random() < 0.2
+            ):  # a dead filter, or one far larger than the others
                 parameter.data[int(self.rng.integers(len(parameter)))] *= self._pick(0, 30)
         if isinstance(layer, nn.BatchNorm2d):
             layer.running_mean = torch.randn(layer.num_features, generator=generator) * 0.3

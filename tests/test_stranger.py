@@ -126,7 +126,7 @@ def checked(options: argparse.Namespace) -> argparse.Namespace:
     net, board = getattr(options, "net", None), getattr(options, "board", None)
     if net and not PLACEHOLDER.match(net) and ":" not in net:
         nets.resolve(net)
-    if board and "{" not in board:
+    if board and not PLACEHOLDER.match(board) and "{" not in board:
         find_board(board)
     if options.verb in ("measure", "compile"):
         network._settings(options)

@@ -132,7 +132,7 @@ def run_file(path: Path, port: str | None = None, model_hash: str | None = None,
 
 def read_inputs(path: Path) -> Int8Array:
     """Returns the values of an input file, as they lie in it. Raises ValueError for what is no file of int8 values."""
-    check_is_file(path, "input", "such as the inputs.bin that `tinyredux compile --out DIR` writes")
+    check_is_file(path, "input", "such as the inputs.bin that `tinyredux compile NET --out DIR` writes")
     if not 0 < path.stat().st_size <= _MOST_INPUT_BYTES:
         raise ValueError(
             f"{path} has {path.stat().st_size} bytes, expected the int8 values of an input, at most {_MOST_INPUT_BYTES}"
