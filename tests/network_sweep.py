@@ -303,8 +303,10 @@ def run_case(case: Case, images: np.ndarray, real: bool) -> str:
     return ""
 
 
-def sweep(make: Callable[[], nn.Module], name: str, seed: int, only: str = "", real: bool = True) -> tuple[int, list[str]]:
-    """Returns how many cases of a network were right, and what was wrong."""
+def sweep(
+    make: Callable[[], nn.Module], name: str, seed: int, only: str = "", real: bool = True, share: float = 1.0
+) -> tuple[int, list[str]]:
+    """Returns how many cases of a network were right, and what was wrong. A `share` below 1 draws some of its ways."""
     try:
         net = make()
         graph, int8, drawn = int8_of(net, name, seed)
@@ -313,9 +315,9 @@ def sweep(make: Callable[[], nn.Module], name: str, seed: int, only: str = "", r
     wrong, right = [], 0
     if (found := oracle(net, graph, int8, drawn)) and not any(isinstance(op, Softmax) for op in graph.ops[:-1]):
         wrong.append(f"oracle: {found}")
-    images = images_of(int8, tuple(net.input_shape), seed)
+    images, drawn_ways = images_of(int8, tuple(net.input_shape), seed), np.random.default_rng(seed + 3)
     for number, case in enumerate(ways(int8, images, seed)):
-        if only and only not in case.name:
+        if (only and only not in case.name) or drawn_ways.random() >= share:
             continue
         try:
             found = run_case(case, images, real and (number + seed) % 3 == 0)
@@ -339,7 +341,8 @@ def _one(task: tuple[str, str, int, str]) -> tuple[int, int, list[str]]:
         sys.modules["networks"] = module
         spec.loader.exec_module(module)
     torch.set_num_threads(1)
-    return seed, *sweep(getattr(module, f"{prefix}{seed}"), f"{prefix}{seed}", seed, only)
+    share = float(os.environ.get("SWEEP_SHARE", "1"))
+    return seed, *sweep(getattr(module, f"{prefix}{seed}"), f"{prefix}{seed}", seed, only, share=share)
 
 
 def main() -> None:
