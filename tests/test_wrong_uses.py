@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tinyredux import cli
+from tinyredux.flow import Settings
 from tinyredux.verbs import VERBS
 
 NETS = """
@@ -243,6 +244,10 @@ COMMANDS = {
     "plan lenet --sram 0": "sram is 0",
     "plan lenet --sram -5": "sram is -5",
     "plan lenet --sram 1e3": "invalid int",
+    "plan lenet --sram 20K": "invalid int value: '20K', expected a whole number in decimal digits",
+    "plan lenet --sram 0x1000": "invalid int",
+    "plan lenet --sram ٢٠": "invalid int",
+    "plan lenet --sram=": "an argument is empty, expected a value",
     "plan lenet --board nope": "unknown board 'nope'",
     "plan lenet --data nope": "unknown data 'nope'",
     "measure lenet --images -1": "images is -1",
@@ -270,6 +275,13 @@ COMMANDS = {
     "train lenet --trec x.json": "add --method trec",
     "bench --layer x": "x",
 }
+
+
+def test_an_empty_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--kernels", "--out", "--trec", "--board", "--data"):
+        assert answer(capsys, "measure", "lenet", option, "")[0] == 2
+    with pytest.raises(ValueError, match="kernels is ''"):
+        Settings("lenet", kernels="")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -352,3 +364,46 @@ def test_help_needs_neither_numpy_nor_torch() -> None:
         "except SystemExit: pass\nsys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+LARGE = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, shape, *parts):
+        super().__init__(*parts)
+        self.input_shape = shape
+
+made = {
+    "wide": lambda: Net((3, 4, 4), nn.Conv2d(3, 100_000, 1)),
+    "large": lambda: Net((3, 64, 64), nn.Conv2d(3, 600, 1)),
+    "long": lambda: Net((3, 4, 4), *(nn.Conv2d(3, 3, 1) for _ in range(500))),
+    "heavy": lambda: Net((1, 1, 1), nn.Flatten(), nn.Linear(10**8, 1, device="meta")),
+    "g12": lambda: Net((1, 4, 4), nn.Conv2d(1, 2, 3)),
+}
+
+def __getattr__(name):
+    if name not in made:
+        raise AttributeError(name)
+    return made[name]
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("wide", "100,000 rows, columns or channels in conv"),
+        ("large", "2,457,600 values in"),
+        ("long", "500 parts, expected at most 400; take a smaller network"),
+        ("heavy", "100,000,000 weights in 1.weight"),
+        ("g12", ""),
+        ("g13", "has no function 'g13'"),
+    ],
+)
+def test_networks_out_of_reach_and_factories_made_when_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, factory: str, words: str
+) -> None:
+    (tmp_path / "large.py").write_text(LARGE)
+    code, said = answer(capsys, "plan", f"{tmp_path / 'large.py'}:{factory}", "--data", "random")
+    assert words in said and code == (2 if words else 0)

@@ -98,6 +98,7 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
 
 
 def _explore(options: Exploration, say: Progress) -> dict[str, Any]:
+    search.check_storage(options.url)
     exact = compile_net(replace(options.settings, method="exact"))
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, say)
     images = Images(designs, options.images, options.loss_points / 100)

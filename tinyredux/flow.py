@@ -96,7 +96,7 @@ class Settings:
     @property
     def kernel_set(self) -> str:
         """The kernels that compute the network, one of KERNELS."""
-        return self.kernels or self._kernel_sets[0]
+        return self._kernel_sets[0] if self.kernels is None else self.kernels
 
     @property
     def methods(self) -> tuple[str, ...]:
