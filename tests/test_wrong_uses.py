@@ -267,6 +267,8 @@ COMMANDS = {
     "run nope": "does not exist",
     "simulate nope --board disco_f469ni": "does not exist",
     "simulate nope": "required: --board",
+    "simulate . --board disco_f469ni": "file . is a folder; expected a file",
+    "bench --layer conv٣x٣:4-4@8x8": "is not understood",
     "prune lenet": "required: --sram",
     "train lenet --seed -1": "seed is -1",
     "train lenet --method partial": "choose from",

@@ -199,7 +199,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _whole_number(text: str) -> int:
     """Returns the number of a text of digits. Raises ArgumentTypeError for another one, such as 20K, 1e3 or 0x10."""
-    if not re.fullmatch("[+-]?[0-9]{1,30}", text):
+    if not re.fullmatch("[+-]?[0-9]{1,4000}", text):
         raise argparse.ArgumentTypeError(f"invalid int value: {text!r}, expected a whole number in decimal digits, such as 20480")
     return int(text)
 

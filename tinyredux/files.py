@@ -31,11 +31,13 @@ def cache_folder() -> Path | None:
     return Path(os.path.expanduser(named)).absolute() if named else None
 
 
-def check_is_file(path: Path, what: str, such_as: str = "") -> None:
-    """Raises ValueError for anything but a regular file: a pipe or a device may never end."""
+def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40) -> None:
+    """Raises ValueError for anything but a regular file, since a pipe or a device may never end, and for one above `most` bytes."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
         raise ValueError(f"{what} {path} {found}; expected a file{such_as and f', {such_as}'}")
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{what} {path} has {size:,} bytes, expected at most {most:,}")
 
 
 # JSON ------------------------------------------------------------------------------------------------------------------
@@ -43,9 +45,7 @@ def check_is_file(path: Path, what: str, such_as: str = "") -> None:
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Returns the object that a JSON file holds; `what` names its kind in errors. Raises ValueError for anything else."""
-    check_is_file(path, what)
-    if (size := path.stat().st_size) > MOST_JSON_BYTES:
-        raise ValueError(f"{what} {path} has {size:,} bytes, expected at most {MOST_JSON_BYTES:,}")
+    check_is_file(path, what, most=MOST_JSON_BYTES)
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused_number)
