@@ -260,6 +260,8 @@ COMMANDS = {
     "lab check": "needs a path",
     "lab what": "choose from",
     "book 99": "99",
+    "book -p X 1": "parameters are for one chapter",
+    "book 01 --execute -p X 1": "parameters are for one chapter, not written back",
     "reproduce nope": "nope",
     "reproduce --profile slow": "choose from",
     "data nope": "unknown data",
