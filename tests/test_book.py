@@ -185,7 +185,9 @@ def test_a_chapter_with_wrong_values_ends_in_one_line(tmp_path: Path, monkeypatc
         raise papermill.PapermillExecutionError(3, 3, "source", "ValueError", "target is 'moon'", ["Traceback", "..."])
 
     monkeypatch.setattr(papermill, "execute_notebook", fails)
-    with pytest.raises(BuildError, match=r"^chapter 01\S+ stopped in cell 3: ValueError: target is 'moon'; what it did .*$") as told:
+    with pytest.raises(
+        BuildError, match=r"^chapter 01\S+ stopped in cell 3: ValueError: target is 'moon'; what it did .*$"
+    ) as told:
         book.run_chapter("01", {"TARGET": "moon"}, tmp_path)
     assert "\n" not in str(told.value)
 

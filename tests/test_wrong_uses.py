@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinyredux import cli
@@ -286,6 +287,28 @@ def test_an_empty_argument(capsys: pytest.CaptureFixture[str]) -> None:
         assert answer(capsys, "measure", "lenet", option, "")[0] == 2
     with pytest.raises(ValueError, match="kernels is ''"):
         Settings("lenet", kernels="")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("net", 5, "net is 5, expected str"),
+        ("method", None, "method is None, expected str"),
+        ("sram", "20K", "sram is '20K', expected int or None"),
+        ("sram", True, "sram is True"),
+        ("images", 2.5, "images is 2.5, expected int"),
+        ("calibration", "x.npz", "calibration is 'x.npz', expected Path or None"),
+        ("mac_limit", float("nan"), "limit of MACs is nan, expected 1.0"),
+        ("mac_limit", 0, "limit of MACs is 0"),
+        ("input_outside", "yes", "expected bool"),
+        ("target", "host:x", "target is 'host:x', expected host"),
+    ],
+)
+def test_settings_of_the_python_interface(name: str, value: object, words: str) -> None:
+    given = {"net": "lenet", "method": "partial", name: value}
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Settings(**given)  # type: ignore[arg-type]
+    assert Settings("lenet", "partial", mac_limit=2, images=np.int64(3)).images == 3  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

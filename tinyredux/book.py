@@ -108,7 +108,8 @@ def run_chapter(name: str, parameters: Mapping[str, Any], out: Path = OUT) -> Pa
     except papermill.PapermillExecutionError as error:
         said = f"{error.ename}: {error.evalue}".strip().partition("\n")[0]
         raise BuildError(
-            f"chapter {path.stem} stopped in cell {error.exec_count}: {said}; what it did so far, and where it stopped, is in {target}"
+            f"chapter {path.stem} stopped in cell {error.exec_count}: {said}; what it did so far, and where it stopped, "
+            f"is in {target}"
         ) from None
     return target
 

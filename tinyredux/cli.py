@@ -154,7 +154,10 @@ def _judged(failure: BaseException) -> tuple[int, str]:
     if isinstance(failure, MemoryError) or "allocate memory" in said:
         return 3, f"this needs more memory than the machine has; take a smaller network or fewer images{where}"
     if isinstance(failure, OSError) and failure.filename and failure.strerror and not theirs:
-        return 2, f"{failure.filename}: {failure.strerror}"
+        cache = os.environ.get("TINYREDUX_CACHE")
+        ours = cache and str(failure.filename).startswith(cache)
+        advice = "TINYREDUX_CACHE names it; name another folder there" if ours else "check the path and its permissions"
+        return 2, f"{failure.filename}: {failure.strerror}; {advice}"
     if isinstance(failure, (ValueError, OSError, BuildError, argparse.ArgumentError)):
         return 2, f"{said}{where}{elsewhere if isinstance(failure, BuildError) else ''}"
     if theirs:
