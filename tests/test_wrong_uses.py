@@ -253,6 +253,8 @@ COMMANDS = {
     "plan lenet --data nope": "unknown data 'nope'",
     "measure lenet --images -1": "images is -1",
     "measure lenet --seed -1": "seed is -1",
+    "measure lenet --images 1000000000 --data random": "images is 1,000,000,000, the test part of random has 1,",
+    "train lenet --method skip --share 2 --data synthetic": "the share of cycles to keep is 2.0",
     "measure lenet --target moon": "host",
     "measure lenet --kernels slow": "slow",
     "measure lenet --method +": "expected one of exact",

@@ -135,7 +135,7 @@ def _as_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
 
 def check_types(settings: Any) -> None:
     """Raises ValueError for the first field of a dataclass whose value is of another type than it says; truths are no numbers."""
-    for name, hint in _hints(type(settings)).items():
+    for name, hint in _hints(settings.__class__).items():
         kinds = get_args(hint) if get_origin(hint) is types.UnionType else (get_origin(hint) or hint,)
         also = {int: numbers.Integral, float: numbers.Real}
         value, allowed = getattr(settings, name), tuple(also.get(kind, kind) for kind in kinds)

@@ -129,6 +129,8 @@ def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
     board = find_board(settings.board)
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
+    if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
+        raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
     methods = settings.methods
     if "trec" in methods:
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
