@@ -178,6 +178,20 @@ def test_a_failing_chapter_is_left_as_it_was(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_chapter_with_wrong_values_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import papermill
+
+    def fails(*_: object, **__: object) -> None:
+        raise papermill.PapermillExecutionError(3, 3, "source", "ValueError", "target is 'moon'", ["Traceback", "..."])
+
+    monkeypatch.setattr(papermill, "execute_notebook", fails)
+    with pytest.raises(
+        BuildError, match=r"^chapter 01\S+ stopped in cell 3: ValueError: target is 'moon'; what it did .*$"
+    ) as told:
+        book.run_chapter("01", {"TARGET": "moon"}, tmp_path)
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.slow
 def test_html_needs_no_network(tmp_path: Path) -> None:
     pytest.importorskip("sphinx_book_theme")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def test_faces_of_a_result_agree() -> None:
     bundle = result._repr_mimebundle_()
     assert bundle["text/plain"] == repr(result) == "a <b>  7"
     assert "a &lt;b&gt;" in bundle["text/html"] and bundle[cell.MIME]["values"] == {"a <b>": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("volatile int *volatile nowhere = 0; *nowhere = 1;", "the cell ended by a fault on the host: Segmentation fault"),
+        ("__builtin_trap();", "ended by a fault on the host: Illegal instruction"),
+        ("for (volatile int i = 0;;) { (void)i; }", "has not ended after 1 s on the host; look for a loop"),
+    ],
+)
+def test_a_cell_on_the_host_ends_alone(monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    monkeypatch.setattr(cell, "PATIENCE", replace(cell.PATIENCE, run_s=1.0))
+    with pytest.raises(ValueError, match=words):
+        run_cell(text, "host")
 
 
 @pytest.mark.parametrize("target", ["host", "simulator"])

@@ -251,6 +251,8 @@ def test_what_cannot_be_pruned(own: str, tmp_path: Path) -> None:
     data = datasets.synthetic(counts=(240, 60, 60))
     with pytest.raises(ValueError, match="a budget of 3,000 bytes is out of reach"):
         prune.prune(made(own), data, replace(PRUNING, budget_bytes=3000))
+    with pytest.raises(ValueError, match="no more than the budget of 100,000; give a smaller one"):
+        prune.prune(made(own), data, replace(PRUNING, budget_bytes=100_000))
     with pytest.raises(ValueError, match="steps is 0, expected more than 0"):
         replace(PRUNING, steps=0)
     prune.prune(made(own), data, PRUNING, tmp_path / "c.pt")

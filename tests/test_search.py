@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux import search
+from tinyredux import explore, search
 from tinyredux.build import MissingTool
 from tinyredux.search import Judgement, Parameters, RefusedError
 
@@ -148,3 +150,17 @@ def test_a_missing_driver_and_no_password_in_messages() -> None:
     assert "secret" not in str(missing.value) and "hidden" not in str(missing.value)
     said = search.said_by(ValueError("no entry for me:sec%72et at host"), "postgresql://me:sec%72et@host/name")
     assert said == "no entry for me:... at host"
+
+
+def test_a_storage_is_tried_before_any_work_and_a_lock_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.db").write_text("no database\n")
+    with pytest.raises(ValueError, match="file is not a database; expected a URL"):
+        explore.explore(explore.Exploration("no_such_network", storage=f"sqlite:///{tmp_path / 'text.db'}"))
+    monkeypatch.setattr(search, "TIMEOUT_SECONDS", 1)
+    search.check_storage(url := f"sqlite:///{tmp_path / 'a.db'}")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ValueError, match="database is locked"):
+            search.open_study(url, "made")

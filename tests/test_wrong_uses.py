@@ -13,9 +13,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinyredux import cli
+from tinyredux.flow import Settings
 from tinyredux.verbs import VERBS
 
 NETS = """
@@ -243,10 +245,16 @@ COMMANDS = {
     "plan lenet --sram 0": "sram is 0",
     "plan lenet --sram -5": "sram is -5",
     "plan lenet --sram 1e3": "invalid int",
+    "plan lenet --sram 20K": "invalid int value: '20K', expected a whole number in decimal digits",
+    "plan lenet --sram 0x1000": "invalid int",
+    "plan lenet --sram ٢٠": "invalid int",
+    "plan lenet --sram=": "an argument is empty, expected a value",
     "plan lenet --board nope": "unknown board 'nope'",
     "plan lenet --data nope": "unknown data 'nope'",
     "measure lenet --images -1": "images is -1",
     "measure lenet --seed -1": "seed is -1",
+    "measure lenet --images 1000000000 --data random": "images is 1,000,000,000, the test part of random has 1,",
+    "train lenet --method skip --share 2 --data synthetic": "the share of cycles to keep is 2.0",
     "measure lenet --target moon": "host",
     "measure lenet --kernels slow": "slow",
     "measure lenet --method +": "expected one of exact",
@@ -255,6 +263,8 @@ COMMANDS = {
     "lab check": "needs a path",
     "lab what": "choose from",
     "book 99": "99",
+    "book -p X 1": "parameters are for one chapter",
+    "book 01 --execute -p X 1": "parameters are for one chapter, not written back",
     "reproduce nope": "nope",
     "reproduce --profile slow": "choose from",
     "data nope": "unknown data",
@@ -262,6 +272,8 @@ COMMANDS = {
     "run nope": "does not exist",
     "simulate nope --board disco_f469ni": "does not exist",
     "simulate nope": "required: --board",
+    "simulate . --board disco_f469ni": "file . is a folder; expected a file",
+    "bench --layer conv٣x٣:4-4@8x8": "is not understood",
     "prune lenet": "required: --sram",
     "train lenet --seed -1": "seed is -1",
     "train lenet --method partial": "choose from",
@@ -270,6 +282,35 @@ COMMANDS = {
     "train lenet --trec x.json": "add --method trec",
     "bench --layer x": "x",
 }
+
+
+def test_an_empty_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--kernels", "--out", "--trec", "--board", "--data"):
+        assert answer(capsys, "measure", "lenet", option, "")[0] == 2
+    with pytest.raises(ValueError, match="kernels is ''"):
+        Settings("lenet", kernels="")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("net", 5, "net is 5, expected str"),
+        ("method", None, "method is None, expected str"),
+        ("sram", "20K", "sram is '20K', expected int or None"),
+        ("sram", True, "sram is True"),
+        ("images", 2.5, "images is 2.5, expected int"),
+        ("calibration", "x.npz", "calibration is 'x.npz', expected Path or None"),
+        ("mac_limit", float("nan"), "limit of MACs is nan, expected 1.0"),
+        ("mac_limit", 0, "limit of MACs is 0"),
+        ("input_outside", "yes", "expected bool"),
+        ("target", "host:x", "target is 'host:x', expected host"),
+    ],
+)
+def test_settings_of_the_python_interface(name: str, value: object, words: str) -> None:
+    given = {"net": "lenet", "method": "partial", name: value}
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Settings(**given)  # type: ignore[arg-type]
+    assert Settings("lenet", "partial", mac_limit=2, images=np.int64(3)).images == 3  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -352,3 +393,46 @@ def test_help_needs_neither_numpy_nor_torch() -> None:
         "except SystemExit: pass\nsys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+LARGE = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, shape, *parts):
+        super().__init__(*parts)
+        self.input_shape = shape
+
+made = {
+    "wide": lambda: Net((3, 4, 4), nn.Conv2d(3, 100_000, 1)),
+    "large": lambda: Net((3, 64, 64), nn.Conv2d(3, 600, 1)),
+    "long": lambda: Net((3, 4, 4), *(nn.Conv2d(3, 3, 1) for _ in range(500))),
+    "heavy": lambda: Net((1, 1, 1), nn.Flatten(), nn.Linear(10**8, 1, device="meta")),
+    "g12": lambda: Net((1, 4, 4), nn.Conv2d(1, 2, 3)),
+}
+
+def __getattr__(name):
+    if name not in made:
+        raise AttributeError(name)
+    return made[name]
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("wide", "100,000 rows, columns or channels in conv"),
+        ("large", "2,457,600 values in"),
+        ("long", "500 parts, expected at most 400; take a smaller network"),
+        ("heavy", "100,000,000 weights in 1.weight"),
+        ("g12", ""),
+        ("g13", "has no function 'g13'"),
+    ],
+)
+def test_networks_out_of_reach_and_factories_made_when_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, factory: str, words: str
+) -> None:
+    (tmp_path / "large.py").write_text(LARGE)
+    code, said = answer(capsys, "plan", f"{tmp_path / 'large.py'}:{factory}", "--data", "random")
+    assert words in said and code == (2 if words else 0)

@@ -40,7 +40,8 @@ LAYERS = (
     "depthwise3x3:64@16x16", "dense:1024-10", "max3x3s2:32@32x32", "average3x3s2:32@16x16", "add:32@16x16",
 )  # fmt: skip
 SPEC = re.compile(
-    r"(conv|depthwise|dense|max|average|add|relu)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?(?:/L(\d+)H(\d+))?"
+    r"(conv|depthwise|dense|max|average|add|relu)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?(?:/L(\d+)H(\d+))?",
+    re.ASCII,
 )
 WINDOWED = ("conv", "depthwise", "max", "average")
 

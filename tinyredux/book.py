@@ -106,7 +106,11 @@ def run_chapter(name: str, parameters: Mapping[str, Any], out: Path = OUT) -> Pa
             str(path), str(target), dict(parameters), cwd=str(path.parent), progress_bar=False, kernel_name="python3"
         )
     except papermill.PapermillExecutionError as error:
-        raise BuildError(f"chapter {path.stem} stopped:\n{error}; what it did so far is in {target}") from None
+        said = f"{error.ename}: {error.evalue}".strip().partition("\n")[0]
+        raise BuildError(
+            f"chapter {path.stem} stopped in cell {error.exec_count}: {said}; what it did so far, and where it stopped, "
+            f"is in {target}"
+        ) from None
     return target
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import html
+import multiprocessing
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +117,7 @@ def run_cell(
     except BuildError as error:
         raise _explain(error, text) from None
     try:
-        run = device.measure(image)
+        run = _apart(device, image) if target == "host" else device.measure(image)
     finally:
         device.close()
     return _result(run, target, chip)
@@ -123,6 +125,8 @@ def run_cell(
 
 def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple[int, ...]) -> Target:
     kind, _, port = target.partition(":")
+    if port and kind != "board":
+        kind = target
     output = (1, 1, OUTPUT_BYTES)
     if kind == "host":
         from tinyredux.targets.host import HostTarget
@@ -141,6 +145,28 @@ def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple
 
     flashed = flash(folder, board, port or None, model_hash)
     return BoardTarget(flashed.port, model_hash, output, board=board)
+
+
+def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
+    """Returns a cell's run on this computer, in a process of its own: neither a fault nor an endless loop ends the notebook."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: theirs.send(device.measure(image)))
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(PATIENCE.run_s):
+            raise ValueError(f"the cell has not ended after {PATIENCE.run_s:.0f} s on the host; look for a loop without an end")
+        run: RawMeasurement = ours.recv()
+    except EOFError:
+        child.join()
+        why = signal.strsignal(-(child.exitcode or 0)) or f"exit code {child.exitcode}"
+        raise ValueError(f"the cell ended by a fault on the host: {why}; look for a wild pointer or index") from None
+    else:
+        return run
+    finally:
+        child.kill()
+        child.join()
 
 
 def _result(run: RawMeasurement, target: str, board: Board) -> CellResult:

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
     try:
         if any("\0" in word for word in given):
             parser.error("an argument holds a NUL character, which no name has")
+        if any(re.fullmatch("(--[a-z-]+=)?", word) for word in given):  # a shell's variable that is not set
+            parser.error("an argument is empty, expected a value; leave the option out to get its default")
         options = parser.parse_args(given)
     except argparse.ArgumentError as wrong:
         word = next((word for word in given if not word.startswith("-")), None)
@@ -151,7 +154,10 @@ def _judged(failure: BaseException) -> tuple[int, str]:
     if isinstance(failure, MemoryError) or "allocate memory" in said:
         return 3, f"this needs more memory than the machine has; take a smaller network or fewer images{where}"
     if isinstance(failure, OSError) and failure.filename and failure.strerror and not theirs:
-        return 2, f"{failure.filename}: {failure.strerror}"
+        cache = os.environ.get("TINYREDUX_CACHE")
+        ours = cache and str(failure.filename).startswith(cache)
+        advice = "TINYREDUX_CACHE names it; name another folder there" if ours else "check the path and its permissions"
+        return 2, f"{failure.filename}: {failure.strerror}; {advice}"
     if isinstance(failure, (ValueError, OSError, BuildError, argparse.ArgumentError)):
         return 2, f"{said}{where}{elsewhere if isinstance(failure, BuildError) else ''}"
     if theirs:
@@ -179,6 +185,10 @@ def _place(failure: BaseException, users: bool) -> str | None:
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors end like every other mistake: a sentence, and with --json an object."""
 
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register("type", int, _whole_number)
+
     def print_help(self, file: object = None) -> NoReturn:
         """Shows the help and ends; argparse itself would keep silent about a full disk."""
         raise SystemExit(_written(self.format_help(), 0))
@@ -188,6 +198,13 @@ class _Parser(argparse.ArgumentParser):
         with contextlib.suppress(OSError):
             self.print_usage(sys.stderr)
         raise argparse.ArgumentError(None, message)
+
+
+def _whole_number(text: str) -> int:
+    """Returns the number of a text of digits. Raises ArgumentTypeError for another one, such as 20K, 1e3 or 0x10."""
+    if not re.fullmatch("[+-]?[0-9]{1,4000}", text):
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}, expected a whole number in decimal digits, such as 20480")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:

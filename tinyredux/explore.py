@@ -21,7 +21,7 @@ from tinyredux.boards import Board, find_board
 from tinyredux.build import DoesNotFit
 from tinyredux.datasets import cache_folder
 from tinyredux.designs import Calibration, Cost, Design, Designs, Images, errors_percent
-from tinyredux.files import checked, write_whole
+from tinyredux.files import check_types, checked, write_whole
 from tinyredux.flow import METHODS, Compiled, Settings, compile_net, measure_compiled
 from tinyredux.graph import Graph
 from tinyredux.kernels import assemble, check_kernels
@@ -54,6 +54,7 @@ class Exploration:
 
     def __post_init__(self) -> None:
         """Rejects what cannot be explored, naming what can."""
+        check_types(self)
         known = [method for method in METHODS if method != "exact"]
         if not self.methods or set(self.methods) - set(known):
             raise ValueError(f"methods is {','.join(self.methods)!r}, expected some of {','.join(known)}")
@@ -98,6 +99,7 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
 
 
 def _explore(options: Exploration, say: Progress) -> dict[str, Any]:
+    search.check_storage(options.url)
     exact = compile_net(replace(options.settings, method="exact"))
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, say)
     images = Images(designs, options.images, options.loss_points / 100)

@@ -15,7 +15,7 @@ from torch.export.graph_signature import OutputKind
 
 from tinyredux.export_builder import Builder, UnsupportedOperatorError, alias, arguments, refuse
 from tinyredux.export_ops import HANDLERS, flatten
-from tinyredux.graph import Graph, Tensor, TrecConv, check_input_shape, constant_names, verify
+from tinyredux.graph import Graph, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.interpret import run
 
 NEAREST = {
@@ -57,6 +57,9 @@ def export(module: nn.Module, name: str = "net") -> Graph:
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong.
     """
     graph = export_with_names(module, name)[0]
+    for tensor in graph.tensors.values():
+        check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
+        check_most(name, tensor.elements, "values", tensor.name)
     _compare(graph, module, name)
     return graph
 
@@ -123,7 +126,9 @@ def export_with_names(module: nn.Module, name: str = "net") -> tuple[Graph, Buil
 
 def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:
     """Returns torch's own program of a module in eval mode; every part then has its former mode again."""
+    check_most(name, sum(not [*part.children()] for part in module.modules()), "parts")
     for key, value in (*module.named_parameters(), *module.named_buffers()):
+        check_most(name, value.numel(), "weights", key)
         whole = isinstance(value, nn.Parameter) and not value.is_floating_point()
         if value.is_meta or value.is_complex() or value.is_quantized or value.is_sparse or whole:
             held = "on the meta device, without values" if value.is_meta else f"{value.layout} of {value.dtype}"

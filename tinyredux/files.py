@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import numbers
 import os
 import re
 import tempfile
@@ -31,11 +32,13 @@ def cache_folder() -> Path | None:
     return Path(os.path.expanduser(named)).absolute() if named else None
 
 
-def check_is_file(path: Path, what: str, such_as: str = "") -> None:
-    """Raises ValueError for anything but a regular file: a pipe or a device may never end."""
+def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40) -> None:
+    """Raises ValueError for what is no regular file, as a pipe or a device may never end, and for one above `most` bytes."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
         raise ValueError(f"{what} {path} {found}; expected a file{such_as and f', {such_as}'}")
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{what} {path} has {size:,} bytes, expected at most {most:,}")
 
 
 # JSON ------------------------------------------------------------------------------------------------------------------
@@ -43,9 +46,7 @@ def check_is_file(path: Path, what: str, such_as: str = "") -> None:
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Returns the object that a JSON file holds; `what` names its kind in errors. Raises ValueError for anything else."""
-    check_is_file(path, what)
-    if (size := path.stat().st_size) > MOST_JSON_BYTES:
-        raise ValueError(f"{what} {path} has {size:,} bytes, expected at most {MOST_JSON_BYTES:,}")
+    check_is_file(path, what, most=MOST_JSON_BYTES)
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused_number)
@@ -130,6 +131,17 @@ def _as_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
         return kind(**found)
     except ValueError as wrong:
         raise ValueError(f"field {place}: {wrong}" if place else str(wrong)) from None
+
+
+def check_types(settings: Any) -> None:
+    """Raises ValueError for the first field of a dataclass whose value is of another type than it says; truths are no numbers."""
+    for name, hint in _hints(settings.__class__).items():
+        kinds = get_args(hint) if get_origin(hint) is types.UnionType else (get_origin(hint) or hint,)
+        also = {int: numbers.Integral, float: numbers.Real}
+        value, allowed = getattr(settings, name), tuple(also.get(kind, kind) for kind in kinds)
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
+            raise ValueError(f"{name} is {value!r}, expected {wanted}")
 
 
 @cache

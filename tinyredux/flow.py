@@ -21,10 +21,10 @@ from tinyredux.emit_partial import emit_fast_partial
 from tinyredux.export import export
 from tinyredux.fast.slices import FastSteps
 from tinyredux.fast.trec_cost import losing, picks
-from tinyredux.files import write_whole
+from tinyredux.files import check_types, write_whole
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
 from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
-from tinyredux.measure import Measurement, OpRecord
+from tinyredux.measure import MOST_TIMES, Measurement, OpRecord
 from tinyredux.memory import MemoryPlan
 from tinyredux.partial_flow import in_parts, what_fits
 from tinyredux.passes.partial import arena_plan
@@ -70,6 +70,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Rejects what cannot be measured, naming what can."""
+        check_types(self)
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise ValueError(f"method is {unknown[0]!r}, expected one of {', '.join(METHODS)}, or some of them joined by +")
         if len(self.methods) > 1 and (len(set(self.methods)) < len(self.methods) or "exact" in self.methods):
@@ -84,19 +85,21 @@ class Settings:
             raise ValueError(f"a record of skipping goes with method skip, not {self.method}")
         if "partial" not in self.methods and (self.accumulator, self.mac_limit, self.input_outside) != ("int32", 1.0, False):
             raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
+        if not 1 <= self.mac_limit <= MOST_TIMES:
+            raise ValueError(f"limit of MACs is {self.mac_limit}, expected 1.0 (no recomputation) to {MOST_TIMES}")
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
-        if self.target.split(":")[0] not in ("host", "simulator", "board"):
+        if self.target not in ("host", "simulator") and self.target.partition(":")[0] != "board":
             raise ValueError(f"target is {self.target!r}, expected host, simulator or board[:PORT]")
 
     @property
     def kernel_set(self) -> str:
         """The kernels that compute the network, one of KERNELS."""
-        return self.kernels or self._kernel_sets[0]
+        return self._kernel_sets[0] if self.kernels is None else self.kernels
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -126,6 +129,8 @@ def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
     board = find_board(settings.board)
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
+    if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
+        raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
     methods = settings.methods
     if "trec" in methods:
         net = with_trec_layers(settings.net, net, data.name, settings.trec)

@@ -22,6 +22,7 @@ THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image'
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
+MOST = {"parts": 400, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
 LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 
@@ -276,6 +277,13 @@ def check_input_shape(shape: object, name: str) -> Shape:
     if sizes[0] * sizes[1] * sizes[2] > LARGEST_INPUT:
         raise ValueError(f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
     return sizes[0], sizes[1], sizes[2]
+
+
+def check_most(name: str, size: int, what: str, where: str = "") -> None:
+    """Raises ValueError for a size of a network that no microcontroller could hold, nor a minute plan."""
+    if size > MOST[what]:
+        place = where and f" in {where}"
+        raise ValueError(f"{name}: {size:,} {what}{place}, expected at most {MOST[what]:,}; take a smaller network")
 
 
 def verify(graph: Graph) -> None:

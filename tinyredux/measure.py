@@ -12,6 +12,7 @@ from tinyredux.files import checked, read_json, write_whole
 from tinyredux.timing import say_band
 
 SCHEMA = 1
+MOST_TIMES = 1000  # the MACs of a plan, against those of the network
 
 
 @dataclass(frozen=True)

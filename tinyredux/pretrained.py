@@ -190,6 +190,7 @@ def skip_net(
     `share` of the exact network's predicted cycles is kept at most. Goes on where it was interrupted, as `train_net` does.
     Raises ValueError for a share out of reach.
     """
+    skip_tuning.check_share(share)
     check_places(out, checkpoint)
     images, net = nets.with_data(name, data)
     data, own = images.name, nets.own_name(name)

@@ -77,6 +77,10 @@ def prune(
     found = channels_of(net)
     check_budget(found, pruning.budget_bytes)
     layerwise, start = memory.plan(found.graph).total_bytes, plan_partial(found.graph).peak_bytes
+    if start <= pruning.budget_bytes:
+        raise ValueError(
+            f"the plan needs {start:,} bytes, no more than the budget of {pruning.budget_bytes:,}; give a smaller one"
+        )
     cuts = _resume(checkpoint, net, pruning) if checkpoint else []
     while len(cuts) < pruning.steps:
         step = len(cuts) + 1

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import optuna
@@ -25,9 +25,10 @@ from tinyredux.build import MissingTool
 STALE_SECONDS = 3600  # after which a trial of another machine counts as lost
 UNOWNED_SECONDS = 10  # a trial that nobody has signed after so long was made by a process killed at that moment
 WAIT_SECONDS = 0.5
-OPEN_TRIES = 4
+OPEN_SECONDS = 1.5
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # the packages of modules
-TIMEOUT_SECONDS = 60  # for a lock of an SQLite file that others write as well
+CONNECT_SECONDS = 20
+TIMEOUT_SECONDS = 30  # for a lock of an SQLite file that others write as well
 AIMS: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize",
     "cycles": "minimize",
@@ -35,6 +36,7 @@ AIMS: dict[str, Literal["maximize", "minimize"]] = {
     "sram_bytes": "minimize",
 }
 
+T = TypeVar("T")
 Space = Mapping[str, int]  # parameters, whole numbers from 0 up to this
 Parameters = Mapping[str, int]
 Progress = Callable[[str], None]
@@ -61,33 +63,42 @@ def open_study(url: str, name: str) -> optuna.Study:
 
     Raises ValueError for a database that cannot be opened and MissingTool where its driver is not installed.
     """
+    return _tried(url, lambda: optuna.create_study(
+        storage=_storage(url), study_name=name, directions=list(AIMS.values()), load_if_exists=True
+    ))  # fmt: skip
+
+
+def check_storage(url: str) -> None:
+    """Raises what `open_study` raises, before any work, where the database cannot be opened."""
+    _tried(url, lambda: _storage(url))
+
+
+def _tried(url: str, opened: Callable[[], T]) -> T:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for _ in range(OPEN_TRIES - 1):
+    since = time.monotonic()
+    while True:
         try:
-            return _opened(url, name)
-        except ImportError:
-            break
-        except Exception:  # another process may be making the tables, or the study, at this moment
-            time.sleep(WAIT_SECONDS)
-    try:
-        return _opened(url, name)
-    except ImportError as missing:
-        first = missing.__cause__ or missing.__context__ or missing  # optuna says no more than that something is missing
-        module = str(getattr(first, "name", None) or missing.name)
-        raise MissingTool(
-            f"the database of {safe(url)} needs the driver {module}; run: pip install {DRIVERS.get(module, module)}"
-        ) from None
-    except Exception as wrong:  # whatever a database says, with the password left out
-        raise ValueError(
-            f"cannot open the storage {safe(url)}: {said_by(wrong, url)}; expected a URL of a database that can be written, "
-            "such as sqlite:///explore.db or postgresql://user:password@host/name"
-        ) from None
+            return opened()
+        except ImportError as missing:
+            first = missing.__cause__ or missing.__context__ or missing  # optuna says no more than that something is missing
+            module = str(getattr(first, "name", None) or missing.name)
+            raise MissingTool(
+                f"the database of {safe(url)} needs the driver {module}; run: pip install {DRIVERS.get(module, module)}"
+            ) from None
+        except Exception as wrong:  # whatever a database says, with the password left out
+            if time.monotonic() - since < OPEN_SECONDS:  # another process may be making the tables, or the study, at this moment
+                time.sleep(WAIT_SECONDS)
+                continue
+            raise ValueError(
+                f"cannot open the storage {safe(url)}: {said_by(wrong, url)}; expected a URL of a database that can be written, "
+                "such as sqlite:///explore.db or postgresql://user:password@host/name"
+            ) from None
 
 
-def _opened(url: str, name: str) -> optuna.Study:
-    arguments = {"connect_args": {"timeout": TIMEOUT_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-    return optuna.create_study(storage=storage, study_name=name, directions=list(AIMS.values()), load_if_exists=True)
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    waits = {"timeout": TIMEOUT_SECONDS} if url.startswith("sqlite") else {"connect_timeout": CONNECT_SECONDS}
+    arguments = {"connect_args": {} if "pg8000" in safe(url) else waits, "pool_pre_ping": True}
+    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
 
 
 def safe(url: str) -> str:

@@ -58,10 +58,15 @@ def fine_tune(
     return {"unit": "input", "board": skipped.BOARD, "share": share, "predicted": round(reached, 4), "channels": channels}
 
 
-def cuts_for(graph: Graph, statistics: dict[str, Statistics], share: float) -> tuple[dict[str, Cut], float]:
-    """Returns the cheapest cuts with at most `share` of the exact network's predicted cycles, and the share that they reach."""
+def check_share(share: float) -> None:
+    """Raises ValueError for a share of cycles that nothing could keep."""
     if not 0 < share <= 1:
         raise ValueError(f"the share of cycles to keep is {share}, expected more than 0 and at most 1")
+
+
+def cuts_for(graph: Graph, statistics: dict[str, Statistics], share: float) -> tuple[dict[str, Cut], float]:
+    """Returns the cheapest cuts with at most `share` of the exact network's predicted cycles, and the share that they reach."""
+    check_share(share)
     worth, whole = skipped.worths(graph, "input"), skipped.predicted_cycles(graph)
     paths = {op: skipped.path_of(graph, op, one, "input") for op, one in statistics.items()}
     prices = skipped.prices_of(paths, worth)

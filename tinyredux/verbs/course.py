@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,6 +49,8 @@ def _book_options(parser: argparse.ArgumentParser) -> None:
 def _book(options: argparse.Namespace) -> Answer:
     from tinyredux import book
 
+    if options.parameter and (options.execute or not options.chapter):
+        raise ValueError("parameters are for one chapter, not written back; name it: python -m tinyredux book 01 -p DATA cifar10")
     if options.execute:
         chapters = [book.find_chapter(options.chapter)] if options.chapter else None
         changed = [str(path) for path in book.execute_chapters(chapters, progress)]
@@ -56,15 +59,13 @@ def _book(options: argparse.Namespace) -> Answer:
         parameters = {name: _value(value) for name, value in options.parameter}
         target = book.run_chapter(options.chapter, parameters)
         return Answer({"schema": 1, "notebook": str(target)}, f"{target}")
-    if options.parameter:
-        raise ValueError("parameters are for one chapter; name it: python -m tinyredux book 01 -p DATA cifar10")
     page, records = book.make_book(progress)
     text = "\n\n".join([*(str(record) for record in records), f"the book: {page}"])
     return Answer({"schema": 1, "page": str(page), "records": [record.to_json() for record in records]}, text)
 
 
 def _value(text: str) -> Any:
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if re.fullmatch("-?[0-9]{1,4000}", text) else text
 
 
 def _lab_options(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import find_board
-from tinyredux.files import check_output
+from tinyredux.files import check_is_file, check_output
 from tinyredux.timing import error_band, say_band
 from tinyredux.verbs.base import Answer, Verb, board_option, no_options, saved, table
 
 _MOST_FUNCTIONS = 20
+_MOST_FILE_BYTES = 1 << 28  # no program or input of a microcontroller has more
 _MOST_INSTRUCTIONS = 2_000_000_000
 
 
@@ -40,8 +41,8 @@ def _simulate(options: argparse.Namespace) -> Answer:
     from tinyredux.simulate import simulate
 
     for path in (options.elf, options.input):
-        if path is not None and not path.is_file():
-            raise ValueError(f"file {path} does not exist")
+        if path is not None:
+            check_is_file(path, "file", most=_MOST_FILE_BYTES)
     if options.max_instructions < 1:
         raise ValueError(f"--max-instructions is {options.max_instructions}, expected at least 1")
     board = find_board(options.board)

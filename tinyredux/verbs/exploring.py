@@ -39,7 +39,7 @@ def _explore(options: argparse.Namespace) -> Answer:
         from tinyredux.build import MissingTool
 
         raise MissingTool(f"exploring needs {missing.name}; run: pip install -c constraints.txt -e .[search]") from None
-    kernels = {"kernels": options.kernels} if options.kernels else {}
+    kernels = {} if options.kernels is None else {"kernels": options.kernels}
     asked = Exploration(
         options.net, tuple(options.methods.split(",")), options.board, data=options.data, trials=options.trials,
         seed=options.seed, storage=options.storage, images=options.images, loss_points=options.loss,

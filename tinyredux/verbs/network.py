@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.files import check_output
+from tinyredux.measure import MOST_TIMES
 from tinyredux.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, saved, table
 
 if TYPE_CHECKING:
     from tinyredux.measure import Measurement, OpRecord
 
 LIBRARY = Path(__file__).parent.parent
-MOST_TIMES = 1000  # the MACs of a plan, against those of the network
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:
