@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
 
 # The one place of the budget, in lines of code. Raising it is a decision with a reason in its commit.
-PYTHON_LINES = 19850
+PYTHON_LINES = 19950
 C_LINES = 3600
 LINES_PER_FILE = 400
 

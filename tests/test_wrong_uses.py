@@ -407,7 +407,7 @@ class Net(nn.Sequential):
 made = {
     "wide": lambda: Net((3, 4, 4), nn.Conv2d(3, 100_000, 1)),
     "large": lambda: Net((3, 64, 64), nn.Conv2d(3, 600, 1)),
-    "long": lambda: Net((3, 4, 4), *(nn.Conv2d(3, 3, 1) for _ in range(500))),
+    "long": lambda: Net((3, 4, 4), *(nn.Conv2d(3, 3, 1) for _ in range(700))),
     "heavy": lambda: Net((1, 1, 1), nn.Flatten(), nn.Linear(10**8, 1, device="meta")),
     "g12": lambda: Net((1, 4, 4), nn.Conv2d(1, 2, 3)),
 }
@@ -424,7 +424,7 @@ def __getattr__(name):
     [
         ("wide", "100,000 rows, columns or channels in conv"),
         ("large", "2,457,600 values in"),
-        ("long", "500 parts, expected at most 400; take a smaller network"),
+        ("long", "700 parts, expected at most 600; take a smaller network"),
         ("heavy", "100,000,000 weights in 1.weight"),
         ("g12", ""),
         ("g13", "has no function 'g13'"),

@@ -22,7 +22,7 @@ THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image'
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
-MOST = {"parts": 400, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
+MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
 LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 

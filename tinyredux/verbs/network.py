@@ -25,8 +25,8 @@ def _net_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernels", help="fast (default for exact) or reference (default for partial alone)")
     parser.add_argument(
         "--sram", type=int, metavar="BYTES",
-        help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; in parts, "
-        "the fewest bytes that cost at most 5 percent more cycles than layer by layer)",
+        help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
+        "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)",
     )  # fmt: skip
     parser.add_argument(
         "--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"
