@@ -76,7 +76,10 @@ def read_model_hash(sources: Path, board: Board) -> str:
         raise ValueError(f"{sources} {'is a file' if sources.exists() else 'does not exist'}, expected a folder; {again}")
     if not manifest.exists():
         raise ValueError(f"{sources} holds no manifest.json; {again}")
-    fields = read_json(manifest, "manifest")
+    try:
+        fields = read_json(manifest, "manifest")
+    except ValueError as wrong:
+        raise ValueError(f"{wrong}; {again}") from None
     model_hash = fields.get("model_hash")
     if not isinstance(model_hash, str) or not re.fullmatch(r"[0-9a-f]+", model_hash):
         raise ValueError(f"manifest {manifest}: model_hash is {model_hash!r}, expected hexadecimal digits; {again}")
