@@ -18,13 +18,14 @@ from tinyredux import interpret, nets
 from tinyredux.arena import Arena
 from tinyredux.boards import find_board
 from tinyredux.build import CROSS_COMPILER
-from tinyredux.emit_calls import Weights, calls_of
+from tinyredux.emit_calls import Call, Weights, calls_of
 from tinyredux.emit_check import check_call
 from tinyredux.emit_partial import emit_partial
 from tinyredux.fast.slices import FastSteps
 from tinyredux.kernels import assemble
 from tinyredux.passes.partial import plan_hybrid, plan_partial
 from tinyredux.schedule import Program
+from tinyredux.tiles import Step
 
 
 @pytest.mark.slow
@@ -69,7 +70,8 @@ def test_calls_of_plans_in_parts(first: int) -> None:
         emit_partial(plan.program, plan.arena, "test")
 
 
-def any_call(program: Program, arena: Arena, kernel: str):  # type: ignore[no-untyped-def]
+def any_call(program: Program, arena: Arena, kernel: str) -> tuple[Call, Step] | None:
+    """Returns the first call of a kernel in a placed program, and its step."""
     fast = FastSteps(program, arena)
     weights = Weights(fast)
     for step in program.steps():

@@ -161,7 +161,8 @@ def compile_net(settings: Settings) -> Compiled:
         plan = arena_plan(fast.program, fast.arena)
         if math.isfinite(factor):
             said = f"in parts: {factor:.2f} times the cycles of layer by layer with these kernels, as predicted"
-            notes += (said if settings.sram else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
+            asked = settings.sram is not None or options[1:] != (1.0, False)  # patches know no limit in bytes
+            notes += (said if asked else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
         return Compiled(graph, int8, plan, emit_fast_partial(fast, call), data, settings.sram, fast, notes)
     plan, artifact = assemble(int8, call, settings.kernel_set, board, sram, unpack=skips)
     return Compiled(graph, int8, plan, artifact, data, settings.sram, notes=notes)
@@ -215,7 +216,8 @@ def check_fit(compiled: Compiled, board: Board) -> None:
         size = compiled.int8.tensors[largest].size_bytes
         budget = there if where.startswith("--sram") else board_budget(board)
         about = f"tensor {largest} {size} bytes at {op.name}"
-        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, what_fits(compiled.int8, budget))
+        method = "trec+partial" if any(isinstance(op, TrecConv) for op in compiled.int8.ops) else "partial"
+        raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, what_fits(compiled.int8, budget, method))
     weights = len(compiled.artifact.blob)
     if weights > board.flash_bytes:
         name, size = max(((key, value.nbytes) for key, value in compiled.int8.constants.items()), key=lambda pair: pair[1])

@@ -69,13 +69,14 @@ def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:
     return plans[min(saving, key=lambda i: (cycles[i], plans[i].arena.size_bytes))]
 
 
-def what_fits(graph: Graph, budget_bytes: int) -> str:
-    """Returns which method makes a network fit into the bytes for arena with scratch, or what the least of them needs."""
+def what_fits(graph: Graph, budget_bytes: int, method: str = "partial") -> str:
+    """Returns which options make a network fit into the bytes for arena with scratch, or what the least plan needs; `method` is
+    the name under which the graph runs in parts."""
     tried: dict[str, int] = {}
     for limit in (1.0, *WIDER):
-        method = "--method partial" if limit == 1 else f"--method partial --mac-limit {limit}"
-        tried[method] = (plan_partial(graph) if limit == 1 else plan_hybrid(graph, limit)).peak_bytes
-        if tried[method] <= budget_bytes:
-            return f"{method} --sram {budget_bytes} fits: the plan needs {tried[method]} bytes"
-    method = min(tried, key=lambda name: tried[name])
-    return f"the least plan ({method}) needs {tried[method]} bytes of {budget_bytes}; take a smaller network or a larger board"
+        choice = f"--method {method}" if limit == 1 else f"--method {method} --mac-limit {limit}"
+        tried[choice] = (plan_partial(graph) if limit == 1 else plan_hybrid(graph, limit)).peak_bytes
+        if tried[choice] <= budget_bytes:
+            return f"{choice} --sram {budget_bytes} fits: the plan needs {tried[choice]} bytes"
+    least = min(tried, key=lambda name: tried[name])
+    return f"the least plan ({least}) needs {tried[least]} bytes of {budget_bytes}; take a smaller network or a larger board"
