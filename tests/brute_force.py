@@ -11,11 +11,11 @@ import functools
 import itertools
 from collections.abc import Iterator
 
-from tinyredux.arena import Block, blocks_of, live_bytes
-from tinyredux.lowering import lower, moments
-from tinyredux.passes.partial import can_alias
-from tinyredux.regions import Net, candidates, in_place_sources
-from tinyredux.schedule import Item, Program, Schedule, storages
+from tinyredux.memory import Item, Program, Schedule, blocks_of, live_bytes, lower, moments, storages
+from tinyredux.memory.place import Block
+from tinyredux.partial import Net, candidates
+from tinyredux.partial.plan import can_alias
+from tinyredux.partial.regions import in_place_sources
 
 
 def least_live_bytes(net: Net) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux.build import ROOT, host_compiler, option
-from tinyredux.fast.printers import C_HEAD, print_c
-from tinyredux.fast.program import Program
+from tinyredux.device import ROOT
+from tinyredux.device.build import host_compiler, option
+from tinyredux.kernels import C_HEAD, Program, print_c
 
 
 def host_library(folder: Path, programs: Sequence[Program]) -> ctypes.CDLL:

@@ -18,11 +18,11 @@ from kernel_calls import CoreKernels
 from strategies import Layer
 from unicorn import arm_const
 
-from tinyredux import build
-from tinyredux.emit_fast import programs, sources
-from tinyredux.emit_trec import naive_forms
-from tinyredux.fast.choose import TEMPLATES, on_core
-from tinyredux.fast.forms import Form, Places
+from tinyredux.codegen.fast import programs, sources
+from tinyredux.codegen.trec import naive_forms
+from tinyredux.device import build
+from tinyredux.kernels import TEMPLATES, Form, Places
+from tinyredux.kernels.choose import on_core
 
 MOST_SCRATCH = 1 << 19
 TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
@@ -156,7 +156,7 @@ class CoreForms:
         self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
         self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
         for base in (CoreKernels.FLASH, CoreKernels.RAM, CoreKernels.STACK):
-            self.cpu.mem_map(base, 1 << 20)
+            self.cpu.mem_map(base, 1 << 24)  # more than boards have: the arrays of a layer's weights lie here too
         with program.open("rb") as stream:
             elf = ELFFile(stream)
             for part in elf.iter_segments():

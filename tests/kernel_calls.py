@@ -15,10 +15,10 @@ from elftools.elf.elffile import ELFFile
 from strategies import Layer
 from unicorn import arm_const
 
-from tinyredux import build
-from tinyredux.emit_trec import trec_fields
+from tinyredux.codegen.trec import trec_fields
+from tinyredux.device import build
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted
-from tinyredux.integer_params import add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import clustering
 
 OPERATORS = ("conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec")  # enum operator

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyredux.link import LinkClosedError
+from tinyredux.device.link import LinkClosedError
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["firmware/runtime/main.c", "firmware/runtime/link.c", "tests/link_device.c"]

@@ -29,17 +29,17 @@ from elftools.elf.elffile import ELFFile
 from torch import nn
 from unicorn import arm_const
 
-from tinyredux import build, interpret, run_schedule
 from tinyredux.boards import find_board
-from tinyredux.emit_c import Artifact
-from tinyredux.emit_partial import emit_fast_partial
-from tinyredux.export import export
+from tinyredux.codegen import Artifact, assemble, compacted, emit_fast_partial
+from tinyredux.device import build
+from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph, Softmax, TrecConv
-from tinyredux.kernels import assemble, compacted
-from tinyredux.partial_flow import in_parts
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.skipping import UNITS, Cut, skippable, together, unit_numbers, windows, without
-from tinyredux.passes.trec import Choice, with_trec
+from tinyredux.int8 import interpret, quantize
+from tinyredux.memory import run_schedule
+from tinyredux.methods.partial import in_parts
+from tinyredux.skip import Cut, skippable, windows, without
+from tinyredux.skip.cuts import UNITS, together, unit_numbers
+from tinyredux.trec import Choice, with_trec
 
 BOARDS = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}
 CPU_MODELS = {

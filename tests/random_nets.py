@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tinyredux.export import export
+from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.passes.quantize import quantize
+from tinyredux.int8 import quantize
 
 STEPS = (
     "conv", "conv", "conv", "norm", "relu", "relu6", "depthwise", "grouped", "max", "average", "residual", "skip", "add",

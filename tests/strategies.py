@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tinyredux import interpret
 from tinyredux.graph import (
     Add,
     Concat,
@@ -32,6 +31,7 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
+from tinyredux.int8 import interpret
 
 Pick = Callable[[Sequence[Any]], Any]
 

@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from tinyredux.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
-from tinyredux.bench_record import CMSIS_NN, layer_table
 from tinyredux.boards import find_board
-from tinyredux.build import DoesNotFit
+from tinyredux.device import DoesNotFit
+from tinyredux.explore.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
+from tinyredux.explore.bench_record import CMSIS_NN, layer_table
 from tinyredux.graph import TrecConv, macs
-from tinyredux.teaching import recorded
+from tinyredux.notebook.show import recorded
 
 F469 = find_board("disco_f469ni")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")

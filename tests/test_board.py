@@ -28,14 +28,13 @@ from link_tools import (
 )
 
 from tinyredux.boards import find_board
-from tinyredux.build import BuildError, MissingTool
-from tinyredux.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
-from tinyredux.targets import flash as flash_module
-from tinyredux.targets import serial_port
-from tinyredux.targets.board import BoardTarget, ask_board, board_info, readable, run_file, terminal
-from tinyredux.targets.flash import flash, run_bounded
-from tinyredux.targets.serial_port import SerialTransport, explain_open, find_port
-from tinyredux.targets.served import ServedBoard, control, served_facts
+from tinyredux.device import BuildError, MissingTool, serial_port
+from tinyredux.device import flash as flash_module
+from tinyredux.device.board import BoardTarget, ask_board, board_info, readable, run_file, terminal
+from tinyredux.device.flash import flash, run_bounded
+from tinyredux.device.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
+from tinyredux.device.serial_port import SerialTransport, explain_open, find_port
+from tinyredux.device.served import ServedBoard, control, served_facts
 
 PATIENCE = Patience(reply_s=0.5, run_s=1.0, quiet_s=0.05, attempts=4, total_s=5.0)
 OTHER_HASH = "fedcba9876543210"
@@ -381,7 +380,7 @@ def {name}():
 def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
     """The whole way: compile, build, serve, measure through pyserial to the bit, flash another network, measure that."""
     from tinyredux import flow
-    from tinyredux.targets.served import serve_simulator
+    from tinyredux.device.served import serve_simulator
 
     chip = find_board("nucleo_l4r5zi")
     settings = []

@@ -13,8 +13,8 @@ import nbformat
 import pytest
 
 import tinyredux
-from tinyredux import book
-from tinyredux.build import BuildError
+from tinyredux.course import book
+from tinyredux.device import BuildError
 
 NOTEBOOKS = book.notebooks()
 LIMIT_BYTES = 500_000

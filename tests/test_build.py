@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux import build
 from tinyredux.boards import Board, Memory, board_names, find_board
+from tinyredux.device import build
 
 ROOT = Path(__file__).resolve().parent.parent
 BOARDS = ROOT / "firmware" / "boards"

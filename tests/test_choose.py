@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tinyredux import memory
-from tinyredux.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.fast.choose import candidates, choose
-from tinyredux.fast.reference_cost import reference_cycles
-from tinyredux.kernels import SCRATCH_BYTES, assemble, board_budget, limits
+from tinyredux.codegen import assemble, board_budget, limits
+from tinyredux.codegen.assemble import SCRATCH_BYTES
+from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
+from tinyredux.kernels import candidates, choose, reference_cycles
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 CYCLES = Path(__file__).resolve().parent / "golden" / "fast_cycles.json"

@@ -11,9 +11,9 @@ import pytest
 
 from tinyredux import cli
 from tinyredux.boards import find_board
-from tinyredux.claims import Evidence
+from tinyredux.cli.verbs import VERBS
+from tinyredux.course.claims import Evidence
 from tinyredux.flow import Settings, build, compile_net
-from tinyredux.verbs import VERBS
 
 NET = """
 import torch
@@ -165,14 +165,14 @@ def test_doctor_nets_and_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_claim_may_be_a_mean_over_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cycles in (("a", 80), ("b", 100), ("c", 30), ("d", 40)):
         (tmp_path / name).write_text(json.dumps({"cycles": cycles}))
-    monkeypatch.setattr("tinyredux.claims.ROOT", tmp_path)
+    monkeypatch.setattr("tinyredux.course.claims.ROOT", tmp_path)
     pairs = ((Path("a"), Path("b")), (Path("c"), Path("d")))
     assert Evidence(Path("a"), ("cycles",), (), pairs=pairs).value() == 22.5
     assert Evidence(Path("a"), ("cycles",), (), pairs=(*pairs, (Path("a"), Path("none")))).value() is None
 
 
 def test_importing_tinyredux_needs_no_torch() -> None:
-    code = "import sys, tinyredux, tinyredux.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, tinyredux, tinyredux.cli.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

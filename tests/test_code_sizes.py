@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from random_nets import int8_net
 
-from tinyredux import code_sizes, nets
+from tinyredux import nets
 from tinyredux.boards import find_board
-from tinyredux.build import build_firmware
-from tinyredux.emit_c import emit
-from tinyredux.export import export
-from tinyredux.fast.choose import choose
+from tinyredux.codegen import code_sizes, compacted, limits, templates_of
+from tinyredux.codegen.layerwise import emit
+from tinyredux.device import build_firmware
+from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.kernels import compacted, limits, templates_of
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.skipping import cut_by_score, nonzero_units, skippable, windows, without
+from tinyredux.int8 import quantize
+from tinyredux.kernels import choose
+from tinyredux.skip import skippable, windows, without
+from tinyredux.skip.cuts import cut_by_score, nonzero_units
 
 BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")
 

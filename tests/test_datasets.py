@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tinyredux import cli, datasets, download, synthetic
+from tinyredux import cli, datasets
+from tinyredux.datasets import download, generated
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def test_synthetic_pixels_are_those_of_the_data_card() -> None:
     """Every machine makes the same pixels, classes in equal numbers."""
     card = (Path(__file__).parent.parent / "data" / "README.md").read_text()
     for seed, count in enumerate(datasets.SYNTHETIC_IMAGES):
-        pixels, labels = synthetic.pixels_and_labels(count, seed)
+        pixels, labels = generated.pixels_and_labels(count, seed)
         assert hashlib.sha256(pixels.tobytes()).hexdigest() in card
         assert set(np.bincount(labels)) == {count // 10}
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from tinyredux import interpret
-from tinyredux.graph import Array, Conv, Dense, Graph, verify
-from tinyredux.passes.dead_channels import MULTIPLE, live_channels, without_dead_channels
+from tinyredux.graph import MULTIPLE, Array, Conv, Dense, Graph, live_channels, verify, without_dead_channels
+from tinyredux.int8 import interpret
 
 
 def with_holes(graph: Graph, seed: int) -> Graph:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux import doctor
+from tinyredux.cli import doctor
 
 
 def test_host_and_simulator_work_here_and_every_tool_is_complete() -> None:

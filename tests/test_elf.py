@@ -14,10 +14,10 @@ from elftools.elf.sections import SymbolTableSection
 from sim_tools import build
 
 from tinyredux.boards import find_board
-from tinyredux.build import loadable_bytes, section_sizes
-from tinyredux.cli import main
-from tinyredux.elf import read_elf
-from tinyredux.simulate import simulate
+from tinyredux.cli.app import main
+from tinyredux.device.build import loadable_bytes, section_sizes
+from tinyredux.simulator import read_elf
+from tinyredux.simulator.run import simulate
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 F469 = find_board("disco_f469ni")

@@ -15,12 +15,13 @@ import pytest
 from random_nets import int8_net
 from strategies import KINDS, random_layers
 
-from tinyredux import blob, build
 from tinyredux.boards import find_board
-from tinyredux.emit_c import Artifact, emit
+from tinyredux.codegen import Artifact
+from tinyredux.codegen.layerwise import emit
+from tinyredux.device import build
 from tinyredux.graph import Conv, Graph, Relu, Softmax, Tensor, Weighted
-from tinyredux.integer_params import requantization
-from tinyredux.memory import plan
+from tinyredux.int8 import requantization
+from tinyredux.memory import blob, plan
 
 
 def emitted(graph: Graph, call: str = "test") -> Artifact:

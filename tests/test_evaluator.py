@@ -13,11 +13,13 @@ from random_nets import int8_net
 from strategies import random_layers
 from torch import nn
 
-from tinyredux import datasets, evaluator, interpret, nets, run_schedule
-from tinyredux.export import export
+from tinyredux import datasets, nets
+from tinyredux.explore.plans import int16_slices
+from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.passes.partial import plan_partial
-from tinyredux.passes.quantize import quantize
+from tinyredux.int8 import evaluator, interpret, quantize
+from tinyredux.memory import run_schedule
+from tinyredux.partial import plan_partial
 
 
 def images_of(graph: Graph, count: int, seed: int) -> np.ndarray:
@@ -87,7 +89,7 @@ def test_sums_of_16_bits_as_in_the_plan(layers: tuple[nn.Module, ...]) -> None:
     net, images = nets.Net(nn.Sequential(*layers), (4, 8, 8)), datasets.random_images((4, 8, 8)).test.images
     graph = quantize(export(net), images[:64])
     plan, few = plan_partial(graph, "int16"), evaluator.quantized(graph, images[:20])
-    slices = evaluator.int16_slices(graph)
+    slices = int16_slices(graph)
     found = evaluator.Evaluator(graph, slices).run(few)
     assert slices and np.array_equal(found, np.stack([run_schedule.run(plan.program, plan.arena, image) for image in few]))
     assert not np.array_equal(found, evaluator.Evaluator(graph).run(few))

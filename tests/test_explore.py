@@ -12,13 +12,15 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux import cli, explore, search, skipped
+from tinyredux import cli, explore
 from tinyredux.boards import find_board
-from tinyredux.build import DoesNotFit
-from tinyredux.designs import Design, Designs, Images
-from tinyredux.explore import Exploration
+from tinyredux.device import DoesNotFit
+from tinyredux.explore import search
+from tinyredux.explore.designs import Design, Designs, Images
+from tinyredux.explore.study import Exploration
 from tinyredux.flow import Compiled, Settings, compile_net, measure
-from tinyredux.simulate.memory_map import PAGE
+from tinyredux.simulator.memory_map import PAGE
+from tinyredux.skip import records
 
 BOARD_FILES = Path(explore.__file__).parent / "board_files"
 NET = """
@@ -109,13 +111,13 @@ def test_layers_are_cut_alone_and_together_alike(net: str) -> None:
     ops = list(found.units_of)
     both = found.graph_of(Design({op: "block" for op in ops}, {op: 4 for op in ops}))
     record = found.record(Design({op: "block" for op in ops}, {op: 4 for op in ops}), "small", 1, 1, 1)
-    again = skipped.apply(found.graph, found.data, record)
+    again = records.apply(found.graph, found.data, record)
     assert all((both.constants[name] == again.constants[name]).all() for name in both.constants)
 
 
 def test_images_are_given_up_early_only_where_too_much_is_lost(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = designs(net)
-    monkeypatch.setattr("tinyredux.designs.FIRST_IMAGES", 100)
+    monkeypatch.setattr("tinyredux.explore.designs.FIRST_IMAGES", 100)
     images = Images(found, 300, 0.05)
     assert images.right(found.graph) == (images.exact, 300)
     nothing = replace(found.graph, constants={name: values * 0 for name, values in found.graph.constants.items()})

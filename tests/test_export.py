@@ -13,10 +13,10 @@ from random_nets import RandomNet, images_for
 from torch import nn
 from torch.nn import functional
 
-from tinyredux import interpret
-from tinyredux.export import export
-from tinyredux.export_builder import UnsupportedOperatorError
+from tinyredux.frontends import export
+from tinyredux.frontends.builder import UnsupportedOperatorError
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, verify
+from tinyredux.int8 import interpret
 
 Forward = Callable[[Any, torch.Tensor], Any]
 SHAPE = (4, 9, 11)  # channels, height, width: not square

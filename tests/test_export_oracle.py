@@ -16,8 +16,8 @@ from test_export import Net, conv
 from torch import nn
 from torch.nn import functional
 
-from tinyredux import export as exporting
-from tinyredux import interpret
+from tinyredux.frontends import torch_export as exporting
+from tinyredux.int8 import interpret
 
 Draw = random.Random
 Forward = Callable[[Any, torch.Tensor], Any]

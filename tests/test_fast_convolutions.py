@@ -13,11 +13,11 @@ from fast_tools import host_library, pointer
 from form_cases import HostForms, cases_of
 from strategies import Layer
 
-from tinyredux.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.fast import gemm, quads, winograd
-from tinyredux.fast.winograd_tile import Tile, largest_output, split_places, transformed
+from tinyredux.explore.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.graph import Graph
+from tinyredux.kernels import gemm, quads, winograd
+from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 LAYERS = (

@@ -11,7 +11,7 @@ import pytest
 from form_cases import CPU_MODELS, Case, CoreForms, HostForms, cases_of
 from strategies import KINDS, Layer, random_layers
 
-from tinyredux.bench import layer_graph, parse_spec
+from tinyredux.explore.bench import layer_graph, parse_spec
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 FORMED = [kind for kind in KINDS if kind not in ("concat", "softmax")]

@@ -11,13 +11,12 @@ import pytest
 from sim_tools import build
 
 from tinyredux.boards import find_board
-from tinyredux.build import ROOT, host_compiler, option
-from tinyredux.fast.cost import program_cycles
-from tinyredux.fast.instructions import OPS
-from tinyredux.fast.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c
-from tinyredux.fast.program import Program
-from tinyredux.fast.schedule import scheduled
-from tinyredux.simulate import simulate
+from tinyredux.device import ROOT
+from tinyredux.device.build import host_compiler, option
+from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Program, print_assembly, print_c, scheduled
+from tinyredux.kernels.asm.cost import program_cycles
+from tinyredux.kernels.asm.instructions import OPS
+from tinyredux.simulator.run import simulate
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 WORDS, ROUNDS = 6, 12

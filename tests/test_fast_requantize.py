@@ -11,12 +11,11 @@ from fast_tools import host_library, pointer
 from sim_tools import build
 
 from tinyredux.boards import find_board
-from tinyredux.fast import requantize
-from tinyredux.fast.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, print_assembly
-from tinyredux.fast.program import Program
 from tinyredux.fixedpoint import clamp_int8, multiply_by_quantized_multiplier
-from tinyredux.integer_params import Clamp, Requantization
-from tinyredux.simulate import simulate
+from tinyredux.int8 import Clamp, Requantization
+from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, Program, print_assembly
+from tinyredux.kernels.asm import requantize
+from tinyredux.simulator.run import simulate
 
 SETTINGS = (
     (-128, Clamp(-128, 127)),

@@ -11,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyredux import interpret
-from tinyredux.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.build import ROOT, host_compiler, option
-from tinyredux.fast import rows
-from tinyredux.fast.forms import Form, Places
-from tinyredux.fast.printers import C_HEAD, print_c
-from tinyredux.fast.rows_layer import OFFSET, rows_of, steps_of
-from tinyredux.fast.rows_plan import order_loads, plan_rows
+from tinyredux.device import ROOT
+from tinyredux.device.build import host_compiler, option
+from tinyredux.explore.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.graph import Conv, Graph, Quant, Tensor, macs, output_shape
-from tinyredux.integer_params import requantization
+from tinyredux.int8 import interpret, requantization
+from tinyredux.kernels import C_HEAD, Form, Places, print_c, rows
+from tinyredux.kernels.rows.layer import OFFSET, rows_of, steps_of
+from tinyredux.kernels.rows.plan import order_loads, plan_rows
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 F469 = find_board("disco_f469ni")

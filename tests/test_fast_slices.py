@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from tinyredux import interpret
-from tinyredux.arena import place
-from tinyredux.bench import layer_graph, parse_spec
-from tinyredux.build import build_host
-from tinyredux.emit_partial import emit_fast_partial
-from tinyredux.fast.slices import FastSteps, with_rows
+from tinyredux.codegen import emit_fast_partial
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
+from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Graph
-from tinyredux.lowering import lower
-from tinyredux.passes.partial import plan_partial
-from tinyredux.run_schedule import verify
-from tinyredux.schedule import Item, Schedule
-from tinyredux.targets.host import HostTarget
+from tinyredux.int8 import interpret
+from tinyredux.kernels import FastSteps, with_rows
+from tinyredux.memory import Item, Schedule, lower, place, verify
+from tinyredux.partial import plan_partial
 
 
 @pytest.fixture(scope="module")

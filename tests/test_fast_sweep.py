@@ -16,7 +16,7 @@ import pytest
 from form_cases import CPU_MODELS, Case, CoreForms, HostForms, cases_of
 from strategies import KINDS, Layer, random_layers
 
-from tinyredux import interpret
+from tinyredux.int8 import interpret
 
 FORMED = tuple(kind for kind in KINDS if kind not in ("concat", "softmax", "trec", "trec_vectors"))  # these have no forms
 BATCH = 25  # layers compiled together

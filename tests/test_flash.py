@@ -17,14 +17,13 @@ import pytest
 
 from tinyredux import cli
 from tinyredux.boards import Board, find_board
-from tinyredux.build import MissingTool
-from tinyredux.link import BoardInfo, LinkError
-from tinyredux.targets import board as board_module
-from tinyredux.targets import flash as flash_module
-from tinyredux.targets import serial_port
-from tinyredux.targets.flash import flash, is_built_in, read_model_hash
-from tinyredux.targets.serial_port import find_probe
-from tinyredux.targets.served import served_facts
+from tinyredux.device import MissingTool, serial_port
+from tinyredux.device import board as board_module
+from tinyredux.device import flash as flash_module
+from tinyredux.device.flash import flash, is_built_in, read_model_hash
+from tinyredux.device.link import BoardInfo, LinkError
+from tinyredux.device.serial_port import find_probe
+from tinyredux.device.served import served_facts
 
 HASH = "0123456789abcdef"
 INFO = BoardInfo(HASH, "n", "b", 1, True, 1, 48, 10, 1, 1, 1)
@@ -288,8 +287,8 @@ def test_a_served_folder_is_believed_only_when_private(
         if spoil == "open":
             home.chmod(0o777)
         if spoil == "other":
-            monkeypatch.setattr("tinyredux.targets.served.os.getuid", lambda: real + 1)
-        monkeypatch.setattr("tinyredux.targets.served.tempfile.gettempdir", lambda: str(tmp_path))
+            monkeypatch.setattr("tinyredux.device.served.os.getuid", lambda: real + 1)
+        monkeypatch.setattr("tinyredux.device.served.tempfile.gettempdir", lambda: str(tmp_path))
         if spoil in ("open", "other"):
             with pytest.raises(LinkError, match="is not private to this user"):
                 served_facts("port")

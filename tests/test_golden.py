@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyredux import build, interpret
 from tinyredux.boards import find_board
-from tinyredux.emit_c import Artifact, emit
+from tinyredux.codegen import Artifact
+from tinyredux.codegen.layerwise import emit
+from tinyredux.device import build
+from tinyredux.device.host import HostTarget
 from tinyredux.graph import Conv, Dense, Graph, Pool, Quant, Tensor
+from tinyredux.int8 import interpret
 from tinyredux.memory import plan
-from tinyredux.targets.host import HostTarget
 
 FOLDER = Path(__file__).resolve().parent / "golden" / "three_layers"
 SIZES = FOLDER.parent / "sizes.json"

@@ -27,11 +27,10 @@ from tinyredux.graph import (
     Tensor,
     macs,
     output_shape,
-    to_text,
     total_macs,
     verify,
-    window_outputs,
 )
+from tinyredux.graph.operators import to_text, window_outputs
 
 
 def one_op(op: Op, shapes: list[Shape], out: Shape | None = None, **constants: Array) -> Graph:

@@ -9,9 +9,9 @@ import pytest
 from strategies import KINDS, random_layers
 
 from tinyredux import memory
-from tinyredux.build import build_host
-from tinyredux.emit_c import emit
-from tinyredux.targets.host import HostTarget
+from tinyredux.codegen.layerwise import emit
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
 
 
 def load(kind: str, folder: Path) -> tuple[HostTarget, np.ndarray, np.ndarray]:

@@ -13,30 +13,29 @@ import torch
 from random_graphs import random_graph
 from torch import nn
 
-from tinyredux import datasets, interpret
-from tinyredux.build import build_host
-from tinyredux.emit_partial import emit_fast_partial, emit_partial
-from tinyredux.export import export
-from tinyredux.fast.slices import with_rows
+from tinyredux import datasets
+from tinyredux.codegen import emit_fast_partial
+from tinyredux.codegen.parts import emit_partial
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
+from tinyredux.explore.plans import plan
 from tinyredux.flow import Settings, compile_net, measure
+from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
-from tinyredux.hybrid import Prices, narrow_cuts, op_macs, segment_ways, units_between
-from tinyredux.mobile_nets import bottlenecks, convolution
+from tinyredux.int8 import interpret, quantize
+from tinyredux.kernels import with_rows
+from tinyredux.memory import executed_macs, whole
+from tinyredux.memory import verify as verify_program
+from tinyredux.memory.run_schedule import run
 from tinyredux.nets import Net
-from tinyredux.part_costs import executed_macs
-from tinyredux.passes.partial import PartialPlan, plan_hybrid, plan_partial
-from tinyredux.passes.quantize import quantize
-from tinyredux.plan import plan
-from tinyredux.regions import Net as Relations
-from tinyredux.regions import internal_bytes
-from tinyredux.run_schedule import run
-from tinyredux.run_schedule import verify as verify_program
-from tinyredux.targets.host import HostTarget
-from tinyredux.tiles import whole
+from tinyredux.nets.mobile import bottlenecks, convolution
+from tinyredux.partial import Net as Relations
+from tinyredux.partial import PartialPlan, internal_bytes, plan_hybrid, plan_partial
+from tinyredux.partial.patches import Prices, narrow_cuts, op_macs, segment_ways, units_between
 
 NET = """
 import torch
-from tinyredux.mobile_nets import bottlenecks, convolution
+from tinyredux.nets.mobile import bottlenecks, convolution
 
 def make():
     torch.manual_seed(0)

@@ -12,11 +12,12 @@ from typing import Any
 import nbformat
 import pytest
 
-from tinyredux import cli, labs
-from tinyredux.build import MissingTool
-from tinyredux.teaching import VERDICT_MIME, Verdict, check
+from tinyredux import cli
+from tinyredux.course import labs
+from tinyredux.course.teaching import VERDICT_MIME, Verdict, check
+from tinyredux.device import MissingTool
 
-ANSWERS = "# lab2.place\nimport tinyredux.exercises as e\nplace = e.first_fit_by_size\nby_hand = None"
+ANSWERS = "# lab2.place\nimport tinyredux.course.exercises as e\nplace = e.first_fit_by_size\nby_hand = None"
 
 
 def notebook(*sources: str) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def test_a_wrong_folder_leaves_the_table_of_before(tmp_path: Path) -> None:
 def test_a_full_disk_does_not_take_the_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tinyredux.verbs import course
+    from tinyredux.cli.verbs import course
 
     class Full:
         """A file on a disk that is full after the head."""
@@ -236,8 +237,8 @@ HOSTILE: dict[str, tuple[str, bool, str]] = {  # cell, does lab2.place still pas
     "exit": ("import os; os._exit(0)", False, "its kernel died"),
     "closed": ("import sys, os; sys.stdout.close(); sys.stderr.close(); os.close(1)", True, "right"),
     "all_closed": ("import os; os.closerange(0, 1000)", False, "no verdict"),
-    "no_check": ("import tinyredux.teaching as t; del t.check", False, "no attribute 'check'"),
-    "no_exercises": ("import tinyredux.exercises as t; t.EXERCISES.clear()", False, "no exercise"),
+    "no_check": ("import tinyredux.course.teaching as t; del t.check", False, "no attribute 'check'"),
+    "no_exercises": ("import tinyredux.course.exercises as t; t.EXERCISES.clear()", False, "no exercise"),
     "no_modules": ("import sys; [sys.modules.pop(m) for m in list(sys.modules) if 'tinyredux' in m]", True, "right"),
     "no_globals": ("globals().clear()", False, "KeyError"),
     "no_display": ("get_ipython().display_formatter = None", False, "AttributeError"),

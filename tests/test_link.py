@@ -21,7 +21,7 @@ from link_tools import (
     expected_output,
 )
 
-from tinyredux.link import Link, LinkClosedError, LinkError, Patience, WrongModelError, seal, unseal
+from tinyredux.device.link import Link, LinkClosedError, LinkError, Patience, WrongModelError, seal, unseal
 
 SEED = 20260
 PATIENCE = Patience(reply_s=0.1, run_s=0.2, quiet_s=0.04, attempts=5, total_s=3.0)
@@ -134,7 +134,9 @@ def test_one_fault_is_cured_by_asking_again(device: Path, kind: str) -> None:
 
 def test_the_faults_have_teeth(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not check the CRC of lines takes wrong results, so the tests above would notice."""
-    monkeypatch.setattr("tinyredux.link.unseal", lambda line: line.rstrip(b"\r\n").rpartition(b"*")[0].decode("ascii", "replace"))
+    monkeypatch.setattr(
+        "tinyredux.device.link.unseal", lambda line: line.rstrip(b"\r\n").rpartition(b"*")[0].decode("ascii", "replace")
+    )
     chance = random.Random(SEED)
     wire = FaultyWire(DeviceProcess(device), chance)
     link = Link(wire, MODEL_HASH, PATIENCE)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tinyredux import link as link_module
-from tinyredux.link import BAUD, Link, LinkClosedError, LinkError, Patience, seal, unseal
-from tinyredux.targets import serial_port
-from tinyredux.targets.serial_port import SerialTransport
+from tinyredux.device import link as link_module
+from tinyredux.device import serial_port
+from tinyredux.device.link import BAUD, Link, LinkClosedError, LinkError, Patience, seal, unseal
+from tinyredux.device.serial_port import SerialTransport
 
 HASH = "0123456789abcdef"
 

@@ -9,12 +9,10 @@ import pytest
 from random_nets import images_for, int8_net
 from strategies import KINDS, Layer, random_layers
 
-from tinyredux import interpret
-from tinyredux.export import export
+from tinyredux.frontends import export
 from tinyredux.graph import Add, Graph, Pool, Quant, Relu, Softmax, Tensor, Weighted, output_shape, verify
-from tinyredux.integer_params import quant_of, requantization
+from tinyredux.int8 import interpret, quant_of, quantize, requantization
 from tinyredux.nets import NETS
-from tinyredux.passes.quantize import quantize
 
 litert = pytest.importorskip(
     "ai_edge_litert.interpreter", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'"

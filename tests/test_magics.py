@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from tinyredux import cell, cli, fixedpoint, magics
-from tinyredux.build import BuildError
-from tinyredux.cell import CellError, CellResult, run_cell
-from tinyredux.link import LinkError
-from tinyredux.magics import Lines, Trouble
-from tinyredux.verbs import VERBS
+from tinyredux import cli, fixedpoint
+from tinyredux.cli import magics
+from tinyredux.cli.magics import Lines, Trouble
+from tinyredux.cli.verbs import VERBS
+from tinyredux.device import BuildError
+from tinyredux.device.link import LinkError
+from tinyredux.notebook import cell
+from tinyredux.notebook.cell import CellError, CellResult, run_cell
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from tinyredux import accuracy, datasets, evaluator, memory, nets, pretrained, skipped, train_trec
-from tinyredux.channels import channels_of
-from tinyredux.export import export, export_with_names
+from tinyredux import datasets, memory, nets
+from tinyredux.cli.verbs.network import described_nets
+from tinyredux.frontends import export, export_with_names
 from tinyredux.graph import total_macs
+from tinyredux.int8 import evaluator, quantize
 from tinyredux.memory import live_steps
-from tinyredux.passes import partial
-from tinyredux.passes.quantize import quantize
-from tinyredux.verbs.network import described_nets
+from tinyredux.partial import plan_partial
+from tinyredux.train import accuracy, finetune_trec, pretrained, skip_search
+from tinyredux.train.channels import channels_of
 
 SHAPES = {  # others: CIFAR-10
     "mobilenetv2": ((3, 144, 144), 1000), "vww": ((3, 80, 80), 2), "lenet_100": ((3, 100, 100), 10),
@@ -111,7 +112,7 @@ def test_a_user_s_network_is_not_taken_for_a_built_in_of_its_name(own_file: Path
     assert nets.weights_file(name, "cifar10", "trec") is None and nets.weights_file(name, "cifar10") is None
     assert nets.own_name("cifarnet") == "cifarnet" and len({nets.own_name(one) for one in ("cifarnet", name, other)}) == 3
     with pytest.raises(ValueError, match="no record of what"):
-        skipped.record_for(f"{own_file}:lenet", "cifar10")
+        skip_search.record_for(f"{own_file}:lenet", "cifar10")
 
 
 @pytest.mark.parametrize("factory", REFUSED)
@@ -159,15 +160,11 @@ def test_records_belong_to_their_files(key: str) -> None:
     record = RECORDS[key]
     path = nets.WEIGHTS_FOLDER / record.file
     assert path.stem == key and hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
-    net = train_trec.load_trec(record.net, record.data) if record.table else nets.load_net(record.net, record.data)
+    net = finetune_trec.load_trec(record.net, record.data) if record.table else nets.load_net(record.net, record.data)
     assert sum(values.numel() for values in net.parameters()) == record.parameters
     assert record.correct_float - record.correct_int8 <= 0.005 * record.images
     if record.pruning:
-        assert (
-            partial.plan_partial(channels_of(net).graph).peak_bytes
-            <= record.pruning["peak_bytes"]
-            <= record.pruning["budget_bytes"]
-        )
+        assert plan_partial(channels_of(net).graph).peak_bytes <= record.pruning["peak_bytes"] <= record.pruning["budget_bytes"]
         base = memory.plan(channels_of(nets.resolve(record.pruning["base"])).graph).total_bytes
         assert base == record.pruning["layerwise_bytes"]
     elif record.table:

@@ -14,18 +14,17 @@ from network_sweep import BOARDS, images_of, int8_of, on_core, on_host, sweep
 from random_graphs import random_graph
 from random_nets import RandomNet
 
-from tinyredux import interpret, nets
-from tinyredux.arena import Arena
+from tinyredux import nets
 from tinyredux.boards import find_board
-from tinyredux.build import CROSS_COMPILER
-from tinyredux.emit_calls import Call, Weights, calls_of
-from tinyredux.emit_check import check_call
-from tinyredux.emit_partial import emit_partial
-from tinyredux.fast.slices import FastSteps
-from tinyredux.kernels import assemble
-from tinyredux.passes.partial import plan_hybrid, plan_partial
-from tinyredux.schedule import Program
-from tinyredux.tiles import Step
+from tinyredux.codegen import assemble
+from tinyredux.codegen.calls import Call, Weights, calls_of
+from tinyredux.codegen.check import check_call
+from tinyredux.codegen.parts import emit_partial
+from tinyredux.device.build import CROSS_COMPILER
+from tinyredux.int8 import interpret
+from tinyredux.kernels import FastSteps
+from tinyredux.memory import Arena, Program, Step
+from tinyredux.partial import plan_hybrid, plan_partial
 
 
 @pytest.mark.slow

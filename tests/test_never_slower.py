@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from tinyredux import interpret
-from tinyredux.bench import bench_layer
 from tinyredux.boards import find_board
-from tinyredux.build import build_firmware
+from tinyredux.codegen import assemble
+from tinyredux.device import build_firmware
+from tinyredux.device.simulated import SimulatorTarget
+from tinyredux.explore.bench import bench_layer
 from tinyredux.graph import Graph
-from tinyredux.kernels import assemble
-from tinyredux.targets.simulator import SimulatorTarget
+from tinyredux.int8 import interpret
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")

@@ -15,25 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import random_graph
 
-from tinyredux import interpret
-from tinyredux.arena import Arena, blocks_of, live_bytes, place
 from tinyredux.boards import find_board
-from tinyredux.build import build_firmware, build_host
-from tinyredux.emit_calls import Address, Call
-from tinyredux.emit_partial import Block, emit_partial, lines_of
+from tinyredux.codegen.calls import Address, Call
+from tinyredux.codegen.parts import Block, emit_partial, lines_of
+from tinyredux.device import build_firmware, build_host
+from tinyredux.device.host import HostTarget
+from tinyredux.device.simulated import SimulatorTarget
+from tinyredux.explore.plans import plan as plan_net
+from tinyredux.explore.plans import timeline
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
-from tinyredux.lowering import lower
-from tinyredux.part_costs import rough_cycles
-from tinyredux.passes.partial import EVERY_COVER, MARGIN, SLOWDOWN, PartialPlan, bound_bytes, cover, plan_partial
-from tinyredux.plan import plan as plan_net
-from tinyredux.plan import timeline
-from tinyredux.regions import Net, at_once, bits, candidates, item_costs, phases
-from tinyredux.run_schedule import run
-from tinyredux.run_schedule import verify as verify_program
-from tinyredux.schedule import Item, Schedule
-from tinyredux.targets.host import HostTarget
-from tinyredux.targets.simulator import SimulatorTarget
-from tinyredux.widths import variants
+from tinyredux.int8 import interpret
+from tinyredux.memory import Arena, Item, Schedule, blocks_of, live_bytes, lower, place, rough_cycles
+from tinyredux.memory import verify as verify_program
+from tinyredux.memory.run_schedule import run
+from tinyredux.partial import MARGIN, SLOWDOWN, Net, PartialPlan, candidates, item_costs, plan_partial
+from tinyredux.partial.plan import EVERY_COVER, bound_bytes, cover
+from tinyredux.partial.regions import at_once, bits, phases
+from tinyredux.partial.widths import variants
 
 SLOW_GRAPHS = 2000
 

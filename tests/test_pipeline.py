@@ -9,14 +9,15 @@ import pytest
 from random_nets import RandomNet, images_for, int8_net
 from torch import nn
 
-from tinyredux import interpret, memory
-from tinyredux.build import build_host
-from tinyredux.emit_c import emit
-from tinyredux.export import export
+from tinyredux import memory
+from tinyredux.codegen.layerwise import emit
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
+from tinyredux.frontends import export
 from tinyredux.graph import Graph, Softmax, Tensor
-from tinyredux.integer_params import SOFTMAX_OUTPUT
-from tinyredux.passes.quantize import quant_from_range, quantize
-from tinyredux.targets.host import HostTarget
+from tinyredux.int8 import interpret, quantize
+from tinyredux.int8.factors import SOFTMAX_OUTPUT
+from tinyredux.int8.quantization import quant_from_range
 
 NETWORKS = 30
 

@@ -24,8 +24,8 @@ from tinyredux import (
     recorded,
 )
 from tinyredux.graph import macs
-from tinyredux.measure import Measurement, OpRecord
-from tinyredux.plots_style import Picture
+from tinyredux.measurement import Measurement, OpRecord
+from tinyredux.notebook.plots_style import Picture
 
 COMPILED = compile_net(Settings("lenet", kernels="reference", data="synthetic"))
 

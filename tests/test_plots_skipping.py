@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from test_skipping import prepared
 
-from tinyredux import plots_skipping, skip_report
-from tinyredux.passes import skipping
-from tinyredux.plots_style import Picture
+from tinyredux.notebook import plots_skipping, skip_report
+from tinyredux.notebook.plots_style import Picture
+from tinyredux.skip import cuts
 
 GRAPH, STATISTICS, _ = prepared()
-CUTS = skipping.cuts_by_reading(GRAPH, {"conv": STATISTICS}, "expected loss", "block", 0.4)
+CUTS = cuts.cuts_by_reading(GRAPH, {"conv": STATISTICS}, "expected loss", "block", 0.4)
 
 
 def design(cycles: int, right: int, measured: bool) -> dict[str, Any]:
@@ -34,7 +34,7 @@ TUNED = {"net": "lenet", "board": "disco_f469ni", "kernels": "fast", "cycles": 2
 FIGURES: dict[str, Callable[[], Picture]] = {
     "two_readings": lambda: plots_skipping.two_readings(GRAPH, "conv", STATISTICS),
     "right_by_share": lambda: plots_skipping.right_by_share({"ours": {0.1: 90, 0.5: 40}}, 95, 100),
-    "skip_maps": lambda: plots_skipping.skip_maps(GRAPH, skipping.skip(GRAPH, CUTS, {"conv": STATISTICS})),
+    "skip_maps": lambda: plots_skipping.skip_maps(GRAPH, cuts.skip(GRAPH, CUTS, {"conv": STATISTICS})),
     "fronts": lambda: plots_skipping.fronts([RESULT, OTHER], [TUNED]),
 }
 
@@ -65,13 +65,13 @@ def test_the_words_carry_the_numbers() -> None:
     assert "lenet, nucleo_u575zi_q, fast: 25.0 % fewer cycles at no loss" in repr(FIGURES["fronts"]())
     assert skip_report.exact_cycles(RESULT | {"baselines": []}, "fast") is None
     assert "exact 95 of 100. ours: 40 of 100 at 50%" in repr(FIGURES["right_by_share"]())
-    zeros = float(np.mean(skipping.skip(GRAPH, CUTS, {"conv": STATISTICS}).constants["w"] == 0))
+    zeros = float(np.mean(cuts.skip(GRAPH, CUTS, {"conv": STATISTICS}).constants["w"] == 0))
     assert f"conv {zeros:.0%}" in repr(FIGURES["skip_maps"]())
 
 
 def test_every_reading_leaves_out_the_share_and_unknown_ones_are_refused() -> None:
-    for reading in skipping.READINGS:
-        cut = skipping.cuts_by_reading(GRAPH, {"conv": STATISTICS}, reading, "block", 0.4)["conv"]
+    for reading in cuts.READINGS:
+        cut = cuts.cuts_by_reading(GRAPH, {"conv": STATISTICS}, reading, "block", 0.4)["conv"]
         assert abs(cut.share - 0.4) < 0.02
     with pytest.raises(ValueError, match="expected one of running, share, magnitude, expected loss"):
-        skipping.cuts_by_reading(GRAPH, {"conv": STATISTICS}, "tea leaves", "block", 0.4)
+        cuts.cuts_by_reading(GRAPH, {"conv": STATISTICS}, "tea leaves", "block", 0.4)

@@ -19,12 +19,13 @@ import torch
 from random_nets import RandomNet, images_for
 from torch import nn
 
-from tinyredux import cli, datasets, nets, pretrained, prune, train
-from tinyredux.channels import Channels, channels_of, cut, without
-from tinyredux.export import export
-from tinyredux.passes.partial import plan_partial
-from tinyredux.passes.quantize import quantize
-from tinyredux.plan import int8_graph
+from tinyredux import cli, datasets, nets, train
+from tinyredux.explore.plans import int8_graph
+from tinyredux.frontends import export
+from tinyredux.int8 import quantize
+from tinyredux.partial import plan_partial
+from tinyredux.train import pretrained, prune
+from tinyredux.train.channels import Channels, channels_of, cut, without
 
 PRUNING = prune.Pruning(4500, steps=3, batches=3, tune=replace(prune.TUNE, epochs=2, batch=32))
 TINY = """

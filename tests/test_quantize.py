@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from random_nets import RandomNet, images_for
 
-from tinyredux import interpret
-from tinyredux.export import export
-from tinyredux.fast import requantize
+from tinyredux.frontends import export
 from tinyredux.graph import (
     Add,
     Concat,
@@ -28,8 +26,10 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.integer_params import SOFTMAX_OUTPUT, add_params, quant_of, requantization
-from tinyredux.passes.quantize import LEAST_SCALE, quant_from_range, quantize
+from tinyredux.int8 import add_params, interpret, quant_of, quantize, requantization
+from tinyredux.int8.factors import SOFTMAX_OUTPUT
+from tinyredux.int8.quantization import LEAST_SCALE, quant_from_range
+from tinyredux.kernels.asm import requantize
 
 RNG = np.random.default_rng(5)
 

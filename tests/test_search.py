@@ -17,9 +17,10 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux import explore, search
-from tinyredux.build import MissingTool
-from tinyredux.search import Judgement, Parameters, RefusedError
+from tinyredux import explore
+from tinyredux.device import MissingTool
+from tinyredux.explore import search
+from tinyredux.explore.search import Judgement, Parameters, RefusedError
 
 SPACE = {"a": 16, "b": 16, "unit": 1}
 GIVEN = ({"a": 0, "b": 0, "unit": 0}, {"a": 8, "b": 8, "unit": 1})

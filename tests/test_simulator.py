@@ -17,11 +17,11 @@ import pytest
 from sim_tools import build
 
 from tinyredux.boards import find_board
-from tinyredux.cli import main
-from tinyredux.simulate import Machine, simulate
-from tinyredux.simulate.program import load_program
-from tinyredux.simulate.qemu import count_in_qemu
-from tinyredux.timing import error_band
+from tinyredux.cli.app import main
+from tinyredux.simulator import error_band
+from tinyredux.simulator.program import load_program
+from tinyredux.simulator.qemu import count_in_qemu
+from tinyredux.simulator.run import Machine, simulate
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 F469 = find_board("disco_f469ni")

@@ -12,16 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import datasets, evaluator, flow, interpret, nets, skip_flow, skip_tuning, skipped
+from tinyredux import datasets, flow, nets
 from tinyredux.boards import find_board
-from tinyredux.build import build_host
+from tinyredux.codegen import assemble, compacted
 from tinyredux.datasets import Dataset, Split
-from tinyredux.export import export
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
+from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.kernels import assemble, compacted
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.skipping import kept_share, windows
-from tinyredux.targets.host import HostTarget
+from tinyredux.int8 import evaluator, interpret, quantize
+from tinyredux.methods import skip
+from tinyredux.skip import kept_share, records, windows
+from tinyredux.train import finetune_skip, skip_search
 
 
 @cache
@@ -37,36 +39,36 @@ def small() -> tuple[Graph, Dataset]:
 
 
 @cache
-def found(unit: str = "block") -> skipped.Record:
-    return skipped.find("small", *small(), unit, loss=10)
+def found(unit: str = "block") -> records.Record:
+    return skip_search.find("small", *small(), unit, loss=10)
 
 
 def test_a_search_leaves_something_out_and_keeps_to_its_limit() -> None:
     record = found()
     assert record.validation_exact == 200 and 190 <= record.validation_skipped <= 200
-    assert 0 < max(record.shares.values()) <= skipped.LARGEST
-    none = skipped.find("small", *small(), loss=0)
+    assert 0 < max(record.shares.values()) <= records.LARGEST
+    none = skip_search.find("small", *small(), loss=0)
     assert none.validation_skipped == 200 and sum(none.shares.values()) <= sum(record.shares.values())
 
 
 @pytest.mark.parametrize("unit", ["block", "input"])
 def test_a_record_makes_the_graph_again(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, data = small()
-    monkeypatch.setattr(skipped, "RECORDS", tmp_path)
+    monkeypatch.setattr(skip_search, "RECORDS", tmp_path)
     found(unit).save(tmp_path / "small.made.json")
-    again = skipped.apply(graph, data, skipped.record_for("small", "made"))
+    again = records.apply(graph, data, skip_search.record_for("small", "made"))
     right = evaluator.correct(again, data.validation)
     assert right == found(unit).validation_skipped
     for op, share in found(unit).shares.items():
         assert kept_share(again, op, unit) <= 1 - share + 0.03
     with pytest.raises(ValueError, match=r"no record of what lenet can leave out on made; there are small\.made"):
-        skipped.record_for("lenet", "made")
+        skip_search.record_for("lenet", "made")
 
 
 def channels_left_out() -> Graph:
     """The small network without four of six channels behind the first convolution, and four of eight behind the second."""
     graph, data = small()
-    return skipped.apply(graph, data, replace(found("input"), shares={"conv1": 0.0, "conv2": 4 / 6, "dense1": 0.5}))
+    return records.apply(graph, data, replace(found("input"), shares={"conv1": 0.0, "conv2": 4 / 6, "dense1": 0.5}))
 
 
 def test_channels_that_nobody_reads_are_not_computed() -> None:
@@ -74,30 +76,30 @@ def test_channels_that_nobody_reads_are_not_computed() -> None:
     cheap = compacted(again, unpack=True)
     assert [cheap.tensors[op.output].shape[2] for op in cheap.ops] == [4, 4, 4]
     assert compacted(again, unpack=False) is again and compacted(small()[0], unpack=True) is small()[0]
-    assert skipped.predicted_cycles(again) < 0.8 * skipped.predicted_cycles(small()[0])
+    assert skip_search.predicted_cycles(again) < 0.8 * skip_search.predicted_cycles(small()[0])
 
 
 def test_tuning_keeps_what_is_left_out_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(skipped, "STATISTICS_IMAGES", 64)
+    monkeypatch.setattr(records, "STATISTICS_IMAGES", 64)
     torch.manual_seed(0)
     net = nets.lenet().eval()
     data = datasets.load("synthetic", net.input_shape)
     data = replace(data, train=data.train.first(128), validation=data.validation.first(50))
-    exact = skipped.predicted_cycles(quantize(export(net), datasets.calibration(data)))
-    made = skip_tuning.fine_tune(net, data, 0.75, replace(skip_tuning.TUNE, epochs=1, batch=64))
+    exact = skip_search.predicted_cycles(quantize(export(net), datasets.calibration(data)))
+    made = finetune_skip.fine_tune(net, data, 0.75, replace(finetune_skip.TUNE, epochs=1, batch=64))
     assert made["predicted"] <= 0.75 and made["channels"]
     tuned = quantize(export(net), datasets.calibration(data))
     for op, gone in made["channels"].items():
         assert gone and not windows(tuned, op)[..., gone].any()
-    assert skipped.predicted_cycles(tuned) == pytest.approx(made["predicted"] * exact, rel=0.01)
+    assert skip_search.predicted_cycles(tuned) == pytest.approx(made["predicted"] * exact, rel=0.01)
     with pytest.raises(ValueError, match=r"leads to 0\.\d+ of the cycles, not to 0\.01"):
-        skip_tuning.fine_tune(net, data, 0.01, skip_tuning.TUNE)
+        finetune_skip.fine_tune(net, data, 0.01, finetune_skip.TUNE)
 
 
 def test_the_generated_code_runs_to_the_bit(tmp_path: Path) -> None:
     graph, data = small()
     cases = (
-        (skipped.apply(graph, data, found()), "reference"),
+        (records.apply(graph, data, found()), "reference"),
         (channels_left_out(), "fast"),
         (channels_left_out(), "reference"),
     )
@@ -117,34 +119,34 @@ def test_fast_kernels_take_the_tuned_weights_by_themselves() -> None:
     assert found.macs_executed == sum(op.macs_executed for op in found.per_op) < 0.9 * found.macs_dense
     conv2 = next(op for op in found.per_op if op.name == "conv2")
     assert conv2.skipped == pytest.approx(1 - conv2.macs_executed / conv2.macs_dense, abs=1e-4) and conv2.skipped > 0
-    assert not skip_flow.is_tuned("lenet", "cifar10", None, "reference")
-    assert skip_flow.is_tuned("lenet", "synthetic", None, "reference")  # no record of finer units
-    assert not skip_flow.is_tuned("lenet", "cifar10", "front.json#0", "fast")
+    assert not skip.is_tuned("lenet", "cifar10", None, "reference")
+    assert skip.is_tuned("lenet", "synthetic", None, "reference")  # no record of finer units
+    assert not skip.is_tuned("lenet", "cifar10", "front.json#0", "fast")
 
 
 def test_committed_records_fit_their_networks() -> None:
-    for path in skipped.RECORDS.glob("*.json"):
+    for path in skip_search.RECORDS.glob("*.json"):
         name, data = path.stem.split(".")
-        record = skipped.record_for(name, data)
+        record = skip_search.record_for(name, data)
         assert record.net == name and record.validation_skipped >= record.validation_exact
         graph = export(nets.resolve(name), name)
-        assert set(record.shares) == set(skipped.skippable(graph))
+        assert set(record.shares) == set(records.skippable(graph))
 
 
 def test_a_network_without_training_images_says_so() -> None:
     graph, data = small()
     with pytest.raises(ValueError, match="no training images"):
-        skipped.statistics_of(graph, Dataset("mine", "mine", data.test, data.test, data.validation))
+        records.statistics_of(graph, Dataset("mine", "mine", data.test, data.test, data.validation))
 
 
 def test_a_record_is_read_from_a_file_or_a_front(tmp_path: Path) -> None:
     path, front = found().save(tmp_path / "one.json"), tmp_path / "front.json"
-    assert skipped.load(str(path)) == found()
+    assert records.load(str(path)) == found()
     mixed = replace(found(), units={"conv2": "pair"})
     front.write_text(json.dumps({"front": [{"skip": asdict(found())}, {"skip": asdict(mixed)}, {"skip": None}]}))
-    assert skipped.load(f"{front}#1") == mixed and mixed.unit_of("conv2") == "pair" and mixed.unit_of("conv1") == "block"
+    assert records.load(f"{front}#1") == mixed and mixed.unit_of("conv2") == "pair" and mixed.unit_of("conv1") == "block"
     for wrong, message in ((f"{front}", "designs 0 to 2"), (f"{front}#3", "designs 0 to 2"), (f"{front}#2", "neither a record")):
         with pytest.raises(ValueError, match=message):
-            skipped.load(wrong)
+            records.load(wrong)
     with pytest.raises(ValueError, match=r"record of skipping .*absent\.json does not exist"):
-        skipped.load(str(tmp_path / "absent.json"))
+        records.load(str(tmp_path / "absent.json"))

@@ -12,11 +12,11 @@ from random_graphs import random_graph
 from random_nets import int8_net
 from torch.nn import functional
 
-from tinyredux import evaluator, interpret, significance
-from tinyredux.evaluator import Layer
 from tinyredux.graph import Conv, Graph, Quant, Tensor, Weighted, verify
-from tinyredux.passes import skipping
-from tinyredux.passes.skipping import Cut, Statistics
+from tinyredux.int8 import evaluator, interpret
+from tinyredux.int8.evaluator import Layer
+from tinyredux.skip import Cut, Statistics, saliency
+from tinyredux.skip import cuts as skipping
 
 SHARES = (0.0, 0.2, 0.4)
 
@@ -48,7 +48,7 @@ def related_images(graph: Graph, count: int, seed: int) -> np.ndarray:
 def prepared(seed: int = 0) -> tuple[Graph, Statistics, np.ndarray]:
     graph = one_conv(seed)
     images = related_images(graph, 40, seed)
-    return graph, significance.collect(graph, images)["conv"], images
+    return graph, saliency.collect(graph, images)["conv"], images
 
 
 def test_statistics_are_the_plain_means() -> None:
@@ -65,7 +65,7 @@ def test_statistics_are_the_plain_means() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_importance_is_the_squared_gradient_of_any_network(seed: int) -> None:
     graph, images = int8_net(seed)
-    found = significance.importances(graph, evaluator.quantized(graph, images))
+    found = saliency.importances(graph, evaluator.quantized(graph, images))
     assert set(found) == {op.name for op in graph.ops if isinstance(op, Weighted)}
     assert all(np.isfinite(values).all() and (values >= 0).all() for values in found.values())
 
@@ -85,7 +85,7 @@ def test_importance_of_a_last_layer_in_closed_form() -> None:
     sums = functional.conv2d(stored, layer.weights) + layer.bias
     chances = functional.softmax((sums * factor).clamp(-128, 127) * 5.0, 1)
     expected = (chances * (1 - chances)).mean((0, 2, 3)).numpy() * (factor * 5.0) ** 2 / 2  # Fisher of a softmax
-    assert np.allclose(significance.importances(graph, images)["conv"], expected, rtol=0.15)
+    assert np.allclose(saliency.importances(graph, images)["conv"], expected, rtol=0.15)
 
 
 @pytest.mark.parametrize("unit", skipping.UNITS)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from tinyredux import datasets, persons, speech, train
-from tinyredux.verbs.base import LABELLED
+from tinyredux import datasets, train
+from tinyredux.cli.verbs.base import LABELLED
+from tinyredux.datasets import persons, speech
 
 HERE = Path(os.environ.get("TINYREDUX_DATA", "none"))
 

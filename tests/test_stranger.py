@@ -23,11 +23,13 @@ from typing import Any
 import nbformat
 import pytest
 
-from tinyredux import book, cli, magics, nets
+from tinyredux import cli, nets
 from tinyredux.boards import find_board
-from tinyredux.claims import Evidence, all_claims, reproduce
-from tinyredux.measure import load
-from tinyredux.verbs import VERBS, network
+from tinyredux.cli import magics
+from tinyredux.cli.verbs import VERBS, network
+from tinyredux.course import book
+from tinyredux.course.claims import Evidence, all_claims, reproduce
+from tinyredux.measurement import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "book/index.md", "tinyredux/weights/README.md")
@@ -197,7 +199,7 @@ def folder_above(tmp_path: Path) -> Path:
 
 def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three claims: one is made again, one command ends badly, one has a record and a command that writes another."""
-    monkeypatch.setattr("tinyredux.claims.ROOT", folder_above(tmp_path))
+    monkeypatch.setattr("tinyredux.course.claims.ROOT", folder_above(tmp_path))
     plan = "plan lenet --data random --out data"
     here, other = Path("data/lenet.plan-partial.json"), Path("data/other.json")
     (tmp_path / other).write_text('{"placement_bytes": 1}')
@@ -207,7 +209,7 @@ def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: py
         for name, record, command in (("a", here, plan), ("b", other, "plan nothing --data random"), ("c", other, plan))
     ]  # fmt: skip
     (tmp_path / "claims.json").write_text(json.dumps(rows))
-    monkeypatch.setattr("tinyredux.claims.CLAIMS_FILE", tmp_path / "claims.json")
+    monkeypatch.setattr("tinyredux.course.claims.CLAIMS_FILE", tmp_path / "claims.json")
     first, second, third = reproduce((), "full")
     assert (first["verdict"], first["basis"], first["failed"]) == ("reproduced", "remade", "")
     assert (second["verdict"], second["basis"], second["ours"]) == ("reproduced", "recorded", 1)
@@ -226,9 +228,9 @@ def test_no_verdict_without_a_published_figure() -> None:
 @pytest.mark.parametrize("name", [claim.id for claim in all_claims() if claim.evidence and claim.id != "trec.kernel_reuse"])
 def test_full_makes_the_record_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each claim but one, which trains for hours; its records are not there before."""
-    monkeypatch.setattr("tinyredux.claims.ROOT", ROOT)
+    monkeypatch.setattr("tinyredux.course.claims.ROOT", ROOT)
     (before,) = reproduce([name])
-    monkeypatch.setattr("tinyredux.claims.ROOT", folder_above(tmp_path))
+    monkeypatch.setattr("tinyredux.course.claims.ROOT", folder_above(tmp_path))
     (after,) = reproduce([name], "full")
     assert after["failed"] == "" and after["basis"] == "remade"
     assert (after["ours"], after["verdict"]) == (before["ours"], before["verdict"])

@@ -10,10 +10,13 @@ from typing import Any
 import nbformat
 import pytest
 
-from tinyredux import book, exercises, fixedpoint, labs, memory, teaching
+from tinyredux import fixedpoint
+from tinyredux.course import book, exercises, labs, teaching
+from tinyredux.memory import layerwise
+from tinyredux.notebook import show
 
 RIGHT: dict[str, Any] = {name: exercise.expected for name, exercise in exercises.EXERCISES.items()}
-RIGHT["lab2.by_hand"] = memory.place(exercises.BRANCH_SIZES, exercises.BRANCH_SPANS, 1, exercises.BRANCH_BOUND)
+RIGHT["lab2.by_hand"] = layerwise.place(exercises.BRANCH_SIZES, exercises.BRANCH_SPANS, 1, exercises.BRANCH_BOUND)
 RIGHT["lab3.by_hand"] = ["expand+filter", "project+shortcut+sum+classify"]
 FAULTS: dict[str, tuple[Any, ...]] = {
     "lab1.round_shift": (
@@ -109,16 +112,16 @@ def test_answers_cannot_change_the_cases() -> None:
 
 
 def test_show_prints_the_source_itself() -> None:
-    assert teaching.show(fixedpoint.round_half_away).text == inspect.getsource(fixedpoint.round_half_away).rstrip()
-    text = teaching.show("tr_round_shift").text
+    assert show.show(fixedpoint.round_half_away).text == inspect.getsource(fixedpoint.round_half_away).rstrip()
+    text = show.show("tr_round_shift").text
     assert text.startswith("/* x / 2^exponent") and text.endswith("}") and text.count("tr_round_shift") == 1
-    assert teaching.show("tr_dense_s8").text.count("\nvoid ") == 0
+    assert show.show("tr_dense_s8").text.count("\nvoid ") == 0
     with pytest.raises(ValueError, match="no C function 'tr_nothing'"):
-        teaching.show("tr_nothing")
+        show.show("tr_nothing")
 
 
 def test_tables() -> None:
-    grid = teaching.table([{"a": 1234, "b": None}, {"a": 0.123456, "b": True}], "a", "b")
+    grid = show.table([{"a": 1234, "b": None}, {"a": 0.123456, "b": True}], "a", "b")
     assert grid.rows == (("1,234", ""), ("0.1235", "True")) and "<td" in grid._repr_html_()
 
 
@@ -135,10 +138,10 @@ def handed_in(lab: str, answers: dict[str, str], folder: Path, name: str) -> Pat
 
 
 GOOD = {
-    "round_shift": "from tinyredux.exercises import round_shift",
-    "high_mul": "from tinyredux.exercises import high_mul",
+    "round_shift": "from tinyredux.course.exercises import round_shift",
+    "high_mul": "from tinyredux.course.exercises import high_mul",
     "quantize_multiplier": "from tinyredux.fixedpoint import quantize_multiplier",
-    "requantize": "from tinyredux.exercises import requantize",
+    "requantize": "from tinyredux.course.exercises import requantize",
 }
 
 
@@ -172,7 +175,9 @@ def test_labs_as_released_fail_their_checks() -> None:
 
 def test_a_check_that_is_missing_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "handed_in.ipynb"
-    source = f"# lab2.place\nimport tinyredux.exercises as e\nplace = e.first_fit_by_size\nby_hand = {RIGHT['lab2.by_hand']}"
+    source = (
+        f"# lab2.place\nimport tinyredux.course.exercises as e\nplace = e.first_fit_by_size\nby_hand = {RIGHT['lab2.by_hand']}"
+    )
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
     assert [(v.exercise, v.passed) for v in labs.check_lab(path)] == [("lab2.by_hand", True), ("lab2.place", True)]
 

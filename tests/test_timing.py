@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux import timing
 from tinyredux.boards import find_board
-from tinyredux.measure import load
-from tinyredux.simulate.decode import decode_block
-from tinyredux.timing import RULES, cycles_kind, error_band, model_name, price_block
+from tinyredux.measurement import load
+from tinyredux.simulator import RULES, cycles_kind, error_band, model_name, price_block, timing
+from tinyredux.simulator.decode import decode_block
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-as") is None, reason="arm-none-eabi-as is missing")
 

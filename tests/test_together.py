@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from tinyredux import flow, interpret, memory
-from tinyredux.build import build_host
-from tinyredux.emit_partial import emit_fast_partial
-from tinyredux.fast.choose import TEMPLATES, Way, ways
-from tinyredux.fast.slices import FastSteps, with_rows
-from tinyredux.fast.whole import predicted_cycles, with_forms
+from tinyredux import flow, memory
+from tinyredux.codegen import emit_fast_partial
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
 from tinyredux.graph import Conv, Graph, TrecConv
-from tinyredux.partial_flow import what_fits
-from tinyredux.passes.partial import plan_hybrid, plan_partial, within_bytes
-from tinyredux.passes.trec import Choice, with_trec
-from tinyredux.run_schedule import verify
-from tinyredux.targets.host import HostTarget
+from tinyredux.int8 import interpret
+from tinyredux.kernels import TEMPLATES, FastSteps, Way, predicted_cycles, ways, with_forms, with_rows
+from tinyredux.memory import verify
+from tinyredux.methods.partial import what_fits
+from tinyredux.partial import plan_hybrid, plan_partial, within_bytes
+from tinyredux.trec import Choice, with_trec
 
 
 def clustered(seed: int) -> Graph:

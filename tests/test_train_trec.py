@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import cli, datasets, nets, pretrained, train, train_trec
-from tinyredux.export import export
+from tinyredux import cli, datasets, nets, train
+from tinyredux.frontends import export
 from tinyredux.graph import TrecConv
-from tinyredux.trec_layer import Settings, TRECConv2d, convert
+from tinyredux.train import finetune_trec, pretrained
+from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 TABLE = {"body.3": Settings(4, 3, "pca"), "body.5": Settings(20, 2)}
 RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02, distil=0.5, average=0.5)
@@ -48,7 +49,7 @@ def test_layers_of_the_table_are_replaced_and_what_is_before_can_stay(few: datas
     """With a frozen start, what comes from the first TREC layer on moves; weights and batch norm before it keep every bit."""
     net = small()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    train_trec.fine_tune(net, TABLE, few, replace(RECIPE, freeze=True))
+    finetune_trec.fine_tune(net, TABLE, few, replace(RECIPE, freeze=True))
     kinds = {path: (part.sub_length, part.hash) for path, part in net.named_modules() if isinstance(part, TRECConv2d)}
     assert kinds == {"body.3": (4, "pca"), "body.5": (20, "kernel")}
     moved = {key for key, value in before.items() if not torch.equal(value, net.state_dict()[key])}
@@ -61,7 +62,7 @@ def test_a_whole_network_learns_before_its_first_trec_layer_too(few: datasets.Da
     """Else the layers before it move as well, batch norm's statistics among them."""
     net = small()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    train_trec.fine_tune(net, TABLE, few, replace(RECIPE, epochs=1))
+    finetune_trec.fine_tune(net, TABLE, few, replace(RECIPE, epochs=1))
     assert all(not torch.equal(before[f"body.{key}"], net.state_dict()[f"body.{key}"]) for key in ("0.weight", "1.running_mean"))
 
 
@@ -73,11 +74,11 @@ def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt", stop)
+        finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt", stop)
     with pytest.raises(ValueError, match=r"c\.pt is of other layers: .*body\.5"):  # of equal shapes
-        train_trec.fine_tune(small(), TABLE | {"body.5": Settings(20, 3)}, few, RECIPE, tmp_path / "c.pt")
-    resumed = train_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
-    whole = train_trec.fine_tune(small(), TABLE, few, RECIPE)
+        finetune_trec.fine_tune(small(), TABLE | {"body.5": Settings(20, 3)}, few, RECIPE, tmp_path / "c.pt")
+    resumed = finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
+    whole = finetune_trec.fine_tune(small(), TABLE, few, RECIPE)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
 
@@ -85,26 +86,28 @@ def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: P
 def test_tables(tmp_path: Path) -> None:
     """A file's table, a network's own, wide convolutions otherwise; and what is no table."""
     (tmp_path / "t.json").write_text('{"body.3": {"sub_length": 4, "hash_bits": 3, "hash": "pca"}}')
-    assert train_trec.table_for("own", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3, "pca")}
-    assert train_trec.table_for("cifarnet", nets.cifarnet()) == train_trec.table_for("any", nets.lenet(), committed("cifarnet"))
+    assert finetune_trec.table_for("own", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3, "pca")}
+    assert finetune_trec.table_for("cifarnet", nets.cifarnet()) == finetune_trec.table_for(
+        "any", nets.lenet(), committed("cifarnet")
+    )
     recipe = train.Recipe(**json.loads(committed("cifarnet").read_text())["recipe"])
-    assert train_trec.recipe_for("cifarnet", "cifar10", seed=3) == replace(recipe, seed=3)
-    assert train_trec.table_for("lenet", nets.lenet()) == {"body.2.0": Settings(32, 4), "body.4.0": Settings(64, 4)}
+    assert finetune_trec.recipe_for("cifarnet", "cifar10", seed=3) == replace(recipe, seed=3)
+    assert finetune_trec.table_for("lenet", nets.lenet()) == {"body.2.0": Settings(32, 4), "body.4.0": Settings(64, 4)}
     with pytest.raises(ValueError, match="no convolution of 64 or more outputs"):
-        train_trec.table_for("own", small())
+        finetune_trec.table_for("own", small())
     (tmp_path / "t.json").write_text('{"body.3": {"length": 4}}')
     with pytest.raises(ValueError, match=r"field body\.3\.length is unknown; did you mean sub_length"):
-        train_trec.table_for("own", small(), tmp_path / "t.json")
+        finetune_trec.table_for("own", small(), tmp_path / "t.json")
     (tmp_path / "t.json").write_text('{"table": {"body.3": {"sub_length": 4, "hash_bits": 3}}, "recipe": {"epochs": 2}}')
-    assert train_trec.recipe_for("lenet", "cifar10", None, 1, tmp_path / "t.json") == train.Recipe(epochs=2, seed=1)
-    assert train_trec.table_for("lenet", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3)}
+    assert finetune_trec.recipe_for("lenet", "cifar10", None, 1, tmp_path / "t.json") == train.Recipe(epochs=2, seed=1)
+    assert finetune_trec.table_for("lenet", small(), tmp_path / "t.json") == {"body.3": Settings(4, 3)}
     (tmp_path / "t.json").write_text('{"table": {}, "recipe": {"rounds": 2}}')
     with pytest.raises(ValueError, match="recipe of training: field rounds is unknown"):
-        train_trec.recipe_for("lenet", "cifar10", file=tmp_path / "t.json")
+        finetune_trec.recipe_for("lenet", "cifar10", file=tmp_path / "t.json")
     for text, error in (("[]", "holds a list, expected an object"), ("{", "is no JSON")):
         (tmp_path / "t.json").write_text(text)
         with pytest.raises(ValueError, match=error):
-            train_trec.table_for("lenet", small(), tmp_path / "t.json")
+            finetune_trec.table_for("lenet", small(), tmp_path / "t.json")
     with pytest.raises(ValueError, match=r"no convolution 'body.2' for TREC; it has body.0, body.3, body.5"):
         convert(small(), {"body.2": Settings(4, 2)})
 
@@ -113,7 +116,7 @@ def test_tables(tmp_path: Path) -> None:
 def test_the_tables_fit_the_networks(name: str) -> None:
     """Every layer of a table is in its network and exports as one TREC operator."""
     net = nets.resolve(name)
-    layers = convert(net, train_trec.table_for(name, net))
+    layers = convert(net, finetune_trec.table_for(name, net))
     assert sum(isinstance(op, TrecConv) for op in export(net).ops) == len(layers)
 
 
@@ -130,8 +133,8 @@ def test_the_command_leaves_weights_that_load(
     assert (record.net, record.file) == ("lenet", "lenet.trec.synthetic.safetensors")
     assert record.table == {"body.4.0": {"sub_length": 64, "hash_bits": 2, "hash": "kernel", "threshold": "mean"}}
     assert record.command == " ".join(["tinyredux", *arguments, "--epochs", "1"])
-    net = train_trec.load_trec("lenet", "synthetic")
+    net = finetune_trec.load_trec("lenet", "synthetic")
     assert train.correct(net, few.test) == record.correct_float and not net.training
     assert "| lenet | synthetic | body.4.0 | 64 | 2 | kernel | mean |" in (tmp_path / "weights" / "README.md").read_text()
     with pytest.raises(datasets.MissingDataError, match="train alexnet --method trec"):
-        train_trec.load_trec("alexnet", "synthetic")
+        finetune_trec.load_trec("alexnet", "synthetic")

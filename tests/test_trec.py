@@ -11,19 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyredux import bench, interpret, lsh
 from tinyredux.boards import find_board
-from tinyredux.clustered import exactly
-from tinyredux.fast import trec_cost
-from tinyredux.fast.choose import TEMPLATES
+from tinyredux.codegen import assemble
+from tinyredux.explore import bench
 from tinyredux.fixedpoint import rounded_mean
 from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, Quant, TrecConv, verify
-from tinyredux.integer_params import requantization
-from tinyredux.kernels import assemble
+from tinyredux.int8 import interpret, quantize, requantization
+from tinyredux.kernels import TEMPLATES, trec_cost
 from tinyredux.memory import clustering
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.trec import Choice, with_trec
+from tinyredux.trec import Choice, exactly, hashing, with_trec
 
 CHOICES = (
     Choice(8, 3), Choice(0, 4), Choice(5, 6), Choice(16, 1, threshold="zero"), Choice(7, 12, "random"),
@@ -140,7 +137,11 @@ def test_a_float_graph_and_its_int8_form_agree() -> None:
 
 
 def test_redundancy_and_its_floor() -> None:
-    assert lsh.redundancy(64, 256) == 0.75 and lsh.pigeonhole_floor(4, 256) == 1 - 16 / 256 and lsh.pigeonhole_floor(8, 16) == 0
+    assert (
+        hashing.redundancy(64, 256) == 0.75
+        and hashing.pigeonhole_floor(4, 256) == 1 - 16 / 256
+        and hashing.pigeonhole_floor(8, 16) == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,14 +241,14 @@ def test_the_kernel_takes_less_than_half_of_the_naive_forms_memory(spec: str) ->
 def test_statistics_of_redundancy() -> None:
     """Equal rows leave one cluster and no error; rows told apart leave none out; a group is clustered by itself."""
     equal = np.repeat(np.arange(12).reshape(2, 1, 6), 8, axis=1)
-    one = lsh.measure(equal + 0.0, np.ones((6, 2)), "zero")
+    one = hashing.measure(equal + 0.0, np.ones((6, 2)), "zero")
     assert (one.vectors, one.clusters, one.removed, one.floor) == (16, 2, 1 - 2 / 16, 0.5)
     rows = np.random.default_rng(0).integers(-100, 100, (3, 40, 7))
     vectors = np.random.default_rng(1).integers(-100, 100, (3, 7, 4))
-    found = lsh.measure(rows, vectors)
-    alone = [lsh.measure(rows[i : i + 1], vectors[i]) for i in range(3)]
+    found = hashing.measure(rows, vectors)
+    alone = [hashing.measure(rows[i : i + 1], vectors[i]) for i in range(3)]
     assert found.clusters == sum(each.clusters for each in alone) and 0 < found.error < 1
-    assert lsh.measure(rows, np.random.default_rng(2).integers(-100, 100, (7, 12))).error < found.error
+    assert hashing.measure(rows, np.random.default_rng(2).integers(-100, 100, (7, 12))).error < found.error
 
 
 def test_the_cost_model_picks_length_and_bits() -> None:

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from tinyredux import nets, train_trec
-from tinyredux.bench import layer_graph, parse_spec
+from tinyredux import nets
+from tinyredux.codegen import KERNELS
+from tinyredux.codegen.assemble import TREC_SHARE
+from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.flow import Compiled, Settings, compile_net, measure
 from tinyredux.graph import Dense, TrecConv
-from tinyredux.kernels import KERNELS, TREC_SHARE
-from tinyredux.measure import load
-from tinyredux.passes.trec import Choice, with_trec
-from tinyredux.trec_layer import convert
-from tinyredux.trec_report import BOARDS, NETS, RECORDS
-from tinyredux.trec_sizes import trec_sizes
+from tinyredux.measurement import load
+from tinyredux.notebook.trec_report import BOARDS, NETS, RECORDS
+from tinyredux.train import finetune_trec
+from tinyredux.trec import Choice, trec_sizes, with_trec
+from tinyredux.trec.layer import convert
 
 NETWORK = """
 import torch
@@ -82,7 +83,7 @@ def test_a_users_trained_weights_stay_where_trec_loses(
     """A hash of eight bits in one layer of one pixel's channels costs more than it saves; the factory's weights are no others."""
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     net = nets.resolve(user[0])
-    convert(net, train_trec.from_json({"9": {"sub_length": 64, "hash_bits": 8}}))
+    convert(net, finetune_trec.from_json({"9": {"sub_length": 64, "hash_bits": 8}}))
     trained = {key: value + 0.01 for key, value in net.state_dict().items()}
     (tmp_path / "weights").mkdir()
     file = tmp_path / "weights" / f"{nets.own_name(user[0])}.trec.random.safetensors"
@@ -114,7 +115,7 @@ def test_measured_networks_with_trec_take_a_tenth_more_at_most() -> None:
 def test_bytes_of_both_forms_are_those_that_c_writes(tmp_path: Path) -> None:
     """Of every layer in the committed tables by the record, of one more by running it. The last byte planned is written."""
     record = json.loads((RECORDS / "trec_memory.json").read_text())
-    committed = {(net, path) for net in NETS for path in train_trec.table_for(net, nets.resolve(net))}
+    committed = {(net, path) for net in NETS for path in finetune_trec.table_for(net, nets.resolve(net))}
     assert {(line["net"], line["layer"]) for line in record["layers"]} == committed
     for line in record["layers"]:
         for form, bytes_ in line["computed"].items():

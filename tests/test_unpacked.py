@@ -11,23 +11,22 @@ import pytest
 from form_cases import Case, CoreForms, HostForms
 from strategies import Layer
 
-from tinyredux.bench import layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.build import build_firmware
-from tinyredux.emit_c import emit
-from tinyredux.fast import unpacked
-from tinyredux.fast.choose import choose
-from tinyredux.fast.cost import code_bytes, program_cycles
+from tinyredux.codegen.layerwise import emit
+from tinyredux.device import build_firmware
+from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Graph
-from tinyredux.passes import skipping
+from tinyredux.kernels import choose, code_bytes, unpacked
+from tinyredux.kernels.asm.cost import program_cycles
+from tinyredux.skip import cuts
 
 
 def with_zeros(layer: Layer, unit: str, share: float, seed: int) -> Layer:
     """Returns the layer with random units of its weights zero."""
     op = layer.op
     weights = layer.graph.constants[op.weights]  # type: ignore[attr-defined]
-    scores = np.random.default_rng(seed).random(skipping.nonzero_units(weights, unit).shape)
-    mask = skipping.weight_mask(weights, skipping.cut_by_score(weights, scores, unit, share))
+    scores = np.random.default_rng(seed).random(cuts.nonzero_units(weights, unit).shape)
+    mask = cuts.weight_mask(weights, cuts.cut_by_score(weights, scores, unit, share))
     left = np.where(mask.reshape(weights.shape), weights, 0).astype(np.int8)
     constants = {**layer.graph.constants, op.weights: left}  # type: ignore[attr-defined]
     return replace(layer, graph=replace(layer.graph, constants=constants))
@@ -68,8 +67,8 @@ def test_as_machine_code(tmp_path: Path) -> None:
 def small_layer(unit: str, share: float) -> Graph:
     graph = layer_graph(parse_spec("conv3x3:8-6@6x6"))
     weights = graph.constants["weights"]
-    cut = skipping.cut_by_score(weights, skipping.magnitude_significance(weights, None, unit), unit, share)  # type: ignore[arg-type]
-    left = np.where(skipping.weight_mask(weights, cut).reshape(weights.shape), weights, 0).astype(np.int8)
+    cut = cuts.cut_by_score(weights, cuts.magnitude_significance(weights, None, unit), unit, share)  # type: ignore[arg-type]
+    left = np.where(cuts.weight_mask(weights, cut).reshape(weights.shape), weights, 0).astype(np.int8)
     return replace(graph, constants={**graph.constants, "weights": left})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from form_cases import HostForms, cases_of
 from strategies import Layer
 
-from tinyredux.bench import layer_graph, parse_spec
+from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Graph, output_shape
 
 SPECS = ("conv1x1s2:16-5@5x5", "conv3x3:8-5@7x5", "conv5x2s3:3-4@6x8", "depthwise1x3s2:6@9x7", "depthwise2x1s3:5@8x6")

@@ -20,11 +20,14 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import boards, build, cli, datasets, files, model_card, nets, pretrained, prune, skipped, train
-from tinyredux.emit_c import Artifact
-from tinyredux.link import LinkError
-from tinyredux.targets.served import served_facts
-from tinyredux.trec_layer import Settings, TRECConv2d
+from tinyredux import boards, cli, datasets, files, nets, train
+from tinyredux.codegen import Artifact
+from tinyredux.device import build
+from tinyredux.device.link import LinkError
+from tinyredux.device.served import served_facts
+from tinyredux.skip import records
+from tinyredux.train import model_card, pretrained, prune
+from tinyredux.trec.layer import Settings, TRECConv2d
 
 NET = """
 import torch
@@ -177,8 +180,8 @@ def test_records_of_skipping(here: Path, case: str) -> None:
     content, words = SKIPS[case]
     (here / "skip.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=words.replace("?", r"\?")):
-        record = skipped.load("skip.json")
-        skipped.apply(quantized_net(), SMALL, record)
+        record = records.load("skip.json")
+        records.apply(quantized_net(), SMALL, record)
 
 
 def quantized_net() -> Any:
@@ -196,9 +199,9 @@ def quantized_net() -> Any:
 )  # fmt: skip
 def test_designs_of_a_front(here: Path, suffix: str, words: str) -> None:
     (here / "front.json").write_text(json.dumps({"front": [{"skip": SKIP}, {"skip": None}, 3, {"skip": []}]}))
-    assert skipped.load("front.json#0").shares == {"conv1": 0.3}
+    assert records.load("front.json#0").shares == {"conv1": 0.3}
     with pytest.raises(ValueError, match=words):
-        skipped.load(f"front.json{suffix}")
+        records.load(f"front.json{suffix}")
 
 
 TRECS: dict[str, tuple[object, str]] = {
@@ -402,7 +405,7 @@ def test_a_full_disk_at_the_end_does_not_lose_the_result(
     def full(path: Path, content: bytes | str) -> Path:
         raise OSError(errno.ENOSPC, "cannot be written: No space left on device", str(path))
 
-    monkeypatch.setattr("tinyredux.measure.write_whole", full)
+    monkeypatch.setattr("tinyredux.measurement.write_whole", full)
     assert cli.main(["measure", "net.py:make", *RANDOM, "--out", "records", "--json"]) == 3
     answer = json.loads(capsys.readouterr().out)
     assert answer["bit_exact"] is True and "No space left on device; the result is here alone" in answer["unsaved"]
@@ -517,7 +520,7 @@ def test_records_of_pruned_networks(here: Path, monkeypatch: pytest.MonkeyPatch,
 WRITES = """
     import sys
     from pathlib import Path
-    from tinyredux.emit_c import Artifact
+    from tinyredux.codegen import Artifact
     text = "/* " + "x" * 3_000_000 + " */\\n"
     for _ in range(40):
         Artifact({"model.c": text}, b"y" * 3_000_000, {"a": 1}, "h").write(Path(sys.argv[1]))

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from tinyredux import cli
+from tinyredux.cli.verbs import VERBS
 from tinyredux.flow import Settings
-from tinyredux.verbs import VERBS
 
 NETS = """
 from __future__ import annotations

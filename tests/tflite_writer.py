@@ -15,7 +15,7 @@ import numpy as np
 from tflite import ActivationFunctionType, BuiltinOperator, BuiltinOptions, Padding, TensorType
 
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Weighted
-from tinyredux.integer_params import quant_of
+from tinyredux.int8 import quant_of
 
 TYPES = {"int8": TensorType.INT8, "int32": TensorType.INT32}
 FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}

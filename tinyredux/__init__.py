@@ -13,23 +13,29 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Board": "boards", "board_names": "boards", "find_board": "boards",
-    "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph", "total_macs": "graph", "verify": "graph",
-    "quantize": "passes.quantize", "quant_from_range": "passes.quantize",
+    "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph.operators", "total_macs": "graph", "verify": "graph",
+    "quantize": "int8", "quant_from_range": "int8.quantization",
     "Settings": "flow", "compile_net": "flow", "open_target": "flow",
-    "Choice": "passes.trec", "with_trec": "passes.trec", "exactly": "clustered", "losing": "fast.trec_cost",
-    "bench_layer": "bench", "layer_graph": "bench", "parse_spec": "bench", "layer_forms": "bench",
-    "requantize": "fast.requantize", "scheduled": "fast.schedule", "cuts_by_reading": "passes.skipping",
-    "UNITS": "passes.skipping", "layer_table": "bench_record",
-    "Measurement": "measure", "load": "measure", "run_cell": "cell",
-    "check": "teaching", "hint": "teaching", "recorded": "teaching", "refused": "teaching", "show": "teaching",
-    "simulated_board": "teaching", "table": "teaching",
+    "Choice": "trec", "with_trec": "trec", "exactly": "trec", "losing": "kernels",
+    "bench_layer": "explore.bench", "layer_graph": "explore.bench", "parse_spec": "explore.bench", "layer_forms": "explore.bench",
+    "requantize": "kernels.asm.requantize", "scheduled": "kernels.asm.schedule", "cuts_by_reading": "skip.cuts",
+    "UNITS": "skip.cuts", "layer_table": "explore.bench_record",
+    "Measurement": "measurement", "load": "measurement", "run_cell": "notebook.cell",
+    "check": "course.teaching", "hint": "course.teaching", "recorded": "notebook.show", "refused": "notebook.show",
+    "show": "notebook.show", "simulated_board": "notebook.show", "table": "notebook.show",
 }  # fmt: skip
-_MODULES = (
-    "clustered", "datasets", "evaluator", "exercises", "exercises_partial", "export", "fixedpoint", "flow", "graph",
-    "interpret", "link", "lsh", "memory", "nets", "plan", "plots", "plots_partial", "plots_redundancy", "plots_skipping",
-    "run_schedule", "skip_report", "skipped", "teaching", "timing", "train", "train_trec",
-    "trec_layer", "trec_report",
-)  # fmt: skip
+_MODULES = {
+    name: name
+    for name in ("datasets", "fixedpoint", "flow", "graph", "memory", "nets", "train", "trec", "partial", "skip", "int8")
+} | {
+    "clustered": "trec.sums", "evaluator": "int8.evaluator", "exercises": "course.exercises",
+    "exercises_partial": "course.exercises_partial", "export": "frontends.torch_export", "interpret": "int8.interpret",
+    "link": "device.link", "lsh": "trec.hashing", "plan": "explore.plans", "plots": "notebook.plots",
+    "plots_partial": "notebook.plots_partial", "plots_redundancy": "notebook.plots_redundancy",
+    "plots_skipping": "notebook.plots_skipping", "run_schedule": "memory.run_schedule", "skip_report": "notebook.skip_report",
+    "skipped": "skip.records", "teaching": "course.teaching", "timing": "simulator.timing", "train_trec": "train.finetune_trec",
+    "trec_layer": "trec.layer", "trec_report": "notebook.trec_report",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -38,7 +44,7 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(f"tinyredux.{_HOME[name]}")
         return getattr(module, name)
     if name in _MODULES:
-        return importlib.import_module(f"tinyredux.{name}")
+        return importlib.import_module(f"tinyredux.{_MODULES[name]}")
     raise AttributeError(f"tinyredux has no {name!r}; it has {', '.join(__dir__())}")
 
 
@@ -49,6 +55,6 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """`%load_ext tinyredux`: registers the magics."""
-    from tinyredux.magics import register
+    from tinyredux.cli.magics import register
 
     register(shell)

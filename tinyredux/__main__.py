@@ -24,7 +24,7 @@ def main() -> NoReturn:
             os.open(os.devnull, os.O_RDWR)
     sys.stdin, sys.stderr = (stream or open(os.devnull, mode) for stream, mode in ((sys.stdin, "r"), (sys.stderr, "w")))
     try:
-        from tinyredux.cli import main as run
+        from tinyredux.cli.app import main as run
 
         code = run(cores=cores)
     except KeyboardInterrupt:

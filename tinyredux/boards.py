@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinyredux.files import checked, read_json
 
+STACK_RESERVE_BYTES = 2048  # the link fails when less SRAM than this is left for the stack
 BOARD_FOLDER = Path(__file__).parent / "board_files"
 
 

@@ -11,30 +11,45 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux import __version__, datasets, interpret, nets, run_schedule, skip_flow
+from tinyredux import __version__, datasets, nets
 from tinyredux.boards import Board, find_board
-from tinyredux.build import DoesNotFit, Firmware, MissingTool, build_firmware, build_host, default_build_folder
-from tinyredux.clustered import exactly
+from tinyredux.codegen import (
+    KERNELS,
+    Artifact,
+    assemble,
+    board_budget,
+    check_kernels,
+    compacted,
+    emit_fast_partial,
+    limits,
+    templates_of,
+    trec_bytes,
+)
 from tinyredux.datasets import Dataset
-from tinyredux.emit_c import Artifact
-from tinyredux.emit_partial import emit_fast_partial
-from tinyredux.export import export
-from tinyredux.fast.slices import FastSteps
-from tinyredux.fast.trec_cost import losing, picks
+from tinyredux.device import (
+    DoesNotFit,
+    Firmware,
+    MissingTool,
+    RawMeasurement,
+    Target,
+    build_firmware,
+    build_host,
+    default_build_folder,
+)
 from tinyredux.files import check_types, write_whole
+from tinyredux.frontends import export
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
-from tinyredux.kernels import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
-from tinyredux.measure import MOST_TIMES, Measurement, OpRecord
-from tinyredux.memory import MemoryPlan
-from tinyredux.partial_flow import in_parts, what_fits
-from tinyredux.passes.partial import arena_plan
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.skipping import kept_share
-from tinyredux.passes.trec import Choice, with_trec
-from tinyredux.schedule import ACCUMULATOR_BYTES
-from tinyredux.targets import RawMeasurement, Target
-from tinyredux.timing import error_band
-from tinyredux.trec_flow import is_tuned, with_clusters, with_trec_layers
+from tinyredux.int8 import interpret, quantize
+from tinyredux.kernels import FastSteps, losing, picks
+from tinyredux.measurement import MOST_TIMES, Measurement, OpRecord
+from tinyredux.memory import ACCUMULATOR_BYTES, MemoryPlan, run_schedule
+from tinyredux.methods import skip
+from tinyredux.methods.partial import in_parts, what_fits
+from tinyredux.methods.trec import is_tuned, with_clusters, with_trec_layers
+from tinyredux.partial import arena_plan
+from tinyredux.simulator import error_band
+from tinyredux.skip import kept_share
+from tinyredux.trec import Choice, exactly, with_trec
 
 CALIBRATION_IMAGES = 512
 NO_TREC = "without TREC: no layer is predicted to pay, so all are exact"
@@ -135,11 +150,11 @@ def compile_net(settings: Settings) -> Compiled:
     if "trec" in methods:
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
     alone = "skip" in methods and "trec" not in methods
-    tuned = alone and skip_flow.is_tuned(settings.net, data.name, settings.skip, settings.kernel_set)
+    tuned = alone and skip.is_tuned(settings.net, data.name, settings.skip, settings.kernel_set)
     if tuned:
-        from tinyredux import skip_tuning
+        from tinyredux.train import finetune_skip
 
-        net = skip_tuning.load_skip(settings.net, data.name)
+        net = finetune_skip.load_skip(settings.net, data.name)
     graph = export(net, nets.short_name(settings.net))
     datasets.check_labels(data.test, graph.output.elements)
     calibration = datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES)
@@ -154,7 +169,7 @@ def compile_net(settings: Settings) -> Compiled:
             return replace(compiled := compile_net(exact), notes=(*compiled.notes, NO_TREC))
         notes += () if any(isinstance(op, TrecConv) for op in int8.ops) else (NO_TREC,)
     if skips and not tuned:
-        int8 = skip_flow.with_skips(settings.net, int8, data, settings.skip)
+        int8 = skip.with_skips(settings.net, int8, data, settings.skip)
     if "partial" in methods:
         options = (settings.accumulator, settings.mac_limit, settings.input_outside)
         fast, factor = in_parts(compacted(int8, skips), board, settings.kernel_set, skips, settings.sram, options)
@@ -236,17 +251,17 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
     """Returns the target that `settings` name, with the network on it."""
     kind, _, port = settings.target.partition(":")
     if kind == "host":
-        from tinyredux.targets.host import HostTarget
+        from tinyredux.device.host import HostTarget
 
         folder = default_build_folder()
         library = build_host(compiled.artifact.write(folder / "models" / compiled.artifact.model_hash), folder)
         return HostTarget(library, compiled.int8.input.shape, compiled.int8.output.shape)
     if kind == "simulator":
-        from tinyredux.targets.simulator import SimulatorTarget
+        from tinyredux.device.simulated import SimulatorTarget
 
         assert firmware is not None
         return SimulatorTarget(firmware.elf, board, compiled.artifact.model_hash, compiled.int8.output.shape)
-    from tinyredux.targets.board import BoardTarget
+    from tinyredux.device.board import BoardTarget
 
     return BoardTarget(port or None, compiled.artifact.model_hash, compiled.int8.output.shape, board=board)
 

@@ -1,4 +1,4 @@
-"""Writes tinyredux/code_sizes.json: the bytes of the C in a firmware, read from networks of one layer, built for each core.
+"""Writes tinyredux/codegen/code_sizes.json: the bytes of C in a firmware, read from networks of one layer, built for each core.
 
 python tools/fit_code_sizes.py
 """
@@ -11,16 +11,14 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from tinyredux import memory
-from tinyredux.bench import layer_graph, parse_spec
 from tinyredux.boards import Board, find_board
-from tinyredux.build import build_firmware, default_build_folder
-from tinyredux.code_sizes import FILE, exact_bytes, family, kernels_called
-from tinyredux.emit_c import emit
-from tinyredux.emit_trec import naive_forms
-from tinyredux.fast import unpacked
-from tinyredux.fast.choose import TEMPLATES, scratch_of
-from tinyredux.fast.forms import Form
+from tinyredux.codegen.code_sizes import FILE, exact_bytes, family, kernels_called
+from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen.trec import naive_forms
+from tinyredux.device import build_firmware, default_build_folder
+from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Concat, Graph, Quant, Softmax, Tensor
+from tinyredux.kernels import TEMPLATES, Form, scratch_of, unpacked
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")  # one for each core
 LAYERS = (

@@ -1,4 +1,4 @@
-"""Fits tinyredux/part_costs.json: what the loops of the reference kernels cost, for the planner of partial execution.
+"""Fits tinyredux/memory/costs.json: what the loops of the reference kernels cost, for the planner of partial execution.
 
     python tools/fit_part_costs.py            fits on random networks
     python tools/fit_part_costs.py --check    plans others, and writes data/records/part_costs.json: predicted and simulated
@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import memory, nets
-from tinyredux.arena import Arena, place
 from tinyredux.boards import find_board
-from tinyredux.build import build_firmware
-from tinyredux.emit_partial import emit_partial
+from tinyredux.codegen.parts import emit_partial
+from tinyredux.device import build_firmware
+from tinyredux.device.simulated import SimulatorTarget
+from tinyredux.explore.plans import int8_graph
 from tinyredux.flow import board_budget
 from tinyredux.graph import (
     Add,
@@ -44,13 +45,9 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.lowering import lower
-from tinyredux.part_costs import FILE, counts, rough_cycles
-from tinyredux.passes.partial import MARGIN, SLOWDOWN, plan_partial
-from tinyredux.plan import int8_graph
-from tinyredux.regions import Net, candidates
-from tinyredux.schedule import Item, Loop, Program, Schedule
-from tinyredux.targets.simulator import SimulatorTarget
+from tinyredux.memory import Arena, Item, Loop, Program, Schedule, lower, place, rough_cycles
+from tinyredux.memory.costs import FILE, counts
+from tinyredux.partial import MARGIN, SLOWDOWN, Net, candidates, plan_partial
 
 RECORD = Path("data/records/part_costs.json")
 FITTED, CHECKED = range(24), range(1000, 1024)

@@ -1,4 +1,4 @@
-"""Fits tinyredux/fast/reference_cost.json: cycles of the reference kernels, from layers run in the simulator.
+"""Fits tinyredux/kernels/reference_cost.json: cycles of the reference kernels, from layers run in the simulator.
 
     python tools/fit_reference_cost.py
 
@@ -9,9 +9,9 @@ import json
 
 import numpy as np
 
-from tinyredux.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.boards import find_board
-from tinyredux.fast.reference_cost import FILE, counts, kind_of
+from tinyredux.explore.bench import bench_layer, layer_graph, parse_spec
+from tinyredux.kernels.reference_cost import FILE, counts, kind_of
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")  # one for each core
 LAYERS = (

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tinyredux import datasets, evaluator, nets
-from tinyredux.export import export
+from tinyredux import datasets, nets
+from tinyredux.explore.plans import int16_slices
+from tinyredux.frontends import export
 from tinyredux.graph import Conv, Dense, Graph
-from tinyredux.passes.partial import plan_partial
-from tinyredux.passes.quantize import quantize
+from tinyredux.int8 import evaluator, quantize
+from tinyredux.partial import plan_partial
 
 
 def everywhere(graph: Graph, width: int) -> dict[str, evaluator.Slices]:
@@ -40,7 +41,7 @@ def run(name: str, data_name: str, width: int) -> dict[str, object]:
     graph = quantize(export(net, name), datasets.calibration(data))
     images, planned, forced = (
         evaluator.quantized(graph, data.test.images),
-        evaluator.int16_slices(graph),
+        int16_slices(graph),
         everywhere(graph, width),
     )
     exact = evaluator.Evaluator(graph).run(images).reshape(len(images), -1)

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyredux import nets, pretrained
-from tinyredux.channels import channels_of
+from tinyredux import nets
 from tinyredux.graph import total_macs
-from tinyredux.passes.partial import plan_partial
-from tinyredux.prune import AIMS
+from tinyredux.partial import plan_partial
+from tinyredux.train import pretrained
+from tinyredux.train.channels import channels_of
+from tinyredux.train.prune import AIMS
 
 RECORD = Path("data/records/pruning_aim.json")
 NET, DATA, BUDGET, EPOCHS, STEPS, RATE, SEEDS = "lenet", "cifar10", 6144, 3, 6, 0.03, (0, 1)

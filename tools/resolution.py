@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tinyredux import datasets, evaluator, memory, nets, train
-from tinyredux.export import export
+from tinyredux import datasets, memory, nets, train
+from tinyredux.frontends import export
 from tinyredux.graph import total_macs
-from tinyredux.passes.partial import plan_partial
-from tinyredux.passes.quantize import quantize
+from tinyredux.int8 import evaluator, quantize
+from tinyredux.partial import plan_partial
 
 WHOLE = datasets.IMAGE_SHAPE[1]
 

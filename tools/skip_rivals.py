@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux import evaluator, interpret, skipped
 from tinyredux.flow import Settings, compile_net
 from tinyredux.graph import Conv, Graph
-from tinyredux.integer_params import requantization
-from tinyredux.passes.skipping import (
+from tinyredux.int8 import evaluator, interpret, requantization
+from tinyredux.skip import records
+from tinyredux.skip.cuts import (
     SIGNIFICANCES,
     UNITS,
     Cut,
@@ -74,7 +74,7 @@ def compare(name: str, validation: int) -> dict[str, object]:
     compiled = compile_net(Settings(name, data="cifar10"))
     graph, data = compiled.int8, compiled.data
     started = time.monotonic()
-    found = skipped.statistics_of(graph, data)
+    found = records.statistics_of(graph, data)
     seconds, split = time.monotonic() - started, data.validation.first(validation)
     layers = [op for op in skippable(graph) if next(one for one in graph.ops if one.name == op).inputs != graph.inputs]
     runs: list[dict[str, object]] = []
@@ -95,7 +95,7 @@ def compare(name: str, validation: int) -> dict[str, object]:
             exact[op.name] = {"zero_units": round(zero, 5), "certain_at_half": round(certain(graph, op, centred), 5)}
     return {
         "net": name, "unit": UNIT, "meaning": UNITS[UNIT].meaning, "validation_images": len(split.images),
-        "correct_exact": evaluator.correct(graph, split), "statistics_images": skipped.STATISTICS_IMAGES,
+        "correct_exact": evaluator.correct(graph, split), "statistics_images": records.STATISTICS_IMAGES,
         "statistics_seconds": round(seconds, 1), "layers": layers, "runs": runs, "exact_rivals": exact,
     }  # fmt: skip
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyredux import memory, nets, pretrained
-from tinyredux.channels import channels_of
+from tinyredux import memory, nets
 from tinyredux.graph import total_macs
-from tinyredux.passes.partial import plan_partial
+from tinyredux.partial import plan_partial
+from tinyredux.train import pretrained
+from tinyredux.train.channels import channels_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from tinyredux import flow
-from tinyredux.build import DoesNotFit
+from tinyredux.device import DoesNotFit
 
 METHODS = ("exact", "trec", "partial", "trec+partial")
 LIMITS = (12288, 16384, 20480, 24576, 28672, 32768, 36864, 40960)  # bytes of arena with scratch

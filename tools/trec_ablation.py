@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from tinyredux import datasets, nets, train, train_trec
-from tinyredux.trec_layer import Settings, TRECConv2d, convert
+from tinyredux import datasets, nets, train
+from tinyredux.train import finetune_trec
+from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 VARIANTS = (
     ("kernel", "mean"),
@@ -37,10 +38,10 @@ def run(name: str, path: str, settings: Settings, seed: int, data: datasets.Data
     torch.manual_seed(seed)
     before = nets.load_net(name, data.name)
     convert(before, {path: settings})
-    train_trec.prepare(before, data.train.images[: train_trec.PCA_IMAGES])
+    finetune_trec.prepare(before, data.train.images[: finetune_trec.PCA_IMAGES])
     at_once = train.correct(before.eval(), data.validation)
     recipe = replace(recipe, seed=seed)
-    net = train_trec.fine_tune(nets.load_net(name, data.name), {path: settings}, data, recipe)
+    net = finetune_trec.fine_tune(nets.load_net(name, data.name), {path: settings}, data, recipe)
     right = train.correct(net, data.validation)
     (layer,) = (part for part in net.modules() if isinstance(part, TRECConv2d))
     return {

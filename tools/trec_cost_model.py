@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import bench
 from tinyredux.boards import Board, find_board
-from tinyredux.fast.trec_cost import core_cycles
-from tinyredux.kernels import KERNELS
+from tinyredux.codegen import KERNELS
+from tinyredux.explore import bench
+from tinyredux.kernels.trec_cost import core_cycles
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg")
 MOST_MACS = 4_000_000

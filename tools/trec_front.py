@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyredux.trec_report import BOARDS, NETS
+from tinyredux.notebook.trec_report import BOARDS, NETS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -23,18 +23,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinyredux import interpret, nets, train_trec
+from tinyredux import nets
 from tinyredux.boards import find_board
-from tinyredux.build import build_host
-from tinyredux.export import export
+from tinyredux.codegen import assemble
+from tinyredux.device import build_host
+from tinyredux.device.host import HostTarget
+from tinyredux.frontends import export
 from tinyredux.graph import Graph, TrecConv, constant_names
-from tinyredux.kernels import assemble
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.trec import module_path
-from tinyredux.targets.host import HostTarget
-from tinyredux.trec_layer import convert
-from tinyredux.trec_report import NETS
-from tinyredux.trec_sizes import trec_sizes
+from tinyredux.int8 import interpret, quantize
+from tinyredux.notebook.trec_report import NETS
+from tinyredux.train import finetune_trec
+from tinyredux.trec import trec_sizes
+from tinyredux.trec.layer import convert
+from tinyredux.trec.rewrite import module_path
 
 FORMS = {"naive": "naive", "ours": "reference", "generated": "fast"}  # and the kernels that compute them
 PAINTS = (0xA5 - 256, 0x5A)
@@ -43,7 +44,7 @@ PAINTS = (0xA5 - 256, 0x5A)
 def layers(name: str) -> Iterator[tuple[str, Graph]]:
     """Yields path and int8 graph of each layer of a network's committed TREC table, by itself."""
     net = nets.resolve(name)
-    convert(net, train_trec.table_for(name, net))
+    convert(net, finetune_trec.table_for(name, net))
     torch.manual_seed(0)
     shape = export(net.eval(), name).input.shape
     samples = np.random.default_rng(0).normal(size=(4, shape[2], *shape[:2])).astype(np.float32)

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux import datasets, interpret, lsh, nets
-from tinyredux.export import export
+from tinyredux import datasets, nets
+from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph
-from tinyredux.passes.trec import module_path
+from tinyredux.int8 import interpret
+from tinyredux.trec import hashing
+from tinyredux.trec.rewrite import module_path
 
 NETS = ("cifarnet", "zfnet", "squeezenet", "squeezenet_bypass")
 BITS = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -41,7 +43,7 @@ def measured(graph: Graph, op: Conv, rows: np.ndarray, bits: int, together: int 
     filters = graph.constants[op.weights].reshape(-1, taps, channels)[:bits].transpose(1, 2, 0)
     groups = rows.reshape(images // together, together, taps, count, channels).swapaxes(1, 2)
     groups = groups.reshape(-1, together * count, channels)
-    found = lsh.measure(groups, np.tile(filters, (images // together, 1, 1)))
+    found = hashing.measure(groups, np.tile(filters, (images // together, 1, 1)))
     return {"images_together": together} | {key: round(value, 4) for key, value in asdict(found).items()}
 
 

@@ -18,15 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinyredux import datasets, evaluator, nets
+from tinyredux import datasets, nets
 from tinyredux.boards import find_board
-from tinyredux.export import export
-from tinyredux.fast.trec_cost import layer_ways, network_costs
+from tinyredux.codegen import limits
+from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph
-from tinyredux.kernels import limits
-from tinyredux.lsh import pigeonhole_floor, redundancy
-from tinyredux.passes.quantize import quantize
-from tinyredux.passes.trec import Choice, module_path, with_trec
+from tinyredux.int8 import evaluator, quantize
+from tinyredux.kernels.trec_cost import layer_ways, network_costs
+from tinyredux.trec import Choice, pigeonhole_floor, redundancy, with_trec
+from tinyredux.trec.rewrite import module_path
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg")
 BITS = range(2, 7)

@@ -31,12 +31,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from tinyredux import datasets, evaluator, flow, nets, train, train_trec
+from tinyredux import datasets, flow, nets, train
 from tinyredux.boards import find_board
-from tinyredux.export import export
-from tinyredux.kernels import assemble
-from tinyredux.passes.quantize import quantize
-from tinyredux.trec_layer import Settings, TRECConv2d, convert
+from tinyredux.codegen import assemble
+from tinyredux.frontends import export
+from tinyredux.int8 import evaluator, quantize
+from tinyredux.train import finetune_trec
+from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 BITS = range(1, 7)
 BITS_BY_SIDE = {16: (6, 7), 8: (5, 5), 4: (3, 3)}  # of 1x1 and 3x3 expansions, by the side of their maps
@@ -91,8 +92,8 @@ def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Itera
     table, kept = expansions(), datasets.cache_folder() / "checkpoints" / "trec_layers.pt"
     if not kept.is_file():
         net = nets.load_net("squeezenet")
-        net.load_state_dict(train_trec.load_trec("squeezenet").state_dict())
-        train_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".part"), print)
+        net.load_state_dict(finetune_trec.load_trec("squeezenet").state_dict())
+        finetune_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".part"), print)
         torch.save(net.state_dict(), kept)
     known = {one["layers"]: one for one in done}
     for count in sorted(count for count in set(counts) if "cycles" not in known.get(count, {})):
@@ -106,10 +107,10 @@ def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Itera
 
 def exact(name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
     """Yields a line of a network that was trained on by the recipe of its TREC weights, without TREC."""
-    recipe = train_trec.recipe_for(name, data.name)
+    recipe = finetune_trec.recipe_for(name, data.name)
     if not any(one["net"] == name for one in done):
         checkpoint = datasets.cache_folder() / "checkpoints" / f"trec_exact.{name}.pt"
-        net = train_trec.fine_tune(nets.load_net(name), {}, data, recipe, checkpoint)
+        net = finetune_trec.fine_tune(nets.load_net(name), {}, data, recipe, checkpoint)
         yield {"net": name, "recipe": asdict(recipe), **tested(net, data)}
 
 
@@ -120,7 +121,7 @@ def bit_by_bit(name: str, path: str, data: datasets.Dataset, done: list[Line]) -
             continue
         net = nets.load_net(name)
         columns = net.state_dict()[f"{path}.weight"][0].numel()
-        train_trec.fine_tune(net, {path: Settings(columns, bits)}, data, SHORT)
+        finetune_trec.fine_tune(net, {path: Settings(columns, bits)}, data, SHORT)
         yield {"net": name, "layer": path, "hash_bits": bits, **line(net, data)}
 
 
@@ -129,7 +130,7 @@ def by_scope(name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Li
     for together in (1, TOGETHER):
         if any((one["net"], one["together"]) == (name, together) for one in done):
             continue
-        net = train_trec.load_trec(name)
+        net = finetune_trec.load_trec(name)
         for part in net.modules():
             if isinstance(part, TRECConv2d) and together > 1:
                 part.scope = "batch"

@@ -1,7 +1,8 @@
 """Writes firmware/boards/*/memory.ld and board.h from the board files; a test says when they differ."""
 
 from tinyredux.boards import board_names, find_board
-from tinyredux.build import board_files, firmware_folder
+from tinyredux.device import firmware_folder
+from tinyredux.device.build import board_files
 
 
 def main() -> None:

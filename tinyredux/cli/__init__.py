@@ -1,0 +1,1 @@
+"""The command line and the magics: thin faces of public functions."""

@@ -1,0 +1,186 @@
+"""What is installed: each tool, its version, what works without it, and the fix."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tinyredux import datasets
+from tinyredux.device import build
+from tinyredux.device.serial_port import find_boards
+
+PATHS = ("host", "simulator", "board", "networks", "book")
+_PATIENCE_S = 20.0  # a tool that says nothing for longer is as good as missing
+FREE_BYTES_WANTED = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One line of the report. `needed_by`: the paths that do not work without it; `version` is None when it is missing."""
+
+    name: str
+    version: str | None
+    needed_by: tuple[str, ...]
+    without: str
+    fix: str
+
+
+def examine() -> dict[str, Any]:
+    """Returns the report as one JSON object; `ok` says whether the host and the simulator path both work."""
+    tools = [*_python_tools(), *_programs(), *_places()]
+    paths = {path: all(tool.version is not None for tool in tools if path in tool.needed_by) for path in PATHS}
+    rows = [{**asdict(tool), "ok": tool.version is not None, "needed_by": list(tool.needed_by)} for tool in tools]
+    return {"schema": 1, "ok": paths["host"] and paths["simulator"], "paths": paths, "tools": rows}
+
+
+def to_text(report: dict[str, Any]) -> str:
+    """Returns the report as a table for people; a missing tool is followed by what works without it and the fix."""
+    width = max(len(tool["name"]) for tool in report["tools"])
+    lines = []
+    for tool in report["tools"]:
+        mark = "ok     " if tool["ok"] else "missing"
+        lines.append(f"{mark}  {tool['name']:<{width}}  {tool['version'] or ''}".rstrip())
+        if not tool["ok"]:
+            lines += [f"{'':{width + 11}}without it: {tool['without']}", f"{'':{width + 11}}fix: {tool['fix']}"]
+    works = ", ".join(path for path, works in report["paths"].items() if works) or "nothing"
+    broken = ", ".join(path for path, works in report["paths"].items() if not works)
+    return "\n".join([*lines, "", f"works: {works}" + (f"; does not: {broken}" if broken else "")])
+
+
+def _python_tools() -> list[Tool]:
+    python = f"{sys.version.split()[0]} ({sys.executable})"
+    needed = ("host", "simulator", "board", "networks", "book")
+    return [
+        Tool("python", python if sys.version_info >= (3, 11) else None, needed, "nothing", "make PYTHON=python3.11"),
+        _package("numpy", needed, "nothing", ""),
+        _package("torch", ("networks", "book"), "plan, build and run networks that were converted before", "torch"),
+        _package("matplotlib", ("book",), "everything but figures", "lab"),
+        _package("sphinx", ("book",), "the chapters as notebooks: make lab", "book"),
+        _package("jupyterlab", ("book",), "everything but `make lab`", "lab"),
+        _package("unicorn", ("simulator",), "host and board", ""),
+        _package("capstone", ("simulator",), "host and board", ""),
+        _package("pyserial", ("board",), "host and simulator", ""),
+        _package("ai-edge-litert", (), "everything; only the comparison with LiteRT is left out", "tflite"),
+    ]
+
+
+def _package(name: str, needed_by: tuple[str, ...], without: str, extra: str) -> Tool:
+    wanted = f".[{extra}]" if extra else "."
+    return Tool(name, _version_of(name), needed_by, without, f"make setup, or pip install -c constraints.txt -e '{wanted}'")
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _programs() -> list[Tool]:
+    """Returns the compilers, PlatformIO, QEMU and OpenOCD."""
+    named = os.environ.get("CC")
+    unset = f"CC names {named!r}, which compiles nothing: unset it, or " if named else ""
+    return [
+        Tool(
+            "host compiler",
+            _tried(lambda: _compiler(build.host_compiler(), "int x;")),
+            ("host",),
+            "simulator and board",
+            unset + _apt("gcc libc6-dev"),
+        ),
+        Tool(
+            "Arm compiler",
+            _tried(partial(_compiler, build.CROSS_COMPILER, "#include <string.h>")),  # Debian packs its C library apart
+            ("simulator", "board"),
+            "host; `simulate` of ELF files built elsewhere",
+            _apt("gcc-arm-none-eabi libnewlib-arm-none-eabi"),
+        ),
+        Tool(
+            "platformio", _platformio(), ("board",), "host and simulator: the plain compiler builds the same bytes", "make setup"
+        ),
+        _program("qemu-system-arm", "everything; only the second opinion on instruction counts", "qemu-system-arm"),
+        _program("openocd", "everything but uploading without PlatformIO's registry", "openocd"),
+    ]
+
+
+def _program(name: str, without: str, package: str) -> Tool:
+    return Tool(name, _tried(partial(_first_words, [name, "--version"])), (), without, _apt(package))
+
+
+def _first_words(command: list[str], given: str = "") -> str:
+    """Returns the first line that a command says. Raises OSError, SubprocessError: not there, failed, no end."""
+    done = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", timeout=_PATIENCE_S, check=True)
+    return ((done.stdout + done.stderr).strip().splitlines() or ["a version that it does not tell"])[0]
+
+
+def _compiler(name: str, program: str) -> str:
+    """Returns a compiler's version after it has compiled a program. Raises what building raises, SubprocessError."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.o"
+        _first_words([name, "-x", "c", "-c", "-", "-o", str(made)], program + "\n")
+        if not made.is_file():
+            raise OSError(f"{name} compiles nothing")
+    return build.compiler_version(name)
+
+
+def _apt(packages: str) -> str:
+    return f"sudo apt-get install --no-install-recommends {packages}"
+
+
+def _tried(version: Callable[[], str]) -> str | None:
+    try:
+        return version()
+    except (build.MissingTool, OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def _hooks() -> str | None:
+    """Returns what says that the simulator's counting runs as machine code, compiled here now if it was not yet."""
+    if _version_of("unicorn") is None or _version_of("capstone") is None:
+        return None
+    from tinyredux.simulator.hooks import compiled_hooks
+
+    return "compiled" if compiled_hooks() else None
+
+
+def _platformio() -> str | None:
+    version = _version_of("platformio")
+    if version is None:
+        return None
+    offline = (build.ROOT / ".pio-core" / "packages" / "tool-scons").is_dir()
+    return f"{version} ({'offline pieces in this checkout' if offline else 'packages from its registry'})"
+
+
+def _places() -> list[Tool]:
+    """Returns what is not a program: boards, data, room on the disk."""
+    boards = ", ".join(found.port for found in find_boards()) or None
+    data = datasets.cifar10_folder()
+    cache = datasets.cache_folder()
+    free = shutil.disk_usage(_existing(cache)).free
+    writable = _existing(cache).is_dir() and os.access(_existing(cache), os.W_OK)
+    room = f"{cache} ({free / 1024**3:.0f} GiB free)" if writable and free >= FREE_BYTES_WANTED else None
+    return [
+        Tool(
+            "board",
+            boards,
+            ("board",),
+            "host and simulator",
+            "plug a board in by its ST-Link socket, with a cable that carries data",
+        ),
+        Tool("CIFAR-10", str(data) if data else None, (), "everything, on the set `synthetic`", datasets.GET_CIFAR10),
+        Tool("cache", room, (), "what needs no download", f"free 2 GiB for {cache}, or name another folder in TINYREDUX_CACHE"),
+    ]
+
+
+def _existing(path: Path) -> Path:
+    """Returns the path, or its nearest parent that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())

@@ -1,0 +1,8 @@
+"""The verbs of the command line, one function each, thin faces of public Python functions."""
+
+from __future__ import annotations
+
+from tinyredux.cli.verbs import course, device, exploring, network, training
+from tinyredux.cli.verbs.base import Verb
+
+VERBS: dict[str, Verb] = {**device.VERBS, **network.VERBS, **training.VERBS, **exploring.VERBS, **course.VERBS}

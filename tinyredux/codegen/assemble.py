@@ -1,0 +1,94 @@
+"""The kernel sets: which kernels compute a network, within which memory, and the C that calls them."""
+
+from __future__ import annotations
+
+from tinyredux import memory
+from tinyredux.boards import STACK_RESERVE_BYTES, Board
+from tinyredux.codegen.layerwise import Artifact, emit
+from tinyredux.codegen.trec import naive_forms
+from tinyredux.graph import Graph, without_dead_channels
+from tinyredux.kernels import TEMPLATES, Template, choose, unpacked
+from tinyredux.memory import MemoryPlan
+from tinyredux.trec import exactly
+
+KERNELS = ("fast", "reference")
+NAIVE = "naive"  # TREC by tables of 2^H places, everything else by reference kernels: to compare with
+RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded up
+SCRATCH_BYTES = 13 * 1024  # that fast kernels may add to a network's memory unless somebody sets the limit
+TREC_SHARE = 1.1  # of the exact network's memory that the network with TREC may take unless somebody sets the limit
+CODE_BYTES = 32 * 1024  # .text of the runtime and the reference kernels, rounded up
+
+
+def board_budget(board: Board) -> int:
+    """Returns the bytes of a board's SRAM that the runtime and the stack leave to a network."""
+    return board.sram_bytes - RUNTIME_BYTES - STACK_RESERVE_BYTES
+
+
+def check_kernels(kernels: str) -> str:
+    """Returns the name of a kernel set. Raises ValueError for one that does not exist."""
+    if kernels not in (*KERNELS, NAIVE):
+        raise ValueError(f"kernels is {kernels!r}, expected one of {', '.join(KERNELS)}, or for TREC {NAIVE}")
+    return kernels
+
+
+def templates_of(kernels: str, unpack: bool) -> tuple[Template, ...]:
+    """Returns the templates of a kernel set, none for plain reference kernels.
+
+    `unpack`: convolutions may have their weights as immediates, which leaves out units of zeros; beside reference kernels they
+    do wherever flash allows.
+    """
+    extra: tuple[Template, ...] = (unpacked.forms,) if unpack else ()
+    return {"fast": (*TEMPLATES, *extra), NAIVE: (naive_forms,)}.get(check_kernels(kernels), extra)
+
+
+def limits(board: Board, sram_bytes: int | None = None, graph: Graph | None = None) -> tuple[int, int]:
+    """Returns the bytes for arena with scratch, and those for weights with kernels.
+
+    The first are `sram_bytes` or what the board leaves; where nobody set a limit, kernels of `graph` also add no more than
+    SCRATCH_BYTES to what its reference kernels need.
+    """
+    sram = min(board_budget(board), sram_bytes or board.sram_bytes)
+    if graph is not None and sram_bytes is None:
+        needed = memory.plan_words(graph, memory.reference_scratch(graph)).total_bytes
+        sram = min(sram, needed + SCRATCH_BYTES)
+    return sram, board.flash_bytes - CODE_BYTES
+
+
+def reference_plan(graph: Graph) -> MemoryPlan:
+    """Returns the memory plan for reference kernels: of the tightest arena and the tightest with scratch, which takes less."""
+    plans = memory.plan(graph), memory.plan_words(graph, memory.reference_scratch(graph))
+    return min(plans, key=lambda found: found.total_bytes)
+
+
+def trec_bytes(graph: Graph, board: Board) -> int:
+    """Returns the bytes for arena with scratch of a network with TREC layers where nobody set a limit.
+
+    They are TREC_SHARE of what the exact network takes, by those of the KERNELS that take less.
+    """
+    exact = exactly(graph, [op.name for op in graph.ops])
+    sram, flash = limits(board, None, exact)
+    least = min(reference_plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).plan.total_bytes)
+    return min(sram, int(TREC_SHARE * least))
+
+
+def compacted(graph: Graph, unpack: bool) -> Graph:
+    """Returns the graph that kernels compute: where something is left out, without the channels that nobody reads."""
+    return without_dead_channels(graph) if unpack else graph
+
+
+def assemble(
+    graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
+) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
+    """Returns memory plan and C of an int8 graph computed layer by layer with a kernel set.
+
+    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
+    nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`
+    and `compacted`.
+    """
+    templates, graph = templates_of(kernels, unpack), compacted(graph, unpack)
+    if not templates:
+        plan = reference_plan(graph)
+        return plan, emit(graph, plan, call)
+    sram, flash = limits(board, sram_bytes, graph)
+    choice = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates)
+    return choice.plan, emit(graph, choice.plan, call, choice.forms)

@@ -1,0 +1,64 @@
+"""The flash of a network computed layer by layer, predicted before anything is built.
+
+Arrays lie as `blob` packs them, and the code of every Program is known to the byte. What is left is C: code_sizes.json has the
+bytes of every kernel function with all that it calls, of the runtime, and of an operator's call and parameters on average, by the
+family of its form. It was read from built firmware by tools/fit_code_sizes.py, with the compiler that it names; another one
+differs a little.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tinyredux.codegen.layerwise import statements
+from tinyredux.graph import Graph
+from tinyredux.kernels import Form, code_bytes
+from tinyredux.memory import MemoryPlan, pack
+
+FILE = Path(__file__).with_name("code_sizes.json")
+
+
+def flash_bytes(graph: Graph, plan: MemoryPlan, forms: Mapping[str, Form], core: str) -> int:
+    """Returns the predicted bytes of flash of a firmware: weights, code and runtime; `forms` as `emit` takes them."""
+    table = _table()["cores"][core]
+    calls = sum(table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in graph.ops)
+    return int(table["runtime"] + calls + exact_bytes(graph, forms) + kernel_bytes(graph, plan, forms, core))
+
+
+def family(form: Form | None) -> str:
+    """Returns the name of a form without its numbers, "reference" for none: what the size of its call depends on."""
+    return "reference" if form is None else re.sub(r"\d.*", "", form.name)
+
+
+def exact_bytes(graph: Graph, forms: Mapping[str, Form]) -> int:
+    """Returns the bytes of weights.bin and of the Programs of all forms, each once."""
+    blob = pack(graph, {name: form.arrays for name, form in forms.items()})
+    programs = {program.name: program for form in forms.values() for program in form.programs}
+    later = sum(form.later.code_bytes for form in forms.values() if form.later)
+    return len(blob.data) + sum(code_bytes(program) for program in programs.values()) + later
+
+
+def kernel_bytes(graph: Graph, plan: MemoryPlan, forms: Mapping[str, Form], core: str) -> int:
+    """Returns the bytes of the C kernels that a network calls, with what these call, each once."""
+    functions = _table()["cores"][core]["functions"]
+    parts = {(name, size) for called in kernels_called(graph, plan, forms) for name, size in functions.get(called, [])}
+    return sum(size for _, size in parts)
+
+
+def kernels_called(graph: Graph, plan: MemoryPlan, forms: Mapping[str, Form]) -> set[str]:
+    """Returns the names of the functions that the generated C calls, Programs aside."""
+    blob = pack(graph, {name: form.arrays for name, form in forms.items()})
+    calls = "\n".join(text for _, text in statements(graph, plan, blob, forms))
+    programs = {program.name for form in forms.values() for program in form.programs}
+    return set(re.findall(r"\b(tr_\w+)\(", calls)) - programs
+
+
+@cache
+def _table() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FILE.read_text())
+    return found

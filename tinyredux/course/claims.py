@@ -1,0 +1,178 @@
+"""What the papers claim and what we find: each claim with its published value, our record, a band and a verdict."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CLAIMS_FILE = Path(__file__).parent / "claims.json"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where our figure is: a JSON record, the keys to the value in it, a factor, and the commands that make all records it reads.
+
+    A key is a name, or of a list the number or the name of one of its entries. With `over` it is the ratio of that record's value
+    to ours. With `pairs` of records, ours and its rival, it is the mean of by how many per cent ours is smaller. A command is the
+    words behind `python -m tinyredux`, or behind `python` where it begins with `tools/`; no shell reads it.
+    """
+
+    record: Path
+    keys: tuple[str, ...]
+    commands: tuple[str, ...]
+    factor: float = 1.0
+    per: tuple[str, ...] = ()  # keys of a divisor, as in correct / images
+    over: Path | None = None
+    over_keys: tuple[str, ...] = ()
+    pairs: tuple[tuple[Path, Path], ...] = ()
+
+    @property
+    def records(self) -> frozenset[Path]:
+        """All records that the figure is computed from."""
+        pairs = {record for pair in self.pairs for record in pair}
+        return frozenset({self.record, *pairs} | ({self.over} if self.over else set()))
+
+    def value(self) -> float | None:
+        """Returns our figure, None where a record or the value is not there."""
+        if self.pairs:
+            return self._smaller_percent()
+        content = _read(self.record)
+        found, divisor = _look_up(content, self.keys), _look_up(content, self.per) if self.per else 1
+        if self.over is not None:
+            found, divisor = _look_up(_read(self.over), self.over_keys), found
+        return None if found is None or not divisor else round(self.factor * found / divisor, 4)
+
+    def _smaller_percent(self) -> float | None:
+        found = [tuple(_look_up(_read(record), self.keys) for record in pair) for pair in self.pairs]
+        shares = [ours / other for ours, other in found if ours is not None and other]
+        return round(100 * (1 - sum(shares) / len(shares)), 4) if len(shares) == len(found) else None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published figure. `band` is the interval in which ours counts as reproduced; beyond its better end: exceeded.
+
+    Where nobody published a figure there is no band, and ours is told without a verdict on it.
+    """
+
+    id: str
+    paper: str
+    where: str
+    metric: str
+    published: str
+    chapter: str
+    differs: str
+    evidence: Evidence | None = None
+    band: tuple[float, float] | None = None
+    higher_is_better: bool = True
+
+    def verdict(self, ours: float | None) -> str:
+        """Returns "reproduced", "exceeded", "not reproduced" or, without evidence or a published figure, "not attempted"."""
+        if ours is None or self.band is None:
+            return "not attempted"
+        low, high = self.band
+        if low <= ours <= high:
+            return "reproduced"
+        return "exceeded" if (ours > high) == self.higher_is_better else "not reproduced"
+
+
+def all_claims() -> tuple[Claim, ...]:
+    """Returns the claims of claims.json, in its order."""
+    return tuple(_claim(row) for row in json.loads(CLAIMS_FILE.read_text()))
+
+
+def _claim(row: dict[str, Any]) -> Claim:
+    found, band = row["evidence"], row["band"]
+    evidence = None
+    if found is not None:
+        evidence = Evidence(
+            Path(found["record"]), tuple(found["keys"]), tuple(found["commands"]), found["factor"], tuple(found["per"]),
+            Path(found["over"]) if "over" in found else None, tuple(found.get("over_keys", ())),
+            tuple((Path(ours), Path(other)) for ours, other in found.get("pairs", ())),
+        )  # fmt: skip
+    plain = {key: value for key, value in row.items() if key not in ("evidence", "band")}
+    return Claim(**plain, evidence=evidence, band=None if band is None else (band[0], band[1]))
+
+
+def _read(record: Path) -> Any:
+    path = ROOT / record
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _look_up(content: Any, keys: tuple[str, ...]) -> float | None:
+    for key in keys:
+        if isinstance(content, list) and key.lstrip("-").isdigit():
+            content = content[int(key)]
+        elif isinstance(content, list):
+            content = next((entry for entry in content if entry.get("name") == key), None)
+        else:
+            content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, int | float) else None
+
+
+def reproduce(ids: Sequence[str] = (), profile: str = "quick", progress: Progress | None = None) -> list[dict[str, Any]]:
+    """Returns the claims as the contract's JSON rows. "quick" reads the records; "full" makes them again first.
+
+    A row's `basis` says whether all the records that it reads were made again now. A command that fails does not stop the other
+    claims: `failed` says with which words it ended. Raises ValueError for an unknown claim or profile.
+    """
+    known = {claim.id: claim for claim in all_claims()}
+    unknown = [name for name in ids if name not in known]
+    if unknown:
+        raise ValueError(f"unknown claim {', '.join(unknown)}; known: {', '.join(known)}")
+    if profile not in ("quick", "full"):
+        raise ValueError(f"profile is {profile!r}, expected quick or full")
+    chosen = [known[name] for name in ids or known]
+    before = {record: _written(record) for claim in chosen if claim.evidence for record in claim.evidence.records}
+    ended: dict[str, str] = {}  # with what words each command failed, "" where it did not: several claims share one
+    rows = []
+    for claim in chosen:
+        started = time.monotonic()
+        commands = claim.evidence.commands if claim.evidence else ()
+        for command in commands if profile == "full" else ():
+            if command not in ended:
+                if progress:
+                    progress(f"{claim.id}: {_typed(command)}")
+                ended[command] = _run(command)
+        failed = "; ".join(ended[command] for command in commands if ended.get(command))
+        records = claim.evidence.records if claim.evidence else ()
+        remade = not failed and all(_written(record) != before[record] for record in records)
+        rows.append(_row(claim, remade, failed, time.monotonic() - started))
+    return rows
+
+
+def _row(claim: Claim, remade: bool, failed: str, seconds: float) -> dict[str, Any]:
+    ours = None if claim.evidence is None else claim.evidence.value()
+    return {
+        "id": claim.id, "paper": claim.paper, "where": claim.where, "metric": claim.metric, "published": claim.published,
+        "ours": "none" if ours is None else ours, "band": list(claim.band) if claim.band else None,
+        "verdict": claim.verdict(ours), "basis": None if ours is None else "remade" if remade else "recorded",
+        "chapter": claim.chapter, "command": "; ".join(map(_typed, claim.evidence.commands)) if claim.evidence else "",
+        "seconds": round(seconds, 1), "differs": claim.differs, "failed": failed,
+    }  # fmt: skip
+
+
+def _typed(command: str) -> str:
+    return f"python {command}" if command.startswith("tools/") else f"python -m tinyredux {command}"
+
+
+def _written(record: Path) -> int:
+    """Returns when a record was last written, 0 where it is not there."""
+    path = ROOT / record
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _run(command: str) -> str:
+    """Runs a command in the checkout. Returns "" or, where it failed, its exit code and the last line that it said."""
+    done = subprocess.run([sys.executable, *shlex.split(_typed(command))[1:]], cwd=ROOT, capture_output=True, text=True)
+    said = done.stderr.strip().splitlines()[-1:] or ["nothing said"]
+    return "" if done.returncode == 0 else f"`{_typed(command)}` ended with exit code {done.returncode}: {said[0]}"

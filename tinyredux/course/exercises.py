@@ -1,0 +1,139 @@
+"""The exercises of the labs: what is asked, which cases are tried, what is right. The library's own functions judge."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tinyredux import fixedpoint, memory
+from tinyredux.course import exercises_partial, exercises_skipping, exercises_trec
+from tinyredux.course.teaching import Exercise
+
+INT32_MAX, INT32_MIN = fixedpoint.INT32_MAX, fixedpoint.INT32_MIN
+Sizes = dict[str, int]
+Spans = dict[str, memory.Lifetime]
+
+# A small network with a branch: input -> a -> b, input -> c, b + c -> d -> out. Bytes, and first and last step of each tensor.
+BRANCH_SIZES: Sizes = {"input": 3072, "a": 4096, "b": 2048, "c": 2048, "d": 4096, "out": 1024}
+BRANCH_SPANS: Spans = {"input": (0, 2), "a": (0, 1), "b": (1, 3), "c": (2, 3), "d": (3, 4), "out": (4, 4)}
+BRANCH_BOUND = max(
+    sum(BRANCH_SIZES[name] for name, (first, last) in BRANCH_SPANS.items() if first <= step <= last) for step in range(5)
+)
+
+
+def high_mul(a: int, b: int) -> int:
+    """Returns a * b / 2^31 to the nearest, halves up, saturated."""
+    return int(fixedpoint.saturating_rounding_doubling_high_mul(a, b))
+
+
+def round_shift(value: int, exponent: int) -> int:
+    """Returns value / 2^exponent to the nearest, halves away from zero."""
+    return int(fixedpoint.rounding_divide_by_power_of_two(value, exponent))
+
+
+def requantize(accumulator: int, multiplier: int, shift: int, zero_point: int) -> int:
+    """Returns the int8 that an accumulator becomes."""
+    scaled = fixedpoint.multiply_by_quantized_multiplier(accumulator, multiplier, shift)
+    return int(fixedpoint.clamp_int8(scaled + zero_point))
+
+
+def _draw_requantize(chance: random.Random) -> tuple[int, ...]:
+    return chance.randint(-(2**20), 2**20), chance.randint(2**30, 2**31 - 1), -chance.randint(4, 14), chance.randint(-128, 127)
+
+
+def _draw_round_shift(chance: random.Random) -> tuple[int, ...]:
+    exponent = chance.randint(0, 12)
+    half = (1 << exponent) >> 1
+    return chance.choice((chance.randint(-5000, 5000), (chance.randint(-40, 40) << exponent) + half)), exponent
+
+
+def _draw_placement(chance: random.Random) -> tuple[Any, ...]:
+    names = "abcdefgh"[: chance.randint(2, 8)]
+    starts = [chance.randint(0, 6) for _ in names]
+    sizes = {name: 16 * chance.randint(1, 64) for name in names}
+    return sizes, {name: (start, start + chance.randint(0, 3)) for name, start in zip(names, starts, strict=True)}
+
+
+def placement_fault(sizes: Sizes, spans: Spans, offsets: Any, limit_bytes: int) -> str | None:
+    """Returns what is wrong with offsets: a tensor left out, two that overlap, or an arena above the limit; else None."""
+    if not isinstance(offsets, dict) or set(offsets) != set(sizes):
+        return f"expected a dictionary with an offset for each of {', '.join(sizes)}, found {offsets!r}"
+    if any(not isinstance(offset, int) or offset < 0 for offset in offsets.values()):
+        return f"expected offsets that are whole numbers from 0, found {offsets!r}"
+    names = sorted(sizes)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            apart = offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
+            if memory.overlap(spans[one], spans[other]) and not apart:
+                return (
+                    f"{other} (bytes {offsets[other]} to {offsets[other] + sizes[other]}) and {one} (bytes {offsets[one]} to "
+                    f"{offsets[one] + sizes[one]}) share bytes, and both are alive at step {max(spans[one][0], spans[other][0])}"
+                )
+    arena = memory.arena_end(sizes, offsets)
+    return None if arena <= limit_bytes else f"no overlap, but the arena has {arena} bytes; {limit_bytes} are enough"
+
+
+def first_fit_by_size(sizes: Sizes, spans: Spans) -> dict[str, int]:
+    """Returns the largest tensor first, each at the lowest free place: what `place` of lab 2 has to match or beat."""
+    return memory.first_fit(sorted(sizes, key=lambda name: (-sizes[name], name)), sizes, spans, 1)
+
+
+def _judge_branch(arguments: tuple[Any, ...], found: Any) -> str | None:
+    return placement_fault(BRANCH_SIZES, BRANCH_SPANS, found, BRANCH_BOUND)
+
+
+def _judge_place(arguments: tuple[Any, ...], found: Any) -> str | None:
+    sizes, spans = arguments
+    return placement_fault(sizes, spans, found, memory.arena_end(sizes, first_fit_by_size(sizes, spans)))
+
+
+_ALL = (
+    Exercise(
+        "lab1.round_shift", "value / 2**exponent, rounded to the nearest integer, halves away from zero",
+        _draw_round_shift, round_shift,
+        ("Python's >> rounds towards minus infinity. What must you add before the shift so that it rounds to the nearest?",
+         "Adding half of 2**exponent rounds halves up. For which values is up not away from zero?",
+         "Work on the absolute value, and put the sign back."),
+        ((5, 1), (-5, 1), (7, 0), (-1, 1), (3, 2), (-6, 2), (INT32_MAX, 31), (INT32_MIN, 31)),
+    ),
+    Exercise(
+        "lab1.high_mul", "a * b / 2**31, rounded to the nearest integer, halves upwards, saturated to int32",
+        lambda chance: (chance.randint(INT32_MIN, INT32_MAX), chance.randint(INT32_MIN, INT32_MAX)), high_mul,
+        ("Python's integers do not overflow, so form the whole product first.",
+         "Adding 2**30, which is half of 2**31, before a shift to the right rounds to the nearest, and halves upwards.",
+         "Only one pair of int32 values gives a result that does not fit into int32."),
+        ((1, 2**30), (-1, 2**30), (3, 2**30), (-3, 2**30), (INT32_MIN, INT32_MIN), (INT32_MIN, INT32_MAX), (0, 5)),
+    ),
+    Exercise(
+        "lab1.quantize_multiplier", "(multiplier, shift) with real = multiplier * 2**(shift - 31), multiplier in [2**30, 2**31)",
+        lambda chance: (chance.uniform(0.5, 1) * 2.0 ** -chance.randint(0, 16),), fixedpoint.quantize_multiplier,
+        ("math.frexp(real) returns a fraction in [0.5, 1) and an exponent.",
+         "A fraction near 1 can round to 2**31, which does not fit: halve it and mend the shift."),
+        ((0.5,), (1.0,), (0.0,), (0.75,), (2.0**-8,), (1 - 2.0**-40,), (3.0,)),
+    ),
+    Exercise(
+        "lab1.requantize", "the int8 of an accumulator: multiply, shift right with rounding, add the zero point, clamp",
+        _draw_requantize, requantize,
+        ("Use your round_shift and high_mul: first the product, then the shift. That is why it is called double rounding.",
+         "The zero point is added after the shift and before the clamp to [-128, 127]."),
+        ((1, 2**30, -1, 0), (-3, 2**30, 0, 5), (2**20, 2**30, -4, 127), (-(2**20), 2**30, -4, -128)),
+    ),
+    Exercise(
+        "lab2.by_hand", f"offsets of the six tensors, none overlapping while alive together, in {BRANCH_BOUND} bytes",
+        lambda chance: (), lambda: None,
+        ("At which step is the sum of live tensors largest? There no byte may be wasted.",
+         "A tensor that is born late may take the bytes of one that has died. What dies after step 1?"),
+        judge=_judge_branch,
+    ),
+    Exercise(
+        "lab2.place", "offsets for any sizes and lifetimes, no overlap, and an arena no larger than first fit by size gives",
+        _draw_placement, first_fit_by_size,
+        ("Take the tensors in order of size, the largest first.",
+         "For each, collect the ranges of tensors already placed that are alive together with it, sorted by offset.",
+         "Walk over those ranges from offset 0 and stop at the first gap that is large enough."),
+        (({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
+        judge=_judge_place,
+    ),
+)  # fmt: skip
+_EVERY = (*_ALL, *exercises_partial.EXERCISES, *exercises_trec.EXERCISES, *exercises_skipping.EXERCISES)
+EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _EVERY}

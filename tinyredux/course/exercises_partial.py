@@ -1,0 +1,123 @@
+"""The exercises of lab 3: a schedule in parts by hand, and what a region in slices needs. The library's planner judges."""
+
+from __future__ import annotations
+
+import functools
+import random
+from typing import Any
+
+from tinyredux.course.teaching import Exercise
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Tensor
+from tinyredux.memory import Item
+from tinyredux.partial import Net, candidates, given_order, internal_bytes, item_costs, plan_partial, problem
+
+# A widening, filtering and narrowing branch beside a shortcut: tensor shapes (H, W, C), one byte per value.
+SHAPES = {
+    "input": (16, 16, 4), "wide": (16, 16, 24), "deep": (8, 8, 24), "narrow": (8, 8, 8), "side": (8, 8, 8), "both": (8, 8, 8),
+    "classes": (1, 1, 10),
+}  # fmt: skip
+OPS: tuple[Op, ...] = (
+    Conv("expand", ("input",), "wide"),
+    DepthwiseConv("filter", ("wide",), "deep", kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1)),
+    Conv("project", ("deep",), "narrow"),
+    Conv("shortcut", ("input",), "side", stride=(2, 2)),
+    Add("sum", ("narrow", "side"), "both"),
+    Dense("classify", ("both",), "classes"),
+)
+
+
+@functools.cache
+def small_net() -> Net:
+    """Returns the network of lab 3, without weights: bytes depend on shapes alone."""
+    tensors = {name: Tensor(name, shape, "int8") for name, shape in SHAPES.items()}
+    return Net(Graph("lab3", OPS, tensors, {}, ("input",), ("classes",)))
+
+
+@functools.cache
+def optimum_bytes() -> int:
+    """Returns the least peak of live bytes of all schedules of lab 3's network."""
+    return plan_partial(small_net().graph).channel_bound_bytes
+
+
+def schedule_peak(found: Any) -> int:
+    """Returns the peak of live bytes of a schedule: a list of operators' names, joined by + where they run in slices.
+
+    Raises ValueError saying what is wrong with it.
+    """
+    net, items = small_net(), []
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"expected a list such as ['expand', 'filter+project', ...], found {found!r}")
+    ways: dict[tuple[str, ...], Item] = {}
+    for item in sorted(candidates(net), key=lambda item: -internal_bytes(net, item)):
+        ways[item.ops] = item  # of several ways to run the same operators the one with the fewest bytes is left
+    for text in found:
+        names = tuple(text.split("+"))
+        if unknown := [name for name in names if name not in net.index]:
+            raise ValueError(f"there is no operator {unknown[0]!r}; there are {', '.join(net.index)}")
+        if names not in ways:
+            raise ValueError(f"{text} cannot run in slices of channels: some operator in it needs all channels of the one before")
+        items.append(ways[names])
+    run = [name for item in items for name in item.ops]
+    if sorted(run) != sorted(net.index):
+        raise ValueError(f"each operator has to run once, found {', '.join(run)}")
+    done: set[str] = {"input"}
+    for item in items:
+        if missing := [name for name in net.inputs(item) if name not in done]:
+            raise ValueError(f"{'+'.join(item.ops)} reads {missing[0]}, which nothing has written yet")
+        done.add(net.output(item))
+    costs = {item: item_costs(net, item) for item in items}
+    return given_order(problem(net, items, frozenset(), costs)).live_bytes
+
+
+def _judge_by_hand(arguments: tuple[Any, ...], found: Any) -> str | None:
+    try:
+        peak = schedule_peak(found)
+    except ValueError as wrong:
+        return str(wrong)
+    least = optimum_bytes()
+    return None if peak <= least else f"it runs, and needs {peak:,} bytes; {least:,} are enough"
+
+
+def slice_bytes(height: int, width: int, in_c: int, out_c: int, slice_c: int) -> int:
+    """Returns the bytes of widen, filter, narrow in slices: input, a slice of each of two wide maps, 32-bit sums."""
+    return height * width * (in_c + 2 * slice_c + 4 * out_c)
+
+
+def widest_slice(height: int, width: int, in_c: int, wide_c: int, out_c: int, budget_bytes: int) -> int:
+    """Returns the most channels of a slice that divide `wide_c` and fit the budget, 0 where none does."""
+    fitting = [c for c in range(1, wide_c + 1) if wide_c % c == 0 and slice_bytes(height, width, in_c, out_c, c) <= budget_bytes]
+    return max(fitting, default=0)
+
+
+def _draw_slice(chance: random.Random) -> tuple[int, ...]:
+    return chance.randint(1, 24), chance.randint(1, 24), chance.randint(1, 32), chance.randint(1, 32), chance.randint(1, 16)
+
+
+def _draw_widest(chance: random.Random) -> tuple[int, ...]:
+    height, width, in_c, out_c, wide_c = (chance.randint(1, high) for high in (12, 12, 16, 16, 96))
+    return height, width, in_c, wide_c, out_c, chance.randint(0, 2 * slice_bytes(height, width, in_c, out_c, wide_c // 2 + 1))
+
+
+EXERCISES = (
+    Exercise(
+        "lab3.by_hand", "a schedule of the six operators with the least peak: their names in order, + where they run in slices",
+        lambda chance: (), lambda: None,
+        ("Which tensor is the largest? It never has to exist whole.",
+         "A convolution that adds up slices keeps 32-bit sums: four bytes for each output. Is that less than what it saves?",
+         "input stays alive until both of its readers have run. When is the best time for the shortcut?"),
+        judge=_judge_by_hand,
+    ),
+    Exercise(
+        "lab3.slice_bytes", "bytes of 1x1 to many channels, depthwise at stride 1, 1x1 to out_c, in slices of slice_c channels",
+        _draw_slice, slice_bytes,
+        ("Four things are alive at once: the input, a slice before the depthwise convolution, one after it, and sums.",
+         "The sums are those of all output channels, 32 bits each."),
+        ((1, 1, 1, 1, 1), (8, 8, 4, 4, 1)),
+    ),
+    Exercise(
+        "lab3.widest_slice", "the most channels of a slice that divide wide_c and keep slice_bytes within the budget; 0 for none",
+        _draw_widest, widest_slice,
+        ("Try all divisors of wide_c with your slice_bytes.", "max() of nothing is an error, unless it has a default."),
+        ((8, 8, 4, 24, 4, 8 * 8 * 22), (8, 8, 4, 24, 4, 8 * 8 * 22 - 1), (8, 8, 4, 24, 4, 0)),
+    ),
+)  # fmt: skip

@@ -1,0 +1,102 @@
+"""The exercises of lab 5: significance, units, the repair of the bias, and the front of what is worth having."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from tinyredux.course.teaching import Exercise
+
+Row = list[int]
+Point = tuple[int, int]
+
+
+def share(weights: Row, inputs: list[Row]) -> list[float]:
+    """Returns E|w_i a_i| / |sum_j E[w_j a_j]| of each product, or / 1 where the sum is smaller than that."""
+    products = np.array(inputs, float) * np.array(weights, float)
+    whole = max(1.0, abs(float(products.sum(axis=1).mean())))
+    return [float(value) for value in np.abs(products).mean(axis=0) / whole]
+
+
+def saved(unimportant: list[bool]) -> int:
+    """Returns how many SMLADs are saved: of each four operands the first and third are a pair, the second and fourth another."""
+    padded = [*unimportant, *[True] * (-len(unimportant) % 4)]
+    fours = [padded[i : i + 4] for i in range(0, len(padded), 4)]
+    return sum((four[0] and four[2]) + (four[1] and four[3]) for four in fours)
+
+
+def repaired_bias(weights: Row, kept: list[bool], means: list[float], bias: int) -> int:
+    """Returns the bias plus the mean of what is left out, to the nearest integer."""
+    lost = sum(weight * mean for weight, keep, mean in zip(weights, kept, means, strict=True) if not keep)
+    return bias + int(np.round(lost))
+
+
+def front(points: list[Point]) -> list[Point]:
+    """Returns the (cycles, right) that no other point beats in both, fewest cycles first, equal points once."""
+    found: list[Point] = []
+    for cycles, right in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if not found or right > found[-1][1]:
+            found.append((cycles, right))
+    return found
+
+
+def _draw_share(chance: random.Random) -> tuple[Any, ...]:
+    count = chance.randint(1, 6)
+    images = [[chance.randint(0, 255) for _ in range(count)] for _ in range(chance.randint(1, 5))]
+    return [chance.randint(-127, 127) for _ in range(count)], images
+
+
+def _draw_repair(chance: random.Random) -> tuple[Any, ...]:
+    count = chance.randint(1, 8)
+    means = [chance.randint(0, 1020) / 4 for _ in range(count)]
+    kept = [chance.random() < 0.5 for _ in range(count)]
+    return [chance.randint(-127, 127) for _ in range(count)], kept, means, chance.randint(-5000, 5000)
+
+
+def _draw_front(chance: random.Random) -> tuple[Any, ...]:
+    return ([(chance.randint(1, 12), chance.randint(1, 12)) for _ in range(chance.randint(0, 12))],)
+
+
+def _judge_share(arguments: tuple[Any, ...], found: Any) -> str | None:
+    expected = share(*arguments)
+    try:
+        near = len(found) == len(expected) and np.allclose(np.array(found, float), expected, rtol=1e-6)
+    except (TypeError, ValueError):
+        near = False
+    return None if near else f"expected {[round(value, 6) for value in expected]}, found {found!r}"
+
+
+EXERCISES = (
+    Exercise(
+        "lab5.share", "the share of each product in the output: E|w_i a_i| / |sum_j E[w_j a_j]|, a divisor below 1 counting as 1",
+        _draw_share, share,
+        ("E is the mean over the images; each row of inputs is one image.",
+         "The absolute value is taken of each product before the mean, but of the whole sum after it.",
+         "Two products that cancel can both be large: their shares are above 1, and that is as it should be."),
+        (([2, -3], [[1, 1]]), ([1, 1], [[0, 0], [0, 0]]), ([5, -5], [[1, 1], [3, 3]])),
+        judge=_judge_share,
+    ),
+    Exercise(
+        "lab5.saved", "how many SMLADs a channel saves: of four operands, 0 and 2 are one pair and 1 and 3 the other",
+        lambda chance: ([chance.random() < 0.6 for _ in range(chance.randint(1, 16))],), saved,
+        ("Both operands of a pair must be unimportant.",
+         "The last four may be incomplete: what is not there is zero, and so it is never in the way."),
+        (([True, True],), ([True, False, True, False],), ([False, False, False, False, True],), ([True] * 8,)),
+    ),
+    Exercise(
+        "lab5.repaired_bias", "the bias plus the mean of what is left out, as an integer (numpy.round)",
+        _draw_repair, repaired_bias,
+        ("What is left out of the sum is, on average, weight times mean input, for each operand that is not kept.",
+         "Round once, at the end."),
+        (([3, 4], [True, True], [10.0, 10.0], 7), ([3, 4], [False, True], [10.5, 10.0], -1)),
+    ),
+    Exercise(
+        "lab5.front", "the designs (cycles, right) that no other beats: fewest cycles first, equal ones once",
+        _draw_front, front,
+        ("One design beats another if it is no worse in both and better in one.",
+         "Go through the designs by rising cycles. When is a slower one worth keeping?"),
+        (([],), ([(5, 5), (5, 5)],), ([(5, 5), (5, 7), (4, 5)],)),
+    ),
+)  # fmt: skip

@@ -1,0 +1,132 @@
+"""Exercises: a student's function is checked against drawn cases."""
+
+from __future__ import annotations
+
+import copy
+import html
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+CASES = 200
+_LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
+VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A task with its cases. `fault` returns what is wrong with an answer, or None; by default it must equal `expected`.
+
+    `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all.
+    """
+
+    name: str
+    task: str
+    draw: Callable[[random.Random], tuple[Any, ...]]
+    expected: Callable[..., Any]
+    hints: tuple[str, ...]
+    edges: tuple[tuple[Any, ...], ...] = ()
+    judge: Callable[[tuple[Any, ...], Any], str | None] | None = None
+
+    def fault(self, arguments: tuple[Any, ...], found: Any) -> str | None:
+        """Returns what is wrong with an answer in words, None where it is right."""
+        if self.judge is not None:
+            return self.judge(arguments, found)
+        expected = self.expected(*copy.deepcopy(arguments))
+        return None if _same(found, expected) else f"expected {expected!r}, found {found!r}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an answer is right, and if not, the first case that shows it."""
+
+    exercise: str
+    passed: bool
+    text: str
+
+    def __repr__(self) -> str:
+        """Returns the verdict as text."""
+        return self.text
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        colour = "#009E73" if self.passed else "#D55E00"
+        box = f"<pre style='border-left:3px solid {colour};padding-left:8px'>{html.escape(self.text)}</pre>"
+        return {"text/plain": self.text, "text/html": box, VERDICT_MIME: {"exercise": self.exercise, "passed": self.passed}}
+
+
+def check(name: str, answer: Any, seed: int = 0) -> Verdict:
+    """Returns the verdict on a student's function (or value), tried on the exercise's edge cases and on drawn ones.
+
+    Raises ValueError for an exercise that does not exist.
+    """
+    exercise = find(name)
+    chance = random.Random(f"{name} {seed}")
+    cases = [*exercise.edges, *(exercise.draw(chance) for _ in range(CASES))]
+    for done, arguments in enumerate(cases):
+        fault = _try(exercise, answer, arguments)
+        if fault is not None:
+            where = f"{name.rpartition('.')[2]}{_listed(arguments)}" if callable(answer) else name
+            tried = f" ({done} cases before it were right)" if done else ""
+            more = f'\nFor a hint: hint("{name}")' if exercise.hints else ""
+            return Verdict(name, False, f"{name}: not yet{tried}\n{where}: {_shortened(fault)}{more}")
+        if not callable(answer):
+            return Verdict(name, True, f"{name}: right")
+    return Verdict(name, True, f"{name}: right in all {len(cases)} cases")
+
+
+def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | None:
+    if not callable(answer):
+        return exercise.fault(arguments, answer)
+    try:
+        found = answer(*copy.deepcopy(arguments))
+    except NotImplementedError:
+        return "not written yet"
+    except Exception as error:  # whatever a student's code raises is shown, not passed on
+        return f"raised {type(error).__name__}: {error}"
+    return "returned None; is a return missing?" if found is None else exercise.fault(arguments, found)
+
+
+def missing(name: str) -> Callable[..., Any]:
+    """Returns what stands for an answer that a notebook does not define: a function that says so when called."""
+
+    def not_there(*_: Any) -> Any:
+        raise NameError(f"the notebook defines no {name}")
+
+    return not_there
+
+
+def hint(name: str, step: int = 1) -> str:
+    """Returns the hint of that step, from 1. Raises ValueError past the last one."""
+    hints = find(name).hints
+    if not 1 <= step <= len(hints):
+        raise ValueError(f"{name} has hints 1 to {len(hints)}, found step {step}")
+    more = f'  (more: hint("{name}", {step + 1}))' if step < len(hints) else ""
+    return hints[step - 1] + more
+
+
+def find(name: str) -> Exercise:
+    """Returns an exercise by its name. Raises ValueError with the names there are."""
+    from tinyredux.course.exercises import EXERCISES
+
+    if name not in EXERCISES:
+        raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
+    return EXERCISES[name]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}... ({len(text)} characters)"
+
+
+def _listed(arguments: tuple[Any, ...]) -> str:
+    return f"({', '.join(map(repr, arguments))})"
+
+
+def _same(found: Any, expected: Any) -> bool:
+    try:
+        return bool(found == expected)
+    except Exception:  # a comparison that fails, or that has no single answer, is a wrong answer
+        return False

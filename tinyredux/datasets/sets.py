@@ -1,0 +1,270 @@
+"""Images and sounds for training, calibration and measuring: CIFAR-10 where it is, a generated set where it is not.
+
+`load` is the one entry: every set comes as a `Dataset` with train, validation and test, and says where it is from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyredux.datasets import download as archive
+from tinyredux.datasets import generated, persons, speech
+from tinyredux.datasets.arrays import read_arrays
+from tinyredux.datasets.download import MissingDataError as MissingDataError
+from tinyredux.files import cache_folder as named_cache
+
+Images = npt.NDArray[np.float32]  # (N, C, H, W)
+Labels = npt.NDArray[np.int64]  # (N,)
+Shape = tuple[int, int, int]  # channels, height, width
+Progress = Callable[[str], None]
+
+CLASSES = 10
+VALIDATION_IMAGES = 5000
+CALIBRATION_IMAGES = 512
+MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
+DEVIATION = np.array([0.2470, 0.2435, 0.2616], np.float32)
+IMAGE_SHAPE: Shape = (3, 32, 32)
+SYNTHETIC_SEED = 0
+SYNTHETIC_IMAGES = (6000, 1000, 1000)  # train, validation, test
+RANDOM_SEED = 0
+RANDOM_IMAGES = 1000
+RANDOM_VALUES = 1 << 22  # at most, so that large images stay within 16 MiB
+VWW_VALUES = 1 << 29  # at most, so that photographs stay within 2 GiB
+SHAPES: dict[str, Shape | None] = {  # of the sets with labels; None: as the network wants them
+    "cifar10": IMAGE_SHAPE, "synthetic": IMAGE_SHAPE, "person": IMAGE_SHAPE, "vww": None,
+    "keywords": speech.SHAPE, "speech_commands": speech.SHAPE,
+}  # fmt: skip
+NAMES = (*SHAPES, "random", "FILE.npz")
+GET_CIFAR10 = (
+    "set TINYREDUX_DATA to a folder with cifar10_train_1.npz .. cifar10_train_5.npz and cifar10_test.npz, fetch it by "
+    "`tinyredux data --download` (170 MB), or use `--data synthetic`, which needs nothing"
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none."""
+
+    images: Images
+    labels: Labels | None
+
+    def first(self, count: int) -> Split:
+        """Returns the first `count` images."""
+        return Split(self.images[:count], None if self.labels is None else self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, validation (cut from train) and test, and where they came from."""
+
+    name: str
+    source: str
+    train: Split
+    validation: Split
+    test: Split
+    sound: bool = False  # rows are moments: shifted in training, never mirrored
+
+
+def load(
+    name: str | None = None,
+    shape: Shape | None = None,
+    seed: int = RANDOM_SEED,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Returns the data called `name`, one of NAMES, for a network that takes images of `shape` (default: the set's own).
+
+    None means CIFAR-10 where it is on this machine (or `download` fetches it), else the synthetic set; for keyword networks the
+    keyword set where it is; and random images otherwise: the result's `name` and `source` say which. `seed` is that of the
+    random images. Raises MissingDataError where a set is asked for and absent, ValueError for an unknown name or images that
+    the network cannot take.
+    """
+    shape = shape or SHAPES.get(name or "cifar10") or IMAGE_SHAPE
+    name = name or _usual(shape, download)
+    if name == "random":
+        return random_images(shape, seed)
+    if name.endswith(".npz"):
+        return from_file(Path(name), shape)
+    if name not in NAMES:
+        raise ValueError(f"unknown data {name!r}; expected one of {', '.join(NAMES)}")
+    if (SHAPES[name] or shape) != shape:
+        raise ValueError(f"{name} has images of {SHAPES[name]}, the network takes {shape}; use `--data random` or FILE.npz")
+    if name == "synthetic":
+        return synthetic()
+    if name != "cifar10":
+        return _labelled(name, data_folder(), shape)
+    folder = cifar10_folder()
+    if folder is None and download:
+        folder = archive.fetch_cifar10(cache_folder(), progress)
+    if folder is None:
+        raise MissingDataError(f"CIFAR-10 is not on this machine: {GET_CIFAR10}")
+    return cifar10(folder)
+
+
+def _usual(shape: Shape, download: bool) -> str:
+    """Returns which data a network of this input shape gets where none is named."""
+    if shape == IMAGE_SHAPE:
+        return "cifar10" if download or cifar10_folder() else "synthetic"
+    return "keywords" if shape == speech.SHAPE and speech.small_folder(data_folder()) else "random"
+
+
+@cache
+def _labelled(name: str, folder: Path | None, shape: Shape) -> Dataset:
+    """Returns a set of sounds or photographs of persons that lies in `folder`, read once and kept in memory."""
+    if name in ("keywords", "speech_commands"):
+        heard = (speech.keywords if name == "keywords" else speech.speech_commands)(folder)
+        train, validation, test = (Split(*part) for part in heard)
+        return Dataset(name, str(folder), train, validation, test, sound=True)
+    if name == "person":
+        found = persons.small(folder)
+    else:
+        found = persons.visual_wake_words(folder, (shape[1], shape[2]), VWW_VALUES // int(np.prod(shape)))
+    train, validation, test = (Split(normalize(pixels), labels) for pixels, labels in found)
+    return Dataset(name, str(folder), train, validation, test)
+
+
+def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATION_IMAGES) -> Images:
+    """Returns images that set the activations' ranges: of `file`, else of the training part, else random ones.
+
+    The random ones have the mean and deviation of each channel of the test images, and nothing else from them.
+    """
+    shape = data.test.images.shape[1:]
+    if file is not None:
+        return from_file(file, (shape[0], shape[1], shape[2])).test.images
+    if len(data.train.images):
+        return data.train.images[:count]
+    axes = (0, 2, 3)
+    mean, deviation = data.test.images.mean(axes, keepdims=True), data.test.images.std(axes, keepdims=True)
+    return np.asarray(_normal(RANDOM_SEED + 1, (count, *shape)) * deviation + mean, np.float32)
+
+
+def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
+    """Returns (N, 3, H, W) float32 of about zero mean and unit deviation from (N, H, W, 3) uint8."""
+    scaled = (pixels.astype(np.float32) / np.float32(255) - MEAN) / DEVIATION
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def cifar10_folder() -> Path | None:
+    """Returns the folder that holds the CIFAR-10 archives: TINYREDUX_DATA first, then the user's cache."""
+    for folder in (data_folder(), cache_folder()):
+        if folder and (folder / "cifar10_test.npz").is_file():
+            return folder
+    return None
+
+
+def data_folder() -> Path | None:
+    """Returns the user's folder of data sets, TINYREDUX_DATA, or None."""
+    folder = os.environ.get("TINYREDUX_DATA")
+    return Path(folder) if folder else None
+
+
+def cache_folder() -> Path:
+    """Returns the folder for downloads and checkpoints: TINYREDUX_CACHE, or ~/.cache/tinyredux."""
+    return named_cache() or Path.home() / ".cache" / "tinyredux"
+
+
+def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:
+    """Returns pixels (N, 32, 32, 3) uint8 and labels (N,) of part 'train' or 'test'."""
+    names = [f"cifar10_train_{i}.npz" for i in range(1, 6)] if part == "train" else ["cifar10_test.npz"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise MissingDataError(f"CIFAR-10 in {folder} lacks {', '.join(missing)}: {GET_CIFAR10}")
+    parts = [read_arrays(folder / name, ["images", "labels"]) for name in names]
+    return np.concatenate([p["images"] for p in parts]), np.concatenate([p["labels"] for p in parts]).astype(np.int64)
+
+
+def cifar10(folder: Path) -> Dataset:
+    """Returns CIFAR-10, normalised; validation is a seeded 5,000 of the training set."""
+    pixels, labels = cifar10_pixels(folder, "train")
+    order = np.random.default_rng(0).permutation(len(labels))
+    held, kept = order[:VALIDATION_IMAGES], order[VALIDATION_IMAGES:]
+    test_pixels, test_labels = cifar10_pixels(folder, "test")
+    return Dataset(
+        "cifar10", str(folder),
+        Split(normalize(pixels[kept]), labels[kept]),
+        Split(normalize(pixels[held]), labels[held]),
+        Split(normalize(test_pixels), test_labels),
+    )  # fmt: skip
+
+
+@cache
+def synthetic(seed: int = SYNTHETIC_SEED, counts: tuple[int, int, int] = SYNTHETIC_IMAGES) -> Dataset:
+    """Returns the generated set: 6,000 training, 1,000 validation and 1,000 test images, made once and kept in memory."""
+    parts = []
+    for i, count in enumerate(counts):
+        pixels, labels = generated.pixels_and_labels(count, 3 * seed + i)
+        parts.append(Split(normalize(pixels), labels))
+    train, validation, test = parts
+    return Dataset("synthetic", f"generated from seed {seed}", train, validation, test)
+
+
+def random_images(shape: Shape, seed: int = RANDOM_SEED) -> Dataset:
+    """Returns images of normal noise without labels, for a network without data."""
+    count = max(16, min(RANDOM_IMAGES, RANDOM_VALUES // int(np.prod(shape))))
+    test = Split(_normal(seed, (count, *shape)), None)
+    return Dataset(
+        "random", f"normal noise from seed {seed}", Split(_normal(seed + 1, (count, *shape)), None), test.first(0), test
+    )
+
+
+def _normal(seed: int, shape: tuple[int, ...]) -> Images:
+    """Returns about normal values, each the sum of twelve uniform ones: additions alone, so alike on every machine."""
+    count = int(np.prod(shape))
+    draws = generated.Draws(seed)
+    total = np.zeros(count, np.int32)
+    for _ in range(12):
+        total += draws.small(count)
+    return np.asarray((total - 6 * 65535) / np.float32(65536), np.float32).reshape(shape)
+
+
+def from_file(path: Path, shape: Shape) -> Dataset:
+    """Returns the user's images as the test part; train and validation are empty.
+
+    The file holds `images` (N, C, H, W) float32 as the network takes them and, optionally, `labels` (N,) integers.
+    Raises FileNotFoundError without the file, ValueError for arrays that do not fit.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}; expected an .npz archive with the array images (N, C, H, W) float32")
+    arrays = read_arrays(path, ["images"], ["labels"])
+    images, labels = arrays["images"], arrays.get("labels")
+    _check_images(path, images, shape)
+    if labels is not None:
+        labels = _checked_labels(path, labels, len(images))
+    empty = Split(images[:0], None if labels is None else labels[:0])
+    return Dataset(str(path), str(path), empty, empty, Split(np.ascontiguousarray(images), labels))
+
+
+def _check_images(path: Path, images: npt.NDArray[np.float32], shape: Shape) -> None:
+    if images.dtype != np.float32:
+        raise ValueError(f"{path}: images are {images.dtype}, expected float32 as the network takes them; see datasets.normalize")
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+        raise ValueError(f"{path}: images have shape {images.shape}, the network takes (N, {', '.join(map(str, shape))}), N >= 1")
+    finite = np.isfinite(images).all(axis=(1, 2, 3))
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ValueError(f"{path}: {len(bad)} images hold NaN or infinite values, the first is number {bad[0]}; remove them")
+
+
+def _checked_labels(path: Path, labels: npt.NDArray[np.int64], count: int) -> Labels:
+    if labels.shape != (count,):
+        raise ValueError(f"{path}: labels have shape {labels.shape}, expected ({count},), one for each image")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{path}: labels are {labels.dtype}, expected integers")
+    if int(labels.min()) < 0 or int(labels.max()) >= 1 << 31:
+        raise ValueError(f"{path}: labels go from {labels.min()} to {labels.max()}, expected class numbers from 0")
+    return np.asarray(labels, np.int64)
+
+
+def check_labels(split: Split, classes: int) -> None:
+    """Raises ValueError where a label names a class that the network does not have."""
+    if split.labels is not None and len(split.labels) and int(split.labels.max()) >= classes:
+        raise ValueError(
+            f"labels reach {split.labels.max()}, the network has {classes} outputs; expected labels from 0 to {classes - 1}"
+        )

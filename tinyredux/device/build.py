@@ -1,0 +1,347 @@
+"""Sources and flags to firmware: the cross compiler or PlatformIO for boards, the host compiler for a shared library.
+
+Flags and source lists live in platformio.ini and are read from there. Every object file is kept under a name made
+from the hash of all that goes into it, so a build that was made before takes no time.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tinyredux.boards import STACK_RESERVE_BYTES, Board
+from tinyredux.files import cache_folder, locked, partial_name, write_whole
+from tinyredux.simulator import read_elf
+
+ROOT = Path(__file__).resolve().parents[2]
+CROSS_COMPILER = "arm-none-eabi-gcc"
+
+
+class MissingTool(RuntimeError):  # noqa: N818
+    """A program or folder that the work needs is not there; the message says how to get it."""
+
+
+class BuildError(RuntimeError):
+    """The compiler or linker refused; the message carries its output."""
+
+
+class DoesNotFit(BuildError):  # noqa: N818
+    """The program is larger than the board's memory."""
+
+    def __init__(
+        self, section: str, region: str, needed_bytes: int, there_bytes: int, board: str, largest: str,
+        advice: str = "take a smaller network or a larger board",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            f"section {section} does not fit: region {region} needs {needed_bytes} bytes, "
+            f"{board} has {there_bytes} (largest: {largest}); {advice}"
+        )
+        self.section, self.region, self.needed_bytes, self.there_bytes = section, region, needed_bytes, there_bytes
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """A program for a board. Sizes in bytes from the ELF: text with vectors, constants, .data, .bss without stack."""
+
+    elf: Path
+    text_bytes: int
+    rodata_bytes: int
+    data_bytes: int
+    bss_bytes: int
+    compiler: str
+    flags: str
+
+
+def firmware_folder() -> Path:
+    """Returns the checkout's firmware folder. Raises MissingTool outside a checkout."""
+    if not (ROOT / "platformio.ini").is_file() or not (ROOT / "firmware").is_dir():
+        raise MissingTool(f"no firmware sources beside {ROOT}; install tinyredux from its checkout: pip install -e .")
+    return ROOT / "firmware"
+
+
+def default_build_folder() -> Path:
+    """Returns where builds go when the caller names no folder: $TINYREDUX_CACHE/build, else build/ in the checkout."""
+    return (cache_folder() or ROOT) / "build"
+
+
+def option(section: str, key: str) -> str:
+    """Returns an option of platformio.ini with every ${section.key} in it replaced."""
+    text = _platformio_ini()[section][key]
+    return re.sub(r"\$\{([\w-]+)\.(\w+)\}", lambda match: option(match[1], match[2]), text)
+
+
+@cache
+def _platformio_ini() -> configparser.ConfigParser:
+    firmware_folder()
+    parser = configparser.ConfigParser(interpolation=None, strict=True, inline_comment_prefixes=(" ;",))
+    parser.read(ROOT / "platformio.ini")
+    return parser
+
+
+def board_flags(board: Board) -> list[str]:
+    """Returns the compiler flags for a board, without paths."""
+    return option("flags", "common").split() + option(board.cpu, "flags").split()
+
+
+def source_files(kind: str) -> list[Path]:
+    """Returns the firmware's own sources for a chip family ("stm32f4", ...) or "host", relative to the checkout."""
+    if kind not in _platformio_ini()["sources"]:
+        families = ", ".join(name for name in _platformio_ini()["sources"] if name.startswith("stm32"))
+        raise ValueError(f"no port for chip family {kind!r}; there are ports for {families} (firmware/ports)")
+    folder = firmware_folder()
+    patterns = re.findall(r"\+<(.+?)>", option("sources", kind))
+    return [path.relative_to(ROOT) for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+
+def linker_script(board: Board) -> str:
+    """Returns the linker script of a board: firmware/boards/memory.ld.in with its memory map."""
+    names = ["FLASH", *(block.name.upper() for block in board.sram)]
+    lines = [
+        f"    {name} ({'rx' if name == 'FLASH' else 'rwx'}) : ORIGIN = {block.base:#010x}, LENGTH = {block.size_bytes}"
+        for name, block in zip(names, (board.flash, *board.sram), strict=True)
+    ]
+    facts = {"memory": "\n".join(lines), "sram": names[1], "stack_reserve": str(STACK_RESERVE_BYTES)}
+    return _render("memory.ld.in", board, facts)
+
+
+def board_header(board: Board) -> str:
+    """Returns the C header of a board: firmware/boards/board.h.in with its clock, flash and console."""
+    uart = board.uart
+    facts = {
+        "clock_hz": str(board.clock_hz),
+        "oscillator_hz": str(board.oscillator_hz),
+        "oscillator_bypass": str(int(board.oscillator_bypass)),
+        "wait_states": str(board.flash_timing.wait_states),
+        "console_version": uart.kind[-1],
+        "console_base": f"{uart.base:#010x}",
+        "tx_port": uart.tx[1],
+        "tx_pin": uart.tx[2:],
+        "rx_port": uart.rx[1],
+        "rx_pin": uart.rx[2:],
+        "alternate": str(uart.alternate),
+    }
+    return _render("board.h.in", board, facts)
+
+
+def _render(template: str, board: Board, facts: dict[str, str]) -> str:
+    text = (firmware_folder() / "boards" / template).read_text()
+    facts = {**facts, "name": board.name, "title": board.title}
+    return re.sub(r"@(\w+)@", lambda match: facts[match[1]], text)
+
+
+def board_files(board: Board, folder: Path) -> Path:
+    """Writes memory.ld and board.h of a board into `folder` where they differ from what is there. Returns the folder."""
+    for name, text in (("memory.ld", linker_script(board)), ("board.h", board_header(board))):
+        write_whole(folder / name, text)
+    return folder
+
+
+def compiler_version(compiler: str) -> str:
+    """Returns the first line of `compiler --version`. Raises MissingTool with the fix when it is not installed, or is none."""
+    path, named = shutil.which(compiler), os.environ.get("CC") if compiler != CROSS_COMPILER else None
+    if path is None:
+        package = "gcc-arm-none-eabi libnewlib-arm-none-eabi" if compiler == CROSS_COMPILER else "gcc libc6-dev"
+        missing = f"CC is {named!r}: no such program; unset it, or" if named else f"{compiler} is not installed;"
+        raise MissingTool(f"{missing} run: sudo apt-get install --no-install-recommends {package}")
+    try:
+        return _version_line(path)
+    except (subprocess.CalledProcessError, OSError, IndexError):
+        found = f"CC is {named!r}, which" if named else path
+        raise MissingTool(f"{found} is no C compiler: it does not answer --version; set CC to one such as gcc") from None
+
+
+@cache
+def _version_line(path: str) -> str:
+    return subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def host_compiler() -> str:
+    """Returns the name of the host's C compiler: that in $CC, else the first of gcc, cc and clang that is installed."""
+    return host_command()[0]
+
+
+def host_command() -> list[str]:
+    """Returns the host's C compiler with the arguments that $CC has ("gcc -m64"). Raises MissingTool for an unreadable CC."""
+    try:
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError as wrong:
+        raise MissingTool(f"CC is {os.environ['CC']!r}: {wrong}; set it to a compiler such as gcc, or unset it") from None
+    return named or [next((name for name in ("gcc", "cc", "clang") if shutil.which(name)), "gcc")]
+
+
+def build_firmware(sources: Path, board: Board, build_folder: Path | None = None, pio: bool = False) -> Firmware:
+    """Returns the firmware of the Artifact in `sources` for a board, built by the cross compiler or by PlatformIO.
+
+    Raises MissingTool, DoesNotFit (section, bytes needed, bytes there) or BuildError with the compiler's words.
+    """
+    build_folder = build_folder or default_build_folder()
+    compiler = compiler_version(CROSS_COMPILER)
+    flags = " ".join(board_flags(board))
+    elf = _build_with_platformio(sources, board, build_folder) if pio else _build_plainly(sources, board, build_folder)
+    sizes = section_sizes(elf)
+    text = sizes.get(".isr_vector", 0) + sizes.get(".text", 0) + sizes.get(".ARM.exidx", 0)
+    return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags)
+
+
+def build_host(sources: Path | None, build_folder: Path | None = None, sanitize: bool = False) -> Path:
+    """Returns a shared library of the kernels, with the Artifact in `sources` where one is given."""
+    build_folder = build_folder or default_build_folder()
+    compiler, *arguments = host_command()
+    flags = [*arguments, *option("flags", "host").split(), *(option("flags", "sanitize").split() if sanitize else []), "-fPIC"]
+    files = [*source_files("host"), *_artifact_sources(sources)]
+    objects = _compile(compiler, flags, _includes(sources, firmware_folder() / "boards" / "host"), files, build_folder)
+    library = build_folder / "host" / f"tinyredux-{_digest([path.name for path in objects])}.so"
+    if not library.is_file():
+        _link([compiler, "-shared", *flags, *map(str, objects)], library, None, objects)
+    return library
+
+
+def section_sizes(elf: Path) -> dict[str, int]:
+    """Returns the size in bytes of each section of an ELF file. Raises ValueError for a damaged one."""
+    return {section.name: section.size for section in read_elf(elf).sections}
+
+
+def loadable_bytes(elf: Path) -> dict[int, bytes]:
+    """Returns what an ELF file puts into memory: {physical address: bytes} of its loaded segments."""
+    return {segment.load_address: segment.data for segment in read_elf(elf).segments if segment.data}
+
+
+def _build_plainly(sources: Path, board: Board, build_folder: Path) -> Path:
+    shape = _digest([linker_script(board), board_header(board)])
+    home = board_files(board, build_folder.resolve() / "boards" / shape)
+    files = [*source_files(board.family), *_artifact_sources(sources)]
+    objects = _compile(CROSS_COMPILER, board_flags(board), _includes(sources, home), files, build_folder)
+    link = [*option(board.cpu, "flags").split(), *option("flags", "link").split(), "-T", str(home / "memory.ld")]
+    name = _digest([linker_script(board), *link, *(path.name for path in objects)])
+    elf = build_folder / board.name / name / "firmware.elf"
+    if not elf.is_file():
+        _link([CROSS_COMPILER, *link, *map(str, objects)], elf, board, objects)
+    return elf
+
+
+def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> Path:
+    if f"env:{board.pio_env}" not in _platformio_ini():
+        raise ValueError(f"board {board.name}: platformio.ini has no environment {board.pio_env!r}; build without pio=True")
+    artifact = _digest([path.name.encode() + path.read_bytes() for path in sorted(sources.iterdir()) if path.is_file()])
+    workspace = (build_folder / board.name / f"pio-{artifact}").resolve()
+    command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env]
+    environment = {
+        **platformio_environment(),
+        "TINYREDUX_MODEL": str(sources.resolve()),
+        "PLATFORMIO_WORKSPACE_DIR": str(workspace),
+    }
+    with locked(workspace.with_suffix(".lock")):  # SCons keeps its state there
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise BuildError(f"PlatformIO could not build {board.pio_env}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return workspace / "build" / board.pio_env / "firmware.elf"
+
+
+def platformio_environment() -> dict[str, str]:
+    """Returns the environment for PlatformIO: this one, and the checkout's offline pieces where `make` prepared them."""
+    environment = {**os.environ, "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "No", "PLATFORMIO_DISABLE_UPGRADE_CHECK": "true"}
+    if (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir():
+        environment.setdefault("PLATFORMIO_CORE_DIR", str(ROOT / ".pio-core"))
+    return environment
+
+
+def _includes(sources: Path | None, board: Path) -> list[Path]:
+    return [firmware_folder() / "include", board, *([sources.resolve()] if sources else [])]
+
+
+def _artifact_sources(sources: Path | None) -> list[Path]:
+    if sources is None:
+        return []
+    found = [path for pattern in ("*.c", "*.S") for path in sorted(sources.resolve().glob(pattern))]
+    if not found:
+        raise ValueError(f"{sources} holds no C file; write an Artifact there first: python -m tinyredux compile NET --out DIR")
+    return found
+
+
+def _compile(compiler: str, flags: list[str], includes: list[Path], files: list[Path], build_folder: Path) -> list[Path]:
+    """Returns one object file per source, compiled unless the same text, flags and compiler were met before."""
+    objects = build_folder.resolve() / "objects"
+    objects.mkdir(parents=True, exist_ok=True)
+    folders = [f"-I{folder}" for folder in includes]
+    version = compiler_version(compiler)
+
+    def compile_one(path: Path) -> Path:
+        parts = [part.read_bytes() for part in _included(ROOT / path, includes)]
+        target = objects / f"{path.stem}-{_digest([version, *flags, *parts])}.o"
+        if not target.is_file():
+            stack = ["-Wa,--noexecstack"] if path.suffix == ".S" else []
+            _run([compiler, *flags, *folders, *stack, "-c", str(path)], target)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, files))
+
+
+def _included(path: Path, includes: list[Path]) -> list[Path]:
+    """Returns a source and every file of ours that it includes, directly or not."""
+    found = [path]
+    for current in found:
+        if current.suffix == ".bin":
+            continue
+        for name in re.findall(r'(?:#include|\.incbin)\s+"(.+?)"', current.read_text()):
+            home = next((folder / name for folder in (current.parent, *includes) if (folder / name).is_file()), path)
+            found += [home] if home not in found else []
+    return found
+
+
+def _link(command: list[str], target: Path, board: Board | None, objects: Sequence[Path]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _run(command, target)
+    except BuildError as error:
+        section = re.search(r"section `(\S+)' will not fit in region `(\w+)'", str(error))
+        overflow = re.search(r"region `(\w+)' overflowed by (\d+) byte", str(error))
+        if board is None or section is None or overflow is None:
+            raise
+        flash = overflow[1] == "FLASH"
+        there = board.flash_bytes if flash else board.sram_bytes
+        largest = _largest_symbol(objects, ".rodata" if flash else ".bss")
+        raise DoesNotFit(section[1], overflow[1], there + int(overflow[2]), there, board.name, largest) from None
+
+
+def _largest_symbol(objects: Sequence[Path], section: str) -> str:
+    """Returns "name N bytes" of the largest symbol in sections of that name: the one worth shrinking."""
+    found = [(0, "none")]
+    for path in objects:
+        elf = read_elf(path)
+        homes = {i for i, part in enumerate(elf.sections) if part.name.startswith(section)}
+        found += [(symbol.size, symbol.name) for symbol in elf.symbols if symbol.section in homes]
+    size, name = max(found)
+    return f"{name} {size} bytes"
+
+
+def _run(command: list[str], target: Path) -> None:
+    """Runs a compiler with -o `target`, which appears whole or not at all."""
+    partial = partial_name(target)
+    done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, errors="replace", cwd=ROOT)
+    if done.returncode != 0:
+        partial.unlink(missing_ok=True)
+        raise BuildError(f"{Path(command[0]).name} could not make {target.name}:\n{done.stderr.strip()}")
+    if not partial.is_file():
+        raise MissingTool(f"{shlex.join(command[:1])} made no {target.name}: it is no C compiler; set CC to one, such as gcc")
+    partial.replace(target)
+
+
+def _digest(parts: Sequence[bytes | str]) -> str:
+    """Returns a short hash over the parts and their lengths."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode()
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()[:16]

@@ -1,0 +1,198 @@
+"""Put a program on a board: by PlatformIO and the ST-Link, or by the control socket of one that `simulate --serve` serves."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyredux.boards import Board, board_names, find_board
+from tinyredux.codegen import HASH_PLACEHOLDER, hash_of
+from tinyredux.device.board import BoardTarget
+from tinyredux.device.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
+from tinyredux.device.link import LinkError, Patience
+from tinyredux.device.serial_port import SerialTransport, find_port, find_probe
+from tinyredux.device.served import control, served_facts
+from tinyredux.files import read_json
+
+UPLOAD_TIMEOUT_S = 300.0
+_SHOWN = 3000  # characters of PlatformIO's output in an error
+_BOOT = Patience(reply_s=1.0, attempts=8, total_s=20.0)
+
+
+@dataclass(frozen=True)
+class FlashReport:
+    """A program that was put on a board and answered: by which tool, in how many seconds, with what output."""
+
+    board: str
+    tool: str
+    model_hash: str
+    port: str
+    seconds: float
+    log: str
+
+
+def flash(
+    sources: Path, board: Board, port: str | None = None, model_hash: str | None = None, timeout_s: float = UPLOAD_TIMEOUT_S
+) -> FlashReport:
+    """Returns what happened when the Artifact in the folder `sources` was built, put on a board, and answered on its port.
+
+    `port`: None for the one ST-Link; the program goes to the ST-Link that owns the port. `model_hash`: what the board must answer
+    with (None: the manifest's). Folder, port and uploader are looked at before anything is compiled. Takes at most `timeout_s`
+    for build and upload and 20 s for the answer. Raises ValueError, BuildError (with the tool's words), MissingTool, LinkError,
+    WrongModelError.
+    """
+    start = time.monotonic()
+    if model_hash is None:
+        model_hash = read_model_hash(sources, board)
+    port = find_port(port)
+    facts = served_facts(port)
+    if facts is not None:
+        if facts.board != board.name:
+            raise ValueError(f"the board served on {port} is {facts.board}, expected {board.name}; choose --board {facts.board}")
+        elf, tool = build_firmware(sources, board).elf, "served"
+        log = f"served board runs {control(facts, {'do': 'flash', 'elf': str(elf.resolve())})['elf']}"
+    else:
+        SerialTransport(port).close()  # there, free and permitted
+        tool = "platformio" if is_built_in(board) else "openocd"
+        log = (upload if is_built_in(board) else upload_own)(sources, board, timeout_s, find_probe(port))
+    expected = None if facts else board  # a program on the wrong board is noticed
+    with BoardTarget(port, model_hash, patience=_BOOT, board=expected) as target:
+        return FlashReport(board.name, tool, target.info.model_hash, target.port, time.monotonic() - start, log)
+
+
+def read_model_hash(sources: Path, board: Board) -> str:
+    """Returns the hash in the manifest of an Artifact. Raises ValueError: no Artifact, a damaged one, one for another core."""
+    manifest = sources / "manifest.json"
+    again = f"write an Artifact there: tinyredux compile NET --board {board.name} --out {sources}"
+    if not sources.is_dir():
+        raise ValueError(f"{sources} {'is a file' if sources.exists() else 'does not exist'}, expected a folder; {again}")
+    if not manifest.exists():
+        raise ValueError(f"{sources} holds no manifest.json; {again}")
+    try:
+        fields = read_json(manifest, "manifest")
+    except ValueError as wrong:
+        raise ValueError(f"{wrong}; {again}") from None
+    model_hash = fields.get("model_hash")
+    if not isinstance(model_hash, str) or not re.fullmatch(r"[0-9a-f]+", model_hash):
+        raise ValueError(f"manifest {manifest}: model_hash is {model_hash!r}, expected hexadecimal digits; {again}")
+    named = re.search(r"--board (\w+)", str(fields.get("call")))
+    if named and (sources / "fast.S").is_file() and named[1] in board_names() and find_board(named[1]).cpu != board.cpu:
+        cpu = find_board(named[1]).cpu
+        raise ValueError(f"{sources} was compiled for {named[1]} ({cpu}), the board is {board.name} ({board.cpu}); {again}")
+    check_files(sources, model_hash, again)
+    return model_hash
+
+
+def check_files(sources: Path, model_hash: str, again: str) -> None:
+    """Raises ValueError where the files of an Artifact are not its manifest's: a board would answer for another."""
+    missing = [name for name in ("model.c", "model.h", "weights.S", "weights.bin") if not (sources / name).is_file()]
+    if missing:
+        raise ValueError(f"{sources} holds no {missing[0]}; {again}")
+    found = [path for path in sources.iterdir() if path.suffix in (".c", ".h", ".S")]
+    files = {path.name: path.read_bytes().decode(errors="replace").replace(model_hash, HASH_PLACEHOLDER) for path in found}
+    real = hash_of((sources / "weights.bin").read_bytes(), files)
+    if real != model_hash:
+        raise ValueError(f"{sources} holds other files than its manifest says (hash {real}, expected {model_hash}); {again}")
+
+
+def is_built_in(board: Board) -> bool:
+    """Returns whether platformio.ini knows the board; a copy of ours with another memory map is a user's own."""
+    return board.name in board_names() and board == find_board(board.name)
+
+
+def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, probe: str | None = None) -> str:
+    """Returns PlatformIO's output of building and uploading the Artifact in `sources`. Raises as `flash` does.
+
+    `probe` is the serial number of the ST-Link to use; None for the only one.
+    """
+    environment = {
+        **platformio_environment(),
+        "TINYREDUX_MODEL": str(sources.resolve()),
+        "PLATFORMIO_WORKSPACE_DIR": str((default_build_folder() / board.name / f"upload{probe or ''}").resolve()),
+    }
+    if importlib.util.find_spec("platformio") is None:
+        raise MissingTool("PlatformIO, which builds and uploads, is not installed here; run: make setup")
+    if environment.get("PLATFORMIO_CORE_DIR") == str(ROOT / ".pio-core"):  # offline: nobody else brings an OpenOCD
+        find_openocd()
+    if probe:  # OpenOCD's words; PlatformIO puts them in front of its own
+        environment["PLATFORMIO_UPLOAD_FLAGS"] = f"-c\nadapter serial {probe}"
+    command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env, "-t", "upload"]
+    return _run_upload(command, board, timeout_s, environment)
+
+
+def upload_own(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, probe: str | None = None) -> str:
+    """Returns OpenOCD's output of writing the Artifact, built by the plain compiler, to a board that is not in platformio.ini."""
+    openocd = find_openocd()
+    elf = build_firmware(sources, board).elf.resolve()
+    choice = ["-c", f"adapter serial {probe}"] if probe else []
+    files = ["-f", "interface/stlink.cfg", "-f", f"target/{board.family}x.cfg"]
+    command = [*openocd, *choice, *files, "-c", f"program {{{elf}}} verify reset exit"]
+    return _run_upload(command, board, timeout_s, dict(os.environ))
+
+
+def find_openocd() -> list[str]:
+    """Returns how OpenOCD is called: from PATH, or where PlatformIO keeps it. Raises MissingTool."""
+    installed = shutil.which("openocd")
+    if installed:
+        return [installed]
+    package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or Path.home() / ".platformio") / "packages" / "tool-openocd"
+    program = shutil.which("openocd", path=str(package / "bin"))
+    if program is None:
+        raise MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
+    return [program, "-s", str(package / "openocd" / "scripts")]
+
+
+def _run_upload(command: list[str], board: Board, timeout_s: float, environment: dict[str, str]) -> str:
+    status, output = run_bounded(command, environment, timeout_s)
+    if status is None:
+        raise LinkError(
+            f"uploading to {board.name} was stopped after {timeout_s:g} s. Is the ST-Link stuck? Plug the board out and in.\n"
+            f"{output[-_SHOWN:]}"
+        )
+    if status != 0:
+        raise _explain(board, output)
+    return output
+
+
+def _explain(board: Board, output: str) -> RuntimeError:
+    """Returns the error that the output of a failed upload means."""
+    words, shown = output.lower(), output[-_SHOWN:]
+    if "openocd is not installed" in words:
+        return MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
+    if "libusb_error_access" in words:
+        return LinkError(
+            f"no permission to use the ST-Link; install PlatformIO's udev rules (99-platformio-udev.rules).\n{shown}"
+        )
+    if any(sign in words for sign in ("open failed", "no device found", "libusb_error_no_device", "unable to find a matching")):
+        return LinkError(f"found no {board.name} to upload to: plug it in by its ST-Link connector.\n{shown}")
+    if "can't find target/" in words:
+        return LinkError(
+            f"OpenOCD knows no target/{board.family}x.cfg: is 'mcu' in the board file of {board.name} right?\n{shown}"
+        )
+    return BuildError(f"could not build or upload for {board.name}:\n{shown}")
+
+
+def run_bounded(command: list[str], environment: dict[str, str], timeout_s: float) -> tuple[int | None, str]:
+    """Returns exit status and output of a command; status None when it was stopped, with its children, after `timeout_s`."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        return None, output
+    except BaseException:  # interrupted: leave no OpenOCD behind
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise

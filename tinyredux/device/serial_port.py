@@ -1,0 +1,161 @@
+"""Serial ports: find the one that a board is on, open it for this program alone, and say in plain words what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from dataclasses import dataclass
+
+import serial  # type: ignore[import-untyped]
+from serial.tools import list_ports  # type: ignore[import-untyped]
+
+from tinyredux.device.link import BAUD, LinkClosedError, LinkError
+
+WRITE_TIMEOUT_S = 5.0
+_POLL_S = 0.02
+_ST_VENDOR = 0x0483
+_ST_LINK_PRODUCTS = range(0x3740, 0x3760)  # ST-LINK/V2, V2-1, V3 with their variants; those with a serial port are among them
+
+try:
+    import termios
+
+    _TERMINAL_ERROR: type[Exception] = termios.error
+except ImportError:  # Windows
+    _TERMINAL_ERROR = OSError
+
+
+@dataclass(frozen=True)
+class FoundPort:
+    """A serial port of a board: `port` is what to open."""
+
+    port: str
+    description: str
+    serial_number: str | None
+
+
+class SerialTransport:
+    """A serial port through pyserial: a device name, a pseudo-terminal, or a URL (socket://host:port, loop://)."""
+
+    def __init__(self, port: str, baud: int = BAUD) -> None:
+        """Opens the port for this program alone. Raises LinkError: no such port, busy, no permission, not a serial port."""
+        self.name = port
+        self._chunk_bytes = max(1, baud // 100)  # a tenth of a second on the line
+        try:
+            self._serial = serial.serial_for_url(
+                port, baudrate=baud, timeout=_POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True
+            )
+        except Exception as failure:  # pyserial's handlers of URLs pass on whatever parsing and sockets raise
+            raise LinkError(explain_open(port, failure)) from failure
+
+    def read(self, timeout_s: float) -> bytes:
+        """Returns what has arrived, at least one byte, or nothing after `timeout_s`. Raises LinkClosedError."""
+        until = time.monotonic() + timeout_s
+        try:
+            while True:
+                data: bytes = self._serial.read(1)
+                if data:
+                    return data + bytes(self._serial.read(self._serial.in_waiting))
+                if time.monotonic() >= until:
+                    return b""
+        except (OSError, TypeError, _TERMINAL_ERROR) as failure:  # TypeError: another thread has closed the port
+            raise self._gone(failure) from failure
+
+    def write(self, data: bytes) -> None:
+        """Sends all of `data`. Raises LinkError when the port takes nothing for 5 s, LinkClosedError when it is gone.
+
+        In pieces, because pyserial's limit is on a whole call, however many bytes it has.
+        """
+        try:
+            for start in range(0, len(data), self._chunk_bytes):
+                self._serial.write(data[start : start + self._chunk_bytes])
+        except serial.SerialTimeoutException as failure:
+            self.close()
+            raise LinkError(f"{self.name} has taken no data for {WRITE_TIMEOUT_S:g} s; plug the board out and in") from failure
+        except (OSError, TypeError, _TERMINAL_ERROR) as failure:
+            raise self._gone(failure) from failure
+
+    def close(self) -> None:
+        """Releases the port."""
+        try:
+            self._serial.reset_output_buffer()  # else closing waits for bytes that nobody takes
+        except (OSError, TypeError, _TERMINAL_ERROR):
+            pass
+        try:
+            self._serial.close()
+        except (OSError, _TERMINAL_ERROR):
+            pass
+
+    def _gone(self, failure: Exception) -> LinkClosedError:
+        self.close()
+        return LinkClosedError(
+            f"{self.name} is gone ({failure}): unplugged, or the board lost power. The port is released; "
+            "plug the board in and run again"
+        )
+
+
+def explain_open(port: str, failure: Exception) -> str:
+    """Returns what a failure to open a port means and what to do about it."""
+    number = getattr(failure, "errno", None)
+    text = str(failure)
+    if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in text or "Access is denied" in text:
+        return f"{port} is busy: another program holds it. Close the other monitor, notebook or measurement, then run again"
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            f"no permission to open {port}. On Linux: sudo usermod -aG dialout $USER, then log out and in; "
+            "or install PlatformIO's udev rules (99-platformio-udev.rules)"
+        )
+    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV) or "FileNotFoundError" in text:
+        there = ", ".join(info.device for info in list_ports.comports()) or "none"
+        return f"there is no port {port} (ports here: {there}). Is the board plugged in, by a cable that carries data?"
+    return f"cannot open {port}: {text}. Expected a serial port such as /dev/ttyACM0 or COM3, or a URL such as socket://host:port"
+
+
+def find_boards() -> list[FoundPort]:
+    """Returns the serial ports of all ST-Links that are plugged in, in the order of their names."""
+    return sorted(
+        (
+            FoundPort(info.device, info.description or "", info.serial_number)
+            for info in list_ports.comports()
+            if info.vid == _ST_VENDOR and info.pid in _ST_LINK_PRODUCTS
+        ),
+        key=lambda found: found.port,
+    )
+
+
+def find_port(named: str | None = None) -> str:
+    """Returns the port that was named, else that of the one ST-Link that is plugged in. Raises LinkError: none, or several."""
+    if named:
+        return named
+    if named is not None:
+        raise LinkError("the port is an empty name, expected one such as /dev/ttyACM0 or COM3; `tinyredux doctor` lists them")
+    found = find_boards()
+    if not found:
+        raise LinkError(
+            "found no board (no ST-Link with a serial port); plug one in, or name its port: --port or board:/dev/ttyACM0"
+        )
+    if len(found) > 1:
+        names = ", ".join(board.port for board in found)
+        raise LinkError(f"found {len(found)} boards, expected one; choose by --port, or board:PORT, from {names}")
+    return found[0].port
+
+
+def find_probe(port: str) -> str | None:
+    """Returns the serial number of the ST-Link that owns a port; None when only one is plugged in, so no choice is needed.
+
+    Raises LinkError when several are plugged in and the port is none of theirs, or its ST-Link has no number to be chosen by.
+    """
+    boards = find_boards()
+    mine = [board.serial_number for board in boards if os.path.realpath(board.port) == os.path.realpath(port)]
+    number = mine[0] if mine else None
+    if number and re.fullmatch(r"[0-9A-Za-z]+", number):
+        return number
+    if len(boards) > 1:
+        names = ", ".join(board.port for board in boards)
+        why = "has no readable serial number" if mine else f"is none of theirs ({names})"
+        raise LinkError(
+            f"{len(boards)} ST-Links are plugged in, and {port} {why}: the program could land on the wrong board; "
+            "unplug the others, or name the port of the one you mean"
+        )
+    return None

@@ -1,0 +1,249 @@
+"""A simulated board behind a pseudo-terminal, so that whatever talks to a board on a serial port talks to it in the same way.
+
+A served board has a folder with three things: `port`, a link to the pseudo-terminal (the serial port to open); `control`, a
+socket that takes one line of JSON and stands for what a debug probe does to a real board (flash, reset) and for the plug (stop);
+and `about.json`, which says that this board is simulated, so that nobody takes modelled cycles for measured ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tinyredux.boards import Board
+from tinyredux.device.link import LinkError
+
+_FOLDER = "tinyredux-board-"
+_CONTROL_TIMEOUT_S = 30.0
+_SLICE_INSTRUCTIONS = 1_000_000  # ten milliseconds or so
+_UNHEARD_BYTES = 1 << 16  # what nobody reads is lost beyond this, as on a real line
+
+
+class Machine(Protocol):
+    """What runs the program of a served board."""
+
+    def feed(self, data: bytes) -> None:
+        """Gives bytes to the console's receiver."""
+
+    def take(self) -> bytes:
+        """Returns what the console has sent since the last call."""
+
+    def step(self) -> bool:
+        """Runs a little (some milliseconds). Returns whether there is more to do before the next byte arrives."""
+
+
+@dataclass(frozen=True)
+class ServedFacts:
+    """What a served board says about itself: its control socket, its board, and what its cycles are worth."""
+
+    control: Path
+    board: str
+    cycles_kind: str
+    timing_model: str
+
+
+def served_facts(port: str) -> ServedFacts | None:
+    """Returns the facts of the served board on a port, given by its link or by its pseudo-terminal; None for any other port.
+
+    Believes a folder only when nobody but this user can have written it. Raises LinkError for a port in another's folder.
+    """
+    if "://" in port:
+        return None
+    beside, place = Path(port).parent, os.path.realpath(port)
+    for home in (beside, *sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"))):
+        about = home / "about.json"
+        try:
+            if not (home / "port").is_symlink() or not about.is_file() or os.path.realpath(home / "port") != place:
+                continue
+            if not _is_private(home):
+                if home == beside:
+                    raise LinkError(
+                        f"{home} is not private to this user (another owner, or others may write there), so what it says about "
+                        "its board is not believed; serve a board yourself: tinyredux simulate ELF --board B --serve"
+                    )
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                line.settimeout(_CONTROL_TIMEOUT_S)
+                line.connect(str(home / "control"))  # refused: what a killed server left, its terminal another's by now
+            said = json.loads(about.read_bytes())
+            return ServedFacts(home / "control", *(str(said[name]) for name in ("board", "cycles_kind", "timing_model")))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # also: another user's
+    return None
+
+
+def _is_private(folder: Path) -> bool:
+    """Returns whether a folder and what is said in it are this user's, and no other user may write there."""
+    status = os.lstat(folder)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:
+    """Returns the answer of a served board to a request: {"do": "flash", "elf": path}, {"do": "reset"} or {"do": "stop"}.
+
+    Raises LinkError when it does not answer within 30 s, or refuses.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(_CONTROL_TIMEOUT_S)
+            line.connect(str(facts.control))
+            line.sendall(json.dumps(request).encode() + b"\n")
+            with line.makefile("rb") as stream:
+                answer: dict[str, Any] = json.loads(stream.readline() or b"{}")
+    except (OSError, json.JSONDecodeError) as failure:
+        raise LinkError(f"the served board at {facts.control.parent} does not answer ({failure}); start it again") from failure
+    if not answer.get("done"):
+        raise LinkError(f"the served board at {facts.control.parent} refused: {answer.get('error', 'no reason given')}")
+    return answer
+
+
+class ServedBoard:
+    """Serves one simulated board. `start` makes a machine that is about to begin the program in an ELF file."""
+
+    def __init__(self, start: Callable[[Path], Machine], elf: Path, board: str, cycles_kind: str, timing_model: str) -> None:
+        """Starts the machine and creates the folder; `serve` does the work. Raises what `start` raises, OSError."""
+        import pty
+        import tty
+
+        self._start, self._elf = start, elf
+        self._machine = start(elf)
+        self.folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        self.port, self.control = self.folder / "port", self.folder / "control"
+        self._master, self._slave = pty.openpty()  # the slave stays open here, or reading fails while nobody else has it open
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.port.symlink_to(os.ttyname(self._slave))
+        facts = ServedFacts(self.control, board, cycles_kind, timing_model)
+        (self.folder / "about.json").write_text(
+            json.dumps({key: value for key, value in asdict(facts).items() if key != "control"})
+        )
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(self.control))
+        self._socket.listen()
+        self._unheard = b""
+        self._over = threading.Event()
+
+    def serve(self) -> None:
+        """Runs the board until `stop` (another thread's, the control socket's, SIGTERM); then folder and port are gone."""
+        busy = True
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
+        try:
+            while not self._over.is_set():
+                control = self._socket.fileno()
+                unheard = [self._master] if self._unheard else []
+                ready, _, _ = select.select([self._master, control], unheard, [], 0.0 if busy else 0.1)
+                if control in ready:
+                    self._answer_control()
+                if self._master in ready:
+                    self._machine.feed(os.read(self._master, 4096))
+                busy = self._machine.step()
+                self._send(self._machine.take())
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Ends `serve` soon."""
+        self._over.set()
+
+    def close(self) -> None:
+        """Pulls the plug: who has the port open finds it gone."""
+        for number in (self._master, self._slave):
+            if number >= 0:
+                os.close(number)
+        self._master = self._slave = -1
+        self._socket.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _send(self, data: bytes) -> None:
+        self._unheard = (self._unheard + data)[-_UNHEARD_BYTES:]
+        if self._unheard:
+            try:
+                self._unheard = self._unheard[os.write(self._master, self._unheard) :]
+            except BlockingIOError:
+                pass
+
+    def _answer_control(self) -> None:
+        line, _ = self._socket.accept()
+        with line:
+            line.settimeout(2.0)
+            try:
+                with line.makefile("rwb") as stream:
+                    stream.write(json.dumps(self._obey(json.loads(stream.readline()))).encode() + b"\n")
+            except (OSError, ValueError):
+                pass  # who asked has left, or did not speak JSON: no reason for a board to stop
+
+    def _obey(self, request: dict[str, str]) -> dict[str, Any]:
+        """Returns the answer to a control request, obeyed."""
+        try:
+            match request.get("do"):
+                case "flash":
+                    elf = Path(request["elf"])
+                    self._machine, self._elf = self._start(elf), elf
+                case "reset":
+                    self._machine = self._start(self._elf)
+                case "stop":
+                    self.stop()
+                case other:
+                    return {"done": False, "error": f"unknown request {other!r}; known: flash, reset, stop"}
+        except Exception as failure:  # a bad ELF leaves the running program as it was
+            return {"done": False, "error": f"{type(failure).__name__}: {failure}"}
+        return {"done": True, "elf": str(self._elf)}
+
+
+class SimulatedMachine:
+    """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
+
+    def __init__(self, elf: Path, board: Board) -> None:
+        """Loads the program. Raises ValueError when the board cannot hold it."""
+        from tinyredux.simulator.machine import Machine as Simulator
+
+        self._simulator = Simulator(board, elf)
+        self._clock_hz = board.clock_hz
+        self._idle_since: float | None = None
+        self._last_words = b""
+
+    def feed(self, data: bytes) -> None:
+        """Gives bytes to the console's receiver."""
+        self._simulator.console.received += data
+
+    def take(self) -> bytes:
+        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
+        sent = self._simulator.console.sent
+        data, self._last_words = bytes(sent) + self._last_words, b""
+        sent.clear()
+        return data
+
+    def step(self) -> bool:
+        """Runs a little. Returns whether there is more to do before the next byte arrives."""
+        simulator = self._simulator
+        if simulator.end is not None:
+            return False
+        if self._idle_since is not None:
+            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
+        before = int(simulator.state.instructions)
+        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
+        if end is not None and end.reason == "fault":
+            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
+        waits = int(simulator.state.instructions) - before < _SLICE_INSTRUCTIONS
+        self._idle_since = time.monotonic() if waits else None
+        return not waits
+
+
+def serve_simulator(elf: Path, board: Board) -> ServedBoard:
+    """Returns a served board that runs `elf` in the simulator; call `serve`. Raises ValueError when the board cannot hold it."""
+    from tinyredux.simulator import cycles_kind, model_name
+
+    return ServedBoard(lambda elf: SimulatedMachine(elf, board), elf, board.name, cycles_kind(board.cpu), model_name(board.cpu))

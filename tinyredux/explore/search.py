@@ -1,0 +1,251 @@
+"""Search with several aims that can be killed at any moment: trials in a database, each a function of what was before it.
+
+Trial i is drawn from the seed, i, and the trials before i that are done; so a search that was cut off and begun again goes the
+way it would have gone. Several processes may share a database, on several machines where it is a remote one: then trials are
+drawn while others are under way, and the order in which those end has its part.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from tinyredux.device import MissingTool
+
+STALE_SECONDS = 3600  # after which a trial of another machine counts as lost
+UNOWNED_SECONDS = 10  # a trial that nobody has signed after so long was made by a process killed at that moment
+WAIT_SECONDS = 0.5
+OPEN_SECONDS = 1.5
+DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # the packages of modules
+CONNECT_SECONDS = 20
+TIMEOUT_SECONDS = 30  # for a lock of an SQLite file that others write as well
+AIMS: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "cycles": "minimize",
+    "flash_bytes": "minimize",
+    "sram_bytes": "minimize",
+}
+
+T = TypeVar("T")
+Space = Mapping[str, int]  # parameters, whole numbers from 0 up to this
+Parameters = Mapping[str, int]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a trial came to, in the order of AIMS, and facts to keep with it. `short`: by how much it misses what is asked for."""
+
+    values: tuple[float, ...]
+    facts: Mapping[str, Any]
+    short: float = 0.0
+
+
+class RefusedError(Exception):
+    """Raised by a judge for parameters that break a limit, before it spends time on them."""
+
+
+Judge = Callable[[Parameters], Judgement]
+
+
+def open_study(url: str, name: str) -> optuna.Study:
+    """Returns the study `name` in the database at `url`, made where it is not there.
+
+    Raises ValueError for a database that cannot be opened and MissingTool where its driver is not installed.
+    """
+    return _tried(url, lambda: optuna.create_study(
+        storage=_storage(url), study_name=name, directions=list(AIMS.values()), load_if_exists=True
+    ))  # fmt: skip
+
+
+def check_storage(url: str) -> None:
+    """Raises what `open_study` raises, before any work, where the database cannot be opened."""
+    _tried(url, lambda: _storage(url))
+
+
+def _tried(url: str, opened: Callable[[], T]) -> T:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    since = time.monotonic()
+    while True:
+        try:
+            return opened()
+        except ImportError as missing:
+            first = missing.__cause__ or missing.__context__ or missing  # optuna says no more than that something is missing
+            module = str(getattr(first, "name", None) or missing.name)
+            raise MissingTool(
+                f"the database of {safe(url)} needs the driver {module}; run: pip install {DRIVERS.get(module, module)}"
+            ) from None
+        except Exception as wrong:  # whatever a database says, with the password left out
+            if time.monotonic() - since < OPEN_SECONDS:  # another process may be making the tables, or the study, at this moment
+                time.sleep(WAIT_SECONDS)
+                continue
+            raise ValueError(
+                f"cannot open the storage {safe(url)}: {said_by(wrong, url)}; expected a URL of a database that can be written, "
+                "such as sqlite:///explore.db or postgresql://user:password@host/name"
+            ) from None
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    waits = {"timeout": TIMEOUT_SECONDS} if url.startswith("sqlite") else {"connect_timeout": CONNECT_SECONDS}
+    arguments = {"connect_args": {} if "pg8000" in safe(url) else waits, "pool_pre_ping": True}
+    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+
+
+def safe(url: str) -> str:
+    """Returns a database's URL without what could be a password."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def said_by(wrong: Exception, url: str) -> str:
+    """Returns the first line of what a database said, without the parts of the URL that could be a password."""
+    said = (str(wrong).splitlines() or [type(wrong).__name__])[0].replace(url, safe(url))
+    secret = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    return said.replace(secret, "...") if secret else said
+
+
+def run(
+    study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int,
+    given: Sequence[Parameters] = (), progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Makes trials until the study has `trials` of them; the first ones are `given`.
+
+    Trials of processes that are no more are made again. Raises what `judge` raises, but for RefusedError.
+    """
+    while True:
+        _drop_lost(study)
+        counted = _counted(study)
+        if len(counted) >= trials:
+            if all(trial.state.is_finished() for trial in counted):
+                return
+            time.sleep(WAIT_SECONDS)  # for the last ones of other processes
+            continue
+        study.sampler = _Fixed({})
+        trial = study.ask()
+        trial.set_user_attr("owner", {"host": platform.node(), "process": os.getpid(), "time": time.time()})
+        before = [other for other in _counted(study) if other.number < trial.number]
+        if len(before) >= trials:
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        index = len(before)
+        study.sampler = _Fixed(given[index]) if index < len(given) else _sampler(seed, index)
+        parameters = {name: trial.suggest_int(name, 0, most) for name, most in space.items()}
+        _finish(study, trial, parameters, judge, [other for other in before if other.state == TrialState.COMPLETE])
+        if progress:
+            progress(f"trial {index + 1} of {trials}")
+
+
+def _finish(
+    study: optuna.Study, trial: optuna.Trial, parameters: Parameters, judge: Judge, done: Sequence[FrozenTrial]
+) -> None:  # fmt: skip
+    """Judges a trial, or takes what the same parameters came to before, and writes it down."""
+    same = next((other for other in done if other.params == parameters), None)
+    try:
+        if same is None:
+            found = judge(parameters)
+        else:
+            found = Judgement(tuple(same.values), same.user_attrs["facts"], same.constraints["short"])
+    except RefusedError as limit:
+        trial.set_user_attr("refused", str(limit))
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    except BaseException:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    trial.set_user_attr("facts", dict(found.facts))
+    trial.set_constraint("short", found.short)
+    study.tell(trial, list(found.values))
+
+
+def _sampler(seed: int, index: int) -> TPESampler:
+    """Returns the sampler of one trial: no state but its seed, so that the database holds all there is to know."""
+    drawn = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+    return TPESampler(seed=drawn, constant_liar=False)
+
+
+class _Fixed(BaseSampler):
+    """Gives the parameters that it was made with."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:  # fmt: skip
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> int:  # fmt: skip
+        return self.parameters[param_name]
+
+
+def _counted(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that count, by number: done, refused or under way."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state != TrialState.FAIL or "refused" in trial.user_attrs]
+
+
+def refusals(study: optuna.Study) -> list[str]:
+    """Returns what was said to each trial that was refused."""
+    return [trial.user_attrs["refused"] for trial in study.get_trials(deepcopy=False) if "refused" in trial.user_attrs]
+
+
+def _drop_lost(study: optuna.Study) -> None:
+    """Marks trials of processes that are no more as failed."""
+    since = time.monotonic()
+    while True:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        unowned = [trial for trial in running if "owner" not in trial.user_attrs]
+        if not unowned or time.monotonic() - since > UNOWNED_SECONDS:
+            break
+        time.sleep(WAIT_SECONDS)
+    for trial in running:
+        if trial in unowned or _lost(trial.user_attrs["owner"]):
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except ValueError:
+                pass  # another process was faster
+
+
+def _lost(owner: Mapping[str, Any]) -> bool:
+    if owner["host"] != platform.node():
+        return bool(time.time() - owner["time"] > STALE_SECONDS)
+    if owner["process"] == os.getpid():
+        return True  # asked before a trial of ours begins, so it is of one before us that had the same number
+    try:
+        os.kill(owner["process"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def front(study: optuna.Study, least: float) -> list[FrozenTrial]:
+    """Returns the trials of an accuracy of at least `least` that no other of them beats in all aims, fewest cycles first."""
+    trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values[0] >= least]
+    kept = [trials[i] for i in nondominated([trial.values for trial in trials])]
+    return sorted(kept, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
+
+
+def nondominated(points: Sequence[Sequence[float]]) -> list[int]:
+    """Returns the numbers of the points, in the order of AIMS, that no other beats in all aims; of equal ones the first."""
+    signs = np.array([-1 if aim == "maximize" else 1 for aim in AIMS.values()])
+    first = {tuple(point): i for i, point in reversed(list(enumerate(points)))}
+    costs = np.array([signs * values for values in first]).reshape(-1, len(signs))
+    worse = [((costs <= cost).all(axis=1) & (costs < cost).any(axis=1)).any() for cost in costs]
+    return sorted(i for i, beaten in zip(first.values(), worse, strict=True) if not beaten)

@@ -1,0 +1,222 @@
+"""torch.nn.Module -> Graph through `torch.export`: batch norm folded, ReLU fused, HWC layout.
+
+An operator that has no counterpart is refused by name, with its place in the module and the nearest form that works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.export.graph_signature import OutputKind
+
+from tinyredux.frontends.builder import Builder, UnsupportedOperatorError, alias, arguments, refuse
+from tinyredux.frontends.operators import HANDLERS, flatten
+from tinyredux.graph import Graph, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
+from tinyredux.int8 import run
+
+NEAREST = {
+    "sigmoid": "nn.ReLU6",
+    "hardsigmoid": "nn.ReLU6",
+    "silu": "nn.ReLU6",
+    "hardswish": "nn.ReLU6",
+    "gelu": "nn.ReLU",
+    "leaky_relu": "nn.ReLU",
+    "prelu": "nn.ReLU",
+    "elu": "nn.ReLU",
+    "tanh": "nn.ReLU6",
+    "mul": "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel",
+    "sub": "an addition of equal shapes",
+    "conv1d": "nn.Conv2d with a height of 1",
+    "conv_transpose2d": "nn.Conv2d after a smaller stride",
+    "log_softmax": "nn.Softmax, or logits without it",
+    "group_norm": "nn.BatchNorm2d",
+    "layer_norm": "nn.BatchNorm2d",
+    "instance_norm": "nn.BatchNorm2d",
+    "upsample_nearest2d": "a convolution with a smaller stride before",
+    "slice": "a convolution or pool with a stride",
+    "select": "a convolution or pool with a stride",
+    "argmax": "the logits themselves; the index of the largest is the class",
+    "permute": "keeping the channels in place; the layout is HWC throughout",
+    "transpose": "keeping the channels in place; the layout is HWC throughout",
+}
+SUPPORTED = "Conv2d, BatchNorm2d, ReLU, ReLU6, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, cat(dim=1), flatten, Softmax"
+DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
+TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.2, torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest output
+ALIASES = (*DROPOUTS, "clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy")
+FLATTENS = ("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view")
+
+
+def export(module: nn.Module, name: str = "net") -> Graph:
+    """Returns the float Graph of a module that carries `input_shape = (C, H, W)`.
+
+    Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong.
+    """
+    graph = export_with_names(module, name)[0]
+    for tensor in graph.tensors.values():
+        check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
+        check_most(name, tensor.elements, "values", tensor.name)
+    _compare(graph, module, name)
+    return graph
+
+
+def _compare(graph: Graph, module: nn.Module, name: str) -> None:
+    """Raises ValueError where the graph computes something else of two random images than the module itself.
+
+    No list of operators is complete; this holds whatever a module does that torch's program does not show. Layers of TREC are
+    left out: near a border between clusters, rounding decides.
+    """
+    if any(isinstance(op, TrecConv) for op in graph.ops):
+        return
+    height, width, channels = graph.input.shape
+    images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
+    with _evaluated(module) as like:
+        try:
+            expected = module(images.to(like)).to("cpu", torch.float32).numpy()
+        except (Exception, SystemExit, GeneratorExit) as failure:
+            reason = str(failure).strip().partition("\n")[0]
+            raise ValueError(
+                f"{name}: runs for one image, not for two: {reason}; keep the first dimension, as flatten(1) does"
+            ) from failure
+    found = run(graph, images.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    if expected.shape[:1] != (2,) or expected.size != found.size:
+        raise ValueError(f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart")
+    error, largest = np.abs(found - expected.reshape(found.shape)).max(), np.abs(expected).max()
+    if np.isfinite(largest) and error > 1e-6 + TOLERANCE[like.dtype] * largest:
+        raise ValueError(
+            f"{name}: its forward() gives other values than torch's own program of it, by {error:.3g} of {largest:.3g} for "
+            "random images; make it depend on the images alone: no random numbers, no statistics of the batch, no state"
+        )
+
+
+@contextlib.contextmanager
+def _evaluated(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Puts a module into eval mode, without gradients; gives a tensor of its type. Every part then has its former mode again."""
+    floats = (value for value in (*module.parameters(), *module.buffers()) if value.is_floating_point())
+    modes = {part: part.training for part in module.modules()}
+    try:
+        with torch.no_grad():
+            module.eval()
+            yield next(floats, torch.zeros(1)).flatten()[:0]
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def export_with_names(module: nn.Module, name: str = "net") -> tuple[Graph, Builder]:
+    """Returns the Graph and how it was built: torch's own program, and which tensor each of its nodes became."""
+    shape = getattr(module, "input_shape", None)
+    channels, height, width = check_input_shape(tuple(shape) if isinstance(shape, list) else shape, name)
+    program = _trace(module, (1, channels, height, width), name)
+    builder = Builder(program, tensors={"input": Tensor("input", (height, width, channels))})
+    inputs = [
+        node for node in program.graph.nodes if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+    ]
+    for node in inputs:
+        builder.value[node.name] = "input"
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            _convert(builder, node)
+    return _finish(builder, name), builder
+
+
+def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:
+    """Returns torch's own program of a module in eval mode; every part then has its former mode again."""
+    check_most(name, sum(not [*part.children()] for part in module.modules()), "parts")
+    for key, value in (*module.named_parameters(), *module.named_buffers()):
+        check_most(name, value.numel(), "weights", key)
+        whole = isinstance(value, nn.Parameter) and not value.is_floating_point()
+        if value.is_meta or value.is_complex() or value.is_quantized or value.is_sparse or whole:
+            held = "on the meta device, without values" if value.is_meta else f"{value.layout} of {value.dtype}"
+            raise ValueError(f"{name}: {key} is {held}; expected dense floating-point weights; export makes the integers")
+    with _evaluated(module) as like:
+        try:
+            return torch.export.export(module, (torch.zeros(shape, dtype=like.dtype, device=like.device),))
+        except (Exception, SystemExit, GeneratorExit) as failure:
+            reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+            raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {reason}") from failure
+
+
+def _finish(builder: Builder, name: str) -> Graph:
+    (result,) = (node for node in builder.program.graph.nodes if node.op == "output")
+    changed = [spec.target for spec in builder.program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
+    if changed:
+        raise ValueError(f"{name}: changes {changed[0]} while it runs; an inference may not change the network")
+    if len(result.args[0]) != 1:
+        raise ValueError(f"{name}: returns {len(result.args[0])} tensors, expected one")
+    node = result.args[0][0]
+    if not isinstance(node, fx.Node) or node.name not in builder.value:
+        raise ValueError(f"{name}: returns a constant, which does not depend on the input; nothing to compile")
+    spec = builder.program.call_spec.out_spec
+    if spec is not None and not spec.is_leaf():
+        raise ValueError(f"{name}: returns its tensor in a {spec.type.__name__}; return the tensor itself")
+    output = builder.value[node.name]
+    tensor = builder.tensors[output]
+    if node.name in builder.padded:
+        raise refuse(node, "zero padding at the end", "padding before a convolution")
+    if node.name in builder.flat and tensor.shape[:2] != (1, 1):
+        raise UnsupportedOperatorError(
+            f"{name}: flattens a {tensor.shape} map at its end; return the map itself, or add a Linear layer"
+        )
+    needed, ops = {output}, []
+    for op in reversed(builder.ops):
+        if op.output in needed:
+            needed.update(op.inputs)
+            ops.append(op)
+    if not ops:
+        raise ValueError(f"{name}: no operator between input and output; nothing to compile")
+    ops.reverse()
+    kept = {"input"} | {op.output for op in ops}
+    constants = {key for op in ops for key in constant_names(op)}
+    graph = Graph(
+        name, tuple(ops), {key: tensor for key, tensor in builder.tensors.items() if key in kept},
+        {key: builder.constants[key] for key in builder.constants if key in constants},
+        ("input",), (output,), {op.name: builder.origin[op.name] for op in ops},
+    )  # fmt: skip
+    verify(graph)
+    return graph
+
+
+def _convert(builder: Builder, node: fx.Node) -> None:
+    name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
+    kind = name.rstrip("_")
+    operands = [arg for arg in node.all_input_nodes if arg.name in builder.value]
+    if not operands and getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+        raise refuse(node, f"{name} on a weight while running", "weights that stay as they are")
+    if not operands or kind == "_assert_tensor_metadata" or (kind == "getitem" and not node.users):
+        return  # works on constants alone (shapes, weights from others), states what holds, or a pool's indices that nobody reads
+    _check(node, kind, operands[0])
+    if name.endswith("_") and any(names > 1 for names in map(builder.names_read, operands)):
+        raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
+    if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
+        raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
+    if kind in ALIASES or (kind == "getitem" and node.args[1] == 0):
+        alias(builder, node, operands[0])
+    elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
+        flatten(builder, node, operands[0])
+    elif kind in HANDLERS:
+        HANDLERS[kind](builder, node)
+    else:
+        raise refuse(node, f"operator {kind}", NEAREST.get(kind, f"one of {SUPPORTED}"))
+
+
+def _check(node: fx.Node, kind: str, source: fx.Node) -> None:
+    """Refuses what no handler looks at: dropout while running, values that are no numbers with a fraction, maps without batch."""
+    if kind in DROPOUTS and all(arguments(node, p=0.5, train=False)):
+        raise refuse(node, f"{kind} while running (training=True)", "training=self.training")
+    values = node.meta["val"] if isinstance(node.meta["val"], (tuple, list)) else [node.meta["val"]]
+    known = kind in ALIASES or kind in FLATTENS or kind in HANDLERS
+    if known and isinstance(values[0], torch.Tensor) and values[0].dtype not in TOLERANCE:
+        raise refuse(node, f"{kind} to {values[0].dtype}", "floating point throughout; export makes the integers")
+    rank = source.meta["val"].ndim if isinstance(source.meta["val"], torch.Tensor) else 4
+    if kind in MAPS and rank != 4:
+        raise refuse(node, f"{kind} on a tensor of shape {tuple(source.meta['val'].shape)}", "maps (1, channels, height, width)")
+
+
+def _is_single(source: fx.Node, axis: object) -> bool:
+    """True where an axis of a torch value has one element, so that selecting from it is a reshape."""
+    return isinstance(axis, int) and source.meta["val"].shape[axis] == 1

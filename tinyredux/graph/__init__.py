@@ -1,0 +1,73 @@
+"""What a network is: tensors, operators, constants, and the rules that a graph keeps.
+
+`operators` holds the dataclasses of the operators, the shapes they give and the check `verify`; `dead_channels` removes the
+channels that nobody reads. Every other package works on a Graph and returns a new one. Chapter 1 prints one.
+"""
+
+from __future__ import annotations
+
+from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
+from tinyredux.graph.operators import (
+    ACTIVATIONS,
+    MOST_BITS,
+    Add,
+    Array,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Op,
+    Padding,
+    Pair,
+    Pool,
+    Quant,
+    Relu,
+    Shape,
+    Softmax,
+    Tensor,
+    TrecConv,
+    Weighted,
+    check_input_shape,
+    check_most,
+    constant_names,
+    macs,
+    output_shape,
+    total_macs,
+    verify,
+    weights_of,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "MOST_BITS",
+    "MULTIPLE",
+    "Add",
+    "Array",
+    "Concat",
+    "Conv",
+    "Dense",
+    "DepthwiseConv",
+    "Graph",
+    "Op",
+    "Padding",
+    "Pair",
+    "Pool",
+    "Quant",
+    "Relu",
+    "Shape",
+    "Softmax",
+    "Tensor",
+    "TrecConv",
+    "Weighted",
+    "check_input_shape",
+    "check_most",
+    "constant_names",
+    "live_channels",
+    "macs",
+    "output_shape",
+    "total_macs",
+    "verify",
+    "weights_of",
+    "without_dead_channels",
+]

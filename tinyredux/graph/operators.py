@@ -1,0 +1,382 @@
+"""A network as data: operators in execution order, tensors in HWC layout, constants by name; batch of one.
+
+Everything between a torch module and C text is a `Graph`. Passes return a new one and never edit their input.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, int, int]  # height, width, channels
+Pair = tuple[int, int]  # vertical, horizontal
+Padding = tuple[int, int, int, int]  # top, bottom, left, right
+
+THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image's rows (ours), or zero (the paper's)
+MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
+ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
+MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
+LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
+
+
+@dataclass(frozen=True)
+class Quant:
+    """real = scale * (stored - zero_point); one scale, or one per output channel."""
+
+    scale: tuple[float, ...]
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An activation: (height, width, channels); a vector is (1, 1, channels)."""
+
+    name: str
+    shape: Shape
+    dtype: str = "float32"
+    quant: Quant | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size in memory in bytes."""
+        return self.elements * ELEMENT_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator: names of its input tensors and of the tensor it writes."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Weighted(Op):
+    """An operator with weights and bias. `weight_scale` holds one scale per output channel once quantised."""
+
+    weights: str = ""
+    bias: str = ""
+    activation: str = "none"
+    weight_scale: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conv(Weighted):
+    """Convolution; weights (out_c, kernel_h, kernel_w, in_c / groups)."""
+
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class TrecConv(Weighted):
+    """Convolution on cluster means: blocks of `sub_length` columns (ky, kx, channel), clustered by `hash_bits` signs.
+
+    `vectors` names the hash vectors, (1 or one per block, sub_length, hash_bits). Without them each block hashes with its
+    own slice of the first `hash_bits` filters (kernel reuse), and those output channels are computed exactly.
+    """
+
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    sub_length: int = 1
+    hash_bits: int = 1
+    threshold: str = "mean"
+    vectors: str = ""
+
+
+@dataclass(frozen=True)
+class DepthwiseConv(Weighted):
+    """One filter per channel and multiple; weights (kernel_h, kernel_w, in_c * multiplier), output c * multiplier + m."""
+
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    multiplier: int = 1
+
+
+@dataclass(frozen=True)
+class Dense(Weighted):
+    """Fully connected; weights (outputs, inputs), the input flattened in HWC order."""
+
+
+@dataclass(frozen=True)
+class Pool(Op):
+    """Maximum or average over a window; padding never counts."""
+
+    kind: str = "max"
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    activation: str = "none"
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Sum of two tensors of one shape."""
+
+    activation: str = "none"
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Tensors side by side along channels."""
+
+
+@dataclass(frozen=True)
+class Relu(Op):
+    """A clamp that could not be fused into its producer."""
+
+    activation: str = "relu"
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """Softmax over channels, at each position."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operators in execution order, with every tensor and constant that they name."""
+
+    name: str
+    ops: tuple[Op, ...]
+    tensors: dict[str, Tensor]
+    constants: dict[str, Array]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    origin: dict[str, str] = field(default_factory=dict)  # operator name -> path in the torch module
+
+    @property
+    def input(self) -> Tensor:
+        """The network's only input."""
+        return self.tensors[self.inputs[0]]
+
+    @property
+    def output(self) -> Tensor:
+        """The network's only output."""
+        return self.tensors[self.outputs[0]]
+
+    def producer(self, tensor: str) -> Op | None:
+        """Returns the operator that writes a tensor, None for the network's input."""
+        return next((op for op in self.ops if op.output == tensor), None)
+
+    def consumers(self, tensor: str) -> list[Op]:
+        """Returns the operators that read a tensor."""
+        return [op for op in self.ops if tensor in op.inputs]
+
+    def with_ops(self, ops: Iterable[Op], **changes: Any) -> Graph:
+        """Returns this graph with other operators (and other fields, by name)."""
+        return replace(self, ops=tuple(ops), **changes)
+
+
+def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
+    """Returns how many windows fit along one axis of `size` elements padded by `before` and `after`."""
+    return (size + before + after - kernel) // stride + 1
+
+
+def output_shape(graph: Graph, op: Op) -> Shape:
+    """Returns the shape that an operator writes. Raises ValueError naming operator, tensor and shapes that disagree."""
+    height, width, channels = graph.tensors[op.inputs[0]].shape
+    match op:
+        case Conv() | TrecConv() | DepthwiseConv() | Pool():
+            top, bottom, left, right = op.padding
+            rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
+            columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
+            if rows < 1 or columns < 1:
+                window = f"a {op.kernel[0]}x{op.kernel[1]} window"
+                raise ValueError(f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
+            if isinstance(op, Pool):
+                return rows, columns, channels
+            return rows, columns, _output_channels(graph, op, channels)
+        case Dense():
+            weights = graph.constants[op.weights]
+            elements = graph.tensors[op.inputs[0]].elements
+            if weights.ndim != 2 or weights.shape[1] != elements:
+                raise ValueError(
+                    f"{op.name}: weights {weights.shape} expect {weights.shape[-1]} inputs, {op.inputs[0]} has {elements}"
+                )
+            return 1, 1, int(weights.shape[0])
+        case Add():
+            other = graph.tensors[op.inputs[1]].shape
+            if other != (height, width, channels):
+                raise ValueError(
+                    f"{op.name}: adds {(height, width, channels)} and {other}; both must have one shape (no broadcasting)"
+                )
+            return other
+        case Concat():
+            shapes = [graph.tensors[name].shape for name in op.inputs]
+            if len({shape[:2] for shape in shapes}) != 1:
+                raise ValueError(f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
+            return height, width, sum(shape[2] for shape in shapes)
+        case _:
+            return height, width, channels
+
+
+def _output_channels(graph: Graph, op: Conv | TrecConv | DepthwiseConv, channels: int) -> int:
+    shape = graph.constants[op.weights].shape
+    if isinstance(op, TrecConv):
+        _verify_hash(graph, op, (shape[0], op.kernel[0] * op.kernel[1] * channels))
+        expected: tuple[int, ...] = (shape[0], *op.kernel, channels)
+    elif isinstance(op, Conv):
+        expected = (shape[0], *op.kernel, channels // op.groups)
+        if channels % op.groups or shape[0] % op.groups:
+            raise ValueError(f"{op.name}: {channels} input and {shape[0]} output channels do not divide into {op.groups} groups")
+    else:
+        expected = (*op.kernel, channels * op.multiplier)
+    if shape != expected:
+        raise ValueError(f"{op.name}: weights have shape {shape}, expected {expected} for {channels} input channels")
+    return int(shape[-1]) if isinstance(op, DepthwiseConv) else int(shape[0])
+
+
+def _verify_hash(graph: Graph, op: TrecConv, matrix: tuple[int, int]) -> None:
+    outputs, columns = matrix
+    most = MOST_BITS if op.vectors else min(MOST_BITS, outputs)
+    if not 1 <= op.hash_bits <= most or not 1 <= op.sub_length <= columns or op.threshold not in THRESHOLDS:
+        raise ValueError(
+            f"{op.name}: {op.hash_bits} hash bits, sub-vectors of {op.sub_length}, threshold {op.threshold!r}; expected 1 to "
+            f"{most} bits, a length of 1 to {columns} and one of {', '.join(THRESHOLDS)}"
+        )
+    if not op.vectors:
+        return
+    expected = (-(-columns // op.sub_length), op.sub_length, op.hash_bits)
+    shape = graph.constants[op.vectors].shape
+    if shape not in (expected, (1, *expected[1:])):
+        raise ValueError(f"{op.name}: hash vectors have shape {shape}, expected {expected}, or 1 in front for all blocks")
+
+
+def constant_names(op: Op) -> tuple[str, ...]:
+    """Returns the names of an operator's constants."""
+    if not isinstance(op, Weighted):
+        return ()
+    return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
+
+
+def check_input_shape(shape: object, name: str) -> Shape:
+    """Returns `input_shape` of a network, (channels, height, width). Raises ValueError for anything else."""
+    sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
+    if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(
+            f"{name}: input_shape is {reprlib.repr(shape)}; give the module an attribute input_shape = (channels, height, width)"
+        )
+    if sizes[0] * sizes[1] * sizes[2] > LARGEST_INPUT:
+        raise ValueError(f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def check_most(name: str, size: int, what: str, where: str = "") -> None:
+    """Raises ValueError for a size of a network that no microcontroller could hold, nor a minute plan."""
+    if size > MOST[what]:
+        place = where and f" in {where}"
+        raise ValueError(f"{name}: {size:,} {what}{place}, expected at most {MOST[what]:,}; take a smaller network")
+
+
+def verify(graph: Graph) -> None:
+    """Checks names, order, shapes and constants. Raises ValueError naming what is wrong and where."""
+    ready = set(graph.inputs)
+    for name, tensor in graph.tensors.items():
+        if name != tensor.name or len(tensor.shape) != 3 or min(tensor.shape) < 1:
+            raise ValueError(f"tensor {name}: shape {tensor.shape}, expected three positive sizes (height, width, channels)")
+    for op in graph.ops:
+        for name in op.inputs:
+            if name not in ready:
+                raise ValueError(f"{op.name}: reads {name} before any operator writes it")
+        if op.output in ready:
+            raise ValueError(f"{op.name}: writes {op.output} a second time")
+        if op.output not in graph.tensors:
+            raise ValueError(f"{op.name}: tensor {op.output} is missing")
+        for name in constant_names(op):
+            if name not in graph.constants:
+                raise ValueError(f"{op.name}: constant {name} is missing")
+        shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
+        if shape != expected:
+            raise ValueError(f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
+        _verify_constants(graph, op)
+        ready.add(op.output)
+    for name in graph.outputs:
+        if name not in ready:
+            raise ValueError(f"output {name} is never written")
+
+
+def _verify_constants(graph: Graph, op: Op) -> None:
+    if not isinstance(op, Weighted):
+        return
+    for name in constant_names(op):
+        values = graph.constants[name]
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            bad = int(np.size(values) - np.isfinite(values).sum())
+            place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""
+            raise ValueError(
+                f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load again"
+            )
+    channels = graph.tensors[op.output].shape[2]
+    if graph.constants[op.bias].shape != (channels,):
+        raise ValueError(f"{op.name}: bias has shape {graph.constants[op.bias].shape}, expected ({channels},)")
+
+
+def macs(graph: Graph, op: Op) -> int:
+    """Returns the multiply-accumulates of one operator's dense form."""
+    if not isinstance(op, Weighted):
+        return 0
+    height, width, channels = graph.tensors[op.output].shape
+    weights = graph.constants[op.weights]
+    return height * width * (int(weights.size) if not isinstance(op, DepthwiseConv) else op.kernel[0] * op.kernel[1] * channels)
+
+
+def total_macs(graph: Graph) -> int:
+    """Returns the multiply-accumulates of one inference."""
+    return sum(macs(graph, op) for op in graph.ops)
+
+
+def to_text(graph: Graph) -> str:
+    """Returns the graph as text, one line an operator."""
+    lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
+    for op in graph.ops:
+        detail = [
+            f"{key}={getattr(op, key)}"
+            for key in (
+                "kind",
+                "kernel",
+                "stride",
+                "padding",
+                "groups",
+                "multiplier",
+                "activation",
+                "sub_length",
+                "hash_bits",
+                "threshold",
+            )
+            if hasattr(op, key)
+        ]
+        lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
+    return "\n".join(lines)
+
+
+def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[int, int] | None = None) -> Array:
+    """Returns the weights of some output channels and, for Conv and Dense, of a slice of the input channels."""
+    weights = graph.constants[op.weights]
+    if isinstance(op, DepthwiseConv):
+        return weights[..., out_c[0] : out_c[1]]
+    weights = weights[out_c[0] : out_c[1]]
+    if in_c is None:
+        return weights
+    if isinstance(op, Dense):
+        height, width, channels = graph.tensors[op.inputs[0]].shape
+        maps = weights.reshape(len(weights), height, width, channels)[..., in_c[0] : in_c[1]]
+        return maps.reshape(len(weights), -1)
+    return weights[..., in_c[0] : in_c[1]]

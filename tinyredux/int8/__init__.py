@@ -1,0 +1,41 @@
+"""Integer inference: how a float graph is quantised, and what its int8 operators compute.
+
+`quantization` chooses scales and zero points from calibration images, `factors` the integer multipliers that follow from them.
+`interpret` is the definition of every operator in NumPy, the oracle that all generated C is compared with. `evaluator` computes
+the same bytes fast on torch tensors, for thousands of images. Chapter 2 teaches it.
+"""
+
+from __future__ import annotations
+
+from tinyredux.int8 import interpret
+from tinyredux.int8.factors import (
+    ADD_LEFT_SHIFT,
+    AddParams,
+    Clamp,
+    Requantization,
+    add_params,
+    clamp_of,
+    quant_of,
+    requantization,
+    softmax_params,
+)
+from tinyredux.int8.interpret import run
+from tinyredux.int8.partial_sums import int16_shifts
+from tinyredux.int8.quantization import quantize
+
+__all__ = [
+    "ADD_LEFT_SHIFT",
+    "AddParams",
+    "Clamp",
+    "Requantization",
+    "add_params",
+    "clamp_of",
+    "evaluator",
+    "int16_shifts",
+    "interpret",
+    "quant_of",
+    "quantize",
+    "requantization",
+    "run",
+    "softmax_params",
+]

@@ -1,0 +1,219 @@
+"""Runs any Graph in NumPy, on a batch of images: float, or int8 to the bit. C is right when it gives the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyredux import fixedpoint
+from tinyredux.graph import (
+    ACTIVATIONS,
+    Add,
+    Array,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Op,
+    Padding,
+    Pair,
+    Pool,
+    Relu,
+    Softmax,
+    TrecConv,
+    Weighted,
+)
+from tinyredux.int8.factors import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.trec import Clustered, clustered_sums
+
+Batch = npt.NDArray[Any]  # (N, H, W, C)
+CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
+
+
+def run(graph: Graph, images: Batch) -> Batch:
+    """Returns the network's output (N, H, W, C) for images (N, H, W, C) of the input tensor's dtype."""
+    shape = graph.input.shape
+    if images.shape[1:] != shape or images.dtype != graph.input.dtype:
+        raise ValueError(f"{graph.name} takes {graph.input.dtype} images (N, {shape}), found {images.dtype} {images.shape}")
+    parts = [run_all(graph, images[i : i + CHUNK])[graph.outputs[0]] for i in range(0, len(images), CHUNK)]
+    return np.concatenate(parts)
+
+
+def run_all(graph: Graph, images: Batch) -> dict[str, Batch]:
+    """Returns every tensor of the network by name, each (N, H, W, C)."""
+    values: dict[str, Batch] = {graph.inputs[0]: images}
+    for op in graph.ops:
+        values[op.output] = run_op(graph, op, [values[name] for name in op.inputs])
+    return values
+
+
+def run_op(graph: Graph, op: Op, inputs: list[Batch]) -> Batch:
+    """Returns one operator's output for its inputs, each (N, H, W, C)."""
+    if isinstance(op, Concat):
+        return np.concatenate(inputs, axis=3)
+    return _run_int8(graph, op, inputs) if graph.tensors[op.output].dtype == "int8" else _run_float(graph, op, inputs)
+
+
+def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Returns int8 images (N, H, W, C) for float images (N, C, H, W), with the input tensor's scale."""
+    quant = quant_of(graph.input)
+    return fixedpoint.quantize(images.transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
+
+
+def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: float) -> Batch:
+    """Returns (N, out_h, out_w, kernel_h, kernel_w, C): what each output position sees."""
+    top, bottom, left, right = padding
+    padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
+    seen = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2))
+    return np.asarray(seen[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3))
+
+
+def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: float) -> Batch:
+    """Returns the sums of products before bias, (N, out_h, out_w, out_c), in floating point, which is exact for int8."""
+    kind = _exact_type(op, images, weights)
+    images, weights = np.asarray(images, kind), weights.astype(kind)
+    match op:
+        case Dense():
+            return np.asarray(images.reshape(len(images), -1) @ weights.T).reshape(len(images), 1, 1, -1)
+        case DepthwiseConv():
+            seen = windows(images, op.kernel, op.stride, op.padding, fill)
+            filters = weights.reshape(*op.kernel, images.shape[3], op.multiplier)
+            sums = np.einsum("nhwyxc,yxcm->nhwcm", seen, filters, optimize=True)
+            return np.asarray(sums.reshape(*sums.shape[:3], -1))
+        case TrecConv():
+            sums = clustered(graph, op, images, weights, fill).sums
+            return np.asarray(sums.reshape(len(images), *graph.tensors[op.output].shape))
+        case Conv():
+            seen = windows(images, op.kernel, op.stride, op.padding, fill)
+            outputs = weights.shape[0] // op.groups
+            parts = []
+            channels = images.shape[3] // op.groups
+            for group in range(op.groups):
+                columns = seen[..., group * channels : (group + 1) * channels].reshape(*seen.shape[:3], -1)
+                rows = weights[group * outputs : (group + 1) * outputs].reshape(outputs, -1)
+                parts.append(columns @ rows.T)
+            return np.concatenate(parts, axis=3)
+    raise ValueError(f"{op.name}: {type(op).__name__} has no weights")
+
+
+def clustered(graph: Graph, op: TrecConv, images: Batch, weights: Array, fill: float) -> Clustered:
+    """Returns what TREC computes of images (N, H, W, C) in a type that holds it exactly: sums before bias, and clusters."""
+    seen = windows(images, op.kernel, op.stride, op.padding, fill)
+    return clustered_sums(graph, op, seen.reshape(len(images), -1, weights[0].size), weights.reshape(len(weights), -1))
+
+
+def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
+    """Returns the int8 network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
+    parts = [_run_counted(graph, images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
+    counts = {name: np.concatenate([count[name] for _, count in parts]) for name in parts[0][1]}
+    return np.concatenate([output for output, _ in parts]), counts
+
+
+def _run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
+    values, counts = {graph.inputs[0]: images}, dict[str, Batch]()
+    for op in graph.ops:
+        if not isinstance(op, TrecConv):
+            values[op.output] = run_op(graph, op, [values[name] for name in op.inputs])
+            continue
+        params, weights = requantization(graph, op), graph.constants[op.weights]
+        centred = values[op.inputs[0]].astype(np.int16) - params.input_zero_point
+        kind = _exact_type(op, centred, weights)
+        found = clustered(graph, op, centred.astype(kind), weights.astype(kind), 0)
+        sums = found.sums.reshape(len(images), *graph.tensors[op.output].shape)
+        values[op.output], counts[op.name] = requantize(sums, graph.constants[op.bias], params), found.clusters
+    return values[graph.outputs[0]], counts
+
+
+def _exact_type(op: Weighted, images: Batch, weights: Array) -> type[np.floating[Any]]:
+    """Returns float32 where every partial sum of integers stays below 2^24, so that none is rounded; else float64."""
+    if weights.dtype != np.int8 or not images.size or (isinstance(op, TrecConv) and op.vectors):
+        return np.float64
+    axes = (0, 1) if isinstance(op, DepthwiseConv) else tuple(range(1, weights.ndim))
+    largest = int(np.abs(weights.astype(np.int64)).sum(axis=axes).max()) * int(np.abs(images).max())
+    return np.float32 if largest < 1 << 24 else np.float64
+
+
+def requantize(sums: Batch, bias: Array, params: Requantization) -> npt.NDArray[np.int8]:
+    """Returns int8 outputs for accumulators (..., out_c)."""
+    accumulators = fixedpoint.wrap_int32(sums.astype(np.int64) + bias)
+    scaled = fixedpoint.multiply_by_quantized_multiplier(accumulators, np.array(params.multiplier), np.array(params.shift))
+    return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
+
+
+def _run_int8(graph: Graph, op: Op, inputs: list[Batch]) -> Batch:
+    images = inputs[0]
+    match op:
+        case Weighted():
+            params = requantization(graph, op)
+            centred = images.astype(np.int16) - params.input_zero_point
+            return requantize(accumulate(graph, op, centred, graph.constants[op.weights], 0), graph.constants[op.bias], params)
+        case Pool():
+            clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
+            return fixedpoint.clamp_int8(_pool_int8(op, images), clamp.low, clamp.high)
+        case Add():
+            return _add_int8(graph, op, inputs)
+        case Relu():
+            clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
+            return fixedpoint.clamp_int8(images, clamp.low, clamp.high)
+        case Softmax():
+            return _softmax_int8(graph, op, images)
+    raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
+
+
+def _pool_int8(op: Pool, images: Batch) -> Batch:
+    if op.kind == "max":
+        return np.asarray(windows(images, op.kernel, op.stride, op.padding, -128).max(axis=(3, 4)), np.int64)
+    sums = windows(images.astype(np.int64), op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4))
+    return fixedpoint.divide_half_away(sums, _covered(op, images))
+
+
+def _covered(op: Pool, images: Batch) -> Batch:
+    """Returns how many real positions each window covers, (1, out_h, out_w, 1)."""
+    ones = np.ones((1, *images.shape[1:3], 1), np.int64)
+    return np.asarray(windows(ones, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)))
+
+
+def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
+    params = add_params(graph, op)
+    total = np.zeros(inputs[0].shape, np.int64)
+    for values, zero_point, multiplier, shift in zip(inputs, params.zero_points, params.multipliers, params.shifts, strict=True):
+        fine = (values.astype(np.int64) - zero_point) << 20
+        total += fixedpoint.multiply_by_quantized_multiplier(fine, multiplier, shift)
+    scaled = fixedpoint.multiply_by_quantized_multiplier(total, params.output_multiplier, params.output_shift)
+    return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
+
+
+def _softmax_int8(graph: Graph, op: Softmax, images: Batch) -> Batch:
+    params = softmax_params(graph, op)
+    diff = images.astype(np.int64) - images.max(axis=3, keepdims=True)
+    scaled = fixedpoint.saturating_rounding_doubling_high_mul(diff << params.shift, params.multiplier)
+    exps = np.where(diff >= params.diff_min, fixedpoint.exp_on_negative_values(np.maximum(scaled, -(2**31)), 5), 0)
+    sums = fixedpoint.rounding_divide_by_power_of_two(exps, 12).sum(axis=3, keepdims=True)
+    headroom = 31 - np.floor(np.log2(sums)).astype(np.int64)
+    reciprocal = fixedpoint.one_over_one_plus((sums << headroom) - (1 << 31))
+    product = fixedpoint.saturating_rounding_doubling_high_mul(reciprocal, exps)
+    output = fixedpoint.rounding_divide_by_power_of_two(product, 12 - headroom + 31 - 8) - 128
+    return fixedpoint.clamp_int8(np.where(diff >= params.diff_min, output, -128))
+
+
+def _run_float(graph: Graph, op: Op, inputs: list[Batch]) -> Batch:
+    images = inputs[0]
+    match op:
+        case Weighted():
+            result = accumulate(graph, op, images, graph.constants[op.weights], 0) + graph.constants[op.bias]
+        case Pool(kind="max"):
+            result = windows(images, op.kernel, op.stride, op.padding, -np.inf).max(axis=(3, 4))
+        case Pool():
+            result = windows(images, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)) / _covered(op, images)
+        case Add():
+            result = inputs[0] + inputs[1]
+        case Softmax():
+            powers = np.exp(images - images.max(axis=3, keepdims=True))
+            result = powers / powers.sum(axis=3, keepdims=True)
+        case _:
+            result = images
+    low, high = ACTIVATIONS[getattr(op, "activation", "none")]
+    return np.asarray(np.clip(result, low, high), np.float32)

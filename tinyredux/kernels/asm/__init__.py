@@ -1,0 +1,5 @@
+"""The assembler of the kernels: programs of Thumb instructions, scheduled, priced and printed with a C twin.
+
+`program` builds loops of instructions on named registers, `schedule` orders them for a core, `cost` counts their cycles by the
+simulator's timing rules, `printers` writes assembly and the C that does the same, `requantize` is the end of every sum.
+"""

@@ -1,0 +1,75 @@
+"""A form: one way to compute one operator, with what it costs.
+
+Every template module (`TEMPLATES` in `choose`) has a function `forms(graph, op, core)` that returns the forms it has for an
+operator on a core, none where it does not apply. `choose` takes one form per operator; the emitter writes its arrays to
+weights.bin, its Programs to fast.S and fast_host.c, and its call where the reference kernel's would stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from tinyredux.graph import Array
+from tinyredux.kernels.asm.cost import code_bytes
+from tinyredux.kernels.asm.program import Program
+
+STREAM_CYCLES = 5 / 16  # a byte: a line of 16 behind 5 wait states on an STM32F4, 32 behind 12 on an F7
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an operator's data lies, as C expressions: `int8_t *`, for `arrays` a pointer to the array's type.
+
+    Tensors and scratch begin at multiples of 4, arrays at multiples of 16. No two overlap.
+    """
+
+    out: str
+    inputs: tuple[str, ...]
+    scratch: str
+    arrays: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Later:
+    """Programs that are written only for a form that is chosen, and the bytes of their code, known before."""
+
+    write: Callable[[], tuple[Program, ...]]
+    code_bytes: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to compute one operator.
+
+    `cycles` is a prediction for the core without flash stalls. `arrays` (int8, int16, int32) are all that it reads from flash
+    beside code, by a short name each. `call` returns C statements, without indentation. `proof` says in one line what keeps its
+    sums in range, where the kernel's own comment cannot. `streamed_bytes`: how much of the arrays is read in all, where they are
+    read in order more than once, so that every line is fetched from flash anew.
+    """
+
+    name: str
+    cycles: int
+    scratch_bytes: int
+    programs: tuple[Program, ...]
+    call: Callable[[Places], str]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    proof: str = ""
+    streamed_bytes: int = 0
+    later: Later | None = None
+
+    @property
+    def cost(self) -> float:
+        """Cycles with the flash stalls of what is streamed: what a choice between forms compares."""
+        return self.cycles + STREAM_CYCLES * self.streamed_bytes
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of arrays and code; code that operators share counts for each."""
+        later = self.later.code_bytes if self.later else 0
+        arrays = sum(values.nbytes for values in self.arrays.values())
+        return later + arrays + sum(code_bytes(program) for program in self.programs)
+
+    def complete(self) -> Form:
+        """Returns the form with all its programs written."""
+        return self if self.later is None else replace(self, programs=(*self.programs, *self.later.write()), later=None)

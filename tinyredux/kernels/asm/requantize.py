@@ -1,0 +1,75 @@
+"""Branch-free requantisation: from a doubled int32 sum to int8 in five instructions, bit for bit LiteRT's double rounding.
+
+With x = 2 * sum, m the multiplier and r >= 1 the right shift of a channel:
+
+    SMMULR  t = floor(x * m / 2^32 + 1/2)       the rounding, doubling high product of sum and m
+    ADD     t = t + (t >> 31)                   negative values lose 1, so that halves below round away from zero
+    ASRS    t = t >> r, carry = bit r - 1       the carry is the rounding bit
+    ADC     t = t + zero point + carry
+    SSAT    t to int8
+
+Where the lowest output is the zero point (a ReLU), every negative t ends there, however it is rounded: ADD is left out.
+
+Exact for |sum| < 2^30 and 1 <= r <= 31. A multiplier of 0 gives the zero point for any r. A shift of 0 has no second rounding
+and a left shift comes before the product: a layer with such a channel keeps its reference kernel (`applies` says so).
+
+Source: ours, from the definitions in `fixedpoint`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyredux.graph import Array
+from tinyredux.int8 import Clamp, Requantization
+from tinyredux.kernels.asm.program import Program
+
+SUM_LIMIT = 2**30
+LARGEST_IMMEDIATE = 4095
+INT8 = Clamp(-128, 127)
+
+
+def applies(factors: Requantization) -> bool:
+    """Returns whether every channel has a right shift of 1 to 31 or the multiplier 0."""
+    return all(multiplier == 0 or -31 <= shift <= -1 for multiplier, shift in zip(factors.multiplier, factors.shift, strict=True))
+
+
+def constants(factors: Requantization) -> Array:
+    """Returns (channels, 2) int32: multiplier and right shift of each channel, as `requantize` reads them."""
+    pairs = [(m, -shift if m else 1) for m, shift in zip(factors.multiplier, factors.shift, strict=True)]
+    return np.array(pairs, np.int32)
+
+
+def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point: int, clamp: Clamp) -> None:
+    """Turns register `x`, twice a sum, into the int8 output within `clamp`; `right` may be a number.
+
+    Limits other than int8's take four or five instructions in the place of SSAT, still without a branch or a register.
+    """
+    p.smmulr(x, x, multiplier)
+    if clamp.low < zero_point:
+        p.add(x, x, x, "asr 31")
+    p.asrs(x, x, right)
+    if clamp == INT8:
+        p.adc(x, x, zero_point)
+        p.ssat(x, 8, x)
+        return
+    p.adc(x, x, zero_point - clamp.low)
+    p.bic(x, x, x, "asr 31")
+    p.sub(x, x, clamp.high - clamp.low)
+    p.and_(x, x, x, "asr 31")
+    p.add(x, x, clamp.high)
+
+
+def name(zero_point: int, clamp: Clamp) -> str:
+    """Returns what distinguishes the names of Programs that requantise to this zero point and these limits."""
+    limits = "" if clamp == INT8 else f"_{clamp.low + 128:02x}{clamp.high + 128:02x}"
+    return f"z{zero_point + 128:02x}{limits}"
+
+
+def advance(p: Program, to: str, source: str, distance: int, spare: str) -> None:
+    """Sets pointer `to` to `source` + `distance` bytes, by way of `spare` where an instruction cannot hold the number."""
+    if abs(distance) <= LARGEST_IMMEDIATE:
+        (p.add if distance >= 0 else p.sub)(to, source, abs(distance))
+        return
+    p.constant(spare, abs(distance))
+    (p.add if distance >= 0 else p.sub)(to, source, spare)

@@ -1,0 +1,137 @@
+"""Sum of two maps, and ReLU: four values in a word, the last four of a length that is no multiple of four twice.
+
+The sum, doubled as `requantize` wants it, is 2 * (A + B), where A = round(round((a - zero) * 2^20 * multiplier) >> right) and
+B alike. A factor that is a power of two, as the larger scale's always is, makes A a shift.
+
+Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29.
+"""
+
+from __future__ import annotations
+
+from tinyredux.graph import Add, Graph, Op, Relu
+from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_of, quant_of
+from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.requantize import requantize
+from tinyredux.kernels.asm.schedule import cycles_of
+
+POWER_OF_TWO = 1 << 30  # the multiplier of a factor that is a power of two
+RELU_WORDS = 4
+
+
+def forms(graph: Graph, op: Op, core: str) -> list[Form]:
+    """Returns the form of an addition or a ReLU of at least one word."""
+    count = graph.tensors[op.output].elements
+    if count < 4:
+        return []
+    if isinstance(op, Add):
+        found = add_program(add_params(graph, op), count // 4)
+        return [] if found is None else [_form("add_words", [(found, 4)], count, core)]
+    if isinstance(op, Relu):
+        clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
+        many, one = (relu_program(clamp, words, count // (4 * words)) for words in (RELU_WORDS, 1))
+        return [_form("relu_words", [(many, 4 * RELU_WORDS), (one, 4)], count, core)]
+    return []
+
+
+def _form(name: str, programs: list[tuple[Program, int]], count: int, core: str) -> Form:
+    """Returns the form of Programs that take some values at a time, each where those before have left off."""
+    calls, done = list[tuple[str, int, int]](), 0  # function, first value, how often
+    cycles = 0.0
+    for program, size in programs:
+        times = (count - done) // size
+        if times:
+            calls.append((program.name, done, times))
+            cycles += cycles_of(program, core)
+            done += times * size
+    if done < count:
+        calls.append((programs[-1][0].name, count - 4, 1))
+    used = {name for name, _, _ in calls}
+
+    def call(places: Places) -> str:
+        lines = []
+        for function, first, times in calls:
+            pointers = [f"{place} + {first}" for place in (places.out, *places.inputs)]
+            lines.append(f"{function}({', '.join(pointers)}, {times});")
+        return "\n".join(lines)
+
+    return Form(name, round(cycles), 0, tuple(program for program, _ in programs if program.name in used), call)
+
+
+def add_program(params: AddParams, words: int) -> Program | None:
+    """Returns the Program of an addition, or None where the output's factor is no right shift."""
+    if not 1 <= -params.output_shift <= 31:
+        return None
+    numbers = [*params.zero_points, *params.multipliers, *params.shifts, params.output_zero_point]
+    numbers += [params.output_multiplier, params.output_shift, params.clamp.low, params.clamp.high]
+    rights = [-shift for shift in params.shifts]
+    name = "tr_add_" + "_".join(f"{value & 0xFFFFFFFF:x}" for value in numbers)
+    arguments = ("int8_t *out", "const int8_t *a", "const int8_t *b", "int32_t words")
+    p = Program(name, arguments, "Sums of two maps, four values at a time.")
+    for source, zero_point, multiplier, right in zip("ab", params.zero_points, params.multipliers, rights, strict=True):
+        p.new(f"minus_zero_{source}")
+        p.constant(f"minus_zero_{source}", -zero_point & 0xFFFFFFFF)
+        if not _is_shift(multiplier, right):
+            p.new(f"multiplier_{source}")
+            p.constant(f"multiplier_{source}", multiplier)
+    p.new("out_multiplier", "word_a", "word_b", "x", "y")
+    p.constant("out_multiplier", params.output_multiplier)
+    with p.loop("words", times=words):
+        p.ldr_post("word_a", "a", 4)
+        p.ldr_post("word_b", "b", 4)
+        for lane in range(4):
+            _doubled_term(p, "x", "a", lane, params, 0)
+            _doubled_term(p, "y", "b", lane, params, 1)
+            p.add("x", "x", "y")
+            requantize(p, "x", "out_multiplier", -params.output_shift, params.output_zero_point, params.clamp)
+            p.strb_post("x", "out", 1)
+    return p
+
+
+def _doubled_term(p: Program, x: str, source: str, lane: int, params: AddParams, i: int) -> None:
+    """Sets `x` to 2 * A for one byte of the source's word."""
+    multiplier, right = params.multipliers[i], -params.shifts[i]
+    add_byte = {0: p.sxtab, 1: p.sxtab_ror8, 2: p.sxtab_ror16, 3: p.sxtab_ror24}[lane]
+    add_byte(x, f"minus_zero_{source}", f"word_{source}")
+    if _is_shift(multiplier, right):
+        p.lsl(x, x, ADD_LEFT_SHIFT - right)
+        return
+    if multiplier == 0:
+        p.mov(x, 0)
+        return
+    p.lsl(x, x, ADD_LEFT_SHIFT + 1)
+    p.smmulr(x, x, f"multiplier_{source}")
+    p.add(x, x, x, "asr 31")
+    p.asrs(x, x, right)
+    p.adc(x, x, 0)
+    p.lsl(x, x, 1)
+
+
+def _is_shift(multiplier: int, right: int) -> bool:
+    """Returns whether the factor multiplier * 2^(-31 - right) takes whole numbers times 2^20 to whole numbers."""
+    return multiplier == POWER_OF_TWO and right < ADD_LEFT_SHIFT
+
+
+def relu_program(clamp: Clamp, words: int, times: int) -> Program:
+    """Returns the Program that clamps `words` words at a time."""
+    name = f"tr_relu{words}_{clamp.low + 128:02x}{clamp.high + 128:02x}"
+    p = Program(name, ("int8_t *out", "const int8_t *in", "int32_t times"), f"ReLU, {4 * words} values at a time.")
+    limits = [("low", clamp.low)] * (clamp.low > -128) + [("high", clamp.high)] * (clamp.high < 127)
+    for limit, value in limits:
+        p.new(limit)
+        p.constant(limit, (value & 255) * 0x01010101)
+    p.new("difference")
+    names = [f"word_{i}" for i in range(words)]
+    p.new(*names)
+    with p.loop("times", times=times):
+        for i, word in enumerate(names):
+            p.ldr(word, "in", 4 * i)
+        p.add("in", "in", 4 * words)
+        for word in names:
+            for limit, _ in limits:
+                p.ssub8("difference", word, limit)
+                p.sel(word, *((word, limit) if limit == "low" else (limit, word)))
+        for i, word in enumerate(names):
+            p.str(word, "out", 4 * i)
+        p.add("out", "out", 4 * words)
+    return p

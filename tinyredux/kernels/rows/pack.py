@@ -1,0 +1,116 @@
+"""The Program that packs rows of the input for a packed-product row convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.rows.layer import FIELD, Rows
+from tinyredux.kernels.rows.plan import RowPlan
+
+
+def pack_program(rows: Rows, name: str, input_rows: float) -> Program:
+    """Returns the Program that packs input rows, usually `input_rows`: for each row and channel the words of `plan.columns`."""
+    g, pitch = rows.geometry, rows.pitch
+    p = Program(
+        name,
+        ("int32_t *to", "const int8_t *in", "int32_t rows"),
+        f"Packs rows of {g.in_w} pixels, {g.in_c} channels of {g.in_pixel}: per channel {len(rows.plan.columns)} words, each\n"
+        "x0 + x1 * 2^21 of two pixels with the zero point taken off; 0 for pixels outside the map.",
+    )
+    zero_point = rows.factors.input_zero_point
+    p.new("both", "one")
+    p.constant("both", -zero_point - (zero_point << FIELD))
+    p.constant("one", -zero_point)
+    p.new_pointer("channel")
+    with p.loop("rows", input_rows):
+        p.mov("channel", "in")
+        if g.in_c >= 4:
+            p.new("quads")
+            p.constant("quads", g.in_c // 4)
+            with p.loop("quads", g.in_c // 4):
+                _pack_columns(p, rows, 4)
+            p.free("quads")
+        if g.in_c % 4:
+            _pack_columns(p, rows, g.in_c % 4)
+        if rows.channels > g.in_c:
+            p.new("zero")
+            p.mov("zero", 0)
+            for _ in range((rows.channels - g.in_c) * pitch // 4):
+                p.str_post("zero", "to", 4)
+            p.free("zero")
+        add(p, "in", "in", g.in_row)
+    return p
+
+
+def add(p: Program, to: str, base: str, number: int) -> None:
+    """Adds instructions for to = base + number, any number."""
+    if -4096 < number < 4096:
+        if number or to != base:
+            p.add(to, base, number)
+        return
+    p.new("far")
+    p.constant("far", number)
+    p.add(to, base, "far")
+    p.free("far")
+
+
+def _pack_columns(p: Program, rows: Rows, n: int) -> None:
+    """Packs the words of n channels at `channel`, writes them at `to` and moves both on."""
+    p.new_pointer("from")
+    for first, count in _column_runs(rows.plan):
+        pixels = rows.plan.columns[first]
+        add(p, "from", "channel", next(x for x in pixels if x is not None) * rows.geometry.in_pixel)
+        if count > 1:
+            p.new("runs")
+            p.constant("runs", count)
+            with p.loop("runs", count):
+                _pack_word(p, rows, n, pixels)
+                p.add("from", "from", 2 * rows.geometry.stride[1] * rows.geometry.in_pixel)
+            p.free("runs")
+        else:
+            _pack_word(p, rows, n, pixels)
+    p.free("from")
+    add(p, "to", "to", (n - 1) * rows.pitch)
+    p.add("channel", "channel", n)
+
+
+def _column_runs(plan: RowPlan) -> Iterator[tuple[int, int]]:
+    """Yields (first, count) of columns that follow each other at equal distance with both pixels inside the map."""
+    first = 0
+    while first < len(plan.columns):
+        count = 1
+        steps = [x is not None for x in plan.columns[first]]
+        while all(steps) and first + count < len(plan.columns):
+            before, after = plan.columns[first + count - 1], plan.columns[first + count]
+            if None in after or after[0] - before[0] != 2 * (before[1] - before[0]):  # type: ignore[operator]
+                break
+            count += 1
+        yield first, count
+        first += count
+
+
+def _pack_word(p: Program, rows: Rows, n: int, pixels: tuple[int | None, int | None]) -> None:
+    """Packs one word of each of n channels from `from`, the first pixel that is inside."""
+    distance = rows.geometry.stride[1] * rows.geometry.in_pixel
+    both = None not in pixels
+    p.new("x", "y", "word", "high")
+    if n == 4:
+        p.ldr("x", "from", 0)
+        if both:
+            p.ldr("y", "from", distance)
+    for k in range(n):
+        if n < 4:
+            p.ldrsb("x", "from", k)
+            if both:
+                p.ldrsb("y", "from", distance + k)
+        rotation = f"_ror{8 * k}" if n == 4 and k else ""
+        getattr(p, f"sxtab{rotation}")("word", "both" if both else "one", "x")
+        if both:
+            getattr(p, f"sxtb{rotation}")("high", "y")
+            p.add("word", "word", "high", f"lsl {FIELD}")
+        elif pixels[0] is None:
+            p.lsl("word", "word", FIELD)
+        p.str("word", "to", k * rows.pitch)
+    p.add("to", "to", 4)
+    p.free("x", "y", "word", "high")

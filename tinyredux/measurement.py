@@ -1,0 +1,157 @@
+"""The record of a measurement: what was run, on what, with which result. Saved, loaded, compared; shown as a table."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tinyredux.files import checked, read_json, write_whole
+from tinyredux.simulator import say_band
+
+SCHEMA = 1
+MOST_TIMES = 1000  # the MACs of a plan, against those of the network
+
+
+@dataclass(frozen=True)
+class OpRecord:
+    """One operator: MACs of its dense form, MACs done, median cycles, bytes alive while it runs.
+
+    TREC: clusters per image, sub-vectors, the share removed (r_t), and what any data would lose with so few codes.
+    """
+
+    name: str
+    kind: str
+    macs_dense: int
+    macs_executed: int
+    cycles: int | None
+    sram_live_bytes: int
+    clusters: float | None = None
+    vectors: int | None = None
+    skipped: float | None = None
+    redundancy: float | None = None
+    redundancy_floor: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured network, field for field what `measure --json` prints.
+
+    `cycles_kind` says what the cycles are: "modelled" (Cortex-M4), "modelled-estimate" (Cortex-M7, M33) or "board";
+    `error_band`: the least and the most that a board takes of modelled cycles, None in older records.
+    Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there.
+    """
+
+    net: str
+    method: str
+    board: str
+    target: str
+    kernels: str
+    data: str
+    model_hash: str
+    compiler: str
+    flags: str
+    tinyredux: str
+    images: int
+    correct: int | None
+    accuracy: float | None
+    correct_float: int | None
+    accuracy_float: float | None
+    bit_exact: bool
+    instructions: int | None
+    cycles: int | None
+    cycles_kind: str | None
+    timing_model: str | None
+    ms: float | None
+    macs_dense: int
+    macs_executed: int
+    sram_bytes: dict[str, int | None]
+    flash_bytes: dict[str, int | None]
+    per_op: list[OpRecord] = field(default_factory=list)
+    fits: bool = True
+    notes: list[str] = field(default_factory=list)
+    error_band: list[float] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes of arena and scratch."""
+        return (self.sram_bytes["arena"] or 0) + (self.sram_bytes["scratch"] or 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as the contract's JSON object."""
+        return {"schema": self.schema} | {key: value for key, value in asdict(self).items() if key != "schema"}
+
+    def file_name(self) -> str:
+        """Returns the record's usual file name: network, method (and its MACs over the network's where patches overlap),
+        kernels, board, target and data."""
+        net, target = self.net.rpartition(":")[2], self.target.partition(":")[0]
+        again = "partial" in self.method and self.macs_executed > self.macs_dense
+        method = f"{self.method}-x{self.macs_executed / self.macs_dense:.2f}" if again else self.method
+        return f"{net}.{method}.{self.kernels}.{self.board}.{target}.{Path(self.data).stem}.json"
+
+    def save(self, path: Path) -> Path:
+        """Writes the record as JSON, folders made as needed, and returns the path."""
+        return write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns the record for people: (what, how much) in the order a reader asks."""
+        sram, flash = self.sram_bytes, self.flash_bytes
+        cycles = "none" if self.cycles is None else f"{self.cycles:,} ({self.cycles_kind}, {self.timing_model or self.board})"
+        time = "" if self.ms is None else f", {self.ms:.1f} ms"
+        return [
+            ("network", f"{self.net}, {self.method}, kernels {self.kernels}"),
+            *(("note", note) for note in self.notes),
+            ("runs on", f"{self.target}, {self.board}"),
+            ("images", f"{self.images} of {self.data}"),
+            ("correct", _share(self.correct, self.images) + f"; in float {_share(self.correct_float, self.images)}"),
+            ("equals the interpreter bit for bit", "yes" if self.bit_exact else "NO"),
+            ("instructions per image", "none" if self.instructions is None else f"{self.instructions:,}"),
+            ("cycles per image", cycles + time),
+            *([] if self.error_band is None else [("error of the model", say_band(self.error_band))]),
+            ("multiply-accumulates", f"{self.macs_executed:,} of {self.macs_dense:,}"),
+            ("SRAM bytes", ", ".join(f"{key} {_count(value)}" for key, value in sram.items())),
+            ("flash bytes", ", ".join(f"{key} {_count(value)}" for key, value in flash.items())),
+            ("fits the board", "yes" if self.fits else "NO"),
+        ]
+
+    def __str__(self) -> str:
+        """Returns the table as text."""
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def __repr__(self) -> str:
+        """Returns the table as text, which is what a notebook without HTML shows."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        cells = (
+            f"<tr><th style='text-align:left'>{html.escape(a)}</th><td style='text-align:left'>{html.escape(b)}</td></tr>"
+            for a, b in self.rows()
+        )
+        return f"<table>{''.join(cells)}</table>"
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
+
+
+def _share(correct: int | None, images: int) -> str:
+    return "unknown (no labels)" if correct is None else f"{correct} of {images}"
+
+
+def load(path: Path) -> Measurement:
+    """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
+    if not path.exists():
+        raise ValueError(f"record {path} does not exist; make it with: python -m tinyredux measure NET --out {path.parent}")
+    content = read_json(path, "record")
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"record {path} has schema {content.get('schema')!r}, this version reads {SCHEMA}")
+    known = {entry.name for entry in fields(Measurement)}
+    missing = known - set(content) - {"notes", "error_band"}
+    if missing:
+        raise ValueError(f"record {path} lacks {', '.join(sorted(missing))}")
+    return checked(Measurement, {key: value for key, value in content.items() if key in known}, f"record {path}")

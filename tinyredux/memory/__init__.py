@@ -1,0 +1,125 @@
+"""Where the bytes of a network lie, and when: programs of steps on views, placed in one arena.
+
+`program` and `tiles` say what a program is: loops of steps that read and write boxes of buffers. `lower` makes one from a
+schedule, `place` gives its buffers addresses in the arena, `run_schedule` executes and checks it byte by byte in NumPy.
+`layerwise` plans a network one operator at a time, `costs` counts the work of a step, `blob` lays out weights in flash.
+Chapter 3 teaches it.
+"""
+
+from __future__ import annotations
+
+from tinyredux.memory import run_schedule
+from tinyredux.memory.blob import Blob, arrays, pack, pack_arrays
+from tinyredux.memory.costs import conv_loops, executed_macs, rough_cycles, step_cycles
+from tinyredux.memory.layerwise import (
+    Lifetime,
+    LiveStep,
+    MemoryPlan,
+    arena_end,
+    clustering,
+    first_fit,
+    is_pointwise,
+    layerwise_peak,
+    lifetimes,
+    live_steps,
+    overlap,
+    plan,
+    plan_words,
+    reference_scratch,
+    verify_plan,
+)
+from tinyredux.memory.lower import Lowering, boxes_for, buffer_lifetimes, lower, moments
+from tinyredux.memory.place import Arena, blocks_of, live_bytes, place, place_apart
+from tinyredux.memory.program import (
+    ACCUMULATOR_BYTES,
+    Buffer,
+    Item,
+    Loop,
+    Node,
+    Program,
+    Schedule,
+    Storage,
+    part_breaks,
+    part_unit,
+    storages,
+)
+from tinyredux.memory.run_schedule import verify
+from tinyredux.memory.tiles import (
+    Box,
+    Step,
+    View,
+    computed_macs,
+    in_lines,
+    is_barrier,
+    is_elementwise,
+    is_generator,
+    reads_values,
+    restricted,
+    row_by_row,
+    whole,
+    window_rows,
+    windows_meet_map,
+)
+
+__all__ = [
+    "ACCUMULATOR_BYTES",
+    "Arena",
+    "Blob",
+    "Box",
+    "Buffer",
+    "Item",
+    "Lifetime",
+    "LiveStep",
+    "Loop",
+    "Lowering",
+    "MemoryPlan",
+    "Node",
+    "Program",
+    "Schedule",
+    "Step",
+    "Storage",
+    "View",
+    "arena_end",
+    "arrays",
+    "blocks_of",
+    "boxes_for",
+    "buffer_lifetimes",
+    "clustering",
+    "computed_macs",
+    "conv_loops",
+    "executed_macs",
+    "first_fit",
+    "in_lines",
+    "is_barrier",
+    "is_elementwise",
+    "is_generator",
+    "is_pointwise",
+    "layerwise_peak",
+    "lifetimes",
+    "live_bytes",
+    "live_steps",
+    "lower",
+    "moments",
+    "overlap",
+    "pack",
+    "pack_arrays",
+    "part_breaks",
+    "part_unit",
+    "place",
+    "place_apart",
+    "plan",
+    "plan_words",
+    "reads_values",
+    "reference_scratch",
+    "restricted",
+    "rough_cycles",
+    "row_by_row",
+    "run_schedule",
+    "step_cycles",
+    "storages",
+    "verify",
+    "verify_plan",
+    "whole",
+    "window_rows",
+    "windows_meet_map",
+]

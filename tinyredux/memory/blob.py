@@ -1,0 +1,75 @@
+"""Weights as bytes: where each array of the int8 graph lies in weights.bin, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyredux.graph import Array, Graph, TrecConv, Weighted
+from tinyredux.int8 import requantization
+
+ALIGNMENT = 16  # one flash line of the STM32F4: an array never straddles a line more than it must
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array in weights.bin."""
+
+    name: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Blob:
+    """The bytes of weights.bin and what lies where."""
+
+    data: bytes
+    entries: dict[str, Entry]
+
+
+def arrays(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = None) -> dict[str, Array]:
+    """Returns every array that the generated C reads: weights, bias, and the requantisation factors per channel.
+
+    An operator in `replaced` has the arrays given there instead, under the names operator.key.
+    """
+    found: dict[str, Array] = {}
+    for op in graph.ops:
+        if replaced is not None and op.name in replaced:
+            found |= {f"{op.name}.{key}": values for key, values in replaced[op.name].items()}
+        elif isinstance(op, Weighted):
+            factors = requantization(graph, op)
+            found[op.weights] = graph.constants[op.weights]
+            found[op.bias] = graph.constants[op.bias]
+            if isinstance(op, TrecConv) and op.vectors:  # as the filters lie: blocks, H, L
+                found[op.vectors] = graph.constants[op.vectors].transpose(0, 2, 1)
+            found[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
+            found[f"{op.name}.shift"] = np.array(factors.shift, np.int32)
+    return found
+
+
+def pack(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = None) -> Blob:
+    """Returns the little-endian bytes of all arrays of a graph, as `arrays` names them."""
+    return pack_arrays(arrays(graph, replaced))
+
+
+def pack_arrays(content_by_name: dict[str, Array]) -> Blob:
+    """Returns the little-endian bytes of arrays, each aligned, with their offsets."""
+    data, entries = bytearray(), {}
+    for name, values in content_by_name.items():
+        data += bytes(-len(data) % ALIGNMENT)
+        content = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+        entries[name] = Entry(name, len(data), values.dtype.name, values.shape, len(content))
+        data += content
+    return Blob(bytes(data), entries)
+
+
+def unpack(blob: Blob, name: str) -> Array:
+    """Returns one array of the blob."""
+    entry = blob.entries[name]
+    kind = np.dtype(entry.dtype).newbyteorder("<")
+    return np.frombuffer(blob.data, kind, offset=entry.offset, count=int(np.prod(entry.shape))).reshape(entry.shape)

@@ -1,0 +1,184 @@
+"""What a kernel call costs in cycles: enough to choose between ways to run the same thing, and to say how much slower one is.
+
+Cycles are a sum: how often each loop of the kernel runs, times what a round takes on the simulator's Cortex-M4. The costs are
+fitted by least squares to calls of random shapes; `tools/fit_part_costs.py` does it and measures on whole networks how far the
+estimates lie from the simulator. No number that is reported comes from here. Source: ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from pathlib import Path
+
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, TrecConv
+from tinyredux.memory.tiles import Step, computed_macs, group_sizes, in_lines
+
+Counts = tuple[float, ...]
+FILE = Path(__file__).with_name("costs.json")
+
+
+@cache
+def costs() -> dict[str, Counts]:
+    """Returns the cycles of each kernel's loops, in the order of `counts`."""
+    return {kernel: tuple(some) for kernel, some in json.loads(FILE.read_text())["cycles"].items()}
+
+
+def rough_cycles(graph: Graph, steps: Iterable[Step]) -> int:
+    """Returns the cycles of kernel calls."""
+    by_name = {op.name: op for op in graph.ops}
+    return sum(step_cycles(graph, by_name[step.op], step) for step in steps)
+
+
+def executed_macs(graph: Graph, steps: Iterable[Step]) -> int:
+    """Returns the multiply-accumulates that kernel calls execute."""
+    by_name = {op.name: op for op in graph.ops}
+    total = 0
+    for step in steps:
+        if step.kind == "run":
+            total += computed_macs(graph, by_name[step.op], step.output.box)
+        elif step.kind == "add_up":
+            total += computed_macs(graph, by_name[step.op], step.output.box, step.inputs[0].box.shape[2])
+    return total
+
+
+def step_cycles(graph: Graph, op: Op, step: Step) -> int:
+    """Returns the cycles of one call; none for a TREC layer, which every schedule runs once and as a whole."""
+    if isinstance(op, TrecConv):
+        return 0
+    kernel, rounds = counts(graph, op, step)
+    return round(sum(cost * times for cost, times in zip(costs()[kernel], rounds, strict=True)))
+
+
+def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
+    """Returns which kernel a call runs, and how often each of its loops: once, for each pixel, ... in the order of the costs."""
+    height, width, channels = step.output.box.shape
+    pixels, outputs = height * width, step.output.box.elements
+    if step.kind == "copy":
+        return "copy", (len(in_lines(step)), pixels, outputs)
+    if step.kind in ("start", "finish"):
+        return step.kind, (1, pixels, outputs)
+    match op:
+        case Dense() if step.kind == "run":
+            taps = step.inputs[0].box.elements
+            return "dense", (1, channels, (channels + 1) // 2 * (taps // 4), channels * (taps % 4))
+        case Conv() | Dense():
+            loops = conv_loops(op, step) if isinstance(op, Conv) and step.kind == "run" else "sums"
+            if isinstance(op, Conv) and loops == "columns":
+                return loops, _columns(graph, op, step, pixels, channels)
+            pointwise = loops == "pointwise"
+            return loops, _pointwise(pixels, channels, step.inputs[0].box.shape[2]) if pointwise else _direct(graph, op, step)
+        case DepthwiseConv() | Pool():
+            rows, columns = windows(graph, op, step)
+            fours = channels // 4 if isinstance(op, Pool) or op.multiplier == 1 else 0
+            ones, taps, gaps = channels - 4 * fours, sum(rows) * sum(columns), int(step.inputs[0].gaps[1] > 0)
+            kernel = op.kind if isinstance(op, Pool) else "depthwise"
+            by_four = (pixels * fours, sum(rows) * width * fours, taps * fours, taps * fours * gaps)
+            return kernel, (1, pixels, *by_four, pixels * ones, taps * ones)
+        case Add():
+            return "add", (len(in_lines(step)), outputs)
+        case Relu():
+            return "relu", (len(in_lines(step)), outputs)
+    return "softmax", (1, outputs)
+
+
+def conv_loops(op: Conv, step: Step) -> str:
+    """Returns which loops of the reference kernels run a convolution: "pointwise", "columns" (im2col) or "direct".
+
+    A part of a 1x1 convolution with padding may lie inside the map: tr_conv_s8 reads it in place, and then knows no gaps.
+    """
+    source, target = step.inputs[0], step.output
+    in_place = op.groups == 1 and op.kernel == op.stride == (1, 1) and source.box.shape[:2] == target.box.shape[:2]
+    if in_place and not (source.gaps[0] or source.gaps[1] or target.gaps[0]):
+        return "pointwise"
+    return "direct" if op.groups == 1 and (in_place or target.gaps[0] or not step.scratch) else "columns"
+
+
+def windows(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> tuple[list[int], list[int]]:
+    """Returns how many rows and how many columns of the kernel lie inside the map, for each row and column of the output."""
+    box, (height, width, _) = step.output.box, graph.tensors[op.inputs[0]].shape
+    return (
+        _inside(box.y0, box.y1, op.kernel[0], op.stride[0], op.padding[0], height),
+        _inside(box.x0, box.x1, op.kernel[1], op.stride[1], op.padding[2], width),
+    )
+
+
+@lru_cache(maxsize=10_000)
+def _inside(first: int, end: int, kernel: int, stride: int, before: int, size: int) -> list[int]:
+    starts = [i * stride - before for i in range(first, end)]
+    return [max(0, min(size, start + kernel) - max(0, start)) for start in starts]
+
+
+def _pointwise(pixels: int, channels: int, taps: int) -> Counts:
+    blocks = (pixels // 2) * (channels // 2)
+    ones = pixels * channels - 4 * blocks
+    return (
+        1, channels, channels * taps, blocks, blocks * (taps // 16), blocks * (taps % 16 // 4), blocks * (taps % 4), ones,
+        ones * (taps // 4), ones * (taps % 4),
+    )  # fmt: skip
+
+
+def _columns(graph: Graph, op: Conv, step: Step, pixels: int, channels: int) -> Counts:
+    """im2col, then two channels times two pixels: what is left over goes one by one."""
+    in_c, out_c = group_sizes(graph, op)
+    groups, row = -(-channels // out_c), op.kernel[1] * in_c
+    together = step.inputs[0].pixel_stride == in_c
+    taps, fills, run = op.kernel[0] * row, op.kernel[0] * (1 if together else op.kernel[1]), row if together else in_c
+    blocks = groups * (pixels // 2) * (min(out_c, channels) // 2)
+    ones = pixels * channels - 4 * blocks
+    rows, columns = windows(graph, op, step)
+    copied = groups * sum(rows) * sum(columns) * in_c
+    return (
+        1, pixels * groups, pixels * groups * fills, copied * (run % 4 == 0), copied * (run % 4 != 0),
+        pixels * groups * taps - copied, blocks, blocks * (taps // 4), blocks * (taps % 4), ones, ones * (taps // 4),
+        ones * (taps % 4),
+    )  # fmt: skip
+
+
+def _direct(graph: Graph, op: Conv | Dense, step: Step) -> Counts:
+    """Straight from the map: rows of the kernel, in each one run of values, or one for each pixel where the map has gaps.
+
+    Runs go by sixteen values, with an offset or raw, then by four, then the rest, for two channels and two pixels; by four for
+    what is left over.
+    """
+    view, (height, _, channels) = step.inputs[0], step.output.box.shape
+    in_c, gaps = view.box.shape[2], view.gaps[1] > 0
+    if isinstance(op, Dense):
+        rows, columns, kernel = [view.box.shape[0]], [view.box.shape[1]], view.box.shape[1]
+    else:
+        (rows, columns), kernel = windows(graph, op, step), op.kernel[1]
+    plane = not gaps and view.row_stride == kernel * view.pixel_stride
+    raw = isinstance(op, Dense) or not any(op.padding)
+    lines = sum(1 for count in rows if count) if plane else sum(rows)
+    deep = sum(rows) / max(1, lines)  # rows in one run
+    pairs, alone = _pairs(tuple(columns), kernel)
+    twos, odd = channels // 2, channels % 2
+    n = round((in_c if gaps else kernel * in_c) * deep)
+    blocks, entries = pairs * height * twos, pairs * lines * twos * (kernel if gaps else 1)
+    sixteens, fours, rest = n // 16, n % 16 // 4, n % 4
+    full = (
+        blocks, pairs * lines * twos, entries, entries * (n >= 16), entries * sixteens * raw, entries * sixteens * (not raw),
+        entries * fours, entries * (rest > 0 and n > 4), entries * rest * (n <= 4),
+    )  # fmt: skip
+    shapes = [(1, column, twos, True) for column in alone] + [(1, column, odd, False) for column in alone]
+    left = [0.0] * 7
+    for many, column, of, two in [*shapes, (pairs, kernel, odd, False)]:
+        n = round((in_c if gaps else column * in_c) * deep)
+        runs = many * of * lines * (column if gaps else 1)
+        by_four, ends = runs * (n // 4), runs * (n % 4)
+        found = (many * of * height, many * of * lines, runs, by_four * two, by_four * (not two), ends * (n > 4), ends * (n <= 4))
+        left = [a + b for a, b in zip(left, found, strict=True)]
+    return (1, (pairs + len(alone)) * height, *full, *left)
+
+
+@lru_cache(maxsize=10_000)
+def _pairs(columns: tuple[int, ...], kernel: int) -> tuple[int, list[int]]:
+    """Returns how many pairs of neighbouring output pixels see the whole kernel, and the columns that the others see."""
+    pairs, alone, x = 0, list[int](), 0
+    while x < len(columns):
+        pair = x + 1 < len(columns) and columns[x] == columns[x + 1] == kernel
+        pairs += pair
+        alone += [] if pair else [columns[x]]
+        x += 2 if pair else 1
+    return pairs, alone

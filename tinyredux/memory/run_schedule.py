@@ -1,0 +1,230 @@
+"""Executes a placed Program in NumPy inside an arena of bytes, as the board will; and checks it byte by byte.
+
+`run` computes. `verify` computes nothing: it carries in place of every byte the name of the element that lies there, so
+it sees any value that is overwritten too early, computed twice or read before it exists. Neither uses the planner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyredux import fixedpoint
+from tinyredux.graph import Array, Concat, Graph, Op, Weighted
+from tinyredux.int8 import int16_shifts, interpret, requantization
+from tinyredux.memory.place import Arena
+from tinyredux.memory.program import Program, storages
+from tinyredux.memory.tiles import Box, Step, View, dense_view, is_elementwise, restricted, whole
+
+Ints = npt.NDArray[np.int64]
+KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
+
+
+def addresses(view: View, offsets: dict[str, int]) -> Ints:
+    """Returns the first byte of each element of a view, (H, W, C)."""
+    height, width, channels = view.box.shape
+    rows, columns, depth = np.ogrid[0:height, 0:width, 0:channels]
+    elements = rows * view.row_stride + columns * view.pixel_stride + depth
+    return np.asarray(offsets[view.buffer] + view.offset + elements * view.element_bytes, np.int64)
+
+
+def run(program: Program, arena: Arena, image: Array) -> Array:
+    """Returns the network's output (H, W, C) int8 for one input (H, W, C) int8."""
+    memory = np.full(arena.size_bytes, 0x55, np.int8)
+    graph = program.graph
+
+    def values(view: View) -> Array:
+        height, width, channels = view.box.shape
+        step = view.element_bytes
+        strides = (view.row_stride * step, view.pixel_stride * step, step)
+        start = arena.offsets[view.buffer] + view.offset
+        return np.ndarray((height, width, channels), KINDS[step], memory.data, start, strides)
+
+    places = storages(graph, program.schedule.aliased)
+    values(_stored(graph, graph.inputs[0], places[graph.inputs[0]].root))[:] = image
+    by_name = {op.name: op for op in graph.ops}
+    for step in program.steps():
+        if step.scratch:
+            start = arena.offsets[step.scratch]
+            memory[start : start + program.buffers[step.scratch].size_bytes] = 0x33
+        values(step.output)[:] = _computed(program, by_name[step.op], step, values)
+    return values(_stored_output(program)).copy()
+
+
+def _stored(graph: Graph, tensor: str, root: str) -> View:
+    return dense_view(tensor, whole(graph.tensors[tensor].shape), root)
+
+
+def _stored_output(program: Program) -> View:
+    name = program.graph.outputs[0]
+    return _stored(program.graph, name, name)
+
+
+def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Array]) -> Array:
+    graph = program.graph
+    if step.kind == "copy":
+        return values(step.inputs[0]).copy()
+    if step.kind == "run":
+        small_graph, small = restricted(graph, op, step.output.box)
+        return np.asarray(interpret.run_op(small_graph, small, [values(view)[None].copy() for view in step.inputs])[0])
+    assert isinstance(op, Weighted)
+    return _sums(program, op, step, values)
+
+
+def _sums(program: Program, op: Weighted, step: Step, values: Callable[[View], Array]) -> Array:
+    graph, lossy = program.graph, program.schedule.accumulator == "int16"
+    params, right = requantization(graph, op), int16_shifts(graph, op) if lossy else 0
+    if step.kind == "finish":
+        sums = values(step.inputs[0]).astype(np.int64) << right
+        return interpret.requantize(sums, np.zeros(sums.shape[2], np.int32), params)
+    if step.kind == "start":
+        added = np.broadcast_to(graph.constants[op.bias].astype(np.int64), step.output.box.shape)
+        old = np.zeros(added.shape, np.int64)
+    else:
+        source = step.inputs[0].box
+        small_graph, small = restricted(graph, op, step.output.box, (source.c0, source.c1))
+        assert isinstance(small, Weighted)
+        centred = values(step.inputs[0])[None].astype(np.int16) - params.input_zero_point
+        added = interpret.accumulate(small_graph, small, centred, small_graph.constants[op.weights], 0)[0].astype(np.int64)
+        old = values(step.output).astype(np.int64)
+    if lossy:
+        return np.asarray(np.clip(old + fixedpoint.rounding_divide_by_power_of_two(added, right), -32768, 32767), np.int16)
+    return np.asarray(fixedpoint.wrap_int32(old + added), np.int32)
+
+
+def verify(program: Program, arena: Arena) -> dict[str, int]:
+    """Follows every byte through the schedule. Returns {"steps", "bytes"}: kernel calls, highest byte used plus one.
+
+    Raises ValueError naming step and tensor where a byte does not hold what is read, where a kernel writes over what it
+    reads, where scratch touches data, and where an element is computed twice (but by a schedule
+    that says it recomputes; one that no window reaches may be left out).
+    """
+    return _Follower(program, arena).follow()
+
+
+class _Follower:
+    def __init__(self, program: Program, arena: Arena) -> None:
+        self.program, self.arena, self.graph = program, arena, program.graph
+        self.held = np.full(arena.size_bytes, -1, np.int64)  # the element whose byte this is, -1: nothing
+        self.ids: dict[str, Ints] = {}
+        self.by_name = {op.name: op for op in self.graph.ops}
+        count = self._number(self.graph.inputs[0], 0)
+        for op in self.graph.ops:
+            if isinstance(op, Concat):
+                self.ids[op.output] = np.concatenate([self.ids[name] for name in op.inputs], axis=2)
+            else:
+                count = self._number(op.output, count)
+        self.sums = {op.name: self.ids[op.output] + count for op in self.graph.ops if isinstance(op, Weighted)}
+        self.computed = np.zeros(count, np.int64)
+        self.added: dict[str, tuple[Box, Ints]] = {}  # the box whose sums are open, how often each input channel was added
+        self.top = 0
+
+    def _number(self, tensor: str, start: int) -> int:
+        shape = self.graph.tensors[tensor].shape
+        size = int(np.prod(shape))
+        self.ids[tensor] = np.arange(start, start + size).reshape(shape)
+        return start + size
+
+    def follow(self) -> dict[str, int]:
+        steps = 0
+        self._write(_stored(self.graph, self.graph.inputs[0], self.graph.inputs[0]), self._ids(self.graph.inputs[0]))
+        for step in self.program.steps():
+            self._step(step)
+            steps += 1
+        output = _stored_output(self.program)
+        self._expect("the end", output, self.ids[output.tensor])
+        for name in {op.output for op in self.graph.ops if not isinstance(op, Concat)}:
+            most = int(self.computed[self.ids[name]].max())
+            if most > 1 and not self.program.schedule.recomputes:
+                raise ValueError(f"{name}: an element is computed {most} times, expected once")
+        return {"steps": steps, "bytes": self.top}
+
+    def _ids(self, tensor: str) -> Ints:
+        return self.ids[tensor]
+
+    def _step(self, step: Step) -> None:
+        op = self.by_name[step.op]
+        read = [self._read(step, op, view) for view in step.inputs]
+        scratch = self._scratch(step)
+        target = addresses(step.output, self.arena.offsets)
+        ids = (self.sums[op.name] if step.kind in ("start", "add_up") else self.ids[op.output])[_slices(step.output)]
+        if step.kind == "add_up":
+            self._expect(op.name, step.output, ids)
+            box, added = self.added[op.name]
+            if box != step.output.box:
+                raise ValueError(f"{op.name}: adds to sums of {step.output.box}, those of {box} are open")
+            added[step.inputs[0].box.c0 : step.inputs[0].box.c1] += 1
+        elif step.kind == "start":
+            if op.name in self.added:
+                raise ValueError(f"{op.name}: starts sums before the last ones are finished")
+            self.added[op.name] = step.output.box, np.zeros(self.graph.tensors[op.inputs[0]].shape[2], np.int64)
+        elif step.kind == "copy":
+            source = self.ids[step.inputs[0].tensor][_slices(step.inputs[0])]
+            if not np.array_equal(source, ids):
+                raise ValueError(f"{op.name}: copies {step.inputs[0].tensor} to the place of other elements")
+        else:
+            self.computed[ids] += 1
+        self._no_clash(step, op, read, scratch, target)
+        if len(scratch):
+            self.held[scratch] = -1
+        self._write(step.output, ids)
+
+    def _read(self, step: Step, op: Op, view: View) -> Ints:
+        if step.kind == "finish":
+            box, added = self.added.pop(op.name)
+            if box != step.output.box or added.min() != 1 or added.max() != 1:
+                raise ValueError(f"{op.name}: finishes sums of {box} whose input channels were added {added} times")
+            ids = self.sums[op.name]
+        else:
+            ids = self.ids[view.tensor]
+        self._expect(op.name, view, ids[_slices(view)])
+        return addresses(view, self.arena.offsets)
+
+    def _expect(self, where: str, view: View, ids: Ints) -> None:
+        at = addresses(view, self.arena.offsets)
+        for byte in range(view.element_bytes):
+            wrong = self.held[at + byte] != ids
+            if wrong.any():
+                y, x, c = (int(i[0]) + low for i, low in zip(np.nonzero(wrong), view.box[::2], strict=True))
+                raise ValueError(f"{where}: byte {at.flat[wrong.argmax()] + byte} no longer holds {view.tensor}[{y},{x},{c}]")
+
+    def _scratch(self, step: Step) -> Ints:
+        if not step.scratch:
+            return np.zeros(0, np.int64)
+        start = self.arena.offsets[step.scratch]
+        return np.arange(start, start + self.program.buffers[step.scratch].size_bytes)
+
+    def _no_clash(self, step: Step, op: Op, read: list[Ints], scratch: Ints, target: Ints) -> None:
+        size = step.output.element_bytes
+        written = (target[..., None] + np.arange(size)).ravel()
+        if np.isin(scratch, written).any():
+            raise ValueError(f"{op.name}: scratch overlaps the output {step.output.tensor}")
+        for view, at in zip(step.inputs, read, strict=True):
+            taken = (at[..., None] + np.arange(view.element_bytes)).ravel()
+            if np.isin(scratch, taken).any():
+                raise ValueError(f"{op.name}: scratch overlaps the input {view.tensor}")
+            if not np.isin(taken, written).any():
+                continue
+            same = step.kind == "run" and is_elementwise(op) and np.array_equal(at, target)
+            shrinking = step.kind == "finish" and bool((target.ravel() <= at.ravel()).all()) and _rising(target) and _rising(at)
+            if not (same or shrinking):
+                raise ValueError(f"{op.name}: writes {step.output.tensor} over its own input {view.tensor}")
+
+    def _write(self, view: View, ids: Ints) -> None:
+        at = addresses(view, self.arena.offsets)
+        if at.min() < 0 or at.max() + view.element_bytes > self.arena.size_bytes:
+            raise ValueError(f"{view.tensor}: bytes {at.min()} to {at.max() + 1} of an arena of {self.arena.size_bytes}")
+        for byte in range(view.element_bytes):
+            self.held[at + byte] = ids
+        self.top = max(self.top, int(at.max()) + view.element_bytes)
+
+
+def _rising(at: Ints) -> bool:
+    return bool((np.diff(at.ravel()) > 0).all())
+
+
+def _slices(view: View) -> tuple[slice, slice, slice]:
+    box = view.box
+    return slice(box.y0, box.y1), slice(box.x0, box.x1), slice(box.c0, box.c1)

@@ -1,0 +1,377 @@
+"""A few lines of C from a notebook, built into the runtime in a network's place and run on any target.
+
+The runtime takes a cell for a network with one operator: the same start-up, serial protocol, cycle counter and stack paint
+as in every measurement, so whatever runs a network runs a cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import multiprocessing
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyredux.boards import Board, find_board
+from tinyredux.device import BuildError, RawMeasurement, Target, build_firmware, build_host, default_build_folder
+from tinyredux.device.link import Patience
+from tinyredux.files import write_whole
+
+OUTPUT_BYTES = 2048
+PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of the simulator, with a cell that may never end
+MIME = "application/vnd.tinyredux+json"
+Values = int | tuple[int, ...]
+
+
+class CellError(BuildError):
+    """The compiler refused a cell; the message names the cell's lines."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell printed and what it cost. Instructions, cycles and stack are None where the target cannot know them."""
+
+    values: dict[str, Values]
+    target: str
+    board: str
+    instructions: int | None
+    cycles: int | None
+    cycles_kind: str | None
+    stack_bytes: int | None
+
+    def __getitem__(self, name: str) -> Values:
+        """Returns what was printed under a name: a number, or a tuple of numbers."""
+        if name not in self.values:
+            raise KeyError(f"the cell printed no {name!r}; it printed {', '.join(self.values) or 'nothing'}")
+        return self.values[name]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns the result for people, what was printed first."""
+        cost = [
+            ("instructions", self.instructions, ""),
+            ("cycles", self.cycles, f" ({self.cycles_kind}, {self.board})"),
+            ("stack bytes", self.stack_bytes, ""),
+        ]
+        printed = [(name, _shown(value)) for name, value in self.values.items()]
+        return printed + [(name, f"{value:,}{unit}") for name, value, unit in cost if value is not None]
+
+    def __repr__(self) -> str:
+        """Returns the table as text."""
+        return table_text(self.rows()) or "the cell printed nothing"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        data = {
+            "schema": 1, "values": self.values, "target": self.target, "board": self.board, "instructions": self.instructions,
+            "cycles": self.cycles, "cycles_kind": self.cycles_kind, "stack_bytes": self.stack_bytes,
+        }  # fmt: skip
+        return {"text/plain": repr(self), "text/html": table_html(self.rows()), MIME: data}
+
+
+def table_text(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns (what, how much) rows as two columns of text."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def table_html(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns the same rows as a small HTML table."""
+    style = "text-align:left;padding:1px 12px 1px 0"
+    cells = (f"<tr><th style='{style}'>{html.escape(a)}</th><td style='{style}'>{html.escape(b)}</td></tr>" for a, b in rows)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _shown(value: Values) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return " ".join(map(str, value[:16])) + (f" ... ({len(value)} numbers)" if len(value) > 16 else "")
+
+
+def run_cell(
+    text: str, target: str = "simulator", board: str = "disco_f469ni", given: npt.NDArray[Any] | None = None
+) -> CellResult:
+    """Returns what the C in `text` printed on a target (host, simulator, board[:PORT]) and what it cost there.
+
+    `text` defines `void cell(void)`, or is the body of that function. It prints with print_number(name, value),
+    print_numbers(name, int32 pointer, count) and print_bytes(name, int8 pointer, count); `given` is at `cell_input`.
+    Everything of tinyredux.h, requantize.h and dot.h is there. Raises CellError, MissingTool, LinkError, ValueError.
+    """
+    chip = find_board(board)
+    data = np.zeros(4, np.int8) if given is None else np.ascontiguousarray(given)
+    if data.dtype not in (np.int8, np.int16, np.int32) or not data.size:
+        raise ValueError(f"the input of a cell is {data.dtype} with {data.size} values, expected some int8, int16 or int32")
+    image = data.reshape(1, 1, -1).view(np.int8)
+    files, model_hash = cell_files(text, image.size)
+    folder = default_build_folder() / "cells" / model_hash
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    try:
+        device = _open(folder, target, chip, model_hash, image.shape)
+    except BuildError as error:
+        raise _explain(error, text) from None
+    try:
+        run = _apart(device, image) if target == "host" else device.measure(image)
+    finally:
+        device.close()
+    return _result(run, target, chip)
+
+
+def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple[int, ...]) -> Target:
+    kind, _, port = target.partition(":")
+    if port and kind != "board":
+        kind = target
+    output = (1, 1, OUTPUT_BYTES)
+    if kind == "host":
+        from tinyredux.device.host import HostTarget
+
+        return HostTarget(build_host(folder), shape, output)
+    if kind == "simulator":
+        from tinyredux.device.simulated import SimulatorTarget
+
+        simulator = SimulatorTarget(build_firmware(folder, board).elf, board, model_hash, output)
+        simulator.link.patience = PATIENCE
+        return simulator
+    if kind != "board":
+        raise ValueError(f"target is {target!r}, expected host, simulator or board[:PORT]")
+    from tinyredux.device.board import BoardTarget
+    from tinyredux.device.flash import flash
+
+    flashed = flash(folder, board, port or None, model_hash)
+    return BoardTarget(flashed.port, model_hash, output, board=board)
+
+
+def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
+    """Returns a cell's run on this computer, in a process of its own: neither a fault nor an endless loop ends the notebook."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: theirs.send(device.measure(image)))
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(PATIENCE.run_s):
+            raise ValueError(f"the cell has not ended after {PATIENCE.run_s:.0f} s on the host; look for a loop without an end")
+        run: RawMeasurement = ours.recv()
+    except EOFError:
+        child.join()
+        why = signal.strsignal(-(child.exitcode or 0)) or f"exit code {child.exitcode}"
+        raise ValueError(f"the cell ended by a fault on the host: {why}; look for a wild pointer or index") from None
+    else:
+        return run
+    finally:
+        child.kill()
+        child.join()
+
+
+def _result(run: RawMeasurement, target: str, board: Board) -> CellResult:
+    values, complete = decode(run.output.astype(np.int8).tobytes())
+    if not complete:
+        raise ValueError(f"the cell printed more than fits into {OUTPUT_BYTES} bytes; print fewer numbers")
+    return CellResult(values, target, board.name, run.instructions, run.cycles, run.cycles_kind, run.stack_bytes)
+
+
+def decode(output: bytes) -> tuple[dict[str, Values], bool]:
+    """Returns the printed values, and whether all of them fitted. A record is: name, 0, count (-1: one number), numbers."""
+    values: dict[str, Values] = {}
+    at = 4
+    for _ in range(_number(output, 0) & 0xFFFF):
+        end = output.index(0, at)
+        name, count = output[at:end].decode("utf-8", "replace"), _number(output, end + 1)
+        at = end + 5
+        numbers = tuple(_number(output, at + 4 * i) for i in range(abs(count)))
+        values[name] = numbers[0] if count == -1 else numbers
+        at += 4 * abs(count)
+    return values, output[2] == 0
+
+
+def _number(output: bytes, at: int) -> int:
+    return int.from_bytes(output[at : at + 4], "little", signed=True)
+
+
+def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
+    """Returns the C files that stand in a network's place, and their hash. Compiler messages name lines of `text`."""
+    head, body = split(text)
+    cell = f'#include "cell.h"\n#line 1 "cell"\n{head}\n'
+    cell += body if head == text else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
+    model_hash = hashlib.sha256(f"{cell}{RUNTIME}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
+    sizes = {"HASH": model_hash, "INPUT": str(input_bytes), "OUTPUT": str(OUTPUT_BYTES)}
+    model_h = re.sub(r"@(\w+)@", lambda found: sizes[found[1]], SIZES)
+    return {"cell.c": cell, "cell.h": HEADER, "model.c": RUNTIME, "model.h": model_h}, model_hash
+
+
+def split(text: str) -> tuple[str, str]:
+    """Returns (what stands before the function, body). A cell that defines `cell` is all head, and its body is empty.
+
+    The preprocessor's lines go to the head; a blank line stays in each one's place, so that line numbers hold.
+    """
+    if re.search(r"\bvoid\s+cell\s*\(", text):
+        return text, ""
+    lines = text.splitlines()
+    return (
+        "\n".join(line if line.lstrip().startswith("#") else "" for line in lines),
+        "\n".join("" if line.lstrip().startswith("#") else line for line in lines),
+    )
+
+
+def _explain(error: BuildError, text: str) -> BuildError:
+    """Returns the compiler's words about the cell's own lines, each with the line; other errors as they are."""
+    lines = text.splitlines()
+    plain = str(error).replace("\u2018", "'").replace("\u2019", "'")  # the compiler's quotes depend on the language
+    found = re.findall(r"\bcell:(\d+):(?:(\d+):)? ?(?:fatal )?(error|undefined reference|multiple definition):? ?(.*)", plain)
+    told = []
+    for number, column, kind, words in dict.fromkeys(found):
+        source = lines[int(number) - 1] if int(number) <= len(lines) else ""
+        told.append(f"line {number}: {words if kind == 'error' else f'{kind} {words}'}\n    {source}")
+        if column and source:
+            told[-1] += "\n    " + " " * (int(column) - 1) + "^"
+    return CellError("\n".join(told)) if told else error
+
+
+def namespace_array(name: str, namespace: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Returns the notebook's array of that name. Raises ValueError where there is none."""
+    if not isinstance(namespace.get(name), np.ndarray):
+        raise ValueError(f"--input {name}: the notebook has no NumPy array of that name")
+    return np.asarray(namespace[name])
+
+
+SIZES = """#include <stdint.h>
+#define TR_MODEL_HASH "@HASH@"
+#define TR_MODEL_NAME "cell"
+#define TR_OP_COUNT 1
+#define TR_INPUT_BYTES @INPUT@
+#define TR_OUTPUT_BYTES @OUTPUT@
+#define TR_ARENA_BYTES (TR_INPUT_BYTES + TR_OUTPUT_BYTES)
+#define TR_SCRATCH_BYTES 0
+extern const char *const tr_op_names[TR_OP_COUNT];
+int8_t *tr_input(void);
+const int8_t *tr_output(void);
+void tr_model_run(void);
+"""
+
+HEADER = """#include <stddef.h>
+#include <stdint.h>
+#include "dot.h"
+#include "port.h"
+#include "requantize.h"
+#include "tinyredux.h"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wunused-function"
+extern const void *const cell_input;
+void cell(void);
+void print_number(const char *name, int32_t value);
+void print_numbers(const char *name, const int32_t *values, int32_t count);
+void print_bytes(const char *name, const int8_t *values, int32_t count);
+"""
+
+RUNTIME = """#include "model.h"
+#include "cell.h"
+
+#define RECORDS 64
+#define VALUES (TR_OUTPUT_BYTES / 4)
+
+static int8_t input[TR_INPUT_BYTES] __attribute__((aligned(8)));
+static uint8_t output[TR_OUTPUT_BYTES];
+static struct {
+    const char *name;
+    int32_t count, first; /* count -1: one number */
+} records[RECORDS];
+static int32_t values[VALUES], record_count, value_count, left_out;
+const void *const cell_input = input;
+const char *const tr_op_names[TR_OP_COUNT] = {"cell"};
+
+/* Notes what is printed, which costs few cycles; tr_output turns it into bytes when the cell is over. */
+static int32_t *note(const char *name, int32_t count, int32_t numbers)
+{
+    if (record_count == RECORDS || numbers < 0 || value_count + numbers > VALUES) {
+        left_out = 1;
+        return NULL;
+    }
+    records[record_count].name = name;
+    records[record_count].count = count;
+    records[record_count++].first = value_count;
+    value_count += numbers;
+    return values + value_count - numbers;
+}
+
+void print_number(const char *name, int32_t value)
+{
+    int32_t *const to = note(name, -1, 1);
+    if (to != NULL) {
+        *to = value;
+    }
+}
+
+void print_numbers(const char *name, const int32_t *from, int32_t count)
+{
+    int32_t *const to = note(name, count, count);
+    for (int32_t i = 0; to != NULL && i < count; i++) {
+        to[i] = from[i];
+    }
+}
+
+void print_bytes(const char *name, const int8_t *from, int32_t count)
+{
+    int32_t *const to = note(name, count, count);
+    for (int32_t i = 0; to != NULL && i < count; i++) {
+        to[i] = from[i];
+    }
+}
+
+static uint32_t put(uint32_t at, int32_t value)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        output[at++] = (uint8_t)((uint32_t)value >> (8u * i));
+    }
+    return at;
+}
+
+/* The number of records, whether one was left out, then each: name, 0, count, numbers. */
+const int8_t *tr_output(void)
+{
+    uint32_t at = 4;
+    int32_t whole = 0;
+    for (; whole < record_count; whole++) {
+        const int32_t count = records[whole].count, numbers = count < 0 ? 1 : count;
+        uint32_t length = 1;
+        while (records[whole].name[length - 1] != 0) {
+            length++;
+        }
+        if (at + length + 4u + 4u * (uint32_t)numbers > TR_OUTPUT_BYTES) {
+            left_out = 1;
+            break;
+        }
+        for (uint32_t i = 0; i < length; i++) {
+            output[at++] = (uint8_t)records[whole].name[i];
+        }
+        at = put(at, count);
+        for (int32_t i = 0; i < numbers; i++) {
+            at = put(at, values[records[whole].first + i]);
+        }
+    }
+    (void)put(0, whole | left_out << 16);
+    while (at < TR_OUTPUT_BYTES) {
+        output[at++] = 0;
+    }
+    return (const int8_t *)output;
+}
+
+int8_t *tr_input(void)
+{
+    return input;
+}
+
+void tr_model_run(void)
+{
+    record_count = value_count = left_out = 0;
+    tr_mark(0);
+    cell();
+    tr_mark(1);
+}
+"""

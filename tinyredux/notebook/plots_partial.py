@@ -1,0 +1,113 @@
+"""Figures of partial execution: the arena layer by layer beside the arena in parts, and what fewer bytes cost in MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from tinyredux.notebook.plots_style import PALETTE, Picture, figure_with_axes, styled
+
+Step = Mapping[str, Any]
+READABLE = 0.045  # share of the height below which a bar has no room for its name
+
+
+@styled
+def partial_timeline(answer: Mapping[str, Any]) -> Picture:
+    """Returns the arena of a plan (what `plan.plan` returns) layer by layer and in parts, to one scale.
+
+    A bar per buffer, from the first step in which it is alive to the last, at its offset, with name and bytes. A step of
+    the right half is shown at its moment of most bytes, so a bar that is a slice stands for all slices of the loop.
+    """
+    halves = {"layer by layer": answer["layerwise"], "in parts": answer["steps"]}
+    figure, axes = figure_with_axes(10.5, 5.2, 2, sharey=True)
+    top = max(offset + size for steps in halves.values() for step in steps for offset, size in step["buffers"].values())
+    words = []
+    for ax, (title, steps) in zip(axes, halves.items(), strict=True):
+        end = _draw(ax, steps, top)
+        ax.set_title(f"{answer['net']} {title}: {end:,} bytes")
+        words.append(f"{title} {end} bytes in {len(steps)} steps")
+    axes[0].set_ylabel("offset in the arena, bytes")
+    return Picture(figure, f"Memory timeline of {answer['net']}: {'; '.join(words)}.")
+
+
+def _draw(axes: Axes, steps: Sequence[Step], top: int) -> int:
+    """Draws every buffer of some steps and returns the bytes that they reach."""
+    spans: dict[str, tuple[int, int]] = {}
+    for i, step in enumerate(steps):
+        for name in step["buffers"]:
+            spans[name] = (spans.get(name, (i, i))[0], i)
+    places = {name: place for step in steps for name, place in step["buffers"].items()}
+    for i, (name, (first, last)) in enumerate(spans.items()):
+        offset, size = places[name]
+        colour, width = PALETTE[i % len(PALETTE)], last - first + 1
+        axes.add_patch(Rectangle((first + 0.03, offset), width - 0.06, size, facecolor=colour, alpha=0.35, lw=0))
+        axes.add_patch(Rectangle((first + 0.03, offset), width - 0.06, size, fill=False, edgecolor=colour, lw=1.2))
+        text = f"{name.rpartition(':')[2]} {size:,}"
+        points = min(8.0, 420 * width / len(steps) / len(text))
+        if points > 4.5 and size > READABLE * top:
+            axes.text(first + width / 2, offset + size / 2, text, ha="center", va="center", fontsize=points)
+    axes.set_xlim(0, len(steps))
+    axes.set_ylim(0, 1.03 * top)
+    labels = [step["op"] if len(step["op"]) < 22 else f"{step['op'][:19]}..." for step in steps]
+    axes.set_xticks([i + 0.5 for i in range(len(steps))], labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_xlabel("step")
+    axes.grid(visible=False, axis="x")
+    return int(max(offset + size for offset, size in places.values()))
+
+
+@styled
+def accuracy_and_bytes(points: Sequence[Step], title: str) -> Picture:
+    """Returns accuracy in per cent against bytes of SRAM of a curve's points (a record `sram_curve.*`): each network layer by
+    layer (hollow) and in parts (filled), joined by a line; pruned ones are squares. Upright strokes: one standard error of a
+    share counted on so many images, up and down."""
+    figure, (axes,) = figure_with_axes(8.6, 4.6)
+    for point in points:
+        right = 100 * point["correct_int8"] / point["images"]
+        error = (right * (100 - right) / point["images"]) ** 0.5
+        marker = "s" if point["aim"] else "o"
+        colour = {None: PALETTE[0], "peak": PALETTE[1]}.get(point["aim"], PALETTE[3])
+        sizes = point["partial_bytes"], point["layerwise_bytes"]
+        axes.plot(sizes, (right, right), "-", color=colour, alpha=0.4, lw=1)
+        axes.plot((sizes[0], sizes[0]), (right - error, right + error), "-", color=colour, alpha=0.4, lw=1)
+        axes.plot(sizes[1], right, marker, markerfacecolor="white", color=colour, ms=5)
+        axes.plot(sizes[0], right, marker, color=colour, ms=5)
+        axes.annotate(point["net"], (sizes[0], right), (0, 5), textcoords="offset points", fontsize=7, ha="center")
+    axes.set_xscale("log", base=2)
+    axes.margins(0.08, 0.12)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}")
+    axes.set_xlabel("KiB of SRAM: layer by layer (hollow), in parts (filled); squares are pruned")
+    axes.set_ylabel("correct, %")
+    axes.set_title(title)
+    best = min(points, key=lambda point: point["partial_bytes"])
+    return Picture(
+        figure,
+        f"Accuracy and SRAM of {len(points)} networks, in parts from {best['partial_bytes']} bytes "
+        f"({best['correct_int8']} of {best['images']} right, {best['net']}) to {max(p['partial_bytes'] for p in points)}.",
+    )
+
+
+@styled
+def cycles_and_bytes(runs: Sequence[Step], title: str) -> Picture:
+    """Returns modelled cycles against bytes of SRAM of the runs of a record `together.*`: a line for each method through its
+    fewest cycles within more and more bytes, a mark for every run that is no slower than with fewer bytes."""
+    figure, (axes,) = figure_with_axes(8.6, 4.6)
+    words = []
+    for number, method in enumerate(dict.fromkeys(run["method"] for run in runs)):
+        front: list[Step] = []
+        for run in sorted((run for run in runs if run["method"] == method), key=lambda run: (run["arena_bytes"], run["cycles"])):
+            if not front or run["cycles"] < front[-1]["cycles"]:
+                front.append(run)
+        sizes, cycles = [run["arena_bytes"] / 1024 for run in front], [run["cycles"] / 1e6 for run in front]
+        axes.step(sizes, cycles, where="post", color=PALETTE[number], lw=1, alpha=0.6)
+        axes.plot(sizes, cycles, "os^Dv"[number % 5], color=PALETTE[number], ms=6, label=method)
+        ends = [f"{run['arena_bytes']} bytes ({run['cycles'] / 1e6:.1f} M)" for run in (front[0], front[-1])]
+        words.append(f"{method} from {ends[0]} to {ends[1]}")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("KiB of SRAM, arena with scratch")
+    axes.set_ylabel("modelled cycles, millions")
+    axes.set_title(title)
+    axes.legend()
+    return Picture(figure, f"Cycles and SRAM: {'; '.join(words)}.")

@@ -1,0 +1,150 @@
+"""What notebooks show: the library's own source, tables, records, a simulated board."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import inspect
+import json
+import re
+import textwrap
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tinyredux.device import ROOT, BuildError, firmware_folder
+from tinyredux.device.link import LinkError
+from tinyredux.kernels import Program, print_longest_loop
+
+if TYPE_CHECKING:
+    from tinyredux.flow import Compiled
+
+
+@dataclass(frozen=True)
+class Source:
+    """Source text of the library, shown with colours where a notebook can."""
+
+    text: str
+    language: str
+
+    def __repr__(self) -> str:
+        """Returns the text."""
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return f"```{self.language}\n{self.text}\n```"
+
+
+def show(what: Callable[..., Any] | type | str | Program) -> Source:
+    """Returns the library's own source of a Python function or class, of a C function by name, or a Program's longest loop."""
+    if isinstance(what, Program):
+        return Source(print_longest_loop(what), "asm")
+    if isinstance(what, str):
+        return Source(c_function(what), "c")
+    return Source(textwrap.dedent(inspect.getsource(what)).rstrip(), "python")
+
+
+def c_function(name: str) -> str:
+    """Returns a C function of the firmware with the comment above it. Raises ValueError where there is none."""
+    comment, body = r"(?:^/\*(?:(?!\*/).)*\*/\n)?", r"(?:\{[^\n]*\}$|\{.*?^\})"
+    pattern = re.compile(rf"{comment}^[a-z][\w \*]*\b{re.escape(name)}\([^;{{]*\)\s*{body}", re.M | re.S)
+    for folder in ("include", "kernels", "runtime"):
+        for path in sorted((firmware_folder() / folder).glob("*.[ch]")):
+            found = pattern.search(path.read_text())
+            if found:
+                return found[0]
+    raise ValueError(f"the firmware has no C function {name!r}; look in firmware/include and firmware/kernels")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a head, shown as HTML or as text."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __repr__(self) -> str:
+        """Returns the table as text, in columns."""
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    def _repr_html_(self) -> str:
+        style = "text-align:left;padding:1px 14px 1px 0"
+        head = "".join(f"<th style='{style}'>{html.escape(cell)}</th>" for cell in self.head)
+        rows = ("".join(f"<td style='{style}'>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def recorded(name: str) -> Any:
+    """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are."""
+    folder = ROOT / "data" / "records"
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(
+            f"no record {name!r} in {folder.name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.json')))}"
+        )
+    return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Prints with which words the statements under it are refused, so that a notebook goes on behind them.
+
+    Raises AssertionError where they are not refused, for then the text around them is wrong.
+    """
+    try:
+        yield
+    except (BuildError, LinkError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}")
+    else:
+        raise AssertionError("nothing was refused, and something should have been")
+
+
+def table(items: Iterable[Any], *fields: str) -> Grid:
+    """Returns a table with a row per item: each field is an attribute, or the key of a dictionary (none named: all)."""
+    items = list(items)
+    fields = fields or tuple(items[0])
+    rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
+    return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class SimulatedBoard:
+    """A simulated board behind a pseudo-terminal: `port` is what to open, as for a board on a USB cable."""
+
+    port: str
+    unplug: Callable[[], None]
+
+    def __repr__(self) -> str:
+        """Returns what it is; the port's name differs from run to run."""
+        return "a simulated board on a serial port"
+
+
+def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> SimulatedBoard:
+    """Returns a simulated board, booted, with a compiled network; it answers until it is unplugged or the kernel ends."""
+    from tinyredux.boards import find_board
+    from tinyredux.device.board import ask_board
+    from tinyredux.device.served import serve_simulator
+    from tinyredux.flow import build
+
+    chip = find_board(board)
+    served = serve_simulator(build(compiled, chip).elf, chip)
+    thread = threading.Thread(target=served.serve, daemon=True)
+    thread.start()
+    ask_board("info", str(served.port))  # so that what it says later, of its stack too, does not hang on when it had booted
+
+    def unplug() -> None:
+        served.stop()
+        thread.join(5.0)
+
+    return SimulatedBoard(str(served.port), unplug)

@@ -1,0 +1,284 @@
+"""Hybrid schedules: early layers in patches across several blocks, late blocks in channel slices, within a limit of MACs.
+
+Where a single tensor is alive between two operators the network can be cut. A segment between two cuts runs whole, in slices
+of channels, or in patches of its output's rows (and columns); the rows that neighbouring patches share are computed again. What
+a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes and MACs.
+
+Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, Shape, TrecConv, total_macs
+from tinyredux.memory import Box, Item, Node, Step, computed_macs, whole, windows_meet_map
+from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
+
+SPAN = 9  # most units in one segment
+SLICE = 4  # channels in a slice
+INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the patch
+PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
+Edges = npt.NDArray[np.int64]
+Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
+Prices = dict[object, list[tuple[list[int], list[int]]]]  # of what runs in patches: bytes by unit, MACs by operator
+Way = tuple[int, int, tuple[Item, ...]]  # peak in bytes, multiply-accumulates, items
+
+
+def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item, ...] | None:
+    """Returns the items with the least peak whose MACs are at most `mac_limit` times those of the network; None where no
+    choice stays within it. With `input_outside` the network's input does not count.
+
+    For a peak that is allowed, the fewest MACs are a shortest path over the cuts; the least such peak is found by halving.
+    """
+    cuts = narrow_cuts(net.graph)
+    units = units_between(net, cuts)
+    ways: dict[tuple[int, int], list[Way]] = {}
+    known: Prices = {}
+    for end in range(1, len(cuts)):
+        found = segment_ways(net, units, cuts, end, input_outside, known)
+        ways |= {(first, end): found[first] for first in sorted(found)}
+    most = int(mac_limit * total_macs(net.graph))
+    peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
+    low, high, best = 0, len(peaks), None
+    while low < high:
+        middle = (low + high) // 2
+        path = fewest_macs(ways, len(cuts), peaks[middle])
+        if path is not None and path[0] <= most:
+            high, best = middle, path[1]
+        else:
+            low = middle + 1
+    return best
+
+
+def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[int, tuple[Item, ...]] | None:
+    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`."""
+    paths: list[tuple[int, tuple[Item, ...]] | None] = [(0, ()), *([None] * (cuts - 1))]
+    for (a, b), some in ways.items():  # in order of b
+        before = paths[a]
+        for peak, macs, items in some if before is not None else ():
+            path = paths[b]
+            if peak <= most_bytes and before is not None and (path is None or before[0] + macs < path[0]):
+                paths[b] = before[0] + macs, (*before[1], *items)
+    return paths[-1]
+
+
+def narrow_cuts(graph: Graph) -> list[int]:
+    """Returns the places between operators (0: before the first) where one tensor is alive, at
+    the foot of each rise in bytes."""
+    last = {name: i for i, op in enumerate(graph.ops) for name in op.inputs}
+    places, sizes = [0], [0]
+    for i, op in enumerate(graph.ops):
+        alive = [n for n in (*graph.inputs, *(o.output for o in graph.ops[: i + 1])) if last.get(n, -1) > i or n in graph.outputs]
+        if alive == [op.output]:
+            places.append(i + 1)
+            sizes.append(graph.tensors[op.output].size_bytes)
+    after = [next((other for other in sizes[i + 1 :] if other != size), size) for i, size in enumerate(sizes)]
+    return [p for p, size, following in zip(places, sizes, after, strict=True) if size <= following or p == len(graph.ops)]
+
+
+def segment_bound_bytes(graph: Graph) -> int:
+    """Returns bytes that every hybrid schedule needs, the network's input counted.
+
+    Proof: an operator runs in a segment between two cuts; the tensor at its first cut is needed whole until the segment ends,
+    and the one at its last is written then, elsewhere. So one tensor from before the operator and one from behind it are alive
+    together, each at least the smallest that there is.
+    """
+    sizes = {0: graph.input.size_bytes} | {p: graph.tensors[graph.ops[p - 1].output].size_bytes for p in narrow_cuts(graph) if p}
+    return max(
+        min(size for place, size in sizes.items() if place <= i) + min(size for place, size in sizes.items() if place > i)
+        for i in range(len(graph.ops))
+    )
+
+
+def segment_ways(
+    net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool, known: Prices
+) -> dict[int, list[Way]]:
+    """Returns by its first cut, at most SPAN before `cuts[end]`, the ways to run each segment that ends there; `units` are what
+    runs between two cuts, `known` keeps prices.
+
+    A patch takes of each unit the same whether more units run before it or not: the longest segment is priced for all.
+    """
+    graph, ways = net.graph, dict[int, list[Way]]()
+    output, beside = graph.tensors[graph.ops[cuts[end] - 1].output], dict[int, int]()
+    for first in range(end - 1, max(0, end - SPAN) - 1, -1):
+        source = graph.ops[cuts[first]].inputs[0]
+        beside[first] = output.size_bytes + (0 if input_outside and source in graph.inputs else net.size(source))
+    alone = len(units[end - 1]) == 1
+    if alone:
+        item = units[end - 1][0]
+        macs = op_macs(graph, item, whole(output.shape), {}).values()
+        ways[end - 1] = [(beside[end - 1] + internal_bytes(net, item), sum(macs), (item,))]
+    firsts = list(itertools.takewhile(lambda first: _patchable(graph, cuts[first], cuts[first + 1]), beside))
+    if not firsts:
+        return ways
+    starts = {first: (cuts[first] - cuts[firsts[-1]], sum(len(some) for some in units[firsts[-1] : first])) for first in firsts}
+    flat = [unit for some in units[firsts[-1] : end] for unit in some]
+    for longest, needed, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat, known):
+        for first, (op, unit) in starts.items():
+            if first < end - 1 or not alone or output.shape[0] > 1:
+                item = replace(longest, ops=longest.ops[op:], inner=longest.inner[unit:])
+                ways.setdefault(first, []).append((beside[first] + needed[unit], sum(counts[op:]), (item,)))
+    return ways
+
+
+def prices(net: Net, units: list[Item], known: Prices) -> list[tuple[Item, list[int], list[int]]]:
+    """Returns for each item that runs all of a network in patches: itself, bytes from each unit on as `bytes_from` counts them,
+    multiply-accumulates of each operator. Networks alike but for names, weights and scales are priced once and kept in `known`.
+    """
+    graph = net.graph
+    box = whole(graph.output.shape)
+    places = {name: i for i, name in enumerate(graph.tensors)}
+    key = (
+        tuple((tensor.shape, tensor.dtype) for tensor in graph.tensors.values()),
+        tuple((type(op), tuple(places[name] for name in (*op.inputs, op.output)), _geometry(op)) for op in graph.ops),
+        tuple((unit.kind, unit.width, len(unit.ops)) for unit in units),
+    )
+    items = list(in_patches(units, box.shape))
+    if key not in known:
+        counted: Counts = {}
+        macs = [op_macs(graph, item, box, counted) for item in items]
+        known[key] = [
+            (bytes_from(net, item), [some.get(name, 0) for name in item.ops]) for item, some in zip(items, macs, strict=True)
+        ]
+    return [(item, *price) for item, price in zip(items, known[key], strict=True)]
+
+
+def _geometry(op: Op) -> tuple[object, ...]:
+    names = ("name", "inputs", "output", "weights", "bias", "weight_scale")
+    return tuple(value for name, value in vars(op).items() if name not in names)
+
+
+def in_patches(units: list[Item], shape: Shape) -> Iterator[Item]:
+    """Yields items that run units in patches of an output of this shape, a few rows of each region at a time or at once."""
+    variants = [tuple(in_rows(unit, rows) if len(unit.ops) > 1 else unit for unit in units) for rows in INNER_ROWS]
+    for patch in patch_sizes(shape[0], shape[1]):
+        for inner in dict.fromkeys(variants):
+            yield Item(tuple(name for unit in units for name in unit.ops), "spatial", 0, patch, inner)
+
+
+def part_of(net: Net, first: int, end: int) -> Net:
+    """Returns operators `first` to `end` - 1, which read one tensor from before and leave one, as a network of their own."""
+    ops = net.graph.ops[first:end]
+    names = dict.fromkeys(name for op in ops for name in (*op.inputs, op.output))
+    tensors = {name: net.graph.tensors[name] for name in names}
+    graph = net.graph.with_ops(ops, tensors=tensors, inputs=(ops[0].inputs[0],), outputs=(ops[-1].output,))
+    return Net(graph, net.accumulator)
+
+
+def bytes_from(net: Net, item: Item) -> list[int]:
+    """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
+    them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
+    its, starts, found = inside(net, item), dict[str, int](), list[int]()
+    _starts(its.nodes, 0, starts)
+    for unit in item.inner:
+        start = min((starts[name] for name in unit.ops if name in starts), default=0)
+        read = [buffer for buffer in its.buffers.values() if buffer.first < start <= buffer.last]
+        after = [total - sum(b.size_bytes for b in read if b.last >= at) for at, total in enumerate(its.totals) if at >= start]
+        found.append(max(after, default=0) - its.in_sums)
+    return found
+
+
+def _starts(nodes: tuple[Node, ...], clock: int, starts: dict[str, int]) -> int:
+    """Notes the first moment of each operator among nodes that begin at `clock`. Returns the moment after them."""
+    for node in nodes:
+        if isinstance(node, Step):
+            starts.setdefault(node.op, clock)
+            clock += 1
+        else:
+            clock = max(_starts(part, clock, starts) for part in node.parts)
+    return clock
+
+
+def _patchable(graph: Graph, first: int, end: int) -> bool:
+    return all(windows_meet_map(graph, op) and not isinstance(op, TrecConv) for op in graph.ops[first:end])
+
+
+def units_between(net: Net, cuts: list[int]) -> list[list[Item]]:
+    """Returns what runs between each two cuts: channel regions where there are any, operators alone elsewhere."""
+    names = [op.name for op in net.graph.ops]
+    regions = {item.ops: item for item in candidates(net) if item.kind in ("accumulate", "materialise") and len(item.ops) > 1}
+    return [in_regions(regions, names[a:b]) for a, b in itertools.pairwise(cuts)]
+
+
+def in_regions(regions: dict[tuple[str, ...], Item], names: list[str]) -> list[Item]:
+    """Returns operators in a row as items: the longest channel regions that begin at each, others alone."""
+    found, at = [], 0
+    while at < len(names):
+        end = next((e for e in range(len(names), at + 1, -1) if tuple(names[at:e]) in regions), at + 1)
+        region = regions.get(tuple(names[at:end]))
+        width = region.width * -(-SLICE // region.width) if region else 0
+        found.append(Item(region.ops, region.kind, width) if region else Item((names[at],)))
+        at = end
+    return found
+
+
+def patch_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Returns (rows, columns) of patches: bands of whole rows, and patches with as many columns as rows."""
+    rows = sorted({-(-height // count) for count in PATCHES if count <= height})
+    return [(r, 0) for r in rows] + [(r, r) for r in rows if r < width]
+
+
+def op_macs(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, int]:
+    """Returns the multiply-accumulates of each operator while an item computes a box of its output, what is computed again
+    included. `counted` keeps what items of the same units have in common, that differ in their patches.
+
+    Rows and columns are cut apart from each other: what an operator computes is its rows over all patches times its columns.
+    """
+    by_name = {op.name: op for op in graph.ops}
+    keys = [(axis, item.patch[axis], tuple(inner.patch[axis] for inner in item.inner)) for axis in (0, 1)]
+    for axis, key in enumerate(keys):
+        if key not in counted:
+            edges = np.array([[box[2 * axis]], [box[2 * axis + 1]]])
+            counted[key] = _extents(graph, by_name, item, edges, axis)
+    rows, columns = (counted[key] for key in keys)
+    found = {}
+    for name, count in rows.items():
+        _, _, channels = graph.tensors[by_name[name].output].shape
+        found[name] = computed_macs(graph, by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
+    return found
+
+
+def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axis: int) -> dict[str, int]:
+    """Returns for each operator how many rows (axis 0) or columns (1) of its output it computes in all parts together.
+
+    edges: (2, N), first and one past the last row of the item's output in each of N parts that run one after the other.
+    """
+    ops = [by_name[name] for name in item.ops]
+    if item.kind == "spatial" and item.patch[axis]:
+        step = item.patch[axis]
+        counts = -(-(edges[1] - edges[0]) // step)
+        first = np.concatenate([start + step * np.arange(count) for start, count in zip(edges[0], counts, strict=True)])
+        edges = np.stack([first, np.minimum(first + step, np.repeat(edges[1], counts))])
+    wanted = {ops[-1].output: edges}
+    for op in reversed(ops):
+        for name in op.inputs if op.output in wanted else ():
+            needed = _input_edges(graph, op, wanted[op.output], axis)
+            if name in wanted:
+                low, high = np.minimum(wanted[name], needed), np.maximum(wanted[name], needed)
+                needed = np.stack([low[0], high[1]])
+            wanted[name] = needed
+    if item.kind != "spatial":
+        return {op.name: int((wanted[op.output][1] - wanted[op.output][0]).sum()) for op in ops if op.output in wanted}
+    found: dict[str, int] = {}
+    for inner in item.inner:
+        output = by_name[inner.sink].output
+        found |= _extents(graph, by_name, inner, wanted[output], axis) if output in wanted else {}
+    return found
+
+
+def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
+    """Returns which rows or columns (2, N) of an operator's inputs it takes to compute those of its output."""
+    size = graph.tensors[op.inputs[0]].shape[axis]
+    if isinstance(op, (Dense, TrecConv)):
+        return np.broadcast_to([[0], [size]], edges.shape)
+    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
+        return edges
+    kernel, stride, before = op.kernel[axis], op.stride[axis], op.padding[2 * axis]
+    first, last = edges[0] * stride - before, (edges[1] - 1) * stride - before + kernel
+    return np.stack([np.minimum(np.maximum(first, 0), size), np.minimum(np.maximum(last, 0), size)])

@@ -1,0 +1,399 @@
+"""Partial execution: the schedule of a network that needs the least SRAM, with the same bits and the same arithmetic.
+
+1. `candidates` lists what may run together, `cover` picks items that cover every operator and whose largest cost in
+   bytes is least; that cost is a lower bound of every schedule's peak.
+2. `best_order` orders them; where the order keeps more alive than the bound, other covers are tried.
+3. Slices start as narrow as they can be and grow while the peak allows, for wide slices are faster; the peak itself grows
+   until the estimated cycles are close to those of layer by layer.
+4. `place` gives real offsets; the peak is what they reach.
+
+Source: after Liberis and Lane, Pex, arXiv 2211.17246; the algorithms are ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+from tinyredux import memory
+from tinyredux.graph import Concat, Dense, Graph, Op
+from tinyredux.memory import (
+    Arena,
+    Item,
+    Program,
+    Schedule,
+    blocks_of,
+    is_barrier,
+    live_bytes,
+    lower,
+    moments,
+    place,
+    place_apart,
+    rough_cycles,
+)
+from tinyredux.partial.order import Order, around, best_order, given_order, orders_below, problem
+from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
+from tinyredux.partial.regions import Cost, Net, bits, candidates, item_costs
+from tinyredux.partial.widths import Fitter
+
+Costs = dict[Item, Cost]
+EVERY_COVER = 7  # operators up to which all covers are tried
+COVERS = 4000
+ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
+SPAN = 12
+ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried; orders placed of a small one
+LEVELS = 6  # of bytes at which `within_bytes` looks for other items
+SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
+MOST_MACS = 1000.0  # times the network's own: a limit above is a mistake
+MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
+
+
+@dataclass(frozen=True)
+class PartialPlan:
+    """A placed program with its peak in bytes and what it is compared with."""
+
+    program: Program
+    arena: Arena
+    peaks: dict[str, int]  # layerwise, inplace, reordered, partial
+    channel_bound_bytes: int  # no schedule that computes nothing twice needs less
+    lower_bound_bytes: int  # no schedule of the plan's kind needs less
+    optimal: bool  # the arena is as small as that
+    narrowest: Schedule  # the program's, before its slices were widened into bytes that are free
+    least_bytes: int  # the least peak found, whatever its cycles
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of the arena, scratch and sums included."""
+        return self.arena.size_bytes
+
+
+def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
+    """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` - MARGIN times those of layer
+    by layer; infinite: the least peak that the search finds. Never above the plan layer by layer.
+
+    With `limit` it takes at most so many bytes, or the least peak where that is more, even if it is slower then.
+
+    The lower bound holds for all schedules of whole operators and `candidates`, however wide their parts: the candidates are
+    the narrowest, and a part's buffers grow with it. `optimal` is True where the arena reaches it.
+    """
+    net = Net(graph, accumulator)
+    layerwise = memory.plan(graph).total_bytes
+    singles = [Item((op.name,)) for op in graph.ops]
+    every = candidates(net)
+    alone = [item for item in every if len(item.ops) == 1]
+    costs = {item: item_costs(net, item) for item in every}
+    bounds = {item: bound_bytes(net, item, costs) for item in every}
+    in_place = _best_alone(net, alone, costs, bounds, reorder=False)
+    reordered = _best_alone(net, alone, costs, bounds, reorder=True)
+    lowest, found = search(net, every, costs, bounds)
+    options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
+    options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
+    if len(graph.ops) <= EVERY_COVER:
+        options += _every_order(net, every, costs, bounds, lowest, min(option[1].size_bytes for option in options))
+    schedule, arena = min(options, key=lambda option: option[1].size_bytes)
+    narrowest, least = schedule, arena.size_bytes
+    whole = min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes)
+    if math.isinf(slowdown):
+        program = lower(graph, _fitter(net, costs, schedule, max(least, min(whole, limit or whole))).within(least))
+        arena = place(program, least)
+    else:
+        wanted = (1 + slowdown - MARGIN) * rough_cycles(graph, lower(graph, Schedule(tuple(singles))).steps())
+        in_turn = [option[0] for option in sorted(options, key=lambda option: option[1].size_bytes)]
+        program, arena = _fast_enough(net, costs, in_turn, wanted, least, max(least, min(layerwise, limit or layerwise)))
+    peaks = {
+        "layerwise": layerwise,
+        "inplace": min(layerwise, options[2][1].size_bytes),
+        "reordered": whole,
+        "partial": arena.size_bytes,
+    }
+    return PartialPlan(program, arena, peaks, lowest, lowest, arena.size_bytes == lowest, narrowest, least)
+
+
+def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
+    """Returns placed programs of at most `limit_bytes`, from few operators in parts to the least peak: each with the narrowest
+    parts, which leave bytes idle for scratch, and with parts as wide as fit. None where nothing fits.
+
+    They are for kernels whose cycles this planner does not know: whoever knows them chooses.
+    """
+    net = Net(graph, accumulator)
+    every = candidates(net)
+    costs = {item: item_costs(net, item) for item in every}
+    masks, bounds = {item: net.mask(item) for item in every}, {item: bound_bytes(net, item, costs) for item in every}
+    usable = _combinable(net, every, masks)
+    levels = sorted({bounds[item] for item in usable if bounds[item] <= limit_bytes})
+    found: list[tuple[Program, Arena]] = []
+    seen = set[tuple[Item, ...]]()
+    for level in levels[:: -max(1, len(levels) // LEVELS)]:
+        chosen = cover(net, [item for item in usable if bounds[item] <= level], masks)
+        if not chosen or tuple(chosen[0]) in seen:
+            continue
+        seen.add(tuple(chosen[0]))
+        better = _better(net, chosen[0], costs, None)
+        assert better is not None
+        schedule, arena = _placed(net, *better)
+        if arena.size_bytes <= limit_bytes:
+            wide = lower(graph, _fitter(net, costs, schedule, limit_bytes).within(limit_bytes))
+            found += [(program, place(program, arena.size_bytes)) for program in (lower(graph, schedule), wide)]
+    return [one for one in found if one[1].size_bytes <= limit_bytes]
+
+
+def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitter:
+    given = problem(net, list(schedule.items), schedule.aliased, costs)
+    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
+    return Fitter(net, schedule, around(net, schedule.aliased, given, order), most_bytes)
+
+
+def _fast_enough(
+    net: Net, costs: Costs, schedules: list[Schedule], wanted: float, least: int, most: int
+) -> tuple[Program, Arena]:
+    """Returns the first schedule that can be widened within `most` bytes until it takes at most `wanted` cycles by estimate, or
+    else the one with the fewest."""
+    found: list[tuple[int, int, Program, Arena]] = []
+    for schedule in schedules:
+        program = lower(net.graph, _fitter(net, costs, schedule, most).within_cycles(least, wanted))
+        arena, cycles = place(program, least), rough_cycles(net.graph, program.steps())
+        if arena.size_bytes <= most:
+            found.append((cycles, len(found), program, arena))
+            if cycles <= wanted:
+                break
+    _, _, program, arena = min(found, key=lambda some: some[:2])
+    return program, arena
+
+
+def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False) -> PartialPlan:
+    """Returns the plan with the least placed peak among channel schedules and hybrid ones, which run early layers in patches
+    and compute up to `mac_limit` times the network's MACs.
+
+    With `input_outside` the network's input lies apart, behind all that the schedule needs, and is not counted in what is
+    minimised; it is part of the arena's size all the same. The lower bound holds for both kinds of schedules and every limit.
+    Raises ValueError for a limit below 1, or so large that it is none.
+    """
+    if not 1 <= mac_limit <= MOST_MACS:
+        raise ValueError(
+            f"the limit of MACs is {mac_limit}, expected 1.0 (no recomputation) to {MOST_MACS:g} times the network's"
+        )
+    pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
+    bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
+    pure = replace(pure, lower_bound_bytes=bound, optimal=pure.peak_bytes == bound)
+    items = hybrid_items(net, mac_limit, input_outside)
+    plans = [pure if not input_outside else _apart(pure)]
+    if items is not None:
+        schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
+        program = lower(graph, schedule)
+        arena = place_apart(program, graph.inputs[0]) if input_outside else place(program)
+        peaks = pure.peaks | {"partial": arena.size_bytes}
+        optimal = arena.size_bytes == bound
+        plans.append(replace(pure, program=program, arena=arena, peaks=peaks, optimal=optimal, narrowest=schedule))
+    return min(plans, key=lambda plan: plan.peak_bytes)
+
+
+def _apart(plan: PartialPlan) -> PartialPlan:
+    arena = place_apart(plan.program, plan.program.graph.inputs[0])
+    peaks, optimal = plan.peaks | {"partial": arena.size_bytes}, arena.size_bytes == plan.lower_bound_bytes
+    return replace(plan, arena=arena, peaks=peaks, optimal=optimal)
+
+
+def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
+    """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
+
+    `costs` say which phases the item has: in each, the inputs that it still reads lie whole, so does its output once it is begun,
+    apart from them or in the place of one that nobody reads later, and what is inside takes so many bytes at least. A tensor that
+    must be written before the item and read after it is alive too: it cannot be cut away, for an item that holds its writer
+    and its reader would have to run both before and after this one. Parts of concatenations count once, for they may lie in it.
+    """
+    graph, mask = net.graph, net.mask(item)
+    before = after = 0
+    for i in bits(mask):
+        before |= net.before[i]
+        after |= net.after[i]
+    before, after = before & ~mask, after & ~mask
+    output, beside = net.output(item), set[str]()
+    for name in graph.tensors:
+        if name in net.producer and mask >> net.producer[name] & 1:
+            continue
+        early = name in graph.inputs or before >> net.producer[name] & 1
+        if early and (net.readers[name] & after or name in graph.outputs):
+            beside.add(name)
+    sink = net.ops(item)[-1]
+    if isinstance(sink, Concat) and item.kind == "whole":
+        return net.together_bytes(beside | set(net.inputs(item)) | {output})
+    plain, replacing = costs[item]
+    ways = [(some, set[str]()) for name, some in replacing.items() if not net.readers[name] & after]
+    return min(
+        max(net.together_bytes(beside | phase.inputs | (made if phase.begun else set())) + phase.extra for phase in some)
+        for some, made in [(plain, {output}), *ways]
+    )
+
+
+def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) -> list[list[Item]]:
+    """Returns up to `most` choices of items that hold every operator exactly once, those with the fewest regions first."""
+    by_first: dict[int, list[Item]] = {}
+    for item in items:
+        for i in bits(masks[item]):
+            by_first.setdefault(i, []).append(item)
+    full = (1 << len(net.graph.ops)) - 1
+    memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
+    todo = [0]
+    while todo:
+        covered = todo[-1]
+        if covered in memo:
+            todo.pop()
+            continue
+        first = (~covered & full & -(~covered & full)).bit_length() - 1
+        fitting = [item for item in by_first.get(first, []) if not masks[item] & covered]
+        missing = [covered | masks[item] for item in fitting if covered | masks[item] not in memo]
+        if missing:
+            todo += missing
+            continue
+        found = [
+            (count + (len(item.ops) if item.kind != "whole" else 0), [item, *rest])
+            for item in fitting
+            for count, rest in memo[covered | masks[item]]
+        ]
+        memo[covered] = sorted(found, key=lambda pair: pair[0])[:most]
+        todo.pop()
+    return [chosen for _, chosen in memo[0]]
+
+
+def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -> tuple[int, tuple[Order, frozenset[str]]]:
+    """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found.
+
+    Proof: a schedule runs every operator in some item, and its peak is at least the bound of each item that it runs. So no
+    peak is below the cheapest item of the operator for which that is dearest; nor, where all regions are combined, below the
+    least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound.
+    """
+    masks = {item: net.mask(item) for item in every}
+    bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
+    usable = _combinable(net, every, masks)
+    levels = sorted({bounds[item] for item in usable})
+    low, high = 0, len(levels) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cover(net, [item for item in usable if bounds[item] <= levels[middle]], masks):
+            high = middle
+        else:
+            low = middle + 1
+    small = len(net.graph.ops) <= EVERY_COVER
+    best: tuple[Order, frozenset[str]] | None = None
+    tries, complete = max(2, ORDERS // len(net.graph.ops)), small
+    for level in levels[low:]:
+        if best is not None and (level >= best[0].live_bytes or (tries <= 0 and not small)):
+            complete &= level >= best[0].live_bytes
+            break
+        allowed = [item for item in usable if bounds[item] <= level]
+        chosen = cover(net, allowed, masks, COVERS if small else 4)
+        complete &= len(chosen) < COVERS
+        tries -= len(chosen)
+        for items in chosen:
+            best = _better(net, items, costs, best)
+    assert best is not None
+    if len(usable) == len(every):
+        bound = best[0].live_bytes if complete and best[0].exact else levels[low]
+    return bound, best
+
+
+def _combinable(net: Net, every: list[Item], masks: dict[Item, int]) -> list[Item]:
+    """Returns the items that are combined into covers: all, of a large graph those that lie close together."""
+    if len(net.graph.ops) <= ALL_REGIONS:
+        return every
+    return [item for item in every if masks[item].bit_length() - next(bits(masks[item])) <= SPAN]
+
+
+def _every_order(
+    net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int], lowest: int, best: int
+) -> list[tuple[Schedule, Arena]]:
+    """Returns the schedules placed in ever fewer bytes than `best` among those of every cover, order and output's place, of
+    which up to ORDERS are tried."""
+    found, most = list[tuple[Schedule, Arena]](), [best]
+    items_below = [item for item in every if bounds[item] < best]
+    covers = cover(net, items_below, {item: net.mask(item) for item in items_below}, COVERS) if best > lowest else []
+    orders = (
+        (order, aliased)
+        for items in covers
+        for aliased in alias_choices(net, items)
+        for order in orders_below(problem(net, items, aliased, costs), most)
+    )
+    for order, aliased in itertools.islice(orders, ORDERS):
+        option = _placed(net, order, aliased)
+        if option[1].size_bytes < most[0]:
+            found.append(option)
+            most[0] = option[1].size_bytes
+    return found
+
+
+def _better(
+    net: Net, items: list[Item], costs: Costs, best: tuple[Order, frozenset[str]] | None
+) -> tuple[Order, frozenset[str]] | None:
+    """Returns the better of the best so far and these items in their best order."""
+    for aliased in alias_choices(net, items):
+        bound = best[0].live_bytes - 1 if best else 1 << 62
+        order = best_order(problem(net, items, aliased, costs), bound)
+        if order is not None:
+            best = order, aliased
+    return best
+
+
+def alias_choices(net: Net, items: list[Item]) -> list[frozenset[str]]:
+    """Returns which concatenations to do without copies: all that can, none, and every choice where few can or there are few
+    operators."""
+    can = [item.sink for item in items if item.kind == "whole" and can_alias(net, net.ops(item)[-1])]
+    if len(can) <= 3 or len(net.graph.ops) <= EVERY_COVER:
+        return [frozenset(some) for count in range(len(can), -1, -1) for some in itertools.combinations(can, count)]
+    return [frozenset(can), frozenset()]
+
+
+def can_alias(net: Net, op: Op) -> bool:
+    """True where the producers can write into the concatenation: each input is used once there, written and read with strides."""
+    if not isinstance(op, Concat) or len(set(op.inputs)) < len(op.inputs):
+        return False
+    for name in op.inputs:
+        others = [reader for reader in net.graph.consumers(name) if reader is not op]
+        if (
+            name in net.graph.inputs
+            or name in net.graph.outputs
+            or is_barrier(net.graph.ops[net.producer[name]])
+            or any(is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in others)
+        ):
+            return False
+    return True
+
+
+def _best_alone(
+    net: Net, alone: list[Item], costs: Costs, bounds: dict[Item, int], reorder: bool
+) -> tuple[Order, frozenset[str]]:
+    """Returns the plan without regions: each operator whole or in place, in the given or in the best order."""
+    items = [min((item for item in alone if item.ops == (op.name,)), key=lambda item: bounds[item]) for op in net.graph.ops]
+    found = []
+    for aliased in alias_choices(net, items):
+        given = problem(net, items, aliased, costs)
+        order = best_order(given, 1 << 62) if reorder else given_order(given)
+        assert order is not None
+        found.append((order, aliased))
+    return min(found, key=lambda pair: pair[0].live_bytes)
+
+
+def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True) -> tuple[Schedule, Arena]:
+    """Returns the schedule of an order with the narrowest slices, and where its buffers lie."""
+    without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
+    schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
+    return schedule, place(lower(net.graph, schedule, full=False))
+
+
+def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
+    """Returns a placed program as a plan of the layer-by-layer planner: one step for each item, scratch inside the arena."""
+    steps = tuple(memory.LiveStep(name, live) for name, live in item_bytes(program))
+    bound = max(program.graph.input.size_bytes, program.graph.output.size_bytes)
+    return memory.MemoryPlan(arena.offsets, {}, arena.size_bytes, 0, steps, bound)
+
+
+def item_bytes(program: Program) -> list[tuple[str, int]]:
+    """Returns (operators, most bytes alive while they run) for each item in order."""
+    live = live_bytes(blocks_of(program.buffers, program.ties))
+    found, clock = [], 0
+    for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
+        end = clock + moments(nodes)
+        if end > clock:
+            found.append(("+".join(item.ops), max(live[clock:end])))
+        clock = end
+    return found

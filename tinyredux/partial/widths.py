@@ -1,0 +1,123 @@
+"""How wide the slices and patches of a schedule's items are: as wide as the memory allows, for wide ones are faster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tinyredux.memory import Item, Loop, Lowering, Schedule, blocks_of, is_generator, live_bytes, lower, place, rough_cycles
+from tinyredux.partial.order import Around
+from tinyredux.partial.regions import Net, at_once, in_place_sources, in_rows, internal_bytes, parts_are_free, phases
+
+LIMIT_STEP = 1.02  # limits that are tried grow by this factor
+Choice = tuple[Item, frozenset[str]]  # a way to run an item, and which of its convolutions run without scratch
+
+
+class Fitter:
+    """Finds fast forms of a schedule with the narrowest parts.
+
+    `around` says what is alive around each item, `most_bytes` how many bytes a plan may take.
+    """
+
+    def __init__(self, net: Net, schedule: Schedule, around: dict[Item, Around], most_bytes: int) -> None:
+        self.net, self.schedule, self.around, self.most_bytes = net, schedule, around, most_bytes
+        self.ways = {item: self._ways(item) for item in schedule.items}
+        self.bytes: dict[tuple[Item, frozenset[str]], int] = {}
+        self.cycles: dict[tuple[Item, frozenset[str]], int] = {}
+
+    def within_cycles(self, least: int, wanted: float) -> Schedule:
+        """Returns the schedule of the lowest limit whose estimated cycles are at most `wanted`, or as few as the bytes allow."""
+        wanted = max(wanted, self._total(self.within(self.most_bytes)))
+        limits = [least]
+        while limits[-1] < self.most_bytes:
+            limits.append(min(int(limits[-1] * LIMIT_STEP) + 1, self.most_bytes))
+        low, high = 0, len(limits) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._total(self.within(limits[middle])) <= wanted:
+                high = middle
+            else:
+                low = middle + 1
+        return self.within(limits[low])
+
+    def within(self, limit: int) -> Schedule:
+        """Returns the schedule with each item in the way that is fastest by estimate and still fits into `limit` bytes.
+
+        Where the placement of all together takes more, the items with the largest gain in bytes go back to their narrowest
+        form.
+        """
+        narrow = [(item, self._direct(item)) for item in self.schedule.items]
+        chosen = [self.fastest(item, limit) for item in self.schedule.items]
+        keep = set(range(len(chosen)))
+        while True:
+            ways = [chosen[i] if i in keep else way for i, way in enumerate(narrow)]
+            direct = frozenset().union(*(direct for _, direct in ways))
+            wider = replace(self.schedule, items=tuple(item for item, _ in ways), direct=direct)
+            if not keep or self._fits(wider, limit):
+                return wider
+            keep.remove(max(keep, key=lambda i: internal_bytes(self.net, chosen[i][0], None, chosen[i][1])))
+
+    def fastest(self, item: Item, limit: int) -> Choice:
+        """Returns the way to run an item with the fewest estimated cycles while which at most `limit` bytes are alive: the item
+        itself, without scratch, where no other fits."""
+        found = []
+        for ways in self.ways[item] if item in self.around else ():
+            fitting = next((way for way in ways if self._bytes(item, way) <= limit), None)
+            if fitting is not None:
+                found.append(fitting)
+        return min(found, key=lambda way: self._cycles(item, way), default=(item, self._direct(item)))
+
+    def _direct(self, item: Item) -> frozenset[str]:
+        return frozenset(op.name for op in self.net.ops(item) if is_generator(op))
+
+    def _ways(self, item: Item) -> list[list[Choice]]:
+        source = self.schedule.in_place.get(self.net.output(item))
+        found = []
+        for direct in dict.fromkeys((frozenset[str](), self._direct(item))):
+            for some in variants(self.net, item):
+                found.append([(one, direct) for one in some if not source or source in in_place_sources(self.net, one)])
+        return found
+
+    def _bytes(self, item: Item, way: Choice) -> int:
+        if way not in self.bytes:
+            some = phases(self.net, way[0], self.schedule.in_place.get(self.net.output(item)), way[1])
+            self.bytes[way] = self.around[item].bytes(way[0], some)
+        return self.bytes[way]
+
+    def _cycles(self, item: Item, way: Choice) -> int:
+        if way not in self.cycles:
+            output = self.net.output(item)
+            in_place = {output: self.schedule.in_place[output]} if output in self.schedule.in_place else {}
+            alone = Schedule((way[0],), in_place, frozenset(), way[1], self.net.accumulator)
+            nodes = Lowering(self.net.graph, alone).item(way[0])
+            self.cycles[way] = rough_cycles(self.net.graph, Loop((tuple(nodes),)).steps())
+        return self.cycles[way]
+
+    def _total(self, schedule: Schedule) -> int:
+        ways = [(item, frozenset(schedule.direct & self._direct(item))) for item in schedule.items]
+        return sum(self._cycles(item, way) for item, way in zip(self.schedule.items, ways, strict=True))
+
+    def _fits(self, schedule: Schedule, limit: int) -> bool:
+        program = lower(self.net.graph, schedule, full=False)
+        live = max(live_bytes(blocks_of(program.buffers, program.ties)))
+        return live <= limit and place(program, limit).size_bytes <= limit
+
+
+def variants(net: Net, item: Item) -> list[list[Item]]:
+    """Returns ways to run an item in lists, widest first: by height of bands all slice widths, patches of columns, and
+    its operators whole one after the other (a single patch)."""
+    if item.kind == "whole" or item == at_once(item):
+        return [[item]]
+    base = item.inner[0] if item.kind == "spatial" else item
+    sink = net.ops(item)[-1]
+    channels = net.graph.tensors[sink.inputs[0] if base.kind == "accumulate" else sink.output].shape[2]
+    widths = [channels, *reversed([base.width << k for k in range(12) if base.width << k < channels])]
+    rows, columns, _ = net.graph.tensors[sink.output].shape
+    free = [len(item.ops) > 1 and parts_are_free(net, base, axis) for axis in (0, 1)]
+    heights = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if free[0] else []
+    found = [[in_rows(replace(base, width=width), height) for width in widths] for height in (0, *heights)]
+    if all(free):
+        patches = [c for c in (32, 16, 8, 4, 2, 1) if c < columns]
+        found.append([in_rows(replace(base, width=channels), 1, count) for count in patches])
+    if len(item.ops) > 1:
+        found.append([at_once(item)])
+    return found

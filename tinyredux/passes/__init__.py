@@ -1,1 +1,0 @@
-"""Passes: Graph in, Graph out; each says what it keeps."""

@@ -1,0 +1,189 @@
+"""Unicorn wrapped: a core with memories, device registers and the two hooks. Nothing here knows of time or programs."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import current_thread, main_thread
+from typing import Any, Protocol
+
+from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_INVALID, UC_MODE_THUMB
+from unicorn import arm_const as reg
+from unicorn.unicorn_py3 import unicorn as binding
+
+from tinyredux.simulator.hooks import PythonHooks, State, compiled_hooks, zeroed
+from tinyredux.simulator.memory_map import Span
+
+CPU_MODELS = {
+    "cortex-m4": reg.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": reg.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": reg.UC_CPU_ARM_CORTEX_M33,
+}
+SP, LR, PC, PSR = reg.UC_ARM_REG_SP, reg.UC_ARM_REG_LR, reg.UC_ARM_REG_PC, reg.UC_ARM_REG_XPSR
+R0, R12, S0, FPSCR = reg.UC_ARM_REG_R0, reg.UC_ARM_REG_R12, reg.UC_ARM_REG_S0, reg.UC_ARM_REG_FPSCR
+IPSR, CONTROL, PRIMASK, BASEPRI = reg.UC_ARM_REG_IPSR, reg.UC_ARM_REG_CONTROL, reg.UC_ARM_REG_PRIMASK, reg.UC_ARM_REG_BASEPRI
+NUMBERED = (*(R0 + i for i in range(13)), SP, LR, PC)
+NO_END = 0xFFFFFFFF
+PATTERN, PATTERN_STEP = 0x5EC7A113, 0x01030507
+SLOW_NOTE = "no C compiler works here: the simulator runs on its Python hooks, about 50 times slower; install gcc or clang"
+
+
+class Device(Protocol):
+    """Registers in the address space."""
+
+    def read(self, address: int, size: int) -> int:
+        """Returns the value read."""
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Takes a write."""
+
+
+Devices = Sequence[tuple[int, int, Device]]  # base, size, device
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why `Emulator.run` came back. `interrupt`: number of a software interrupt; `error`: a fault, accessing `address`."""
+
+    interrupt: int | None = None
+    error: str | None = None
+    address: int = 0
+
+
+class Emulator:
+    """One core. Registers by the constants of this module, memory by address."""
+
+    def __init__(
+        self, cpu: str, spans: Sequence[Span], devices: Sequence[tuple[int, int, Device]], state: State, hooks: str
+    ) -> None:
+        """`hooks`: "auto", "compiled" or "python"; raises RuntimeError without a compiler."""
+        emulator: Any = binding.Uc
+        self._uc: Any = emulator(UC_ARCH_ARM, UC_MODE_THUMB)
+        self._uc.ctl_set_cpu_model(CPU_MODELS[cpu])
+        self._spans, self._state = spans, state
+        self._interrupt: int | None = None
+        self._bad_address = 0
+        self.note: str | None = None
+        self._map(devices)
+        self._add_hooks(hooks)
+
+    def _map(self, devices: Devices) -> None:
+        self._buffers: dict[int, Any] = {}
+        for span in self._spans:
+            if span.backing not in self._buffers:
+                self._buffers[span.backing] = zeroed(ctypes.c_uint8, span.backing_bytes)
+            place = ctypes.addressof(self._buffers[span.backing]) + span.offset
+            self._uc.mem_map_ptr(span.base, span.size, 5 if span.read_only else 7, place)
+        for base, size, device in devices:
+            self._uc.mmio_map(base, size, *_callbacks(base, device))
+
+    def _span(self, address: int, size: int) -> tuple[Any, int]:
+        for span in self._spans:
+            if span.base <= address and address + size <= span.base + span.size:
+                return self._buffers[span.backing], span.offset + address - span.base
+        raise ValueError(f"{size} bytes at {address:#010x} are outside flash and RAM")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Returns bytes of flash or RAM. Raises ValueError outside them."""
+        buffer, offset = self._span(address, size)
+        return ctypes.string_at(ctypes.addressof(buffer) + offset, size)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes bytes to flash or RAM. Raises ValueError outside them."""
+        buffer, offset = self._span(address, len(data))
+        ctypes.memmove(ctypes.addressof(buffer) + offset, data, len(data))
+
+    def get(self, register: int) -> int:
+        """Returns a register."""
+        return int(self._uc.reg_read(register))
+
+    def set(self, register: int, value: int) -> None:
+        """Writes a register."""
+        self._uc.reg_write(register, value)
+
+    def stop(self) -> None:
+        """Makes `run` come back."""
+        self._uc.emu_stop()
+
+    def run(self) -> Stop:
+        """Runs from the program counter until a hook stops it, an instruction raises an exception, or a fault.
+
+        Ctrl+C is kept until the emulator is back: a KeyboardInterrupt inside its callbacks would be printed and lost.
+        """
+        self._interrupt = None
+        self._pressed = False
+        ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if ours:
+            signal.signal(signal.SIGINT, self._press)
+        try:
+            self._uc.emu_start(self.get(PC) | 1, NO_END)
+        except binding.UcError as error:
+            return Stop(error=str(error), address=self._bad_address)
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._pressed:
+                raise KeyboardInterrupt
+        return Stop(interrupt=self._interrupt)
+
+    def _press(self, _: int, __: object) -> None:
+        """Notes Ctrl+C, and lets the emulator come back at the next block."""
+        self._pressed, self._state.next_event = True, 0
+
+    # Hooks: they must all be there before the first instruction runs ----------------------------------------------
+
+    def _add_hooks(self, kind: str) -> None:
+        library = compiled_hooks() if kind != "python" else None
+        if kind == "compiled" and library is None:
+            raise RuntimeError(SLOW_NOTE)
+        self._uc.hook_add(UC_HOOK_INTR, self._on_interrupt)
+        self._uc.hook_add(UC_HOOK_MEM_INVALID, self._on_invalid)
+        if library is None:
+            self.note = SLOW_NOTE
+            warnings.warn(SLOW_NOTE, stacklevel=4)
+            self._add_python()
+        else:
+            self._add_compiled(library)
+
+    def _add_python(self) -> None:
+        hooks = PythonHooks(self._state, lambda number: self.get(NUMBERED[number]), self.stop)
+        self._uc.hook_add(UC_HOOK_BLOCK, lambda _, address, size, __: hooks.on_block(address, size))
+        if not self._state.counting:
+            self._uc.hook_add(UC_HOOK_CODE, lambda _, address, size, __: hooks.on_instruction(address))
+
+    def _add_compiled(self, library: ctypes.CDLL) -> None:
+        for i in range(13):
+            self.set(R0 + i, PATTERN + i * PATTERN_STEP & 0xFFFFFFFF)
+        state = self._state
+        state.registers = library.find_registers(self._uc._uch, PATTERN, PATTERN_STEP)
+        state.read_register = ctypes.cast(binding.uclib.uc_reg_read, ctypes.c_void_p)
+        state.stop_emulator = ctypes.cast(binding.uclib.uc_emu_stop, ctypes.c_void_p)
+        hooks = [(UC_HOOK_BLOCK, library.on_block)] + ([] if state.counting else [(UC_HOOK_CODE, library.on_instruction)])
+        for kind, function in hooks:
+            handle, user = ctypes.c_size_t(), ctypes.c_void_p(ctypes.addressof(state))
+            pointer = ctypes.cast(function, ctypes.c_void_p)
+            everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
+            if binding.uclib.uc_hook_add(self._uc._uch, ctypes.byref(handle), kind, pointer, user, *everywhere):
+                raise RuntimeError("Unicorn refused a hook; version 2.1.4 is expected: pip install unicorn==2.1.4")
+        self._library = library
+
+    def _on_interrupt(self, _: Any, number: int, __: object) -> None:
+        self._interrupt = number
+        self._uc.emu_stop()
+
+    def _on_invalid(self, _: Any, access: int, address: int, size: int, value: int, __: object) -> bool:
+        self._bad_address = address
+        return False
+
+
+def _callbacks(base: int, device: Device) -> tuple[Callable[..., int], None, Callable[..., None], None]:
+    def read(_: Any, offset: int, size: int, __: object) -> int:
+        return device.read(base + offset, size)
+
+    def write(_: Any, offset: int, size: int, value: int, __: object) -> None:
+        device.write(base + offset, size, value)
+
+    return read, None, write, None

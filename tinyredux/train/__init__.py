@@ -1,0 +1,41 @@
+"""Training, fine-tuning for a method, pruning for memory, and the records of the weights that come out.
+
+`loop` trains one network; `finetune_trec` and `finetune_skip` train under a method, `prune` removes channels at the peak of
+memory; `pretrained` joins them to the records beside the weights.
+"""
+
+from __future__ import annotations
+
+from tinyredux.train.loop import (
+    Guide,
+    Recipe,
+    augmented,
+    correct,
+    given,
+    predictions,
+    read_checkpoint,
+    recipe_for,
+    save_checkpoint,
+    shifted,
+    train,
+    use_cores,
+)
+
+__all__ = [
+    "Guide",
+    "Recipe",
+    "augmented",
+    "correct",
+    "finetune_skip",
+    "finetune_trec",
+    "given",
+    "predictions",
+    "pretrained",
+    "read_checkpoint",
+    "recipe_for",
+    "save_checkpoint",
+    "shifted",
+    "skip_search",
+    "train",
+    "use_cores",
+]
