@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux import cli
 from tinyredux.boards import find_board
+from tinyredux.cli import app as cli
 from tinyredux.cli.verbs import VERBS
 from tinyredux.course.claims import Evidence
 from tinyredux.flow import Settings, build, compile_net

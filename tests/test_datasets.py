@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tinyredux import cli, datasets
-from tinyredux.datasets import download, generated
+from tinyredux import datasets
+from tinyredux.cli import app as cli
+from tinyredux.datasets import download, generated, sets
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_conversion_refuses_other_archives_and_code_in_pickles(tmp_path: Path) -
 
 def test_order_of_the_places(no_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TINYREDUX_DATA before the cache before the synthetic set; a missing part is named."""
-    monkeypatch.setattr(datasets, "VALIDATION_IMAGES", 40)
+    monkeypatch.setattr(sets, "VALIDATION_IMAGES", 40)
     assert datasets.load().name == "synthetic"
     with pytest.raises(datasets.MissingDataError, match=r"TINYREDUX_DATA.*--download.*synthetic"):
         datasets.load("cifar10")

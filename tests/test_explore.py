@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux import cli, explore
 from tinyredux.boards import find_board
+from tinyredux.cli import app as cli
 from tinyredux.device import DoesNotFit
 from tinyredux.explore import search
+from tinyredux.explore import study as explore
 from tinyredux.explore.designs import Design, Designs, Images
 from tinyredux.explore.study import Exploration
 from tinyredux.flow import Compiled, Settings, compile_net, measure

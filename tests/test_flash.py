@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinyredux import cli
 from tinyredux.boards import Board, find_board
+from tinyredux.cli import app as cli
 from tinyredux.device import MissingTool, serial_port
 from tinyredux.device import board as board_module
 from tinyredux.device import flash as flash_module

@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tinyredux import cli
+from tinyredux.cli import app as cli
 from tinyredux.course import labs
 from tinyredux.course.teaching import VERDICT_MIME, Verdict, check
 from tinyredux.device import MissingTool

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from tinyredux import cli, fixedpoint
+from tinyredux import fixedpoint
+from tinyredux.cli import app as cli
 from tinyredux.cli import magics
 from tinyredux.cli.magics import Lines, Trouble
 from tinyredux.cli.verbs import VERBS

@@ -19,7 +19,9 @@ import torch
 from random_nets import RandomNet, images_for
 from torch import nn
 
-from tinyredux import cli, datasets, nets, train
+from tinyredux import datasets, nets, train
+from tinyredux.cli import app as cli
+from tinyredux.datasets import sets
 from tinyredux.explore.plans import int8_graph
 from tinyredux.frontends import export
 from tinyredux.int8 import quantize
@@ -221,7 +223,7 @@ def test_the_command_leaves_a_network_for_every_verb(
 ) -> None:
     """`tinyredux prune` writes weights and record; the pruned network is found by its name, in its shapes."""
     few = datasets.synthetic(counts=(240, 60, 60))
-    monkeypatch.setattr(datasets, "synthetic", lambda: few)
+    monkeypatch.setattr(sets, "synthetic", lambda: few)
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     arguments = ["prune", own, "--sram", "4500", "--data", "synthetic", "--epochs", "1"]
     assert cli.main([*arguments, "--json"]) == 0

@@ -17,9 +17,9 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux import explore
 from tinyredux.device import MissingTool
 from tinyredux.explore import search
+from tinyredux.explore import study as explore
 from tinyredux.explore.search import Judgement, Parameters, RefusedError
 
 SPACE = {"a": 16, "b": 16, "unit": 1}

@@ -23,8 +23,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from tinyredux import cli, nets
+from tinyredux import nets
 from tinyredux.boards import find_board
+from tinyredux.cli import app as cli
 from tinyredux.cli import magics
 from tinyredux.cli.verbs import VERBS, network
 from tinyredux.course import book

@@ -15,7 +15,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tinyredux import cli, datasets, nets, train
+from tinyredux import datasets, nets, train
+from tinyredux.cli import app as cli
 from tinyredux.train import accuracy, pretrained
 
 RECIPE = train.Recipe(epochs=3, batch=16, peak_rate=0.05)

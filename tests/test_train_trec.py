@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import cli, datasets, nets, train
+from tinyredux import datasets, nets, train
+from tinyredux.cli import app as cli
+from tinyredux.datasets import sets
 from tinyredux.frontends import export
 from tinyredux.graph import TrecConv
 from tinyredux.train import finetune_trec, pretrained
@@ -125,7 +127,7 @@ def test_the_command_leaves_weights_that_load(
 ) -> None:
     """`tinyredux train --method trec` starts from the exact weights; `load_trec` gives back the network it measured."""
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
-    monkeypatch.setattr(datasets, "synthetic", lambda: few)
+    monkeypatch.setattr(sets, "synthetic", lambda: few)
     (tmp_path / "t.json").write_text(json.dumps({"body.4.0": {"sub_length": 64, "hash_bits": 2}}))
     arguments = ["train", "lenet", "--method", "trec", "--data", "synthetic", "--trec", str(tmp_path / "t.json")]
     assert cli.main([*arguments, "--epochs", "1", "--json"]) == 0

@@ -20,8 +20,10 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import boards, cli, datasets, files, nets, train
+from tinyredux import boards, datasets, files, nets, train
+from tinyredux.cli import app as cli
 from tinyredux.codegen import Artifact
+from tinyredux.datasets import sets
 from tinyredux.device import build
 from tinyredux.device.link import LinkError
 from tinyredux.device.served import served_facts
@@ -69,7 +71,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a user's networks in it, and a cache of its own for what is trained."""
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "synthetic", lambda: SMALL)
+    monkeypatch.setattr(sets, "synthetic", lambda: SMALL)
     return tmp_path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyredux import cli
+from tinyredux.cli import app as cli
 from tinyredux.cli.verbs import VERBS
 from tinyredux.flow import Settings
 
