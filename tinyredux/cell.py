@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tinyredux.boards import Board, find_board
 from tinyredux.build import BuildError, build_firmware, build_host, default_build_folder
-from tinyredux.files import write_whole
+from tinyredux.files import expect, write_whole
 from tinyredux.link import Patience
 from tinyredux.targets import RawMeasurement, Target
 
@@ -103,6 +103,7 @@ def run_cell(
     print_numbers(name, int32 pointer, count) and print_bytes(name, int8 pointer, count); `given` is at `cell_input`.
     Everything of tinyredux.h, requantize.h and dot.h is there. Raises CellError, MissingTool, LinkError, ValueError.
     """
+    expect(str, text, "the cell", "its C")
     chip = find_board(board)
     data = np.zeros(4, np.int8) if given is None else np.ascontiguousarray(given)
     if data.dtype not in (np.int8, np.int16, np.int32) or not data.size:

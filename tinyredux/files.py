@@ -144,6 +144,13 @@ def check_types(settings: Any) -> None:
             raise ValueError(f"{name} is {value!r}, expected {wanted}")
 
 
+def expect(kind: type | types.UnionType, value: object, what: str, such_as: str) -> None:
+    """Raises ValueError where what a function was given is of another type, with an example of the right one."""
+    if not isinstance(value, kind):
+        shown = repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+        raise ValueError(f"{what} is {shown[:60]}, expected {getattr(kind, '__name__', kind)}, {such_as}")
+
+
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import expect
+
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
 Pair = tuple[int, int]  # vertical, horizontal
@@ -345,6 +347,7 @@ def total_macs(graph: Graph) -> int:
 
 def to_text(graph: Graph) -> str:
     """Returns the graph as text, one line an operator."""
+    expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
     lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
     for op in graph.ops:
         detail = [

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tinyredux import datasets, mobile_nets
-from tinyredux.files import checked, read_json, read_recorded
+from tinyredux.files import checked, expect, read_json, read_recorded
 from tinyredux.user_nets import made_by
 from tinyredux.user_nets import own_name as own_name
 
@@ -267,6 +267,7 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     `data` says of which pruned network, where one name was pruned on several sets. Raises ValueError for an unknown name, a
     file or function that is not there, and anything but a module that carries `input_shape = (C, H, W)`.
     """
+    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
     if name in NETS:
         return NETS[name]()
     pruning = pruning_of(name, (data,) if data else DATA)

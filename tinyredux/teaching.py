@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.build import ROOT, BuildError, firmware_folder
+from tinyredux.files import expect
 from tinyredux.fast.printers import print_longest_loop
 from tinyredux.fast.program import Program
 from tinyredux.link import LinkError
@@ -49,7 +50,11 @@ def show(what: Callable[..., Any] | type | str | Program) -> Source:
         return Source(print_longest_loop(what), "asm")
     if isinstance(what, str):
         return Source(c_function(what), "c")
-    return Source(textwrap.dedent(inspect.getsource(what)).rstrip(), "python")
+    try:
+        return Source(textwrap.dedent(inspect.getsource(what)).rstrip(), "python")
+    except Exception as wrong:  # an object may answer as it likes
+        advice = "give a Python function or class of a file, a module, or the name of a C function"
+        raise ValueError(f"an object of type {type(what).__name__} without Python source; {advice}") from wrong
 
 
 def c_function(name: str) -> str:
@@ -59,7 +64,7 @@ def c_function(name: str) -> str:
     for folder in ("include", "kernels", "runtime"):
         for path in sorted((firmware_folder() / folder).glob("*.[ch]")):
             found = pattern.search(path.read_text())
-            if found:
+            if found and name:
                 return found[0]
     raise ValueError(f"the firmware has no C function {name!r}; look in firmware/include and firmware/kernels")
 
@@ -89,12 +94,10 @@ class Grid:
 def recorded(name: str) -> Any:
     """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are."""
     folder = ROOT / "data" / "records"
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        raise ValueError(
-            f"no record {name!r} in {folder.name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.json')))}"
-        )
-    return json.loads(path.read_text())
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in names:
+        raise ValueError(f"no record {name!r} in {folder.name}; there are {', '.join(names)}")
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 @contextlib.contextmanager
@@ -113,10 +116,14 @@ def refused() -> Iterator[None]:
 
 def table(items: Iterable[Any], *fields: str) -> Grid:
     """Returns a table with a row per item: each field is an attribute, or the key of a dictionary (none named: all)."""
-    items = list(items)
-    fields = fields or tuple(items[0])
-    rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
-    return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+    try:
+        items = list(items)
+        fields = fields or tuple(items[0] if items else ())
+        rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
+        return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+    except (AttributeError, KeyError, TypeError) as wrong:
+        said = f"{type(wrong).__name__}: {wrong}"
+        raise ValueError(f"{said}; expected items that have the fields named, or dictionaries with the same keys") from None
 
 
 def _cell(value: Any) -> str:
@@ -188,14 +195,25 @@ def check(name: str, answer: Any, seed: int = 0) -> Verdict:
 
 def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | None:
     if not callable(answer):
-        return exercise.fault(arguments, answer)
+        return _fault(exercise, arguments, answer)
     try:
         found = answer(*copy.deepcopy(arguments))
     except NotImplementedError:
         return "not written yet"
-    except Exception as error:  # whatever a student's code raises is shown, not passed on
-        return f"raised {type(error).__name__}: {error}"
-    return "returned None; is a return missing?" if found is None else exercise.fault(arguments, found)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a student's code raises is shown, not passed on
+        with contextlib.suppress(Exception):
+            return f"raised {type(error).__name__}: {error}"
+        return f"raised {type(error).__name__}"
+    return "returned None; is a return missing?" if found is None else _fault(exercise, arguments, found)
+
+
+def _fault(exercise: Exercise, arguments: tuple[Any, ...], found: Any) -> str | None:
+    try:
+        return exercise.fault(arguments, found)
+    except Exception as error:  # an object of the student's answers as it likes, also to the question what it is
+        return f"found an object of type {type(found).__name__} that cannot be compared: it raised {type(error).__name__}"
 
 
 def missing(name: str) -> Callable[..., Any]:
@@ -222,10 +240,11 @@ class SimulatedBoard:
 def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> SimulatedBoard:
     """Returns a simulated board, booted, with a compiled network; it answers until it is unplugged or the kernel ends."""
     from tinyredux.boards import find_board
-    from tinyredux.flow import build
+    from tinyredux.flow import Compiled, build
     from tinyredux.targets.board import ask_board
     from tinyredux.targets.served import serve_simulator
 
+    expect(Compiled, compiled, "the network", "such as compile_net(Settings('lenet'))")
     chip = find_board(board)
     served = serve_simulator(build(compiled, chip).elf, chip)
     thread = threading.Thread(target=served.serve, daemon=True)
@@ -242,6 +261,7 @@ def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> Simulate
 def hint(name: str, step: int = 1) -> str:
     """Returns the hint of that step, from 1. Raises ValueError past the last one."""
     hints = find(name).hints
+    expect(int, step, "the step", "from 1")
     if not 1 <= step <= len(hints):
         raise ValueError(f"{name} has hints 1 to {len(hints)}, found step {step}")
     more = f'  (more: hint("{name}", {step + 1}))' if step < len(hints) else ""
@@ -252,6 +272,7 @@ def find(name: str) -> Exercise:
     """Returns an exercise by its name. Raises ValueError with the names there are."""
     from tinyredux.exercises import EXERCISES
 
+    expect(str, name, "the exercise", f"such as {next(iter(EXERCISES))!r}")
     if name not in EXERCISES:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
