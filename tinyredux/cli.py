@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
             answer: Answer = VERBS[options.verb].run(options)
     except KeyboardInterrupt:
         _tell("interrupted")
-        return 130
+        said = json.dumps({"schema": 1, "verb": options.verb, "error": "interrupted", "exit": 130})
+        return _written(said if options.json else "", 130)
     except BaseException as failure:  # a user's network may raise anything, GeneratorExit too
         return _failed(options, failure)
     if sys.stderr.isatty():

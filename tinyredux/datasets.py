@@ -20,6 +20,7 @@ from tinyredux import synthetic as generated
 from tinyredux.arrays import read_arrays
 from tinyredux.download import MissingDataError as MissingDataError
 from tinyredux.files import cache_folder as named_cache
+from tinyredux.files import home
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -168,7 +169,7 @@ def data_folder() -> Path | None:
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and checkpoints: TINYREDUX_CACHE, or ~/.cache/tinyredux."""
-    return named_cache() or Path.home() / ".cache" / "tinyredux"
+    return named_cache() or home() / ".cache" / "tinyredux"
 
 
 def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:

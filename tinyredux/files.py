@@ -32,6 +32,14 @@ def cache_folder() -> Path | None:
     return Path(os.path.expanduser(named)).absolute() if named else None
 
 
+def home() -> Path:
+    """Returns the user's home folder. Raises ValueError where there is none."""
+    folder = os.path.expanduser("~")
+    if not os.path.isabs(folder):
+        raise ValueError(f"the home folder is {folder!r}, expected an absolute path; set HOME, or TINYREDUX_CACHE for the cache")
+    return Path(folder)
+
+
 def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40) -> None:
     """Raises ValueError for what is no regular file, as a pipe or a device may never end, and for one above `most` bytes."""
     if not path.is_file():

@@ -16,7 +16,7 @@ from pathlib import Path
 from tinyredux.boards import Board, board_names, find_board
 from tinyredux.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
 from tinyredux.emit_c import HASH_PLACEHOLDER, hash_of
-from tinyredux.files import read_json
+from tinyredux.files import home, read_json
 from tinyredux.link import LinkError, Patience
 from tinyredux.targets.board import BoardTarget
 from tinyredux.targets.serial_port import SerialTransport, find_port, find_probe
@@ -143,7 +143,7 @@ def find_openocd() -> list[str]:
     installed = shutil.which("openocd")
     if installed:
         return [installed]
-    package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or Path.home() / ".platformio") / "packages" / "tool-openocd"
+    package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or home() / ".platformio") / "packages" / "tool-openocd"
     program = shutil.which("openocd", path=str(package / "bin"))
     if program is None:
         raise MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
