@@ -10,14 +10,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinyredux import cli
+import tinyredux
+from tinyredux import cli, datasets, flow, plan, teaching
 from tinyredux.flow import Settings
+from tinyredux.simulate import hooks
 from tinyredux.verbs import VERBS
 
 NETS = """
@@ -224,6 +227,7 @@ def test_neighbours_of_the_same_name_are_not_mixed(folder: Path, tmp_path: Path)
 def test_a_user_s_interrupt_and_ours(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert cli.main(["plan", f"{folder / 'nets.py'}:interrupted", "--data", "random"]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
+    assert answer(capsys, "plan", f"{folder / 'nets.py'}:interrupted", "--data", "random") == (130, "interrupted")
 
 
 COMMANDS = {
@@ -257,6 +261,7 @@ COMMANDS = {
     "train lenet --method skip --share 2 --data synthetic": "the share of cycles to keep is 2.0",
     "measure lenet --target moon": "host",
     "measure lenet --kernels slow": "slow",
+    "measure lenet --method trec++skip": "method is '' in 'trec++skip', expected one of exact",
     "measure lenet --method +": "expected one of exact",
     "measure lenet --sram 0": "sram is 0",
     "compile lenet": "required: --out",
@@ -311,6 +316,92 @@ def test_settings_of_the_python_interface(name: str, value: object, words: str) 
     with pytest.raises(ValueError, match=re.escape(words)):
         Settings(**given)  # type: ignore[arg-type]
     assert Settings("lenet", "partial", mac_limit=2, images=np.int64(3)).images == 3  # type: ignore[arg-type]
+
+
+class Strange:
+    """An object that answers no question."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("never compare me")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise RuntimeError("never print me")
+
+
+CALLS: dict[str, tuple[Callable[[], object], str]] = {
+    "measure": (lambda: flow.measure("lenet"), "what to compile is 'lenet', expected Settings, such as Settings('lenet')"),  # type: ignore[arg-type]
+    "compile_net": (lambda: flow.compile_net(Strange()), "of type Strange, expected Settings"),  # type: ignore[arg-type]
+    "open_target": (lambda: flow.open_target(*[None] * 4), "what to run is None, expected Settings"),  # type: ignore[arg-type]
+    "write_artifact": (lambda: flow.write_artifact(Settings("lenet"), None), "the folder is None, expected"),  # type: ignore[arg-type]
+    "plan": (lambda: plan.plan("lenet", "lenet"), "what to plan is 'lenet', expected Graph"),  # type: ignore[arg-type]
+    "int8_graph": (lambda: plan.int8_graph(len), "of type builtin_function_or_method, expected str"),  # type: ignore[arg-type]
+    "quantize": (lambda: tinyredux.quantize("x", None), "what to quantize is 'x', expected Graph"),
+    "to_text": (lambda: tinyredux.to_text(None), "what to print is None, expected Graph"),
+    "find_board": (lambda: tinyredux.find_board(469), "the board is 469, expected str"),
+    "a long board": (lambda: tinyredux.find_board("x" * 300), "unknown board 'xxx"),
+    "parse_spec": (lambda: tinyredux.parse_spec(3), "the layer is 3, expected str"),
+    "layer_graph": (lambda: tinyredux.layer_graph("dense:8-4"), "the layer is 'dense:8-4', expected LayerSpec"),
+    "bench_layer": (lambda: tinyredux.bench_layer("dense:8-4", "x"), "the board is 'x', expected Board"),
+    "load": (lambda: tinyredux.load(None), "the record is None, expected"),
+    "load a text": (lambda: tinyredux.load("none.json"), "record none.json does not exist"),
+    "run_cell": (lambda: tinyredux.run_cell(None), "the cell is None, expected str, its C"),
+    "simulated_board": (lambda: tinyredux.simulated_board(None), "the network is None, expected Compiled"),
+    "show a number": (lambda: teaching.show(5), "of type int without Python source; give a Python function"),  # type: ignore[arg-type]
+    "show a builtin": (lambda: teaching.show(len), "of type builtin_function_or_method without"),
+    "show a typed function": (lambda: teaching.show(eval("lambda: 0")), "of type function without"),
+    "show an object": (lambda: teaching.show(Strange()), "of type Strange without"),  # type: ignore[arg-type]
+    "show nothing": (lambda: teaching.show(""), "no C function ''"),
+    "check": (lambda: teaching.check([], len), "the exercise is of type list, expected str"),  # type: ignore[arg-type]
+    "hint": (lambda: teaching.hint("lab1.round_shift", "x"), "the step is 'x', expected int"),  # type: ignore[arg-type]
+    "table": (lambda: teaching.table(5), "TypeError: 'int' object is not iterable; expected items"),  # type: ignore[arg-type]
+    "a field less": (lambda: teaching.table([{"a": 1}], "b"), "KeyError: 'b'; expected items that have the fields"),
+    "recorded": (lambda: teaching.recorded("../records/x" * 99), "no record '../records/x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_are_given_something_else(name: str) -> None:
+    call, words = CALLS[name]
+    with pytest.raises(ValueError, match=re.escape(words)):
+        call()
+
+
+def raises(failure: BaseException) -> Callable[..., object]:
+    def student(*arguments: object) -> object:
+        raise failure
+
+    return student
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (raises(SystemExit(0)), "raised SystemExit: 0"),
+        (raises(GeneratorExit()), "raised GeneratorExit"),
+        (raises(type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})()), "raised Odd"),
+        (Strange(), "found an object of type Strange that cannot be compared"),
+        (lambda *arguments: Strange(), "found an object of type Strange that cannot be compared"),
+    ],
+    ids=range(5),
+)
+def test_a_student_s_strange_answer_is_a_verdict(given: object, words: str) -> None:
+    verdict = teaching.check("lab1.round_shift", given)
+    assert not verdict.passed and words in verdict.text
+    assert teaching.table([]).rows == ()
+
+
+def test_a_home_that_is_no_folder(capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache is named, no home is needed, not for the simulator either."""
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setenv("TINYREDUX_CACHE", str(folder / "cache"))
+    assert hooks.cache_folder() == folder / "cache"
+    monkeypatch.delenv("TINYREDUX_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for function in (hooks.cache_folder, datasets.cache_folder):
+        with pytest.raises(ValueError, match="the home folder is '~', expected an absolute path; set HOME"):
+            function()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.build import ROOT, BuildError, firmware_folder
-from tinyredux.files import expect
 from tinyredux.fast.printers import print_longest_loop
 from tinyredux.fast.program import Program
+from tinyredux.files import expect
 from tinyredux.link import LinkError
 
 if TYPE_CHECKING:
