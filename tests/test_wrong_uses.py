@@ -275,6 +275,7 @@ COMMANDS = {
     "data nope": "unknown data",
     "serial": "no JSON answer",
     "run nope": "does not exist",
+    "run nope --index -1": "input -1 was asked for, expected 0 or more",
     "simulate nope --board disco_f469ni": "does not exist",
     "simulate nope": "required: --board",
     "simulate . --board disco_f469ni": "file . is a folder; expected a file",
@@ -415,6 +416,8 @@ def test_command_lines(capsys: pytest.CaptureFixture[str], command: str) -> None
     [
         (ModuleNotFoundError("No module named 'termios'", name="termios"), 3, "this needs termios, .* on Windows use WSL 2"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 3, r"torch is missing; run: pip install .*\[torch\]"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), 3, "a package cannot be loaded: libtorch_cpu.so.* free memory"),
+        (datasets.MissingDataError("no data"), 3, "no data; TINYREDUX_DATA is '/dev/null' now, which is no folder"),
         (MemoryError(), 3, "more memory than the machine has"),
         (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
         (KeyError("x"), 2, "a defect of tinyredux, or an input that it does not foresee; --debug"),
@@ -428,6 +431,7 @@ def test_what_ends_a_verb(
 
     monkeypatch.setitem(VERBS, "nets", replace(VERBS["nets"], run=fails))  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("TINYREDUX_DATA", "/dev/null")
     assert cli.main(["nets"]) == code
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
@@ -453,6 +457,7 @@ def process(command: str, **environment: str) -> subprocess.CompletedProcess[str
         ("set -o pipefail; $T measure --help | true", 0, "^$"),
         ("$T plan nöpe.py:make", 2, r"no file n\\xf6pe.py"),
         ("$T plan $'n\\xff.py:make' --json", 2, "no file"),
+        ("cd $(mktemp -d) && rmdir $PWD && $T nets", 2, "the working folder was removed; change into another"),
         ("COLUMNS=1 $T lab --help >/dev/null", 0, "^$"),
     ],
 )
