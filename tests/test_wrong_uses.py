@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 import tinyredux
-from tinyredux import cli, datasets, flow, plan, teaching
+from tinyredux import cli, datasets, flow, magics, plan, teaching
 from tinyredux.flow import Settings
 from tinyredux.simulate import hooks
 from tinyredux.verbs import VERBS
@@ -409,6 +410,28 @@ def test_a_home_that_is_no_folder(capsys: pytest.CaptureFixture[str], folder: Pa
 def test_command_lines(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, said = answer(capsys, *command.split()) if "--" not in command.split() else (cli.main(command.split()), "")
     assert code == 2 and COMMANDS[command] in (said or capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("line", ["'x", "net.py:make --data 'a b", "x\\"])
+def test_lines_of_magics_with_an_open_quote(line: str) -> None:
+    for magic in (magics.measure, magics.flash, magics.serial, magics.doctor, lambda line: magics.firmware(line, "", {})):
+        with pytest.raises(ValueError, match=r"(closing quotation|escaped character); close each quote"):
+            magic(line)
+
+
+@pytest.mark.parametrize("cell", ["", "\n", "#define X 1"])
+def test_a_cell_without_statements_runs(cell: str) -> None:
+    assert tinyredux.run_cell(cell, "host").values == {}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_in_a_word(folder: Path, number: signal.Signals, code: int) -> None:
+    (folder / "slow.py").write_text("import time\ndef make():\n    print('made', flush=True)\n    time.sleep(60)\n")
+    command = [sys.executable, "-m", "tinyredux", "plan", f"{folder / 'slow.py'}:make", "--data", "random"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stdout.readline() == "made\n"
+    running.send_signal(number)
+    assert running.communicate(timeout=20) == ("", "interrupted\n") and running.returncode == code
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tinyredux.targets import RawMeasurement, Target
 OUTPUT_BYTES = 2048
 PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of the simulator, with a cell that may never end
 MIME = "application/vnd.tinyredux+json"
+DEFINED = re.compile(r"\bvoid\s+cell\s*\(")
 Values = int | tuple[int, ...]
 
 
@@ -199,7 +200,7 @@ def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
     """Returns the C files that stand in a network's place, and their hash. Compiler messages name lines of `text`."""
     head, body = split(text)
     cell = f'#include "cell.h"\n#line 1 "cell"\n{head}\n'
-    cell += body if head == text else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
+    cell += body if DEFINED.search(text) else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
     model_hash = hashlib.sha256(f"{cell}{RUNTIME}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
     sizes = {"HASH": model_hash, "INPUT": str(input_bytes), "OUTPUT": str(OUTPUT_BYTES)}
     model_h = re.sub(r"@(\w+)@", lambda found: sizes[found[1]], SIZES)
@@ -211,7 +212,7 @@ def split(text: str) -> tuple[str, str]:
 
     The preprocessor's lines go to the head; a blank line stays in each one's place, so that line numbers hold.
     """
-    if re.search(r"\bvoid\s+cell\s*\(", text):
+    if DEFINED.search(text):
         return text, ""
     lines = text.splitlines()
     return (
