@@ -23,6 +23,7 @@ from tinyredux import cli, datasets, flow, magics, plan, teaching
 from tinyredux.flow import Settings
 from tinyredux.simulate import hooks
 from tinyredux.verbs import VERBS
+from tinyredux.verbs.course import open_table
 
 NETS = """
 from __future__ import annotations
@@ -341,6 +342,12 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "int8_graph": (lambda: plan.int8_graph(len), "of type builtin_function_or_method, expected str"),  # type: ignore[arg-type]
     "quantize": (lambda: tinyredux.quantize("x", None), "what to quantize is 'x', expected Graph"),
     "to_text": (lambda: tinyredux.to_text(None), "what to print is None, expected Graph"),
+    "verify": (lambda: tinyredux.verify(None), "what to verify is None, expected Graph"),
+    "total_macs": (lambda: tinyredux.total_macs("x"), "the network is 'x', expected Graph"),
+    "with_trec": (lambda: tinyredux.with_trec(None, {}), "the network is None, expected Graph"),
+    "memory.plan": (lambda: tinyredux.memory.plan(None), "what to plan is None, expected Graph"),
+    "datasets.load": (lambda: datasets.load(5), "the data is 5, expected str | None"),  # type: ignore[arg-type]
+    "nets.load_net": (lambda: tinyredux.nets.load_net(None), "the network is None, expected str"),
     "find_board": (lambda: tinyredux.find_board(469), "the board is 469, expected str"),
     "a long board": (lambda: tinyredux.find_board("x" * 300), "unknown board 'xxx"),
     "parse_spec": (lambda: tinyredux.parse_spec(3), "the layer is 3, expected str"),
@@ -424,14 +431,19 @@ def test_a_cell_without_statements_runs(cell: str) -> None:
     assert tinyredux.run_cell(cell, "host").values == {}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_in_a_word(folder: Path, number: signal.Signals, code: int) -> None:
+def test_a_table_of_marks_on_a_full_disk() -> None:
+    with pytest.raises(ValueError, match="--csv /dev/full cannot be written: No space"), open_table(Path("/dev/full")):
+        pytest.fail("opened")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_a_word(folder: Path, number: signal.Signals) -> None:
     (folder / "slow.py").write_text("import time\ndef make():\n    print('made', flush=True)\n    time.sleep(60)\n")
     command = [sys.executable, "-m", "tinyredux", "plan", f"{folder / 'slow.py'}:make", "--data", "random"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stdout is not None and running.stdout.readline() == "made\n"
     running.send_signal(number)
-    assert running.communicate(timeout=20) == ("", "interrupted\n") and running.returncode == code
+    assert running.communicate(timeout=20) == ("", "interrupted\n") and running.returncode == 130
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 def main() -> NoReturn:
     """Runs the command line and ends the process with its exit code, also where a thread of the user's network still runs."""
     cores = None if "OMP_NUM_THREADS" in os.environ else os.cpu_count()
-    ended: list[int] = []
-
-    def end(number: int, frame: object) -> None:
-        ended.append(number)
-        signal.raise_signal(signal.SIGINT)
-
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else SIGTERM ends the process at once, as usual
-        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     for name in THREADS:
         os.environ.setdefault(name, "1")
     for number in range(3):  # a closed one would be the number of the next file that is opened
@@ -39,7 +33,6 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    code = 128 + ended[0] if ended and code == 130 else code
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         atexit._run_exitfuncs()
         os._exit(code)

@@ -20,7 +20,7 @@ from tinyredux import synthetic as generated
 from tinyredux.arrays import read_arrays
 from tinyredux.download import MissingDataError as MissingDataError
 from tinyredux.files import cache_folder as named_cache
-from tinyredux.files import home
+from tinyredux.files import expect, home
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -88,6 +88,7 @@ def load(
     random images. Raises MissingDataError where a set is asked for and absent, ValueError for an unknown name or images that
     the network cannot take.
     """
+    expect(str | None, name, "the data", "such as 'synthetic' or 'mine.npz'")
     shape = shape or SHAPES.get(name or "cifar10") or IMAGE_SHAPE
     name = name or _usual(shape, download)
     if name == "random":

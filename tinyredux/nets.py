@@ -328,6 +328,7 @@ def load_net(name: str, data: str = "cifar10") -> nn.Module:
     random images untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network
     has no such weights, ValueError for weights of another shape.
     """
+    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
     trained = (data,) if data in DATA else DATA
     if name not in NETS and pruning_of(name, trained) is None:
         return resolve(name).eval()
