@@ -272,7 +272,7 @@ def find(name: str) -> Exercise:
     """Returns an exercise by its name. Raises ValueError with the names there are."""
     from tinyredux.exercises import EXERCISES
 
-    expect(str, name, "the exercise", f"such as {next(iter(EXERCISES))!r}")
+    expect(str, name, "the exercise", "such as 'lab1.round_shift'")
     if name not in EXERCISES:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
