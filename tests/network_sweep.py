@@ -30,7 +30,7 @@ from torch import nn
 from unicorn import arm_const
 
 from tinyredux.boards import find_board
-from tinyredux.codegen import Artifact, assemble, compacted, emit_fast_partial
+from tinyredux.codegen import Artifact, assemble, compacted, emit_steps
 from tinyredux.device import build
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph, Softmax, TrecConv
@@ -218,8 +218,8 @@ def ways(graph: Graph, images: np.ndarray, seed: int) -> Iterator[Case]:
                 sram = int(fast.arena.size_bytes * more) + 64
                 fast, _ = in_parts(small, board, kernels, unpack, sram, options)
             if options[0] == "int16":
-                return emit_fast_partial(fast, "sweep"), np.stack([run_schedule.run(fast.program, fast.arena, i) for i in images])
-            return emit_fast_partial(fast, "sweep"), interpret.run(net, images)
+                return emit_steps(fast, "sweep"), np.stack([run_schedule.run(fast.program, fast.arena, i) for i in images])
+            return emit_steps(fast, "sweep"), interpret.run(net, images)
 
         return make
 
@@ -267,7 +267,7 @@ def int8_of(net: nn.Module, name: str, seed: int) -> tuple[Graph, Graph, np.ndar
     """Returns the float graph, the int8 graph and float images (N, C, H, W)."""
     shape = tuple(net.input_shape)
     images = np.random.default_rng(seed + 7).normal(size=(8, *shape)).astype(np.float32)
-    graph = export(net, name)
+    graph = export(net, name=name)
     return graph, quantize(graph, images), images
 
 

@@ -168,7 +168,7 @@ def images_for(net: nn.Module, count: int, seed: int) -> np.ndarray:
 def int8_net(seed: int, padded_averages: bool = True) -> tuple[Graph, np.ndarray]:
     """Returns a random network's int8 graph and three images (3, C, H, W) float32, one of them far out of range."""
     net = RandomNet(seed, padded_averages=padded_averages)
-    graph = quantize(export(net, f"random{seed}"), images_for(net, 8, seed))
+    graph = quantize(export(net, name=f"random{seed}"), images_for(net, 8, seed))
     images = images_for(net, 3, seed + 1000)
     images[1] *= 20
     return graph, images

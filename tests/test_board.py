@@ -35,6 +35,7 @@ from tinyredux.device.flash import flash, run_bounded
 from tinyredux.device.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
 from tinyredux.device.serial_port import SerialTransport, explain_open, find_port
 from tinyredux.device.served import ServedBoard, control, served_facts
+from tinyredux.settings import Settings, compile_net, measure_net
 
 PATIENCE = Patience(reply_s=0.5, run_s=1.0, quiet_s=0.05, attempts=4, total_s=5.0)
 OTHER_HASH = "fedcba9876543210"
@@ -379,28 +380,27 @@ def {name}():
 @pytest.mark.slow
 def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
     """The whole way: compile, build, serve, measure through pyserial to the bit, flash another network, measure that."""
-    from tinyredux import flow
     from tinyredux.device.served import serve_simulator
 
     chip = find_board("nucleo_l4r5zi")
     settings = []
     for seed, name in enumerate(("first", "second")):
         (tmp_path / f"{name}.py").write_text(FACTORY.format(name=name, seed=seed))
-        settings.append(flow.Settings(f"{tmp_path / name}.py:{name}", board=chip.name, data="random", images=2))
-    compiled = [flow.compile_net(one) for one in settings]
-    simulated = serve_simulator(flow.build(compiled[0], chip, tmp_path).elf, chip)
+        settings.append(Settings(f"{tmp_path / name}.py:{name}", board=chip.name, data="random", images=2))
+    compiled = [compile_net(one) for one in settings]
+    simulated = serve_simulator(compiled[0].model.build(tmp_path).elf, chip)
     thread = threading.Thread(target=simulated.serve)
     thread.start()
     try:
         over_serial = [replace(one, target=f"board:{simulated.port}") for one in settings]
-        record = flow.measure(over_serial[0])
+        record = measure_net(over_serial[0])
         assert record.bit_exact and record.cycles_kind == "modelled" and record.cycles
         with pytest.raises(WrongModelError, match="flash the model you mean"):
-            flow.measure(over_serial[1])
+            measure_net(over_serial[1])
         assert flash(compiled[1].artifact.write(tmp_path / "second"), chip, str(simulated.port)).tool == "served"
-        assert flow.measure(over_serial[1]).bit_exact
-        inside = flow.measure(replace(settings[1], target="simulator"))
-        assert abs(inside.cycles - flow.measure(over_serial[1]).cycles) < inside.cycles / 100  # caches differ a little
+        assert measure_net(over_serial[1]).bit_exact
+        inside = measure_net(replace(settings[1], target="simulator"))
+        assert abs(inside.cycles - measure_net(over_serial[1]).cycles) < inside.cycles / 100  # caches differ a little
     finally:
         simulated.stop()
         thread.join(10.0)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux.boards import find_board
 from tinyredux.cli import app as cli
 from tinyredux.cli.verbs import VERBS
 from tinyredux.course.claims import Evidence
-from tinyredux.flow import Settings, build, compile_net
+from tinyredux.settings import Settings, compile_net
 
 NET = """
 import torch
@@ -196,7 +195,7 @@ def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path, t
 
 
 def test_simulate_runs_a_firmware(capsys: pytest.CaptureFixture[str], net: Path, tmp_path: Path) -> None:
-    firmware = build(compile_net(Settings(f"{net}:make", data="random")), find_board("disco_f469ni"))
+    firmware = compile_net(Settings(f"{net}:make", data="random")).model.build()
     requests = tmp_path / "requests"
     requests.write_text("measure 1\nhalt\n")
     command = ("simulate", str(firmware.elf), "--board", "disco_f469ni", "--input", str(requests), "--symbols")

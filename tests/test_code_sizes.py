@@ -37,7 +37,7 @@ def some_left_out(graph: Graph, unit: str, seed: int) -> Graph:
 def named(name: str) -> Graph:
     """A built-in network with random weights."""
     net = nets.resolve(name).eval()
-    return quantize(export(net, name), np.random.default_rng(0).normal(size=(4, *net.input_shape)).astype(np.float32))
+    return quantize(export(net, name=name), np.random.default_rng(0).normal(size=(4, *net.input_shape)).astype(np.float32))
 
 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")

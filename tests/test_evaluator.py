@@ -65,12 +65,12 @@ def test_sums_too_large_for_float32_are_taken_in_float64() -> None:
 
 def test_a_float_graph_is_refused() -> None:
     with pytest.raises(ValueError, match=r"run passes\.quantize first"):
-        evaluator.Evaluator(export(nets.lenet().eval(), "lenet"))
+        evaluator.Evaluator(export(nets.lenet().eval(), name="lenet"))
 
 
 def test_counts_as_the_interpreter_does() -> None:
     data, net = nets.with_data("lenet", "synthetic")
-    graph = quantize(export(net, "lenet"), datasets.calibration(data))
+    graph = quantize(export(net, name="lenet"), datasets.calibration(data))
     part = datasets.Split(data.validation.images[:250], data.validation.labels[:250])
     outputs = interpret.run(graph, interpret.quantize_input(graph, part.images)).reshape(250, -1)
     assert evaluator.correct(graph, part) == np.count_nonzero(outputs.argmax(axis=1) == part.labels)
@@ -98,7 +98,7 @@ def test_sums_of_16_bits_as_in_the_plan(layers: tuple[nn.Module, ...]) -> None:
 @pytest.mark.slow
 def test_a_thousand_images_of_lenet_a_second_on_two_cores() -> None:
     data, net = nets.with_data("lenet", "synthetic")
-    graph = quantize(export(net, "lenet"), datasets.calibration(data))
+    graph = quantize(export(net, name="lenet"), datasets.calibration(data))
     images, ready, threads = evaluator.quantized(graph, data.test.images), evaluator.Evaluator(graph), torch.get_num_threads()
     torch.set_num_threads(1)
     ready.run(images[:125])

@@ -19,7 +19,7 @@ from tinyredux.explore import search
 from tinyredux.explore import study as explore
 from tinyredux.explore.designs import Design, Designs, Images
 from tinyredux.explore.study import Exploration
-from tinyredux.flow import Compiled, Settings, compile_net, measure
+from tinyredux.settings import Compiled, Settings, compile_net, measure_net
 from tinyredux.simulator.memory_map import PAGE
 from tinyredux.skip import records
 
@@ -76,7 +76,7 @@ def test_an_exploration_continued_has_the_front_of_one_in_one_go(
     finalist, errors = whole["front"][tried], whole["cost_model"]["finalists_error_percent"]
     assert finalist["measured"]["bit_exact"] and errors["cycles"] < 5 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0
     path = explore.save(whole, tmp_path / explore.file_name(whole))
-    again = measure(Settings(net, "skip", kernels="reference", images=1, data="synthetic", skip=f"{path}#{tried}"))
+    again = measure_net(Settings(net, "skip", kernels="reference", images=1, data="synthetic", skip=f"{path}#{tried}"))
     assert (again.cycles, again.flash_bytes["total"]) == (finalist["measured"]["cycles"], finalist["measured"]["flash_bytes"])
     capsys.readouterr()
 

@@ -62,7 +62,7 @@ def outputs(net: nn.Module, graph: Graph, seed: int = 0) -> tuple[np.ndarray, np
 
 def assert_equals_torch(net: nn.Module, tolerance: float = 1e-4) -> Graph:
     """Fails unless the exported graph computes what torch computes. Returns the graph."""
-    graph = export(net, "net")
+    graph = export(net, name="net")
     verify(graph)
     found, expected = outputs(net, graph)
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
@@ -324,7 +324,7 @@ def test_equals_torch(case: str) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_network_equals_torch(seed: int) -> None:
     net = RandomNet(100 + seed)
-    graph = export(net, "net")
+    graph = export(net, name="net")
     found, expected = outputs(net, graph)
     assert np.abs(found - expected).max() <= 1e-4 * max(1.0, float(np.abs(expected).max()))
 
@@ -457,12 +457,12 @@ REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
 def test_refusal_names_place_and_nearest_form(case: str) -> None:
     forward, layers, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        export(Net(forward, **layers), "net")
+        export(Net(forward, **layers), name="net")
 
 
 def test_refusal_has_its_own_type() -> None:
     with pytest.raises(UnsupportedOperatorError):
-        export(Net(*sequence(nn.Sigmoid())[:1], **sequence(nn.Sigmoid())[1]), "net")
+        export(Net(*sequence(nn.Sigmoid())[:1], **sequence(nn.Sigmoid())[1]), name="net")
 
 
 def test_not_a_compilable_module() -> None:
@@ -476,21 +476,21 @@ def test_not_a_compilable_module() -> None:
         (Net(data_dependent, a=conv()), "cannot trace"),
     ]:
         with pytest.raises(ValueError, match=message):
-            export(net, "net")
+            export(net, name="net")
 
 
 def test_nan_weights_are_named() -> None:
     net = Net(*sequence(conv(), conv(6, 3))[:1], **sequence(conv(), conv(6, 3))[1])
     net.body[1].weight.data[0, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match=r"body.1 \(Conv2d\).*weights holds 1 of 162 values that are NaN or infinite"):
-        export(net, "net")
+        export(net, name="net")
 
 
 def test_input_shape_may_be_a_list_or_a_torch_size() -> None:
     net = Net(lambda m, x: m.a(x), a=conv())
     for shape in ([4, 9, 11], torch.Size((4, 9, 11))):
         net.input_shape = shape
-        assert export(net, "net").input.shape == (9, 11, 4)
+        assert export(net, name="net").input.shape == (9, 11, 4)
 
 
 def test_training_mode_is_kept() -> None:
@@ -498,12 +498,12 @@ def test_training_mode_is_kept() -> None:
     net = Net(lambda m, x: m.n(m.d(m.a(x))), a=conv(), n=nn.BatchNorm2d(6), d=nn.Dropout()).train()
     net.n.eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    export(net, "net")
+    export(net, name="net")
     assert net.training and net.a.training and net.d.training and not net.n.training
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     net.function = lambda m, x: torch.sigmoid(m.a(x))
     with pytest.raises(UnsupportedOperatorError):
-        export(net, "net")
+        export(net, name="net")
     assert net.training
 
 
@@ -512,7 +512,7 @@ def test_fusion() -> None:
     forward, layers = sequence(
         conv(padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(120, 3)
     )
-    graph = export(Net(forward, **layers), "net")
+    graph = export(Net(forward, **layers), name="net")
     assert [type(op) for op in graph.ops] == [Conv, Pool, Dense]
     assert [getattr(op, "activation", None) for op in graph.ops] == ["relu", "none", "none"]
     assert graph.origin == {"conv1": "body.0 (Conv2d)", "maxpool1": "body.4 (MaxPool2d)", "dense1": "body.6 (Linear)"}
@@ -520,23 +520,23 @@ def test_fusion() -> None:
 
 def test_relu_moves_into_the_parts_of_a_concat() -> None:
     forward, layers = ACCEPTED["relu of a concat"]
-    assert not any(isinstance(op, Relu) for op in export(Net(forward, **layers), "net").ops)
+    assert not any(isinstance(op, Relu) for op in export(Net(forward, **layers), name="net").ops)
     forward, layers = ACCEPTED["residual with stride"]
-    graph = export(Net(forward, **layers), "net")
+    graph = export(Net(forward, **layers), name="net")
     assert [(type(op), getattr(op, "activation", "")) for op in graph.ops][-1] == (Add, "relu")
 
 
 def test_relu_moves_before_max_pools_that_nothing_else_reads() -> None:
     forward, layers = sequence(conv(), nn.MaxPool2d(2), nn.ReLU())
-    graph = export(Net(forward, **layers), "net")
+    graph = export(Net(forward, **layers), name="net")
     assert [(type(op), getattr(op, "activation", "")) for op in graph.ops] == [(Conv, "relu"), (Pool, "none")]
     forward, layers = ACCEPTED["max pool of a map that is read again, then relu"]
-    graph = export(Net(forward, **layers), "net")
+    graph = export(Net(forward, **layers), name="net")
     assert [getattr(op, "activation", "") for op in graph.ops[:2]] == ["none", "relu"]
 
 
 def test_depthwise_weights_are_stored_by_row_column_channel() -> None:
     net = Net(lambda m, x: m.a(x), a=conv(4, 8, groups=4))
-    (op,) = (graph := export(net, "net")).ops
+    (op,) = (graph := export(net, name="net")).ops
     assert isinstance(op, DepthwiseConv) and op.multiplier == 2
     np.testing.assert_array_equal(graph.constants[op.weights], net.a.weight.detach().numpy()[:, 0].transpose(1, 2, 0))

@@ -403,7 +403,7 @@ def outcome(draws: Callable[[Draw], Drawn], seed: int) -> str | None:
     except (RuntimeError, IndexError, ValueError, TypeError):
         return None  # torch itself refuses the arguments
     try:
-        graph = exporting.export(net, "net")
+        graph = exporting.export(net, name="net")
     except ValueError as refused:
         said = str(refused)
         return None if len(said) > 25 and " " in said and "unpack" not in said else f"refused without words: {said!r}"
@@ -454,7 +454,7 @@ def of_the_batch(m: Any, x: torch.Tensor) -> torch.Tensor:
 def test_what_torch_s_program_does_not_show_is_noticed(forward: Forward, words: str) -> None:
     net = Net(forward, (4, 5, 6), a=conv(4, 4, 1), b=conv(4, 4, 1), c=nn.Linear(120, 3))
     with pytest.raises(ValueError, match=words):
-        exporting.export(net, "net")
+        exporting.export(net, name="net")
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_what_torch_s_program_does_not_show_is_noticed(forward: Forward, words: 
 )
 def test_maps_without_their_form(forward: Forward, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        exporting.export(Net(forward, (1, 5, 6), a=conv(1, 4, 1)), "net")
+        exporting.export(Net(forward, (1, 5, 6), a=conv(1, 4, 1)), name="net")
 
 
 def test_batch_norm_reads_eps_by_its_name() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from tinyredux.codegen import emit_fast_partial
+from tinyredux.codegen import emit_steps
 from tinyredux.device import build_host
 from tinyredux.device.host import HostTarget
 from tinyredux.explore.bench import layer_graph, parse_spec
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check(graph: Graph, fast: FastSteps, folder: Path) -> None:
     """Fails unless the generated C writes the interpreter's bytes."""
-    artifact = emit_fast_partial(fast, "test")
+    artifact = emit_steps(fast, "test")
     target = HostTarget(build_host(artifact.write(folder / artifact.model_hash), folder), graph.input.shape, graph.output.shape)
     for seed in range(3):
         image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)

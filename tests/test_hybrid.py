@@ -14,12 +14,11 @@ from random_graphs import random_graph
 from torch import nn
 
 from tinyredux import datasets
-from tinyredux.codegen import emit_fast_partial
+from tinyredux.codegen import emit_steps
 from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build_host
 from tinyredux.device.host import HostTarget
 from tinyredux.explore.plans import plan
-from tinyredux.flow import Settings, compile_net, measure
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import interpret, quantize
@@ -32,6 +31,7 @@ from tinyredux.nets.mobile import bottlenecks, convolution
 from tinyredux.partial import Net as Relations
 from tinyredux.partial import PartialPlan, internal_bytes, plan_hybrid, plan_partial
 from tinyredux.partial.patches import Prices, narrow_cuts, op_macs, segment_ways, units_between
+from tinyredux.settings import Settings, compile_net, measure_net
 
 NET = """
 import torch
@@ -65,7 +65,7 @@ def graph() -> Graph:
     torch.manual_seed(0)
     blocks = [(1, 4, 3, 1), (4, 6, 3, 2), (4, 6, 3, 1), (3, 8, 5, 2)]
     net = Net(bottlenecks(convolution(3, 8, 3), 8, blocks, 16, 5), (3, 20, 20)).eval()
-    return quantize(export(net, "small"), datasets.load("random", net.input_shape).test.first(16).images)
+    return quantize(export(net, name="small"), datasets.load("random", net.input_shape).test.first(16).images)
 
 
 def check(graph: Graph, mac_limit: float, input_outside: bool) -> PartialPlan:
@@ -124,7 +124,7 @@ def test_150_operators_are_planned_in_seconds() -> None:
     widths = [3, *(8 + 4 * (i * i % 7) for i in range(75))]
     pairs = [(nn.Conv2d(a, b, 1), nn.Conv2d(b, b, 3, padding=1, groups=b)) for a, b in itertools.pairwise(widths)]
     net = Net(nn.Sequential(*(layer for pair in pairs for layer in pair)), (3, 24, 24)).eval()
-    chain = quantize(export(net, "chain"), datasets.load("random", net.input_shape).test.first(2).images)
+    chain = quantize(export(net, name="chain"), datasets.load("random", net.input_shape).test.first(2).images)
     start = time.process_time()
     found = plan_hybrid(chain, 1.5)
     assert time.process_time() - start < 10
@@ -136,7 +136,7 @@ def test_a_softmax_in_patches(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 4, 3, padding=1), nn.Softmax(dim=1)
     net = Net(nn.Sequential(*layers), (3, 16, 16)).eval()
-    graph = quantize(export(net, "softmax"), datasets.load("random", net.input_shape).test.first(4).images)
+    graph = quantize(export(net, name="softmax"), datasets.load("random", net.input_shape).test.first(4).images)
     found = check(graph, 3.0, False)
     (item,) = found.program.schedule.items
     assert 0 < item.patch[1] < 16
@@ -157,7 +157,7 @@ def test_fast_kernels_in_a_hybrid_plan(graph: Graph, core: str, tmp_path: Path) 
         fast = with_rows(found.program, found.arena, core, limit)
         assert fast.convs or not limit
         assert verify_program(fast.program, fast.arena)["bytes"] <= fast.arena.size_bytes <= max(limit, found.peak_bytes)
-        artifact = emit_fast_partial(fast, "test")
+        artifact = emit_steps(fast, "test")
         folder = tmp_path / f"model{limit}"
         target = HostTarget(build_host(artifact.write(folder), folder), graph.input.shape, graph.output.shape)
         image = np.random.default_rng(limit).integers(-128, 128, graph.input.shape).astype(np.int8)
@@ -169,7 +169,7 @@ def test_a_hybrid_plan_with_fast_kernels_is_measured(tmp_path: Path) -> None:
     net = tmp_path / "net.py"
     net.write_text(NET)
     settings = Settings(f"{net}:make", method="partial", data="random", mac_limit=2.0, images=2)
-    records = [measure(replace(settings, kernels=kernels)) for kernels in ("reference", "fast")]
+    records = [measure_net(replace(settings, kernels=kernels)) for kernels in ("reference", "fast")]
     assert all(record.bit_exact and record.sram_bytes["written"] == record.sram_bytes["arena"] for record in records)
     assert records[0].cycles is not None and records[1].cycles is not None and records[1].cycles <= records[0].cycles
 
@@ -197,7 +197,7 @@ def test_the_simulator_sees_what_was_planned(tmp_path: Path) -> None:
     net = tmp_path / "net.py"
     net.write_text(NET)
     settings = Settings(f"{net}:make", method="partial", data="random", mac_limit=2.0, input_outside=True, images=2)
-    record = measure(settings)
+    record = measure_net(settings)
     assert record.bit_exact and record.macs_executed > record.macs_dense
     assert record.sram_bytes["written"] == record.sram_bytes["arena"]
     assert record.sram_bytes["input"] == 3 * 20 * 20 and "partial-x" in record.file_name()
@@ -213,7 +213,7 @@ def test_windows_that_lie_in_the_padding(kernel: int | tuple[int, int], stride: 
     layers = [convolution(3, 6, 3), nn.Conv2d(6, 6, kernel, stride, 1, groups=6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
     net = Net(nn.Sequential(*layers, nn.LazyLinear(4)), (3, 12, 11)).eval()
     net(torch.zeros(1, 3, 12, 11))
-    check(quantize(export(net, "padded"), datasets.load("random", net.input_shape).test.first(4).images), mac_limit, False)
+    check(quantize(export(net, name="padded"), datasets.load("random", net.input_shape).test.first(4).images), mac_limit, False)
 
 
 def test_sums_of_16_bits_are_measured_against_their_own_plan(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_sums_of_16_bits_are_measured_against_their_own_plan(tmp_path: Path) -> 
     least = plan_partial(compile_net(settings).int8, "int16").peak_bytes
     compiled = compile_net(replace(settings, sram=least))
     assert compiled.parts is not None and any(step.kind == "add_up" for step in compiled.parts.program.steps())
-    assert measure(replace(settings, sram=least)).bit_exact
+    assert measure_net(replace(settings, sram=least)).bit_exact
 
 
 def test_the_plan_states_both_counts(graph: Graph) -> None:

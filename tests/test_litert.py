@@ -178,7 +178,7 @@ def test_a_planted_fault_is_seen() -> None:
 def test_network_of_the_book_equals_litert(name: str) -> None:
     """In shape, not in training: random weights."""
     net = NETS[name]()
-    graph = quantize(export(net, name), images_for(net, 4, seed=0))
+    graph = quantize(export(net, name=name), images_for(net, 4, seed=0))
     stored = interpret.quantize_input(graph, images_for(net, 2, seed=1))
     for image, result in zip(stored, interpret.run(graph, stored), strict=True):
         assert_equal(graph, [image], result)

@@ -204,7 +204,7 @@ def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
     from tinyredux import Settings, compile_net, simulated_board
 
     compiled = compile_net(Settings("lenet", data="synthetic"))
-    board = simulated_board(compiled)
+    board = simulated_board(compiled.model)
     try:
         answer = run(shell, f"%serial --port {board.port} info")
         assert isinstance(answer, Lines) and answer.lines[0].startswith("info version=1 model=")

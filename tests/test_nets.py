@@ -40,7 +40,7 @@ RECORDS = {Path(record.file).stem: record for record in pretrained.records()}
 def test_shapes_and_macs(name: str) -> None:
     """Input, logits, the widest layer's bytes and the products are those that the source states."""
     net = nets.resolve(name)
-    graph = export(net, name)
+    graph = export(net, name=name)
     assert (net.input_shape, graph.output.elements) == SHAPES.get(name, ((3, 32, 32), 10))
     if name in WIDEST:
         assert max(step.live_bytes for step in live_steps(graph)) == 4 * WIDEST[name]  # float
@@ -54,7 +54,7 @@ def test_the_table_of_sizes_is_that_of_the_networks() -> None:
     entries = {entry["name"]: entry for entry in described_nets()}
     assert list(entries) == nets.names()
     for name, entry in entries.items():
-        graph = export_with_names(nets.resolve(name), name)[0]
+        graph = export_with_names(nets.resolve(name), name=name)[0]
         height, width, channels = graph.input.shape
         found = ([channels, height, width], total_macs(graph), sum(int(values.size) for values in graph.constants.values()))
         assert found == (entry["input_shape"], entry["macs"], entry["parameters"]), name

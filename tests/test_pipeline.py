@@ -48,7 +48,7 @@ def test_random_network(seed: int, folder: Path) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_longer_random_network(seed: int, folder: Path) -> None:
     net = RandomNet(500 + seed, steps=25)
-    graph = quantize(export(net, f"long{seed}"), images_for(net, 8, seed))
+    graph = quantize(export(net, name=f"long{seed}"), images_for(net, 8, seed))
     assert_host_equals_interpreter(graph, interpret.quantize_input(graph, images_for(net, 3, seed + 1)), folder)
 
 
@@ -82,7 +82,7 @@ def test_inverted_residuals(folder: Path) -> None:
         *body, InvertedResidual(12, 12, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10), nn.Softmax(1)
     )
     net.input_shape = (3, 27, 21)
-    graph = quantize(export(net, "inverted"), images_for(net, 8, 1))
+    graph = quantize(export(net, name="inverted"), images_for(net, 8, 1))
     assert_host_equals_interpreter(graph, interpret.quantize_input(graph, images_for(net, 4, 2)), folder)
 
 

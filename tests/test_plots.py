@@ -13,10 +13,10 @@ from tinyredux import (
     Settings,
     compile_net,
     fixedpoint,
-    flow,
     interpret,
     lsh,
     memory,
+    nets,
     plan,
     plots,
     plots_partial,
@@ -116,8 +116,6 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 
 
 def test_a_figure_of_a_branching_network() -> None:
-    branch = (
-        compile_net(Settings("squeezenet", data="synthetic")) if flow.nets.weights_file("squeezenet", "synthetic") else COMPILED
-    )
+    branch = compile_net(Settings("squeezenet", data="synthetic")) if nets.weights_file("squeezenet", "synthetic") else COMPILED
     assert memory.plan(branch.int8).arena_bytes > 0
     assert len(plots.memory_timeline(branch.int8, branch.plan)._repr_png_()) < 150_000

@@ -70,7 +70,7 @@ def test_int8_is_close_to_float(seed: int) -> None:
     Without filters thirty times as large as their neighbours: those leave the neighbours few of the steps.
     """
     net = RandomNet(200 + seed, outliers=False)
-    graph = export(net, "net")
+    graph = export(net, name="net")
     apart = steps_apart(graph, images_for(net, 16, seed))
     assert np.sqrt((apart**2).mean()) < 8
     assert abs(apart.mean()) < 4
@@ -79,7 +79,7 @@ def test_int8_is_close_to_float(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_every_tensor_has_the_scales_that_its_kernels_need(seed: int) -> None:
     net = RandomNet(300 + seed)
-    graph = quantize(export(net, "net"), images_for(net, 4, seed))
+    graph = quantize(export(net, name="net"), images_for(net, 4, seed))
     verify(graph)
     for op in graph.ops:
         inputs = [quant_of(graph.tensors[name]) for name in op.inputs]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux import datasets, flow, nets
+from tinyredux import datasets, nets
 from tinyredux.boards import find_board
 from tinyredux.codegen import assemble, compacted
 from tinyredux.datasets import Dataset, Split
@@ -22,6 +22,7 @@ from tinyredux.frontends import export
 from tinyredux.graph import Graph
 from tinyredux.int8 import evaluator, interpret, quantize
 from tinyredux.methods import skip
+from tinyredux.settings import Settings, measure_net
 from tinyredux.skip import kept_share, records, windows
 from tinyredux.train import finetune_skip, skip_search
 
@@ -32,7 +33,7 @@ def small() -> tuple[Graph, Dataset]:
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 4))
     images = np.random.default_rng(0).normal(size=(300, 3, 8, 8)).astype(np.float32)
-    graph = quantize(export(nets.Net(body, (3, 8, 8)).eval(), "small"), images[:64])
+    graph = quantize(export(nets.Net(body, (3, 8, 8)).eval(), name="small"), images[:64])
     answers = evaluator.Evaluator(graph).run(evaluator.quantized(graph, images)).reshape(300, -1).argmax(axis=1)
     splits = [Split(images[a:b], answers[a:b]) for a, b in ((0, 100), (100, 300), (300, 300))]
     return graph, Dataset("made", "made", *splits)
@@ -114,7 +115,7 @@ def test_the_generated_code_runs_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_fast_kernels_take_the_tuned_weights_by_themselves() -> None:
-    found = flow.measure(flow.Settings("lenet", "skip", target="host", data="synthetic", images=2))
+    found = measure_net(Settings("lenet", "skip", target="host", data="synthetic", images=2))
     assert found.kernels == "fast" and found.bit_exact and found.macs_dense == 4_548_608
     assert found.macs_executed == sum(op.macs_executed for op in found.per_op) < 0.9 * found.macs_dense
     conv2 = next(op for op in found.per_op if op.name == "conv2")
@@ -129,7 +130,7 @@ def test_committed_records_fit_their_networks() -> None:
         name, data = path.stem.split(".")
         record = skip_search.record_for(name, data)
         assert record.net == name and record.validation_skipped >= record.validation_exact
-        graph = export(nets.resolve(name), name)
+        graph = export(nets.resolve(name), name=name)
         assert set(record.shares) == set(records.skippable(graph))
 
 

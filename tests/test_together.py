@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from random_graphs import random_graph
 
-from tinyredux import flow, memory
-from tinyredux.codegen import emit_fast_partial
-from tinyredux.device import build_host
+from tinyredux import datasets, memory
+from tinyredux.codegen import emit_steps
+from tinyredux.device import DoesNotFit, build_host
 from tinyredux.device.host import HostTarget
 from tinyredux.graph import Conv, Graph, TrecConv
 from tinyredux.int8 import interpret
 from tinyredux.kernels import TEMPLATES, FastSteps, Way, predicted_cycles, ways, with_forms, with_rows
 from tinyredux.memory import verify
 from tinyredux.methods.partial import what_fits
+from tinyredux.methods.trec import NO_TREC
 from tinyredux.partial import plan_hybrid, plan_partial, within_bytes
+from tinyredux.settings import Settings, compile_net, measure_net
 from tinyredux.trec import Choice, with_trec
 
 
@@ -43,7 +45,7 @@ def ways_of(graph: Graph) -> dict[str, list[Way]]:
 def check(graph: Graph, fast: FastSteps, folder: Path) -> None:
     """Fails unless the plan is safe and the generated C writes the interpreter's bytes."""
     assert verify(fast.program, fast.arena)["bytes"] <= fast.arena.size_bytes
-    artifact = emit_fast_partial(fast, "test")
+    artifact = emit_steps(fast, "test")
     target = HostTarget(build_host(artifact.write(folder / artifact.model_hash), folder), graph.input.shape, graph.output.shape)
     for seed in range(3):
         image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
@@ -94,17 +96,17 @@ def test_a_limit_on_a_large_graph_takes_seconds() -> None:
 
 def test_a_limit_costs_fewer_cycles_in_parts() -> None:
     """Within bytes that are too few for fast kernels layer by layer, parts leave room for them."""
-    limit, settings = 11_000, flow.Settings("lenet", "partial", kernels="fast", data="synthetic", sram=11_000, images=1)
-    least = flow.compile_net(flow.Settings("lenet", "partial", kernels="fast", data="synthetic", images=1, sram=1)).parts
-    within = flow.compile_net(settings).parts
+    limit, settings = 11_000, Settings("lenet", "partial", kernels="fast", data="synthetic", sram=11_000, images=1)
+    least = compile_net(Settings("lenet", "partial", kernels="fast", data="synthetic", images=1, sram=1)).parts
+    within = compile_net(settings).parts
     assert least is not None and within is not None and within.arena.size_bytes <= limit
     assert predicted_cycles(within) < predicted_cycles(least)
 
 
 def test_fast_kernels_in_parts_by_default() -> None:
     """About as fast as layer by layer in fewer bytes, as with reference kernels; the factor is said."""
-    in_parts = flow.compile_net(flow.Settings("lenet", "partial", kernels="fast", data="synthetic", images=1))
-    exact = flow.compile_net(flow.Settings("lenet", kernels="fast", data="synthetic", images=1))
+    in_parts = compile_net(Settings("lenet", "partial", kernels="fast", data="synthetic", images=1))
+    exact = compile_net(Settings("lenet", kernels="fast", data="synthetic", images=1))
     assert in_parts.plan.total_bytes < exact.plan.total_bytes
     (note,) = in_parts.notes
     assert 0.5 < float(note.split()[2]) <= 1.02 and not exact.notes
@@ -112,9 +114,9 @@ def test_fast_kernels_in_parts_by_default() -> None:
 
 def test_a_network_that_does_not_fit_is_told_what_fits() -> None:
     """Parts where they fit, else what the least plan needs; `plan` says the same."""
-    compiled = flow.compile_net(flow.Settings("lenet", data="synthetic", images=1, sram=15_000))
-    with pytest.raises(flow.DoesNotFit, match="--method partial --sram 15000 fits: the plan needs 10276 bytes"):
-        flow.check_fit(compiled, flow.find_board("disco_f469ni"))
+    compiled = compile_net(Settings("lenet", data="synthetic", images=1, sram=15_000))
+    with pytest.raises(DoesNotFit, match="--method partial --sram 15000 fits: the plan needs 10276 bytes"):
+        compiled.model.check_fit()
     assert what_fits(compiled.int8, 9_000).startswith("the least plan (--method partial) needs 10276 bytes of 9000")
 
 
@@ -124,8 +126,8 @@ def test_trec_that_pays_nowhere_says_so(tmp_path: Path) -> None:
         "from torch import nn\nclass Net(nn.Sequential):\n    input_shape = (3, 8, 8)\n"
         "def make():\n    return Net(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2))\n"
     )
-    record = flow.measure(flow.Settings(f"{net}:make", "trec", data="random", target="host", images=1))
-    assert record.notes == [flow.NO_TREC] and flow.NO_TREC in str(record)
+    record = measure_net(Settings(f"{net}:make", "trec", data="random", target="host", images=1))
+    assert record.notes == [NO_TREC] and NO_TREC in str(record)
 
 
 def test_the_random_networks_have_what_is_tested() -> None:
@@ -150,10 +152,10 @@ def test_forms_stay_within_the_flash(folder: Path) -> None:
 def test_methods_joined(net: str, method: str, data: str) -> None:
     """The simulator writes the interpreter's bytes, in less SRAM than layer by layer, and does fewer multiplications."""
     try:
-        found = flow.measure(flow.Settings(net, method, images=1, data=data))
-    except flow.datasets.MissingDataError:
+        found = measure_net(Settings(net, method, images=1, data=data))
+    except datasets.MissingDataError:
         pytest.skip("needs CIFAR-10")
-    alone = flow.compile_net(flow.Settings(net, method.replace("partial", "").strip("+"), images=1, data=data))
+    alone = compile_net(Settings(net, method.replace("partial", "").strip("+"), images=1, data=data))
     assert found.bit_exact and found.method == method and found.fits
     assert found.sram_bytes["written"] <= found.sram_bytes["arena"] < alone.plan.total_bytes
     assert found.macs_executed < found.macs_dense
@@ -168,11 +170,11 @@ def test_all_three(tmp_path: Path) -> None:
     )
     (tmp_path / "skip.json").write_text(record)
     (tmp_path / "trec.json").write_text('{"body.2.0": {"sub_length": 288, "hash_bits": 2}}')
-    settings = flow.Settings(
+    settings = Settings(
         "lenet", "trec+skip+partial", kernels="reference", images=1, data="synthetic", trec=tmp_path / "trec.json",
         skip=str(tmp_path / "skip.json"),
     )  # fmt: skip
-    found = flow.measure(settings)
+    found = measure_net(settings)
     assert found.bit_exact
     parts = {op.name: op for op in found.per_op}  # conv2 is the third convolution here: the second is trec1
     assert parts["trec1"].clusters and not parts["trec1"].skipped
@@ -185,11 +187,11 @@ def test_all_three(tmp_path: Path) -> None:
 )
 def test_methods_that_cannot_be_joined(method: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        flow.Settings("lenet", method)
+        Settings("lenet", method)
 
 
 def test_kernels_of_joined_methods() -> None:
     """Fast ones unless others are asked for; the naive form of TREC has no place in a plan in parts."""
-    assert flow.Settings("lenet", "trec+partial").kernel_set == "fast"
+    assert Settings("lenet", "trec+partial").kernel_set == "fast"
     with pytest.raises(ValueError, match="fast, reference"):
-        flow.Settings("lenet", "trec+partial", kernels="naive")
+        Settings("lenet", "trec+partial", kernels="naive")

@@ -15,11 +15,11 @@ from tinyredux.boards import find_board
 from tinyredux.codegen import assemble
 from tinyredux.explore import bench
 from tinyredux.fixedpoint import rounded_mean
-from tinyredux.flow import Settings, measure
 from tinyredux.graph import Graph, Quant, TrecConv, verify
 from tinyredux.int8 import interpret, quantize, requantization
 from tinyredux.kernels import TEMPLATES, trec_cost
 from tinyredux.memory import clustering
+from tinyredux.settings import Settings, measure_net
 from tinyredux.trec import Choice, exactly, hashing, with_trec
 
 CHOICES = (
@@ -169,7 +169,7 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
     """The whole way: TREC layers of a table, compiled, run on this computer, equal to the interpreter, with its clusters."""
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"body.2.0": {"sub_length": 32, "hash_bits": 3}}))
-    record = measure(Settings("lenet", "trec", target="host", images=2, data="synthetic", trec=table))
+    record = measure_net(Settings("lenet", "trec", target="host", images=2, data="synthetic", trec=table))
     assert record.bit_exact and record.method == "trec" and record.macs_executed < record.macs_dense
     (layer_record,) = (op for op in record.per_op if op.kind == "TrecConv")
     assert layer_record.clusters is not None and layer_record.clusters <= 8 * 9 and layer_record.vectors == 9 * 13 * 13
@@ -263,5 +263,5 @@ def test_the_cost_model_picks_length_and_bits() -> None:
 
 
 def test_a_network_without_trec_weights_gets_what_the_model_picks() -> None:
-    record = measure(Settings("lenet", "trec", target="host", kernels="reference", images=1, data="synthetic"))
+    record = measure_net(Settings("lenet", "trec", target="host", kernels="reference", images=1, data="synthetic"))
     assert record.bit_exact and any(op.kind == "TrecConv" for op in record.per_op)

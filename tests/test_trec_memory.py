@@ -14,10 +14,10 @@ from tinyredux import nets
 from tinyredux.codegen import KERNELS
 from tinyredux.codegen.assemble import TREC_SHARE
 from tinyredux.explore.bench import layer_graph, parse_spec
-from tinyredux.flow import Compiled, Settings, compile_net, measure
 from tinyredux.graph import Dense, TrecConv
 from tinyredux.measurement import load
 from tinyredux.notebook.trec_report import BOARDS, NETS, RECORDS
+from tinyredux.settings import Compiled, Settings, compile_net, measure_net
 from tinyredux.train import finetune_trec
 from tinyredux.trec import Choice, trec_sizes, with_trec
 from tinyredux.trec.layer import convert
@@ -73,7 +73,7 @@ def test_a_layer_without_room_stays_exact_and_the_others_stay_trec(user: tuple[s
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_users_network_is_bit_exact(user: tuple[str, Path], kernels: str) -> None:
     net, table = user
-    record = measure(Settings(net, "trec", target="host", kernels=kernels, data="random", trec=table, images=2, sram=200_000))
+    record = measure_net(Settings(net, "trec", target="host", kernels=kernels, data="random", trec=table, images=2, sram=200_000))
     assert record.bit_exact and any(op.kind == "TrecConv" for op in record.per_op)
 
 

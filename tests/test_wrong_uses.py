@@ -26,8 +26,8 @@ from tinyredux.cli.verbs import VERBS
 from tinyredux.cli.verbs.course import open_table
 from tinyredux.course import teaching
 from tinyredux.explore import plans
-from tinyredux.flow import Settings
 from tinyredux.notebook import show
+from tinyredux.settings import Settings, compile_net, measure_net, write_artifact
 from tinyredux.simulator import hooks
 
 NETS = """
@@ -339,10 +339,11 @@ class Strange:
 
 
 CALLS: dict[str, tuple[Callable[[], object], str]] = {
-    "measure": (lambda: flow.measure("lenet"), "what to compile is 'lenet', expected Settings, such as Settings('lenet')"),  # type: ignore[arg-type]
-    "compile_net": (lambda: flow.compile_net(Strange()), "of type Strange, expected Settings"),  # type: ignore[arg-type]
-    "open_target": (lambda: flow.open_target(*[None] * 4), "what to run is None, expected Settings"),  # type: ignore[arg-type]
-    "write_artifact": (lambda: flow.write_artifact(Settings("lenet"), None), "the folder is None, expected"),  # type: ignore[arg-type]
+    "measure": (lambda: measure_net("lenet"), "what to compile is 'lenet', expected Settings, such as Settings('lenet')"),  # type: ignore[arg-type]
+    "compile_net": (lambda: compile_net(Strange()), "of type Strange, expected Settings"),  # type: ignore[arg-type]
+    "compile": (lambda: flow.compile("x"), "what to compile is 'x', expected Graph"),  # type: ignore[arg-type]
+    "measure a model": (lambda: flow.measure(None, None), "what to measure is None, expected Model"),  # type: ignore[arg-type]
+    "write_artifact": (lambda: write_artifact(Settings("lenet"), None), "the folder is None, expected"),  # type: ignore[arg-type]
     "plan": (lambda: plans.plan("lenet", "lenet"), "what to plan is 'lenet', expected Graph"),  # type: ignore[arg-type]
     "int8_graph": (lambda: plans.int8_graph(len), "of type builtin_function_or_method, expected str"),  # type: ignore[arg-type]
     "quantize": (lambda: tinyredux.quantize("x", None), "what to quantize is 'x', expected Graph"),
@@ -361,7 +362,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "load": (lambda: tinyredux.load(None), "the record is None, expected"),
     "load a text": (lambda: tinyredux.load("none.json"), "record none.json does not exist"),
     "run_cell": (lambda: tinyredux.run_cell(None), "the cell is None, expected str, its C"),
-    "simulated_board": (lambda: tinyredux.simulated_board(None), "the network is None, expected Compiled"),
+    "simulated_board": (lambda: tinyredux.simulated_board(None), "the network is None, expected Model"),
     "show a number": (lambda: show.show(5), "of type int without Python source; give a Python function"),  # type: ignore[arg-type]
     "show a builtin": (lambda: show.show(len), "of type builtin_function_or_method without"),
     "show a typed function": (lambda: show.show(eval("lambda: 0")), "of type function without"),

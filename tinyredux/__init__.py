@@ -1,56 +1,89 @@
-"""tinyredux: run CNNs on STM32 microcontrollers by removing redundant work.
+"""tinyredux: run neural networks on STM32 and other Cortex-M microcontrollers by removing redundant work.
 
-The names below are the ones that the book uses; each is loaded when it is first asked for, so `import tinyredux`
-needs neither torch nor a compiler.
+    import tinyredux as tr
+
+    graph = tr.quantize(tr.export(net, (3, 32, 32)), images)      a torch module and NumPy images to an int8 graph
+    model = tr.compile(graph, board="nucleo_l4r5zi")              memory plan, kernels and C
+    tr.measure(model, images)                                     run in the simulator, compared byte for byte
+    tr.compile(graph, passes=[tr.Trec()], schedule=tr.Partial())  with a method, or with several
+
+Each idea is a package: `trec`, `partial` and `skip` are the methods; `graph`, `int8` and `memory` are what they stand on. A name
+is loaded when it is first asked for, so `import tinyredux` needs neither torch nor a compiler.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyredux.boards import Board as Board
+    from tinyredux.boards import board_names as board_names
+    from tinyredux.boards import find_board as find_board
+    from tinyredux.codegen import board_budget as board_budget
+    from tinyredux.course.teaching import check as check
+    from tinyredux.course.teaching import hint as hint
+    from tinyredux.flow import compile as compile
+    from tinyredux.flow import measure as measure
+    from tinyredux.frontends import export as export
+    from tinyredux.graph import Graph as Graph
+    from tinyredux.graph import Quant as Quant
+    from tinyredux.graph import Tensor as Tensor
+    from tinyredux.graph import total_macs as total_macs
+    from tinyredux.graph import verify as verify
+    from tinyredux.graph.operators import to_text as to_text
+    from tinyredux.int8 import quantize as quantize
+    from tinyredux.int8.quantization import quant_from_range as quant_from_range
+    from tinyredux.measurement import Measurement as Measurement
+    from tinyredux.measurement import load as load
+    from tinyredux.methods.layerwise import Layerwise as Layerwise
+    from tinyredux.methods.partial import Partial as Partial
+    from tinyredux.methods.skip import Skip as Skip
+    from tinyredux.methods.trec import Trec as Trec
+    from tinyredux.model import Model as Model
+    from tinyredux.notebook.cell import run_cell as run_cell
+    from tinyredux.notebook.show import recorded as recorded
+    from tinyredux.notebook.show import refused as refused
+    from tinyredux.notebook.show import show as show
+    from tinyredux.notebook.show import simulated_board as simulated_board
+    from tinyredux.notebook.show import table as table
+    from tinyredux.settings import Settings as Settings
+    from tinyredux.settings import compile_net as compile_net
+    from tinyredux.settings import measure_compiled as measure_compiled
+    from tinyredux.settings import measure_net as measure_net
+    from tinyredux.trec import Choice as Choice
+    from tinyredux.trec import exactly as exactly
+    from tinyredux.trec import with_trec as with_trec
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Board": "boards", "board_names": "boards", "find_board": "boards",
-    "Graph": "graph", "Tensor": "graph", "Quant": "graph", "to_text": "graph.operators", "total_macs": "graph", "verify": "graph",
-    "quantize": "int8", "quant_from_range": "int8.quantization",
-    "Settings": "flow", "compile_net": "flow", "open_target": "flow",
-    "Choice": "trec", "with_trec": "trec", "exactly": "trec", "losing": "kernels",
-    "bench_layer": "explore.bench", "layer_graph": "explore.bench", "parse_spec": "explore.bench", "layer_forms": "explore.bench",
-    "requantize": "kernels.asm.requantize", "scheduled": "kernels.asm.schedule", "cuts_by_reading": "skip.cuts",
-    "UNITS": "skip.cuts", "layer_table": "explore.bench_record",
-    "Measurement": "measurement", "load": "measurement", "run_cell": "notebook.cell",
-    "check": "course.teaching", "hint": "course.teaching", "recorded": "notebook.show", "refused": "notebook.show",
-    "show": "notebook.show", "simulated_board": "notebook.show", "table": "notebook.show",
+_HOMES = {
+    "boards": "Board board_names find_board", "codegen": "board_budget", "course.teaching": "check hint",
+    "flow": "compile measure", "frontends": "export", "graph": "Graph Quant Tensor total_macs verify", "graph.operators": "to_text", "int8": "quantize",
+    "int8.quantization": "quant_from_range", "measurement": "Measurement load", "methods.layerwise": "Layerwise",
+    "methods.partial": "Partial", "methods.skip": "Skip", "methods.trec": "Trec", "model": "Model", "notebook.cell": "run_cell",
+    "notebook.show": "recorded refused show simulated_board table",
+    "settings": "Settings compile_net measure_compiled measure_net", "trec": "Choice exactly with_trec",
 }  # fmt: skip
-_MODULES = {
-    name: name
-    for name in ("datasets", "fixedpoint", "flow", "graph", "memory", "nets", "train", "trec", "partial", "skip", "int8")
-} | {
-    "clustered": "trec.sums", "evaluator": "int8.evaluator", "exercises": "course.exercises",
-    "exercises_partial": "course.exercises_partial", "export": "frontends.torch_export", "interpret": "int8.interpret",
-    "link": "device.link", "lsh": "trec.hashing", "plan": "explore.plans", "plots": "notebook.plots",
-    "plots_partial": "notebook.plots_partial", "plots_redundancy": "notebook.plots_redundancy",
-    "plots_skipping": "notebook.plots_skipping", "run_schedule": "memory.run_schedule", "skip_report": "notebook.skip_report",
-    "skipped": "skip.records", "teaching": "course.teaching", "timing": "simulator.timing", "train_trec": "train.finetune_trec",
-    "trec_layer": "trec.layer", "trec_report": "notebook.trec_report",
-}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+_PACKAGES = (
+    "course", "datasets", "device", "explore", "fixedpoint", "graph", "int8", "kernels", "memory", "nets", "notebook", "partial",
+    "simulator", "skip", "train", "trec",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Returns a public name, loading its module on first use. No function here has a module's name, which would hide it."""
+    """Returns a public name, loading its module on first use."""
     if name in _HOME:
-        module = importlib.import_module(f"tinyredux.{_HOME[name]}")
-        return getattr(module, name)
-    if name in _MODULES:
-        return importlib.import_module(f"tinyredux.{_MODULES[name]}")
+        return getattr(importlib.import_module(f"tinyredux.{_HOME[name]}"), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"tinyredux.{name}")
     raise AttributeError(f"tinyredux has no {name!r}; it has {', '.join(__dir__())}")
 
 
 def __dir__() -> list[str]:
     """Returns the public names."""
-    return sorted([*_HOME, *_MODULES])
+    return sorted([*_HOME, *_PACKAGES])
 
 
 def load_ipython_extension(shell: Any) -> None:

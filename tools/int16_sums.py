@@ -38,7 +38,7 @@ def everywhere(graph: Graph, width: int) -> dict[str, evaluator.Slices]:
 def run(name: str, data_name: str, width: int) -> dict[str, object]:
     """Returns one line of the record: planned peaks with both kinds of sums, and right answers."""
     data, net = nets.with_data(name, data_name)
-    graph = quantize(export(net, name), datasets.calibration(data))
+    graph = quantize(export(net, name=name), datasets.calibration(data))
     images, planned, forced = (
         evaluator.quantized(graph, data.test.images),
         int16_slices(graph),

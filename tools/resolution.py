@@ -53,7 +53,7 @@ def reduced(images: torch.Tensor, size: int) -> torch.Tensor:
 def run(size: int, data: datasets.Dataset, recipe: train.Recipe, checkpoint: Path) -> dict[str, object]:
     """Returns one line of the record: both planned peaks, MACs, and right answers in int8."""
     net = nets.load_net("lenet") if size == WHOLE else trained(size, data, recipe, checkpoint)
-    graph = quantize(export(net, "lenet"), _reduced(datasets.calibration(data), size))
+    graph = quantize(export(net, name="lenet"), _reduced(datasets.calibration(data), size))
     validation, test = (
         evaluator.correct(graph, datasets.Split(_reduced(part.images, size), part.labels))
         for part in (data.validation, data.test)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux.flow import Settings, compile_net
 from tinyredux.graph import Conv, Graph
 from tinyredux.int8 import evaluator, interpret, requantization
+from tinyredux.settings import Settings, compile_net
 from tinyredux.skip import records
 from tinyredux.skip.cuts import (
     SIGNIFICANCES,

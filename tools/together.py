@@ -15,8 +15,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from tinyredux import flow
 from tinyredux.device import DoesNotFit
+from tinyredux.settings import Settings, measure_net
 
 METHODS = ("exact", "trec", "partial", "trec+partial")
 LIMITS = (12288, 16384, 20480, 24576, 28672, 32768, 36864, 40960)  # bytes of arena with scratch
@@ -33,11 +33,11 @@ def main() -> None:
     runs: list[dict[str, object]] = []
     for method in METHODS:
         for limit in LIMITS:
-            settings = flow.Settings(
+            settings = Settings(
                 options.net, method, options.board, kernels="fast", sram=limit, images=options.images, data="cifar10"
             )
             try:
-                found = flow.measure(settings)
+                found = measure_net(settings)
             except DoesNotFit:
                 continue
             runs.append(

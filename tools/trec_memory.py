@@ -46,9 +46,9 @@ def layers(name: str) -> Iterator[tuple[str, Graph]]:
     net = nets.resolve(name)
     convert(net, finetune_trec.table_for(name, net))
     torch.manual_seed(0)
-    shape = export(net.eval(), name).input.shape
+    shape = export(net.eval(), name=name).input.shape
     samples = np.random.default_rng(0).normal(size=(4, shape[2], *shape[:2])).astype(np.float32)
-    int8 = quantize(export(net, name), samples)
+    int8 = quantize(export(net, name=name), samples)
     for op in int8.ops:
         if isinstance(op, TrecConv):
             kept = {key: int8.constants[key] for key in constant_names(op)}

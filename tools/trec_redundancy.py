@@ -56,7 +56,7 @@ def main() -> None:
     images = datasets.load("cifar10").validation.images[: options.images].transpose(0, 2, 3, 1)
     layers = []
     for name in NETS:
-        graph = export(nets.load_net(name, "cifar10"), name)
+        graph = export(nets.load_net(name, "cifar10"), name=name)
         values = interpret.run_all(graph, images)
         for op in graph.ops:
             if not isinstance(op, Conv) or op.groups != 1 or op.inputs == graph.inputs:

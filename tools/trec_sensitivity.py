@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/records/trec_sensitivity.json"))
     options = parser.parse_args()
     data = datasets.load("cifar10")
-    graph = quantize(export(nets.load_net(options.net), options.net), datasets.calibration(data))
+    graph = quantize(export(nets.load_net(options.net), name=options.net), datasets.calibration(data))
     split = data.validation.first(options.images)
     record = json.loads(options.out.read_text()) if options.out.is_file() else {
         "schema": 1, "kind": "trec_sensitivity", "commands": [], "exact": {}, "lines": [],

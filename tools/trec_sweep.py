@@ -33,9 +33,12 @@ from torch.optim.swa_utils import update_bn
 
 from tinyredux import datasets, flow, nets, train
 from tinyredux.boards import find_board
-from tinyredux.codegen import assemble
+from tinyredux.codegen import limits
 from tinyredux.frontends import export
 from tinyredux.int8 import evaluator, quantize
+from tinyredux.methods.layerwise import Layerwise
+from tinyredux.settings import Compiled, measure_compiled
+from tinyredux.settings import Settings as Run
 from tinyredux.train import finetune_trec
 from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
@@ -79,10 +82,12 @@ def tested(net: nn.Module, data: datasets.Dataset) -> Line:
 
 def cycles(net: nn.Module, data: datasets.Dataset) -> int | None:
     """Returns the modelled cycles of one test image on BOARD with fast kernels, in the simulator; no TREC layer is left out."""
-    board, graph = find_board(BOARD), export(net, "squeezenet")
+    board, graph = find_board(BOARD), export(net, name="squeezenet")
     int8 = quantize(graph, datasets.calibration(data))
-    compiled = flow.Compiled(graph, int8, *assemble(int8, "tools/trec_sweep.py layers", "fast", board), data)
-    found = flow.measure_compiled(flow.Settings("squeezenet", "trec", BOARD, images=1, data=data.name), compiled)
+    schedule = Layerwise(limits(board, None, int8)[0])
+    model = flow.compile(int8, board, schedule=schedule, source=graph, call="tools/trec_sweep.py layers")
+    compiled = Compiled(graph, model, data)
+    found = measure_compiled(Run("squeezenet", "trec", BOARD, images=1, data=data.name), compiled)
     assert found.bit_exact
     return found.cycles
 

@@ -158,7 +158,7 @@ def flash_net(net: str, board: str, port: str | None = None, data: str | None = 
     """
     from tinyredux.boards import find_board
     from tinyredux.device.flash import flash as flash_files
-    from tinyredux.flow import Settings, compile_net
+    from tinyredux.settings import Settings, compile_net
 
     if (Path(net) / "manifest.json").is_file():
         report = flash_files(Path(net), find_board(board), port)

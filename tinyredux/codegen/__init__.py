@@ -7,21 +7,40 @@ and `check` reads it back as the kernel will. `assemble` chooses kernels within 
 from __future__ import annotations
 
 from tinyredux.codegen import code_sizes
-from tinyredux.codegen.assemble import KERNELS, assemble, board_budget, check_kernels, compacted, limits, templates_of, trec_bytes
+from tinyredux.codegen.assemble import (
+    KERNELS,
+    Kernels,
+    Layers,
+    assemble,
+    board_budget,
+    check_kernels,
+    compacted,
+    emit_layers,
+    kernels_for,
+    layers,
+    limits,
+    templates_of,
+    trec_bytes,
+)
 from tinyredux.codegen.layerwise import HASH_PLACEHOLDER, Artifact, hash_of
-from tinyredux.codegen.parts import emit_fast_partial
+from tinyredux.codegen.parts import emit_steps
 
 __all__ = [
     "HASH_PLACEHOLDER",
     "KERNELS",
     "Artifact",
+    "Kernels",
+    "Layers",
     "assemble",
     "board_budget",
     "check_kernels",
     "code_sizes",
     "compacted",
-    "emit_fast_partial",
+    "emit_layers",
+    "emit_steps",
     "hash_of",
+    "kernels_for",
+    "layers",
     "limits",
     "templates_of",
     "trec_bytes",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tinyredux import memory
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen.layerwise import Artifact, emit
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, Template, choose, unpacked
-from tinyredux.memory import MemoryPlan
+from tinyredux.kernels import TEMPLATES, FastSteps, Form, Template, choose, unpacked, ways, with_forms
+from tinyredux.memory import MemoryPlan, Program, place
 from tinyredux.trec import exactly
 
 KERNELS = ("fast", "reference")
@@ -76,19 +78,59 @@ def compacted(graph: Graph, unpack: bool) -> Graph:
     return without_dead_channels(graph) if unpack else graph
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """A kernel set of KERNELS (or `naive`), and whether convolutions may have their weights as immediates in code."""
+
+    name: str = "fast"
+    immediates: bool = False
+
+    def __post_init__(self) -> None:
+        """Rejects a set that does not exist."""
+        check_kernels(self.name)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A network placed layer by layer: its memory plan, and a form for each operator that has one better than plain C."""
+
+    graph: Graph
+    plan: MemoryPlan
+    forms: dict[str, Form] | None
+
+
+def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None = None) -> Layers:
+    """Returns the plan and the forms of an int8 graph computed layer by layer.
+
+    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
+    nothing fits, the smallest are taken.
+    """
+    templates, graph = templates_of(kernels.name, kernels.immediates), compacted(graph, kernels.immediates)
+    if not templates:
+        return Layers(graph, reference_plan(graph), None)
+    sram, flash = limits(board, sram_bytes, graph)
+    choice = choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates)
+    return Layers(graph, choice.plan, choice.forms)
+
+
+def kernels_for(program: Program, board: Board, kernels: Kernels, sram_bytes: int | None = None) -> FastSteps:
+    """Returns a program of steps placed in one arena, with the fastest kernels of a set that its bytes allow."""
+    arena, templates, (sram, flash) = place(program), templates_of(kernels.name, kernels.immediates), limits(board, sram_bytes)
+    if not templates:
+        return FastSteps(program, arena)
+    graph = program.graph
+    found = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
+    return with_forms(program, arena, board.cpu, found, sram, flash)
+
+
+def emit_layers(placed: Layers, call: str) -> Artifact:
+    """Returns the C of a network placed layer by layer; `call` is how to make it again."""
+    return emit(placed.graph, placed.plan, call, placed.forms)
+
+
 def assemble(
     graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
-    """Returns memory plan and C of an int8 graph computed layer by layer with a kernel set.
-
-    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
-    nothing fits, the smallest are taken. `call` is how to make the C again; `unpack` as `templates_of`
-    and `compacted`.
-    """
-    templates, graph = templates_of(kernels, unpack), compacted(graph, unpack)
-    if not templates:
-        plan = reference_plan(graph)
-        return plan, emit(graph, plan, call)
-    sram, flash = limits(board, sram_bytes, graph)
-    choice = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates)
-    return choice.plan, emit(graph, choice.plan, call, choice.forms)
+    """Returns memory plan and C of an int8 graph computed layer by layer, as `layers`; `call` is how to make the C again."""
+    found = layers(graph, Kernels(kernels, unpack), board, sram_bytes)
+    return found.plan, emit_layers(found, call)

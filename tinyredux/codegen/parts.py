@@ -64,10 +64,10 @@ class Block:
 
 def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
     """Returns the Artifact of a placed program, all by reference kernels. Raises ValueError where `verify` finds it wrong."""
-    return emit_fast_partial(FastSteps(program, arena), call)
+    return emit_steps(FastSteps(program, arena), call)
 
 
-def emit_fast_partial(fast: FastSteps, call: str) -> Artifact:
+def emit_steps(fast: FastSteps, call: str) -> Artifact:
     """Returns the Artifact of a placed program with row convolutions. Raises ValueError where `verify` finds the plan wrong."""
     program, arena = fast.program, fast.arena
     verify(program, arena)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.device import ROOT, BuildError, MissingTool
-from tinyredux.flow import Settings, measure
 from tinyredux.measurement import Measurement
+from tinyredux.settings import Settings, measure_net
 
 BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
@@ -137,7 +137,7 @@ def make_book(progress: Progress | None = None) -> tuple[Path, list[Measurement]
     records = []
     for board in BOOK_BOARDS:
         say(f"{BOOK_NET} for {board}, built by PlatformIO")
-        record = measure(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True), progress)
+        record = measure_net(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True), progress)
         record.save(OUT / "records" / record.file_name())
         records.append(record)
     say("rendering the chapters")

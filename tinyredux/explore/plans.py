@@ -6,13 +6,13 @@ from typing import Any
 
 from tinyredux import datasets, memory, nets
 from tinyredux.files import expect
-from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import quantize
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, blocks_of, executed_macs, live_bytes, moments
 from tinyredux.methods.partial import what_fits
 from tinyredux.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
+from tinyredux.settings import CALIBRATION_IMAGES
 
 BAR = 60  # characters of the arena's map
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -22,7 +22,7 @@ METHODS = ("exact", "partial")
 def int8_graph(net: str, data: str | None = None, seed: int = 0) -> Graph:
     """Returns the int8 graph of a built-in network or of `path/to/file.py:factory`."""
     images, module = nets.with_data(net, data, seed)
-    return quantize(export(module, nets.short_name(net)), datasets.calibration(images, None, CALIBRATION_IMAGES))
+    return quantize(export(module, name=nets.short_name(net)), datasets.calibration(images, None, CALIBRATION_IMAGES))
 
 
 def plan(

@@ -16,19 +16,22 @@ from typing import Any
 import numpy as np
 import optuna
 
+from tinyredux import flow
 from tinyredux.boards import Board, find_board
-from tinyredux.codegen import assemble, check_kernels
+from tinyredux.codegen import check_kernels
 from tinyredux.datasets import cache_folder
 from tinyredux.device import DoesNotFit
 from tinyredux.explore import search
 from tinyredux.explore.designs import Calibration, Cost, Design, Designs, Images, errors_percent
 from tinyredux.explore.search import Judgement, Parameters, RefusedError
 from tinyredux.files import check_types, checked, write_whole
-from tinyredux.flow import METHODS, Compiled, Settings, compile_net, measure_compiled
 from tinyredux.graph import Graph
 from tinyredux.int8 import evaluator
 from tinyredux.measurement import Measurement
+from tinyredux.methods.layerwise import Layerwise
+from tinyredux.methods.skip import Skip
 from tinyredux.nets import short_name
+from tinyredux.settings import METHODS, Compiled, Settings, compile_net, measure_compiled
 from tinyredux.skip import records
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
@@ -156,8 +159,11 @@ def _study_name(options: Exploration, graph: Graph, board: Board, images: Images
 
 def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Graph) -> Compiled:
     call = f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}"
-    plan, artifact = assemble(graph, call, options.kernels, designs.board, options.sram, unpack=True)
-    return Compiled(exact.graph, graph, plan, artifact, exact.data, options.sram)
+    schedule = Layerwise(options.sram)
+    model = flow.compile(
+        graph, designs.board, passes=[Skip()], schedule=schedule, kernels=options.kernels, source=exact.graph, call=call
+    )
+    return replace(exact, model=model)
 
 
 def _calibrate(

@@ -15,7 +15,7 @@ from torch.export.graph_signature import OutputKind
 
 from tinyredux.frontends.builder import Builder, UnsupportedOperatorError, alias, arguments, refuse
 from tinyredux.frontends.operators import HANDLERS, flatten
-from tinyredux.graph import Graph, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
+from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import run
 
 NEAREST = {
@@ -51,12 +51,14 @@ ALIASES = (*DROPOUTS, "clone", "contiguous", "detach", "alias", "to", "_to_copy"
 FLATTENS = ("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view")
 
 
-def export(module: nn.Module, name: str = "net") -> Graph:
-    """Returns the float Graph of a module that carries `input_shape = (C, H, W)`.
+def export(module: nn.Module, input_shape: Shape | None = None, *, name: str = "net") -> Graph:
+    """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width).
 
+    Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
+    it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong.
     """
-    graph = export_with_names(module, name)[0]
+    graph = export_with_names(module, input_shape, name=name)[0]
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
         check_most(name, tensor.elements, "values", tensor.name)
@@ -107,9 +109,9 @@ def _evaluated(module: nn.Module) -> Iterator[torch.Tensor]:
             part.training = training
 
 
-def export_with_names(module: nn.Module, name: str = "net") -> tuple[Graph, Builder]:
+def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, name: str = "net") -> tuple[Graph, Builder]:
     """Returns the Graph and how it was built: torch's own program, and which tensor each of its nodes became."""
-    shape = getattr(module, "input_shape", None)
+    shape: object = getattr(module, "input_shape", None) if input_shape is None else input_shape
     channels, height, width = check_input_shape(tuple(shape) if isinstance(shape, list) else shape, name)
     program = _trace(module, (1, channels, height, width), name)
     builder = Builder(program, tensors={"input": Tensor("input", (height, width, channels))})

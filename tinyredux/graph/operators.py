@@ -274,7 +274,8 @@ def check_input_shape(shape: object, name: str) -> Shape:
     sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
     if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
         raise ValueError(
-            f"{name}: input_shape is {reprlib.repr(shape)}; give the module an attribute input_shape = (channels, height, width)"
+            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width), "
+            "or the module an attribute input_shape that says so"
         )
     if sizes[0] * sizes[1] * sizes[2] > LARGEST_INPUT:
         raise ValueError(f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")

@@ -50,6 +50,7 @@ class FastSteps:
     convs: dict[Step, SliceConv] = field(default_factory=dict)
     arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
     forms: dict[Step, Form] = field(default_factory=dict)  # of operators that run at once
+    factor: float | None = None  # predicted cycles against layer by layer, where they are known
 
     def form_of(self, nodes: Sequence[Node]) -> tuple[Step, Form] | None:
         """Returns the step that the nodes of an item are, and its form, where it has one."""

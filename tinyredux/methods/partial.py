@@ -1,18 +1,62 @@
-"""What method partial adds to the flow: the placed program of a network in parts, and the kernels for which it has bytes."""
+"""Partial execution as a schedule: the placed program of a network in parts, with the kernels for which it has bytes."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 from tinyredux.boards import Board
-from tinyredux.codegen import limits, templates_of
+from tinyredux.codegen import Kernels, compacted, limits, templates_of
+from tinyredux.files import check_types
 from tinyredux.graph import Graph
 from tinyredux.kernels import FastSteps, fitted, predicted_cycles, ways, with_forms, with_rows
-from tinyredux.memory import Arena, Item, Program, Schedule, lower, rough_cycles
+from tinyredux.measurement import MOST_TIMES
+from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, Schedule, lower, rough_cycles
+from tinyredux.methods.layerwise import check_sram
 from tinyredux.partial import MARGIN, SLOWDOWN, plan_hybrid, plan_partial, within_bytes
 
 WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Computes a network in parts, so that its large activations never lie in SRAM at once. Source: Pex, arXiv 2211.17246.
+
+    Without `sram` it is the plan with the fewest bytes whose predicted cycles are at most 5 % above layer by layer with the same
+    kernels, else the fastest that saves bytes; within `sram` bytes it is the fastest. `accumulator` is the width of partial sums,
+    int32 or int16 (which loses bits); `mac_limit`: above 1.0, early layers run in patches that compute shared rows again, up to
+    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes.
+    """
+
+    sram: int | None = None
+    accumulator: str = "int32"
+    mac_limit: float = 1.0
+    input_outside: bool = False
+
+    def __post_init__(self) -> None:
+        """Rejects what no plan can be, naming what it can."""
+        check_types(self)
+        check_sram(self.sram)
+        if not 1 <= self.mac_limit <= MOST_TIMES:
+            raise ValueError(f"limit of MACs is {self.mac_limit}, expected 1.0 (no recomputation) to {MOST_TIMES}")
+        if self.accumulator not in ACCUMULATOR_BYTES:
+            raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
+
+    def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> FastSteps:
+        """Returns the placed program of an int8 graph in parts, with the kernels that its steps have."""
+        options = (self.accumulator, self.mac_limit, self.input_outside)
+        graph = compacted(graph, kernels.immediates)
+        steps, factor = in_parts(graph, board, kernels.name, kernels.immediates, self.sram, options)
+        return replace(steps, factor=factor)
+
+    def notes(self, steps: FastSteps) -> tuple[str, ...]:
+        """Returns what a reader must know of a placed program: how much slower it is predicted to be."""
+        if steps.factor is None or not math.isfinite(steps.factor):
+            return ()
+        said = f"in parts: {steps.factor:.2f} times the cycles of layer by layer with these kernels, as predicted"
+        asked = self.sram is not None or self.mac_limit != 1 or self.input_outside  # patches know no limit in bytes
+        return (said if asked else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
 
 
 def in_parts(

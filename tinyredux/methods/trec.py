@@ -1,19 +1,66 @@
-"""What method trec adds to the flow: the network's TREC layers before export, their clusters in the measurement."""
+"""TREC as a pass: which layers hash and share, and whether it pays there; their clusters in a measurement."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from torch import nn
 
 from tinyredux import nets
+from tinyredux.boards import Board
+from tinyredux.codegen import KERNELS, limits, templates_of, trec_bytes
 from tinyredux.graph import Array, Graph, TrecConv
+from tinyredux.kernels import losing, picks
 from tinyredux.measurement import Measurement
 from tinyredux.train import finetune_trec
-from tinyredux.trec import pigeonhole_floor, redundancy, trec_sizes
+from tinyredux.trec import Choice, exactly, pigeonhole_floor, redundancy, trec_sizes, with_trec
 from tinyredux.trec.layer import convert
+
+NO_TREC = "without TREC: no layer is predicted to pay, so all are exact"
+
+
+@dataclass(frozen=True)
+class Trec:
+    """Puts TREC into convolutions of an int8 graph. Source: arXiv 2212.00387 and ASPLOS 2023.
+
+    `layers` names convolutions with the length of their blocks and the bits of their hash; None takes those that the graph has
+    already, and where it has none, those where TREC is predicted to pay. With `only_if_faster`, a layer that is predicted to
+    lose cycles by the kernels of the set `kernels` within `sram` bytes becomes exact again (`together`: all or none of them).
+    """
+
+    layers: Mapping[str, Choice] | None = None
+    only_if_faster: bool = True
+    kernels: str = "fast"
+    sram: int | None = None
+    together: bool = False
+    label: ClassVar[str] = "trec"
+
+    def __call__(self, graph: Graph, board: Board) -> Graph:
+        """Returns the graph with TREC layers. Raises ValueError for a layer that it does not have or that cannot hash."""
+        if self.layers is not None:
+            graph = with_trec(graph, self.layers)
+        elif not has_trec(graph):
+            chosen = picks(graph, board.cpu, self.kernels)
+            graph = with_trec(graph, {name: Choice(length, bits) for name, (length, bits) in chosen.items()})
+        if self.kernels not in KERNELS or not self.only_if_faster:
+            return graph
+        sram = trec_bytes(graph, board) if self.sram is None else self.sram
+        templates = templates_of(self.kernels, unpack=False)
+        return exactly(graph, losing(graph, board.cpu, templates, partial(limits, board, sram), self.together))
+
+    def notes(self, graph: Graph) -> tuple[str, ...]:
+        """Returns what a reader must know of the graph that came out: where no layer has TREC, this."""
+        return () if has_trec(graph) else (NO_TREC,)
+
+
+def has_trec(graph: Graph) -> bool:
+    """Returns whether a layer of the graph is a TREC layer."""
+    return any(isinstance(op, TrecConv) for op in graph.ops)
 
 
 def is_tuned(name: str, data: str, table: Path | None) -> bool:

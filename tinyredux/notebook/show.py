@@ -11,15 +11,13 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyredux.device import ROOT, BuildError, firmware_folder
 from tinyredux.device.link import LinkError
 from tinyredux.files import expect
 from tinyredux.kernels import Program, print_longest_loop
-
-if TYPE_CHECKING:
-    from tinyredux.flow import Compiled
+from tinyredux.model import Model
 
 
 @dataclass(frozen=True)
@@ -137,16 +135,13 @@ class SimulatedBoard:
         return "a simulated board on a serial port"
 
 
-def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> SimulatedBoard:
-    """Returns a simulated board, booted, with a compiled network; it answers until it is unplugged or the kernel ends."""
-    from tinyredux.boards import find_board
+def simulated_board(model: Model) -> SimulatedBoard:
+    """Returns a simulated board with a model, booted; it answers until it is unplugged or the kernel ends."""
     from tinyredux.device.board import ask_board
     from tinyredux.device.served import serve_simulator
-    from tinyredux.flow import build
 
-    expect(Compiled, compiled, "the network", "such as compile_net(Settings('lenet'))")
-    chip = find_board(board)
-    served = serve_simulator(build(compiled, chip).elf, chip)
+    expect(Model, model, "the network", "such as compile(graph, board)")
+    served = serve_simulator(model.build().elf, model.board)
     thread = threading.Thread(target=served.serve, daemon=True)
     thread.start()
     ask_board("info", str(served.port))  # so that what it says later, of its stack too, does not hang on when it had booted

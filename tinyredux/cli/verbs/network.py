@@ -65,7 +65,7 @@ def _factor(text: str) -> float:
 
 
 def _settings(options: argparse.Namespace, **changes: Any) -> Any:
-    from tinyredux.flow import Settings
+    from tinyredux.settings import Settings
 
     names = ["net", "method", "board", "kernels", "sram", "data", "calibration", "seed", "trec", "skip"]
     names += ["accumulator", "mac_limit", "input_outside"]
@@ -81,12 +81,12 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
 
 def measured(options: argparse.Namespace) -> Measurement:
     """Returns the measurement that the options ask for: what `measure` and `%measure` save in the folder --out."""
-    from tinyredux.flow import measure
+    from tinyredux.settings import measure_net
 
     settings = _settings(options, target=options.target, images=options.images)
     if options.out:
         check_output(options.out)
-    return measure(settings, progress)
+    return measure_net(settings, progress)
 
 
 def _measure(options: argparse.Namespace) -> Answer:
@@ -117,7 +117,7 @@ def _compile_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(options: argparse.Namespace) -> Answer:
-    from tinyredux.flow import write_artifact
+    from tinyredux.settings import write_artifact
 
     check_output(options.out)
     artifact, files = write_artifact(_settings(options, images=options.images), options.out)

@@ -1,0 +1,38 @@
+"""The schedule of everybody: one operator after the other, each by its fastest kernel that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyredux.boards import Board
+from tinyredux.codegen import KERNELS, Kernels, Layers, layers, trec_bytes
+from tinyredux.graph import Graph
+from tinyredux.methods.trec import has_trec
+
+
+@dataclass(frozen=True)
+class Layerwise:
+    """Computes a network layer by layer, within `sram` bytes of arena and scratch.
+
+    None leaves to the network what the board has; fast kernels then add at most 13 KiB of scratch to what plain C needs, and a
+    network with TREC takes at most 1.1 times what it takes without.
+    """
+
+    sram: int | None = None
+
+    def __post_init__(self) -> None:
+        """Rejects sizes that no memory has."""
+        check_sram(self.sram)
+
+    def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> Layers:
+        """Returns the memory plan of an int8 graph, and a kernel for each operator."""
+        sram = self.sram
+        if sram is None and kernels.name in KERNELS and has_trec(graph):
+            sram = trec_bytes(graph, board)
+        return layers(graph, kernels, board, sram)
+
+
+def check_sram(sram: int | None) -> None:
+    """Raises ValueError for a limit of bytes that no 32-bit machine could have."""
+    if sram is not None and not 1 <= sram < 1 << 32:
+        raise ValueError(f"sram is {sram} bytes, expected 1 to {(1 << 32) - 1:,}")

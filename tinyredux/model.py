@@ -1,0 +1,146 @@
+"""A compiled network: its graph, where its bytes lie, its C; whether it fits a board, and what runs it."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyredux.boards import Board
+from tinyredux.codegen import Artifact, Layers, board_budget
+from tinyredux.device import DoesNotFit, Firmware, Target, build_firmware, build_host, default_build_folder
+from tinyredux.graph import Graph
+from tinyredux.int8 import interpret
+from tinyredux.kernels import FastSteps
+from tinyredux.memory import MemoryPlan, run_schedule
+from tinyredux.methods.partial import what_fits
+from tinyredux.methods.trec import has_trec
+from tinyredux.partial import arena_plan
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network compiled for a board; `tinyredux.compile` makes it, `tinyredux.measure` runs it.
+
+    `graph` is int8, `source` the float graph that it was quantised from, where that is known.
+    `method` names the passes and the schedule that made it, `limit_bytes` the SRAM that was asked for. `notes` say what a reader
+    must know of it.
+    """
+
+    graph: Graph
+    board: Board
+    kernels: str
+    method: str
+    steps: Layers | FastSteps
+    artifact: Artifact
+    limit_bytes: int | None = None
+    input_outside: bool = False
+    notes: tuple[str, ...] = ()
+    source: Graph | None = None
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """Where each tensor lies in the arena, and the bytes alive while each operator runs."""
+        return self.steps.plan if isinstance(self.steps, Layers) else arena_plan(self.steps.program, self.steps.arena)
+
+    def code(self, op: str) -> str:
+        """Returns the C of one operator, as model.c has it. Raises ValueError for an operator that the model does not have."""
+        body = self.artifact.files["model.c"]
+        parts = re.split(r"(?m)(?=^    /\* .*\n(?:     \* .*\n)*    tr_mark\()", body)[1:]
+        found = [part for name, part in zip(self.op_names, parts, strict=False) if op in (name, *name.split("+"))]
+        if not found:
+            raise ValueError(f"{self.graph.name} has no operator {op!r}; it has {', '.join(self.op_names)}")
+        return re.split(r"(?m)^\}", found[0])[0].rstrip()
+
+    @property
+    def op_names(self) -> list[str]:
+        """The operators (those in parts joined by +), in order of execution."""
+        return [entry["name"] for entry in self.artifact.manifest["ops"]]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns the model for people: (what, how much)."""
+        plan, forms = self.plan, {entry["name"]: entry.get("form", "reference") for entry in self.artifact.manifest["ops"]}
+        return [
+            ("network", f"{self.graph.name}, {self.method}, kernels {self.kernels}, for {self.board.name}"),
+            *(("note", note) for note in self.notes),
+            (
+                "SRAM",
+                f"{plan.arena_bytes:,} bytes of arena, {plan.scratch_bytes:,} of scratch; {board_budget(self.board):,} there",
+            ),
+            ("flash", f"{len(self.artifact.blob):,} bytes of weights; {self.board.flash_bytes:,} there"),
+            *((name, str(form)) for name, form in forms.items()),
+        ]
+
+    def __repr__(self) -> str:
+        """Returns the model as a table: memory, and the kernel of each operator."""
+        rows = self.rows()
+        width = max(len(what) for what, _ in rows)
+        return "\n".join(f"{what.ljust(width)}  {text}" for what, text in rows)
+
+    def _repr_html_(self) -> str:
+        cells = (f"<tr><th style='text-align:left'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in self.rows())
+        return f"<table>{''.join(cells)}</table>"
+
+    def expected(self, images: interpret.Batch) -> interpret.Batch:
+        """Returns the bytes that the model must write for int8 images (N, H, W, C): those of the interpreter.
+
+        A plan whose partial sums are 16 bits wide rounds where it adds up, so there its own steps are interpreted.
+        """
+        steps = self.steps
+        if isinstance(steps, FastSteps) and steps.program.schedule.accumulator == "int16":
+            return np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
+        return interpret.run(self.graph, images)
+
+    def check_fit(self) -> None:
+        """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
+        plan, board, graph = self.plan, self.board, self.graph
+        step = max(plan.steps, key=lambda step: step.live_bytes)
+        needed, there = plan.total_bytes, board_budget(board)
+        budget = max(0, min(there, self.limit_bytes or there))
+        if self.limit_bytes is not None and self.limit_bytes < there:
+            there, where = self.limit_bytes, f"--sram {self.limit_bytes}"
+        else:
+            needed, there, where = needed + board.sram_bytes - there, board.sram_bytes, board.name
+        if needed > there:
+            op = next(op for op in graph.ops if op.name == step.op.split("+")[-1])
+            largest = max((*op.inputs, op.output), key=lambda name: graph.tensors[name].size_bytes)
+            about = f"tensor {largest} {graph.tensors[largest].size_bytes} bytes at {op.name}"
+            advice = what_fits(graph, budget, "trec+partial" if has_trec(graph) else "partial")
+            raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, advice)
+        weights = len(self.artifact.blob)
+        if weights > board.flash_bytes:
+            name, size = max(((key, value.nbytes) for key, value in graph.constants.items()), key=lambda pair: pair[1])
+            raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, f"{name} {size} bytes")
+
+    def build(self, folder: Path | None = None, platformio: bool = False) -> Firmware:
+        """Returns the firmware of the model for its board, built in a folder named after the model's hash."""
+        self.check_fit()
+        folder = folder or default_build_folder()
+        return build_firmware(self.write(folder / "models" / self.artifact.model_hash), self.board, folder, platformio)
+
+    def write(self, folder: Path) -> Path:
+        """Writes the C files, weights and manifest into a folder, and returns it."""
+        return self.artifact.write(folder)
+
+    def open(self, target: str, firmware: Firmware | None = None) -> Target:
+        """Returns what runs the model: "host", "simulator" (with its firmware) or "board[:PORT]" (that holds it)."""
+        kind, _, port = target.partition(":")
+        shape = self.graph.output.shape
+        if kind == "host":
+            from tinyredux.device.host import HostTarget
+
+            folder = default_build_folder()
+            library = build_host(self.write(folder / "models" / self.artifact.model_hash), folder)
+            return HostTarget(library, self.graph.input.shape, shape)
+        if kind == "simulator":
+            from tinyredux.device.simulated import SimulatorTarget
+
+            return SimulatorTarget((firmware or self.build()).elf, self.board, self.artifact.model_hash, shape)
+        if kind == "board":
+            from tinyredux.device.board import BoardTarget
+
+            return BoardTarget(port or None, self.artifact.model_hash, shape, board=self.board)
+        raise ValueError(f"target is {target!r}, expected host, simulator or board[:PORT]")

@@ -1,0 +1,219 @@
+"""Named runs: what a command line asks for, with built-in networks, data and trained weights found by their names.
+
+`Settings` turns the words of a command (`--method trec+partial --sram 20000`) into passes and a schedule for `flow.compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tinyredux import datasets, flow, nets
+from tinyredux.codegen import KERNELS, Artifact, check_kernels
+from tinyredux.datasets import Dataset
+from tinyredux.files import check_types, expect, write_whole
+from tinyredux.frontends import export
+from tinyredux.graph import Graph
+from tinyredux.int8 import interpret, quantize
+from tinyredux.kernels import FastSteps
+from tinyredux.measurement import Measurement
+from tinyredux.memory import MemoryPlan
+from tinyredux.methods import skip
+from tinyredux.methods.layerwise import Layerwise, check_sram
+from tinyredux.methods.partial import Partial
+from tinyredux.methods.skip import Skip
+from tinyredux.methods.trec import NO_TREC, Trec, has_trec, is_tuned, with_trec_layers
+from tinyredux.model import Model
+
+CALIBRATION_IMAGES = 512
+METHODS = {  # and their kernel sets, the usual one first
+    "exact": ("fast", "reference"),
+    "partial": ("reference", "fast"),
+    "trec": ("fast", "reference", "naive"),
+    "skip": ("fast", "reference"),
+}
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure and how. `data` None: CIFAR-10 where it is, else the synthetic set; random for other shapes."""
+
+    net: str
+    method: str = "exact"  # or several of METHODS joined by +, such as trec+partial
+    board: str = "disco_f469ni"
+    target: str = "simulator"
+    kernels: str | None = None  # None: the usual ones of the method
+    sram: int | None = None  # largest arena with scratch in bytes; None: what the board leaves, for TREC `kernels.trec_bytes`
+    images: int = 20
+    data: str | None = None
+    calibration: Path | None = None
+    seed: int = 0
+    trec: Path | None = None  # method trec: a table of layers; None: the fine-tuned network's, else where the cost model says so
+    accumulator: str = "int32"  # method partial: width of partial sums; int16 is lossy
+    mac_limit: float = 1.0  # method partial: above 1 early layers run in patches that compute shared rows again
+    input_outside: bool = False  # method partial: the network's input lies behind the arena's other bytes
+    skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
+    platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
+
+    def __post_init__(self) -> None:
+        """Rejects what cannot be measured, naming what can."""
+        check_types(self)
+        if unknown := [name for name in self.methods if name not in METHODS]:
+            part = f" in {self.method!r}" if len(self.methods) > 1 else ""
+            raise ValueError(f"method is {unknown[0]!r}{part}, expected one of {', '.join(METHODS)}, or some of them joined by +")
+        if len(self.methods) > 1 and (len(set(self.methods)) < len(self.methods) or "exact" in self.methods):
+            raise ValueError(f"method is {self.method!r}; join by + different methods, each once, and exact with none")
+        if check_kernels(self.kernel_set) not in self._kernel_sets:
+            raise ValueError(f"method {self.method} has kernels {', '.join(self._kernel_sets)}, not {self.kernels}")
+        check_sram(self.sram)
+        if self.trec is not None and "trec" not in self.methods:
+            raise ValueError(f"a TREC table goes with method trec, not {self.method}")
+        if self.skip is not None and "skip" not in self.methods:
+            raise ValueError(f"a record of skipping goes with method skip, not {self.method}")
+        if "partial" not in self.methods and (self.accumulator, self.mac_limit, self.input_outside) != ("int32", 1.0, False):
+            raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
+        Partial(self.sram, self.accumulator, self.mac_limit, self.input_outside)
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
+        if self.images < 1:
+            raise ValueError(f"images is {self.images}, expected at least 1")
+        if self.target not in ("host", "simulator") and self.target.partition(":")[0] != "board":
+            raise ValueError(f"target is {self.target!r}, expected host, simulator or board[:PORT]")
+
+    @property
+    def kernel_set(self) -> str:
+        """The kernels that compute the network, one of KERNELS."""
+        return self._kernel_sets[0] if self.kernels is None else self.kernels
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods, each by itself."""
+        return tuple(self.method.split("+"))
+
+    @property
+    def _kernel_sets(self) -> tuple[str, ...]:
+        return METHODS[self.method] if len(self.methods) == 1 else KERNELS
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A named network on its way to a board: the float graph, the model, and the data that goes with it."""
+
+    graph: Graph
+    model: Model
+    data: Dataset
+
+    @property
+    def int8(self) -> Graph:
+        """The int8 graph."""
+        return self.model.graph
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """The memory plan."""
+        return self.model.plan
+
+    @property
+    def artifact(self) -> Artifact:
+        """The C text, weights and manifest."""
+        return self.model.artifact
+
+    @property
+    def parts(self) -> FastSteps | None:
+        """The placed program of a network in parts, None for one layer by layer."""
+        return self.model.steps if isinstance(self.model.steps, FastSteps) else None
+
+
+def compile_net(settings: Settings) -> Compiled:
+    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
+    expect(Settings, settings, "what to compile", "such as Settings('lenet')")
+    data, net = nets.with_data(settings.net, settings.data, settings.seed)
+    if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
+        raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
+    methods, kernels, later = settings.methods, settings.kernel_set, "partial" in settings.methods
+    if "trec" in methods:
+        net = with_trec_layers(settings.net, net, data.name, settings.trec)
+    tuned = "skip" in methods and "trec" not in methods and skip.is_tuned(settings.net, data.name, settings.skip, kernels)
+    if tuned:
+        from tinyredux.train import finetune_skip
+
+        net = finetune_skip.load_skip(settings.net, data.name)
+    graph = export(net, name=nets.short_name(settings.net))
+    datasets.check_labels(data.test, graph.output.elements)
+    int8 = quantize(graph, datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES))
+    together = "trec" in methods and is_tuned(settings.net, data.name, settings.trec)
+    passes: list[flow.Pass] = []
+    if "trec" in methods:
+        passes.append(Trec(kernels=kernels, sram=None if later else settings.sram, together=together))
+    if "skip" in methods:
+        passes.append(Skip() if tuned else Skip(skip.record_of(settings.net, data.name, settings.skip), data))
+    options = (settings.accumulator, settings.mac_limit, settings.input_outside)
+    model = flow.compile(
+        int8,
+        settings.board,
+        passes=passes,
+        schedule=Partial(settings.sram, *options) if later else Layerwise(settings.sram),
+        kernels=kernels,
+        source=graph,
+        call=_call(settings, data.name),
+    )
+    if together and ":" not in settings.net and has_trec(int8) and not has_trec(model.graph):
+        others = [name for name in methods if name != "trec"]  # weights used to means are for means; a user's are those there are
+        exact = replace(settings, method="+".join(others) or "exact", trec=None, kernels=kernels)
+        compiled = compile_net(exact)
+        return replace(compiled, model=replace(compiled.model, notes=(*compiled.model.notes, NO_TREC)))
+    return Compiled(graph, model, data)
+
+
+def _call(settings: Settings, data: str) -> str:
+    """Returns what the generated files say of their origin; files by name without folders, so that bytes are equal anywhere."""
+    call = f"compile {Path(settings.net).name} --method {settings.method} --data {data}"
+    if settings.trec is not None:
+        call += f" --trec {settings.trec.name}"
+    if settings.skip is not None:
+        call += f" --skip {Path(settings.skip).name}"
+    if settings.sram is not None:
+        call += f" --sram {settings.sram}"
+    call += f" --kernels {settings.kernel_set}"
+    if settings.kernel_set == "fast" or "skip" in settings.methods:
+        call += f" --board {settings.board}"
+    options = (settings.accumulator, settings.mac_limit, settings.input_outside)
+    if options != ("int32", 1.0, False):
+        call += f" --accumulator {options[0]} --mac-limit {options[1]}{' --input-outside' * options[2]}"
+    return call
+
+
+def measure_net(settings: Settings, progress: Progress | None = None) -> Measurement:
+    """Returns the measurement of a named network: compiled, built, run on `settings.images` test images, compared."""
+    return measure_compiled(settings, compile_net(settings), progress)
+
+
+def measure_compiled(settings: Settings, compiled: Compiled, progress: Progress | None = None) -> Measurement:
+    """Returns the measurement of a compiled network, which `settings` describe."""
+    if progress:
+        progress(f"data: {compiled.data.name} ({compiled.data.source})")
+    test = compiled.data.test.first(settings.images)
+    record = flow.measure(
+        compiled.model, test.images, test.labels, target=settings.target, data=compiled.data.name,
+        platformio=settings.platformio, progress=progress,
+    )  # fmt: skip
+    method = settings.method if settings.accumulator == "int32" else f"{settings.method}-{settings.accumulator}"
+    return replace(record, net=settings.net, method=method)
+
+
+def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, list[str]]:
+    """Writes the C, the weights, the manifest and `settings.images` test vectors; returns the Artifact and the file names.
+
+    Test vectors: inputs.bin and outputs.bin, one image after the other, int8, as the model takes and gives them.
+    """
+    expect(Path | str, folder, "the folder", "such as 'lenet_c'")
+    folder, compiled = Path(folder), compile_net(settings)
+    compiled.model.check_fit()
+    images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
+    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}
+    compiled.artifact.write(folder)
+    for name, content in vectors.items():
+        write_whole(folder / name, content)
+    return compiled.artifact, sorted([*compiled.artifact.files, "weights.bin", "manifest.json", *vectors])
