@@ -20,7 +20,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 def _data(options: argparse.Namespace) -> Answer:
     from tinyredux import datasets
 
-    found = datasets.load(options.data, download=options.download, progress=progress)
+    found = datasets.load(options.data, download=options.download)
     parts = {"train": found.train, "validation": found.validation, "test": found.test}
     sizes = {name: len(part.images) for name, part in parts.items()}
     text = f"{found.name} ({found.source})\n{table(list(sizes.items()), ('part', 'images'))}"
