@@ -3,6 +3,11 @@
 Trial i is drawn from the seed, i, and the trials before i that are done; so a search that was cut off and begun again goes the
 way it would have gone. Several processes may share a database, on several machines where it is a remote one: then trials are
 drawn while others are under way, and the order in which those end has its part.
+
+A trial whose process is no more is told by its owner, written at its side, and not by optuna's heartbeat. For the heartbeat, a
+trial that ended before its first beat is under way for ever, and any other one until its time of grace is over: a search begun
+again within it would draw its next trial without the one that was lost. And optuna's retry hands on the parameters that the
+lost trial had: TPE draws the others from what are then other random numbers. In both cases the search would end otherwise.
 """
 
 from __future__ import annotations
