@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from tinyredux import __version__, datasets, nets
 from tinyredux.boards import Board, find_board
@@ -59,7 +59,6 @@ METHODS = {  # and their kernel sets, the usual one first
     "trec": ("fast", "reference", "naive"),
     "skip": ("fast", "reference"),
 }
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -266,16 +265,14 @@ def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: 
     return BoardTarget(port or None, compiled.artifact.model_hash, compiled.int8.output.shape, board=board)
 
 
-def measure(settings: Settings, progress: Progress | None = None) -> Measurement:
+def measure(settings: Settings) -> Measurement:
     """Returns the measurement of a network: compiled, built, run on `settings.images` test images, compared."""
-    return measure_compiled(settings, compile_net(settings), progress)
+    return measure_compiled(settings, compile_net(settings))
 
 
-def measure_compiled(settings: Settings, compiled: Compiled, progress: Progress | None = None) -> Measurement:
+def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
     """Returns the measurement of a compiled network, which `settings` describe."""
-    say = progress or (lambda line: None)
     board = find_board(settings.board)
-    say(f"data: {compiled.data.name} ({compiled.data.source})")
     fits, firmware = True, None
     try:
         firmware = build(compiled, board, platformio=settings.platformio)
@@ -295,10 +292,8 @@ def measure_compiled(settings: Settings, compiled: Compiled, progress: Progress 
     in_float = interpret.run(compiled.graph, test.images.transpose(0, 2, 3, 1))
     target = open_target(settings, compiled, board, firmware)
     try:
-        runs = []
-        for i, image in enumerate(images):
-            runs.append(target.measure(image))
-            say(f"image {i + 1} of {len(images)}")
+        shown = f"{compiled.data.name} on {settings.target}"
+        runs = [target.measure(image) for image in tqdm(images, shown, leave=False, disable=None)]
     finally:
         target.close()
     record = _record(settings, compiled, board, firmware, runs, expected, in_float, fits)

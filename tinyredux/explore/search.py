@@ -24,6 +24,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from tinyredux.device import MissingTool
 
@@ -44,7 +45,6 @@ AIMS: dict[str, Literal["maximize", "minimize"]] = {
 T = TypeVar("T")
 Space = Mapping[str, int]  # parameters, whole numbers from 0 up to this
 Parameters = Mapping[str, int]
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,17 @@ def said_by(wrong: Exception, url: str) -> str:
 
 
 def run(
-    study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int,
-    given: Sequence[Parameters] = (), progress: Progress | None = None,
+    study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int, given: Sequence[Parameters] = ()
 ) -> None:  # fmt: skip
     """Makes trials until the study has `trials` of them; the first ones are `given`.
 
     Trials of processes that are no more are made again. Raises what `judge` raises, but for RefusedError.
     """
+    bar = tqdm(desc="trials", total=trials, leave=False, disable=None)
     while True:
         _drop_lost(study)
         counted = _counted(study)
+        bar.update(len(counted) - bar.n)
         if len(counted) >= trials:
             if all(trial.state.is_finished() for trial in counted):
                 return
@@ -146,8 +147,6 @@ def run(
         study.sampler = _Fixed(given[index]) if index < len(given) else _sampler(seed, index)
         parameters = {name: trial.suggest_int(name, 0, most) for name, most in space.items()}
         _finish(study, trial, parameters, judge, [other for other in before if other.state == TrialState.COMPLETE])
-        if progress:
-            progress(f"trial {index + 1} of {trials}")
 
 
 def _finish(

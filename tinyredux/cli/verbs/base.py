@@ -59,12 +59,6 @@ def table(rows: list[tuple[Any, ...]], head: tuple[str, ...]) -> str:
     )
 
 
-def progress(line: str) -> None:
-    """Shows one line of progress on standard error, where that is a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-
-
 def no_options(parser: argparse.ArgumentParser) -> None:
     """Adds nothing: the verb takes only what every verb takes."""
 
