@@ -60,7 +60,7 @@ def fetch(url: str, target: Path, sha256: str) -> None:
             if status == 416 and have:  # nothing after the last byte: it is whole, and the checksum will tell
                 break
             if attempt == ATTEMPTS or failure.errno or 400 <= status < 500:  # a full disk, a wrong address: asking does not help
-                network = f"the server cannot be reached or broke off ({type(failure).__name__}); is there a network?"
+                network = f"the server cannot be reached or broke off ({type(failure).__name__}), check the network"
                 said = failure if failure.errno or status else network
                 raise DownloadError(f"{url}: {said}; {have} bytes are kept in {partial}, run it again to go on") from failure
     found = file_hash(str(partial))
