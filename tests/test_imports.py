@@ -20,13 +20,13 @@ LIBRARY = ROOT / "tinyredux"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (164, ""), "tables": (21, ""), "boards": (140, ""), "fixedpoint": (96, ""), "graph": (432, ""),
-    "datasets": (589, "PIL pooch"), "simulator": (2285, "unicorn capstone"), "measurement": (115, ""),
+    "datasets": (589, "PIL pooch"), "simulator": (2285, "unicorn capstone"), "measurement": (117, ""),
     "trec": (504, "torch"), "int8": (592, "torch tqdm"),
     "memory": (1260, ""), "partial": (1048, ""), "skip": (402, "torch tqdm"), "kernels": (4001, ""), "codegen": (979, ""),
     "device": (1292, "serial"), "frontends": (618, "torch"), "nets": (395, "torch safetensors"),
     "train": (1158, "torch safetensors tqdm"), "methods": (125, "torch"), "flow": (330, "tqdm"), "explore": (960, "optuna tqdm"),
-    "notebook": (1117, "IPython matplotlib"),
-    "course": (797, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (1116, "IPython tqdm"),
+    "notebook": (1127, "IPython matplotlib"),
+    "course": (808, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (1133, "IPython tqdm"),
     "__init__": (60, ""), "__main__": (30, ""),
 }  # fmt: skip
 C_LINES = 3600

@@ -134,6 +134,13 @@ def test_board_files(capsys: pytest.CaptureFixture[str], here: Path, case: str) 
     refused(capsys, ["bench", "--layer", "dense:8-4", "--board", "own.json"], words)
 
 
+def test_a_board_with_less_memory_than_the_runtime_takes(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    (here / "tiny.json").write_text(json.dumps(BOARD | {"sram": [RAM | {"size_bytes": 64}]}))
+    assert cli.main(["plan", "net.py:make", "--data", "random", "--board", "tiny.json"]) == 1
+    assert "budget 0 bytes: does not fit" in capsys.readouterr().out
+    refused(capsys, ["measure", "net.py:make", "--data", "random", "--board", "tiny.json"], "needs 176 bytes of 0;", 1)
+
+
 def test_a_byte_order_mark_and_hexadecimal_text_are_fine(here: Path) -> None:
     (here / "own.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(BOARD).encode())
     assert boards.find_board("own.json") == boards.find_board("disco_f469ni")
@@ -375,6 +382,7 @@ def test_a_network_that_does_not_fit_is_a_no_on_the_host_too(capsys: pytest.Capt
 # Places ----------------------------------------------------------------------------------------------------------------
 
 WRITERS = {
+    "plan": ["plan", "net.py:make", "--data", "random"],
     "measure": ["measure", "net.py:make", *RANDOM], "compile": ["compile", "net.py:make"], "bench": ["bench"],
     "explore": ["explore", "net.py:labelled", "--data", "synthetic", "--trials", "1"],
     "train": ["train", "net.py:labelled", "--data", "synthetic"],

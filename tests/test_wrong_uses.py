@@ -8,17 +8,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tinyredux
+from tinyredux import datasets, flow
 from tinyredux.cli import app as cli
+from tinyredux.cli import magics
 from tinyredux.cli.verbs import VERBS
+from tinyredux.cli.verbs.course import open_table
+from tinyredux.course import teaching
+from tinyredux.explore import plans
 from tinyredux.flow import Settings
+from tinyredux.notebook import show
+from tinyredux.simulator import hooks
 
 NETS = """
 from __future__ import annotations
@@ -224,6 +234,7 @@ def test_neighbours_of_the_same_name_are_not_mixed(folder: Path, tmp_path: Path)
 def test_a_user_s_interrupt_and_ours(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert cli.main(["plan", f"{folder / 'nets.py'}:interrupted", "--data", "random"]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
+    assert answer(capsys, "plan", f"{folder / 'nets.py'}:interrupted", "--data", "random") == (130, "interrupted")
 
 
 COMMANDS = {
@@ -257,6 +268,7 @@ COMMANDS = {
     "train lenet --method skip --share 2 --data synthetic": "the share of cycles to keep is 2.0",
     "measure lenet --target moon": "host",
     "measure lenet --kernels slow": "slow",
+    "measure lenet --method trec++skip": "method is '' in 'trec++skip', expected one of exact",
     "measure lenet --method +": "expected one of exact",
     "measure lenet --sram 0": "sram is 0",
     "compile lenet": "required: --out",
@@ -270,6 +282,7 @@ COMMANDS = {
     "data nope": "unknown data",
     "serial": "no JSON answer",
     "run nope": "does not exist",
+    "run nope --index -1": "input -1 was asked for, expected 0 or more",
     "simulate nope --board disco_f469ni": "does not exist",
     "simulate nope": "required: --board",
     "simulate . --board disco_f469ni": "file . is a folder; expected a file",
@@ -313,10 +326,129 @@ def test_settings_of_the_python_interface(name: str, value: object, words: str) 
     assert Settings("lenet", "partial", mac_limit=2, images=np.int64(3)).images == 3  # type: ignore[arg-type]
 
 
+class Strange:
+    """An object that answers no question."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("never compare me")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise RuntimeError("never print me")
+
+
+CALLS: dict[str, tuple[Callable[[], object], str]] = {
+    "measure": (lambda: flow.measure("lenet"), "what to compile is 'lenet', expected Settings, such as Settings('lenet')"),  # type: ignore[arg-type]
+    "compile_net": (lambda: flow.compile_net(Strange()), "of type Strange, expected Settings"),  # type: ignore[arg-type]
+    "open_target": (lambda: flow.open_target(*[None] * 4), "what to run is None, expected Settings"),  # type: ignore[arg-type]
+    "write_artifact": (lambda: flow.write_artifact(Settings("lenet"), None), "the folder is None, expected"),  # type: ignore[arg-type]
+    "plan": (lambda: plans.plan("lenet", "lenet"), "what to plan is 'lenet', expected Graph"),  # type: ignore[arg-type]
+    "int8_graph": (lambda: plans.int8_graph(len), "of type builtin_function_or_method, expected str"),  # type: ignore[arg-type]
+    "quantize": (lambda: tinyredux.quantize("x", None), "what to quantize is 'x', expected Graph"),
+    "to_text": (lambda: tinyredux.to_text(None), "what to print is None, expected Graph"),
+    "verify": (lambda: tinyredux.verify(None), "what to verify is None, expected Graph"),
+    "total_macs": (lambda: tinyredux.total_macs("x"), "the network is 'x', expected Graph"),
+    "with_trec": (lambda: tinyredux.with_trec(None, {}), "the network is None, expected Graph"),
+    "memory.plan": (lambda: tinyredux.memory.plan(None), "what to plan is None, expected Graph"),
+    "datasets.load": (lambda: datasets.load(5), "the data is 5, expected str | None"),  # type: ignore[arg-type]
+    "nets.load_net": (lambda: tinyredux.nets.load_net(None), "the network is None, expected str"),
+    "find_board": (lambda: tinyredux.find_board(469), "the board is 469, expected str"),
+    "a long board": (lambda: tinyredux.find_board("x" * 300), "unknown board 'xxx"),
+    "parse_spec": (lambda: tinyredux.parse_spec(3), "the layer is 3, expected str"),
+    "layer_graph": (lambda: tinyredux.layer_graph("dense:8-4"), "the layer is 'dense:8-4', expected LayerSpec"),
+    "bench_layer": (lambda: tinyredux.bench_layer("dense:8-4", "x"), "the board is 'x', expected Board"),
+    "load": (lambda: tinyredux.load(None), "the record is None, expected"),
+    "load a text": (lambda: tinyredux.load("none.json"), "record none.json does not exist"),
+    "run_cell": (lambda: tinyredux.run_cell(None), "the cell is None, expected str, its C"),
+    "simulated_board": (lambda: tinyredux.simulated_board(None), "the network is None, expected Compiled"),
+    "show a number": (lambda: show.show(5), "of type int without Python source; give a Python function"),  # type: ignore[arg-type]
+    "show a builtin": (lambda: show.show(len), "of type builtin_function_or_method without"),
+    "show a typed function": (lambda: show.show(eval("lambda: 0")), "of type function without"),
+    "show an object": (lambda: show.show(Strange()), "of type Strange without"),  # type: ignore[arg-type]
+    "show nothing": (lambda: show.show(""), "no C function ''"),
+    "check": (lambda: teaching.check([], len), "the exercise is of type list, expected str"),  # type: ignore[arg-type]
+    "hint": (lambda: teaching.hint("lab1.round_shift", "x"), "the step is 'x', expected int"),  # type: ignore[arg-type]
+    "table": (lambda: show.table(5), "TypeError: 'int' object is not iterable; expected items"),  # type: ignore[arg-type]
+    "a field less": (lambda: show.table([{"a": 1}], "b"), "KeyError: 'b'; expected items that have the fields"),
+    "recorded": (lambda: show.recorded("../records/x" * 99), "no record '../records/x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_are_given_something_else(name: str) -> None:
+    call, words = CALLS[name]
+    with pytest.raises(ValueError, match=re.escape(words)):
+        call()
+
+
+def raises(failure: BaseException) -> Callable[..., object]:
+    def student(*arguments: object) -> object:
+        raise failure
+
+    return student
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (raises(SystemExit(0)), "raised SystemExit: 0"),
+        (raises(GeneratorExit()), "raised GeneratorExit"),
+        (raises(type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})()), "raised Odd"),
+        (Strange(), "found an object of type Strange that cannot be compared"),
+        (lambda *arguments: Strange(), "found an object of type Strange that cannot be compared"),
+    ],
+    ids=range(5),
+)
+def test_a_student_s_strange_answer_is_a_verdict(given: object, words: str) -> None:
+    verdict = teaching.check("lab1.round_shift", given)
+    assert not verdict.passed and words in verdict.text
+    assert show.table([]).rows == ()
+
+
+def test_a_home_that_is_no_folder(capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache is named, no home is needed, not for the simulator either."""
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setenv("TINYREDUX_CACHE", str(folder / "cache"))
+    assert hooks.cache_folder() == folder / "cache"
+    monkeypatch.delenv("TINYREDUX_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for function in (hooks.cache_folder, datasets.cache_folder):
+        with pytest.raises(ValueError, match="the home folder is '~', expected an absolute path; set HOME"):
+            function()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_lines(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, said = answer(capsys, *command.split()) if "--" not in command.split() else (cli.main(command.split()), "")
     assert code == 2 and COMMANDS[command] in (said or capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("line", ["'x", "net.py:make --data 'a b", "x\\"])
+def test_lines_of_magics_with_an_open_quote(line: str) -> None:
+    for magic in (magics.measure, magics.flash, magics.serial, magics.doctor, lambda line: magics.firmware(line, "", {})):
+        with pytest.raises(ValueError, match=r"(closing quotation|escaped character); close each quote"):
+            magic(line)
+
+
+@pytest.mark.parametrize("cell", ["", "\n", "#define X 1"])
+def test_a_cell_without_statements_runs(cell: str) -> None:
+    assert tinyredux.run_cell(cell, "host").values == {}
+
+
+def test_a_table_of_marks_on_a_full_disk() -> None:
+    with pytest.raises(ValueError, match="--csv /dev/full cannot be written: No space"), open_table(Path("/dev/full")):
+        pytest.fail("opened")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_a_word(folder: Path, number: signal.Signals) -> None:
+    (folder / "slow.py").write_text("import time\ndef make():\n    print('made', flush=True)\n    time.sleep(60)\n")
+    command = [sys.executable, "-m", "tinyredux", "plan", f"{folder / 'slow.py'}:make", "--data", "random"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stdout.readline() == "made\n"
+    running.send_signal(number)
+    assert running.communicate(timeout=20) == ("", "interrupted\n") and running.returncode == 130
 
 
 @pytest.mark.parametrize(
@@ -324,6 +456,8 @@ def test_command_lines(capsys: pytest.CaptureFixture[str], command: str) -> None
     [
         (ModuleNotFoundError("No module named 'termios'", name="termios"), 3, "this needs termios, .* on Windows use WSL 2"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 3, r"torch is missing; run: pip install .*\[torch\]"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), 3, "a package cannot be loaded: libtorch_cpu.so.* free memory"),
+        (datasets.MissingDataError("no data"), 3, "no data; TINYREDUX_DATA is '/dev/null' now, which is no folder"),
         (MemoryError(), 3, "more memory than the machine has"),
         (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),
         (KeyError("x"), 2, "a defect of tinyredux, or an input that it does not foresee; --debug"),
@@ -337,6 +471,7 @@ def test_what_ends_a_verb(
 
     monkeypatch.setitem(VERBS, "nets", replace(VERBS["nets"], run=fails))  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("TINYREDUX_DATA", "/dev/null")
     assert cli.main(["nets"]) == code
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
@@ -362,6 +497,7 @@ def process(command: str, **environment: str) -> subprocess.CompletedProcess[str
         ("set -o pipefail; $T measure --help | true", 0, "^$"),
         ("$T plan nöpe.py:make", 2, r"no file n\\xf6pe.py"),
         ("$T plan $'n\\xff.py:make' --json", 2, "no file"),
+        ("cd $(mktemp -d) && rmdir $PWD && $T nets", 2, "the working folder was removed; change into another"),
         ("COLUMNS=1 $T lab --help >/dev/null", 0, "^$"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
@@ -15,6 +16,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 def main() -> NoReturn:
     """Runs the command line and ends the process with its exit code, also where a thread of the user's network still runs."""
     cores = None if "OMP_NUM_THREADS" in os.environ else os.cpu_count()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else SIGTERM ends the process at once, as usual
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     for name in THREADS:
         os.environ.setdefault(name, "1")
     for number in range(3):  # a closed one would be the number of the next file that is opened
@@ -30,6 +33,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    for number in (signal.SIGINT, signal.SIGTERM):  # the answer is out: what ends the process now says nothing more
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         atexit._run_exitfuncs()
         os._exit(code)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from tinyredux.files import checked, read_json
+from tinyredux.files import checked, expect, read_json
 
 STACK_RESERVE_BYTES = 2048  # the link fails when less SRAM than this is left for the stack
 BOARD_FOLDER = Path(__file__).parent / "board_files"
@@ -175,9 +175,10 @@ def board_names() -> list[str]:
 
 def find_board(name: str) -> Board:
     """Returns a built-in board by name, or the one in a user's file when `name` ends in .json."""
+    expect(str, name, "the board", "such as 'disco_f469ni'")
     if name.endswith(".json"):
         return board_from_json(Path(name))
     path = BOARD_FOLDER / f"{name}.json"
-    if not path.is_file():
+    if name not in board_names():
         raise ValueError(f"unknown board {name!r}; known: {', '.join(board_names())}, or a path to a .json file")
     return board_from_json(path)

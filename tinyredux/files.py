@@ -32,6 +32,14 @@ def cache_folder() -> Path | None:
     return Path(os.path.expanduser(named)).absolute() if named else None
 
 
+def home() -> Path:
+    """Returns the user's home folder. Raises ValueError where there is none."""
+    folder = os.path.expanduser("~")
+    if not os.path.isabs(folder):
+        raise ValueError(f"the home folder is {folder!r}, expected an absolute path; set HOME, or TINYREDUX_CACHE for the cache")
+    return Path(folder)
+
+
 def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40) -> None:
     """Raises ValueError for what is no regular file, as a pipe or a device may never end, and for one above `most` bytes."""
     if not path.is_file():
@@ -142,6 +150,13 @@ def check_types(settings: Any) -> None:
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
             raise ValueError(f"{name} is {value!r}, expected {wanted}")
+
+
+def expect(kind: type | types.UnionType, value: object, what: str, such_as: str) -> None:
+    """Raises ValueError where what a function was given is of another type, with an example of the right one."""
+    if not isinstance(value, kind):
+        shown = repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+        raise ValueError(f"{what} is {shown[:60]}, expected {getattr(kind, '__name__', kind)}, {such_as}")
 
 
 @cache

@@ -36,7 +36,7 @@ from tinyredux.device import (
     build_host,
     default_build_folder,
 )
-from tinyredux.files import check_types, write_whole
+from tinyredux.files import check_types, expect, write_whole
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, TrecConv, macs, total_macs
 from tinyredux.int8 import interpret, quantize
@@ -86,7 +86,8 @@ class Settings:
         """Rejects what cannot be measured, naming what can."""
         check_types(self)
         if unknown := [name for name in self.methods if name not in METHODS]:
-            raise ValueError(f"method is {unknown[0]!r}, expected one of {', '.join(METHODS)}, or some of them joined by +")
+            part = f" in {self.method!r}" if len(self.methods) > 1 else ""
+            raise ValueError(f"method is {unknown[0]!r}{part}, expected one of {', '.join(METHODS)}, or some of them joined by +")
         if len(self.methods) > 1 and (len(set(self.methods)) < len(self.methods) or "exact" in self.methods):
             raise ValueError(f"method is {self.method!r}; join by + different methods, each once, and exact with none")
         if check_kernels(self.kernel_set) not in self._kernel_sets:
@@ -141,6 +142,7 @@ class Compiled:
 
 def compile_net(settings: Settings) -> Compiled:
     """Returns a network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
+    expect(Settings, settings, "what to compile", "such as Settings('lenet')")
     board = find_board(settings.board)
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
     if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
@@ -228,7 +230,7 @@ def check_fit(compiled: Compiled, board: Board) -> None:
         op = next(op for op in compiled.int8.ops if op.name == step.op.split("+")[-1])
         largest = max((*op.inputs, op.output), key=lambda name: compiled.int8.tensors[name].size_bytes)
         size = compiled.int8.tensors[largest].size_bytes
-        budget = there if where.startswith("--sram") else board_budget(board)
+        budget = there if where.startswith("--sram") else max(0, board_budget(board))
         about = f"tensor {largest} {size} bytes at {op.name}"
         method = "trec+partial" if any(isinstance(op, TrecConv) for op in compiled.int8.ops) else "partial"
         raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, what_fits(compiled.int8, budget, method))
@@ -248,6 +250,7 @@ def build(compiled: Compiled, board: Board, folder: Path | None = None, platform
 
 def open_target(settings: Settings, compiled: Compiled, board: Board, firmware: Firmware | None) -> Target:
     """Returns the target that `settings` name, with the network on it."""
+    expect(Settings, settings, "what to run", "such as Settings('lenet')")
     kind, _, port = settings.target.partition(":")
     if kind == "host":
         from tinyredux.device.host import HostTarget
@@ -381,12 +384,13 @@ def _per_op(compiled: Compiled, runs: list[RawMeasurement], median: int | None) 
     return records
 
 
-def write_artifact(settings: Settings, folder: Path) -> tuple[Artifact, list[str]]:
+def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, list[str]]:
     """Writes the C, the weights, the manifest and `settings.images` test vectors; returns the Artifact and the file names.
 
     Test vectors: inputs.bin and outputs.bin, one image after the other, int8, as the model takes and gives them.
     """
-    compiled = compile_net(settings)
+    expect(Path | str, folder, "the folder", "such as 'lenet_c'")
+    folder, compiled = Path(folder), compile_net(settings)
     check_fit(compiled, find_board(settings.board))
     images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
     vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}

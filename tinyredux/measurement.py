@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tinyredux.files import checked, read_json, write_whole
+from tinyredux.files import checked, expect, read_json, write_whole
 from tinyredux.simulator import say_band
 from tinyredux.tables import as_html, columns
 
@@ -137,8 +137,10 @@ def _share(correct: int | None, images: int) -> str:
     return "unknown (no labels)" if correct is None else f"{correct} of {images}"
 
 
-def load(path: Path) -> Measurement:
+def load(path: Path | str) -> Measurement:
     """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
+    expect(Path | str, path, "the record", "such as 'records/lenet.json'")
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"record {path} does not exist; make it with: python -m tinyredux measure NET --out {path.parent}")
     content = read_json(path, "record")

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
             stream.reconfigure(errors="backslashreplace")  # a terminal may know fewer letters
     parser = _parser()
     try:
+        if not _working_folder():
+            parser.error("the working folder was removed; change into another one")
         if any("\0" in word for word in given):
             parser.error("an argument holds a NUL character, which no name has")
         if any(re.fullmatch("(--[a-z-]+=)?", word) for word in given):  # a shell's variable that is not set
@@ -59,12 +61,20 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
             answer: Answer = VERBS[options.verb].run(options)
     except KeyboardInterrupt:
         _tell("interrupted")
-        return 130
+        said = json.dumps({"schema": 1, "verb": options.verb, "error": "interrupted", "exit": 130})
+        return _written(said if options.json else "", 130)
     except BaseException as failure:  # a user's network may raise anything, GeneratorExit too
         return _failed(options, failure)
     if sys.stderr.isatty():
         _tell("\r\033[K", end="")
     return _written(json.dumps(answer.data) if options.json else answer.text, answer.exit_code)
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # where one is not, MKL ends the process
+        return None
 
 
 class _Lent:
@@ -150,6 +160,10 @@ def _judged(failure: BaseException) -> tuple[int, str]:
     from tinyredux.device import BuildError, DoesNotFit, MissingTool
     from tinyredux.device.link import LinkError
 
+    if isinstance(failure, MissingDataError) and not os.path.isdir(data := os.environ.get("TINYREDUX_DATA") or "."):
+        said += f"; TINYREDUX_DATA is {data!r} now, which is no folder"
+    if isinstance(failure, ImportError) and not theirs:  # of what is there: damaged, or more than memory holds
+        return 3, f"a package cannot be loaded: {said}; free memory, or run: pip install -c constraints.txt -e '.[torch]'"
     if isinstance(failure, (MissingTool, MissingDataError, LinkError)):
         return 3, f"{said}{elsewhere if isinstance(failure, MissingTool) else ''}"
     if isinstance(failure, DoesNotFit):

@@ -104,6 +104,13 @@ def register(shell: Any) -> None:
         shell.register_magic_function(_told(function, arguments.format_help()), kind, name)
 
 
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as wrong:
+        raise ValueError(f"{line}: {wrong}; close each quote, and write \\\\ for a backslash") from None
+
+
 def _told(function: Callable[..., Any], text: str) -> Callable[..., Any]:
     """Returns the function with its help as docstring, and expected errors as Trouble."""
 
@@ -120,7 +127,7 @@ def _told(function: Callable[..., Any], text: str) -> Callable[..., Any]:
 
 def firmware(line: str, cell: str, namespace: dict[str, Any]) -> CellResult:
     """`%%firmware [--target T] [--board B] [--input NAME] [--out NAME]`: returns the result of run_cell on the cell's C."""
-    options = _firmware_arguments().parse_args(shlex.split(line))
+    options = _firmware_arguments().parse_args(_words(line))
     given = namespace_array(options.input, namespace) if options.input else None
     result = run_cell(cell, options.target, options.board, given)
     if options.out:
@@ -132,7 +139,7 @@ def measure(line: str) -> Measurement:
     """`%measure NET ...`: returns the measurement, with the arguments of the verb `measure`."""
     from tinyredux.cli.verbs.network import measured
 
-    options = _measure_arguments().parse_args(shlex.split(line))
+    options = _measure_arguments().parse_args(_words(line))
     record = measured(options)
     if options.out:
         record.save(options.out / record.file_name())
@@ -141,7 +148,7 @@ def measure(line: str) -> Measurement:
 
 def flash(line: str) -> Table:
     """`%flash NET [--board B] [--port P] [--data D]`, or a folder in place of NET: returns what flash_net reports."""
-    options = _flash_arguments().parse_args(shlex.split(line))
+    options = _flash_arguments().parse_args(_words(line))
     return flash_net(options.net, options.board, options.port, options.data)
 
 
@@ -168,7 +175,7 @@ def serial(line: str) -> Lines:
     """`%serial [--port P] LINE`: returns the lines with which the board answers one line (info, help, measure 5)."""
     from tinyredux.device.board import ask_board
 
-    options = _serial_arguments().parse_args(shlex.split(line))
+    options = _serial_arguments().parse_args(_words(line))
     words = " ".join(options.words) or "info"
     answer = ask_board(words, options.port)
     return Lines(tuple(answer), {"schema": 1, "sent": words, "answer": list(answer)})
@@ -178,7 +185,7 @@ def doctor(line: str) -> Lines:
     """`%doctor`: returns each tool, its version and the fix where it is missing."""
     from tinyredux.cli.doctor import examine, to_text
 
-    _doctor_arguments().parse_args(shlex.split(line))
+    _doctor_arguments().parse_args(_words(line))
     report = examine()
     return Lines(tuple(to_text(report).splitlines()), report)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import html
 import random
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     pass
+
+from tinyredux.files import expect
 
 CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
@@ -80,14 +83,25 @@ def check(name: str, answer: Any, seed: int = 0) -> Verdict:
 
 def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | None:
     if not callable(answer):
-        return exercise.fault(arguments, answer)
+        return _fault(exercise, arguments, answer)
     try:
         found = answer(*copy.deepcopy(arguments))
     except NotImplementedError:
         return "not written yet"
-    except Exception as error:  # whatever a student's code raises is shown, not passed on
-        return f"raised {type(error).__name__}: {error}"
-    return "returned None; is a return missing?" if found is None else exercise.fault(arguments, found)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a student's code raises is shown, not passed on
+        with contextlib.suppress(Exception):
+            return f"raised {type(error).__name__}: {error}"
+        return f"raised {type(error).__name__}"
+    return "returned None; is a return missing?" if found is None else _fault(exercise, arguments, found)
+
+
+def _fault(exercise: Exercise, arguments: tuple[Any, ...], found: Any) -> str | None:
+    try:
+        return exercise.fault(arguments, found)
+    except Exception as error:  # an object of the student's answers as it likes, also to the question what it is
+        return f"found an object of type {type(found).__name__} that cannot be compared: it raised {type(error).__name__}"
 
 
 def missing(name: str) -> Callable[..., Any]:
@@ -102,6 +116,7 @@ def missing(name: str) -> Callable[..., Any]:
 def hint(name: str, step: int = 1) -> str:
     """Returns the hint of that step, from 1. Raises ValueError past the last one."""
     hints = find(name).hints
+    expect(int, step, "the step", "from 1")
     if not 1 <= step <= len(hints):
         raise ValueError(f"{name} has hints 1 to {len(hints)}, found step {step}")
     more = f'  (more: hint("{name}", {step + 1}))' if step < len(hints) else ""
@@ -112,6 +127,7 @@ def find(name: str) -> Exercise:
     """Returns an exercise by its name. Raises ValueError with the names there are."""
     from tinyredux.course.exercises import EXERCISES
 
+    expect(str, name, "the exercise", "such as 'lab1.round_shift'")
     if name not in EXERCISES:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]

@@ -18,6 +18,7 @@ from tinyredux.datasets import generated, persons, speech
 from tinyredux.datasets.arrays import read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
 from tinyredux.files import cache_folder as named_cache
+from tinyredux.files import expect, home
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -83,6 +84,7 @@ def load(
     random images. Raises MissingDataError where a set is asked for and absent, ValueError for an unknown name or images that
     the network cannot take.
     """
+    expect(str | None, name, "the data", "such as 'synthetic' or 'mine.npz'")
     shape = shape or SHAPES.get(name or "cifar10") or IMAGE_SHAPE
     name = name or _usual(shape, download)
     if name == "random":
@@ -164,7 +166,7 @@ def data_folder() -> Path | None:
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and checkpoints: TINYREDUX_CACHE, or ~/.cache/tinyredux."""
-    return named_cache() or Path.home() / ".cache" / "tinyredux"
+    return named_cache() or home() / ".cache" / "tinyredux"
 
 
 def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:

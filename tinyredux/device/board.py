@@ -123,6 +123,8 @@ def run_file(path: Path, port: str | None = None, model_hash: str | None = None,
     A file with several inputs, such as an Artifact's inputs.bin, gives the one at `index`. Raises ValueError for a file or an
     index that does not fit the model, LinkError.
     """
+    if index < 0:
+        raise ValueError(f"input {index} was asked for, expected 0 or more")
     values = read_inputs(path)
     with BoardTarget(port, model_hash) as board:
         run = board._run(choose_input(values, board.info, path, index))

@@ -20,7 +20,7 @@ from tinyredux.device.build import ROOT, BuildError, MissingTool, build_firmware
 from tinyredux.device.link import LinkError, Patience
 from tinyredux.device.serial_port import SerialTransport, find_port, find_probe
 from tinyredux.device.served import control, served_facts
-from tinyredux.files import read_json
+from tinyredux.files import home, read_json
 
 UPLOAD_TIMEOUT_S = 300.0
 _SHOWN = 3000  # characters of PlatformIO's output in an error
@@ -143,7 +143,7 @@ def find_openocd() -> list[str]:
     installed = shutil.which("openocd")
     if installed:
         return [installed]
-    package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or Path.home() / ".platformio") / "packages" / "tool-openocd"
+    package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or home() / ".platformio") / "packages" / "tool-openocd"
     program = shutil.which("openocd", path=str(package / "bin"))
     if program is None:
         raise MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")

@@ -14,6 +14,7 @@ from tinyredux.boards import Board
 from tinyredux.codegen import KERNELS, assemble, board_budget
 from tinyredux.device import DoesNotFit, build_firmware, default_build_folder
 from tinyredux.device.simulated import SimulatorTarget
+from tinyredux.files import expect
 from tinyredux.graph import (
     Add,
     Array,
@@ -89,6 +90,7 @@ class LayerTime:
 
 def parse_spec(text: str) -> LayerSpec:
     """Returns the layer that a text such as conv3x3s2:32-64@16x16 names. Raises ValueError with the forms allowed."""
+    expect(str, text, "the layer", "such as 'conv3x3:32-32@16x16'")
     match = SPEC.fullmatch(text)
     if match is None:
         raise ValueError(f"layer {text!r} is not understood; layers look like {', '.join(LAYERS)}")
@@ -115,6 +117,7 @@ def parse_spec(text: str) -> LayerSpec:
 
 def layer_graph(spec: LayerSpec, seed: int = 0) -> Graph:
     """Returns an int8 network of that one layer: weights normal with deviation 36, outputs that rarely saturate."""
+    expect(LayerSpec, spec, "the layer", "such as parse_spec('conv3x3:32-32@16x16')")
     rng = np.random.default_rng(seed)
     shape = (*spec.size, spec.in_c)
     tensors = {"input": Tensor("input", shape, "int8", Quant((0.05,), -128))}
@@ -171,6 +174,7 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
     Raises DoesNotFit for a layer that the board cannot hold, ValueError if its output is not the interpreter's.
     """
     spec, folder = parse_spec(text), folder or default_build_folder()
+    expect(Board, board, "the board", "such as find_board('disco_f469ni')")
     check_size(spec, text, board)
     graph = layer_graph(spec)
     plan, artifact = assemble(graph, f"bench --layer {text}", kernels, board)

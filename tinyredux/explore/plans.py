@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinyredux import datasets, memory, nets
+from tinyredux.files import expect
 from tinyredux.flow import CALIBRATION_IMAGES
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
@@ -37,10 +38,13 @@ def plan(
 
     Raises ValueError for a method or accumulator that does not exist, naming those that do.
     """
+    expect(Graph, graph, "what to plan", "such as int8_graph('lenet')")
+    if budget_bytes is not None:
+        expect(int, budget_bytes, "sram", "in bytes")
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    if budget_bytes is not None and budget_bytes < 1:
-        raise ValueError(f"sram is {budget_bytes} bytes, expected at least 1")
+    if budget_bytes is not None and budget_bytes < 0:
+        raise ValueError(f"sram is {budget_bytes} bytes, expected 0 or more")
     if accumulator not in ACCUMULATOR_BYTES:
         raise ValueError(f"accumulator is {accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
     found, whole = plan_in_parts(graph, accumulator, budget_bytes or 0, mac_limit, input_outside), memory.plan(graph)

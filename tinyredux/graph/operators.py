@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import expect
+
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
 Pair = tuple[int, int]  # vertical, horizontal
@@ -288,6 +290,7 @@ def check_most(name: str, size: int, what: str, where: str = "") -> None:
 
 def verify(graph: Graph) -> None:
     """Checks names, order, shapes and constants. Raises ValueError naming what is wrong and where."""
+    expect(Graph, graph, "what to verify", "such as compile_net(settings).int8")
     ready = set(graph.inputs)
     for name, tensor in graph.tensors.items():
         if name != tensor.name or len(tensor.shape) != 3 or min(tensor.shape) < 1:
@@ -340,11 +343,13 @@ def macs(graph: Graph, op: Op) -> int:
 
 def total_macs(graph: Graph) -> int:
     """Returns the multiply-accumulates of one inference."""
+    expect(Graph, graph, "the network", "such as compile_net(settings).int8")
     return sum(macs(graph, op) for op in graph.ops)
 
 
 def to_text(graph: Graph) -> str:
     """Returns the graph as text, one line an operator."""
+    expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
     lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
     for op in graph.ops:
         detail = [

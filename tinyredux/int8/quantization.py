@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import expect
 from tinyredux.graph import Array, Concat, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv, Weighted
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import SOFTMAX_OUTPUT
@@ -25,6 +26,7 @@ def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:
     Raises ValueError for images of another shape, none at all, or with values that are not finite, and where a tensor
     overflows on the way.
     """
+    expect(Graph, graph, "what to quantize", "such as export(module, name)")
     height, width, channels = graph.input.shape
     if images.ndim != 4 or images.shape[1:] != (channels, height, width) or not len(images):
         raise ValueError(

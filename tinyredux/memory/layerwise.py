@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tinyredux.files import expect
 from tinyredux.graph import Conv, Graph, Op, TrecConv
 from tinyredux.trec import TrecSizes, trec_sizes
 
@@ -105,6 +106,7 @@ def reference_scratch(graph: Graph) -> dict[str, int]:
 
 def plan(graph: Graph) -> MemoryPlan:
     """Returns the best placement found for the graph's order of operators, with the reference kernels' scratch."""
+    expect(Graph, graph, "what to plan", "such as compile_net(settings).int8")
     spans, sizes = lifetimes(graph), _sizes(graph)
     bound = layerwise_peak(graph)
     offsets = min((place(sizes, spans, align, bound) for align in ALIGNMENTS), key=lambda found: arena_end(sizes, found))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tinyredux import datasets
-from tinyredux.files import checked, read_json, read_recorded
+from tinyredux.files import checked, expect, read_json, read_recorded
 from tinyredux.nets import mobile
 from tinyredux.nets.user import made_by
 from tinyredux.nets.user import own_name as own_name
@@ -268,6 +268,7 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     `data` says of which pruned network, where one name was pruned on several sets. Raises ValueError for an unknown name, a
     file or function that is not there, and anything but a module that carries `input_shape = (C, H, W)`.
     """
+    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
     if name in NETS:
         return NETS[name]()
     pruning = pruning_of(name, (data,) if data else DATA)
@@ -328,6 +329,7 @@ def load_net(name: str, data: str = "cifar10") -> nn.Module:
     random images untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network
     has no such weights, ValueError for weights of another shape.
     """
+    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
     trained = (data,) if data in DATA else DATA
     if name not in NETS and pruning_of(name, trained) is None:
         return resolve(name).eval()

@@ -21,13 +21,14 @@ import numpy.typing as npt
 from tinyredux.boards import Board, find_board
 from tinyredux.device import BuildError, RawMeasurement, Target, build_firmware, build_host, default_build_folder
 from tinyredux.device.link import Patience
-from tinyredux.files import write_whole
+from tinyredux.files import expect, write_whole
 from tinyredux.tables import as_html, columns
 
 OUTPUT_BYTES = 2048
 PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of the simulator, with a cell that may never end
 MIME = "application/vnd.tinyredux+json"
 NARROW = "text-align:left;padding:1px 12px 1px 0"  # the style of a small table's cells
+DEFINED = re.compile(r"\bvoid\s+cell\s*\(")
 Values = int | tuple[int, ...]
 
 
@@ -90,6 +91,7 @@ def run_cell(
     print_numbers(name, int32 pointer, count) and print_bytes(name, int8 pointer, count); `given` is at `cell_input`.
     Everything of tinyredux.h, requantize.h and dot.h is there. Raises CellError, MissingTool, LinkError, ValueError.
     """
+    expect(str, text, "the cell", "its C")
     chip = find_board(board)
     data = np.zeros(4, np.int8) if given is None else np.ascontiguousarray(given)
     if data.dtype not in (np.int8, np.int16, np.int32) or not data.size:
@@ -185,7 +187,7 @@ def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
     """Returns the C files that stand in a network's place, and their hash. Compiler messages name lines of `text`."""
     head, body = split(text)
     cell = f'#include "cell.h"\n#line 1 "cell"\n{head}\n'
-    cell += body if head == text else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
+    cell += body if DEFINED.search(text) else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
     model_hash = hashlib.sha256(f"{cell}{RUNTIME}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
     sizes = {"HASH": model_hash, "INPUT": str(input_bytes), "OUTPUT": str(OUTPUT_BYTES)}
     model_h = re.sub(r"@(\w+)@", lambda found: sizes[found[1]], SIZES)
@@ -197,7 +199,7 @@ def split(text: str) -> tuple[str, str]:
 
     The preprocessor's lines go to the head; a blank line stays in each one's place, so that line numbers hold.
     """
-    if re.search(r"\bvoid\s+cell\s*\(", text):
+    if DEFINED.search(text):
         return text, ""
     lines = text.splitlines()
     return (

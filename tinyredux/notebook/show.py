@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyredux.device import ROOT, BuildError, firmware_folder
 from tinyredux.device.link import LinkError
+from tinyredux.files import expect
 from tinyredux.kernels import Program, print_longest_loop
 from tinyredux.tables import as_html, columns
 
@@ -42,7 +43,11 @@ def show(what: Callable[..., Any] | type | str | Program) -> Source:
         return Source(print_longest_loop(what), "asm")
     if isinstance(what, str):
         return Source(c_function(what), "c")
-    return Source(textwrap.dedent(inspect.getsource(what)).rstrip(), "python")
+    try:
+        return Source(textwrap.dedent(inspect.getsource(what)).rstrip(), "python")
+    except Exception as wrong:  # an object may answer as it likes
+        advice = "give a Python function or class of a file, a module, or the name of a C function"
+        raise ValueError(f"an object of type {type(what).__name__} without Python source; {advice}") from wrong
 
 
 def c_function(name: str) -> str:
@@ -52,7 +57,7 @@ def c_function(name: str) -> str:
     for folder in ("include", "kernels", "runtime"):
         for path in sorted((firmware_folder() / folder).glob("*.[ch]")):
             found = pattern.search(path.read_text())
-            if found:
+            if found and name:
                 return found[0]
     raise ValueError(f"the firmware has no C function {name!r}; look in firmware/include and firmware/kernels")
 
@@ -75,12 +80,10 @@ class Grid:
 def recorded(name: str) -> Any:
     """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are."""
     folder = ROOT / "data" / "records"
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        raise ValueError(
-            f"no record {name!r} in {folder.name}; there are {', '.join(sorted(p.stem for p in folder.glob('*.json')))}"
-        )
-    return json.loads(path.read_text())
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in names:
+        raise ValueError(f"no record {name!r} in {folder.name}; there are {', '.join(names)}")
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 @contextlib.contextmanager
@@ -99,10 +102,14 @@ def refused() -> Iterator[None]:
 
 def table(items: Iterable[Any], *fields: str) -> Grid:
     """Returns a table with a row per item: each field is an attribute, or the key of a dictionary (none named: all)."""
-    items = list(items)
-    fields = fields or tuple(items[0])
-    rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
-    return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+    try:
+        items = list(items)
+        fields = fields or tuple(items[0] if items else ())
+        rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
+        return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+    except (AttributeError, KeyError, TypeError) as wrong:
+        said = f"{type(wrong).__name__}: {wrong}"
+        raise ValueError(f"{said}; expected items that have the fields named, or dictionaries with the same keys") from None
 
 
 def _cell(value: Any) -> str:
@@ -130,6 +137,7 @@ def simulated_board(compiled: Compiled, board: str = "disco_f469ni") -> Simulate
     from tinyredux.device.served import serve_simulator
     from tinyredux.flow import build
 
+    expect(Compiled, compiled, "the network", "such as compile_net(Settings('lenet'))")
     chip = find_board(board)
     served = serve_simulator(build(compiled, chip).elf, chip)
     thread = threading.Thread(target=served.serve, daemon=True)

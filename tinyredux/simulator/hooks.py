@@ -13,6 +13,9 @@ from ctypes import CFUNCTYPE, POINTER, c_int32, c_uint8, c_uint16, c_uint32, c_u
 from pathlib import Path
 from typing import Any
 
+from tinyredux.files import cache_folder as named_cache
+from tinyredux.files import home
+
 SOURCE = Path(__file__).with_name("hooks.c")
 STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS, STOP_FLOAT, STOP_ALIGNMENT = range(6)
 ALIGNED, FLOAT, NO_LOAD = 1, 2, 4  # Load.checks
@@ -96,7 +99,7 @@ class State(ctypes.Structure):
 
 def cache_folder() -> Path:
     """Returns the user's cache folder for compiled hooks, created when missing."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyredux"
+    folder = named_cache() or Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tinyredux"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

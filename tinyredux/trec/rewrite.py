@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyredux.files import expect
 from tinyredux.graph import Array, Conv, Graph, Op, TrecConv, verify
 from tinyredux.trec.hashing import blocks
 
@@ -34,6 +35,8 @@ def with_trec(graph: Graph, table: Mapping[str, Choice]) -> Graph:
 
     Raises ValueError for a name that no convolution of one group has, and for lengths and bits that do not fit it.
     """
+    expect(Graph, graph, "the network", "such as compile_net(settings).int8")
+    expect(Mapping, table, "the table", "such as {'conv1': Choice(25, 4)}")
     names = {
         name: op for op in graph.ops if isinstance(op, Conv) and op.groups == 1 for name in (op.name, module_path(graph, op))
     }

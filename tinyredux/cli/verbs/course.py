@@ -131,7 +131,10 @@ def open_table(path: Path | None) -> Iterator[Callable[[Iterable[tuple[Any, ...]
             writer.writerows(rows)
             stream.flush()
 
-        write([CSV_HEAD])
+        try:
+            write([CSV_HEAD])
+        except OSError as wrong:
+            raise ValueError(f"--csv {path} cannot be written: {wrong.strerror}; give another one") from None
         yield write
     finally:
         with contextlib.suppress(OSError):  # said when the rows were written

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, board_option, no_options, saved, table
-from tinyredux.files import check_output
+from tinyredux.files import check_output, write_whole
 from tinyredux.measurement import MOST_TIMES
 
 if TYPE_CHECKING:
@@ -173,7 +173,11 @@ def _plan(options: argparse.Namespace) -> Answer:
     if options.sram is not None and options.sram < 1:
         raise ValueError(f"sram is {options.sram} bytes, expected at least 1")
     budgets = [options.sram] if options.sram is not None else []
-    budgets += [board_budget(find_board(options.board))] if options.board else []
+    budgets += [max(0, board_budget(find_board(options.board)))] if options.board else []
+    kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
+    file_name = f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
+    if options.out:
+        check_output(options.out, file_name)
     graph = int8_graph(options.net, options.data)
     answer = plan(
         graph,
@@ -184,12 +188,10 @@ def _plan(options: argparse.Namespace) -> Answer:
         options.mac_limit,
         options.input_outside,
     )
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
-        path = options.out / f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
-        path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
-    return Answer(answer, timeline(answer), 0 if answer.get("fits", True) else 1)
+    shown = Answer(answer, timeline(answer), 0 if answer.get("fits", True) else 1)
+    return (
+        saved(shown, lambda: write_whole(options.out / file_name, json.dumps(answer, indent=1) + "\n")) if options.out else shown
+    )
 
 
 VERBS = {
