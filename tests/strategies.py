@@ -98,7 +98,8 @@ def _weights(pick: Pick, weight_shape: tuple[int, ...], out_c: int) -> tuple[dic
     bias = rng.integers(-bias_limit, bias_limit, out_c, endpoint=True)
     spread = pick((40, 15, 100, 1000, 100_000))  # of the outputs before saturation, for uniform data
     scales = spread / (74 * 74 * np.sqrt(np.prod(weight_shape) / out_c)) * 2.0 ** rng.uniform(-2, 1, out_c)
-    return {"w": _values(pick, weight_shape, pick((-127, -128))), "b": bias.astype(np.int32)}, tuple(float(scale) for scale in scales)
+    weights = _values(pick, weight_shape, pick((-127, -128)))  # quantisation never gives -128; a pass of somebody's may
+    return {"w": weights, "b": bias.astype(np.int32)}, tuple(float(scale) for scale in scales)
 
 
 def _graph(op: Op, inputs: Sequence[Tensor], out: Quant, constants: dict[str, np.ndarray] | None = None) -> Graph:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from dataclasses import replace
 
@@ -74,6 +76,18 @@ def test_counts_as_the_interpreter_does() -> None:
     part = datasets.Split(data.validation.images[:250], data.validation.labels[:250])
     outputs = interpret.run(graph, interpret.quantize_input(graph, part.images)).reshape(250, -1)
     assert evaluator.correct(graph, part) == np.count_nonzero(outputs.argmax(axis=1) == part.labels)
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, images = int8_net(0)
+    split, shown = datasets.Split(images, np.zeros(len(images), np.int64)), []
+    for terminal in (False, True):
+        written = io.StringIO()
+        written.isatty = lambda answer=terminal: answer
+        monkeypatch.setattr(sys, "stderr", written)
+        evaluator.correct(graph, split)
+        shown.append(written.getvalue())
+    assert shown[0] == "" and "int8" in shown[1] and "\n" not in shown[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tinyredux.cli import app as cli
 from tinyredux.datasets import sets
 from tinyredux.frontends import export
 from tinyredux.graph import TrecConv
-from tinyredux.train import finetune_trec, pretrained
+from tinyredux.train import finetune_trec, loop, pretrained
 from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 TABLE = {"body.3": Settings(4, 3, "pca"), "body.5": Settings(20, 2)}
@@ -68,15 +69,19 @@ def test_a_whole_network_learns_before_its_first_trec_layer_too(few: datasets.Da
     assert all(not torch.equal(before[f"body.{key}"], net.state_dict()[f"body.{key}"]) for key in ("0.weight", "1.running_mean"))
 
 
-def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: Path) -> None:
+def test_fine_tuning_resumes_to_the_same_bits(
+    few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     """Stopped after its first epoch and started again, it ends as if it had never stopped."""
+    save = loop._save
 
-    def stop(line: str) -> None:
-        if line.startswith("epoch 1/2  loss"):
-            raise KeyboardInterrupt
+    def stop(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt", stop)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "_save", stop)
+        finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
     with pytest.raises(ValueError, match=r"c\.pt is of other layers: .*body\.5"):  # of equal shapes
         finetune_trec.fine_tune(small(), TABLE | {"body.5": Settings(20, 3)}, few, RECIPE, tmp_path / "c.pt")
     resumed = finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")

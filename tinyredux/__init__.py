@@ -59,7 +59,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "boards": "Board board_names find_board", "codegen": "board_budget", "course.teaching": "check hint",
-    "flow": "compile measure", "frontends": "export", "graph": "Graph Quant Tensor total_macs verify", "graph.operators": "to_text", "int8": "quantize",
+    "flow": "compile measure", "frontends": "export", "graph": "Graph Quant Tensor total_macs verify",
+    "graph.operators": "to_text", "int8": "quantize",
     "int8.quantization": "quant_from_range", "measurement": "Measurement load", "methods.layerwise": "Layerwise",
     "methods.partial": "Partial", "methods.skip": "Skip", "methods.trec": "Trec", "model": "Model", "notebook.cell": "run_cell",
     "notebook.show": "recorded refused show simulated_board table",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from tinyredux.boards import Board, find_board
 from tinyredux.codegen import Kernels, emit_layers, emit_steps, kernels_for
@@ -67,7 +68,7 @@ def compile(
 
 def measure(
     model: Model, images: Images, labels: npt.NDArray[np.integer[Any]] | None = None, *, target: str = "simulator",
-    data: str = "arrays", platformio: bool = False, progress: Callable[[str], None] | None = None,
+    data: str = "arrays", platformio: bool = False,
 ) -> Measurement:  # fmt: skip
     """Returns the measurement of a model: built, run on float images (N, C, H, W), and compared with `int8.interpret`.
 
@@ -95,10 +96,8 @@ def measure(
     inputs = interpret.quantize_input(model.graph, images)
     runs, opened = [], model.open(target, firmware)
     try:
-        for i, image in enumerate(inputs):
+        for image in tqdm(inputs, "images", leave=False, disable=None):
             runs.append(opened.measure(image))
-            if progress:
-                progress(f"image {i + 1} of {len(inputs)}")
     finally:
         opened.close()
     return record_of(model, images, inputs, labels, runs, firmware, target=target, data=data, fits=fits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from tinyredux.files import checked, expect, read_json, write_whole
 from tinyredux.simulator import say_band
+from tinyredux.tables import as_html, columns
 
 SCHEMA = 1
 MOST_TIMES = 1000  # the MACs of a plan, against those of the network
@@ -119,20 +119,14 @@ class Measurement:
 
     def __str__(self) -> str:
         """Returns the table as text."""
-        rows = self.rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return columns(self.rows())
 
     def __repr__(self) -> str:
         """Returns the table as text, which is what a notebook without HTML shows."""
         return str(self)
 
     def _repr_html_(self) -> str:
-        cells = (
-            f"<tr><th style='text-align:left'>{html.escape(a)}</th><td style='text-align:left'>{html.escape(b)}</td></tr>"
-            for a, b in self.rows()
-        )
-        return f"<table>{''.join(cells)}</table>"
+        return as_html(self.rows(), style="text-align:left")
 
 
 def _count(value: int | None) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +32,6 @@ METHODS = {  # and their kernel sets, the usual one first
     "trec": ("fast", "reference", "naive"),
     "skip": ("fast", "reference"),
 }
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -185,19 +183,17 @@ def _call(settings: Settings, data: str) -> str:
     return call
 
 
-def measure_net(settings: Settings, progress: Progress | None = None) -> Measurement:
+def measure_net(settings: Settings) -> Measurement:
     """Returns the measurement of a named network: compiled, built, run on `settings.images` test images, compared."""
-    return measure_compiled(settings, compile_net(settings), progress)
+    return measure_compiled(settings, compile_net(settings))
 
 
-def measure_compiled(settings: Settings, compiled: Compiled, progress: Progress | None = None) -> Measurement:
+def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
     """Returns the measurement of a compiled network, which `settings` describe."""
-    if progress:
-        progress(f"data: {compiled.data.name} ({compiled.data.source})")
     test = compiled.data.test.first(settings.images)
     record = flow.measure(
         compiled.model, test.images, test.labels, target=settings.target, data=compiled.data.name,
-        platformio=settings.platformio, progress=progress,
+        platformio=settings.platformio,
     )  # fmt: skip
     method = settings.method if settings.accumulator == "int32" else f"{settings.method}-{settings.accumulator}"
     return replace(record, net=settings.net, method=method)

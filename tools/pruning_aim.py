@@ -9,7 +9,6 @@ lies in the user's cache already is not made again. Right answers are counted on
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ def run(aim: str, seed: int) -> dict[str, Any]:
     name = f"{NET}_{BUDGET}_{aim}_{seed}"
     weights = nets.weights_file(name, DATA)
     if weights is None:
-        say = lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True)  # noqa: E731
-        record = pretrained.prune_net(NET, BUDGET, DATA, EPOCHS, seed, name, aim, STEPS, RATE, progress=say)
+        record = pretrained.prune_net(NET, BUDGET, DATA, EPOCHS, seed, name, aim, STEPS, RATE)
     else:
         record = pretrained.load_record(weights.with_suffix(".json"))
     graph = channels_of(nets.load_net(name, DATA)).graph

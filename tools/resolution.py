@@ -69,7 +69,7 @@ def trained(size: int, data: datasets.Dataset, recipe: train.Recipe, checkpoint:
     """Returns lenet for images of `size`, trained on reduced ones."""
     torch.manual_seed(recipe.seed)
     net = nets.lenet(size)
-    train.train(Reduced(net), data, recipe, checkpoint, lambda line: print(f"{size}: {line}", file=sys.stderr, flush=True))
+    train.train(Reduced(net), data, recipe, checkpoint)
     return net.eval()
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def made(trajectory: Trajectory, place: int, data: str) -> pretrained.Record:
         return pretrained.load_record(weights.with_suffix(".json"))
     return pretrained.prune_net(
         trajectory.name(place - 1), trajectory.budgets[place], data, trajectory.epochs, None, name, trajectory.aim,
-        trajectory.steps, trajectory.rate, progress=lambda line: print(f"{name}: {line}", file=sys.stderr, flush=True),
+        trajectory.steps, trajectory.rate,
     )  # fmt: skip
 
 

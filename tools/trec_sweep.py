@@ -98,7 +98,7 @@ def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Itera
     if not kept.is_file():
         net = nets.load_net("squeezenet")
         net.load_state_dict(finetune_trec.load_trec("squeezenet").state_dict())
-        finetune_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".part"), print)
+        finetune_trec.fine_tune(net, table, data, LONG, kept.with_suffix(".part"))
         torch.save(net.state_dict(), kept)
     known = {one["layers"]: one for one in done}
     for count in sorted(count for count in set(counts) if "cycles" not in known.get(count, {})):

@@ -25,7 +25,8 @@ from typing import Any, NoReturn
 from tinyredux.device import BuildError, MissingTool, default_build_folder
 from tinyredux.device.link import LinkError
 from tinyredux.measurement import Measurement
-from tinyredux.notebook.cell import MIME, CellResult, namespace_array, run_cell, table_html, table_text
+from tinyredux.notebook.cell import MIME, NARROW, CellResult, namespace_array, run_cell
+from tinyredux.tables import as_html, columns
 
 EXPECTED = (BuildError, MissingTool, LinkError, ValueError, OSError, ImportError)
 
@@ -53,10 +54,10 @@ class Table:
 
     def __repr__(self) -> str:
         """Returns the table as text."""
-        return table_text(self.rows)
+        return columns(self.rows)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"text/plain": repr(self), "text/html": table_html(self.rows), MIME: self.data}
+        return {"text/plain": repr(self), "text/html": as_html(self.rows, style=NARROW), MIME: self.data}
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from tinyredux.device import ROOT, BuildError, MissingTool
 from tinyredux.measurement import Measurement
@@ -24,7 +26,6 @@ KERNEL = {
     "language_info": {"name": "python"},
 }
 SERVED_PORT = r"/\S*/tinyredux-board-\w+/port"
-Progress = Callable[[str], None]
 
 
 def notebooks() -> list[Path]:
@@ -40,7 +41,7 @@ def find_chapter(name: str) -> Path:
     return found[0]
 
 
-def execute_chapters(paths: list[Path] | None = None, progress: Progress | None = None) -> list[Path]:
+def execute_chapters(paths: list[Path] | None = None) -> list[Path]:
     """Runs chapters (None: all) from a fresh kernel and writes them back with their outputs. Returns those that changed.
 
     Raises BuildError with the chapter and the cell's error; that chapter is left as it was.
@@ -51,9 +52,7 @@ def execute_chapters(paths: list[Path] | None = None, progress: Progress | None 
     from nbclient.exceptions import CellExecutionError
 
     changed = []
-    for path in paths or notebooks():
-        if progress:
-            progress(f"running {path.stem}")
+    for path in tqdm(paths or notebooks(), "chapters", leave=False, disable=None):
         notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         client = NotebookClient(
             notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False, skip_cells_with_tag=NEEDS_BOARD,
@@ -127,20 +126,17 @@ def render(out: Path = OUT / "html") -> Path:
     return out / "index.html"
 
 
-def make_book(progress: Progress | None = None) -> tuple[Path, list[Measurement]]:
+def make_book() -> tuple[Path, list[Measurement]]:
     """Compiles a trained network, builds it with PlatformIO for two boards, runs it in the simulator, renders the book.
 
     Returns the first page and the measurements, which are also saved beside it. Real images where CIFAR-10 is on this
     machine, else synthetic ones. Raises what `measure` and `render` raise.
     """
-    say = progress or (lambda line: None)
     records = []
-    for board in BOOK_BOARDS:
-        say(f"{BOOK_NET} for {board}, built by PlatformIO")
-        record = measure_net(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True), progress)
+    for board in tqdm(BOOK_BOARDS, f"{BOOK_NET}, built by PlatformIO", leave=False, disable=None):
+        record = measure_net(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True))
         record.save(OUT / "records" / record.file_name())
         records.append(record)
-    say("rendering the chapters")
     return render(), records
 
 

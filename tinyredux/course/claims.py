@@ -7,14 +7,15 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS_FILE = Path(__file__).parent / "claims.json"
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _look_up(content: Any, keys: tuple[str, ...]) -> float | None:
     return content if isinstance(content, int | float) else None
 
 
-def reproduce(ids: Sequence[str] = (), profile: str = "quick", progress: Progress | None = None) -> list[dict[str, Any]]:
+def reproduce(ids: Sequence[str] = (), profile: str = "quick") -> list[dict[str, Any]]:
     """Returns the claims as the contract's JSON rows. "quick" reads the records; "full" makes them again first.
 
     A row's `basis` says whether all the records that it reads were made again now. A command that fails does not stop the other
@@ -135,13 +136,11 @@ def reproduce(ids: Sequence[str] = (), profile: str = "quick", progress: Progres
     before = {record: _written(record) for claim in chosen if claim.evidence for record in claim.evidence.records}
     ended: dict[str, str] = {}  # with what words each command failed, "" where it did not: several claims share one
     rows = []
-    for claim in chosen:
+    for claim in tqdm(chosen, "claims", leave=False, disable=None):
         started = time.monotonic()
         commands = claim.evidence.commands if claim.evidence else ()
         for command in commands if profile == "full" else ():
             if command not in ended:
-                if progress:
-                    progress(f"{claim.id}: {_typed(command)}")
                 ended[command] = _run(command)
         failed = "; ".join(ended[command] for command in commands if ended.get(command))
         records = claim.evidence.records if claim.evidence else ()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,6 @@ from tinyredux.files import expect, home
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
 Shape = tuple[int, int, int]  # channels, height, width
-Progress = Callable[[str], None]
 
 CLASSES = 10
 VALIDATION_IMAGES = 5000
@@ -78,7 +76,6 @@ def load(
     shape: Shape | None = None,
     seed: int = RANDOM_SEED,
     download: bool = False,
-    progress: Progress | None = None,
 ) -> Dataset:
     """Returns the data called `name`, one of NAMES, for a network that takes images of `shape` (default: the set's own).
 
@@ -104,7 +101,7 @@ def load(
         return _labelled(name, data_folder(), shape)
     folder = cifar10_folder()
     if folder is None and download:
-        folder = archive.fetch_cifar10(cache_folder(), progress)
+        folder = archive.fetch_cifar10(cache_folder())
     if folder is None:
         raise MissingDataError(f"CIFAR-10 is not on this machine: {GET_CIFAR10}")
     return cifar10(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,7 +27,6 @@ from tinyredux.train import skip_search
 FIRST_IMAGES = 1000  # after which a design that clearly loses too much is given up
 CLEARLY = 0.02  # of the images, beyond what may be lost
 FLASH_MARGIN = 0.01  # of the predicted bytes: more than whole networks were off, so that what is proposed does fit
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,6 @@ class Designs:
 
     def __init__(
         self, graph: Graph, data: Dataset, board: Board, kernels: str, sram_bytes: int | None = None,
-        progress: Progress | None = None,
     ) -> None:  # fmt: skip
         """Collects statistics from training images: `units_of` says by which units an operator can be cut.
 
@@ -82,7 +80,7 @@ class Designs:
         self.units, self.calibration = records.UNITS_FOR[kernels], Calibration()
         cuttable = {op: [unit for unit in self.units if op in skippable(graph, unit)] for op in (op.name for op in graph.ops)}
         self.units_of = {op: units for op, units in cuttable.items() if units}
-        self._statistics = records.statistics_of(graph, data, progress, list(self.units_of))
+        self._statistics = records.statistics_of(graph, data, list(self.units_of))
         self._paths: dict[tuple[str, str], list[Cut]] = {}
         self._layers: dict[tuple[str, str, int], tuple[Array, Array]] = {}
         self._ways: dict[str, list[Way]] = {}

@@ -3,6 +3,11 @@
 Trial i is drawn from the seed, i, and the trials before i that are done; so a search that was cut off and begun again goes the
 way it would have gone. Several processes may share a database, on several machines where it is a remote one: then trials are
 drawn while others are under way, and the order in which those end has its part.
+
+A trial whose process is no more is told by its owner, written at its side, and not by optuna's heartbeat. For the heartbeat, a
+trial that ended before its first beat is under way for ever, and any other one until its time of grace is over: a search begun
+again within it would draw its next trial without the one that was lost. And optuna's retry hands on the parameters that the
+lost trial had: TPE draws the others from what are then other random numbers. In both cases the search would end otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from tinyredux.device import MissingTool
 
@@ -39,7 +45,6 @@ AIMS: dict[str, Literal["maximize", "minimize"]] = {
 T = TypeVar("T")
 Space = Mapping[str, int]  # parameters, whole numbers from 0 up to this
 Parameters = Mapping[str, int]
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -115,16 +120,17 @@ def said_by(wrong: Exception, url: str) -> str:
 
 
 def run(
-    study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int,
-    given: Sequence[Parameters] = (), progress: Progress | None = None,
+    study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int, given: Sequence[Parameters] = ()
 ) -> None:  # fmt: skip
     """Makes trials until the study has `trials` of them; the first ones are `given`.
 
     Trials of processes that are no more are made again. Raises what `judge` raises, but for RefusedError.
     """
+    bar = tqdm(desc="trials", total=trials, leave=False, disable=None)
     while True:
         _drop_lost(study)
         counted = _counted(study)
+        bar.update(len(counted) - bar.n)
         if len(counted) >= trials:
             if all(trial.state.is_finished() for trial in counted):
                 return
@@ -141,8 +147,6 @@ def run(
         study.sampler = _Fixed(given[index]) if index < len(given) else _sampler(seed, index)
         parameters = {name: trial.suggest_int(name, 0, most) for name, most in space.items()}
         _finish(study, trial, parameters, judge, [other for other in before if other.state == TrialState.COMPLETE])
-        if progress:
-            progress(f"trial {index + 1} of {trials}")
 
 
 def _finish(

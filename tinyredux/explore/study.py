@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from tqdm import tqdm
 
 from tinyredux import flow
 from tinyredux.boards import Board, find_board
@@ -37,7 +38,6 @@ from tinyredux.skip import records
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
 ON_ONE_PRICE = 12  # trials to begin with, for each unit: one threshold for all layers
 LEVELS = (0.5, 1.0)  # of the paths: the designs that are simulated for the calibration, beside the exact one
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class Exploration:
         return f"sqlite:///{folder / 'studies.db'}"
 
 
-def explore(options: Exploration, progress: Progress | None = None) -> dict[str, Any]:
+def explore(options: Exploration) -> dict[str, Any]:
     """Returns the Pareto front of a network's designs, as `explore --json` prints it.
 
     Raises ValueError for wrong options or a database that is lost on the way (what it holds is continued from), MissingTool
     where optuna's database driver or the compiler is missing.
     """
     try:
-        return _explore(options, progress or (lambda line: None))
+        return _explore(options)
     except optuna.exceptions.StorageInternalError as wrong:
         said = search.said_by(wrong, options.url)
         raise ValueError(
@@ -103,13 +103,13 @@ def explore(options: Exploration, progress: Progress | None = None) -> dict[str,
         ) from None
 
 
-def _explore(options: Exploration, say: Progress) -> dict[str, Any]:
+def _explore(options: Exploration) -> dict[str, Any]:
     search.check_storage(options.url)
     exact = compile_net(replace(options.settings, method="exact"))
-    designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, say)
+    designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram)
     images = Images(designs, options.images, options.loss_points / 100)
     study = search.open_study(options.url, _study_name(options, exact.int8, designs.board, images))
-    _calibrate(study, options, exact, designs, say)
+    _calibrate(study, options, exact, designs)
     space = {op: FINEST for op, units in designs.units_of.items() if any(len(designs.path(op, unit)) > 1 for unit in units)}
     space |= {f"{op}.unit": len(designs.units_of[op]) - 1 for op in space if len(designs.units_of[op]) > 1}
 
@@ -126,8 +126,8 @@ def _explore(options: Exploration, say: Progress) -> dict[str, Any]:
 
     skips = "skip" in options.methods
     trials, space = (options.trials, space) if skips else (1, {})
-    search.run(study, space, judge, trials, options.seed, given(designs) if skips else (), say)
-    return _result(study, options, exact, designs, images, say)
+    search.run(study, space, judge, trials, options.seed, given(designs) if skips else ())
+    return _result(study, options, exact, designs, images)
 
 
 def design_of(designs: Designs, parameters: Parameters) -> Design:
@@ -167,7 +167,7 @@ def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Gr
 
 
 def _calibrate(
-    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, say: Progress
+    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs
 ) -> None:  # fmt: skip
     """Calibrates the costs in the simulator, or as another process of the study has done.
 
@@ -179,8 +179,7 @@ def _calibrate(
         return
     simulated: list[tuple[Graph, Measurement]] = []
     for unit in designs.units:
-        for level in LEVELS if simulated else (0.0, *LEVELS):
-            say(f"calibrating: {unit} at {level:.0%} of the way")
+        for level in tqdm(LEVELS if simulated else (0.0, *LEVELS), f"calibrating by {unit}", leave=False, disable=None):
             chosen = {op: unit for op, units in designs.units_of.items() if unit in units}
             steps = {op: round(level * (len(designs.path(op, unit)) - 1)) for op in chosen}
             graph = designs.graph_of(Design(chosen, steps))
@@ -208,31 +207,29 @@ class Candidate:
 
 
 def _result(
-    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images,
-    say: Progress,
+    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images
 ) -> dict[str, Any]:  # fmt: skip
     found = [_candidate(options, designs, images, trial) for trial in search.front(study, images.least)]
-    others = [_other(options, method, designs, images, say) for method in options.methods if method != "skip"]
+    others = [_other(options, method, designs, images) for method in options.methods if method != "skip"]
     found += [one for one in others if one is not None and one.right / one.images >= images.least]
     front = [found[i] for i in search.nondominated([one.values for one in found])]
     front.sort(key=lambda one: one.values[1])
     measured = finalists([(one.values[0], one.values[1]) for one in front], options.finalists)
     right = [i for i, one in enumerate(front) if one.right / one.images >= images.exact / len(images.labels)]
     measured = sorted({*measured, *right[:1]}) if measured else []
-    for i in measured:
+    for i in tqdm(measured, "measuring designs", leave=False, disable=None):
         if front[i].measured is None:
-            say(f"measuring design {i}")
             compiled = _compiled(exact, designs, options, front[i].graph)
             front[i] = replace(front[i], measured=measure_compiled(options.settings, compiled))
-    tested = {i: evaluator.correct(one.graph, exact.data.test, say) for i, one in enumerate(front) if one.measured}
-    exact_right = evaluator.correct(exact.int8, exact.data.test, say) if tested else None
+    tested = {i: evaluator.correct(one.graph, exact.data.test) for i, one in enumerate(front) if one.measured}
+    exact_right = evaluator.correct(exact.int8, exact.data.test) if tested else None
     uses = study.user_attrs.get("test_uses", 0) + bool(tested)
     study.set_user_attr("test_uses", uses)
     pairs = [(one.predicted, one.measured) for one in front if one.predicted and one.measured]
     calibration, done = designs.calibration, optuna.trial.TrialState.COMPLETE
     limits = {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points}
     errors = {"error_percent": dict(calibration.error_percent), "finalists_error_percent": errors_percent(pairs)}
-    baselines = [_baseline(options, kernels, say) for kernels in ("reference", "fast")] if tested else []
+    baselines = [_baseline(options, kernels) for kernels in ("reference", "fast")] if tested else []
     result: dict[str, Any] = {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": exact.data.name, "seed": options.seed, "study": study.study_name,
@@ -276,33 +273,28 @@ def _candidate(
     return Candidate("skip", graph, facts["right"], facts["images"], tuple(trial.values), cost, None, record)
 
 
-def _other(options: Exploration, method: str, designs: Designs, images: Images, say: Progress) -> Candidate | None:
+def _other(options: Exploration, method: str, designs: Designs, images: Images) -> Candidate | None:
     """Returns the one design that another method has for the network, measured; None where it breaks a limit."""
-    say(f"measuring {method}")
     kernels = options.kernels if options.kernels in METHODS[method] else None
     settings = replace(options.settings, method=method, kernels=kernels)
     compiled = compile_net(settings)
     if compiled.plan.total_bytes > designs.sram_bytes:
-        say(f"{method} needs {compiled.plan.total_bytes} bytes of SRAM, {designs.sram_bytes} are allowed")
         return None
     try:
         measured = measure_compiled(settings, compiled)
-    except DoesNotFit as wrong:
-        say(f"{method}: {wrong}")
+    except DoesNotFit:
         return None
     right, seen = images.right(compiled.int8)
     values = (right / seen, measured.cycles or 0, measured.flash_bytes["total"] or 0, compiled.plan.total_bytes)
     return Candidate(method, compiled.int8, right, seen, values, None, measured)
 
 
-def _baseline(options: Exploration, kernels: str, say: Progress) -> dict[str, Any]:
+def _baseline(options: Exploration, kernels: str) -> dict[str, Any]:
     """Returns exact inference with a kernel set, measured: what the front is compared with; empty where it does not fit."""
-    say(f"measuring exact inference, {kernels}")
     settings = replace(options.settings, method="exact", kernels=kernels)
     try:
         return {"kernels": kernels, "measured": _measured(measure_compiled(settings, compile_net(settings)))}
-    except DoesNotFit as wrong:
-        say(str(wrong))
+    except DoesNotFit:
         return {}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
+from tqdm import tqdm  # tqdm.auto would warn in a notebook that lacks ipywidgets, and chapters keep their outputs
 
 from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
@@ -26,7 +27,6 @@ BATCH = 125
 CACHED = 1 << 20  # values of one map, of all images of a batch: more do not stay in a processor's cache
 PLAIN = (Conv, DepthwiseConv, Dense)  # the operators whose sums are torch's
 HERE = (*PLAIN, TrecConv)  # those with a layer below; the interpreter runs the others
-Progress = Callable[[str], None]
 Bytes = npt.NDArray[np.int8]
 Slices = tuple[tuple[int, int], ...]  # of input channels: first, and one past the last
 See = Callable[[Weighted, torch.Tensor], None]
@@ -276,24 +276,22 @@ def quantized(graph: Graph, images: Images) -> Bytes:
     return np.concatenate(parts) if parts else np.empty((0, *graph.input.shape), np.int8)
 
 
-def correct(graph: Graph, split: Split, progress: Progress | None = None, slices: Mapping[str, Slices] | None = None) -> int:
+def correct(graph: Graph, split: Split, slices: Mapping[str, Slices] | None = None) -> int:
     """Returns how many images of `split` an int8 graph gets right; of equal outputs the first one counts.
 
     `slices` as for `Evaluator`.
     """
-    return right_answers(Evaluator(graph, slices), split, progress)
+    return right_answers(Evaluator(graph, slices), split)
 
 
-def right_answers(evaluator: Evaluator, split: Split, progress: Progress | None = None) -> int:
+def right_answers(evaluator: Evaluator, split: Split) -> int:
     """Returns how many images of `split` are right, as `correct` does, by an evaluator that is ready."""
     if split.labels is None:
         raise ValueError("cannot count correct answers: the data has no labels")
     graph, right = evaluator.graph, 0
     check_labels(split, graph.output.elements)
-    for i in range(0, len(split.images), 4 * BATCH):
+    for i in tqdm(range(0, len(split.images), 4 * BATCH), "int8", leave=False, disable=None):
         part = split.images[i : i + 4 * BATCH]
         answers = evaluator.run(interpret.quantize_input(graph, part)).reshape(len(part), -1).argmax(axis=1)
         right += int(np.count_nonzero(answers == split.labels[i : i + 4 * BATCH]))
-        if progress:
-            progress(f"int8: {i + len(part)} of {len(split.images)} images, {right} right")
     return right

@@ -7,11 +7,10 @@ as in every measurement, so whatever runs a network runs a cell.
 from __future__ import annotations
 
 import hashlib
-import html
 import multiprocessing
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,12 @@ from tinyredux.boards import Board, find_board
 from tinyredux.device import BuildError, RawMeasurement, Target, build_firmware, build_host, default_build_folder
 from tinyredux.device.link import Patience
 from tinyredux.files import expect, write_whole
+from tinyredux.tables import as_html, columns
 
 OUTPUT_BYTES = 2048
 PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of the simulator, with a cell that may never end
 MIME = "application/vnd.tinyredux+json"
+NARROW = "text-align:left;padding:1px 12px 1px 0"  # the style of a small table's cells
 DEFINED = re.compile(r"\bvoid\s+cell\s*\(")
 Values = int | tuple[int, ...]
 
@@ -65,27 +66,14 @@ class CellResult:
 
     def __repr__(self) -> str:
         """Returns the table as text."""
-        return table_text(self.rows()) or "the cell printed nothing"
+        return columns(self.rows()) or "the cell printed nothing"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         data = {
             "schema": 1, "values": self.values, "target": self.target, "board": self.board, "instructions": self.instructions,
             "cycles": self.cycles, "cycles_kind": self.cycles_kind, "stack_bytes": self.stack_bytes,
         }  # fmt: skip
-        return {"text/plain": repr(self), "text/html": table_html(self.rows()), MIME: data}
-
-
-def table_text(rows: Sequence[tuple[str, str]]) -> str:
-    """Returns (what, how much) rows as two columns of text."""
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def table_html(rows: Sequence[tuple[str, str]]) -> str:
-    """Returns the same rows as a small HTML table."""
-    style = "text-align:left;padding:1px 12px 1px 0"
-    cells = (f"<tr><th style='{style}'>{html.escape(a)}</th><td style='{style}'>{html.escape(b)}</td></tr>" for a, b in rows)
-    return f"<table>{''.join(cells)}</table>"
+        return {"text/plain": repr(self), "text/html": as_html(self.rows(), style=NARROW), MIME: data}
 
 
 def _shown(value: Values) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import inspect
 import json
 import re
@@ -18,6 +17,7 @@ from tinyredux.device.link import LinkError
 from tinyredux.files import expect
 from tinyredux.kernels import Program, print_longest_loop
 from tinyredux.model import Model
+from tinyredux.tables import as_html, columns
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,10 @@ class Grid:
 
     def __repr__(self) -> str:
         """Returns the table as text, in columns."""
-        lines = [self.head, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return columns([self.head, *self.rows])
 
     def _repr_html_(self) -> str:
-        style = "text-align:left;padding:1px 14px 1px 0"
-        head = "".join(f"<th style='{style}'>{html.escape(cell)}</th>" for cell in self.head)
-        rows = ("".join(f"<td style='{style}'>{html.escape(cell)}</td>" for cell in row) for row in self.rows)
-        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+        return as_html(self.rows, self.head)
 
 
 def recorded(name: str) -> Any:

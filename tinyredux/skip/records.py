@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from tinyredux.skip.cuts import UNITS, Cut, Statistics, cuts_by_expected_loss, s
 STEP, LARGEST = 0.05, 0.8  # shares that are tried
 UNITS_FOR = {"reference": ("block", "pair"), "fast": ("input",)}  # what the kernels of each set can leave out
 STATISTICS_IMAGES = 1000
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -84,16 +83,14 @@ def load(source: str) -> Record:
     return checked(Record, content, f"{source} is neither a record of skipping nor a skipping design of a front")
 
 
-def statistics_of(
-    graph: Graph, data: Dataset, progress: Progress | None = None, names: Sequence[str] | None = None
-) -> dict[str, Statistics]:  # fmt: skip
+def statistics_of(graph: Graph, data: Dataset, names: Sequence[str] | None = None) -> dict[str, Statistics]:
     """Returns the statistics of the operators `names`, usually all convolutions, on the first training images.
 
     Raises ValueError where there are no training images.
     """
     if not len(data.train.images):
         raise ValueError(f"{data.name} has no training images to find out from what can be left out; use cifar10 or synthetic")
-    return saliency.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), progress, names)
+    return saliency.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), names)
 
 
 def path_of(graph: Graph, op: str, statistics: Statistics, unit: str, largest: float = LARGEST) -> list[Cut]:
@@ -108,17 +105,17 @@ def step_of(graph: Graph, op: str, unit: str) -> float:
     return MULTIPLE / windows(graph, op).shape[3] if unit == "input" else STEP
 
 
-def apply(graph: Graph, data: Dataset, record: Record, progress: Progress | None = None) -> Graph:
+def apply(graph: Graph, data: Dataset, record: Record) -> Graph:
     """Returns the int8 graph with a record's cuts made and repaired."""
     for op in record.shares:
         if op not in (known := skippable(graph, record.unit_of(op))):
             raise ValueError(f"the record cuts {op} by {record.unit_of(op)}, {graph.name} has {known}; make the record again")
-    found = statistics_of(graph, data, progress, list(record.shares))
+    found = statistics_of(graph, data, list(record.shares))
     cuts = {op: path_of(graph, op, found[op], record.unit_of(op), share)[-1] for op, share in record.shares.items() if share}
     return skip(graph, cuts, found)
 
 
-def tested(record: Record, graph: Graph, data: Dataset, progress: Progress | None = None) -> Record:
+def tested(record: Record, graph: Graph, data: Dataset) -> Record:
     """Returns a record with the test images that the exact graph and the skipped one get right."""
-    exact, left = (evaluator.correct(one, data.test, progress) for one in (graph, apply(graph, data, record, progress)))
+    exact, left = (evaluator.correct(one, data.test) for one in (graph, apply(graph, data, record)))
     return replace(record, test_images=len(data.test.images), test_exact=exact, test_skipped=left)

@@ -5,25 +5,23 @@ The images are taken a part at a time, so memory does not grow with their number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
+from tqdm import tqdm
 
 from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Op, Pool, Relu, Softmax, Weighted
 from tinyredux.int8 import interpret, quant_of
 from tinyredux.int8.evaluator import BATCH, PLAIN, Bytes, Evaluator, Layer, weighted_sums
 from tinyredux.skip.cuts import Floats, Statistics, skippable
 
-Progress = Callable[[str], None]
 RUNNING_POSITIONS = 4  # positions of an image that the running sums look at; the released code looks at all, of 990 images
 
 
-def collect(
-    graph: Graph, images: Bytes, progress: Progress | None = None, names: Sequence[str] | None = None
-) -> dict[str, Statistics]:
+def collect(graph: Graph, images: Bytes, names: Sequence[str] | None = None) -> dict[str, Statistics]:
     """Returns the statistics of convolutions and dense layers by name, usually of all convolutions that can be cut.
 
     images: int8 (N, H, W, C).
@@ -35,11 +33,9 @@ def collect(
         if op.name in sums:
             sums[op.name].add(centred.permute(0, 2, 3, 1).numpy())
 
-    for i in range(0, len(images), BATCH):
+    for i in tqdm(range(0, len(images), BATCH), "statistics", leave=False, disable=None):
         evaluator.batch(images[i : i + BATCH], see)
-        if progress:
-            progress(f"statistics: {min(i + BATCH, len(images))} of {len(images)} images")
-    weights = importances(graph, images, progress)
+    weights = importances(graph, images)
     return {name: one.statistics(weights[name]) for name, one in sums.items()}
 
 
@@ -77,7 +73,7 @@ class _Sums:
         return Statistics(self.gram / self.count, self.absolute / self.count, self.running / self.running_count, importance)
 
 
-def importances(graph: Graph, images: Bytes, progress: Progress | None = None) -> dict[str, Floats]:
+def importances(graph: Graph, images: Bytes) -> dict[str, Floats]:
     """Returns for each operator with weights half the mean squared gradient of the loss by its accumulators, (O,).
 
     The loss is the cross entropy against labels drawn from the network's own answers, so its squared gradients are the Fisher
@@ -87,7 +83,7 @@ def importances(graph: Graph, images: Bytes, progress: Progress | None = None) -
     layers = {op.name: Layer(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
     totals = {name: np.zeros(len(layer.params.shift)) for name, layer in layers.items()}
     generator = torch.Generator().manual_seed(0)
-    for i in range(0, len(images), BATCH):
+    for i in tqdm(range(0, len(images), BATCH), "importance", leave=False, disable=None):
         logits, accumulators = _soft_run(graph, layers, images[i : i + BATCH])
         labels = torch.multinomial(functional.softmax(logits.detach(), 1), 1, generator=generator)[:, 0]
         loss = functional.cross_entropy(logits, labels, reduction="sum")
@@ -96,8 +92,6 @@ def importances(graph: Graph, images: Bytes, progress: Progress | None = None) -
         ):
             if gradient is not None:
                 totals[name] += gradient.double().square().sum((0, 2, 3)).numpy() / 2
-        if progress:
-            progress(f"importance: {min(i + BATCH, len(images))} of {len(images)} images")
     return {name: total / len(images) for name, total in totals.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,8 +10,6 @@ from tinyredux import train
 from tinyredux.datasets import Images, Split
 from tinyredux.frontends import export
 from tinyredux.int8 import evaluator, quantize
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -29,10 +26,10 @@ class Accuracy:
         return 100 * (self.correct_float - self.correct_int8) / self.images
 
 
-def evaluate(net: nn.Module, split: Split, calibration: Images, progress: Progress | None = None) -> Accuracy:
+def evaluate(net: nn.Module, split: Split, calibration: Images) -> Accuracy:
     """Returns how many images of `split` the network gets right before and after quantisation.
 
     `calibration` (N, C, H, W) sets the int8 ranges and must not come from `split`. Raises ValueError without labels.
     """
     graph = quantize(export(net), calibration)
-    return Accuracy(len(split.images), train.correct(net, split), evaluator.correct(graph, split, progress))
+    return Accuracy(len(split.images), train.correct(net, split), evaluator.correct(graph, split))

@@ -7,7 +7,6 @@ any other, and the zeros lead `passes.dead_channels` to what nobody reads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from tinyredux.int8 import quantize
 from tinyredux.skip import Cut, Statistics, records, skippable, weight_mask, windows, without
 from tinyredux.train import skip_search
 
-Progress = Callable[[str], None]
 Masks = dict[str, torch.Tensor]
 SHARE = 0.85  # of the exact network's predicted cycles
 TUNE = train.Recipe(epochs=8, peak_rate=0.03, warmup_share=0.1, distil=0.5, dropout_factor=0.5)
@@ -31,14 +29,13 @@ TUNE = train.Recipe(epochs=8, peak_rate=0.03, warmup_share=0.1, distil=0.5, drop
 
 def fine_tune(
     net: nn.Module, data: Dataset, share: float, recipe: train.Recipe, checkpoint: Path | None = None,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Leaves input channels out of a trained network, in place, trains it on without them, and returns what was left out.
 
     The exact network is the teacher. Resumable as `train.train`. Raises ValueError for a share of the cycles out of reach.
     """
     graph = quantize(export(net), datasets.calibration(data))
-    statistics = records.statistics_of(graph, data, progress, skippable(graph, "input"))
+    statistics = records.statistics_of(graph, data, skippable(graph, "input"))
     cuts, reached = cuts_for(graph, statistics, share)
     masks = masks_of(net, graph, cuts)
     parameters = dict(net.named_parameters())
@@ -53,7 +50,7 @@ def fine_tune(
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].mul_(mask)
-    train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, keep_zero))
+    train.train(net, data, recipe, checkpoint, train.Guide(teacher, keep_zero))
     channels = {op: [int(c) for c in np.flatnonzero(~cut.kept[0])] for op, cut in cuts.items() if cut.share}
     return {"unit": "input", "board": skip_search.BOARD, "share": share, "predicted": round(reached, 4), "channels": channels}
 

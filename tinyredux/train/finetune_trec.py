@@ -15,7 +15,7 @@ from torch import nn
 from tinyredux import nets, train
 from tinyredux.datasets import Dataset, Images, MissingDataError
 from tinyredux.files import checked, read_json
-from tinyredux.train.loop import Progress, Recipe
+from tinyredux.train.loop import Recipe
 from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 Table = Mapping[str, Settings]
@@ -83,7 +83,6 @@ def to_json(table: Table) -> dict[str, dict[str, int | str]]:
 
 def fine_tune(
     net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None,
-    progress: Progress | None = None,
 ) -> nn.Module:  # fmt: skip
     """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it.
 
@@ -96,7 +95,7 @@ def fine_tune(
     before = prepare(net, data.train.images[:PCA_IMAGES])
     frozen = before if recipe.freeze else []
     layers = json.dumps(to_json(table), sort_keys=True) if table else ""
-    return train.train(net, data, recipe, checkpoint, progress, train.Guide(teacher, frozen=frozen, layers=layers))
+    return train.train(net, data, recipe, checkpoint, train.Guide(teacher, frozen=frozen, layers=layers))
 
 
 @torch.no_grad()

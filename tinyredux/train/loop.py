@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,14 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from tinyredux.datasets import Dataset, Images, Labels, Split
 from tinyredux.files import check_is_file, write_whole
 
 Optimizer = torch.optim.Optimizer
 Schedule = torch.optim.lr_scheduler.LRScheduler
-Progress = Callable[[str], None]
-PROGRESS_STEPS = 50
 CHECKPOINT = "tinyredux checkpoint"
 
 
@@ -147,7 +145,7 @@ def given(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
 
 
 def train(
-    net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, progress: Progress | None = None,
+    net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None,
     guide: Guide = NO_GUIDE,
 ) -> nn.Module:  # fmt: skip
     """Trains `net` in place on the training split and returns it.
@@ -169,16 +167,14 @@ def train(
     try:
         for part, share in dropouts:
             part.p = share * recipe.dropout_factor
-        return _train(net, data, recipe, steps, checkpoint, progress or (lambda line: None), guide)
+        return _train(net, data, recipe, steps, checkpoint, guide)
     finally:
         torch.set_num_threads(threads)
         for part, share in dropouts:
             part.p = share
 
 
-def _train(
-    net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint: Path | None, say: Progress, guide: Guide
-) -> nn.Module:
+def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint: Path | None, guide: Guide) -> nn.Module:
     torch.manual_seed(recipe.seed)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for part in guide.frozen:
@@ -192,14 +188,13 @@ def _train(
     mean = _mean_of(net, recipe.average) if recipe.average else None
     parts = {"net": net, "optimizer": optimizer, "schedule": schedule} | ({"mean": mean} if mean else {})
     begin = _resume(checkpoint, parts, recipe, guide.layers) if checkpoint else 0
-    for epoch in range(begin, recipe.epochs):
-        started = time.monotonic()
-        loss = _epoch(net, data, recipe, epoch, optimizer, schedule, say, guide, mean)
+    epochs = tqdm(range(begin, recipe.epochs), "epochs", recipe.epochs, initial=begin, leave=False, disable=None)
+    for epoch in epochs:
+        loss = _epoch(net, data, recipe, epoch, optimizer, schedule, guide, mean)
         if checkpoint:
             _save(checkpoint, parts, recipe, guide.layers, epoch + 1)
         share = 100 * correct(mean.module if mean else net, data.validation) / max(1, len(data.validation.images))
-        seconds = time.monotonic() - started
-        say(f"epoch {epoch + 1}/{recipe.epochs}  loss {loss:.3f}  validation {share:.2f} %  {seconds:.0f} s")
+        epochs.set_postfix(loss=f"{loss:.3f}", validation=f"{share:.2f} %")
     if mean:
         net.load_state_dict(mean.module.state_dict())
     return net
@@ -213,7 +208,7 @@ def _mean_of(net: nn.Module, kept: float) -> AveragedModel:
 
 def _epoch(
     net: nn.Module, data: Dataset, recipe: Recipe, epoch: int,
-    optimizer: Optimizer, schedule: Schedule, say: Progress, guide: Guide, mean: AveragedModel | None,
+    optimizer: Optimizer, schedule: Schedule, guide: Guide, mean: AveragedModel | None,
 ) -> float:  # fmt: skip
     generator = torch.Generator().manual_seed(1000 * recipe.seed + epoch)
     torch.manual_seed(1000 * recipe.seed + epoch)
@@ -224,7 +219,7 @@ def _epoch(
     for part in guide.frozen:
         part.eval()  # batch norm keeps its statistics
     total, steps = 0.0, len(images) // recipe.batch
-    for step in range(steps):
+    for step in tqdm(range(steps), "steps", leave=False, disable=None):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
         batch = vary(images[chosen], generator) if recipe.augment else images[chosen]
         loss = _loss(net, batch.contiguous(memory_format=torch.channels_last), labels[chosen], recipe, guide.teacher)
@@ -239,8 +234,6 @@ def _epoch(
         optimizer.step()
         schedule.step()
         total += loss.item()
-        if (step + 1) % PROGRESS_STEPS == 0:
-            say(f"epoch {epoch + 1}/{recipe.epochs}  step {step + 1}/{steps}  loss {total / (step + 1):.3f}")
     return total / steps
 
 

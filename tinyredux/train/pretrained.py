@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from tinyredux.train.model_card import records as records
 from tinyredux.train.model_card import write_card as write_card
 from tinyredux.trec.layer import convert
 
-Progress = Callable[[str], None]
 LABELLED = ", ".join(datasets.SHAPES)  # data to train on
 
 
@@ -38,7 +36,6 @@ def train_net(
     seed: int | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    progress: Progress | None = None,
 ) -> Record:
     """Trains a network from scratch, leaves weights, record and card in `out` (default: the user's cache), returns the record.
 
@@ -56,11 +53,9 @@ def train_net(
     net = nets.resolve(name)
     check_trainable(net, images)
     kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
-    train.train(net, images, recipe, kept, progress)
+    train.train(net, images, recipe, kept)
     short, out = _place(name, out)
-    record = save_weights(
-        net, short, images, recipe, f"tinyredux train {name} --data {data}{_options(epochs, seed)}", out, progress
-    )
+    record = save_weights(net, short, images, recipe, f"tinyredux train {name} --data {data}{_options(epochs, seed)}", out)
     write_card(out)
     if checkpoint is None:
         kept.unlink()
@@ -102,7 +97,6 @@ def prune_net(
     rate: float | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    progress: Progress | None = None,
 ) -> Record:
     """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
 
@@ -128,12 +122,12 @@ def prune_net(
         root = earlier["base"]
     cache = datasets.cache_folder()
     kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.pruned.{aim}.{budget_bytes}.{tune.seed}.pt"
-    found = prune.prune(net, images, pruning, kept, progress, nets.load_net(root, data))
+    found = prune.prune(net, images, pruning, kept, nets.load_net(root, data))
     others = (" --aim anywhere" if aim != "peak" else "") + (f" --steps {steps}" if steps != 12 else "")
     others += f" --rate {rate}" if rate is not None else ""
     command = f"tinyredux prune {name} --sram {budget_bytes} --data {data}{_options(epochs, seed)}{others} --save-as {save_as}"
     out = out or cache / "weights"
-    record = save_weights(net, save_as, images, tune, command, out, progress, {"base": name, **found})
+    record = save_weights(net, save_as, images, tune, command, out, {"base": name, **found})
     write_card(out)
     if checkpoint is None:
         kept.unlink()
@@ -149,7 +143,6 @@ def trec_net(
     seed: int | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    progress: Progress | None = None,
 ) -> Record:
     """Fine-tunes a trained network with TREC layers, and leaves the same files as `train_net`, as NAME.trec.DATA.
 
@@ -165,11 +158,11 @@ def trec_net(
     convert(converted, table)
     check_trainable(converted, images)
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{own}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
-    finetune_trec.fine_tune(net, table, images, recipe, kept, progress)
+    finetune_trec.fine_tune(net, table, images, recipe, kept)
     chosen = f" --trec {table_file}" if table_file else ""
     command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
     short, out = _place(name, out)
-    record = save_weights(net, short, images, recipe, command, out, progress, table=table)
+    record = save_weights(net, short, images, recipe, command, out, table=table)
     write_card(out)
     if checkpoint is None:
         kept.unlink()
@@ -184,7 +177,6 @@ def skip_net(
     seed: int | None = None,
     checkpoint: Path | None = None,
     out: Path | None = None,
-    progress: Progress | None = None,
 ) -> Record:
     """Fine-tunes a trained network without some input channels, and leaves the same files as `train_net`, as NAME.skip.DATA.
 
@@ -199,10 +191,10 @@ def skip_net(
     recipe = train.given(finetune_skip.TUNE, epochs, seed)
     key = f"{own}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
     kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{key}.pt"
-    found = finetune_skip.fine_tune(net, images, share, recipe, kept, progress)
+    found = finetune_skip.fine_tune(net, images, share, recipe, kept)
     command = f"tinyredux train {name} --method skip --share {share} --data {data}{_options(epochs, seed)}"
     short, out = _place(name, out)
-    record = save_weights(net, short, images, recipe, command, out, progress, skipping=found)
+    record = save_weights(net, short, images, recipe, command, out, skipping=found)
     write_card(out)
     if checkpoint is None:
         kept.unlink()
@@ -221,7 +213,7 @@ def _place(name: str, out: Path | None) -> tuple[str, Path]:
 
 def save_weights(
     net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path,
-    progress: Progress | None = None, pruning: dict[str, Any] | None = None, table: finetune_trec.Table | None = None,
+    pruning: dict[str, Any] | None = None, table: finetune_trec.Table | None = None,
     skipping: dict[str, Any] | None = None,
 ) -> Record:  # fmt: skip
     """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written.
@@ -232,7 +224,7 @@ def save_weights(
     content = safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()})
     net.load_state_dict(safetensors.torch.load(content))
     calibration = datasets.calibration(data)
-    found = accuracy.evaluate(net, data.test, calibration, progress)
+    found = accuracy.evaluate(net, data.test, calibration)
     record = Record(
         name, data.name, path.name, hashlib.sha256(content).hexdigest(),
         sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import copy
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from tinyredux import memory, nets, train
 from tinyredux.datasets import Dataset, Split
@@ -26,7 +26,6 @@ from tinyredux.memory import Schedule, lower
 from tinyredux.partial import PartialPlan, item_bytes, plan_partial
 from tinyredux.train.channels import Channels, channels_of, cut, without
 
-Progress = Callable[[str], None]
 Saliency = npt.NDArray[np.float64]  # of each label
 
 AIMS = ("peak", "anywhere")
@@ -61,7 +60,7 @@ class Pruning:
 
 
 def prune(
-    net: nn.Module, data: Dataset, pruning: Pruning, checkpoint: Path | None = None, progress: Progress | None = None,
+    net: nn.Module, data: Dataset, pruning: Pruning, checkpoint: Path | None = None,
     teacher: nn.Module | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Prunes `net` in place until its partial plan fits the budget, tunes it, and returns how: peaks, cuts, shapes.
@@ -70,7 +69,6 @@ def prune(
     With `checkpoint`, the state is saved there after every cut, and after every epoch of tuning beside it; a pruning that
     was interrupted goes on from there to the same result. Raises ValueError for a budget that no cut can reach.
     """
-    say = progress or (lambda line: None)
     before = net.state_dict()
     teacher = copy.deepcopy(teacher or net).eval().to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = channels_of(net)
@@ -81,18 +79,17 @@ def prune(
             f"the plan needs {start:,} bytes, no more than the budget of {pruning.budget_bytes:,}; give a smaller one"
         )
     cuts = _resume(checkpoint, net, pruning) if checkpoint else []
-    while len(cuts) < pruning.steps:
-        step = len(cuts) + 1
+    steps = range(len(cuts) + 1, pruning.steps + 1)
+    for step in tqdm(steps, "cuts", pruning.steps, initial=len(cuts), leave=False, disable=None):
         found = channels_of(net)
-        saliency = _train_and_weigh(net, data, pruning, step, found, train.Guide(teacher), say)
+        saliency = _train_and_weigh(net, data, pruning, step, found, train.Guide(teacher))
         choice = choose if pruning.aim == "peak" else choose_anywhere
         gone, plan = choice(found, saliency, pruning.target_bytes(start, step))
         cut(net, found, gone)
         cuts.append({"peak_bytes": plan.peak_bytes, "channels": len(gone)})
         if checkpoint:
             _save(checkpoint, net, pruning, cuts)
-        say(f"cut {step}/{pruning.steps}: {len(gone)} channels, peak {plan.peak_bytes:,} bytes")
-    train.train(net, data, pruning.tune, tuning_checkpoint(checkpoint) if checkpoint else None, progress, train.Guide(teacher))
+    train.train(net, data, pruning.tune, tuning_checkpoint(checkpoint) if checkpoint else None, train.Guide(teacher))
     own = net.state_dict()
     shapes = {name: list(value.shape) for name, value in own.items() if value.shape != before[name].shape}
     peak = plan_partial(channels_of(net).graph).peak_bytes
@@ -199,9 +196,7 @@ def live_of(found: Channels, gone: frozenset[int], schedule: Schedule) -> list[i
     return [live for _, live in item_bytes(lower(without(found, gone), schedule, full=False))]
 
 
-def _train_and_weigh(
-    net: nn.Module, data: Dataset, pruning: Pruning, step: int, found: Channels, guide: train.Guide, say: Progress
-) -> Saliency:
+def _train_and_weigh(net: nn.Module, data: Dataset, pruning: Pruning, step: int, found: Channels, guide: train.Guide) -> Saliency:
     """Trains on a seeded sample and returns the saliency of each label: the mean of (loss by gate)^2 over the batches.
 
     A gate multiplies all channels of one label; its derivative at 1 is the sum of weight times gradient over the weights
@@ -218,7 +213,7 @@ def _train_and_weigh(
     chosen = np.resize(order, pruning.batches * tune.batch)  # a small set more than once
     labels = data.train.labels
     sample = Split(data.train.images[chosen], None if labels is None else labels[chosen])
-    train.train(net, replace(data, train=sample), tune, None, say, replace(guide, watch=watch))
+    train.train(net, replace(data, train=sample), tune, None, replace(guide, watch=watch))
     return np.asarray((total / count).numpy())
 
 

@@ -16,7 +16,7 @@ from tinyredux.int8 import evaluator
 from tinyredux.kernels import choose, reference_cycles
 from tinyredux.nets import WEIGHTS_FOLDER, own_name, short_name
 from tinyredux.skip import Cut, skip, skippable, windows, without
-from tinyredux.skip.records import Progress, Record, path_of, statistics_of, step_of
+from tinyredux.skip.records import Record, path_of, statistics_of, step_of
 
 RECORDS = WEIGHTS_FOLDER / "skip"
 CLEARLY = 0.01  # of the validation images: a loss that is no accident
@@ -41,7 +41,7 @@ def record_for(net: str, data: str) -> Record:
 
 
 def find(
-    net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int = 0, progress: Progress | None = None
+    net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int = 0
 ) -> Record:  # fmt: skip
     """Returns the largest cuts that lose at most `loss` of the validation images.
 
@@ -49,15 +49,12 @@ def find(
     halving finds where clearly too much is lost, and from there thresholds go down until little enough is, for within some
     images of the exact count more skipping may well be better.
     """
-    found = statistics_of(graph, data, progress, skippable(graph, unit))
+    found = statistics_of(graph, data, skippable(graph, unit))
     paths, worth = {op: path_of(graph, op, statistics, unit) for op, statistics in found.items()}, worths(graph, unit)
     prices = prices_of(paths, worth)
 
     def right_at(price: float) -> int:
-        right = evaluator.correct(skip(graph, below(paths, worth, price), found), data.validation)
-        if progress:
-            progress(f"price {price:.3g}: {right} right, {exact} exact")
-        return right
+        return evaluator.correct(skip(graph, below(paths, worth, price), found), data.validation)
 
     exact = evaluator.correct(graph, data.validation)
     low, high = 0, len(prices)

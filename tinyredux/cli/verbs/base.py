@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyredux.boards import board_names
+from tinyredux.tables import columns
 
 LABELLED = "cifar10, synthetic, person, vww, keywords, speech_commands"  # the sets of `datasets.SHAPES`, for help texts
 
@@ -45,24 +46,9 @@ def saved(answer: Answer, save: Callable[[], object]) -> Answer:
 
 def table(rows: list[tuple[Any, ...]], head: tuple[str, ...]) -> str:
     """Returns rows as text in columns: text to the left, numbers to the right."""
-    cells = [
-        head,
-        *(
-            tuple(f"{value:,}" if isinstance(value, int) else "" if value is None else str(value) for value in row)
-            for row in rows
-        ),
-    ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    right = [all(isinstance(row[i], int | None) for row in rows) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip() for row in cells
-    )
-
-
-def progress(line: str) -> None:
-    """Shows one line of progress on standard error, where that is a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+    cells = ([f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row] for row in rows)
+    right = [i for i in range(len(head)) if all(isinstance(row[i], int | None) for row in rows)]
+    return columns([head, *cells], right)
 
 
 def no_options(parser: argparse.ArgumentParser) -> None:

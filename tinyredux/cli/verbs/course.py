@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tinyredux.cli.verbs.base import Answer, Verb, progress, table
+from tinyredux.cli.verbs.base import Answer, Verb, table
 from tinyredux.files import check_output
 
 
@@ -25,7 +25,7 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
 def _reproduce(options: argparse.Namespace) -> Answer:
     from tinyredux.course.claims import reproduce
 
-    rows = reproduce(options.claims, options.profile, progress)
+    rows = reproduce(options.claims, options.profile)
     shown = [(row["id"], row["metric"], row["published"], str(row["ours"]), _verdict(row), row["differs"]) for row in rows]
     failures = [f"{row['id']}: {row['failed']}" for row in rows if row["failed"]]
     text = "\n".join([table(shown, ("claim", "metric", "published", "ours", "verdict", "differs")), *failures])
@@ -53,13 +53,13 @@ def _book(options: argparse.Namespace) -> Answer:
         raise ValueError("parameters are for one chapter, not written back; name it: python -m tinyredux book 01 -p DATA cifar10")
     if options.execute:
         chapters = [book.find_chapter(options.chapter)] if options.chapter else None
-        changed = [str(path) for path in book.execute_chapters(chapters, progress)]
+        changed = [str(path) for path in book.execute_chapters(chapters)]
         return Answer({"schema": 1, "changed": changed}, f"changed: {', '.join(changed) or 'nothing'}")
     if options.chapter:
         parameters = {name: _value(value) for name, value in options.parameter}
         target = book.run_chapter(options.chapter, parameters)
         return Answer({"schema": 1, "notebook": str(target)}, f"{target}")
-    page, records = book.make_book(progress)
+    page, records = book.make_book()
     text = "\n\n".join([*(str(record) for record in records), f"the book: {page}"])
     return Answer({"schema": 1, "page": str(page), "records": [record.to_json() for record in records]}, text)
 
@@ -89,6 +89,8 @@ def _lab(options: argparse.Namespace) -> Answer:
         return Answer({"schema": 1, "labs": listed}, table(rows, ("lab", "exercises")))
     if options.path is None:
         raise ValueError(f"lab {options.what} needs a path: a notebook to check, or a folder to grade")
+    from tqdm import tqdm
+
     if options.what == "check":
         marks: Iterable[tuple[str, list[Any]]] = [(options.path.name, labs.check_lab(options.path))]
     else:
@@ -97,8 +99,7 @@ def _lab(options: argparse.Namespace) -> Answer:
         marks = labs.grade(options.path)
     verdicts, troubles = [], []
     with open_table(options.csv) as write_rows:
-        for name, found in marks:
-            progress(name)
+        for name, found in tqdm(marks, options.what, leave=False, disable=None):
             try:
                 write_rows(labs.csv_rows(name, found))
             except OSError as failure:  # a full disk: the marks are still shown

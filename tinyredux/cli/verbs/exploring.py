@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tinyredux.cli.verbs.base import Answer, Verb, board_option, progress, saved, table
+from tinyredux.cli.verbs.base import Answer, Verb, board_option, saved, table
 from tinyredux.files import check_output
 
 
@@ -46,7 +46,7 @@ def _explore(options: argparse.Namespace) -> Answer:
         finalists=options.finalists, sram=options.sram, **kernels,
     )  # fmt: skip
     check_output(options.out)
-    result = explore(asked, progress)
+    result = explore(asked)
     path = options.out / file_name(result)
     skips = any(one["skip"] for one in result["front"])
     again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, board_option, no_options, progress, saved, table
+from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, board_option, no_options, saved, table
 from tinyredux.files import check_output, write_whole
 from tinyredux.measurement import MOST_TIMES
 
@@ -86,7 +86,7 @@ def measured(options: argparse.Namespace) -> Measurement:
     settings = _settings(options, target=options.target, images=options.images)
     if options.out:
         check_output(options.out)
-    return measure_net(settings, progress)
+    return measure_net(settings)
 
 
 def _measure(options: argparse.Namespace) -> Answer:

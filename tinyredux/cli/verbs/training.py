@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, progress, table
+from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, table
 
 if TYPE_CHECKING:
     from tinyredux.train.pretrained import Record
@@ -20,7 +20,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 def _data(options: argparse.Namespace) -> Answer:
     from tinyredux import datasets
 
-    found = datasets.load(options.data, download=options.download, progress=progress)
+    found = datasets.load(options.data, download=options.download)
     parts = {"train": found.train, "validation": found.validation, "test": found.test}
     sizes = {name: len(part.images) for name, part in parts.items()}
     text = f"{found.name} ({found.source})\n{table(list(sizes.items()), ('part', 'images'))}"
@@ -53,7 +53,7 @@ def _train(options: argparse.Namespace) -> Answer:
     from tinyredux.train.pretrained import skip_net, train_net, trec_net
 
     prepare(options)
-    rest = options.epochs, options.seed, options.checkpoint, options.out, progress
+    rest = options.epochs, options.seed, options.checkpoint, options.out
     if options.trec and options.method != "trec":
         raise ValueError("--trec names the layers of TREC; add --method trec")
     if options.share is not None and options.method != "skip":
@@ -123,7 +123,7 @@ def _prune(options: argparse.Namespace) -> Answer:
     prepare(options)
     record = prune_net(
         options.net, options.sram, options.data, options.epochs, options.seed, options.save_as, options.aim, options.steps,
-        options.rate, options.checkpoint, options.out, progress,
+        options.rate, options.checkpoint, options.out,
     )  # fmt: skip
     found = record.pruning or {}
     text = (
