@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux.device import ROOT
 from tinyredux.device.build import host_compiler, option
+from tinyredux.files import ROOT
 from tinyredux.kernels import C_HEAD, Program, print_c
 
 

@@ -11,8 +11,8 @@ import pytest
 from sim_tools import build
 
 from tinyredux.boards import find_board
-from tinyredux.device import ROOT
 from tinyredux.device.build import host_compiler, option
+from tinyredux.files import ROOT
 from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Program, print_assembly, print_c, scheduled
 from tinyredux.kernels.asm.cost import program_cycles
 from tinyredux.kernels.asm.instructions import OPS

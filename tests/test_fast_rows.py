@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tinyredux.boards import find_board
-from tinyredux.device import ROOT
 from tinyredux.device.build import host_compiler, option
 from tinyredux.explore.bench import bench_layer, layer_graph, parse_spec
+from tinyredux.files import ROOT
 from tinyredux.graph import Conv, Graph, Quant, Tensor, macs, output_shape
 from tinyredux.int8 import interpret, requantization
 from tinyredux.kernels import C_HEAD, Form, Places, print_c, rows

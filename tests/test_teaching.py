@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from tinyredux import fixedpoint
-from tinyredux.course import book, exercises, labs, teaching
+from tinyredux.course import book, exercises, handout, labs, teaching
 from tinyredux.memory import layerwise
 from tinyredux.notebook import show
 
@@ -166,7 +166,7 @@ def test_grade_a_folder(tmp_path: Path) -> None:
 
 
 def test_labs_as_released_fail_their_checks() -> None:
-    for lab in labs.list_labs():
+    for lab in handout.list_labs():
         outputs = [out for cell in nbformat.read(lab.path, as_version=4).cells for out in cell.get("outputs", [])]
         verdicts = [out.data[teaching.VERDICT_MIME] for out in outputs if teaching.VERDICT_MIME in out.get("data", {})]
         assert [verdict["exercise"] for verdict in verdicts] == list(lab.exercises)

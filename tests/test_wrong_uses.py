@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import tinyredux
-from tinyredux import datasets, flow
+from tinyredux import datasets, files, flow
 from tinyredux.cli import app as cli
 from tinyredux.cli import magics
 from tinyredux.cli.verbs import VERBS
@@ -28,7 +28,6 @@ from tinyredux.course import teaching
 from tinyredux.explore import plans
 from tinyredux.notebook import show
 from tinyredux.settings import Settings, compile_net, measure_net, write_artifact
-from tinyredux.simulator import hooks
 
 NETS = """
 from __future__ import annotations
@@ -411,12 +410,11 @@ def test_a_home_that_is_no_folder(capsys: pytest.CaptureFixture[str], folder: Pa
     """Where the cache is named, no home is needed, not for the simulator either."""
     monkeypatch.setenv("HOME", "~")
     monkeypatch.setenv("TINYREDUX_CACHE", str(folder / "cache"))
-    assert hooks.cache_folder() == folder / "cache"
+    assert files.cache_folder() == folder / "cache"
     monkeypatch.delenv("TINYREDUX_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    for function in (hooks.cache_folder, datasets.cache_folder):
-        with pytest.raises(ValueError, match="the home folder is '~', expected an absolute path; set HOME"):
-            function()
+    with pytest.raises(ValueError, match="the home folder is '~', expected an absolute path; set HOME"):
+        files.cache_folder()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

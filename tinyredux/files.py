@@ -21,15 +21,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+LIBRARY = Path(__file__).resolve().parent
+# What the library reads beside its Python: platformio.ini, firmware/, data/records/, book/labs/. A checkout has them beside the
+# package. A wheel has the same folders inside the package: setup.py copies them there, and nothing is ever written to them.
+IS_CHECKOUT = not (LIBRARY / "_data").is_dir()
+ROOT = LIBRARY.parent if IS_CHECKOUT else LIBRARY / "_data"
 T = TypeVar("T")
 MOST_JSON_BYTES = 1 << 26  # the largest record of ours has half a MiB
 WORDS = {int: "a whole number", float: "a number", str: "printable text", bool: "true or false"}
 
 
-def cache_folder() -> Path | None:
-    """Returns the folder that TINYREDUX_CACHE names, wherever the process goes, or None."""
-    named = os.environ.get("TINYREDUX_CACHE")
-    return Path(os.path.expanduser(named)).absolute() if named else None
+def how_to_install(extra: str) -> str:
+    """Returns the command that installs the packages of an extra of ours; a checkout pins their versions."""
+    return f"pip install -c constraints.txt -e '.[{extra}]'" if IS_CHECKOUT else f"pip install 'tinyredux[{extra}]'"
+
+
+SETUP = "make setup" if IS_CHECKOUT else how_to_install("lab")
 
 
 def home() -> Path:
@@ -38,6 +45,13 @@ def home() -> Path:
     if not os.path.isabs(folder):
         raise ValueError(f"the home folder is {folder!r}, expected an absolute path; set HOME, or TINYREDUX_CACHE for the cache")
     return Path(folder)
+
+
+def cache_folder() -> Path:
+    """Returns the folder for builds, downloads and checkpoints: TINYREDUX_CACHE, or tinyredux in XDG_CACHE_HOME or ~/.cache."""
+    if named := os.environ.get("TINYREDUX_CACHE"):
+        return Path(os.path.expanduser(named)).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tinyredux"
 
 
 def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40) -> None:

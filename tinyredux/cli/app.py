@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from tinyredux.cli.verbs import VERBS
 from tinyredux.cli.verbs.base import Answer
+from tinyredux.files import how_to_install
 
 EXTRAS = {"torch": "torch", "safetensors": "torch", "optuna": "search", "sqlalchemy": "search"}  # of others: lab
 POSIX = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
@@ -155,7 +156,7 @@ def _judged(failure: BaseException) -> tuple[int, str]:
         package = str(failure.name).partition(".")[0]
         if package in POSIX:
             return 3, f"this needs {package}, which {sys.platform} does not have{elsewhere}"
-        return 3, f"{package} is missing; run: pip install -c constraints.txt -e '.[{EXTRAS.get(package, 'lab')}]'"
+        return 3, f"{package} is missing; run: {how_to_install(EXTRAS.get(package, 'lab'))}"
     from tinyredux.datasets import MissingDataError
     from tinyredux.device import BuildError, DoesNotFit, MissingTool
     from tinyredux.device.link import LinkError

@@ -17,6 +17,7 @@ from typing import Any
 from tinyredux import datasets
 from tinyredux.device import build
 from tinyredux.device.serial_port import find_boards
+from tinyredux.files import IS_CHECKOUT, ROOT, SETUP, how_to_install
 
 PATHS = ("host", "simulator", "board", "networks", "book")
 _PATIENCE_S = 20.0  # a tool that says nothing for longer is as good as missing
@@ -74,8 +75,8 @@ def _python_tools() -> list[Tool]:
 
 
 def _package(name: str, needed_by: tuple[str, ...], without: str, extra: str) -> Tool:
-    wanted = f".[{extra}]" if extra else "."
-    return Tool(name, _version_of(name), needed_by, without, f"make setup, or pip install -c constraints.txt -e '{wanted}'")
+    fix = how_to_install(extra) if extra else f"pip install {name}"
+    return Tool(name, _version_of(name), needed_by, without, f"make setup, or: {fix}" if IS_CHECKOUT else fix)
 
 
 def _version_of(package: str) -> str | None:
@@ -104,9 +105,7 @@ def _programs() -> list[Tool]:
             "host; `simulate` of ELF files built elsewhere",
             _apt("gcc-arm-none-eabi libnewlib-arm-none-eabi"),
         ),
-        Tool(
-            "platformio", _platformio(), ("board",), "host and simulator: the plain compiler builds the same bytes", "make setup"
-        ),
+        Tool("platformio", _platformio(), ("board",), "host and simulator: the plain compiler builds the same bytes", SETUP),
         _program("qemu-system-arm", "everything; only the second opinion on instruction counts", "qemu-system-arm"),
         _program("openocd", "everything but uploading without PlatformIO's registry", "openocd"),
     ]
@@ -156,7 +155,7 @@ def _platformio() -> str | None:
     version = _version_of("platformio")
     if version is None:
         return None
-    offline = (build.ROOT / ".pio-core" / "packages" / "tool-scons").is_dir()
+    offline = (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir()
     return f"{version} ({'offline pieces in this checkout' if offline else 'packages from its registry'})"
 
 

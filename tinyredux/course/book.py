@@ -12,13 +12,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinyredux.device import ROOT, BuildError, MissingTool
+from tinyredux.device import BuildError, MissingTool, check_is_checkout
+from tinyredux.files import ROOT, how_to_install
 from tinyredux.measurement import Measurement
 from tinyredux.settings import Settings, measure_net
 
 BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
 CELL_SECONDS = 600
+SPHINX = ("sphinx", "myst_nb", "sphinx_book_theme")
 BOOK_NET, BOOK_BOARDS, BOOK_IMAGES = "cifarnet", ("disco_f469ni", "nucleo_f746zg"), 5
 NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board
 KERNEL = {
@@ -35,6 +37,7 @@ def notebooks() -> list[Path]:
 
 def find_chapter(name: str) -> Path:
     """Returns the chapter whose file name begins with `name`: "03" or "lab1". Raises ValueError where there is none."""
+    check_is_checkout("the book")
     found = [path for path in notebooks() if path.stem.startswith(name)]
     if len(found) != 1:
         raise ValueError(f"{len(found)} chapters begin with {name!r}; there are {', '.join(path.stem for path in notebooks())}")
@@ -118,7 +121,7 @@ def render(out: Path = OUT / "html") -> Path:
 
     Raises MissingTool where Sphinx and its parts are not installed, BuildError with Sphinx's words.
     """
-    _need("sphinx", "myst_nb", "sphinx_book_theme")
+    _need(*SPHINX)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-d", str(out.parent / "doctrees"), str(BOOK), str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -132,6 +135,7 @@ def make_book() -> tuple[Path, list[Measurement]]:
     Returns the first page and the measurements, which are also saved beside it. Real images where CIFAR-10 is on this
     machine, else synthetic ones. Raises what `measure` and `render` raise.
     """
+    _need(*SPHINX)
     records = []
     for board in tqdm(BOOK_BOARDS, f"{BOOK_NET}, built by PlatformIO", leave=False, disable=None):
         record = measure_net(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True))
@@ -141,8 +145,7 @@ def make_book() -> tuple[Path, list[Measurement]]:
 
 
 def _need(*modules: str) -> None:
+    check_is_checkout("the book")
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingTool(
-            f"the book needs {', '.join(missing)}; run: make setup, or: pip install -c constraints.txt -e .[lab,book]"
-        )
+        raise MissingTool(f"the book needs {', '.join(missing)}; run: make setup, or: {how_to_install('lab,book')}")

@@ -14,7 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
+from tinyredux.device import check_is_checkout
+from tinyredux.files import ROOT
+
 CLAIMS_FILE = Path(__file__).parent / "claims.json"
 
 
@@ -132,6 +134,8 @@ def reproduce(ids: Sequence[str] = (), profile: str = "quick") -> list[dict[str,
         raise ValueError(f"unknown claim {', '.join(unknown)}; known: {', '.join(known)}")
     if profile not in ("quick", "full"):
         raise ValueError(f"profile is {profile!r}, expected quick or full")
+    if profile == "full":
+        check_is_checkout("making records again")
     chosen = [known[name] for name in ids or known]
     before = {record: _written(record) for claim in chosen if claim.evidence for record in claim.evidence.records}
     ended: dict[str, str] = {}  # with what words each command failed, "" where it did not: several claims share one

@@ -1,4 +1,4 @@
-"""Labs: which there are, whether a notebook's answers are right, and a table of marks for a folder of them.
+"""Labs that come back: whether a notebook's answers are right, and a table of marks for a folder of them.
 
 A notebook is run as it is, cell by cell, and then asked for each exercise's function by name. So a deleted or retyped
 check changes nothing, an endless loop costs one cell's time, and one crash does not stop the others.
@@ -7,13 +7,10 @@ check changes nothing, an endless loop costs one cell's time, and one crash does
 from __future__ import annotations
 
 import os
-import re
-import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,58 +19,16 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
-from tinyredux.course.exercises import EXERCISES
+from tinyredux.course.handout import named_in, text_of
 from tinyredux.course.teaching import VERDICT_MIME, Verdict
-from tinyredux.device import ROOT, MissingTool
+from tinyredux.device import MissingTool
+from tinyredux.files import SETUP
 
-LAB_FOLDER = ROOT / "book" / "labs"
 CELL_SECONDS = 20  # the labs of the book take 5 s altogether
 FILE_SECONDS = 45
-LARGEST_BYTES = 20_000_000
 _INTERRUPT_SECONDS = 5
 _SHOWN = 1000  # characters of what a notebook says
 _OUTPUTS = ("stream", "display_data", "execute_result", "error", "update_display_data")
-
-
-@dataclass(frozen=True)
-class Lab:
-    """A lab's notebook and the exercises in it."""
-
-    path: Path
-    exercises: tuple[str, ...]
-
-
-def list_labs() -> list[Lab]:
-    """Returns the labs in the order of their names."""
-    return [Lab(path, exercises_of(path)) for path in sorted(LAB_FOLDER.glob("lab*.ipynb"))]
-
-
-def exercises_of(path: Path) -> tuple[str, ...]:
-    """Returns the exercises of the lab that a notebook is a copy of. Raises ValueError where it is no lab's."""
-    return _named_in(_text_of(path), path)
-
-
-def _text_of(path: Path) -> str:
-    """Returns the text of a notebook's file. Raises ValueError for what is no readable file of a sensible size."""
-    try:
-        kind, size = path.stat().st_mode, path.stat().st_size
-        if not stat.S_ISREG(kind):  # a pipe or a device would be read without an end
-            raise ValueError(f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'no file'}; expected a lab's notebook")
-        if size > LARGEST_BYTES:
-            raise ValueError(f"{path} has {size} bytes, expected at most {LARGEST_BYTES}; clear its outputs and save it again")
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; expected a lab's notebook, such as {LAB_FOLDER.name}/lab1_*.ipynb") from None
-    except OSError as failure:
-        raise ValueError(f"{path} cannot be read: {failure.strerror}") from None
-
-
-def _named_in(text: str, path: Path) -> tuple[str, ...]:
-    labs = re.findall(r"\b(lab\d+)\.\w+", text) + re.findall(r"(lab\d+)", path.name)
-    names = tuple(name for name in EXERCISES if labs and name.startswith(f"{labs[0]}."))
-    if not names:
-        raise ValueError(f"{path} is no lab: no exercise of {', '.join(EXERCISES)} is named in it")
-    return names
 
 
 def _code_of(text: str, path: Path) -> list[str]:
@@ -95,14 +50,14 @@ def check_lab(path: Path, cell_seconds: float = CELL_SECONDS, file_seconds: floa
     A cell may take `cell_seconds`, the file `file_seconds`. Whatever the notebook does, each exercise gets its verdict. Raises
     ValueError, MissingTool.
     """
-    text = _text_of(path)
-    names = _named_in(text, path)
+    text = text_of(path)
+    names = named_in(text, path)
     answers = [nbformat.v4.new_code_cell(source) for source in _code_of(text, path)]  # type: ignore[no-untyped-call]
     asked = [nbformat.v4.new_code_cell(_question(name)) for name in names]  # type: ignore[no-untyped-call]
     try:
         KernelSpecManager().get_kernel_spec("python3")
     except NoSuchKernel:
-        raise MissingTool("labs run in a Jupyter kernel named python3, and there is none here; run: make setup") from None
+        raise MissingTool(f"labs run in a Jupyter kernel named python3, and there is none here; run: {SETUP}") from None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         why = _run_cells(answers, asked, folder, cell_seconds, file_seconds)
     return [_verdict(name, cell, why) for name, cell in zip(names, asked, strict=True)]

@@ -20,7 +20,6 @@ from tinyredux.datasets.sets import (
     Images,
     Labels,
     Split,
-    cache_folder,
     calibration,
     check_labels,
     cifar10_folder,
@@ -31,6 +30,7 @@ from tinyredux.datasets.sets import (
     random_images,
     synthetic,
 )
+from tinyredux.files import cache_folder
 
 __all__ = [
     "DEVIATION",

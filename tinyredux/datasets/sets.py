@@ -17,8 +17,7 @@ from tinyredux.datasets import download as archive
 from tinyredux.datasets import generated, persons, speech
 from tinyredux.datasets.arrays import read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
-from tinyredux.files import cache_folder as named_cache
-from tinyredux.files import expect, home
+from tinyredux.files import cache_folder, expect
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
@@ -162,11 +161,6 @@ def data_folder() -> Path | None:
     """Returns the user's folder of data sets, TINYREDUX_DATA, or None."""
     folder = os.environ.get("TINYREDUX_DATA")
     return Path(folder) if folder else None
-
-
-def cache_folder() -> Path:
-    """Returns the folder for downloads and checkpoints: TINYREDUX_CACHE, or ~/.cache/tinyredux."""
-    return named_cache() or home() / ".cache" / "tinyredux"
 
 
 def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:

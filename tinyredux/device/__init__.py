@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from tinyredux.device import build
 from tinyredux.device.build import (
-    ROOT,
     BuildError,
     DoesNotFit,
     Firmware,
     MissingTool,
     build_firmware,
     build_host,
+    check_is_checkout,
     default_build_folder,
     firmware_folder,
 )
 from tinyredux.device.target import RawMeasurement, Target
 
 __all__ = [
-    "ROOT",
     "BuildError",
     "DoesNotFit",
     "Firmware",
@@ -32,6 +31,7 @@ __all__ = [
     "build",
     "build_firmware",
     "build_host",
+    "check_is_checkout",
     "default_build_folder",
     "firmware_folder",
     "flash",

@@ -21,10 +21,9 @@ from functools import cache
 from pathlib import Path
 
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
-from tinyredux.files import cache_folder, locked, partial_name, write_whole
+from tinyredux.files import IS_CHECKOUT, ROOT, cache_folder, locked, partial_name, write_whole
 from tinyredux.simulator import read_elf
 
-ROOT = Path(__file__).resolve().parents[2]
 CROSS_COMPILER = "arm-none-eabi-gcc"
 
 
@@ -64,15 +63,24 @@ class Firmware:
 
 
 def firmware_folder() -> Path:
-    """Returns the checkout's firmware folder. Raises MissingTool outside a checkout."""
+    """Returns the folder of the firmware's sources. Raises MissingTool where the package was copied without them."""
     if not (ROOT / "platformio.ini").is_file() or not (ROOT / "firmware").is_dir():
-        raise MissingTool(f"no firmware sources beside {ROOT}; install tinyredux from its checkout: pip install -e .")
+        raise MissingTool(f"{ROOT} holds no firmware sources; install tinyredux from a wheel, or a checkout by: pip install -e .")
     return ROOT / "firmware"
 
 
+def check_is_checkout(what: str) -> None:
+    """Raises MissingTool where tinyredux was installed from a wheel, and `what` needs what only a checkout has."""
+    if not IS_CHECKOUT:
+        raise MissingTool(f"{what} needs a checkout, and this tinyredux was installed from a wheel; in a clone, run: make setup")
+
+
 def default_build_folder() -> Path:
-    """Returns where builds go when the caller names no folder: $TINYREDUX_CACHE/build, else build/ in the checkout."""
-    return (cache_folder() or ROOT) / "build"
+    """Returns where builds go when the caller names no folder: $TINYREDUX_CACHE/build, else build/ in the checkout.
+
+    An installed package is never written to: its builds go to the cache folder.
+    """
+    return (ROOT if IS_CHECKOUT and not os.environ.get("TINYREDUX_CACHE") else cache_folder()) / "build"
 
 
 def option(section: str, key: str) -> str:

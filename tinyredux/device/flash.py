@@ -16,11 +16,11 @@ from pathlib import Path
 from tinyredux.boards import Board, board_names, find_board
 from tinyredux.codegen import HASH_PLACEHOLDER, hash_of
 from tinyredux.device.board import BoardTarget
-from tinyredux.device.build import ROOT, BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
+from tinyredux.device.build import BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
 from tinyredux.device.link import LinkError, Patience
 from tinyredux.device.serial_port import SerialTransport, find_port, find_probe
 from tinyredux.device.served import control, served_facts
-from tinyredux.files import home, read_json
+from tinyredux.files import ROOT, SETUP, home, read_json
 
 UPLOAD_TIMEOUT_S = 300.0
 _SHOWN = 3000  # characters of PlatformIO's output in an error
@@ -119,7 +119,7 @@ def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, pro
         "PLATFORMIO_WORKSPACE_DIR": str((default_build_folder() / board.name / f"upload{probe or ''}").resolve()),
     }
     if importlib.util.find_spec("platformio") is None:
-        raise MissingTool("PlatformIO, which builds and uploads, is not installed here; run: make setup")
+        raise MissingTool(f"PlatformIO, which builds and uploads, is not installed here; run: {SETUP}")
     if environment.get("PLATFORMIO_CORE_DIR") == str(ROOT / ".pio-core"):  # offline: nobody else brings an OpenOCD
         find_openocd()
     if probe:  # OpenOCD's words; PlatformIO puts them in front of its own

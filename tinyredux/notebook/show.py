@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tinyredux.device import ROOT, BuildError, firmware_folder
+from tinyredux.device import BuildError, firmware_folder
 from tinyredux.device.link import LinkError
-from tinyredux.files import expect
+from tinyredux.files import ROOT, expect
 from tinyredux.kernels import Program, print_longest_loop
 from tinyredux.model import Model
 from tinyredux.tables import as_html, columns

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyredux import nets
-from tinyredux.device import ROOT
+from tinyredux.files import ROOT
 from tinyredux.measurement import Measurement, load
 from tinyredux.train.pretrained import load_record
 

@@ -13,8 +13,7 @@ from ctypes import CFUNCTYPE, POINTER, c_int32, c_uint8, c_uint16, c_uint32, c_u
 from pathlib import Path
 from typing import Any
 
-from tinyredux.files import cache_folder as named_cache
-from tinyredux.files import home
+from tinyredux.files import cache_folder
 
 SOURCE = Path(__file__).with_name("hooks.c")
 STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS, STOP_FLOAT, STOP_ALIGNMENT = range(6)
@@ -97,19 +96,13 @@ class State(ctypes.Structure):
     )
 
 
-def cache_folder() -> Path:
-    """Returns the user's cache folder for compiled hooks, created when missing."""
-    folder = named_cache() or Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tinyredux"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def compiled_library(source: Path) -> Path | None:
     """Returns the shared library of a C file, compiled once per content, or None without a working C compiler."""
     compiler = shutil.which(os.environ.get("CC", "").partition(" ")[0] or "cc") or shutil.which("gcc") or shutil.which("clang")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     library = cache_folder() / f"{source.stem}-{digest}.so"
     if compiler is not None and not library.is_file():
+        library.parent.mkdir(parents=True, exist_ok=True)
         partial = library.with_name(f"{library.name}.{os.getpid()}")
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(source)]
         if subprocess.run(command, capture_output=True).returncode == 0:

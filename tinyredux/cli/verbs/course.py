@@ -77,16 +77,19 @@ def _lab_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _lab(options: argparse.Namespace) -> Answer:
-    from tinyredux.course import labs
+    from tinyredux.course import handout
 
     if options.csv and options.what != "grade":
         raise ValueError(f"--csv is for grade, lab {options.what} writes no table; use --json and keep its output")
     if options.what == "list":
         if options.path:
             raise ValueError(f"lab list takes no path, found {options.path}; to run a notebook: lab check {options.path}")
-        rows = [(lab.path.name, ", ".join(lab.exercises)) for lab in labs.list_labs()]
+        rows = [(lab.path.name, ", ".join(lab.exercises)) for lab in handout.list_labs()]
         listed = [{"lab": name, "exercises": exercises.split(", ")} for name, exercises in rows]
-        return Answer({"schema": 1, "labs": listed}, table(rows, ("lab", "exercises")))
+        folder = str(handout.LAB_FOLDER)
+        return Answer({"schema": 1, "labs": listed, "folder": folder}, f"{table(rows, ('lab', 'exercises'))}\n\nin {folder}")
+    from tinyredux.course import labs
+
     if options.path is None:
         raise ValueError(f"lab {options.what} needs a path: a notebook to check, or a folder to grade")
     from tqdm import tqdm

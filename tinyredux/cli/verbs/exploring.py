@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.cli.verbs.base import Answer, Verb, board_option, saved, table
-from tinyredux.files import check_output
+from tinyredux.files import check_output, how_to_install
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def _explore(options: argparse.Namespace) -> Answer:
     except ModuleNotFoundError as missing:
         from tinyredux.device import MissingTool
 
-        raise MissingTool(f"exploring needs {missing.name}; run: pip install -c constraints.txt -e .[search]") from None
+        raise MissingTool(f"exploring needs {missing.name}; run: {how_to_install('search')}") from None
     kernels = {} if options.kernels is None else {"kernels": options.kernels}
     asked = Exploration(
         options.net, tuple(options.methods.split(",")), options.board, data=options.data, trials=options.trials,

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, board_option, no_options, saved, table
-from tinyredux.files import check_output, write_whole
+from tinyredux.files import LIBRARY, check_output, write_whole
 from tinyredux.measurement import MOST_TIMES
 
 if TYPE_CHECKING:
     from tinyredux.measurement import Measurement, OpRecord
-
-LIBRARY = Path(__file__).parents[2]
 
 
 def _net_options(parser: argparse.ArgumentParser) -> None:

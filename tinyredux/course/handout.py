@@ -1,0 +1,51 @@
+"""The notebooks of the labs as they are handed out: which there are, and which exercises each holds. Needs no Jupyter."""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyredux.course.exercises import EXERCISES
+from tinyredux.files import ROOT
+
+LAB_FOLDER = ROOT / "book" / "labs"
+LARGEST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab's notebook and the exercises in it."""
+
+    path: Path
+    exercises: tuple[str, ...]
+
+
+def list_labs() -> list[Lab]:
+    """Returns the labs in the order of their names."""
+    return [Lab(path, named_in(text_of(path), path)) for path in sorted(LAB_FOLDER.glob("lab*.ipynb"))]
+
+
+def text_of(path: Path) -> str:
+    """Returns the text of a notebook's file. Raises ValueError for what is no readable file of a sensible size."""
+    try:
+        kind, size = path.stat().st_mode, path.stat().st_size
+        if not stat.S_ISREG(kind):  # a pipe or a device would be read without an end
+            raise ValueError(f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'no file'}; expected a lab's notebook")
+        if size > LARGEST_BYTES:
+            raise ValueError(f"{path} has {size} bytes, expected at most {LARGEST_BYTES}; clear its outputs and save it again")
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; expected a lab's notebook, such as {LAB_FOLDER.name}/lab1_*.ipynb") from None
+    except OSError as failure:
+        raise ValueError(f"{path} cannot be read: {failure.strerror}") from None
+
+
+def named_in(text: str, path: Path) -> tuple[str, ...]:
+    """Returns the exercises that the text of a notebook is about. Raises ValueError where it is no lab's."""
+    labs = re.findall(r"\b(lab\d+)\.\w+", text) + re.findall(r"(lab\d+)", path.name)
+    names = tuple(name for name in EXERCISES if labs and name.startswith(f"{labs[0]}."))
+    if not names:
+        raise ValueError(f"{path} is no lab: no exercise of {', '.join(EXERCISES)} is named in it")
+    return names
