@@ -6,7 +6,8 @@ With another version they run, but their numbers are not compared; everything el
 from __future__ import annotations
 
 import pytest
-from tinyredux.build import CROSS_COMPILER, MissingTool, compiler_version
+
+from tinyredux.device.build import CROSS_COMPILER, MissingTool, compiler_version
 
 PINNED = "12.2.1 20221205"  # Debian 12's, with which the chapters were executed
 
