@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -192,3 +193,12 @@ def test_the_package_is_found_in_the_folder_above_a_clone(tmp_path: Path) -> Non
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-S", "-c", look], cwd=tmp_path, env=alone, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("tinyredux\n", "")
+
+
+def test_continuous_integration_does_what_make_does(setup: ModuleType) -> None:
+    """The workflow installs the compilers that set-up would and runs `make test`; the hooks before a commit are parts of that."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert "run: make test\n" in workflow and " ".join((*setup.ARM_COMPILER, *setup.EMULATOR)) in workflow
+    hooks = re.findall(r"entry: \.venv/bin/(.*)", (ROOT / ".pre-commit-config.yaml").read_text())
+    done = [line.partition("$(BIN)/")[2] for line in (ROOT / "Makefile").read_text().splitlines()]
+    assert hooks == ["ruff check", "ruff format --check", "mypy"] and set(hooks) < set(done)
