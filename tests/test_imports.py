@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "tinyredux"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 # The rooms in their order: a room imports only what stands before it. Each with its ceiling in lines of code, which only falls,
 # and the packages of others that it may use beside NumPy.
@@ -32,6 +34,29 @@ ROOMS: dict[str, tuple[int, str]] = {
 C_LINES = 3600
 LINES_PER_FILE = 400
 FILES_PER_FOLDER = 16
+
+
+def drawn(text: str) -> str:
+    """Returns the text of CONTRIBUTING.md with the picture of the rooms between its marks: the roof first, what each is."""
+    lines = []
+    for room in reversed(ROOMS):
+        path = LIBRARY / room / "__init__.py" if (LIBRARY / room).is_dir() else LIBRARY / f"{room}.py"
+        said = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+        sentence = re.split(r"(?<=[.])\s", said)[0]
+        lines.append(textwrap.fill(sentence, 100, initial_indent=f"{room:12} ", subsequent_indent=" " * 13))
+    picture = "\n".join(["```text", *lines, "```", ""])
+    return re.sub("(<!-- rooms.*?-->\n).*(<!-- end of rooms -->)", lambda marks: marks[1] + picture + marks[2], text, flags=re.S)
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    text = CONTRIBUTING.read_text()
+    assert "```text" in text and drawn(text) == text, "CONTRIBUTING.md shows other rooms; run: python tests/test_imports.py"
+
+
+def test_the_files_that_a_contributor_copies_from_are_there() -> None:
+    named = {name for name in re.findall(r"`([\w./*-]+)`", CONTRIBUTING.read_text()) if "/" in name}
+    missing = sorted(name for name in named if not [*ROOT.glob(name)])
+    assert len(named) > 20 and not missing, f"CONTRIBUTING.md names {', '.join(missing)}, which is not there"
 
 
 def modules() -> list[Path]:
@@ -136,3 +161,7 @@ def test_no_file_is_too_long_and_no_folder_too_full() -> None:
     full = {folder.name: len([*folder.glob("*.py")]) for folder in {path.parent for path in modules()}}
     assert not long, f"files over {LINES_PER_FILE} lines: {long}"
     assert max(full.values()) <= FILES_PER_FOLDER, f"folders over {FILES_PER_FOLDER} files: {full}"
+
+
+if __name__ == "__main__":
+    CONTRIBUTING.write_text(drawn(CONTRIBUTING.read_text()))
