@@ -1,7 +1,7 @@
 """Leaves operands out: which units of a convolution's weights go, and what the others and the bias do about it.
 
 Int8 Graph -> int8 Graph whose left-out weights are zero. Nothing else needs to know: the interpreter runs it as any graph, and
-the kernels of fast/unpacked.py hold no instruction for a unit of zeros. With nothing left out the graph comes back unchanged.
+the kernels of `kernels.unpacked` hold no instruction for a unit of zeros. With nothing left out the graph comes back unchanged.
 
 A unit is what a kernel can really leave out. One MAC instruction takes two operands, so the smallest is a pair: of each four
 operands the first and third, or the second and fourth, as SXTB16 delivers them. The largest is an input channel for all output

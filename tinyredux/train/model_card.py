@@ -146,19 +146,19 @@ CARD_TITLES = {"cifar10": "CIFAR-10", "synthetic": "Synthetic", "keywords": "Key
 CARD_SKIPPING = """
 ## Skipping
 
-Fine-tuned from the exact weights above without some input channels of their layers (`tinyredux/skip_tuning.py`), with the exact
-network as a teacher beside the labels: more epochs than that one had. Cycles: predicted, fast kernels, as a share of the exact
-network's; the share was chosen on validation images.
+Fine-tuned from the exact weights above without some input channels of their layers (`tinyredux/train/finetune_skip.py`), with
+the exact network as a teacher beside the labels: more epochs than that one had. Cycles: predicted, fast kernels, as a share of
+the exact network's; the share was chosen on validation images.
 
 | network | data | input channels left out | cycles | validation, float | tuned | int8, test | tuned | epochs |
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 CARD_TREC = """
 ## TREC
 
-Fine-tuned from the exact weights above with the layers of the second table replaced (`tinyredux/train_trec.py`), for as many
-epochs as the first table says beyond the exact network's; clusters are those of one image. Each record says whether the result is
-the running mean of the weights (`average`), and whether what runs before the first TREC layer stayed as it was (`freeze`). Part
-of the accuracy is that of the longer training. Tables and recipes were chosen on validation images.
+Fine-tuned from the exact weights above with the layers of the second table replaced (`tinyredux/train/finetune_trec.py`), for
+as many epochs as the first table says beyond the exact network's; clusters are those of one image. Each record says whether the
+result is the running mean of the weights (`average`), and whether what runs before the first TREC layer stayed as it was
+(`freeze`). Part of the accuracy is that of the longer training. Tables and recipes were chosen on validation images.
 """
 CARD_TREC_LAYERS = "\n| network | data | layer | L | H | hash | threshold |\n| --- | --- | --- | ---: | ---: | --- | --- |"
 CARD_PRUNED = (
@@ -173,12 +173,12 @@ CARD_COLUMNS = (
 )
 CARD_HEAD = """# Weights: model card
 
-Written by `tinyredux.train.pretrained.card` from the JSON record beside each file. What the networks are: `tinyredux/nets.py`.
+Written by `tinyredux.train.pretrained.card` from the JSON record beside each file. What the networks are: `tinyredux/nets/`.
 
 - Task: one of ten classes for a 32x32 colour image, or one of twelve for a second of sound; outputs are logits. Data:
   `data/README.md`.
-- Training: from scratch, on one CPU thread, by `tinyredux/train.py`: SGD with Nesterov momentum 0.9, weight decay 5e-4, label
-  smoothing 0.1, learning rate up over a fifth of the steps and down by a cosine, random flips and shifts by up to 4 pixels
+- Training: from scratch, on one CPU thread, by `tinyredux/train/loop.py`: SGD with Nesterov momentum 0.9, weight decay 5e-4,
+  label smoothing 0.1, learning rate up over a fifth of the steps and down by a cosine, random flips and shifts by up to 4 pixels
   (sounds: shifts by up to 100 ms, and noise), bfloat16 products. Each record holds its whole recipe.
 - Nothing was chosen on test images: recipes were fixed beforehand, the last epoch is kept, and the int8 ranges come from training
   images. Validation is 5,000 images cut from the training set (1,000 generated ones for the synthetic set, 360 clips of other
