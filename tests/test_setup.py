@@ -183,7 +183,7 @@ def test_the_package_is_found_in_the_folder_above_a_clone(tmp_path: Path) -> Non
     """A clone named like the package, installed as `pip install -e .` does it: its folder does not hide the package."""
     clone, site = tmp_path / "tinyredux", tmp_path / "site"
     shutil.copytree(ROOT / "tinyredux", clone / "tinyredux", ignore=shutil.ignore_patterns("weights", "__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-book"):
+    for name in ("pyproject.toml", "setup.py", "platformio.ini", "README.md", "LICENSE", "LICENSE-book"):
         shutil.copy(ROOT / name, clone)
     build = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=clone, check=True, capture_output=True)
@@ -193,6 +193,7 @@ def test_the_package_is_found_in_the_folder_above_a_clone(tmp_path: Path) -> Non
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-S", "-c", look], cwd=tmp_path, env=alone, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("tinyredux\n", "")
+    assert not (clone / "tinyredux" / "_data").exists() and not [*site.rglob("platformio.ini")]  # they are used where they lie
 
 
 def test_continuous_integration_does_what_make_does(setup: ModuleType) -> None:
