@@ -20,7 +20,7 @@ from tinyredux.graph import Array, Dense, Graph, Op
 from tinyredux.int8 import Clamp, requantization
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.program import Program
-from tinyredux.kernels.asm.requantize import SUM_LIMIT, applies, constants, requantize
+from tinyredux.kernels.asm.requantize import SUM_LIMIT, applies, constants, requantize, symmetric
 from tinyredux.kernels.asm.schedule import cycles_of
 
 STEP = 4  # inputs in a word
@@ -58,7 +58,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     weights, bias = graph.constants[op.weights].astype(np.int64), graph.constants[op.bias].astype(np.int64)
     sums = bias - factors.input_zero_point * weights.sum(axis=1)
     largest = int((np.abs(sums) + 128 * np.abs(weights).sum(axis=1)).max())
-    if not applies(factors) or largest >= SUM_LIMIT:
+    if not applies(factors) or largest >= SUM_LIMIT or not symmetric(weights):
         return []
     layer = Layer(weights.shape[1], chunk_units(weights), factors.output_zero_point, factors.clamp)
     params = np.stack([2 * sums, *constants(factors).T.astype(np.int64)], axis=1)

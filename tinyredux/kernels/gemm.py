@@ -81,7 +81,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     factors = requantization(graph, op)
     rows = weights.reshape(len(weights), -1)
     start = folded_bias(rows, graph.constants[op.bias], factors.input_zero_point)
-    fits = rows.min(initial=0) >= -127 and largest_sums(rows, start).max(initial=0) < PAIR_LIMIT
+    fits = requantize.symmetric(rows) and largest_sums(rows, start).max(initial=0) < PAIR_LIMIT
     if channels < 4 or height * width < 2 or not fits or not requantize.applies(factors):
         return []
     shape = Shape(rows.shape[1], channels)

@@ -87,7 +87,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     factors = requantization(graph, op)
     start = gemm.folded_bias(rows, graph.constants[op.bias], factors.input_zero_point)
     fits = np.abs(rows).sum(axis=1).max(initial=0) < WEIGHT_LIMIT and np.abs(start).max(initial=0) < requantize.SUM_LIMIT // 2
-    if rows.min(initial=0) < -127 or not fits or not requantize.applies(factors):
+    if not requantize.symmetric(rows) or not fits or not requantize.applies(factors):
         return []
     if rows.shape[1] % 4 or rows.shape[1] > INPUTS_MAX or not 5 <= channels <= CHANNELS_MAX or out_h * out_w < 4:
         return []

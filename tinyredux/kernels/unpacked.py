@@ -77,7 +77,7 @@ def layer_of(graph: Graph, op: Conv) -> Layer | None:
     rows = weights.reshape(len(weights), -1).astype(np.int64)
     bias = graph.constants[op.bias].astype(np.int64) - factors.input_zero_point * rows.sum(axis=1)
     largest = np.abs(bias) + 128 * np.abs(rows).sum(axis=1)
-    if rows.min(initial=0) < -127 or largest.max(initial=0) >= min(PAIR_LIMIT, SUM_LIMIT) or not requantize.applies(factors):
+    if not requantize.symmetric(rows) or largest.max(initial=0) >= min(PAIR_LIMIT, SUM_LIMIT) or not requantize.applies(factors):
         return None
     fours = -(-rows.shape[1] // 4)
     padded = np.zeros((len(rows) + len(rows) % 2, 4 * fours), np.int64)

@@ -29,6 +29,11 @@ LARGEST_IMMEDIATE = 4095
 INT8 = Clamp(-128, 127)
 
 
+def symmetric(weights: Array) -> bool:
+    """Returns whether no weight is -128: quantisation never gives one, and a word has room for two weights of 127 and no more."""
+    return int(weights.min(initial=0)) >= -127
+
+
 def applies(factors: Requantization) -> bool:
     """Returns whether every channel has a right shift of 1 to 31 or the multiplier 0."""
     return all(multiplier == 0 or -31 <= shift <= -1 for multiplier, shift in zip(factors.multiplier, factors.shift, strict=True))

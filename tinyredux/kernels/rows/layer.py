@@ -113,11 +113,11 @@ class Rows:
 def rows_of(geometry: Geometry, weights: Array, bias: Array, factors: Requantization) -> Rows | None:
     """Returns the cheapest kernel for weights (out_c, kernel_h, kernel_w, in_c) of all groups, or None where there is none.
 
-    There is none where an output row sees only padding, a channel needs another requantisation, a distance does not fit into the
-    instructions, or a weight is -128, which quantisation never gives: two of them would not fit into one word.
+    There is none where an output row sees only padding, a channel needs another requantisation, a weight is -128, or a distance
+    does not fit into the instructions.
     """
     largest = np.abs(bias.astype(np.int64)) + 255 * np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3))
-    if not requantize.applies(factors) or int(largest.max()) >= requantize.SUM_LIMIT or weights.min(initial=0) < -127:
+    if not requantize.applies(factors) or int(largest.max()) >= requantize.SUM_LIMIT or not requantize.symmetric(weights):
         return None
     plan = plan_rows(geometry)
     if plan is None:

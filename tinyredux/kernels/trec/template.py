@@ -42,7 +42,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     part = part_length(sizes)
     flat = graph.constants[op.weights].reshape(sizes.out_c, -1)
     start = gemm.folded_bias(flat, graph.constants[op.bias], factors.input_zero_point)
-    fits = flat.min(initial=0) >= -127 and gemm.largest_sums(flat, start).max(initial=0) < gemm.PAIR_LIMIT
+    fits = requantize.symmetric(flat) and gemm.largest_sums(flat, start).max(initial=0) < gemm.PAIR_LIMIT
     near = sizes.blocks * max(sizes.rows, sizes.clusters) <= IMMEDIATE and sizes.rows <= NARROW and sizes.bits <= MOST_BITS
     if not part or not near or not fits or sizes.out_c - sizes.exact_c < OCTET or not requantize.applies(factors):
         return []
