@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tinyredux import memory
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
-from tinyredux.codegen.layerwise import Artifact, emit
+from tinyredux.codegen.artifact import Artifact
+from tinyredux.codegen.parts import emit_fast_partial
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, Template, choose, unpacked
-from tinyredux.memory import MemoryPlan
+from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, unpacked
+from tinyredux.memory import MemoryPlan, layer_by_layer, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 
 KERNELS = ("fast", "reference")
@@ -49,15 +49,9 @@ def limits(board: Board, sram_bytes: int | None = None, graph: Graph | None = No
     """
     sram = min(board_budget(board), sram_bytes or board.sram_bytes)
     if graph is not None and sram_bytes is None:
-        needed = memory.plan_words(graph, memory.reference_scratch(graph)).total_bytes
+        needed = place_operators(layer_by_layer(graph)).size_bytes
         sram = min(sram, needed + SCRATCH_BYTES)
     return sram, board.flash_bytes - CODE_BYTES
-
-
-def reference_plan(graph: Graph) -> MemoryPlan:
-    """Returns the memory plan for reference kernels: of the tightest arena and the tightest with scratch, which takes less."""
-    plans = memory.plan(graph), memory.plan_words(graph, memory.reference_scratch(graph))
-    return min(plans, key=lambda found: found.total_bytes)
 
 
 def trec_bytes(graph: Graph, board: Board) -> int:
@@ -67,7 +61,7 @@ def trec_bytes(graph: Graph, board: Board) -> int:
     """
     exact = exactly(graph, [op.name for op in graph.ops])
     sram, flash = limits(board, None, exact)
-    least = min(reference_plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).plan.total_bytes)
+    least = min(plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).fast.total_bytes)
     return min(sram, int(TREC_SHARE * least))
 
 
@@ -87,8 +81,8 @@ def assemble(
     """
     templates, graph = templates_of(kernels, unpack), compacted(graph, unpack)
     if not templates:
-        plan = reference_plan(graph)
-        return plan, emit(graph, plan, call)
-    sram, flash = limits(board, sram_bytes, graph)
-    choice = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates)
-    return choice.plan, emit(graph, choice.plan, call, choice.forms)
+        fast = FastSteps(*place_reference(graph))
+    else:
+        sram, flash = limits(board, sram_bytes, graph)
+        fast = choose(graph, board.cpu, None if kernels == NAIVE else sram, flash, templates).fast
+    return plan_of(fast.program, fast.arena), emit_fast_partial(fast, call)
