@@ -61,19 +61,19 @@ def test_forms_come_fastest_first_and_beat_the_reference_kernel() -> None:
 def test_less_sram_gives_smaller_forms_down_to_the_reference_kernel() -> None:
     graph = layer_graph(parse_spec("depthwise3x3:64@16x16"))
     roomy = choose(graph, "cortex-m4")
-    arena = roomy.plan.arena_bytes
+    arena = memory.plan_of(roomy.fast.program, roomy.fast.arena).arena_bytes
     assert roomy.forms["layer"].name == "depthwise_planes"
     small = choose(graph, "cortex-m4", sram_bytes=arena + 1500)
-    assert small.plan.total_bytes <= arena + 1500 and "strips" in small.forms["layer"].name
+    assert small.fast.total_bytes <= arena + 1500 and "strips" in small.forms["layer"].name
     assert small.forms["layer"].cycles > roomy.forms["layer"].cycles
     none = choose(graph, "cortex-m4", sram_bytes=arena)
-    assert none.plan.total_bytes == arena and not none.forms
+    assert none.fast.total_bytes == arena and not none.forms
 
 
 def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:
     """Kernels add at most SCRATCH_BYTES to what the reference kernels need; a limit that was given takes its place."""
     graph, board = layer_graph(parse_spec("conv5x5:32-32@16x16")), find_board("disco_f469ni")
-    needed = memory.plan_words(graph, memory.reference_scratch(graph)).total_bytes
+    needed = memory.place_operators(memory.layer_by_layer(graph)).size_bytes
     for sram, form in ((None, "rows_8"), (board_budget(board), "rows_16"), (needed + 7_000, "rows_4")):
         plan, artifact = assemble(graph, "test_choose", "fast", board, sram)
         found = artifact.manifest["ops"][0]

@@ -11,8 +11,7 @@ from random_nets import int8_net
 
 from tinyredux import nets
 from tinyredux.boards import find_board
-from tinyredux.codegen import code_sizes, compacted, limits, templates_of
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen import code_sizes, compacted, emit_steps, limits, templates_of
 from tinyredux.device import build_firmware
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
@@ -56,7 +55,7 @@ def test_the_flash_of_a_network_is_foreseen_within_five_per_cent(
     graph = int8_net(int(which))[0] if which.isdigit() else some_left_out(named(which), unit, board)
     graph = compacted(graph, unpack=True)
     choice = choose(graph, place.cpu, *limits(place, None, graph), templates_of(kernels, unpack=True))
-    foreseen = code_sizes.flash_bytes(graph, choice.plan, choice.forms, place.cpu)
-    artifact = emit(graph, choice.plan, "test", choice.forms)
+    foreseen = code_sizes.flash_bytes(choice.fast, place.cpu)
+    artifact = emit_steps(choice.fast, "test")
     firmware = build_firmware(artifact.write(tmp_path / "model"), place)
     assert foreseen == pytest.approx(firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes, rel=0.05)

@@ -17,16 +17,18 @@ from strategies import KINDS, random_layers
 
 from tinyredux.boards import find_board
 from tinyredux.codegen import Artifact
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen.calls import Weights
+from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build
 from tinyredux.graph import Conv, Graph, Relu, Softmax, Tensor, Weighted
 from tinyredux.int8 import requantization
-from tinyredux.memory import blob, plan
+from tinyredux.kernels import FastSteps
+from tinyredux.memory import blob, place_reference, plan
 
 
 def emitted(graph: Graph, call: str = "test") -> Artifact:
     """Returns a graph's Artifact with its own plan."""
-    return emit(graph, plan(graph), call)
+    return emit_partial(*place_reference(graph), call)
 
 
 def network() -> Graph:
@@ -64,15 +66,13 @@ def test_the_hash_covers_every_file() -> None:
     graph = network()
     op = next(op for op in graph.ops if isinstance(op, Weighted))
     changed = graph.constants[op.bias] + 1
-    found = plan(graph)
-    moved = replace(
-        found, offsets={name: offset + 16 for name, offset in found.offsets.items()}, arena_bytes=found.arena_bytes + 16
-    )
-    moved = replace(moved, scratch={name: (offset + 16, size) for name, (offset, size) in found.scratch.items()})
+    program, arena = place_reference(graph)
+    offsets = {name: offset + 16 for name, offset in arena.offsets.items()}
+    moved = replace(arena, offsets=offsets, size_bytes=arena.size_bytes + 16)
     hashes = {
         emitted(graph).model_hash,
         emitted(replace(graph, constants={**graph.constants, op.bias: changed})).model_hash,
-        emit(graph, moved, "test").model_hash,
+        emit_partial(program, moved, "test").model_hash,
         emitted(replace(graph, name="other")).model_hash,
     }
     assert len(hashes) == 4
@@ -96,7 +96,7 @@ def test_files(tmp_path: Path) -> None:
 def test_one_call_per_operator_under_a_comment_with_byte_ranges() -> None:
     graph = network()
     found = plan(graph)
-    text = emit(graph, found, "test").files["model.c"]
+    text = emitted(graph).files["model.c"]
     for index, op in enumerate(graph.ops):
         size, start = graph.tensors[op.output].size_bytes, found.offsets[op.output]
         assert f"/* {op.name}: {type(op).__name__} " in text and f"tr_mark({index});" in text
@@ -106,7 +106,7 @@ def test_one_call_per_operator_under_a_comment_with_byte_ranges() -> None:
 
 def test_weights_read_back_as_they_went_in() -> None:
     graph = network()
-    packed = blob.pack(graph)
+    packed = Weights(FastSteps(*place_reference(graph))).blob
     for op in graph.ops:
         if isinstance(op, Weighted):
             factors = requantization(graph, op)
@@ -168,7 +168,8 @@ def test_float_graph_and_wrong_plan_are_refused() -> None:
     with pytest.raises(ValueError, match="without quantisation; run passes"):
         emitted(floats)
     with pytest.raises(ValueError, match="of an arena of"):
-        emit(graph, replace(plan(graph), arena_bytes=1, scratch_bytes=0), "test")
+        program, arena = place_reference(graph)
+        emit_partial(program, replace(arena, size_bytes=1), "test")
 
 
 def test_softmax_over_more_channels_than_its_sum_holds_is_refused() -> None:

@@ -16,12 +16,12 @@ import pytest
 
 from tinyredux.boards import find_board
 from tinyredux.codegen import Artifact
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build
 from tinyredux.device.host import HostTarget
 from tinyredux.graph import Conv, Dense, Graph, Pool, Quant, Tensor
 from tinyredux.int8 import interpret
-from tinyredux.memory import plan
+from tinyredux.memory import place_reference
 
 FOLDER = Path(__file__).resolve().parent / "golden" / "three_layers"
 SIZES = FOLDER.parent / "sizes.json"
@@ -53,7 +53,7 @@ def graph() -> Graph:
 
 
 def artifact() -> Artifact:
-    return emit(graph(), plan(graph()), "python tests/test_golden.py")
+    return emit_partial(*place_reference(graph()), "python tests/test_golden.py")
 
 
 def sizes(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from strategies import KINDS, random_layers
 
 from tinyredux import memory
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build_host
 from tinyredux.device.host import HostTarget
 
@@ -17,7 +17,7 @@ from tinyredux.device.host import HostTarget
 def load(kind: str, folder: Path) -> tuple[HostTarget, np.ndarray, np.ndarray]:
     """Returns a target with a random layer of one input, the input, and the output expected."""
     layer = next(layer for layer in random_layers(kind, 9, seed=6) if len(np.unique(layer.expected())) > 1)
-    artifact = emit(layer.graph, memory.plan(layer.graph), "test")
+    artifact = emit_partial(*memory.place_reference(layer.graph), "test")
     library = build_host(artifact.write(folder / "model"), folder)
     target = HostTarget(library, layer.graph.input.shape, layer.graph.output.shape)
     return target, layer.inputs[0], layer.expected()

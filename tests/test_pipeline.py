@@ -10,7 +10,7 @@ from random_nets import RandomNet, images_for, int8_net
 from torch import nn
 
 from tinyredux import memory
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build_host
 from tinyredux.device.host import HostTarget
 from tinyredux.frontends import export
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_host_equals_interpreter(graph: Graph, stored: np.ndarray, folder: Path) -> None:
     """Fails unless the compiled C writes the interpreter's bytes for each int8 image (N, H, W, C)."""
-    artifact = emit(graph, memory.plan(graph), "test_pipeline")
+    artifact = emit_partial(*memory.place_reference(graph), "test_pipeline")
     library = build_host(artifact.write(folder / artifact.model_hash), folder)
     target = HostTarget(library, graph.input.shape, graph.output.shape)
     expected = interpret.run(graph, stored)

@@ -12,7 +12,7 @@ from form_cases import Case, CoreForms, HostForms
 from strategies import Layer
 
 from tinyredux.boards import find_board
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen import emit_steps
 from tinyredux.device import build_firmware
 from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Graph
@@ -89,7 +89,7 @@ def test_flash_is_foreseen(tmp_path: Path) -> None:
     for share in (0.0, 0.4):
         graph = small_layer("block", share)
         choice = choose(graph, board.cpu, templates=(unpacked.forms,))
-        artifact = emit(graph, choice.plan, "test", choice.forms)
+        artifact = emit_steps(choice.fast, "test")
         firmware = build_firmware(artifact.write(tmp_path / artifact.model_hash), board, tmp_path)
         built.append(firmware.text_bytes + firmware.rodata_bytes)
         foreseen.append(choice.forms["layer"].flash_bytes)

@@ -15,12 +15,11 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from tinyredux.boards import Board, find_board
-from tinyredux.codegen import Kernels, emit_layers, emit_steps, kernels_for
+from tinyredux.codegen import Kernels, emit_steps, kernels_for
 from tinyredux.device import DoesNotFit, MissingTool
 from tinyredux.files import expect
 from tinyredux.graph import Graph, verify
 from tinyredux.int8 import interpret
-from tinyredux.kernels import FastSteps
 from tinyredux.measurement import Measurement
 from tinyredux.memory import Program
 from tinyredux.methods.layerwise import Layerwise
@@ -61,7 +60,7 @@ def compile(
     notes += schedule.notes(steps) if hasattr(schedule, "notes") else ()
     method = "+".join(labels) or "exact"
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
-    artifact = emit_steps(steps, call) if isinstance(steps, FastSteps) else emit_layers(steps, call)
+    artifact = emit_steps(steps, call)
     limit, outside = getattr(schedule, "sram", None), getattr(schedule, "input_outside", False)
     return Model(graph, chip, kernels, method, steps, artifact, limit, outside, notes, source)
 

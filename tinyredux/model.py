@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tinyredux.boards import Board
-from tinyredux.codegen import Artifact, Layers, board_budget
+from tinyredux.codegen import Artifact, board_budget
 from tinyredux.device import DoesNotFit, Firmware, Target, build_firmware, build_host, default_build_folder
 from tinyredux.graph import Graph
 from tinyredux.int8 import interpret
 from tinyredux.kernels import FastSteps
-from tinyredux.memory import MemoryPlan, run_schedule
+from tinyredux.memory import MemoryPlan, plan_of, run_schedule
 from tinyredux.methods.partial import what_fits
 from tinyredux.methods.trec import has_trec
 from tinyredux.partial import arena_plan
@@ -34,7 +34,7 @@ class Model:
     board: Board
     kernels: str
     method: str
-    steps: Layers | FastSteps
+    steps: FastSteps
     artifact: Artifact
     limit_bytes: int | None = None
     input_outside: bool = False
@@ -44,7 +44,16 @@ class Model:
     @property
     def plan(self) -> MemoryPlan:
         """Where each tensor lies in the arena, and the bytes alive while each operator runs."""
-        return self.steps.plan if isinstance(self.steps, Layers) else arena_plan(self.steps.program, self.steps.arena)
+        program, arena = self.steps.program, self.steps.arena
+        return arena_plan(program, arena) if self.in_parts else plan_of(program, arena)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it runs otherwise than one whole operator after the other, in the order of its graph."""
+        program = self.steps.program
+        schedule, names = program.schedule, [op.name for op in program.graph.ops]
+        alone = [item.sink for item in schedule.items if item.kind == "whole" and len(item.ops) == 1]
+        return alone != names or bool(schedule.in_place or schedule.aliased)
 
     def code(self, op: str) -> str:
         """Returns the C of one operator, as model.c has it. Raises ValueError for an operator that the model does not have."""
@@ -84,15 +93,16 @@ class Model:
         cells = (f"<tr><th style='text-align:left'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in self.rows())
         return f"<table>{''.join(cells)}</table>"
 
-    def expected(self, images: interpret.Batch) -> interpret.Batch:
+    def expected(self, images: interpret.Batch, computed: interpret.Batch | None = None) -> interpret.Batch:
         """Returns the bytes that the model must write for int8 images (N, H, W, C): those of the interpreter.
 
-        A plan whose partial sums are 16 bits wide rounds where it adds up, so there its own steps are interpreted.
+        A plan whose partial sums are 16 bits wide rounds where it adds up, so there its own steps are interpreted. `computed` is
+        what the interpreter said already.
         """
         steps = self.steps
-        if isinstance(steps, FastSteps) and steps.program.schedule.accumulator == "int16":
+        if steps.program.schedule.accumulator == "int16":
             return np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
-        return interpret.run(self.graph, images)
+        return interpret.run(self.graph, images) if computed is None else computed
 
     def check_fit(self) -> None:
         """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import __version__
-from tinyredux.codegen import Layers
 from tinyredux.device import Firmware, RawMeasurement
 from tinyredux.graph import macs, total_macs
 from tinyredux.int8 import interpret
@@ -28,7 +27,7 @@ def record_of(
 ) -> Measurement:  # fmt: skip
     """Returns the measurement of runs on float `images` (N, C, H, W), `inputs` the same as int8 (N, H, W, C)."""
     computed, clusters = interpret.run_counted(model.graph, inputs)
-    expected = computed if isinstance(model.steps, Layers) else model.expected(inputs)
+    expected = model.expected(inputs, computed)
     outputs = np.stack([run.output.reshape(expected.shape[1:]) for run in runs])
     in_float = None if model.source is None else interpret.run(model.source, images.transpose(0, 2, 3, 1))
     correct, correct_float = _correct(outputs, labels), None if in_float is None else _correct(in_float, labels)
@@ -69,7 +68,7 @@ def _sram_bytes(model: Model, firmware: Firmware | None, runs: list[RawMeasureme
     static = firmware.data_bytes + firmware.bss_bytes - plan.total_bytes if firmware else None
     total = None if static is None or stack is None else plan.total_bytes + stack + static
     sizes = {"arena": plan.arena_bytes, "scratch": plan.scratch_bytes, "stack": stack, "static": static, "total": total}
-    if not isinstance(model.steps, Layers):
+    if model.in_parts:
         sizes["written"] = max((run.arena_bytes for run in runs if run.arena_bytes is not None), default=None)
     if model.input_outside:
         sizes["input"] = model.graph.input.size_bytes

@@ -121,7 +121,7 @@ class Compiled:
     @property
     def parts(self) -> FastSteps | None:
         """The placed program of a network in parts, None for one layer by layer."""
-        return self.model.steps if isinstance(self.model.steps, FastSteps) else None
+        return self.model.steps if self.model.in_parts else None
 
 
 def compile_net(settings: Settings) -> Compiled:

@@ -10,15 +10,15 @@ import numpy as np
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from tinyredux import memory
 from tinyredux.boards import Board, find_board
-from tinyredux.codegen.code_sizes import FILE, exact_bytes, family, kernels_called
-from tinyredux.codegen.layerwise import emit
+from tinyredux.codegen import emit_steps
+from tinyredux.codegen.calls import Weights
+from tinyredux.codegen.code_sizes import FILE, family, kernels_called, program_bytes
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.device import build_firmware, default_build_folder
 from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Concat, Graph, Quant, Softmax, Tensor
-from tinyredux.kernels import TEMPLATES, Form, scratch_of, unpacked
+from tinyredux.kernels import TEMPLATES, Form, placed, unpacked
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")  # one for each core
 LAYERS = (
@@ -58,15 +58,14 @@ def main() -> None:
         for layer in LAYERS:
             graph = graph_of(layer)
             for forms in ways(graph, board):
-                plan = memory.plan_words(graph, scratch_of(graph, forms))
-                artifact = emit(graph, plan, "fit", forms or None)
+                fast = placed(graph, forms)
+                artifact = emit_steps(fast, "fit")
                 firmware = build_firmware(artifact.write(default_build_folder() / "models" / artifact.model_hash), board)
                 version, total = firmware.compiler, firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
                 programs = {program.name for form in forms.values() for program in form.programs}
                 found = [one for one in symbols(firmware.elf) if one[0] not in programs]
-                builds.append(
-                    (family(forms.get("layer")), kernels_called(graph, plan, forms), found, total - exact_bytes(graph, forms))
-                )
+                rest = total - len(artifact.blob) - program_bytes(forms)
+                builds.append((family(forms.get("layer")), kernels_called(fast, Weights(fast)), found, rest))
         table[board.cpu] = fit(builds)
         print(board.cpu, table[board.cpu])
     FILE.write_text(json.dumps({"compiler": version, "cores": table}, indent=1) + "\n")

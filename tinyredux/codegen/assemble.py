@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyredux import memory
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
-from tinyredux.codegen.layerwise import Artifact, emit
+from tinyredux.codegen.artifact import Artifact
+from tinyredux.codegen.parts import emit_steps
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, FastSteps, Form, Template, choose, unpacked, ways, with_forms
-from tinyredux.memory import MemoryPlan, Program, place
+from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, unpacked, ways, with_forms
+from tinyredux.memory import MemoryPlan, Program, layer_by_layer, place, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 
 KERNELS = ("fast", "reference")
@@ -51,15 +51,9 @@ def limits(board: Board, sram_bytes: int | None = None, graph: Graph | None = No
     """
     sram = min(board_budget(board), sram_bytes or board.sram_bytes)
     if graph is not None and sram_bytes is None:
-        needed = memory.plan_words(graph, memory.reference_scratch(graph)).total_bytes
+        needed = place_operators(layer_by_layer(graph)).size_bytes
         sram = min(sram, needed + SCRATCH_BYTES)
     return sram, board.flash_bytes - CODE_BYTES
-
-
-def reference_plan(graph: Graph) -> MemoryPlan:
-    """Returns the memory plan for reference kernels: of the tightest arena and the tightest with scratch, which takes less."""
-    plans = memory.plan(graph), memory.plan_words(graph, memory.reference_scratch(graph))
-    return min(plans, key=lambda found: found.total_bytes)
 
 
 def trec_bytes(graph: Graph, board: Board) -> int:
@@ -69,7 +63,7 @@ def trec_bytes(graph: Graph, board: Board) -> int:
     """
     exact = exactly(graph, [op.name for op in graph.ops])
     sram, flash = limits(board, None, exact)
-    least = min(reference_plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).plan.total_bytes)
+    least = min(plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).fast.total_bytes)
     return min(sram, int(TREC_SHARE * least))
 
 
@@ -90,27 +84,17 @@ class Kernels:
         check_kernels(self.name)
 
 
-@dataclass(frozen=True)
-class Layers:
-    """A network placed layer by layer: its memory plan, and a form for each operator that has one better than plain C."""
-
-    graph: Graph
-    plan: MemoryPlan
-    forms: dict[str, Form] | None
-
-
-def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None = None) -> Layers:
-    """Returns the plan and the forms of an int8 graph computed layer by layer.
+def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None = None) -> FastSteps:
+    """Returns the placed program of an int8 graph computed layer by layer with a kernel set.
 
     The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
     nothing fits, the smallest are taken.
     """
     templates, graph = templates_of(kernels.name, kernels.immediates), compacted(graph, kernels.immediates)
     if not templates:
-        return Layers(graph, reference_plan(graph), None)
+        return FastSteps(*place_reference(graph))
     sram, flash = limits(board, sram_bytes, graph)
-    choice = choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates)
-    return Layers(graph, choice.plan, choice.forms)
+    return choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates).fast
 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels, sram_bytes: int | None = None) -> FastSteps:
@@ -123,14 +107,9 @@ def kernels_for(program: Program, board: Board, kernels: Kernels, sram_bytes: in
     return with_forms(program, arena, board.cpu, found, sram, flash)
 
 
-def emit_layers(placed: Layers, call: str) -> Artifact:
-    """Returns the C of a network placed layer by layer; `call` is how to make it again."""
-    return emit(placed.graph, placed.plan, call, placed.forms)
-
-
 def assemble(
     graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
     """Returns memory plan and C of an int8 graph computed layer by layer, as `layers`; `call` is how to make the C again."""
-    found = layers(graph, Kernels(kernels, unpack), board, sram_bytes)
-    return found.plan, emit_layers(found, call)
+    fast = layers(graph, Kernels(kernels, unpack), board, sram_bytes)
+    return plan_of(fast.program, fast.arena), emit_steps(fast, call)

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux.codegen.layerwise import clamp_fields
-from tinyredux.codegen.trec import trec_fields
+from tinyredux.codegen.trec import trec_check, trec_fields
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, TrecConv, Weighted, weights_of
-from tinyredux.int8 import ADD_LEFT_SHIFT, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
+from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
 from tinyredux.kernels import FastSteps
 from tinyredux.memory import Arena, Blob, Program, Step, View, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
@@ -45,6 +44,7 @@ class Call:
     arguments: tuple[Address, ...]
     factors: tuple[Address, ...] = ()
     scratch: tuple[Address, ...] = ()  # `struct` is empty where there are only arguments
+    check: str = ""  # the assertion in C that the scratch is what the kernel needs
 
     def shape(self) -> tuple[Any, ...]:
         """Returns what calls must share to be one call in a loop."""
@@ -63,29 +63,29 @@ class Call:
 class Weights:
     """The arrays of weights.bin, and where the part for a box of an operator's output begins.
 
-    A convolution without padding and a dense layer take their input raw, `raw` names them: the zero point times the sum of
-    the weights is taken off the bias. 16-bit sums would round otherwise then, so not with them.
+    A convolution without padding and a dense layer take their input raw where they add up sums or run straight from the map,
+    `raw` names them: the zero point times the sum of the weights is taken off the bias. 16-bit sums would round otherwise
+    then, so not with them.
     """
 
     def __init__(self, fast: FastSteps) -> None:
         program = fast.program
         self.graph, arrays = program.graph, dict[str, Array]()
         lossy = program.schedule.accumulator == "int16"
-        self.raw = frozenset(op.name for op in program.graph.ops if _is_unpadded(op) and not lossy)
         self.at: dict[tuple[Any, ...], int] = {}
         by_name = {op.name: op for op in program.graph.ops}
+        unpadded = {step.op for step in program.steps() if _takes_raw(by_name[step.op], step)}
+        self.raw = frozenset() if lossy else frozenset(unpadded)
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
         for step in program.steps():
             op = by_name[step.op]
             if isinstance(op, Weighted) and step.kind in ("run", "add_up") and not (step in fast.convs or step in fast.forms):
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
-        for whole, form in fast.forms.items():
-            arrays |= {f"{whole.op}.{key}": values for key, values in form.arrays.items()}
+        forms = {step.op: form for step, form in fast.forms.items()}
         for op in program.graph.ops:
-            arrays |= fast.arrays.get(op.name, {})
-            if isinstance(op, TrecConv) and op.vectors and op.name in parts:
-                arrays[op.vectors] = self.graph.constants[op.vectors].transpose(0, 2, 1)
+            own = forms[op.name].arrays if op.name in forms else {}
+            arrays |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
             if not isinstance(op, Weighted) or op.name not in parts:
                 continue
             at = 0
@@ -100,6 +100,8 @@ class Weights:
             factors = requantization(self.graph, op)
             off = factors.input_zero_point * _sums_of_weights(self.graph, op) if op.name in self.raw else 0
             arrays[op.bias] = wrap_int32(self.graph.constants[op.bias] - off).astype(np.int32)
+            if isinstance(op, TrecConv) and op.vectors:  # as the filters lie: blocks, H, L
+                arrays[op.vectors] = self.graph.constants[op.vectors].transpose(0, 2, 1)
             arrays[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
             arrays[f"{op.name}.shift"] = np.array(factors.shift, np.int32)
             if lossy and any(len(key) == 3 for key in parts[op.name]):
@@ -122,8 +124,9 @@ class Weights:
         return Address("I32", self.blob.entries[array].offset + 4 * channel)
 
 
-def _is_unpadded(op: Op) -> bool:
-    return isinstance(op, Dense) or (isinstance(op, Conv) and not any(op.padding))
+def _takes_raw(op: Op, step: Step) -> bool:
+    direct = step.kind == "add_up" or (step.kind == "run" and isinstance(op, Conv) and conv_loops(op, step) == "direct")
+    return direct and not any(getattr(op, "padding", ()))
 
 
 def _sums_of_weights(graph: Graph, op: Weighted) -> Array:
@@ -192,6 +195,11 @@ def _place(arena: Arena, view: View) -> Address:
 
 def _fields(values: dict[str, int]) -> Fields:
     return tuple(values.items())
+
+
+def clamp_fields(clamp: Clamp) -> dict[str, int]:
+    """Returns the fields of an activation's limits."""
+    return {"activation_min": clamp.low, "activation_max": clamp.high}
 
 
 def _clamps(graph: Graph, op: Op) -> dict[str, int]:
@@ -273,13 +281,17 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
         weights.per_channel(op.bias, first),
     )
     scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
-    fields, points = {}, _points(graph, weights, op)
+    planned = program.buffers[step.scratch].size_bytes if step.scratch else 0
+    fields, points, check = {}, _points(graph, weights, op), ""
     match op:
         case Conv():
             fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c, "groups": op.groups}
             kernel = "tr_conv_s8"
             if conv_loops(op, step) == "direct":
                 kernel, scratch = "tr_conv_direct_s8", ()
+            else:
+                window = ", ".join(map(str, (*op.kernel, in_c, op.groups, int(conv_loops(op, step) == "pointwise"))))
+                check = f'_Static_assert(TR_CONV_SCRATCH_BYTES({window}) <= {planned}, "scratch of {op.name}");\n'
             fields |= _strides(step)
             struct = "tr_conv"
         case DepthwiseConv():
@@ -287,13 +299,15 @@ def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, st
             fields = _window(graph, op, step) | {"in_c": in_c, "multiplier_c": op.multiplier} | _strides(step)
         case TrecConv():
             kernel, struct, own = "tr_trec_conv_s8", "tr_trec", graph.constants[op.vectors].shape[0] if op.vectors else 0
-            fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, trec_sizes(graph, op), own)
+            sizes = trec_sizes(graph, op, planned)
+            check = trec_check(op, sizes, planned)
+            fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, sizes, own)
             vectors = Address("I8", weights.blob.entries[op.vectors or op.weights].offset)
             arguments = (*arguments[:3], vectors, *arguments[3:])
         case _:
             kernel, struct = "tr_dense_s8", "tr_dense"
             fields = {"in_n": step.inputs[0].box.elements, "out_n": out_c}
-    return Call(op.name, kernel, struct, _fields(fields | points), arguments, _factors(weights, op, first), scratch)
+    return Call(op.name, kernel, struct, _fields(fields | points), arguments, _factors(weights, op, first), scratch, check)
 
 
 def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: Step) -> Call:

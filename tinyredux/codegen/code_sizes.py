@@ -15,19 +15,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tinyredux.codegen.layerwise import statements
-from tinyredux.graph import Graph
-from tinyredux.kernels import Form, code_bytes
-from tinyredux.memory import MemoryPlan, pack
+from tinyredux.codegen.calls import Weights
+from tinyredux.codegen.parts import statements
+from tinyredux.kernels import FastSteps, Form, code_bytes
 
 FILE = Path(__file__).with_name("code_sizes.json")
 
 
-def flash_bytes(graph: Graph, plan: MemoryPlan, forms: Mapping[str, Form], core: str) -> int:
-    """Returns the predicted bytes of flash of a firmware: weights, code and runtime; `forms` as `emit` takes them."""
-    table = _table()["cores"][core]
-    calls = sum(table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in graph.ops)
-    return int(table["runtime"] + calls + exact_bytes(graph, forms) + kernel_bytes(graph, plan, forms, core))
+def flash_bytes(fast: FastSteps, core: str) -> int:
+    """Returns the predicted bytes of flash of a firmware: weights, code and runtime."""
+    table, weights = _table()["cores"][core], Weights(fast)
+    forms = {step.op: form for step, form in fast.forms.items()}
+    calls = sum(table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in fast.program.graph.ops)
+    return int(table["runtime"] + calls + len(weights.blob.data) + program_bytes(forms) + kernel_bytes(fast, weights, core))
 
 
 def family(form: Form | None) -> str:
@@ -35,26 +35,24 @@ def family(form: Form | None) -> str:
     return "reference" if form is None else re.sub(r"\d.*", "", form.name)
 
 
-def exact_bytes(graph: Graph, forms: Mapping[str, Form]) -> int:
-    """Returns the bytes of weights.bin and of the Programs of all forms, each once."""
-    blob = pack(graph, {name: form.arrays for name, form in forms.items()})
+def program_bytes(forms: Mapping[str, Form]) -> int:
+    """Returns the bytes of the Programs of all forms, each once."""
     programs = {program.name: program for form in forms.values() for program in form.programs}
     later = sum(form.later.code_bytes for form in forms.values() if form.later)
-    return len(blob.data) + sum(code_bytes(program) for program in programs.values()) + later
+    return sum(code_bytes(program) for program in programs.values()) + later
 
 
-def kernel_bytes(graph: Graph, plan: MemoryPlan, forms: Mapping[str, Form], core: str) -> int:
+def kernel_bytes(fast: FastSteps, weights: Weights, core: str) -> int:
     """Returns the bytes of the C kernels that a network calls, with what these call, each once."""
     functions = _table()["cores"][core]["functions"]
-    parts = {(name, size) for called in kernels_called(graph, plan, forms) for name, size in functions.get(called, [])}
+    parts = {(name, size) for called in kernels_called(fast, weights) for name, size in functions.get(called, [])}
     return sum(size for _, size in parts)
 
 
-def kernels_called(graph: Graph, plan: MemoryPlan, forms: Mapping[str, Form]) -> set[str]:
+def kernels_called(fast: FastSteps, weights: Weights) -> set[str]:
     """Returns the names of the functions that the generated C calls, Programs aside."""
-    blob = pack(graph, {name: form.arrays for name, form in forms.items()})
-    calls = "\n".join(text for _, text in statements(graph, plan, blob, forms))
-    programs = {program.name for form in forms.values() for program in form.programs}
+    calls = "\n".join(line for lines in statements(fast, weights, {}) for line in lines)
+    programs = {program.name for form in fast.forms.values() for program in form.programs}
     return set(re.findall(r"\b(tr_\w+)\(", calls)) - programs
 
 

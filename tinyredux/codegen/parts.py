@@ -10,22 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tinyredux.codegen.artifact import Artifact, artifact, c_struct, check_name, details, head
 from tinyredux.codegen.calls import TAKES_SCRATCH, Address, Call, Fields, Weights, calls_of
 from tinyredux.codegen.check import check_call
 from tinyredux.codegen.fast import FORM_MACROS, described_form, form_call, programs, prototypes, sources
-from tinyredux.codegen.layerwise import Artifact, artifact, c_struct, head
-from tinyredux.graph import Conv, Graph, Op, Softmax, macs
+from tinyredux.graph import Conv, Graph, Op, Softmax, Weighted, macs
 from tinyredux.kernels import FastSteps, Form, scheduled
 from tinyredux.memory import (
     Arena,
+    Blob,
     Item,
     Loop,
+    Node,
     Program,
     Step,
+    View,
     executed_macs,
     in_lines,
     is_elementwise,
     row_by_row,
+    tensors_end,
     verify,
     window_rows,
 )
@@ -34,6 +38,9 @@ MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
 #define SUMS16(offset) ((int16_t *)(void *)(tr_arena + (offset)))
 """
+
+
+Declared = tuple[str, Fields, str]  # struct type, its fields, the assertion before it
 
 
 @dataclass(frozen=True)
@@ -68,38 +75,48 @@ def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
 
 
 def emit_steps(fast: FastSteps, call: str) -> Artifact:
-    """Returns the Artifact of a placed program with row convolutions. Raises ValueError where `verify` finds the plan wrong."""
+    """Returns the Artifact of a placed program: each step by its form, as a row convolution or by its reference kernel. Equal
+    input gives equal bytes; `call` is how to make it again. Raises ValueError where `verify` finds the plan wrong."""
     program, arena = fast.program, fast.arena
+    check_name(program.graph.name)
     verify(program, arena)
-    weights = Weights(fast)
-    graph = program.graph
-    structs: dict[tuple[str, Fields], str] = {}
-    bodies = []
-    for index, (item, nodes) in enumerate(zip(program.schedule.items, program.nodes, strict=True)):
-        lines = [f"    /* {_title(graph, item)} */", f"    tr_mark({index});"]
-        if by_form := fast.form_of(nodes):
-            lines.append(_by_form(fast, weights, *by_form))
-        else:
-            lines += [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
-        bodies.append("\n".join(lines))
-    declarations = "".join(c_struct(kind, name, dict(fields)) for (kind, fields), name in structs.items())
-    described = [
-        {
-            "name": "+".join(item.ops), "kind": _kind(graph, item), "module": "",
-            "macs": sum(macs(graph, op) for op in _ops(graph, item)),
-            "macs_executed": executed_macs(graph, Loop((nodes,)).steps()),
-            **(described_form(by_form[1]) if (by_form := fast.form_of(nodes)) else {}),
-        }
-        for item, nodes in zip(program.schedule.items, program.nodes, strict=True)
-    ]  # fmt: skip
+    graph, weights, structs = program.graph, Weights(fast), dict[Declared, str]()
+    items = list(zip(program.schedule.items, program.nodes, statements(fast, weights, structs), strict=True))
+    bodies = [
+        "\n".join((f"    /* {_title(fast, weights.blob, item, nodes)} */", f"    tr_mark({index});", *lines))
+        for index, (item, nodes, lines) in enumerate(items)
+    ]
+    declarations = "".join(check + c_struct(kind, name, dict(fields)) for (kind, fields, check), name in structs.items())
+    described = [_described_item(fast, item, nodes) for item, nodes, _ in items]
     codes = [scheduled(code, fast.core) for code in fast.codes()] + programs({step.op: form for step, form in fast.forms.items()})
-    declarations = prototypes(codes) + declarations
     files = sources(codes, head(graph, call, "The kernels")) if codes else {}
     ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
-    macros = MACROS + FORM_MACROS * bool(fast.forms)
+    macros, tensors = MACROS + FORM_MACROS * bool(fast.forms), tensors_end(program, arena)
+    sizes = tensors, arena.size_bytes - tensors
     return artifact(
-        graph, described, weights.blob, declarations, "\n".join(bodies), ends, (arena.size_bytes, 0), call, macros, files
+        graph, described, weights.blob, prototypes(codes) + declarations, "\n".join(bodies), ends, sizes, call, macros, files
     )
+
+
+def statements(fast: FastSteps, weights: Weights, structs: dict[Declared, str]) -> list[list[str]]:
+    """Returns the lines of C that compute each item; `structs` gets the parameters that they name."""
+    return [
+        [_by_form(fast, weights, *by_form)]
+        if (by_form := fast.form_of(nodes))
+        else [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
+        for nodes in fast.program.nodes
+    ]
+
+
+def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dict[str, Any]:
+    graph, by_form = fast.program.graph, fast.form_of(nodes)
+    at_once = item.kind == "whole" and not any(step in fast.convs for step in Loop((nodes,)).steps())
+    return {
+        "name": "+".join(item.ops), "kind": _kind(graph, item), "module": graph.origin.get(item.sink, "") if at_once else "",
+        "macs": sum(macs(graph, op) for op in _ops(graph, item)),
+        "macs_executed": executed_macs(graph, Loop((nodes,)).steps()),
+        **(described_form(by_form[1] if by_form else None) if at_once else {}),
+    }  # fmt: skip
 
 
 def _by_form(fast: FastSteps, weights: Weights, step: Step, form: Form) -> str:
@@ -118,12 +135,41 @@ def _kind(graph: Graph, item: Item) -> str:
     return type(_ops(graph, item)[-1]).__name__ if item.kind == "whole" else item.kind
 
 
-def _title(graph: Graph, item: Item) -> str:
-    ops = {op.name: op for op in graph.ops}
-    shapes = [
-        f"{name}: {type(ops[name]).__name__} -> {'x'.join(map(str, graph.tensors[ops[name].output].shape))}" for name in item.ops
-    ]
-    return "\n     * ".join([", ".join(shapes), *describe(graph, item)])
+def _title(fast: FastSteps, blob: Blob, item: Item, nodes: tuple[Node, ...]) -> str:
+    """Returns the comment above an item: operators and shapes; in which parts they run, or the bytes of one that runs at once."""
+    graph = fast.program.graph
+    if item.kind != "whole":
+        shapes = [f"{op.name}: {type(op).__name__} -> {_shape(graph, op.output)}" for op in _ops(graph, item)]
+        return "\n     * ".join([", ".join(shapes), *describe(graph, item)])
+    (op,) = _ops(graph, item)
+    sides = " + ".join(_shape(graph, name) for name in op.inputs)
+    lines, steps = (
+        [f"{op.name}: {type(op).__name__} {sides} -> {_shape(graph, op.output)}{details(op)}"],
+        list(Loop((nodes,)).steps()),
+    )
+    if steps:
+        reads = ", ".join(f"{view.tensor} {_range(fast.arena, view)}" for step in steps for view in step.inputs)
+        lines.append(f"arena: reads {reads}; writes {op.output} {_range(fast.arena, *(step.output for step in steps))}")
+        if scratch := steps[0].scratch:
+            start = fast.arena.offsets[scratch]
+            lines[-1] += f"; scratch {start}..{start + fast.program.buffers[scratch].size_bytes}"
+    named = {"weights": op.weights, "bias": op.bias} if isinstance(op, Weighted) else {}
+    if named.get("weights") not in blob.entries:
+        named = {name.removeprefix(f"{op.name}."): name for name in blob.entries if name.startswith(f"{op.name}.")}
+    entries = {key: blob.entries[name] for key, name in named.items()}
+    where = ", ".join(f"{key} {entry.offset}..{entry.offset + entry.size_bytes}" for key, entry in entries.items())
+    return "\n     * ".join([*lines, *([f"weights.bin: {where}"] if where else [])])
+
+
+def _shape(graph: Graph, tensor: str) -> str:
+    return "x".join(map(str, graph.tensors[tensor].shape))
+
+
+def _range(arena: Arena, *views: View) -> str:
+    """Returns from the first to the end of the last byte of views."""
+    starts = [arena.offsets[view.buffer] + view.offset for view in views]
+    ends = [start + view.span_bytes for start, view in zip(starts, views, strict=True)]
+    return f"{min(starts)}..{max(ends)}"
 
 
 def describe(graph: Graph, item: Item) -> list[str]:
@@ -206,7 +252,7 @@ def _growing(a: Call | Block, b: Call | Block, variable: str) -> Call | Block:
     return a.moved([replace(x, terms=((variable, y.base - x.base), *x.terms)) if y.base != x.base else x for x, y in pairs])
 
 
-def lines_of(node: Call | Block, structs: dict[tuple[str, Fields], str], indent: str) -> list[str]:
+def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str) -> list[str]:
     """Returns a call or loop as lines of C. In a loop the pointers to factors per channel move with the part."""
     if isinstance(node, Block):
         lines = _declared_once(
@@ -220,7 +266,8 @@ def lines_of(node: Call | Block, structs: dict[tuple[str, Fields], str], indent:
     fields = dict(node.fields)
     if not moving:
         fields |= {key: a.text() for key, a in zip(("multiplier", "shift"), node.factors, strict=False)}  # type: ignore[misc]
-    name = structs.setdefault((node.struct, tuple(fields.items())), f"{node.op}_{len(structs)}")
+    free = f"{node.op}_{len(structs)}" if node.op in structs.values() else node.op
+    name = structs.setdefault((node.struct, tuple(fields.items()), node.check), free)
     scratch = [a.text() for a in node.scratch] or (["0"] if node.kernel in TAKES_SCRATCH else [])
     arguments = [a.text() for a in node.arguments]
     if not moving:

@@ -132,11 +132,10 @@ class Designs:
         """Returns what the graph of a design is predicted to cost."""
         graph = compacted(graph, unpack=True)
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
-        chosen, plan = fitted(graph, known, *limits(self.board, self.asked_bytes, graph))
+        chosen, fast = fitted(graph, known, *limits(self.board, self.asked_bytes, graph))
         cycles = self.calibration.overhead_cycles + sum(self._cycles(name, way) for name, way in chosen.items())
-        forms = {name: way.form for name, way in chosen.items() if way.form is not None}
-        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(graph, plan, forms, self.board.cpu)
-        return Cost(round(cycles), flash, plan.total_bytes, {name: way.name for name, way in chosen.items()})
+        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board.cpu)
+        return Cost(round(cycles), flash, fast.total_bytes, {name: way.name for name, way in chosen.items()})
 
     def excess(self, cost: Cost) -> str | None:
         """Returns which limit a cost breaks, None where it keeps to all."""

@@ -13,7 +13,7 @@ from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.schedule import scheduled
-from tinyredux.kernels.choose import TEMPLATES, Template, Way, candidates, choose, fitted, scratch_of, ways
+from tinyredux.kernels.choose import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways
 from tinyredux.kernels.reference_cost import reference_cycles
 from tinyredux.kernels.slices import FastSteps, with_rows
 from tinyredux.kernels.trec_cost import losing, picks
@@ -36,13 +36,13 @@ __all__ = [
     "fitted",
     "losing",
     "picks",
+    "placed",
     "predicted_cycles",
     "print_assembly",
     "print_c",
     "print_longest_loop",
     "reference_cycles",
     "scheduled",
-    "scratch_of",
     "unpacked",
     "ways",
     "with_forms",

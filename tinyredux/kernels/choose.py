@@ -2,22 +2,24 @@
 
 Every operator has its reference kernel as the last resort. A form enters the choice only where it is predicted to be faster, by
 more than the predictions are off.
-Then the whole is made to fit: where the memory plan is larger than the SRAM, the operator that reaches highest takes its next
-form with less scratch; where arrays and code are larger than the flash, whatever form loses the fewest cycles for a byte goes.
+Then the whole is made to fit: where arena and scratch are larger than the SRAM, the operator that reaches highest takes its next
+form with less scratch, and what fits after all in the end is taken back; where arrays and code are larger than the flash,
+whatever form loses the fewest cycles for a byte goes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tinyredux import memory
 from tinyredux.graph import Graph, Op
 from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.reference_cost import reference_cycles
-from tinyredux.memory import MemoryPlan, arrays, reference_scratch
+from tinyredux.kernels.slices import FastSteps
+from tinyredux.memory import arrays, layer_by_layer, live_steps, place_operators, reference_scratch
 
 Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
@@ -29,10 +31,11 @@ UNSEEN_CYCLES = 100  # of a call, which no prediction counts to the end: what la
 
 @dataclass(frozen=True)
 class Choice:
-    """A form for each operator that has one better than its reference kernel, and the memory plan with their scratch."""
+    """A form for each operator that has one better than its reference kernel, and the program with them, placed with their
+    scratch."""
 
     forms: dict[str, Form]
-    plan: MemoryPlan
+    fast: FastSteps
 
 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
@@ -51,6 +54,11 @@ class Way:
     flash_bytes: int
 
     @property
+    def scratch_bytes(self) -> int:
+        """Scratch of the form; none is counted for the reference kernel, which is the last resort."""
+        return 0 if self.form is None else self.form.scratch_bytes
+
+    @property
     def name(self) -> str:
         """Name of the form, or "reference"."""
         return "reference" if self.form is None else self.form.name
@@ -64,8 +72,9 @@ def choose(
 
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
-    chosen, plan = fitted(graph, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
-    return Choice({name: on_core(way.form, core) for name, way in chosen.items() if way.form is not None}, plan)
+    _, fast = fitted(graph, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
+    forms = {step: on_core(form, core) for step, form in fast.forms.items()}
+    return Choice({step.op: form for step, form in forms.items()}, replace(fast, core=core, forms=forms))
 
 
 def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
@@ -77,36 +86,54 @@ def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list
 
 def fitted(
     graph: Graph, ways_of: Mapping[str, list[Way]], sram_bytes: int | None, flash_bytes: int | None
-) -> tuple[dict[str, Way], MemoryPlan]:
-    """Returns one of its ways for every operator, within the bytes as `choose` has them, and the memory plan."""
-    costs = dict(ways_of)
+) -> tuple[dict[str, Way], FastSteps]:
+    """Returns one of its ways for every operator, within the bytes as `choose` has them, and the program placed with
+    their forms and scratch."""
+    live = {step.op: step.live_bytes for step in live_steps(graph)}
+    most = math.inf if sram_bytes is None else sram_bytes
+    costs = {
+        op: [way for way in some if way.form is None or live[op] + way.scratch_bytes <= most] for op, some in ways_of.items()
+    }
+    could = dict(costs)
     while True:
         if flash_bytes is not None:
             fit_flash(costs, flash_bytes)
-        forms = {name: found[0].form for name, found in costs.items() if found[0].form is not None}
-        plan = memory.plan_words(graph, scratch_of(graph, forms))
-        largest = _highest_scratch(plan, forms)
-        if sram_bytes is None or plan.total_bytes <= sram_bytes or largest is None:
-            return {name: found[0] for name, found in costs.items()}, plan
-        limit = forms[largest].scratch_bytes
-        costs[largest] = [way for way in costs[largest] if way.form is None or way.form.scratch_bytes < limit]
+        chosen = {op: some[0] for op, some in costs.items()}
+        fast = placed(graph, _forms(chosen))
+        largest = _highest_scratch(fast)
+        if fast.total_bytes <= most or largest is None:
+            break
+        costs[largest] = [way for way in costs[largest] if way.form is None or way.scratch_bytes < chosen[largest].scratch_bytes]
+    for op, way in [(op, way) for op, some in could.items() for way in some if way.cycles < chosen[op].cycles]:
+        other = chosen | {op: way}
+        small = flash_bytes is None or sum(some.flash_bytes for some in other.values()) <= flash_bytes
+        if way.cycles < chosen[op].cycles and small and (found := placed(graph, _forms(other))).total_bytes <= most:
+            chosen, fast = other, found
+    return chosen, fast
+
+
+def _forms(chosen: Mapping[str, Way]) -> dict[str, Form]:
+    return {op: way.form for op, way in chosen.items() if way.form is not None}
+
+
+def placed(graph: Graph, forms: Mapping[str, Form]) -> FastSteps:
+    """Returns the program layer by layer, placed with the scratch of these forms and of the others' reference kernels."""
+    program = layer_by_layer(graph, reference_scratch(graph) | {op: form.scratch_bytes for op, form in forms.items()})
+    by_form = {step: forms[step.op] for step in program.steps() if step.op in forms}
+    return FastSteps(program, place_operators(program), forms=by_form)
+
+
+def _highest_scratch(fast: FastSteps) -> str | None:
+    """Returns the operator with a form whose scratch ends highest, None where no form has scratch."""
+    offsets = fast.arena.offsets
+    ends = {step.op: offsets[step.scratch] + form.scratch_bytes for step, form in fast.forms.items() if step.scratch}
+    return max(ends, key=lambda op: ends[op], default=None)
 
 
 def on_core(form: Form, core: str) -> Form:
     """Returns a form with all its programs, in the order of instructions that suits a core."""
     whole = form.complete()
     return replace(whole, programs=tuple(scheduled(program, core) for program in whole.programs))
-
-
-def scratch_of(graph: Graph, forms: Mapping[str, Form]) -> dict[str, int]:
-    """Returns the bytes of scratch that each operator needs, by its form or its reference kernel."""
-    return reference_scratch(graph) | {name: form.scratch_bytes for name, form in forms.items()}
-
-
-def _highest_scratch(plan: MemoryPlan, forms: Mapping[str, Form]) -> str | None:
-    """Returns the operator with a form whose scratch ends highest, None where no form has scratch."""
-    ends = {name: sum(plan.scratch[name]) for name, form in forms.items() if form.scratch_bytes}
-    return max(ends, key=lambda name: ends[name], default=None)
 
 
 def fit_flash(costs: dict[str, list[Way]], flash_bytes: int) -> None:

@@ -20,7 +20,7 @@ from tinyredux.kernels.asm.program import Program as Code
 from tinyredux.kernels.rows.layer import Rows, row_tables, rows_of, weight_array
 from tinyredux.kernels.rows.plan import Geometry
 from tinyredux.kernels.rows.template import SMALLEST_KERNEL, strip_forms
-from tinyredux.memory import Arena, Buffer, Loop, Node, Program, Step, restricted, step_cycles
+from tinyredux.memory import Arena, Buffer, Loop, Node, Program, Step, gap, restricted, step_cycles
 
 WORTH = 0.7  # a row convolution is taken where it is predicted to need at most this part of the reference kernel's cycles
 
@@ -52,6 +52,11 @@ class FastSteps:
     forms: dict[Step, Form] = field(default_factory=dict)  # of operators that run at once
     factor: float | None = None  # predicted cycles against layer by layer, where they are known
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the arena, scratch included."""
+        return self.arena.size_bytes
+
     def form_of(self, nodes: Sequence[Node]) -> tuple[Step, Form] | None:
         """Returns the step that the nodes of an item are, and its form, where it has one."""
         step = nodes[0] if nodes else None
@@ -79,9 +84,7 @@ def with_rows(
     return FastSteps(other, larger, core, found.convs, found.arrays, dict(forms or {}))
 
 
-def with_scratch(
-    program: Program, arena: Arena, buffers: dict[str, Buffer], offsets: dict[str, int]
-) -> tuple[Program, Arena]:  # fmt: skip
+def with_scratch(program: Program, arena: Arena, buffers: dict[str, Buffer], offsets: dict[str, int]) -> tuple[Program, Arena]:
     """Returns a program and its arena with more buffers, and without scratch that no step names any more."""
     used = {view.buffer for step in program.steps() for view in (*step.inputs, step.output)}
     used |= {step.scratch for step in program.steps()}
@@ -89,21 +92,6 @@ def with_scratch(
     size = max([arena.size_bytes, *(offsets[name] + buffer.size_bytes for name, buffer in buffers.items())])
     larger = replace(arena, offsets=arena.offsets | offsets, size_bytes=size)
     return replace(program, buffers=kept), larger
-
-
-def gap(program: Program, arena: Arena, limit_bytes: int, step: Step, moment: int) -> tuple[int, int]:
-    """Returns (offset, bytes) of the largest range below the limit that holds nothing while a step runs."""
-    busy = sorted(
-        (arena.offsets[name], buffer.size_bytes)
-        for name, buffer in program.buffers.items()
-        if buffer.first <= moment <= buffer.last and name != step.scratch
-    )
-    best, at = (0, 0), 0
-    for start, size in [*busy, (limit_bytes, 0)]:
-        aligned = -(-at // 4) * 4
-        best = max(best, (aligned, start - aligned), key=lambda found: found[1])
-        at = max(at, start + size)
-    return best
 
 
 class _Search:
@@ -139,7 +127,7 @@ class _Search:
             return step
         if not isinstance(op, Conv) or op.groups != 1 or op.kernel[1] < SMALLEST_KERNEL:
             return step
-        offset, size = gap(self.program, self.arena, self.limit_bytes, step, moment)
+        offset, size = gap(self.program, self.arena, self.limit_bytes, step.scratch, moment)
         chosen = self.choose(op, step, size)
         if chosen is None:
             return step

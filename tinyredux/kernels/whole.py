@@ -13,8 +13,8 @@ from math import inf
 from tinyredux.graph import TrecConv
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.choose import Way, fit_flash, on_core
-from tinyredux.kernels.slices import FastSteps, gap, with_scratch
-from tinyredux.memory import Arena, Buffer, Item, Node, Program, Step, View, arrays, moments, step_cycles, whole
+from tinyredux.kernels.slices import FastSteps, with_scratch
+from tinyredux.memory import Arena, Buffer, Item, Node, Program, Step, arrays, gap, moments, step_cycles, whole
 
 OTHERS = 2  # bytes of flash for a byte of the weights of operators in parts, which row convolutions widen
 
@@ -38,7 +38,8 @@ def with_forms(
         if step is not None:
             found[step.op] = place, step, clock
         clock += moments(nodes)
-    gaps = {name: gap(program, arena, max(limit_bytes, arena.size_bytes), step, at) for name, (_, step, at) in found.items()}
+    most = max(limit_bytes, arena.size_bytes)
+    gaps = {name: gap(program, arena, most, step.scratch, at) for name, (_, step, at) in found.items()}
     chosen = _chosen(program, ways_of, {name: size for name, (_, size) in gaps.items()}, flash_bytes)
     changed, buffers, offsets, forms = list(program.nodes), dict[str, Buffer](), dict[str, int](), dict[Step, Form]()
     for name, form in chosen.items():
@@ -57,7 +58,7 @@ def _chosen(program: Program, ways_of: Mapping[str, list[Way]], free: dict[str, 
     graph, costs, rest = program.graph, dict[str, list[Way]](), 0
     for op in graph.ops:
         if op.name in free:
-            costs[op.name] = [way for way in ways_of[op.name] if way.form is None or way.form.scratch_bytes <= free[op.name]]
+            costs[op.name] = [way for way in ways_of[op.name] if way.scratch_bytes <= free[op.name]]
         else:
             rest += OTHERS * sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
     if flash_bytes is not None:
@@ -68,8 +69,7 @@ def _chosen(program: Program, ways_of: Mapping[str, list[Way]], free: dict[str, 
 def predicted_cycles(fast: FastSteps) -> float:
     """Returns the predicted cycles of a program, for a choice between programs of one network; infinite with a TREC layer by
     plain C, whose cycles are not among these predictions."""
-    by_name = {op.name: op for op in fast.program.graph.ops}
-    total = 0.0
+    by_name, total = {op.name: op for op in fast.program.graph.ops}, 0.0
     for step in fast.program.steps():
         if step in fast.forms:
             total += fast.forms[step].cost
@@ -86,16 +86,13 @@ def _alone(program: Program, arena: Arena, item: Item, nodes: tuple[Node, ...]) 
     step = nodes[0] if item.kind == "whole" and len(nodes) == 1 else None
     if not isinstance(step, Step) or step.kind != "run":
         return None
-    views = (*step.inputs, step.output)
+    views, shapes = (*step.inputs, step.output), program.graph.tensors
     starts = [arena.offsets[view.buffer] + view.offset for view in views]
-    if any(start % 4 for start in starts) or not all(_is_whole(program, view) for view in views):
+    parts = [view for view in views if view.box != whole(shapes[view.tensor].shape) or any(view.gaps)]
+    if parts or any(start % 4 for start in starts):
         return None
     first, last = starts[-1], starts[-1] + step.output.box.elements
     for view, start in zip(step.inputs, starts, strict=False):
         if start < last and first < start + view.box.elements:
             return None
     return step
-
-
-def _is_whole(program: Program, view: View) -> bool:
-    return view.box == whole(program.graph.tensors[view.tensor].shape) and view.gaps == (0, 0)

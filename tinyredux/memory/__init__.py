@@ -2,14 +2,15 @@
 
 `program` and `tiles` say what a program is: loops of steps that read and write boxes of buffers. `lower` makes one from a
 schedule, `place` gives its buffers addresses in the arena, `run_schedule` executes and checks it byte by byte in NumPy.
-`layerwise` plans a network one operator at a time, `costs` counts the work of a step, `blob` lays out weights in flash.
+`layerwise` says what is alive one operator at a time, `whole_operators` makes that a program and places it; `costs` counts the
+work of a step, `blob` lays out weights in flash.
 Chapter 3 teaches it.
 """
 
 from __future__ import annotations
 
 from tinyredux.memory import run_schedule
-from tinyredux.memory.blob import Blob, arrays, pack, pack_arrays
+from tinyredux.memory.blob import Blob, arrays, pack_arrays
 from tinyredux.memory.costs import conv_loops, executed_macs, rough_cycles, step_cycles
 from tinyredux.memory.layerwise import (
     Lifetime,
@@ -23,13 +24,11 @@ from tinyredux.memory.layerwise import (
     lifetimes,
     live_steps,
     overlap,
-    plan,
-    plan_words,
     reference_scratch,
     verify_plan,
 )
 from tinyredux.memory.lower import Lowering, boxes_for, buffer_lifetimes, lower, moments
-from tinyredux.memory.place import Arena, blocks_of, live_bytes, place, place_apart
+from tinyredux.memory.place import Arena, blocks_of, gap, live_bytes, place, place_apart
 from tinyredux.memory.program import (
     ACCUMULATOR_BYTES,
     Buffer,
@@ -60,6 +59,7 @@ from tinyredux.memory.tiles import (
     window_rows,
     windows_meet_map,
 )
+from tinyredux.memory.whole_operators import layer_by_layer, place_operators, place_reference, plan, plan_of, tensors_end
 
 __all__ = [
     "ACCUMULATOR_BYTES",
@@ -89,11 +89,13 @@ __all__ = [
     "conv_loops",
     "executed_macs",
     "first_fit",
+    "gap",
     "in_lines",
     "is_barrier",
     "is_elementwise",
     "is_generator",
     "is_pointwise",
+    "layer_by_layer",
     "layerwise_peak",
     "lifetimes",
     "live_bytes",
@@ -101,14 +103,15 @@ __all__ = [
     "lower",
     "moments",
     "overlap",
-    "pack",
     "pack_arrays",
     "part_breaks",
     "part_unit",
     "place",
     "place_apart",
+    "place_operators",
+    "place_reference",
     "plan",
-    "plan_words",
+    "plan_of",
     "reads_values",
     "reference_scratch",
     "restricted",
@@ -117,6 +120,7 @@ __all__ = [
     "run_schedule",
     "step_cycles",
     "storages",
+    "tensors_end",
     "verify",
     "verify_plan",
     "whole",

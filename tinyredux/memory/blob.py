@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,16 +31,11 @@ class Blob:
     entries: dict[str, Entry]
 
 
-def arrays(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = None) -> dict[str, Array]:
-    """Returns every array that the generated C reads: weights, bias, and the requantisation factors per channel.
-
-    An operator in `replaced` has the arrays given there instead, under the names operator.key.
-    """
+def arrays(graph: Graph) -> dict[str, Array]:
+    """Returns every array that reference kernels read: weights, bias, and the requantisation factors per channel."""
     found: dict[str, Array] = {}
     for op in graph.ops:
-        if replaced is not None and op.name in replaced:
-            found |= {f"{op.name}.{key}": values for key, values in replaced[op.name].items()}
-        elif isinstance(op, Weighted):
+        if isinstance(op, Weighted):
             factors = requantization(graph, op)
             found[op.weights] = graph.constants[op.weights]
             found[op.bias] = graph.constants[op.bias]
@@ -50,11 +44,6 @@ def arrays(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = No
             found[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
             found[f"{op.name}.shift"] = np.array(factors.shift, np.int32)
     return found
-
-
-def pack(graph: Graph, replaced: Mapping[str, Mapping[str, Array]] | None = None) -> Blob:
-    """Returns the little-endian bytes of all arrays of a graph, as `arrays` names them."""
-    return pack_arrays(arrays(graph, replaced))
 
 
 def pack_arrays(content_by_name: dict[str, Array]) -> Blob:

@@ -1,23 +1,19 @@
-"""Where every activation lies: lifetimes, byte offsets, scratch, and an independent checker of the whole plan.
+"""What is alive when a network runs layer by layer: lifetimes, live bytes, scratch, first fit, and a checker of plans.
 
-A plan is right when no two tensors that are alive together share a byte. `plan` searches, `verify_plan` checks,
+A plan is right when no two tensors that are alive together share a byte. `whole_operators.plan` searches, `verify_plan` checks,
 and neither uses the other's code.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tinyredux.files import expect
 from tinyredux.graph import Conv, Graph, Op, TrecConv
 from tinyredux.trec import TrecSizes, trec_sizes
 
 Lifetime = tuple[int, int]  # first and last step, both included
 WORD = 4
-ALIGNMENTS = (WORD, 1)  # word alignment is faster; byte alignment is tried where it saves memory
-RANDOM_ORDERS = 300
 SCRATCH = "scratch of "
 
 
@@ -104,87 +100,9 @@ def reference_scratch(graph: Graph) -> dict[str, int]:
     return {op.name: scratch_bytes(graph, op) for op in graph.ops}
 
 
-def plan(graph: Graph) -> MemoryPlan:
-    """Returns the best placement found for the graph's order of operators, with the reference kernels' scratch."""
-    expect(Graph, graph, "what to plan", "such as compile_net(settings).int8")
-    spans, sizes = lifetimes(graph), _sizes(graph)
-    bound = layerwise_peak(graph)
-    offsets = min((place(sizes, spans, align, bound) for align in ALIGNMENTS), key=lambda found: arena_end(sizes, found))
-    return _with_scratch(graph, offsets, reference_scratch(graph))
-
-
-def plan_words(graph: Graph, scratch: Mapping[str, int]) -> MemoryPlan:
-    """Returns the best placement found in which every tensor begins at a word, with `scratch` bytes for each operator.
-
-    Scratch is put into the gaps between tensors, or placed along with them, whichever takes fewer bytes.
-    """
-    sizes, steps = _sizes(graph), {op.name: i for i, op in enumerate(graph.ops)}
-    spans = lifetimes(graph)
-    word_sizes = {name: -(-size // WORD) * WORD for name, size in sizes.items()}
-    live = {op: sum(word_sizes[name] for name in sizes if overlap(spans[name], (i, i))) for op, i in steps.items()}
-    bound = max(live[op] + scratch[op] for op in steps)
-    gaps = _with_scratch(graph, place(word_sizes, spans, WORD, max(live.values())), scratch)
-    if gaps.total_bytes <= bound:
-        return gaps
-    beside = {f"{SCRATCH}{op}": -(-size // WORD) * WORD for op, size in scratch.items() if size}
-    moments = {f"{SCRATCH}{op}": (steps[op], steps[op]) for op in scratch}
-    together = place(word_sizes | beside, spans | moments, WORD, bound)
-    offsets = {name: together[name] for name in sizes}
-    placed = {op: (together[f"{SCRATCH}{op}"], size) for op, size in scratch.items() if size}
-    return min(gaps, _plan(graph, offsets, placed), key=lambda found: found.total_bytes)
-
-
-def _sizes(graph: Graph) -> dict[str, int]:
-    return {name: graph.tensors[name].size_bytes for name in lifetimes(graph)}
-
-
-def _plan(graph: Graph, offsets: dict[str, int], scratch: dict[str, tuple[int, int]]) -> MemoryPlan:
-    arena_bytes = arena_end(_sizes(graph), offsets)
-    reach = max((offset + size for offset, size in scratch.values()), default=0)
-    return MemoryPlan(offsets, scratch, arena_bytes, max(0, reach - arena_bytes), live_steps(graph), layerwise_peak(graph))
-
-
 def arena_end(sizes: dict[str, int], offsets: dict[str, int]) -> int:
     """Returns the first byte behind the highest tensor."""
     return max(offset + sizes[name] for name, offset in offsets.items())
-
-
-def place(sizes: dict[str, int], spans: dict[str, Lifetime], align: int, bound: int) -> dict[str, int]:
-    """Returns offsets by first fit over several orders of the tensors; stops at the lower bound.
-
-    First from both ends in turn, which is optimal for a chain; then by size, by lifetime times size, by first step, and in
-    seeded random orders. Source: ours, after the greedy-by-size planners of TFLite Micro.
-    """
-    names = sorted(sizes)
-    span = {name: spans[name][1] - spans[name][0] + 1 for name in names}
-    orders: list[list[str]] = [
-        sorted(names, key=lambda name: (-sizes[name], spans[name])),
-        sorted(names, key=lambda name: (-sizes[name] * span[name], spans[name])),
-        sorted(names, key=lambda name: (spans[name], -sizes[name])),
-        sorted(names, key=lambda name: (-span[name], -sizes[name])),
-    ]
-    chance = random.Random(0)
-    best = from_both_ends(sorted(names, key=lambda name: spans[name]), sizes, spans, align, bound)
-    for i in range(len(orders) + RANDOM_ORDERS):
-        if arena_end(sizes, best) <= bound:
-            break
-        order = orders[i] if i < len(orders) else chance.sample(names, len(names))
-        best = min(best, first_fit(order, sizes, spans, align), key=lambda offsets: arena_end(sizes, offsets))
-    return best
-
-
-def from_both_ends(
-    order: Sequence[str], sizes: dict[str, int], spans: dict[str, Lifetime], align: int, top: int
-) -> dict[str, int]:
-    """Returns offsets: tensors in turn at the lowest place and at the highest below `top`, where that one is aligned."""
-    offsets: dict[str, int] = {}
-    for i, name in enumerate(order):
-        busy = [(offsets[other], sizes[other]) for other in offsets if overlap(spans[name], spans[other])]
-        mirrored = [(top - start - size, size) for start, size in busy]
-        high = top - sizes[name] - lowest_gap(mirrored, sizes[name], 1)
-        use_top = i % 2 == 1 and high >= 0 and high % align == 0
-        offsets[name] = high if use_top else lowest_gap(busy, sizes[name], align)
-    return offsets
 
 
 def first_fit(order: Sequence[str], sizes: dict[str, int], spans: dict[str, Lifetime], align: int) -> dict[str, int]:
@@ -211,27 +129,13 @@ def lowest_gap(busy: Iterable[tuple[int, int]], size: int, align: int) -> int:
     return offset
 
 
-def _with_scratch(graph: Graph, offsets: dict[str, int], scratch: Mapping[str, int]) -> MemoryPlan:
-    """Returns the plan of these offsets with each operator's scratch in the lowest gap that holds it."""
-    spans, sizes, placed = lifetimes(graph), _sizes(graph), {}
-    for step, op in enumerate(graph.ops):
-        if scratch[op.name]:
-            busy = [(offsets[name], sizes[name]) for name, span in spans.items() if overlap(span, (step, step))]
-            placed[op.name] = (lowest_gap(busy, scratch[op.name], WORD), scratch[op.name])
-    return _plan(graph, offsets, placed)
-
-
-def verify_plan(graph: Graph, plan: MemoryPlan, scratch: Mapping[str, int] | None = None) -> None:
+def verify_plan(graph: Graph, plan: MemoryPlan) -> None:
     """Checks every pair of bytes ranges at every step, slowly and independently. Raises ValueError naming both.
 
-    At step s the operator's scratch, its output, and every tensor written before s (or given) and read at s or
-    later, or returned, must not touch. `scratch` holds the bytes that each operator's kernel needs; where it is given, tensors
-    must begin at words too; without it they are those of the reference kernels.
+    At step s the operator's scratch, as its reference kernel needs it, its output, and every tensor written before s (or given)
+    and read at s or later, or returned, must not touch.
     """
-    required = reference_scratch(graph) if scratch is None else scratch
-    for name, offset in plan.offsets.items() if scratch is not None else ():
-        if offset % WORD:
-            raise ValueError(f"{name} lies at byte {offset}; the kernels in use want a multiple of {WORD}")
+    required = reference_scratch(graph)
     for step, op in enumerate(graph.ops):
         written = {name for name in graph.inputs} | {earlier.output for earlier in graph.ops[: step + 1]}
         wanted = {name for later in graph.ops[step:] for name in later.inputs} | {op.output} | set(graph.outputs)

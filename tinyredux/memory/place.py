@@ -115,6 +115,21 @@ def place_apart(program: Program, tensor: str) -> Arena:
     return Arena(arena.offsets | dict.fromkeys(apart.names, start), end, arena.live_bytes + apart.size_bytes)
 
 
+def gap(program: Program, arena: Arena, limit_bytes: int, scratch: str, moment: int) -> tuple[int, int]:
+    """Returns (offset, bytes) of the largest range below the limit that holds nothing at a moment, but the scratch given up."""
+    busy = sorted(
+        (arena.offsets[name], buffer.size_bytes)
+        for name, buffer in program.buffers.items()
+        if buffer.first <= moment <= buffer.last and name != scratch
+    )
+    best, at = (0, 0), 0
+    for start, size in [*busy, (limit_bytes, 0)]:
+        aligned = -(-at // 4) * 4
+        best = max(best, (aligned, start - aligned), key=lambda found: found[1])
+        at = max(at, start + size)
+    return best
+
+
 def _span(block: Block) -> int:
     return max(member.last for member in block.members) - min(member.first for member in block.members) + 1
 

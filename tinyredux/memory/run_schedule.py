@@ -110,7 +110,9 @@ class _Follower:
         self.held = np.full(arena.size_bytes, -1, np.int64)  # the element whose byte this is, -1: nothing
         self.ids: dict[str, Ints] = {}
         self.by_name = {op.name: op for op in self.graph.ops}
-        count = self._number(self.graph.inputs[0], 0)
+        count = 0
+        for name in self.graph.inputs:
+            count = self._number(name, count)
         for op in self.graph.ops:
             if isinstance(op, Concat):
                 self.ids[op.output] = np.concatenate([self.ids[name] for name in op.inputs], axis=2)
@@ -129,7 +131,8 @@ class _Follower:
 
     def follow(self) -> dict[str, int]:
         steps = 0
-        self._write(_stored(self.graph, self.graph.inputs[0], self.graph.inputs[0]), self._ids(self.graph.inputs[0]))
+        for name in self.graph.inputs:
+            self._write(_stored(self.graph, name, name), self._ids(name))
         for step in self.program.steps():
             self._step(step)
             steps += 1

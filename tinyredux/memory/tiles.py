@@ -70,6 +70,12 @@ class View(NamedTuple):
         row = 0 if self.row_stride == width * self.pixel_stride or self.box.shape[0] == 1 else self.row_stride
         return row, pixel
 
+    @property
+    def span_bytes(self) -> int:
+        """Bytes from the first element to the end of the last."""
+        height, width, channels = self.box.shape
+        return ((height - 1) * self.row_stride + (width - 1) * self.pixel_stride + channels) * self.element_bytes
+
     def part(self, box: Box) -> View:
         """Returns the view of a box inside this one."""
         own = self.box

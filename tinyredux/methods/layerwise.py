@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyredux.boards import Board
-from tinyredux.codegen import KERNELS, Kernels, Layers, layers, trec_bytes
+from tinyredux.codegen import KERNELS, Kernels, layers, trec_bytes
 from tinyredux.graph import Graph
+from tinyredux.kernels import FastSteps
 from tinyredux.methods.trec import has_trec
 
 
@@ -24,8 +25,8 @@ class Layerwise:
         """Rejects sizes that no memory has."""
         check_sram(self.sram)
 
-    def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> Layers:
-        """Returns the memory plan of an int8 graph, and a kernel for each operator."""
+    def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> FastSteps:
+        """Returns the placed program of an int8 graph, with a kernel for each operator."""
         sram = self.sram
         if sram is None and kernels.name in KERNELS and has_trec(graph):
             sram = trec_bytes(graph, board)
