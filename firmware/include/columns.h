@@ -8,7 +8,7 @@
 static inline int32_t tr_column_index(int32_t k) { return (k & ~3) | (k & 1) << 1 | (k >> 1 & 1); }
 
 /* Writes n values of a column from value k on, with the zero point taken off. */
-static void tr_fill_values(int16_t *column, int32_t k, const int8_t *in, int32_t n, int32_t zero_point)
+static __attribute__((unused)) void tr_fill_values(int16_t *column, int32_t k, const int8_t *in, int32_t n, int32_t zero_point)
 {
     const uint32_t minus_zero_point = tr_twice_s16(-zero_point);
     const int32_t end = k + n;

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "check.h"
+
 #if defined(__ARM_FEATURE_DSP)
 #include <arm_acle.h>
 #endif
@@ -52,6 +54,7 @@ static inline void tr_store_s16(int16_t *to, int32_t value)
 /* The last n of a row, 0 <= n <= 3, as lanes 0 .. n-1; the other lanes are 0. Reads nothing behind them. */
 static inline uint32_t tr_load_s8_tail(const int8_t *from, int32_t n)
 {
+    TR_ASSERT(n >= 0 && n <= 3);
     uint32_t word = 0;
     for (int32_t i = 0; i < n; i++) {
         word |= (uint32_t)(uint8_t)from[i] << (8 * i);

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "check.h"
+
 static inline int32_t tr_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tr_max(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t tr_clamp(int32_t x, int32_t low, int32_t high) { return tr_min(tr_max(x, low), high); }
@@ -15,12 +17,14 @@ static inline int32_t tr_clamp(int32_t x, int32_t low, int32_t high) { return tr
  * have to look at it, and there neither factor comes near. */
 static inline int32_t tr_high_mul(int32_t a, int32_t b)
 {
+    TR_ASSERT(a != INT32_MIN || b != INT32_MIN);
     return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
 }
 
 /* x / 2^exponent to the nearest, halves away from zero; exponent in 0 .. 31. */
 static inline int32_t tr_round_shift(int32_t x, int32_t exponent)
 {
+    TR_ASSERT(exponent >= 0 && exponent <= 31);
     const int32_t mask = (int32_t)(((uint32_t)1 << exponent) - 1u);
     const int32_t threshold = (mask >> 1) + (x < 0);
     return (x >> exponent) + ((x & mask) > threshold);

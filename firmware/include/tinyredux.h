@@ -11,13 +11,23 @@
  * gaps. With them a kernel works on some of a larger map's channels, rows or columns (partial execution).
  *
  * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8 and tr_relu_s8 may write over an input and
- * tr_sums_finish may write over its sums. A kernel that needs scratch says how much in a macro below;
- * scratch is aligned to 4 bytes. Kernels trust their arguments: the compiler that writes the calls has checked them. */
+ * tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
+ * a macro behind the struct or the contract, and a kernel with neither needs none. Kernels trust their arguments: the compiler that writes the calls has checked them, and tests check
+ * them again (TR_ASSERT in check.h).
+ *
+ * Each kernel follows as contract, struct, scratch, prototype; how it works stands at the head of its file in kernels/. */
 #ifndef TINYREDUX_H
 #define TINYREDUX_H
 
 #include <stdint.h>
 
+/* Bytes rounded up to words; the larger of two sizes. */
+#define TR_WORDS(bytes) (((bytes) + 3) / 4 * 4)
+#define TR_LARGER(a, b) ((a) > (b) ? (a) : (b))
+
+/* Convolution of any kernel, stride, padding and number of groups. Two int16 columns of scratch, one per output pixel in flight, each
+ * rounded up to whole groups of four; `pointwise` is 1 for a convolution that reads its input in place: kernel 1x1, stride 1x1,
+ * no padding, groups 1. */
 struct tr_conv {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, groups;
@@ -25,8 +35,30 @@ struct tr_conv {
     const int32_t *multiplier, *shift;
     int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
 };
+#define TR_CONV_SCRATCH_BYTES(kernel_h, kernel_w, in_c, groups, pointwise) \
+    ((pointwise) ? 0 : 2 * 2 * (((kernel_h) * (kernel_w) * ((in_c) / (groups)) + 3) / 4 * 4))
+void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
+                const struct tr_conv *restrict p, int16_t *restrict scratch);
 
-/* Generated inner loops of TREC (fast/trec_programs.py), for maps of at most 256 rows. */
+/* Convolution of one group without scratch, between maps with gaps. */
+void tr_conv_direct_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                       const int32_t *restrict bias, const struct tr_conv *restrict p);
+
+/* Convolution fed with slices of the input's channels: start the sums (out_h x out_w x out_c, no gaps) with the bias, add each
+ * slice with its weights [out_c][kernel_h][kernel_w][in_c of the slice], finish. */
+void tr_sums_start_s32(int32_t *restrict sums, const int32_t *restrict bias, const struct tr_conv *restrict p);
+void tr_conv_add_s32(int32_t *restrict sums, const int8_t *restrict in, const int8_t *restrict weights,
+                     const struct tr_conv *restrict p);
+void tr_sums_finish_s32(int8_t *out, const int32_t *sums, const struct tr_conv *restrict p);
+
+/* The same with 16-bit sums, which are shifted right by right[c]. */
+void tr_sums_start_s16(int16_t *restrict sums, const int32_t *restrict bias, const int32_t *restrict right,
+                       const struct tr_conv *restrict p);
+void tr_conv_add_s16(int16_t *restrict sums, const int8_t *restrict in, const int8_t *restrict weights,
+                     const int32_t *restrict right, const struct tr_conv *restrict p);
+void tr_sums_finish_s16(int8_t *out, const int16_t *sums, const int32_t *restrict right, const struct tr_conv *restrict p);
+
+/* Generated inner loops of TREC (kernels/trec of the library), for maps of at most 256 rows. */
 struct tr_trec_loops {
     void (*project)(int32_t *projected, const int8_t *pixel, const int32_t *vectors, int32_t count);
     void (*add)(int16_t *sums, const int8_t *pixel, const uint8_t *slots, int32_t count);
@@ -47,49 +79,30 @@ struct tr_trec {
     const int32_t *factors;            /* of the loops: 8 multipliers and 8 right shifts of each 8 channels */
 };
 
-struct tr_depthwise { /* output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c */
-    int32_t in_h, in_w, in_c, out_h, out_w, multiplier_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
-    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
-    const int32_t *multiplier, *shift;
-    int32_t in_row, in_pixel, out_row, out_pixel;
-};
+/* The stages share their bytes: the stack of sums with the products. */
+#define TR_TREC_MOST_BITS 12
+#define TR_TREC_SLOT_BYTES(clusters) ((clusters) > 256 ? 2 : 1)
+#define TR_TREC_SUM_BYTES(rows) ((rows) > 256 ? 4 : 2)
+#define TR_TREC_SCRATCH_BYTES(rows, k_n, blocks, length, in_c, bits, exact_c, clusters, slice_c) \
+    (TR_WORDS((rows) * (blocks) * TR_TREC_SLOT_BYTES(clusters)) + 4 * (blocks) + TR_WORDS((clusters) * (k_n)) + \
+     TR_LARGER(4 * ((blocks) * (clusters) + 1) * (slice_c) + 4 * TR_WORDS(length), \
+               4 * (rows) * ((bits) + (exact_c)) + 4 * (clusters) + TR_WORDS((clusters) * (length) * TR_TREC_SUM_BYTES(rows)) + \
+                   TR_WORDS(2 << (bits)) + TR_WORDS(in_c)))
+void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                     const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
+                     int16_t *restrict scratch);
 
-struct tr_dense {
-    int32_t in_n, out_n;
-    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
-    const int32_t *multiplier, *shift;
-};
+/* TREC by tables of all 2^hash_bits ids, to measure tr_trec_conv_s8 against; the same bytes. */
+#define TR_TREC_NAIVE_BYTES(rows, k_n, length, out_c, bits) \
+    (4 * (rows) * ((bits) + (out_c)) + 4 * (1 << (bits)) * ((length) + 1 + (out_c)) + TR_WORDS(2 * (rows)) + \
+     TR_WORDS((rows) * (k_n)) + TR_WORDS((1 << (bits)) * (length)))
+void tr_trec_naive_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                      const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
+                      int16_t *restrict scratch);
 
-struct tr_pool { /* padding takes no part: neither in the maximum nor in the average's divisor */
-    int32_t in_h, in_w, c, out_h, out_w;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
-    int32_t activation_min, activation_max;
-    int32_t in_row, in_pixel, out_row, out_pixel;
-};
-
-struct tr_add { /* n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20 */
-    int32_t n, a_zero_point, b_zero_point, out_zero_point;
-    int32_t a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, left_shift;
-    int32_t activation_min, activation_max;
-    int32_t rows, a_row, b_row, out_row;
-};
-
-struct tr_concat { /* one call per input; rows = height * width; in_row: from pixel to pixel of the input, 0 for in_c */
-    int32_t rows, in_c, out_c, channel_offset;
-    int32_t in_row;
-};
-
-struct tr_relu { /* input and output share one quantisation; n values in each of `rows` rows (0: one) */
-    int32_t n, activation_min, activation_max;
-    int32_t rows, in_row, out_row;
-};
-
-struct tr_softmax { /* output scale 1/256, zero point -128; shift >= 0 */
-    int32_t rows, n, multiplier, shift, diff_min;
-};
-
-struct tr_gemm { /* a convolution of one group through columns; pixels at least 2, out_c at least 4 */
+/* A convolution of one group through columns, its products generated code; pixels at least 2, out_c at least 4. Scratch: columns of a
+ * strip, a group where it is copied, two windows of bytes. */
+struct tr_gemm {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
     int32_t row_words, group_words, strip; /* words of a widened pixel, of four channels' data; pixels at a time, even */
@@ -98,8 +111,12 @@ struct tr_gemm { /* a convolution of one group through columns; pixels at least 
     void (*copy)(int32_t *to, const int32_t *from, int32_t eights);
     void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, int32_t pairs);
 };
+void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
+                     const struct tr_gemm *restrict p, int32_t *restrict scratch);
 
-struct tr_quads { /* a 1x1 convolution at stride 1 without padding; pixels at least 4, in_c a multiple of 4, out_c at least 5 */
+/* A 1x1 convolution at stride 1 without padding, its products generated code; pixels at least 4, in_c a multiple of 4, out_c at
+ * least 5. Scratch: the larger group where groups are copied, columns and rows of a strip, sums. */
+struct tr_quads {
     int32_t in_c, out_c, pixels, strip; /* pixels of the map; at a time, a multiple of 4 */
     int32_t pair_words, group_words;    /* of two pixels; of a group's data */
     int32_t second_row_words, second_group_words;
@@ -109,8 +126,12 @@ struct tr_quads { /* a 1x1 convolution at stride 1 without padding; pixels at le
     void (*second)(int32_t *out, const int32_t *rows, const int32_t *group, int32_t pairs);
     void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, const int32_t *sums);
 };
+void tr_quads_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
+                      const int32_t *restrict seconds, const struct tr_quads *restrict p, int32_t *restrict scratch);
 
-struct tr_winograd { /* a square kernel at stride 1; in_c a multiple of 4, out_c at least 2; n x n inputs give m x m outputs */
+/* A convolution with a square kernel at stride 1 by transformed tiles, transforms and products generated code; n x n inputs give
+ * m x m outputs, m at most 5; in_c a multiple of 4, out_c at least 2. Scratch: v_words, then sums or a widened tile. */
+struct tr_winograd {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c, n, m, pad_top, pad_left;
     int32_t group_words, v_words; /* of two channels' data; of four transformed tiles */
     uint32_t filling;             /* zero point + 128 in both halves */
@@ -120,72 +141,12 @@ struct tr_winograd { /* a square kernel at stride 1; in_c a multiple of 4, out_c
     void (*output)(int8_t *out, int32_t *sums, const int32_t *factors);
     void (*edge_output)(int8_t *out, int32_t *sums, const int32_t *factors);
 };
-
-/* Two int16 columns, one per output pixel in flight, each rounded up to whole groups of four. `pointwise` is 1 for a
- * convolution that reads its input in place: kernel 1x1, stride 1x1, no padding, groups 1. */
-#define TR_CONV_SCRATCH_BYTES(kernel_h, kernel_w, in_c, groups, pointwise) \
-    ((pointwise) ? 0 : 2 * 2 * (((kernel_h) * (kernel_w) * ((in_c) / (groups)) + 3) / 4 * 4))
-#define TR_DEPTHWISE_SCRATCH_BYTES 0
-#define TR_DENSE_SCRATCH_BYTES 0
-
-/* TREC's stages share their bytes: the stack of sums with the products. */
-#define TR_WORDS(bytes) (((bytes) + 3) / 4 * 4)
-#define TR_LARGER(a, b) ((a) > (b) ? (a) : (b))
-#define TR_TREC_MOST_BITS 12
-#define TR_TREC_SLOT_BYTES(clusters) ((clusters) > 256 ? 2 : 1)
-#define TR_TREC_SUM_BYTES(rows) ((rows) > 256 ? 4 : 2)
-#define TR_TREC_SCRATCH_BYTES(rows, k_n, blocks, length, in_c, bits, exact_c, clusters, slice_c) \
-    (TR_WORDS((rows) * (blocks) * TR_TREC_SLOT_BYTES(clusters)) + 4 * (blocks) + TR_WORDS((clusters) * (k_n)) + \
-     TR_LARGER(4 * ((blocks) * (clusters) + 1) * (slice_c) + 4 * TR_WORDS(length), \
-               4 * (rows) * ((bits) + (exact_c)) + 4 * (clusters) + TR_WORDS((clusters) * (length) * TR_TREC_SUM_BYTES(rows)) + \
-                   TR_WORDS(2 << (bits)) + TR_WORDS(in_c)))
-#define TR_TREC_NAIVE_BYTES(rows, k_n, length, out_c, bits) \
-    (4 * (rows) * ((bits) + (out_c)) + 4 * (1 << (bits)) * ((length) + 1 + (out_c)) + TR_WORDS(2 * (rows)) + \
-     TR_WORDS((rows) * (k_n)) + TR_WORDS((1 << (bits)) * (length)))
-
-/* Convolution of one group without scratch, between maps with gaps. */
-void tr_conv_direct_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
-                       const int32_t *restrict bias, const struct tr_conv *restrict p);
-
-/* Convolution fed with slices of the input's channels: start the sums (out_h x out_w x out_c, no gaps) with the bias, add
- * each slice with its weights [out_c][kernel_h][kernel_w][in_c of the slice], finish. 16-bit sums are shifted right. */
-void tr_sums_start_s32(int32_t *restrict sums, const int32_t *restrict bias, const struct tr_conv *restrict p);
-void tr_conv_add_s32(int32_t *restrict sums, const int8_t *restrict in, const int8_t *restrict weights,
-                     const struct tr_conv *restrict p);
-void tr_sums_finish_s32(int8_t *out, const int32_t *sums, const struct tr_conv *restrict p);
-void tr_sums_start_s16(int16_t *restrict sums, const int32_t *restrict bias, const int32_t *restrict right,
-                       const struct tr_conv *restrict p);
-void tr_conv_add_s16(int16_t *restrict sums, const int8_t *restrict in, const int8_t *restrict weights,
-                     const int32_t *restrict right, const struct tr_conv *restrict p);
-void tr_sums_finish_s16(int8_t *out, const int16_t *sums, const int32_t *restrict right, const struct tr_conv *restrict p);
-
-void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
-                const struct tr_conv *restrict p, int16_t *restrict scratch);
-void tr_trec_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
-                     const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
-                     int16_t *restrict scratch);
-void tr_trec_naive_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
-                      const int8_t *restrict vectors, const int32_t *restrict bias, const struct tr_trec *restrict p,
-                      int16_t *restrict scratch);
-void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
-                     const struct tr_gemm *restrict p, int32_t *restrict scratch);
-void tr_quads_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
-                      const int32_t *restrict seconds, const struct tr_quads *restrict p, int32_t *restrict scratch);
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                          const struct tr_winograd *restrict p, int32_t *restrict scratch);
-void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
-                          const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
-void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
-                 const struct tr_dense *restrict p, int16_t *restrict scratch);
-void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
-void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
-void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
-void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
-void tr_relu_s8(int8_t *out, const int8_t *in, const struct tr_relu *restrict p);
-void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p);
 
 /* A convolution whose weights are generated code (unpacked.c): products[i] writes output channels 2 i and 2 i + 1 of `quads`
- * groups of four pixels; `fours` is a window's length in fours of operands, rounded up. */
+ * groups of four pixels; `fours` is a window's length in fours of operands, rounded up.
+ * Scratch: strip * 4 * 2 * fours words of columns, 4 * fours words of bytes. */
 typedef void (*tr_unpacked_product)(int8_t *out, const int32_t *columns, int32_t quads);
 struct tr_unpacked {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c, kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
@@ -195,5 +156,64 @@ struct tr_unpacked {
 };
 void tr_unpacked_conv_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_unpacked *restrict p,
                          int32_t *restrict scratch);
+
+/* Depthwise convolution: output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c. */
+struct tr_depthwise {
+    int32_t in_h, in_w, in_c, out_h, out_w, multiplier_c;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
+    const int32_t *multiplier, *shift;
+    int32_t in_row, in_pixel, out_row, out_pixel;
+};
+void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
+                          const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
+
+/* A matrix [out_n][in_n] times a vector. */
+struct tr_dense {
+    int32_t in_n, out_n;
+    int32_t input_zero_point, output_zero_point, activation_min, activation_max;
+    const int32_t *multiplier, *shift;
+};
+void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights, const int32_t *restrict bias,
+                 const struct tr_dense *restrict p, int16_t *restrict scratch);
+
+/* Maximum and average of a window. Padding takes no part: neither in the maximum nor in the average's divisor. */
+struct tr_pool {
+    int32_t in_h, in_w, c, out_h, out_w;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t activation_min, activation_max;
+    int32_t in_row, in_pixel, out_row, out_pixel;
+};
+void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
+void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
+
+/* Sum of two tensors: n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20. */
+struct tr_add {
+    int32_t n, a_zero_point, b_zero_point, out_zero_point;
+    int32_t a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, left_shift;
+    int32_t activation_min, activation_max;
+    int32_t rows, a_row, b_row, out_row;
+};
+void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
+
+/* One input of a concatenation, one call for each; rows = height * width; in_row: from pixel to pixel of the input, 0 for in_c. */
+struct tr_concat {
+    int32_t rows, in_c, out_c, channel_offset;
+    int32_t in_row;
+};
+void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
+
+/* ReLU and ReLU6: input and output share one quantisation; n values in each of `rows` rows (0: one). */
+struct tr_relu {
+    int32_t n, activation_min, activation_max;
+    int32_t rows, in_row, out_row;
+};
+void tr_relu_s8(int8_t *out, const int8_t *in, const struct tr_relu *restrict p);
+
+/* Softmax of rows of n values, n < 4096; output scale 1/256, zero point -128; shift >= 0. */
+struct tr_softmax {
+    int32_t rows, n, multiplier, shift, diff_min;
+};
+void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p);
 
 #endif

@@ -13,12 +13,13 @@ void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_ad
     const int32_t a_multiplier = p->a_multiplier, b_multiplier = p->b_multiplier, out_multiplier = p->out_multiplier;
     const int32_t a_right = -p->a_shift, b_right = -p->b_shift, out_right = -p->out_shift;
     const int32_t out_zero_point = p->out_zero_point, low = p->activation_min, high = p->activation_max;
+    TR_ASSERT(p->left_shift == 20 && a_right >= 0 && b_right >= 0 && out_right >= 0);
     for (int32_t row = tr_max(p->rows, 1); row > 0; row--, a += p->a_row, b += p->b_row, out += p->out_row) {
-      for (int32_t i = 0; i < n; i++) {
-        const int32_t scaled_a = tr_round_shift(tr_high_mul((a[i] - a_zero_point) * unit, a_multiplier), a_right);
-        const int32_t scaled_b = tr_round_shift(tr_high_mul((b[i] - b_zero_point) * unit, b_multiplier), b_right);
-        const int32_t sum = tr_round_shift(tr_high_mul(scaled_a + scaled_b, out_multiplier), out_right);
-        out[i] = (int8_t)tr_clamp(sum + out_zero_point, low, high);
-      }
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t scaled_a = tr_round_shift(tr_high_mul((a[i] - a_zero_point) * unit, a_multiplier), a_right);
+            const int32_t scaled_b = tr_round_shift(tr_high_mul((b[i] - b_zero_point) * unit, b_multiplier), b_right);
+            const int32_t sum = tr_round_shift(tr_high_mul(scaled_a + scaled_b, out_multiplier), out_right);
+            out[i] = (int8_t)tr_clamp(sum + out_zero_point, low, high);
+        }
     }
 }

@@ -12,7 +12,7 @@
  * Accumulator: |sum| <= |bias| + k_n * 255 * 127, inside 32 bits for every k_n <= 32768 with |bias| < 2^30.
  * Scratch: two columns, TR_CONV_SCRATCH_BYTES. */
 #include "columns.h"
-#include "dot.h"
+#include "micro.h"
 #include "requantize.h"
 #include "tinyredux.h"
 
@@ -21,11 +21,6 @@ struct channels {
     const int8_t *weights;
     const int32_t *bias, *multiplier, *shift;
     int32_t n, k_n;
-};
-
-/* The sums of output channels a and b for pixels 0 and 1. */
-struct sums {
-    int32_t a0, a1, b0, b1;
 };
 
 static void fill_zeros(int16_t *column, int32_t k, int32_t n)
@@ -62,40 +57,22 @@ static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv 
     fill_zeros(column, k, -k & 3);
 }
 
-/* Adds four weights of two channels times four values of two columns to the 2 x 2 sums. */
-static inline struct sums step_2x2(struct sums sums, uint32_t weights_a, uint32_t weights_b, const int16_t *column_0,
-                                   const int16_t *column_1)
+static TR_OUT_OF_LINE struct tr_sums dot_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int16_t *column,
+                                             int32_t k_n)
 {
-    const uint32_t a_02 = tr_sxtb16(weights_a), a_13 = tr_sxtb16_ror8(weights_a);
-    const uint32_t b_02 = tr_sxtb16(weights_b), b_13 = tr_sxtb16_ror8(weights_b);
-    const uint32_t x0_02 = tr_load_s16x2(column_0), x1_02 = tr_load_s16x2(column_1);
-    sums.a0 = tr_smlad(a_02, x0_02, sums.a0);
-    sums.a1 = tr_smlad(a_02, x1_02, sums.a1);
-    sums.b0 = tr_smlad(b_02, x0_02, sums.b0);
-    sums.b1 = tr_smlad(b_02, x1_02, sums.b1);
-    const uint32_t x0_13 = tr_load_s16x2(column_0 + 2), x1_13 = tr_load_s16x2(column_1 + 2);
-    sums.a0 = tr_smlad(a_13, x0_13, sums.a0);
-    sums.a1 = tr_smlad(a_13, x1_13, sums.a1);
-    sums.b0 = tr_smlad(b_13, x0_13, sums.b0);
-    sums.b1 = tr_smlad(b_13, x1_13, sums.b1);
-    return sums;
-}
-
-static TR_OUT_OF_LINE struct sums dot_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int16_t *column,
-                                          int32_t k_n)
-{
-    struct sums sums = {bias_a, bias_a, bias_b, bias_b};
+    struct tr_sums sums = {bias_a, bias_a, bias_b, bias_b};
     const int8_t *weights_a = weights, *weights_b = weights + k_n;
     const int16_t *column_0 = column, *column_1 = column + (k_n + (-k_n & 3));
     for (const int8_t *const end = weights_a + (k_n & ~3); weights_a != end;) {
-        sums = step_2x2(sums, tr_load_s8x4(weights_a), tr_load_s8x4(weights_b), column_0, column_1);
+        sums = tr_step_columns(sums, tr_load_s8x4(weights_a), tr_load_s8x4(weights_b), column_0, column_1);
         weights_a += 4;
         weights_b += 4;
         column_0 += 4;
         column_1 += 4;
     }
     if ((k_n & 3) != 0) {
-        sums = step_2x2(sums, tr_load_s8_tail(weights_a, k_n & 3), tr_load_s8_tail(weights_b, k_n & 3), column_0, column_1);
+        sums =
+            tr_step_columns(sums, tr_load_s8_tail(weights_a, k_n & 3), tr_load_s8_tail(weights_b, k_n & 3), column_0, column_1);
     }
     return sums;
 }
@@ -132,7 +109,7 @@ static inline int8_t output(int32_t sum, int32_t multiplier, int32_t shift, stru
 }
 
 /* Writes channels a and b, c and c + 1, of the two pixels at `out` and `next`. */
-static inline void put_2x2(int8_t *out, int8_t *next, struct sums sums, const struct channels *channels, int32_t c,
+static inline void put_2x2(int8_t *out, int8_t *next, struct tr_sums sums, const struct channels *channels, int32_t c,
                            struct stage stage)
 {
     const int32_t multiplier_a = channels->multiplier[c], shift_a = channels->shift[c];
@@ -161,7 +138,7 @@ static void multiply_two_pixels(int8_t *restrict out, int8_t *restrict next, con
     const int8_t *weights = channels->weights;
     int32_t c = 0;
     for (; c + 2 <= n; c += 2, weights += 2 * k_n) {
-        const struct sums sums = dot_2x2(channels->bias[c], channels->bias[c + 1], weights, column, k_n);
+        const struct tr_sums sums = dot_2x2(channels->bias[c], channels->bias[c + 1], weights, column, k_n);
         put_2x2(out, next, sums, channels, c, stage);
     }
     multiply_pixel(out, column, channels, c, stage);
@@ -191,38 +168,18 @@ static void convolve_group(int8_t *restrict out, const int8_t *restrict in, cons
     }
 }
 
-/* Adds four weights of two channels times four int8 values of two pixels; the second of each lies k_n behind the first. */
-static inline struct sums step_pointwise(struct sums sums, const int8_t *weights, const int8_t *in, int32_t k_n)
+static inline struct tr_sums dot_pointwise_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int8_t *in,
+                                               int32_t k_n)
 {
-    const uint32_t weights_b = tr_load_s8x4(weights + k_n), weights_a = tr_load_s8x4(weights);
-    const uint32_t a_02 = tr_sxtb16(weights_a), a_13 = tr_sxtb16_ror8(weights_a);
-    const uint32_t b_02 = tr_sxtb16(weights_b), b_13 = tr_sxtb16_ror8(weights_b);
-    const uint32_t pixel_1 = tr_load_s8x4(in + k_n), pixel_0 = tr_load_s8x4(in);
-    const uint32_t x0_02 = tr_sxtb16(pixel_0), x0_13 = tr_sxtb16_ror8(pixel_0);
-    sums.a0 = tr_smlad(a_02, x0_02, sums.a0);
-    sums.b0 = tr_smlad(b_02, x0_02, sums.b0);
-    sums.a0 = tr_smlad(a_13, x0_13, sums.a0);
-    sums.b0 = tr_smlad(b_13, x0_13, sums.b0);
-    const uint32_t x1_02 = tr_sxtb16(pixel_1), x1_13 = tr_sxtb16_ror8(pixel_1);
-    sums.a1 = tr_smlad(a_02, x1_02, sums.a1);
-    sums.b1 = tr_smlad(b_02, x1_02, sums.b1);
-    sums.a1 = tr_smlad(a_13, x1_13, sums.a1);
-    sums.b1 = tr_smlad(b_13, x1_13, sums.b1);
-    return sums;
-}
-
-static inline struct sums dot_pointwise_2x2(int32_t bias_a, int32_t bias_b, const int8_t *weights, const int8_t *in,
-                                            int32_t k_n)
-{
-    struct sums sums = {bias_a, bias_a, bias_b, bias_b};
+    struct tr_sums sums = {bias_a, bias_a, bias_b, bias_b};
     for (const int8_t *const end = weights + (k_n & ~15); weights != end; weights += 16, in += 16) {
-        sums = step_pointwise(sums, weights, in, k_n);
-        sums = step_pointwise(sums, weights + 4, in + 4, k_n);
-        sums = step_pointwise(sums, weights + 8, in + 8, k_n);
-        sums = step_pointwise(sums, weights + 12, in + 12, k_n);
+        sums = tr_step_raw(sums, weights, in, k_n, k_n);
+        sums = tr_step_raw(sums, weights + 4, in + 4, k_n, k_n);
+        sums = tr_step_raw(sums, weights + 8, in + 8, k_n, k_n);
+        sums = tr_step_raw(sums, weights + 12, in + 12, k_n, k_n);
     }
     for (const int8_t *const end = weights + (k_n & 12); weights != end; weights += 4, in += 4) {
-        sums = step_pointwise(sums, weights, in, k_n);
+        sums = tr_step_raw(sums, weights, in, k_n, k_n);
     }
     for (int32_t k = 0; k < (k_n & 3); k++) {
         sums.a0 += weights[k] * in[k];
@@ -260,8 +217,7 @@ static int32_t pointwise_bias(const struct channels *channels, int32_t c, int32_
 
 /* Two channels over all pixels, then the next two; `pixels` is out_h * out_w. */
 static TR_OUT_OF_LINE void convolve_pointwise(int8_t *restrict out, const int8_t *restrict in, const struct channels *channels,
-                                              int32_t pixels, int32_t out_pixel, int32_t zero_point,
-                                              struct stage stage)
+                                              int32_t pixels, int32_t out_pixel, int32_t zero_point, struct stage stage)
 {
     const int32_t k_n = channels->k_n, out_c = channels->n;
     for (int32_t c = 0; c < out_c; c += 2) {
@@ -272,7 +228,7 @@ static TR_OUT_OF_LINE void convolve_pointwise(int8_t *restrict out, const int8_t
         int8_t *to = out;
         int32_t done = 0;
         for (; two && done + 2 <= pixels; done += 2, pixel += 2 * k_n, to += 2 * out_pixel) {
-            const struct sums sums = dot_pointwise_2x2(bias_a, bias_b, weights, pixel, k_n);
+            const struct tr_sums sums = dot_pointwise_2x2(bias_a, bias_b, weights, pixel, k_n);
             put_2x2(to, to + out_pixel, sums, channels, c, stage);
         }
         for (; done < pixels; done++, pixel += k_n, to += out_pixel) {
@@ -290,10 +246,12 @@ void tr_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *r
                 const struct tr_conv *restrict p, int16_t *restrict scratch)
 {
     const int32_t in_c = p->in_c / p->groups, out_c = p->out_c / p->groups, k_n = p->kernel_h * p->kernel_w * in_c;
+    TR_ASSERT(k_n <= TR_MOST_VALUES && (uintptr_t)scratch % 4 == 0);
     struct channels channels = {weights, bias, p->multiplier, p->shift, out_c, k_n};
     if (p->groups == 1 && p->kernel_h == 1 && p->kernel_w == 1 && p->stride_h == 1 && p->stride_w == 1 && p->out_h == p->in_h &&
         p->out_w == p->in_w) {
-        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->out_pixel ? p->out_pixel : out_c, p->input_zero_point, stage_of(p));
+        convolve_pointwise(out, in, &channels, p->out_h * p->out_w, p->out_pixel ? p->out_pixel : out_c, p->input_zero_point,
+                           stage_of(p));
         return;
     }
     for (int32_t group = 0; group < p->groups; group++) {

@@ -43,13 +43,13 @@ static inline int8_t output(int32_t sum, int32_t c, const struct tr_depthwise *p
 }
 
 /* The first `channels` channels of one pixel, a multiple of four, for layers with one kernel per channel. Without gaps in
- * the input one index serves input and weights; the constant `gaps` makes two functions of this text. */
+ * the input one index serves input and weights; the constant gap of 0 makes two functions of this text. */
 static inline __attribute__((always_inline)) void channels_by_four(int8_t *restrict out, const struct window *restrict window,
                                                                    const int32_t *restrict bias, int32_t channels,
-                                                                   const struct tr_depthwise *restrict p, int gaps)
+                                                                   const struct tr_depthwise *restrict p, int32_t gap)
 {
     const int32_t in_c = p->in_c, row_n = window->columns * in_c, in_skip = window->in_row_n, weight_skip = window->weight_row_n;
-    const int32_t gap = gaps ? window->in_pixel_n - in_c : 0, row_gap = gaps ? window->columns * gap : 0;
+    const int32_t row_gap = window->columns * gap;
     const uint32_t minus_zero_point = tr_twice_s16(-p->input_zero_point);
     const int32_t zero_point = p->output_zero_point, low = p->activation_min, high = p->activation_max;
     const int32_t *multiplier = p->multiplier, *shift = p->shift;
@@ -86,9 +86,10 @@ static TR_OUT_OF_LINE void by_four(int8_t *restrict out, const struct window *re
 }
 
 static TR_OUT_OF_LINE void by_four_with_gaps(int8_t *restrict out, const struct window *restrict window,
-                                             const int32_t *restrict bias, int32_t channels, const struct tr_depthwise *restrict p)
+                                             const int32_t *restrict bias, int32_t channels,
+                                             const struct tr_depthwise *restrict p)
 {
-    channels_by_four(out, window, bias, channels, p, 1);
+    channels_by_four(out, window, bias, channels, p, window->in_pixel_n - p->in_c);
 }
 
 /* Output channel c = input channel * multiplier_c + m of one pixel. */
@@ -114,6 +115,7 @@ void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const
     const int32_t fours = p->multiplier_c == 1 ? out_c & ~3 : 0;
     const int32_t pixel = p->out_pixel ? p->out_pixel : out_c, row = p->out_row ? p->out_row : p->out_w * pixel;
     const int32_t gaps = p->in_pixel != 0 && p->in_pixel != p->in_c;
+    TR_ASSERT(p->kernel_h * p->kernel_w <= 32768);
     (void)scratch;
     for (int32_t y = 0; y < p->out_h; y++) {
         int8_t *to = out + y * row;

@@ -4,29 +4,8 @@
  * four channels goes over the strip: its data are copied to RAM first where p->copied says so, for RAM has no wait states and
  * loads from one memory chain. The products are called with pairs of pixels; of an odd number the first pair overlaps the
  * second. Scratch: columns, the copied group, two windows of bytes (see tr_gemm in tinyredux.h). */
-#include "dot.h"
+#include "gather.h"
 #include "tinyredux.h"
-
-static int8_t *put_zero_point(int8_t *restrict to, int32_t zero_point, int32_t n)
-{
-    for (int32_t i = 0; i < n; i++) {
-        to[i] = (int8_t)zero_point;
-    }
-    return to + n;
-}
-
-static int8_t *put_bytes(int8_t *restrict to, const int8_t *restrict from, int32_t n)
-{
-    int32_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        const uint32_t word = tr_load_s8x4(from + i);
-        memcpy(to + i, &word, sizeof word);
-    }
-    for (; i < n; i++) {
-        to[i] = from[i];
-    }
-    return to + n;
-}
 
 /* The window of an output pixel as consecutive bytes: where it lies if p->in_place, else gathered into `bytes`. */
 static const int8_t *window(int8_t *restrict bytes, const int8_t *restrict in, const struct tr_gemm *p, int32_t pixel)
@@ -39,12 +18,12 @@ static const int8_t *window(int8_t *restrict bytes, const int8_t *restrict in, c
     int8_t *to = bytes;
     for (int32_t y = top; y < top + p->kernel_h; y++) {
         if (y < 0 || y >= p->in_h || end <= first) {
-            to = put_zero_point(to, p->input_zero_point, p->kernel_w * p->in_c);
+            to = tr_put_padding(to, p->input_zero_point, p->kernel_w * p->in_c);
             continue;
         }
-        to = put_zero_point(to, p->input_zero_point, (first - left) * p->in_c);
-        to = put_bytes(to, in + (y * p->in_w + first) * p->in_c, (end - first) * p->in_c);
-        to = put_zero_point(to, p->input_zero_point, (left + p->kernel_w - end) * p->in_c);
+        to = tr_put_padding(to, p->input_zero_point, (first - left) * p->in_c);
+        to = tr_put_values(to, in + (y * p->in_w + first) * p->in_c, (end - first) * p->in_c);
+        to = tr_put_padding(to, p->input_zero_point, (left + p->kernel_w - end) * p->in_c);
     }
     return bytes;
 }
@@ -74,6 +53,7 @@ void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int3
                      const struct tr_gemm *restrict p, int32_t *restrict scratch)
 {
     const int32_t pixels = p->out_h * p->out_w;
+    TR_ASSERT(pixels >= 2 && p->out_c >= 4 && p->strip > 0 && p->strip % 2 == 0);
     if (pixels % 2) {
         multiply(out, in, groups, p, 0, 2, scratch);
     }

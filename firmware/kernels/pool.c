@@ -31,6 +31,7 @@ static struct window clip(const int8_t *in, const struct tr_pool *p, int32_t row
 {
     const int32_t y = out_y * p->stride_h - p->pad_top, x = out_x * p->stride_w - p->pad_left;
     const int32_t first_y = tr_max(0, y), first_x = tr_max(0, x);
+    TR_ASSERT(y > -p->kernel_h && y < p->in_h && x > -p->kernel_w && x < p->in_w);
     return (struct window){in + first_y * row_n + first_x * pixel_n, tr_min(p->in_h, y + p->kernel_h) - first_y,
                            tr_min(p->in_w, x + p->kernel_w) - first_x};
 }

@@ -3,6 +3,7 @@
  * The map's pixels are taken `strip` at a time, in fours p q r s; the last strip overlaps the one before. Words of (p, q) and
  * (r, s) go to `columns`, p and r widened to `rows`. First the sums of p and r with every second channel (p->second), then all
  * outputs, four channels at a time (p->product). Scratch: what p->copied copies of the weights, columns, rows, sums. */
+#include "check.h"
 #include "tinyredux.h"
 
 /* The group where the products read it: where it lies, or in RAM. */
@@ -36,6 +37,7 @@ static void multiply(int8_t *restrict out, const int8_t *restrict in, const int3
 void tr_quads_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                       const int32_t *restrict seconds, const struct tr_quads *restrict p, int32_t *restrict scratch)
 {
+    TR_ASSERT(p->pixels >= 4 && p->in_c % 4 == 0 && p->out_c >= 5 && p->strip > 0 && p->strip % 4 == 0);
     for (int32_t first = 0; first < p->pixels; first += p->strip) {
         multiply(out, in, groups, seconds, p, first < p->pixels - p->strip ? first : p->pixels - p->strip, scratch);
     }

@@ -104,6 +104,7 @@ static void softmax_row(int8_t *restrict out, const int8_t *restrict in, const s
 
 void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p)
 {
+    TR_ASSERT(p->n < 4096 && p->shift >= 0 && p->diff_min <= 0);
     for (int32_t row = 0; row < p->rows; row++) {
         softmax_row(out + row * p->n, in + row * p->n, p);
     }

@@ -5,7 +5,7 @@
  * int32 sums of all outputs, which become int8 at the end. With kernel reuse the first channels' sums are the projections.
  *
  * Ranges: as in trec_conv.c. Scratch: struct tables below, TR_TREC_NAIVE_BYTES. */
-#include "dot.h"
+#include "micro.h"
 #include "requantize.h"
 #include "tinyredux.h"
 
@@ -48,19 +48,9 @@ static void copy_windows(int8_t *to, const int8_t *in, const struct tr_trec *p)
     }
 }
 
-static int32_t product(const int8_t *weights, const int8_t *values, int32_t n, int32_t zero_point)
+static TR_OUT_OF_LINE int32_t product(const int8_t *weights, const int8_t *values, int32_t n, int32_t zero_point)
 {
-    const uint32_t minus_zero_point = tr_twice_s16(-zero_point);
-    int32_t sum = 0;
-    for (; n >= 4; n -= 4, weights += 4, values += 4) {
-        const uint32_t w = tr_load_s8x4(weights), x = tr_load_s8x4(values);
-        sum = tr_smlad(tr_sxtb16(w), tr_sxtab16(minus_zero_point, x), sum);
-        sum = tr_smlad(tr_sxtb16_ror8(w), tr_sxtab16_ror8(minus_zero_point, x), sum);
-    }
-    for (; n > 0; n--) {
-        sum += *weights++ * (*values++ - zero_point);
-    }
-    return sum;
+    return tr_dot(0, weights, values, n, zero_point);
 }
 
 static void hash_rows(const struct tables *t, const int8_t *rows_at, const int8_t *vectors, int32_t n, const struct tr_trec *p)

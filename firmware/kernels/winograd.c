@@ -3,17 +3,20 @@
  * Four tiles at a time: the window of each is widened (p->widen, padding filled in), transformed (p->input) into `v`; then two
  * channels after two are multiplied (p->product) and turned into outputs (p->output; a tile that hangs over the map's edge by
  * p->edge_output into bytes of its own, of which the part inside is copied). Scratch: v, then sums or a widened tile. */
+#include "check.h"
 #include "tinyredux.h"
 
 #define TILES 4
+#define MOST_OUTPUTS 5
 
-struct place { int32_t y, x; };
+struct place {
+    int32_t y, x;
+};
 
 static struct place place_of(const struct tr_winograd *p, int32_t tile)
 {
     const int32_t across = (p->out_w + p->m - 1) / p->m;
-    const struct place found = {tile / across * p->m, tile % across * p->m};
-    return found;
+    return (struct place){tile / across * p->m, tile % across * p->m};
 }
 
 /* Fills `n` pixels of a tile with the zero point. */
@@ -42,10 +45,10 @@ static void widen_tile(uint32_t *restrict to, const int8_t *restrict in, const s
     }
 }
 
-static void put_tile(int8_t *restrict out, int32_t *restrict sums, const int32_t *restrict factors,
-                     const struct tr_winograd *p, struct place at)
+static void put_tile(int8_t *restrict out, int32_t *restrict sums, const int32_t *restrict factors, const struct tr_winograd *p,
+                     struct place at)
 {
-    int8_t bytes[5 * 5 * 2];
+    int8_t bytes[MOST_OUTPUTS * MOST_OUTPUTS * 2];
     if (at.y + p->m <= p->out_h && at.x + p->m <= p->out_w) {
         p->output(out + (at.y * p->out_w + at.x) * p->out_c, sums, factors);
         return;
@@ -65,6 +68,7 @@ void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const 
 {
     uint32_t *const v = (uint32_t *)scratch, *const tile = v + p->v_words;
     int32_t *const sums = scratch + p->v_words;
+    TR_ASSERT(p->in_c % 4 == 0 && p->out_c >= 2 && p->m <= MOST_OUTPUTS);
     const int32_t tiles = ((p->out_h + p->m - 1) / p->m) * ((p->out_w + p->m - 1) / p->m);
     for (int32_t first = 0; first < tiles; first += TILES) {
         const int32_t count = tiles - first < TILES ? tiles - first : TILES;

@@ -1,4 +1,4 @@
-/* disco_f469ni: STM32F469I-DISCO (Cortex-M4F, 180 MHz). Written by tinyredux.build from its board file; change that, not this. */
+/* disco_f469ni: STM32F469I-DISCO (Cortex-M4F, 180 MHz). Written by tinyredux.device.build from its board file; change that, not this. */
 #ifndef TR_BOARD_H
 #define TR_BOARD_H
 

@@ -1,4 +1,4 @@
-/* emulator: QEMU's netduinoplus2 (STM32F405, Cortex-M4F) with the console of the F469. Written by tinyredux.build from its board file; change that, not this. */
+/* emulator: QEMU's netduinoplus2 (STM32F405, Cortex-M4F) with the console of the F469. Written by tinyredux.device.build from its board file; change that, not this. */
 #ifndef TR_BOARD_H
 #define TR_BOARD_H
 

@@ -1,4 +1,4 @@
-/* nucleo_f746zg: NUCLEO-F746ZG (Cortex-M7, 216 MHz). Written by tinyredux.build from its board file; change that, not this. */
+/* nucleo_f746zg: NUCLEO-F746ZG (Cortex-M7, 216 MHz). Written by tinyredux.device.build from its board file; change that, not this. */
 #ifndef TR_BOARD_H
 #define TR_BOARD_H
 

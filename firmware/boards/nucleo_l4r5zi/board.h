@@ -1,4 +1,4 @@
-/* nucleo_l4r5zi: NUCLEO-L4R5ZI (Cortex-M4F, 120 MHz). Written by tinyredux.build from its board file; change that, not this. */
+/* nucleo_l4r5zi: NUCLEO-L4R5ZI (Cortex-M4F, 120 MHz). Written by tinyredux.device.build from its board file; change that, not this. */
 #ifndef TR_BOARD_H
 #define TR_BOARD_H
 

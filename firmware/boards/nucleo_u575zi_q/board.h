@@ -1,4 +1,4 @@
-/* nucleo_u575zi_q: NUCLEO-U575ZI-Q (Cortex-M33, 160 MHz). Written by tinyredux.build from its board file; change that, not this. */
+/* nucleo_u575zi_q: NUCLEO-U575ZI-Q (Cortex-M33, 160 MHz). Written by tinyredux.device.build from its board file; change that, not this. */
 #ifndef TR_BOARD_H
 #define TR_BOARD_H
 
