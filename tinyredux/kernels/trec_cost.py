@@ -1,6 +1,6 @@
 """Does TREC pay? Predicted cycles of a layer's TREC and of its exact convolution, in either kernel set.
 
-Generated code prices itself (`fast.trec`). The plain C of trec_conv.c is a sum of counts; cycles for each were fitted to 14
+Generated code prices itself (`kernels.trec`). The plain C of trec_conv.c is a sum of counts; cycles for each were fitted to 14
 layers in the simulator (3x3, 5x5, 1x1; maps of 8 to 16; 16 to 256 outputs; 2 to 6 bits; blocks of a tap to the whole window).
 Clusters are counted as if every code were as likely. How far off both are on other layers: tools/trec_cost_model.py.
 """

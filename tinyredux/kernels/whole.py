@@ -1,7 +1,7 @@
 """Whole operators in partial execution: by the forms of layer by layer, where the plan has bytes to spare for their scratch.
 
 What a plan does not run in parts it runs as one kernel call between whole maps, and that is what a form computes. Its scratch
-goes into the largest range that is idle at that moment, as that of row convolutions does (`fast.slices`).
+goes into the largest range that is idle at that moment, as that of row convolutions does (`kernels.slices`).
 """
 
 from __future__ import annotations
