@@ -43,7 +43,7 @@ class Settings:
     board: str = "disco_f469ni"
     target: str = "simulator"
     kernels: str | None = None  # None: the usual ones of the method
-    sram: int | None = None  # largest arena with scratch in bytes; None: what the board leaves, for TREC `kernels.trec_bytes`
+    sram: int | None = None  # largest arena with scratch in bytes; None: what the board leaves, for TREC `codegen.trec_bytes`
     images: int = 20
     data: str | None = None
     calibration: Path | None = None

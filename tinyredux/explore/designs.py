@@ -1,6 +1,6 @@
 """Designs of a network with operands left out: the graph of each, how many images it gets right, and what it will cost.
 
-Costs are predicted before anything is built: the way that each operator would be computed is chosen as `kernels.assemble` does,
+Costs are predicted before anything is built: the way that each operator would be computed is chosen as `codegen.layers` does,
 and the cycles that its form predicts are multiplied by what simulated designs have shown (`calibrate`).
 """
 

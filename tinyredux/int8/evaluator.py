@@ -123,7 +123,7 @@ class Layer:
 
 
 class TrecLayer(Layer):
-    """A convolution on the means of clusters, those of every image its own: `clustered.clustered_sums` for a whole batch."""
+    """A convolution on the means of clusters, those of every image its own: `sums.clustered_sums` for a whole batch."""
 
     def __init__(self, graph: Graph, op: TrecConv) -> None:
         """Takes the hash vectors (L, H) and the weights (L, outputs) of each block."""

@@ -95,7 +95,7 @@ def with_scratch(program: Program, arena: Arena, buffers: dict[str, Buffer], off
 
 
 class _Search:
-    """Walks through a program as `lowering.lifetimes` does and changes the steps that can be row convolutions."""
+    """Walks through a program as `lower.buffer_lifetimes` does and changes the steps that can be row convolutions."""
 
     def __init__(self, program: Program, arena: Arena, core: str, limit_bytes: int, done: frozenset[Step]) -> None:
         self.program, self.arena, self.core, self.limit_bytes, self.done = program, arena, core, limit_bytes, done

@@ -62,7 +62,7 @@ class Partial:
 def in_parts(
     graph: Graph, board: Board, kernels: str, unpack: bool, sram_bytes: int | None, options: tuple[str, float, bool]
 ) -> tuple[FastSteps, float]:  # fmt: skip
-    """Returns the placed program of an int8 graph with the kernels of a set, `unpack` as `kernels.templates_of`, and by which
+    """Returns the placed program of an int8 graph with the kernels of a set, `unpack` as `codegen.templates_of`, and by which
     factor it is predicted to be slower than layer by layer with the same kernels.
 
     options: the width of partial sums, the limit of MACs, whether the input lies apart. Without `sram_bytes` it is the plan with

@@ -5,7 +5,7 @@ the kernels of `kernels.unpacked` hold no instruction for a unit of zeros. With 
 
 A unit is what a kernel can really leave out. One MAC instruction takes two operands, so the smallest is a pair: of each four
 operands the first and third, or the second and fourth, as SXTB16 delivers them. The largest is an input channel for all output
-channels: every kernel is faster on fewer channels, and whoever writes that channel is so as well (`passes.dead_channels`).
+channels: every kernel is faster on fewer channels, and whoever writes that channel is so as well (`graph.dead_channels`).
 """
 
 from __future__ import annotations

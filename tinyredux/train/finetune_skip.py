@@ -1,7 +1,7 @@
 """Fine-tuning under a mask: input channels go until the fast kernels are so much faster, and the other weights make up for it.
 
 The mask is in the weights: what is left out is zero before, during and after the training, so the tuned network is a network like
-any other, and the zeros lead `passes.dead_channels` to what nobody reads.
+any other, and the zeros lead `graph.dead_channels` to what nobody reads.
 """
 
 from __future__ import annotations
