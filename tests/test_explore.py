@@ -20,7 +20,7 @@ from tinyredux.explore import study as explore
 from tinyredux.explore.designs import Design, Designs, Images
 from tinyredux.explore.study import Exploration
 from tinyredux.settings import Compiled, Settings, compile_net, measure_net
-from tinyredux.simulator.memory_map import PAGE
+from tinyredux.simulator.program import PAGE
 from tinyredux.skip import records
 
 BOARD_FILES = Path(explore.__file__).parent / "board_files"

@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from qemu import count_in_qemu
 from sim_tools import build
 
 from tinyredux.boards import find_board
 from tinyredux.cli.app import main
 from tinyredux.simulator import error_band
 from tinyredux.simulator.program import load_program
-from tinyredux.simulator.qemu import count_in_qemu
 from tinyredux.simulator.run import Machine, simulate
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")

@@ -15,7 +15,7 @@ from unicorn import arm_const as reg
 from unicorn.unicorn_py3 import unicorn as binding
 
 from tinyredux.simulator.hooks import PythonHooks, State, compiled_hooks, zeroed
-from tinyredux.simulator.memory_map import Span
+from tinyredux.simulator.program import Span
 
 CPU_MODELS = {
     "cortex-m4": reg.UC_CPU_ARM_CORTEX_M4,

@@ -11,8 +11,7 @@ from typing import Any
 from tinyredux.boards import Board
 from tinyredux.simulator import hooks
 from tinyredux.simulator.decode import decode_block
-from tinyredux.simulator.memory_map import FLASH_KIND, STACK_KIND, MemoryMap
-from tinyredux.simulator.program import Program
+from tinyredux.simulator.program import FLASH_KIND, STACK_KIND, MemoryMap, Program
 from tinyredux.simulator.timing import (
     NO_REGISTER,
     PROGRAM_COUNTER,
