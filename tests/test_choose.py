@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from random_graphs import random_graph
 
 from tinyredux import memory
 from tinyredux.boards import find_board
 from tinyredux.codegen import assemble, board_budget, limits
 from tinyredux.codegen.assemble import SCRATCH_BYTES
 from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
-from tinyredux.kernels import candidates, choose, reference_cycles
+from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, placed, reference_cycles, ways
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 CYCLES = Path(__file__).resolve().parent / "golden" / "fast_cycles.json"
@@ -68,6 +69,22 @@ def test_less_sram_gives_smaller_forms_down_to_the_reference_kernel() -> None:
     assert small.forms["layer"].cycles > roomy.forms["layer"].cycles
     none = choose(graph, "cortex-m4", sram_bytes=arena)
     assert none.fast.total_bytes == arena and not none.forms
+
+
+@pytest.mark.parametrize("seed", [0, 2, 23, 37])
+def test_no_operator_could_be_faster_within_a_tight_limit(seed: int) -> None:
+    """In the bytes of the reference kernels: whatever way is faster, alone beside the others' choice it does not fit."""
+    graph = random_graph(seed, 14)
+    limit = memory.place_operators(memory.layer_by_layer(graph)).size_bytes
+    ways_of = {op.name: ways(graph, op, "cortex-m4", TEMPLATES) for op in graph.ops}
+    chosen, fast = fitted(graph, ways_of, limit, None)
+    assert fast.total_bytes <= limit and fast.forms
+    memory.verify(fast.program, fast.arena)
+    for op, some in ways_of.items():
+        for way in some:
+            if way.cycles < chosen[op].cycles:
+                forms = {name: other.form for name, other in (chosen | {op: way}).items() if other.form is not None}
+                assert placed(graph, forms).total_bytes > limit
 
 
 def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from tinyredux.boards import find_board
+from tinyredux.boards import BOARD_FOLDER, find_board
 from tinyredux.cli import app as cli
 from tinyredux.device import DoesNotFit
 from tinyredux.explore import search
@@ -23,7 +23,6 @@ from tinyredux.settings import Compiled, Settings, compile_net, measure_net
 from tinyredux.simulator.program import PAGE
 from tinyredux.skip import records
 
-BOARD_FILES = Path(explore.__file__).parent / "board_files"
 NET = """
 import torch
 from torch import nn
@@ -89,7 +88,7 @@ def test_nothing_above_flash_or_sram_is_proposed(net: str, tmp_path: Path, capsy
     needed = [found.cost(found.graph_of(Design({op: "block" for op in ops}, {op: step for op in ops}))) for step in (0, 10)]
     flash = (needed[0].flash_bytes - 1) // PAGE * PAGE
     assert flash > needed[1].flash_bytes
-    board = json.loads((BOARD_FILES / "disco_f469ni.json").read_text()) | {"name": "small"}
+    board = json.loads((BOARD_FOLDER / "disco_f469ni.json").read_text()) | {"name": "small"}
     board["flash"]["size_bytes"] = flash
     (tmp_path / "small.json").write_text(json.dumps(board))
     sram = needed[0].sram_bytes - 4
