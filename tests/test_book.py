@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def test_cells_are_short_and_hold_no_logic(path: Path) -> None:
 
 @each_notebook
 def test_only_public_names(path: Path) -> None:
+    """What a chapter imports is public: a name of tinyredux, or what a room's `__init__` gives."""
     public = set(dir(tinyredux)) | set(tinyredux.__dir__())
     for cell in code_cells(path):
         if cell.source.startswith("%%"):
@@ -99,7 +101,10 @@ def test_only_public_names(path: Path) -> None:
         source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tinyredux"):
-                assert node.module == "tinyredux" and {name.name for name in node.names} <= public
+                _, *inside = node.module.split(".")
+                names = {name.name for name in node.names}
+                given = importlib.import_module(f"tinyredux.{inside[0]}").__all__ if inside else public
+                assert set(inside[:1]) <= public and (set(inside[1:2]) or names) <= set(given), node.module
             if isinstance(node, ast.Import):
                 assert not any(name.name.startswith("tinyredux") for name in node.names)
 

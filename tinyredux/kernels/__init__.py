@@ -30,6 +30,7 @@ __all__ = [
     "Program",
     "Template",
     "Way",
+    "asm",
     "candidates",
     "choose",
     "code_bytes",

@@ -11,8 +11,10 @@ Source: arXiv 2409.16815.
 from __future__ import annotations
 
 from tinyredux.skip.cuts import (
+    UNITS,
     Cut,
     Statistics,
+    cuts_by_reading,
     kept_share,
     running_significance,
     share_significance,
@@ -24,8 +26,10 @@ from tinyredux.skip.cuts import (
 )
 
 __all__ = [
+    "UNITS",
     "Cut",
     "Statistics",
+    "cuts_by_reading",
     "kept_share",
     "records",
     "running_significance",

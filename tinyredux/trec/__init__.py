@@ -32,6 +32,7 @@ __all__ = [
     "layer",
     "pigeonhole_floor",
     "redundancy",
+    "sums",
     "trec_sizes",
     "with_trec",
 ]
