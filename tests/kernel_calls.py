@@ -21,8 +21,22 @@ from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool
 from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import clustering
 
-OPERATORS = ("conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec")  # enum operator
-DRIVER = Path(__file__).parent / "kernel_driver.c"
+OPERATORS = (
+    "conv",
+    "depthwise",
+    "dense",
+    "max",
+    "average",
+    "add",
+    "concat",
+    "relu",
+    "softmax",
+    "trec",
+    "direct",
+    "add_s32",
+    "add_s16",
+)  # enum operator
+DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
 EMPTY = np.zeros(0, np.int8)
 
@@ -96,7 +110,9 @@ class HostKernels:
         flags = build.option("flags", "host").split() + (build.option("flags", "sanitize").split() if sanitize else [])
         program = folder / "kernels"
         include = f"-I{build.ROOT / 'firmware' / 'include'}"
-        subprocess.run([build.host_compiler(), *flags, include, *map(str, sources), "-o", str(program)], check=True)
+        subprocess.run(
+            [build.host_compiler(), *flags, "-DTR_DRIVER_MAIN", include, *map(str, sources), "-o", str(program)], check=True
+        )
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, layer: Layer) -> np.ndarray:

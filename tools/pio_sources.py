@@ -1,6 +1,7 @@
 """PlatformIO, before the build: which network goes into the firmware, and the linker's flags (both read in platformio.ini)."""
 
 import os
+import subprocess
 from pathlib import Path
 
 from SCons.Script import DefaultEnvironment
@@ -33,6 +34,11 @@ else:
 if testing:  # a test brings its own main and needs no network
     for pattern in ("*runtime/main.c", "*runtime/link.c"):
         env.AddBuildMiddleware(lambda node: None, pattern)
+    vectors = Path(env.subst("$BUILD_DIR")) / "vectors"
+    command = [env.subst("$PYTHONEXE"), str(project / "tests" / "kernel_vectors.py"), str(vectors), "cortex-m4"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(project)})
+    env.Append(CPPPATH=["$PROJECT_INCLUDE_DIR", str(vectors)])
+    env.BuildSources("$BUILD_DIR/vectors_built", str(vectors), "+<*.c> +<*.S>")
 else:
     folder = model_folder()
     print(f"Network: {folder}")

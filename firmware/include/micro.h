@@ -6,8 +6,8 @@
  * caller has moved into the bias, or int8 values whose zero point SXTAB16 takes off. The order of the instructions is that in
  * which everything fits into the registers (see tr_smlad in dot.h); another one makes GCC spill.
  *
- * Accumulator: a product is at most 255 * 127 < 2^15 large, so k_n <= TR_MOST_VALUES of them on a bias below 2^30 stay inside
- * 32 bits: 2^15 * 2^15 + 2^30 = 2^31, and 255 * 127 is 383 less than 2^15. */
+ * Accumulator: a product is at most 255 * 127 < 2^15, so k_n <= TR_MOST_VALUES of them stay below 2^30 and, on a bias below 2^30,
+ * inside 32 bits. */
 #ifndef TR_MICRO_H
 #define TR_MICRO_H
 

@@ -9,6 +9,7 @@
  *
  * The last 1 to 3 weights of a row are loaded as a word filled up with zeros, so columns end on a whole four.
  *
+ * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], weights [out_c][kernel_h][kernel_w][in_c / groups].
  * Accumulator: |sum| <= |bias| + k_n * 255 * 127, inside 32 bits for every k_n <= 32768 with |bias| < 2^30.
  * Scratch: two columns, TR_CONV_SCRATCH_BYTES. */
 #include "columns.h"

@@ -3,6 +3,7 @@
  * Two rows at a time share each loaded input: SXTAB16 unpacks four inputs and takes off the zero point, SXTB16 unpacks
  * four weights of each row, four SMLAD do the eight products.
  *
+ * Layouts: input [in_n], output [out_n], weights [out_n][in_n].
  * Accumulator: |sum| <= |bias| + in_n * 255 * 127, inside 32 bits for in_n <= TR_MOST_VALUES with |bias| < 2^30.
  * Scratch: none. */
 #include "micro.h"

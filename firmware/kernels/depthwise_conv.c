@@ -5,6 +5,7 @@
  * Only kernel positions inside the input are visited, so padding costs nothing. Channels left over, and layers with several
  * kernels per channel, go one output at a time.
  *
+ * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], weights [kernel_h][kernel_w][out_c]; maps may have gaps.
  * Accumulator: |sum| <= |bias| + kernel_h * kernel_w * 255 * 127, inside 32 bits for kernels up to 32768 with |bias| < 2^30.
  * Scratch: none. */
 #include "dot.h"

@@ -3,7 +3,11 @@
  * The map's pixels are taken `strip` at a time. Each pixel's window is widened to int16 once (`columns`), then every group of
  * four channels goes over the strip: its data are copied to RAM first where p->copied says so, for RAM has no wait states and
  * loads from one memory chain. The products are called with pairs of pixels; of an odd number the first pair overlaps the
- * second. Scratch: columns, the copied group, two windows of bytes (see tr_gemm in tinyredux.h). */
+ * second.
+ *
+ * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], groups [out_c / 4, rounded up][group_words].
+ * Accumulator: two channels share one, so the library takes this kernel only for weights of which no sum reaches 2^23.
+ * Scratch: 4 * strip * row_words bytes of columns, 4 * group_words where groups are copied, two windows of whole words. */
 #include "gather.h"
 #include "tinyredux.h"
 

@@ -5,6 +5,7 @@
  *
  * Four channels at a time keep their maxima or sums in registers; channels left over go one by one.
  *
+ * Layouts: input [in_h][in_w][c], output [out_h][out_w][c]; maps may have gaps.
  * Accumulator: |sum| <= window * 128. Scratch: none. */
 #include "requantize.h"
 #include "tinyredux.h"

@@ -1,8 +1,12 @@
-/* quads.c: 1x1 convolution, four products in an SMLAL and the sums that share a field by byte pairs (fast/quads.py).
+/* quads.c: 1x1 convolution, four products in an SMLAL and the sums that share a field by byte pairs (tinyredux.kernels.quads).
  *
  * The map's pixels are taken `strip` at a time, in fours p q r s; the last strip overlaps the one before. Words of (p, q) and
  * (r, s) go to `columns`, p and r widened to `rows`. First the sums of p and r with every second channel (p->second), then all
- * outputs, four channels at a time (p->product). Scratch: what p->copied copies of the weights, columns, rows, sums. */
+ * outputs, four channels at a time (p->product).
+ *
+ * Layouts: input [pixels][in_c], output [pixels][out_c], groups and seconds one group of data per four channels.
+ * Accumulator: sums are fields of 64 bits; the library takes this kernel only where no field overflows for any input.
+ * Scratch: the larger group where groups are copied, strip / 2 * (pair_words + second_row_words) words, then the sums. */
 #include "check.h"
 #include "tinyredux.h"
 

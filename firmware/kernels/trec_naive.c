@@ -4,7 +4,8 @@
  * each of the 2^hash_bits ids: sums, numbers of members, means, products with every output channel. The products are added to
  * int32 sums of all outputs, which become int8 at the end. With kernel reuse the first channels' sums are the projections.
  *
- * Ranges: as in trec_conv.c. Scratch: struct tables below, TR_TREC_NAIVE_BYTES. */
+ * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], weights [out_c][k_n], vectors as tr_trec says.
+ * Ranges: sums as in micro.h, sums of a cluster int32. Scratch: struct tables below, TR_TREC_NAIVE_BYTES. */
 #include "micro.h"
 #include "requantize.h"
 #include "tinyredux.h"

@@ -3,6 +3,9 @@
  * The output's pixels are taken four at a time, and `strip` fours for each pair of output channels. The windows of four pixels
  * are gathered as bytes, padding as the zero point, widened and interleaved by p->interleave; then each of p->products writes two
  * channels of the whole strip. Of pixels that do not divide by four the first ones are written twice.
+ *
+ * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c]; there are no weights in memory.
+ * Accumulator: two channels share one, so the library takes this kernel only for weights of which no sum reaches 2^23.
  * Scratch: strip * 4 * 2 * fours words of columns, 4 * fours words of bytes. */
 #include "gather.h"
 #include "requantize.h"

@@ -1,8 +1,12 @@
-/* winograd.c: convolution at stride 1 by transformed tiles; transforms and products are generated code (fast/winograd.py).
+/* winograd.c: convolution at stride 1 by transformed tiles; transforms and products are generated code (tinyredux.kernels.winograd).
  *
  * Four tiles at a time: the window of each is widened (p->widen, padding filled in), transformed (p->input) into `v`; then two
  * channels after two are multiplied (p->product) and turned into outputs (p->output; a tile that hangs over the map's edge by
- * p->edge_output into bytes of its own, of which the part inside is copied). Scratch: v, then sums or a widened tile. */
+ * p->edge_output into bytes of its own, of which the part inside is copied).
+ *
+ * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], groups [out_c / 2, rounded up][group_words].
+ * Accumulator: int32; the library takes this kernel only for weights whose largest output stays below the tile's limit.
+ * Scratch: 4 * v_words bytes of v, then the sums of four tiles or a widened tile, whichever is larger. */
 #include "check.h"
 #include "tinyredux.h"
 

@@ -1,6 +1,6 @@
-/* kernel_driver.c: one kernel call described by numbers, for test_kernels.py.
+/* kernel_driver.c: one kernel call described by numbers, for test_main.c and for tests/test_kernels.py.
  *
- * As a host program it reads cases from standard input and writes outputs to standard output. A case is int32 words: number
+ * As a host program (TR_DRIVER_MAIN) it reads cases from standard input and writes outputs to standard output. A case is int32 words: number
  * of fields, the fields, the byte size of each of the seven arrays output, input, second (weights, or the second addend),
  * bias, multiplier, shift, vectors; then the bytes of all but the output. Every array has its own malloc, so that AddressSanitizer
  * sees a step outside. On a board's core (no stdio) the simulator calls run_case itself. */
@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16 };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -20,6 +20,9 @@ int32_t scratch_bytes(const int32_t *fields)
     if (fields[0] == TREC) {
         return TR_TREC_SCRATCH_BYTES(f[3] * f[4], f[12], f[13], f[14], f[2], f[15], f[17], f[20], f[21]);
     }
+    if (fields[0] >= DIRECT) {
+        return 4 * f[3] * f[4] * f[5];
+    }
     const int32_t pointwise = f[6] == 1 && f[7] == 1 && f[8] == 1 && f[9] == 1 && f[12] == 1 && f[0] == f[3] && f[1] == f[4];
     return fields[0] == CONV ? TR_CONV_SCRATCH_BYTES(f[6], f[7], f[2], f[12], pointwise) : 0;
 }
@@ -29,6 +32,26 @@ static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
     const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
                               f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5], 0, 0, 0, 0};
     tr_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+}
+
+/* Without scratch, or as sums to which the only slice is added; 16-bit sums are not shifted, so weights must be small. */
+static void run_partial(enum operator operator, const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    static const int32_t right[64];
+    const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
+                              f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5], 0, 0, 0, 0};
+    if (operator == DIRECT) {
+        tr_conv_direct_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p);
+    } else if (operator == ADD_S32) {
+        int32_t *const sums = (int32_t *)(void *)scratch;
+        tr_sums_start_s32(sums, arrays[3], &p);
+        tr_conv_add_s32(sums, arrays[1], arrays[2], &p);
+        tr_sums_finish_s32(arrays[0], sums, &p);
+    } else {
+        tr_sums_start_s16(scratch, arrays[3], right, &p);
+        tr_conv_add_s16(scratch, arrays[1], arrays[2], right, &p);
+        tr_sums_finish_s16(arrays[0], scratch, right, &p);
+    }
 }
 
 static void run_trec(const int32_t *f, void *const *arrays, int16_t *scratch)
@@ -70,6 +93,11 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
     case CONV:
         run_conv(f, arrays, scratch);
         return;
+    case DIRECT:
+    case ADD_S32:
+    case ADD_S16:
+        run_partial((enum operator)fields[0], f, arrays, scratch);
+        return;
     case TREC:
         run_trec(f, arrays, scratch);
         return;
@@ -98,7 +126,7 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
     }
 }
 
-#if !defined(__arm__)
+#if defined(TR_DRIVER_MAIN)
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
