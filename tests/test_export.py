@@ -468,7 +468,7 @@ def test_refusal_has_its_own_type() -> None:
 def test_not_a_compilable_module() -> None:
     identity, data_dependent = (lambda m, x: x), (lambda m, x: m.a(x) if x.sum() > 0 else x)
     for net, message in [
-        (nn.Conv2d(3, 3, 1), r"input_shape is None; give the module an attribute input_shape = \(channels, height, width\)"),
+        (nn.Conv2d(3, 3, 1), r"input_shape is None; give \(channels, height, width\), or the module an attribute input_shape"),
         (Net(identity, (3, 0, 4)), "input_shape is"),
         (Net(identity), "no operator between input and output"),
         (Net(lambda m, x: (m.a(x), m.a(x)), a=conv()), "returns 2 tensors, expected one"),

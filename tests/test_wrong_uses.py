@@ -25,7 +25,7 @@ from tinyredux.cli import magics
 from tinyredux.cli.verbs import VERBS
 from tinyredux.cli.verbs.course import open_table
 from tinyredux.course import teaching
-from tinyredux.explore import plans
+from tinyredux.explore import bench, plans
 from tinyredux.notebook import show
 from tinyredux.settings import Settings, compile_net, measure_net, write_artifact
 
@@ -355,9 +355,9 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "nets.load_net": (lambda: tinyredux.nets.load_net(None), "the network is None, expected str"),
     "find_board": (lambda: tinyredux.find_board(469), "the board is 469, expected str"),
     "a long board": (lambda: tinyredux.find_board("x" * 300), "unknown board 'xxx"),
-    "parse_spec": (lambda: tinyredux.parse_spec(3), "the layer is 3, expected str"),
-    "layer_graph": (lambda: tinyredux.layer_graph("dense:8-4"), "the layer is 'dense:8-4', expected LayerSpec"),
-    "bench_layer": (lambda: tinyredux.bench_layer("dense:8-4", "x"), "the board is 'x', expected Board"),
+    "parse_spec": (lambda: bench.parse_spec(3), "the layer is 3, expected str"),
+    "layer_graph": (lambda: bench.layer_graph("dense:8-4"), "the layer is 'dense:8-4', expected LayerSpec"),
+    "bench_layer": (lambda: bench.bench_layer("dense:8-4", "x"), "the board is 'x', expected Board"),
     "load": (lambda: tinyredux.load(None), "the record is None, expected"),
     "load a text": (lambda: tinyredux.load("none.json"), "record none.json does not exist"),
     "run_cell": (lambda: tinyredux.run_cell(None), "the cell is None, expected str, its C"),
@@ -524,7 +524,7 @@ def test_blas_keeps_to_one_thread_unless_the_user_says_otherwise() -> None:
 
 def test_help_needs_neither_numpy_nor_torch() -> None:
     code = (
-        "import sys; from tinyredux import cli\ntry: cli.main(['measure', '--help'])\n"
+        "import sys; from tinyredux.cli import app\ntry: app.main(['measure', '--help'])\n"
         "except SystemExit: pass\nsys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

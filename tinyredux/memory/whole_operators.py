@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tinyredux.files import expect
 from tinyredux.graph import Concat, Graph
 from tinyredux.memory.layerwise import MemoryPlan, layerwise_peak, lifetimes, live_steps, lowest_gap, reference_scratch
 from tinyredux.memory.lower import buffer_lifetimes, lower
@@ -63,6 +64,7 @@ def place_reference(graph: Graph) -> tuple[Program, Arena]:
 
 def plan(graph: Graph) -> MemoryPlan:
     """Returns the best placement found for the graph's order of operators, with the reference kernels' scratch."""
+    expect(Graph, graph, "what to plan", "such as quantize(export(module, shape), images)")
     return plan_of(*place_reference(graph))
 
 
