@@ -82,7 +82,7 @@ def needs(width): return Own()
 """
 REFUSED = {
     "missing": "has no function 'missing'; it has Own, own, shapeless",
-    "shapeless": "input_shape is None; give (channels, height, width), or the module an attribute input_shape",
+    "shapeless": r"input_shape is None; give \(channels, height, width\), or the module an attribute input_shape",
     "listed": r"input_shape is \[3, 8, 8\]",
     "number": "returned int, expected a torch.nn.Module",
     "broken": "raised ZeroDivisionError: division by zero",
