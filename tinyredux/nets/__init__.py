@@ -8,7 +8,9 @@ from tinyredux.nets.builtin import (
     POOL_AFTER,
     WEIGHTS_FOLDER,
     Net,
+    alexnet,
     cifarnet,
+    cifarnet_quick,
     lenet,
     load_net,
     load_weights,
@@ -17,8 +19,11 @@ from tinyredux.nets.builtin import (
     resize,
     resolve,
     short_name,
+    squeezenet,
+    squeezenet_bypass,
     weights_file,
     with_data,
+    zfnet,
 )
 from tinyredux.nets.user import own_name
 
@@ -28,7 +33,9 @@ __all__ = [
     "POOL_AFTER",
     "WEIGHTS_FOLDER",
     "Net",
+    "alexnet",
     "cifarnet",
+    "cifarnet_quick",
     "lenet",
     "load_net",
     "load_weights",
@@ -38,6 +45,9 @@ __all__ = [
     "resize",
     "resolve",
     "short_name",
+    "squeezenet",
+    "squeezenet_bypass",
     "weights_file",
     "with_data",
+    "zfnet",
 ]
