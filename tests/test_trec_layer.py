@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinyredux.trec import layer
+from tinyredux.trec import layer as trec_layer
 from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 
@@ -48,9 +48,9 @@ def reference(layer: TRECConv2d, maps: torch.Tensor) -> torch.Tensor:
     return result if layer.bias is None else result + layer.bias.detach()[:, None, None]
 
 
-@pytest.mark.parametrize("scope", layer.SCOPES)
-@pytest.mark.parametrize("threshold", layer.THRESHOLDS)
-@pytest.mark.parametrize("hash", layer.HASHES)
+@pytest.mark.parametrize("scope", trec_layer.SCOPES)
+@pytest.mark.parametrize("threshold", trec_layer.THRESHOLDS)
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
 def test_forward_is_the_definition(hash: str, threshold: str, scope: str) -> None:
     """Same outputs as the definition written out, in training and in evaluation, for every hash, threshold and scope."""
     layer = made(hash, scope=scope)
@@ -61,7 +61,7 @@ def test_forward_is_the_definition(hash: str, threshold: str, scope: str) -> Non
         np.testing.assert_allclose(found.detach(), reference(layer, maps), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("hash", layer.HASHES)
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
 def test_one_row_per_cluster_is_a_convolution(hash: str) -> None:
     """A map of one pixel has one row: forward and backward are those of nn.Conv2d."""
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def test_backward_is_the_published_one() -> None:
     layer(maps).backward(upstream)
     rows, sums = maps.detach()[0].flatten(1).T, upstream[0].flatten(1).T
     assert layer.vectors is not None and maps.grad is not None and layer.weight.grad is not None
-    ids = layer.hash_ids((rows @ layer.vectors[0])[None, None], "mean")[0, 0]
+    ids = trec_layer.hash_ids((rows @ layer.vectors[0])[None, None], "mean")[0, 0]
     weights = layer.weight.detach()[:, :, 0, 0]
     of_weights = torch.zeros_like(weights)
     for one in ids.unique():
@@ -217,7 +217,7 @@ def test_a_training_step_takes_at_most_four_dense_ones(inputs: int, outputs: int
     assert ours <= 4 * dense, f"a step takes {ours / dense:.1f} dense ones"
 
 
-@pytest.mark.parametrize("hash", layer.HASHES)
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
 def test_one_image_without_a_batch_and_another_device(hash: str) -> None:
     """As nn.Conv2d: an image without the batch's axis, and no tensor made on the processor for maps of another device."""
     layer, image = made(hash), torch.randn(4, 7, 7)
