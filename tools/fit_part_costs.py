@@ -28,7 +28,7 @@ from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build_firmware
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.explore.plans import int8_graph
-from tinyredux.flow import board_budget
+from tinyredux.codegen import board_budget
 from tinyredux.graph import (
     Add,
     Concat,

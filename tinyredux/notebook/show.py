@@ -78,7 +78,7 @@ class Grid:
 def recorded(name: str) -> Any:
     """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are."""
     folder = ROOT / "data" / "records"
-    names = sorted(path.stem for path in folder.glob("*.json"))
+    names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
     if name not in names:
         raise ValueError(f"no record {name!r} in {folder.name}; there are {', '.join(names)}")
     return json.loads((folder / f"{name}.json").read_text())
