@@ -24,11 +24,11 @@ import numpy.typing as npt
 
 from tinyredux import memory, nets
 from tinyredux.boards import find_board
+from tinyredux.codegen import board_budget
 from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build_firmware
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.explore.plans import int8_graph
-from tinyredux.codegen import board_budget
 from tinyredux.graph import (
     Add,
     Concat,
