@@ -17,7 +17,8 @@ from tinyredux.explore.bench import bench_layer, layer_graph, parse_spec
 from tinyredux.files import ROOT
 from tinyredux.graph import Conv, Graph, Quant, Tensor, macs, output_shape
 from tinyredux.int8 import interpret, requantization
-from tinyredux.kernels import C_HEAD, Form, Places, print_c, rows
+from tinyredux.kernels import C_HEAD, Form, Places, print_c
+from tinyredux.kernels.rows import template as rows
 from tinyredux.kernels.rows.layer import OFFSET, rows_of, steps_of
 from tinyredux.kernels.rows.plan import order_loads, plan_rows
 

@@ -108,8 +108,8 @@ def test_fast_kernels_in_parts_by_default() -> None:
     in_parts = compile_net(Settings("lenet", "partial", kernels="fast", data="synthetic", images=1))
     exact = compile_net(Settings("lenet", kernels="fast", data="synthetic", images=1))
     assert in_parts.plan.total_bytes < exact.plan.total_bytes
-    (note,) = in_parts.notes
-    assert 0.5 < float(note.split()[2]) <= 1.02 and not exact.notes
+    (note,) = in_parts.model.notes
+    assert 0.5 < float(note.split()[2]) <= 1.02 and not exact.model.notes
 
 
 def test_a_network_that_does_not_fit_is_told_what_fits() -> None:

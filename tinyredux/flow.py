@@ -56,13 +56,14 @@ def compile(
     steps = schedule(graph, chip, chosen)
     if isinstance(steps, Program):
         steps = kernels_for(steps, chip, chosen)
-    labels += [] if isinstance(schedule, Layerwise) else [_label(schedule)]
+    in_parts = not isinstance(schedule, Layerwise)
+    labels += [_label(schedule)] if in_parts else []
     notes += schedule.notes(steps) if hasattr(schedule, "notes") else ()
     method = "+".join(labels) or "exact"
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
     artifact = emit_steps(steps, call)
     limit, outside = getattr(schedule, "sram", None), getattr(schedule, "input_outside", False)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, outside, notes, source)
+    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source)
 
 
 def measure(

@@ -25,9 +25,9 @@ from tinyredux.partial import arena_plan
 class Model:
     """A network compiled for a board; `tinyredux.compile` makes it, `tinyredux.measure` runs it.
 
-    `graph` is int8, `source` the float graph that it was quantised from, where that is known.
-    `method` names the passes and the schedule that made it, `limit_bytes` the SRAM that was asked for. `notes` say what a reader
-    must know of it.
+    `graph` is int8, `source` the float graph that it was quantised from, where that is known. `method` names the passes and the
+    schedule that made it, `limit_bytes` is the SRAM that was asked for; `in_parts` says that the schedule was another than layer
+    by layer. `notes` say what a reader must know of it.
     """
 
     graph: Graph
@@ -37,6 +37,7 @@ class Model:
     steps: FastSteps
     artifact: Artifact
     limit_bytes: int | None = None
+    in_parts: bool = False
     input_outside: bool = False
     notes: tuple[str, ...] = ()
     source: Graph | None = None
@@ -46,14 +47,6 @@ class Model:
         """Where each tensor lies in the arena, and the bytes alive while each operator runs."""
         program, arena = self.steps.program, self.steps.arena
         return arena_plan(program, arena) if self.in_parts else plan_of(program, arena)
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether it runs otherwise than one whole operator after the other, in the order of its graph."""
-        program = self.steps.program
-        schedule, names = program.schedule, [op.name for op in program.graph.ops]
-        alone = [item.sink for item in schedule.items if item.kind == "whole" and len(item.ops) == 1]
-        return alone != names or bool(schedule.in_place or schedule.aliased)
 
     def code(self, op: str) -> str:
         """Returns the C of one operator, as model.c has it. Raises ValueError for an operator that the model does not have."""
