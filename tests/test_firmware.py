@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from kernel_vectors import write_vectors
 
-from tinyredux.device import ROOT, build
+from tinyredux.device import build
+from tinyredux.files import ROOT
 
 TEST = ROOT / "firmware" / "test" / "test_kernels"
 QEMU = "qemu-system-arm -machine netduinoplus2 -nographic -monitor none -serial null -serial null -serial stdio".split()

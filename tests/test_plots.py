@@ -9,23 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyredux import (
-    Settings,
-    compile_net,
-    fixedpoint,
-    interpret,
-    lsh,
-    memory,
-    nets,
-    plan,
-    plots,
-    plots_partial,
-    plots_redundancy,
-    recorded,
-)
+from tinyredux import Settings, compile_net, fixedpoint, memory, nets, recorded
+from tinyredux.explore import plans
 from tinyredux.graph import macs
+from tinyredux.int8 import interpret
 from tinyredux.measurement import Measurement, OpRecord
+from tinyredux.notebook import plots, plots_partial, plots_redundancy
 from tinyredux.notebook.plots_style import Picture
+from tinyredux.trec import hashing
 
 COMPILED = compile_net(Settings("lenet", kernels="reference", data="synthetic"))
 
@@ -56,7 +47,7 @@ assert QUANT is not None
 
 PHOTO = plots_redundancy.photograph(64)
 WINDOWS = interpret.windows(PHOTO[None], (3, 3), (1, 1), (0, 0, 0, 0), 0)
-CLUSTERS = lsh.cluster(lsh.hash_ids(lsh.hash_bits(WINDOWS.reshape(1, -1, 27)[..., :5], "mean")))
+CLUSTERS = hashing.cluster(hashing.hash_ids(hashing.hash_bits(WINDOWS.reshape(1, -1, 27)[..., :5], "mean")))
 CURVE = plots_redundancy.curve(recorded("trec_redundancy"), "cifarnet", "body.2.0")
 
 FIGURES: dict[str, Callable[[], Picture]] = {
@@ -69,7 +60,7 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "clusters": lambda: plots_redundancy.clusters(PHOTO, WINDOWS[0], CLUSTERS),
     "ablation": lambda: plots_redundancy.ablation(recorded("trec_ablation")),
     "front": lambda: plots_redundancy.front(recorded("trec_front")),
-    "partial_timeline": lambda: plots_partial.partial_timeline(plan.plan(COMPILED.int8, "lenet")),
+    "partial_timeline": lambda: plots_partial.partial_timeline(plans.plan(COMPILED.int8, "lenet")),
     "cycles_and_bytes": lambda: plots_partial.cycles_and_bytes(recorded("together.zfnet.disco_f469ni")["runs"], "together"),
     "accuracy_and_bytes": lambda: plots_partial.accuracy_and_bytes(recorded("sram_curve.keywords")["points"], "keywords"),
     "removed_and_lost": lambda: plots_redundancy.removed_and_lost({"conv2": CURVE}),
