@@ -16,7 +16,7 @@ import pytest
 
 # What can be missing, by words of the reasons for which tests are skipped
 NEEDS = {
-    "compiler": ("arm-none-eabi",),
+    "compiler": ("arm-none-eabi", "qemu-system-arm"),
     "library": ("could not import", "is not installed"),
     "data": ("CIFAR-10", "TINYREDUX_DATA", "no synthetic weights"),
     "offline": ("PlatformIO",),  # the pieces of tools/pio_offline.py
