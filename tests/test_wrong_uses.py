@@ -444,7 +444,10 @@ def test_a_table_of_marks_on_a_full_disk() -> None:
 def test_a_signal_ends_in_a_word(folder: Path, number: signal.Signals) -> None:
     (folder / "slow.py").write_text("import time\ndef make():\n    print('made', flush=True)\n    time.sleep(60)\n")
     command = [sys.executable, "-m", "tinyredux", "plan", f"{folder / 'slow.py'}:make", "--data", "random"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where these tests run in the background
+    )  # fmt: skip
     assert running.stdout is not None and running.stdout.readline() == "made\n"
     running.send_signal(number)
     assert running.communicate(timeout=20) == ("", "interrupted\n") and running.returncode == 130
