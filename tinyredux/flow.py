@@ -54,8 +54,7 @@ def compile(
     verify(graph)
     chosen = Kernels(kernels, any(getattr(apply, "immediates", False) for apply in passes))
     steps = schedule(graph, chip, chosen)
-    if isinstance(steps, Program):
-        steps = kernels_for(steps, chip, chosen)
+    steps = kernels_for(steps, chip, chosen) if isinstance(steps, Program) else steps
     in_parts = not isinstance(schedule, Layerwise)
     labels += [_label(schedule)] if in_parts else []
     notes += schedule.notes(steps) if hasattr(schedule, "notes") else ()
