@@ -97,9 +97,9 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
     return choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates).fast
 
 
-def kernels_for(program: Program, board: Board, kernels: Kernels, sram_bytes: int | None = None) -> FastSteps:
+def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
     """Returns a program of steps placed in one arena, with the fastest kernels of a set that its bytes allow."""
-    arena, templates, (sram, flash) = place(program), templates_of(kernels.name, kernels.immediates), limits(board, sram_bytes)
+    arena, templates, (sram, flash) = place(program), templates_of(kernels.name, kernels.immediates), limits(board)
     if not templates:
         return FastSteps(program, arena)
     graph = program.graph

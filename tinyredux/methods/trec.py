@@ -26,7 +26,7 @@ NO_TREC = "without TREC: no layer is predicted to pay, so all are exact"
 
 @dataclass(frozen=True)
 class Trec:
-    """Puts TREC into convolutions of an int8 graph. Source: arXiv 2212.00387 and ASPLOS 2023.
+    """Puts TREC into convolutions of an int8 graph. Source: see `tinyredux.trec`.
 
     `layers` names convolutions with the length of their blocks and the bits of their hash; None takes those that the graph has
     already, and where it has none, those where TREC is predicted to pay. With `only_if_faster`, a layer that is predicted to

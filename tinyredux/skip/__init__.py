@@ -1,8 +1,8 @@
 """Approximate kernels: operands ranked by saliency, the insignificant ones left out of generated code.
 
-The saliency of a weight is the share of a layer's sums that its products make on training images. `saliency` collects the
-statistics, `cuts` ranks units of weights (blocks, pairs, input channels) by the loss expected without them and repairs the
-bias of what is left out, `records` keeps the shares that were chosen on validation images and makes the graph from them again.
+The saliency of an operand is what leaving it out is expected to cost, judged on training images. `saliency` collects the
+statistics, `cuts` ranks units of weights (blocks, pairs, input channels) by it and lets the remaining weights and the bias make
+up for what is left out, `records` keeps the shares that were chosen on validation images and makes the graph from them again.
 
 Read `cuts`. Chapter 8 teaches it.
 Source: arXiv 2409.16815.

@@ -6,7 +6,7 @@ adds the products where its members are: this is the operator's definition, bit 
 `rewrite` puts the operator into an int8 graph, `layer` is the same as a torch module whose hash is learned.
 
 Read `hashing`, then `sums`. Chapters 5 (redundancy), 6 (the operator) and 7 (learned hashing) teach it.
-Source: Ning, Guan, Shen, NeurIPS 2019; Zhou et al., NeurIPS 2022 and ASPLOS 2023.
+Source: Guan et al., NeurIPS 2022; Liu et al., ASPLOS 2023 and IEEE TC 2024.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Winograd convolution F(2x2, 3x3) in exact integers: fewer multiplications for 3x3 kernels with stride 1."""
+"""Winograd convolution in exact integers: tiles of 4x4 or 6x6 inputs, fewer products for kernels of 3x3 and 5x5 with stride 1."""
 
 from __future__ import annotations
 
