@@ -4,9 +4,9 @@ Two output channels by four pixels in eight sums. The windows of four pixels are
 for each two operands the words of four pixels, one LDM. A unit is what follows it: a constant made by MOVW and MOVT, and SMLADs
 with the four words. Which operands share a word is SXTB16's order: of each four 0 and 2, then 1 and 3.
 
-A pair of channels A, B whose zeros lie together takes byte pairs, 256 * B + A: SMLAD with the constant adds S_A + 256 * S_B, with
-SXTB16 of it S_A, so S_B = (raw - S_A) >> 8, exact while |S_B| < 2^23, which is checked from the weights for all inputs. Where the
-zeros of A and B differ enough, each has constants of its own; the cheaper of the two is taken.
+A pair of channels A, B whose zeros lie together takes byte pairs (`asm.layers`): SMLAD with the constant adds
+S_A + 256 * S_B, with SXTB16 of it S_A. Where the zeros of A and B differ enough, each has constants of its own; the cheaper of
+the two is taken.
 
 Source: ours; weights as immediates and the omission of SMLADs are those of arXiv 2409.16815.
 """
@@ -22,18 +22,17 @@ from itertools import pairwise
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
-from tinyredux.int8 import Requantization, requantization
+from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.cost import code_bytes, program_cycles
 from tinyredux.kernels.asm.forms import Form, Later, Places
+from tinyredux.kernels.asm.layers import PAIR_LIMIT, kernel_call, paired, sums_of, window_fields
 from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.schedule import DUAL_ISSUE
 from tinyredux.simulator import RULES
 
 PIXELS = 4
 STRIPS = (1, 4, 8)  # groups of four pixels for which one pair's code runs before the next pair's
-PAIR_LIMIT = 2**23  # of a sum of channel B in byte pairs
-SUM_LIMIT = requantize.SUM_LIMIT
 MOST_OPERANDS = 1360  # four rows of bytes within a load's reach
 C_PIXEL_CYCLES, C_ROW_CYCLES, C_CALL_CYCLES, C_BYTE_CYCLES = 30, 80, 12, 2  # of the C around
 PREFETCHED = 0.4  # of a line's wait is left where code runs straight on: the next line comes while four instructions run
@@ -73,17 +72,12 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
 
 def layer_of(graph: Graph, op: Conv) -> Layer | None:
     """Returns a convolution's weights in words, None where a sum could leave its bounds or needs another requantisation."""
-    weights, factors = graph.constants[op.weights], requantization(graph, op)
-    rows = weights.reshape(len(weights), -1).astype(np.int64)
-    bias = graph.constants[op.bias].astype(np.int64) - factors.input_zero_point * rows.sum(axis=1)
-    largest = np.abs(bias) + 128 * np.abs(rows).sum(axis=1)
-    if not requantize.symmetric(rows) or largest.max(initial=0) >= min(PAIR_LIMIT, SUM_LIMIT) or not requantize.applies(factors):
+    sums = sums_of(graph, op)
+    if not sums.stay_below(PAIR_LIMIT):
         return None
-    fours = -(-rows.shape[1] // 4)
-    padded = np.zeros((len(rows) + len(rows) % 2, 4 * fours), np.int64)
-    padded[: len(rows), : rows.shape[1]] = rows
-    units = padded.reshape(len(padded), fours, 2, 2).transpose(0, 1, 3, 2).reshape(len(padded), 2 * fours, 2)
-    return Layer(units[0::2], units[1::2], np.append(bias, 0)[: len(padded)], factors, len(rows), fours)
+    channels, k = sums.rows.shape
+    units = paired(np.pad(sums.rows, ((0, channels % 2), (0, -k % 4))))
+    return Layer(units[0::2], units[1::2], np.pad(sums.start, (0, channels % 2)), sums.factors, channels, -(-k // 4))
 
 
 def shares_words(a: Array, b: Array) -> bool:
@@ -135,19 +129,11 @@ def _program(name: str, layer: Layer, pair: int, kept: Array) -> Program:
         + ("byte pairs." if shared else "constants of each channel.")
     )
     p = Program(product_name(name, layer, pair), ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
-    p.new_float("out_kept", pointer=True)
-    p.new_float("quads_kept")
-    p.vmov("out_kept", "out")
-    p.vmov("quads_kept", "quads")
-    p.free("out", "quads")
-    sums = [f"{channel}{i}" for channel in ("a", "b") for i in range(PIXELS)]
-    p.new("x0", "x1", "x2", "x3", "w", *sums)
-    with p.loop_while("x0", "ne", 0, times=STRIPS[-1]):
+    p.keep("*out", "quads")
+    p.new("x0", "x1", "x2", "x3", "w", *(f"{channel}{i}" for channel in ("a", "b") for i in range(PIXELS)))
+    with p.loop("quads_kept", STRIPS[-1], through="x0"):
         _units(p, layer, pair, kept, shared)
         _store(p, layer, pair, both)
-        p.vmov("x0", "quads_kept")
-        p.sub("x0", "x0", 1)
-        p.vmov("quads_kept", "x0")
     return p
 
 
@@ -198,20 +184,16 @@ def _step_over(p: Program, units: int) -> None:
 
 def _store(p: Program, layer: Layer, pair: int, both: bool) -> None:
     p.free("x3")
-    p.new_pointer("to")
-    p.vmov("to", "out_kept")
-    constants = requantize.constants(layer.factors)
-    for channel in range(1 + both):
-        multiplier, right = (int(value) for value in constants[2 * pair + channel])
-        p.constant("w", multiplier)
-        for i in range(PIXELS):
-            total = f"{'ab'[channel]}{i}"
-            requantize.requantize(p, total, "w", right, layer.factors.output_zero_point, layer.factors.clamp)
-            p.strb(total, "to", i * layer.channels + channel)
-    p.constant("w", PIXELS * layer.channels)
-    p.add("to", "to", "w")
-    p.vmov("out_kept", "to")
-    p.free("to")
+    with p.fetched("to", "out_kept"):
+        constants = requantize.constants(layer.factors).tolist()
+        for channel, (multiplier, right) in enumerate(constants[2 * pair : 2 * pair + 1 + both]):
+            p.constant("w", multiplier)
+            for i in range(PIXELS):
+                total = f"{'ab'[channel]}{i}"
+                requantize.requantize(p, total, "w", right, layer.factors.output_zero_point, layer.factors.clamp)
+                p.strb(total, "to", i * layer.channels + channel)
+        p.constant("w", PIXELS * layer.channels)
+        p.add("to", "to", "w")
     p.new("x3")
 
 
@@ -234,20 +216,18 @@ def interleave_program(fours: int) -> Program:
 
 
 def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tuple[float, int]], strip: int) -> Form:
-    (in_h, in_w, in_c), (out_h, out_w, out_c) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    out_h, out_w, _ = graph.tensors[op.output].shape
     interleave = interleave_program(layer.fours)
-    quads, operands = -(-out_h * out_w // PIXELS), op.kernel[0] * op.kernel[1] * in_c
+    quads, operands = -(-out_h * out_w // PIXELS), op.kernel[0] * op.kernel[1] * graph.tensors[op.inputs[0]].shape[2]
     gathered = C_PIXEL_CYCLES + op.kernel[0] * C_ROW_CYCLES + C_BYTE_CYCLES * operands
     cycles = quads * (program_cycles(interleave, core) + PIXELS * gathered)
     cycles += quads * sum(each / STRIPS[-1] for each, _ in prices)
     cycles += -(-quads // strip) * len(prices) * C_CALL_CYCLES
     code = sum(bytes_ for _, bytes_ in prices)
     scratch = 4 * (strip * PIXELS * 2 * layer.fours + PIXELS * layer.fours)
-    fields: dict[str, int | str] = {
-        "in_h": in_h, "in_w": in_w, "in_c": in_c, "out_h": out_h, "out_w": out_w, "out_c": out_c,
-        "kernel_h": op.kernel[0], "kernel_w": op.kernel[1], "stride_h": op.stride[0], "stride_w": op.stride[1],
-        "pad_top": op.padding[0], "pad_left": op.padding[2], "input_zero_point": layer.factors.input_zero_point,
-        "fours": layer.fours, "strip": strip, "pairs": len(prices), "interleave": interleave.name, "products": "products",
+    fields = window_fields(graph, op) | {
+        "input_zero_point": layer.factors.input_zero_point, "fours": layer.fours, "strip": strip, "pairs": len(prices),
+        "interleave": interleave.name, "products": "products",
     }  # fmt: skip
     table = ", ".join(product_name(op.name, layer, pair) for pair in range(len(prices)))
 
@@ -255,12 +235,7 @@ def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tupl
         return tuple(product_program(op.name, layer, pair) for pair in range(len(prices)))
 
     def call(places: Places) -> str:
-        body = ", ".join(f".{name} = {value}" for name, value in fields.items())
-        return (
-            f"{{\n    static const tr_unpacked_product products[] = {{{table}}};\n"
-            f"    static const struct tr_unpacked parameters = {{{body}}};\n"
-            f"    tr_unpacked_conv_s8({places.out}, {places.inputs[0]}, &parameters, (int32_t *)(void *)({places.scratch}));\n}}"
-        )
+        return kernel_call("unpacked", places, fields, [f"static const tr_unpacked_product products[] = {{{table}}};"])
 
     proof = f"|sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = round(PREFETCHED * -(-quads // strip) * code)

@@ -46,10 +46,7 @@ def _cycles(nodes: Sequence[Node], rules: Rules, flash: frozenset[str], end: Seq
             line += timed(node)
             total += rules.chain and last is not None and _breaks(last, node, flash)
             last = node
-        elif isinstance(node, Block) and node.kind == "if":
-            line += [COMPARE, BRANCH]
-            total += (1 - node.times) * rules.taken + node.times * _cycles(node.body, rules, flash)
-        elif isinstance(node, Block):
+        else:
             total, line, last = total + _line(line, rules), [], None
             total += node.times * _cycles(node.body, rules, flash, (COMPARE, BRANCH)) + (node.times - 1) * rules.taken
     return total + _line([*line, *end], rules)

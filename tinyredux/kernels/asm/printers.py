@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tinyredux.kernels.asm.program import CONDITIONS, Block, Comment, Instruction, Node, Operand, Program, Register, instructions
+from tinyredux.kernels.asm.program import Block, Instruction, Node, Operand, Program, Register, instructions
 
 CALLEE_SAVED = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
 ASSEMBLY_HEAD = "    .syntax unified\n    .thumb\n"
@@ -37,7 +37,7 @@ def _inner_loops(nodes: Sequence[Node]) -> Iterator[Block]:
     for node in nodes:
         if isinstance(node, Block):
             inside = list(_inner_loops(node.body))
-            yield from inside or ([node] if node.kind != "if" else [])
+            yield from inside or [node]
 
 
 def print_c(program: Program) -> str:
@@ -65,22 +65,14 @@ def _about(program: Program) -> list[str]:
 def _assembly(nodes: Sequence[Node], prefix: str, numbers: Iterator[int]) -> list[str]:
     lines = []
     for node in nodes:
-        if isinstance(node, Comment):
-            lines.append(f"    /* {node.text} */")
-        elif isinstance(node, Instruction):
+        if isinstance(node, Instruction):
             operands = [_asm_operand(value) for value in node.operands]
             shift = ", " + node.shift.replace(" ", " #") if node.shift else ""
             lines.append("    " + node.op.asm.format(*operands, shift=shift))
         else:
-            left, condition, right = node.test
-            label, body = f"{prefix}{next(numbers)}", _assembly(node.body, prefix, numbers)
-            compare = f"    cmp.w {left.place}, {_asm_operand(right)}"
-            if node.kind == "count":
-                compare = f"    subs.w {left.place}, {left.place}, #1"
-            if node.kind == "if":
-                lines += [compare, f"    b{CONDITIONS[condition][0]}.w {label}", *body, f"{label}:"]
-            else:
-                lines += [f"{label}:", *body, compare, f"    b{condition}.w {label}"]
+            label, place = f"{prefix}{next(numbers)}", node.left.place
+            test = f"subs.w {place}, {place}, #1" if node.counted else f"cmp.w {place}, {_asm_operand(node.right)}"
+            lines += [f"{label}:", *_assembly(node.body, prefix, numbers), f"    {test}", f"    bne.w {label}"]
     return lines
 
 
@@ -91,26 +83,19 @@ def _asm_operand(value: Operand) -> str:
 def _c(nodes: Sequence[Node], depth: int) -> list[str]:
     indent, lines = "    " * depth, []
     for node in nodes:
-        if isinstance(node, Comment):
-            lines.append(f"{indent}/* {node.text} */")
-        elif isinstance(node, Instruction):
+        if isinstance(node, Instruction):
             lines.append(indent + _statement(node))
         else:
-            body, test = _c(node.body, depth + 1), _test(node)
-            if node.kind == "if":
-                lines += [f"{indent}if ({test}) {{", *body, f"{indent}}}"]
-            else:
-                lines += [f"{indent}do {{", *body, f"{indent}}} while ({test});"]
+            lines += [f"{indent}do {{", *_c(node.body, depth + 1), f"{indent}}} while ({_test(node)});"]
     return lines
 
 
 def _test(block: Block) -> str:
-    left, condition, right = block.test
-    if block.kind == "count":
+    left, right = block.left, block.right
+    if block.counted:
         return f"({left.variable} = {left.variable} - 1) != 0"
     kind = "intptr_t" if left.pointer else "int32_t"
-    other = f"({kind}){right.variable}" if isinstance(right, Register) else str(right)
-    return f"({kind}){left.variable} {CONDITIONS[condition][1]} {other}"
+    return f"({kind}){left.variable} != " + (f"({kind}){right.variable}" if isinstance(right, Register) else str(right))
 
 
 def _statement(node: Instruction) -> str:

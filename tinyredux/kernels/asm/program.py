@@ -16,7 +16,7 @@ same instructions as C statements, so that tests on a computer run the very same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -24,14 +24,8 @@ from tinyredux.kernels.asm.instructions import OPS, Op
 
 CORE_REGISTERS = (*(f"r{i}" for i in range(13)), "lr")
 FLOAT_REGISTERS = tuple(f"s{i}" for i in range(32))
-CONDITIONS = {
-    "eq": ("ne", "=="),
-    "ne": ("eq", "!="),
-    "lt": ("ge", "<"),
-    "ge": ("lt", ">="),
-    "gt": ("le", ">"),
-    "le": ("gt", "<="),
-}
+OFFSETS, WRITTEN_BACK = range(-255, 4096), range(-255, 256)  # that a load or store can add to its address
+LARGEST_IMMEDIATE = 4095  # of an addition
 
 
 @dataclass(frozen=True)
@@ -61,28 +55,21 @@ class Instruction:
     shift: str = ""
 
 
-@dataclass(frozen=True)
-class Comment:
-    """A line for the reader of the generated code."""
-
-    text: str
-
-
 @dataclass
 class Block:
-    """Instructions under one head: a loop, which runs at least once, or a condition. `test` is (left, condition, right).
+    """A loop: its body runs, and again until `left` equals `right`. `counted`: `left` loses 1 before it is compared with 0.
 
-    kind "count": `left` is counted down to zero; "loop": again while the test holds; "if": once where the test holds.
     `times`: how often the body runs each time the block is met, on average; for predicting cycles only.
     """
 
-    kind: str
-    test: tuple[Register, str, Operand]
-    body: list[Node] = field(default_factory=list)
+    left: Register
+    right: Operand = 0
+    counted: bool = False
     times: float = 1
+    body: list[Node] = field(default_factory=list)
 
 
-Node = Instruction | Comment | Block
+Node = Instruction | Block
 
 
 class Program:
@@ -115,19 +102,42 @@ class Program:
     # Registers ----------------------------------------------------------------------------------------------------
 
     def new(self, *names: str) -> None:
-        """Gives each name the lowest free core register, for a 32-bit value."""
+        """Gives each name the lowest free core register: for a 32-bit value or, with a `*` before the name, for an address."""
         for name in names:
-            self._allocate(name, CORE_REGISTERS, pointer=False)
+            self._allocate(name.lstrip("*"), CORE_REGISTERS, name[0] == "*")
 
-    def new_pointer(self, *names: str) -> None:
-        """Gives each name the lowest free core register, for an address."""
-        for name in names:
-            self._allocate(name, CORE_REGISTERS, pointer=True)
-
-    def new_float(self, *names: str, pointer: bool = False) -> None:
+    def new_float(self, *names: str) -> None:
         """Gives each name a floating-point register: a place to keep a core register in, by `vmov`, for one cycle."""
         for name in names:
-            self._allocate(name, FLOAT_REGISTERS, pointer)
+            self._allocate(name.lstrip("*"), FLOAT_REGISTERS, name[0] == "*")
+
+    @contextmanager
+    def registers(self, *names: str) -> Iterator[None]:
+        """Gives each name a core register, as `new` does, for the body alone."""
+        self.new(*names)
+        yield
+        self.free(*(name.lstrip("*") for name in names))
+
+    def _borrowed(self, name: str) -> AbstractContextManager[None]:
+        """Gives a name a core register for the body, where it has none already."""
+        return nullcontext() if name in self.live else self.registers(name)
+
+    def keep(self, *names: str) -> None:
+        """Makes room: gives each name a floating-point register NAME_kept, and moves there those that are in core registers."""
+        self.new_float(*(f"{name}_kept" for name in names))
+        moved = [name.lstrip("*") for name in names if name.lstrip("*") in self.live]
+        for name in moved:
+            self.vmov(f"{name}_kept", name)
+        self.free(*moved)
+
+    @contextmanager
+    def fetched(self, name: str, kept: str = "") -> Iterator[None]:
+        """Holds what floating-point register `kept` (NAME_kept) keeps in core register `name` for the body, and puts it back."""
+        kept = kept or f"{name}_kept"
+        with self.registers("*" * self._find(kept).pointer + name):
+            self.vmov(name, kept)
+            yield
+            self.vmov(kept, name)
 
     def free(self, *names: str) -> None:
         """Gives the registers of these names back."""
@@ -178,10 +188,10 @@ class Program:
         for role, value in zip(op.roles, found, strict=True):
             if isinstance(value, int) != (role in "no") and role != "s":
                 raise ValueError(f"{self.name}: {name} takes {op.roles}, found {operands}")
-        number = found[op.roles.index("o")] if "o" in op.roles else found[-1]
-        if "o" in op.roles and number not in op.reach:
+        last = found[-1]
+        if "o" in op.roles and last not in (WRITTEN_BACK if "b" in op.roles else OFFSETS):
             self._add_far(name, op, operands)
-        elif name in ("add", "sub") and isinstance(number, int) and len(parts := _addends(number)) > 1:
+        elif name in ("add", "sub") and isinstance(last, int) and len(parts := _addends(last)) > 1:
             to, source, _ = operands
             for part in parts:
                 self._add(name, op, (to, source, part))
@@ -209,12 +219,23 @@ class Program:
         if value & 0xFFFF0000:
             self.movt(name, value >> 16 & 0xFFFF)
 
-    def advance(self, name: str, number: int) -> None:
-        """Adds any number to a register, at most 4095 at a time: that is what an ADD holds."""
-        while number:
-            part = max(-4095, min(4095, number))
-            self.add(name, name, part)
-            number -= part
+    def advance(self, name: str, distance: int) -> None:
+        """Adds any number to a register, at most LARGEST_IMMEDIATE at a time."""
+        while distance:
+            step = max(-LARGEST_IMMEDIATE, min(LARGEST_IMMEDIATE, distance))
+            self.add(name, name, step)
+            distance -= step
+
+    def move(self, to: str, source: str, distance: int, spare: str = "far") -> None:
+        """Sets `to` to `source` + `distance`; where ADD has no room for that, by way of `spare`, new if there is none."""
+        add = self.add if distance >= 0 else self.sub
+        if abs(distance) <= LARGEST_IMMEDIATE:
+            if distance or to != source:
+                add(to, source, abs(distance))
+            return
+        with self._borrowed(spare):
+            self.constant(spare, abs(distance))
+            add(to, source, spare)
 
     def ldm(self, base: str, names: str, advance: bool = True) -> None:
         """Loads words into the registers of `names`, lowest register first; `advance` moves the base behind them."""
@@ -236,59 +257,57 @@ class Program:
         roles = ("b" if advance else "a") + ("w" if name == "ldm" else "r") * len(names)
         self._add(name, Op(asm, c, roles, "load-many" if name == "ldm" else "store-many"), (base, *names))
 
-    def comment(self, text: str) -> None:
-        """Adds a line for the reader."""
-        self._blocks[-1].append(Comment(text))
-
     # Blocks -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def loop(self, counter: str, times: float = 1) -> Iterator[None]:
+    def loop(self, counter: str, times: float = 1, through: str = "") -> Iterator[None]:
         """Repeats the body `counter` times, at least once; leaves the counter 0.
 
-        A counter in a floating-point register passes through a core register that must be free at the end of the body.
+        A counter in a floating-point register passes through core register `through`, or one that is free behind the body.
         """
         if self._find(counter).place in CORE_REGISTERS:
-            with self._block("count", counter, "ne", 0, times):
+            with self._block(Block(self._find(counter), counted=True, times=times)):
                 yield
             return
-        with self._block("loop", counter, "ne", 0, times):
+        with self.loop_until(through or counter, 0, times):
             yield
-            self.new("counted")
-            self.vmov("counted", counter)
-            self.sub("counted", "counted", 1)
-            self.vmov(counter, "counted")
-            self.free("counted")
+            through = through or "counted"
+            with self._borrowed(through):
+                self.vmov(through, counter)
+                self.sub(through, through, 1)
+                self.vmov(counter, through)
 
     @contextmanager
-    def loop_while(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
-        """Runs the body, and again while `left condition right` holds at its end: signed values, or addresses by eq and ne.
+    def repeated(self, counter: str, times: int) -> Iterator[None]:
+        """Runs the body a known number of times: in a loop over `counter`, a new register if there is none, if more than once."""
+        if times == 1:
+            yield
+            return
+        with self._borrowed(counter):
+            self.constant(counter, times)
+            with self.loop(counter, times):
+                yield
+
+    @contextmanager
+    def loop_until(self, left: str, right: str | int, times: float = 1) -> Iterator[None]:
+        """Runs the body, and again until `left` equals `right` at its end.
 
         `left` may be a floating-point register if a core register is free at the end of the body.
         """
-        with self._block("loop", left, condition, right, times):
+        block = Block(self._find(left), self._operand(right), times=times)
+        with self._block(block):
             yield
+            if block.left.place in FLOAT_REGISTERS:
+                with self.registers("*" * block.left.pointer + "tested"):
+                    self.vmov("tested", left)
+                    block.left = self._find("tested")
 
     @contextmanager
-    def when(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
-        """Runs the body where `left condition right` holds (eq ne lt ge gt le, signed)."""
-        with self._block("if", left, condition, right, times):
-            yield
-
-    @contextmanager
-    def _block(self, kind: str, left: str, condition: str, right: str | int, times: float) -> Iterator[None]:
-        if condition not in CONDITIONS:
-            raise ValueError(f"{self.name}: condition {condition!r}, expected one of {', '.join(CONDITIONS)}")
-        block = Block(kind, (self._find(left), condition, self._operand(right)), times=times)
+    def _block(self, block: Block) -> Iterator[None]:
         before = dict(self.live)
         self._blocks[-1].append(block)
         self._blocks.append(block.body)
         yield
-        if block.test[0].place in FLOAT_REGISTERS and kind != "if":
-            self._allocate("tested", CORE_REGISTERS, block.test[0].pointer)
-            self.vmov("tested", left)
-            block.test = (self._find("tested"), *block.test[1:])
-            self.free("tested")
         self._blocks.pop()
         if self.live != before:
             names = ", ".join(sorted(self.live.keys() ^ before.keys())) or "some"
@@ -296,9 +315,9 @@ class Program:
 
 
 def _addends(number: int) -> list[int]:
-    """Returns numbers of this sum that ADD and SUB hold: up to 4095, or eight bits in a row."""
+    """Returns numbers of this sum that ADD and SUB hold: up to LARGEST_IMMEDIATE, or eight bits in a row."""
     sign, rest, found = -1 if number < 0 else 1, abs(number), list[int]()
-    while rest > 4095 and rest != (top := _leading_byte(rest)):
+    while rest > LARGEST_IMMEDIATE and rest != (top := _leading_byte(rest)):
         found.append(sign * top)
         rest -= top
     return [*found, sign * rest]

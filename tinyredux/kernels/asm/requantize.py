@@ -25,7 +25,6 @@ from tinyredux.int8 import Clamp, Requantization
 from tinyredux.kernels.asm.program import Program
 
 SUM_LIMIT = 2**30
-LARGEST_IMMEDIATE = 4095
 INT8 = Clamp(-128, 127)
 
 
@@ -69,12 +68,3 @@ def name(zero_point: int, clamp: Clamp) -> str:
     """Returns what distinguishes the names of Programs that requantise to this zero point and these limits."""
     limits = "" if clamp == INT8 else f"_{clamp.low + 128:02x}{clamp.high + 128:02x}"
     return f"z{zero_point + 128:02x}{limits}"
-
-
-def advance(p: Program, to: str, source: str, distance: int, spare: str) -> None:
-    """Sets pointer `to` to `source` + `distance` bytes, by way of `spare` where an instruction cannot hold the number."""
-    if abs(distance) <= LARGEST_IMMEDIATE:
-        (p.add if distance >= 0 else p.sub)(to, source, abs(distance))
-        return
-    p.constant(spare, abs(distance))
-    (p.add if distance >= 0 else p.sub)(to, source, spare)

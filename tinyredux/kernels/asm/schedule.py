@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tinyredux.kernels.asm.cost import program_cycles, timed
-from tinyredux.kernels.asm.program import Block, Instruction, Node, Program, Register
+from tinyredux.kernels.asm.program import Instruction, Node, Program, Register
 from tinyredux.simulator import LATENCY, dual_issue_port, ports_pair
 
 DUAL_ISSUE = ("cortex-m7",)
@@ -37,7 +37,7 @@ def _nodes(nodes: Sequence[Node]) -> list[Node]:
         if isinstance(node, Instruction):
             line.append(node)
             continue
-        found += [*_ordered(tuple(line)), replace(node, body=_nodes(node.body)) if isinstance(node, Block) else node]
+        found += [*_ordered(tuple(line)), replace(node, body=_nodes(node.body))]
         line = []
     return [*found, *_ordered(tuple(line))]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.program import Program
-from tinyredux.kernels.gemm import product_round
+from tinyredux.kernels.gemm import part, product_round, start_sums, sums_of_rows
 
 ROUND_INSTRUCTIONS = 230  # of an unrolled loop: with its frame less than 1 KiB, the flash cache of an STM32F4
 LARGEST_UNROLLED = 64  # values added in one straight line
@@ -30,23 +32,15 @@ def project_program(n: int, bits: int, step: int, adds: bool) -> Program:
         f"{'Adds' if adds else 'Writes'} the projections of count pixels, {step} bytes apart, on {bits} vectors of {n} values: "
         f"int32 [count][{bits}].\nExact: |sum| <= {n} * 128 * 127 + start.",
     )
-    p.new_float("projected_kept", "end_kept", pointer=True)
-    p.new_float("count_kept")
-    p.vmov("projected_kept", "projected")
-    p.vmov("count_kept", "count")
-    p.free("projected", "count")
+    p.keep("*projected", "*end", "count")
     sums = [f"sum{h}" for h in range(bits)]
-    p.new(*sums, "x")
-    p.new_pointer("end")
+    p.new(*sums, "x", "*end")
     p.add("end", "vectors", 4 * bits + 4 * bits * n // 2)
     p.vmov("end_kept", "end")
-    with p.loop_while("x", "ne", 0, times=8):
+    with p.loop("count_kept", 8, through="x"):
         p.ldm("vectors", " ".join(sums))
-        if at_once == fours:
+        with nullcontext() if at_once == fours else p.loop_until("vectors", "end", times=fours // at_once):
             _project_fours(p, at_once, sums)
-        else:
-            with p.loop_while("vectors", "ne", "end", times=fours // at_once):
-                _project_fours(p, at_once, sums)
         p.vmov("end", "projected_kept")
         for h, total in enumerate(sums):
             if adds:
@@ -56,11 +50,8 @@ def project_program(n: int, bits: int, step: int, adds: bool) -> Program:
         p.add("end", "end", 4 * bits)
         p.vmov("projected_kept", "end")
         p.vmov("end", "end_kept")
-        requantize.advance(p, "pixel", "pixel", step - n, "x")
-        requantize.advance(p, "vectors", "vectors", -(4 * bits + 2 * bits * n), "x")
-        p.vmov("x", "count_kept")
-        p.sub("x", "x", 1)
-        p.vmov("count_kept", "x")
+        p.add("pixel", "pixel", step - n)
+        p.move("vectors", "vectors", -(4 * bits + 2 * bits * n), "x")
     return p
 
 
@@ -68,24 +59,23 @@ def _project_fours(p: Program, fours: int, sums: list[str]) -> None:
     p.free("end")
     width = max(1, min(len(sums), p.free_count() - 1))
     weights = [f"w{i}" for i in range(width)]
-    p.new("pair", *weights)
-    at = 0  # no write-back: it would break the chain of loads
-    for four in range(fours):
-        p.ldr("x", "pixel", 4 * four)
-        for extend in ("sxtb16", "sxtb16_ror8"):
-            for first in range(0, len(sums), width):
-                some = sums[first : first + width]
-                for i in range(len(some)):
-                    p.ldr(weights[i], "vectors", at + 4 * i)
-                at += 4 * len(some)
-                if first == 0:
-                    getattr(p, extend)("pair", "x")
-                for i, total in enumerate(some):
-                    p.smlad(total, weights[i], "pair", total)
-    p.add("pixel", "pixel", 4 * fours)
-    p.add("vectors", "vectors", at)
-    p.free("pair", *weights)
-    p.new_pointer("end")
+    with p.registers("pair", *weights):
+        at = 0  # no write-back: it would break the chain of loads
+        for four in range(fours):
+            p.ldr("x", "pixel", 4 * four)
+            for extend in ("sxtb16", "sxtb16_ror8"):
+                for first in range(0, len(sums), width):
+                    some = sums[first : first + width]
+                    for i in range(len(some)):
+                        p.ldr(weights[i], "vectors", at + 4 * i)
+                    at += 4 * len(some)
+                    if first == 0:
+                        getattr(p, extend)("pair", "x")
+                    for i, total in enumerate(some):
+                        p.smlad(total, weights[i], "pair", total)
+        p.add("pixel", "pixel", 4 * fours)
+        p.add("vectors", "vectors", at)
+    p.new("*end")
     p.vmov("end", "end_kept")
 
 
@@ -97,8 +87,7 @@ def add_program(n: int, length: int, step: int) -> Program:
         f"Adds {n} values of each of count pixels, {step} bytes apart, to the int16 sums of its slot (0 2 1 3 of each four).\n"
         "Exact for at most 256 members.",
     )
-    p.new("slot", "x0", "x1", "a0", "a1", "a2", "a3", "left")
-    p.new_pointer("to")
+    p.new("slot", "x0", "x1", "a0", "a1", "a2", "a3", "left", "*to")
     at_once = n if n <= LARGEST_UNROLLED else 4 * largest_divisor(n // 4, LARGEST_UNROLLED // 4)
     with p.loop("count", times=8):
         p.ldrb_post("slot", "slots", 1)
@@ -107,14 +96,14 @@ def add_program(n: int, length: int, step: int) -> Program:
         p.add("to", "sums", "slot")
         if at_once == n:
             _add_values(p, n)
-            requantize.advance(p, "pixel", "pixel", step, "x0")
+            p.move("pixel", "pixel", step, "x0")
         else:
             p.movw("left", n // at_once)
             with p.loop("left", times=n // at_once):
                 _add_values(p, at_once)
                 p.add("pixel", "pixel", at_once)
                 p.add("to", "to", 2 * at_once)
-            requantize.advance(p, "pixel", "pixel", step - n, "x0")
+            p.add("pixel", "pixel", step - n)
     return p
 
 
@@ -141,47 +130,27 @@ def product_program(length: int, slice_c: int) -> Program:
         f"int32 [2][{slice_c}].\n"
         "Weights of channels A, B are 256 * B + A; exact for |sum of B| < 2^23.",
     )
-    p.new_float("to_kept", "end_kept", pointer=True)
-    p.new_float("quads_kept")
-    p.vmov("to_kept", "to")
-    p.vmov("quads_kept", "quads")
-    p.free("to", "quads")
-    p.new(*(f"{kind}{pair}_{pixel}" for pixel in range(2) for pair in range(2) for kind in ("raw", "low")), "x0", "x1", "w0")
-    p.new_pointer("end")
-    requantize.advance(p, "end", "columns", 4 * length, "x0")
+    p.keep("*to", "*end", "quads")
+    p.new(*sums_of_rows(), "x0", "x1", "w0", "*end")
+    p.move("end", "columns", 4 * length, "x0")
     p.vmov("end_kept", "end")
-    with p.loop_while("x0", "ne", 0, times=4):
-        p.ldm("weights", "raw0_0 low0_0 raw1_0 low1_0")
-        for pair in range(2):
-            for kind in ("raw", "low"):
-                p.mov(f"{kind}{pair}_1", f"{kind}{pair}_0")
-        if 2 * steps == length:
-            _product_round(p, steps)
-        else:
-            with p.loop_while("columns", "ne", "end", times=length // (2 * steps)):
-                _product_round(p, steps)
+    with p.loop("quads_kept", 4, through="x0"):
+        start_sums(p, "weights")
+        with nullcontext() if 2 * steps == length else p.loop_until("columns", "end", times=length // (2 * steps)):
+            product_round(p, steps, "weights")
+            p.vmov("end", "end_kept")
         p.vmov("end", "to_kept")
         for pixel in range(2):
             for pair in range(2):
                 raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
-                p.sub(raw, raw, low)
-                p.asr(raw, raw, 7)
-                p.add(low, low, low)
+                part(p, raw, low, doubled=True)
                 p.str(low, "end", 4 * (pixel * slice_c + 2 * pair))
                 p.str(raw, "end", 4 * (pixel * slice_c + 2 * pair + 1))
         p.add("end", "end", 16)
         p.vmov("to_kept", "end")
         p.vmov("end", "end_kept")
-        requantize.advance(p, "columns", "columns", -4 * length, "x0")
-        p.vmov("x0", "quads_kept")
-        p.sub("x0", "x0", 1)
-        p.vmov("quads_kept", "x0")
+        p.move("columns", "columns", -4 * length, "x0")
     return p
-
-
-def _product_round(p: Program, steps: int) -> None:
-    product_round(p, steps, "weights")
-    p.vmov("end", "end_kept")
 
 
 def recover_program(rows: int, blocks: int, clusters: int, slice_c: int, out_c: int, zero_point: int, clamp: Clamp) -> Program:
@@ -193,22 +162,19 @@ def recover_program(rows: int, blocks: int, clusters: int, slice_c: int, out_c: 
         f"Eight channels of {rows} pixels: doubled products of the slots in {blocks} blocks, added up and requantised.",
     )
     multipliers, shifts = [f"m{i}" for i in range(OCTET)], [f"r{i}" for i in range(OCTET)]
-    p.new_float(*multipliers, *shifts)
-    p.new_float("out_kept", pointer=True)
-    p.new_float("count_kept")
+    p.new_float(*multipliers, *shifts, "*out_kept", "count_kept")
     p.vmov("out_kept", "out")
-    p.new("first")
-    for i, name in enumerate((*multipliers, *shifts)):
-        p.ldr("first", "factors", 4 * i)
-        p.vmov(name, "first")
-    p.movw("first", rows)
-    p.vmov("count_kept", "first")
-    p.free("out", "factors", "first")
+    with p.registers("first"):
+        for i, name in enumerate((*multipliers, *shifts)):
+            p.ldr("first", "factors", 4 * i)
+            p.vmov(name, "first")
+        p.movw("first", rows)
+        p.vmov("count_kept", "first")
+    p.free("out", "factors")
     sums, some = [f"a{i}" for i in range(OCTET)], ["t0", "t1", "t2"]
-    p.new(*sums, *some)
-    p.new_pointer("p")
+    p.new(*sums, *some, "*p")
     bits = (4 * slice_c).bit_length() - 1
-    with p.loop_while("t2", "ne", 0, times=rows):
+    with p.loop("count_kept", rows, through="t2"):
         for block in range(blocks):
             p.ldrb("t0", "slots", block * rows)
             if block:
@@ -227,10 +193,7 @@ def recover_program(rows: int, blocks: int, clusters: int, slice_c: int, out_c: 
             p.vmov("t1", shifts[i])
             requantize.requantize(p, total, "t0", "t1", zero_point, clamp)
             p.strb(total, "p", i)
-        requantize.advance(p, "p", "p", out_c, "t0")
+        p.move("p", "p", out_c, "t0")
         p.vmov("out_kept", "p")
         p.add("slots", "slots", 1)
-        p.vmov("t2", "count_kept")
-        p.sub("t2", "t2", 1)
-        p.vmov("count_kept", "t2")
     return p

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE, Program
 from tinyredux.kernels.winograd.tile import SPLIT_BITS, TILES, Layer, Tile
 
-OFFSET_MAX = 4095  # of a load or store
 INVERSE_OF_9 = 0x38E38E39  # modulo 2^32
 PLANTED = {4: (2, 0, 1, 1), 6: (0, 0, 0, 0, 1, 1)}  # the combination of inputs that every row of the input transform maps to 1
 
@@ -102,72 +102,55 @@ def product_program(layer: Layer) -> Program:
     about = f"Winograd products: {layer.products} places, 2 channels x {TILES} tiles, {layer.in_c} channels deep."
     name = f"tr_products{layer.products}_c{layer.in_c}"
     p = Program(name, ("int32_t *sums", "const uint32_t *v", "const int32_t *group"), about)
-    p.new_float("sums_kept", "end_kept", pointer=True)
-    p.new_float("left_kept")
-    p.vmov("sums_kept", "sums")
-    p.free("sums")
+    p.keep("*sums", "*end", "left")
     totals = [f"sum{channel}_{tile}" for channel in range(2) for tile in range(TILES)]
     p.new(*totals, "v0", "v1", "u0", "u1")
     p.constant("v0", 4 * layer.group_words - 24)
     p.free("u1")
-    p.new_pointer("end")
+    p.new("*end")
     p.add("end", "group", "v0")
     p.vmov("end_kept", "end")
-    with p.loop_while("group", "ne", "end", times=layer.products):
+    rounds = layer.pairs // layer.steps
+    with p.loop_until("group", "end", times=layer.products):
         for total in totals:
             p.mov(total, 0)
-        _rounds(p, layer)
+        if rounds > 1:
+            p.mov("v0", rounds)
+            p.vmov("left_kept", "v0")
+        with p.loop("left_kept", rounds, through="v0") if rounds > 1 else nullcontext():
+            _round(p, layer)
         p.free("end")
-        p.new_pointer("sums")
-        p.vmov("sums", "sums_kept")
-        p.stm("sums", " ".join(totals))
-        p.vmov("sums_kept", "sums")
-        p.free("sums")
-        p.new_pointer("end")
+        with p.fetched("sums"):
+            p.stm("sums", " ".join(totals))
+        p.new("*end")
         p.constant("v0", layer.pairs * layer.step_bytes - 4 * TILES)
         p.sub("v", "v", "v0")
         p.vmov("end", "end_kept")
     return p
 
 
-def _rounds(p: Program, layer: Layer) -> None:
-    """The inner loop over a place's channels."""
-    rounds = layer.pairs // layer.steps
-    if rounds > 1:
-        p.mov("v0", rounds)
-        p.vmov("left_kept", "v0")
-        with p.loop_while("v0", "ne", 0, times=rounds):
-            _round(p, layer)
-            p.vmov("v0", "left_kept")
-            p.sub("v0", "v0", 1)
-            p.vmov("left_kept", "v0")
-    else:
-        _round(p, layer)
-
-
 def _round(p: Program, layer: Layer) -> None:
     p.free("end")
-    p.new("u1")
-    offset = 0
-    for step in range(layer.steps):
-        if offset + 4 * TILES > OFFSET_MAX:
-            p.advance("v", offset)
-            offset = 0
-        p.ldr("u0", "group", 8 * step)
-        p.ldr("u1", "group", 8 * step + 4)
-        for half in range(0, TILES, 2):
-            p.ldr("v0", "v", offset + 4 * half)
-            p.ldr("v1", "v", offset + 4 * half + 4)
-            for channel in range(2):
-                for tile in range(2):
-                    total = f"sum{channel}_{half + tile}"
-                    p.smlad(total, f"u{channel}", f"v{tile}", total)
-        offset += layer.step_bytes
-    p.constant("u0", offset)
-    p.add("v", "v", "u0")
-    p.add("group", "group", 8 * layer.steps)
-    p.free("u1")
-    p.new_pointer("end")
+    with p.registers("u1"):
+        offset = 0
+        for step in range(layer.steps):
+            if offset + 4 * TILES > LARGEST_IMMEDIATE:
+                p.advance("v", offset)
+                offset = 0
+            p.ldr("u0", "group", 8 * step)
+            p.ldr("u1", "group", 8 * step + 4)
+            for half in range(0, TILES, 2):
+                p.ldr("v0", "v", offset + 4 * half)
+                p.ldr("v1", "v", offset + 4 * half + 4)
+                for channel in range(2):
+                    for tile in range(2):
+                        total = f"sum{channel}_{half + tile}"
+                        p.smlad(total, f"u{channel}", f"v{tile}", total)
+            offset += layer.step_bytes
+        p.constant("u0", offset)
+        p.add("v", "v", "u0")
+        p.add("group", "group", 8 * layer.steps)
+    p.new("*end")
 
 
 def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Program:
@@ -182,27 +165,18 @@ def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, 
     places = "_".join(map(str, (layer.products, *layer.split)))
     name = f"tr_output{tile.n}_{tile.m}_{places}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
     p = Program(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
-    p.new_float("factors_kept", pointer=True)
-    p.new_float("left_kept")
-    p.vmov("factors_kept", "factors")
-    p.free("factors")
-    x = [f"x{i}" for i in range(layer.tile.n)]
+    p.keep("*factors", "left")
+    x = [f"x{i}" for i in range(tile.n)]
     p.new(*x, "t", "u", "start", "multiplier", "right")
     p.mov("t", 2)
     p.vmov("left_kept", "t")
-    with p.loop_while("t", "ne", 0, times=2):
+    with p.loop("left_kept", 2, through="t"):
         _output_columns(p, layer, x)
-        p.new_pointer("factors")
-        p.vmov("factors", "factors_kept")
-        p.ldm("factors", "start multiplier right")
-        p.vmov("factors_kept", "factors")
-        p.free("factors")
-        _output_rows(p, layer.tile, x, (zero_point, clamp), (row_bytes, pixel_bytes))
+        with p.fetched("factors"):
+            p.ldm("factors", "start multiplier right")
+        _output_rows(p, tile, x, (zero_point, clamp), (row_bytes, pixel_bytes))
         p.add("out", "out", 1)
         p.add("sums", "sums", 4 * TILES)
-        p.vmov("t", "left_kept")
-        p.sub("t", "t", 1)
-        p.vmov("left_kept", "t")
     return p
 
 
