@@ -72,8 +72,9 @@ def blocks() -> Program:
         p.str_post("b", "out", 4)
     p.sub("table", "table", "b", "lsr 31")
     p.sub("table", "end", 16)
-    p.ldm("table", "a b")
-    p.stm("out", "a b", advance=False)
+    p.ldm("table", "a", "b")
+    p.stm("out", "a", "b")
+    p.sub("out", "out", 8)
     p.constant("a", 0x12345678)
     p.str("a", "out", 8)
     return p
@@ -96,7 +97,7 @@ def far() -> Program:
         p.ldr("a", "place", distance)
         p.move("out", "out", distance)
         p.move("out", "out", -distance, "b")
-        p.stm("out", "a b")
+        p.stm("out", "a", "b")
         p.ldr_pre("a", "place", distance)
         p.str_post("a", "out", 4)
         p.ldrsb_post("a", "place", -distance)
@@ -200,7 +201,7 @@ WRONG = {
     "no instruction 'warp'": lambda p: p.warp("x"),
     "is no new register name": lambda p: p.new("x"),
     "no register left for": lambda p: p.new(*(f"n{i}" for i in range(14))),
-    "ascending order": lambda p: p.ldm("from_", "x from_"),
+    "ascending order": lambda p: p.ldm("from_", "x", "from_"),
     "takes wao": lambda p: p.ldr("x", "from_", "x"),
     "has no room for 5000, and from_ is value": lambda p: p.str("from_", "from_", 5000),
 }

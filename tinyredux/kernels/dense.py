@@ -175,8 +175,7 @@ def _step(p: Program, sums: list[str], inputs: int, position: int | None = None)
             for i in range(1, inputs):
                 p.ldrb("even", "in", i)
                 p.orr("odd", "odd", "even", f"lsl {8 * i}")
-        for i, word in enumerate(weights):
-            p.ldr(word, "table", 4 * (len(weights) * at + i))
+        p.load("table", 4 * len(weights) * at, *weights)
         p.sxtb16("even", "odd")
         p.sxtb16_ror8("odd", "odd")
         for i, word in enumerate(weights):
@@ -200,8 +199,7 @@ def _finish(p: Program, layer: Layer, sums: list[str], stored: int) -> None:
                 p.add(name, name, "bias")
         outputs = [name for pair in zip(sums[1::2], sums[::2], strict=True) for name in pair]
         for i, name in enumerate(outputs[:stored]):
-            for k, param in enumerate(("bias", "multiplier", "right")):
-                p.ldr(param, "table", 12 * i + 4 * k)
+            p.load("table", 12 * i, "bias", "multiplier", "right")
             if i % 2:
                 p.add(name, name, "bias")
             else:

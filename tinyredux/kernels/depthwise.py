@@ -220,8 +220,7 @@ def _pack(p: Program, pixel: int, count: int) -> None:
     """Copies up to four pixels of four channels: words of two pixels into the planes, halfwords of the last of an odd number."""
     loaded = [f"word_{i}" for i in range(count)]
     with p.registers(*loaded, "even", "odd", "pair"):
-        for i, word in enumerate(loaded):
-            p.ldr(word, "in", i * pixel)
+        p.load("in", 0, *loaded, step=pixel)
         if count:
             p.add("in", "in", count * pixel)
         for first, second in zip(loaded[::2], loaded[1::2], strict=False):
@@ -286,8 +285,7 @@ def _outputs(p: Program, layer: Layer, count: int) -> None:
     pixels = [f"pixels_{i}" for i in range(min(p.free_count(), len(seen)))]
     p.new(*pixels)
     for y in range(layer.kernel[0]):
-        for i, word in enumerate(taps):
-            p.ldr(word, "taps", 4 * (y * len(taps) + i))
+        p.load("taps", 4 * y * len(taps), *taps)
         for first in range(0, len(seen), len(pixels)):
             part = list(zip(pixels, seen[first : first + len(pixels)], strict=False))
             for word, pair in part:

@@ -146,7 +146,7 @@ def widen_program(shape: Shape) -> Program:
         p.sxtb16("even_b", "odd_b")
         p.sxtb16_ror8("odd_a", "odd_a")
         p.sxtb16_ror8("odd_b", "odd_b")
-        p.stm("to", "even_a even_b odd_a odd_b")
+        p.stm("to", "even_a", "even_b", "odd_a", "odd_b")
     return p
 
 
@@ -156,8 +156,8 @@ def copy_program(shape: Shape) -> Program:
     eight = [f"word{i}" for i in range(8)]
     p.new(*eight)
     with p.loop("eights", times=shape.group_words // 8):
-        p.ldm("from", " ".join(eight))
-        p.stm("to", " ".join(eight))
+        p.ldm("from", *eight)
+        p.stm("to", *eight)
     return p
 
 
@@ -203,7 +203,7 @@ def sums_of_rows() -> list[str]:
 def start_sums(p: Program, source: str) -> None:
     """Loads the start values at `source` into the sums of both rows."""
     first, second = sums_of_rows()[:4], sums_of_rows()[4:]
-    p.ldm(source, " ".join(first))
+    p.ldm(source, *first)
     for to, value in zip(second, first, strict=True):
         p.mov(to, value)
 
@@ -213,10 +213,8 @@ def product_round(p: Program, steps: int, weights: str) -> None:
     p.free("end")
     with p.registers("w1"):
         for step in range(steps):
-            p.ldr("x0", "columns", 8 * step)
-            p.ldr("x1", "columns", 8 * step + 4)
-            p.ldr("w0", weights, 8 * step)
-            p.ldr("w1", weights, 8 * step + 4)
+            p.load("columns", 8 * step, "x0", "x1")
+            p.load(weights, 8 * step, "w0", "w1")
             for pair in range(2):
                 for total in ("raw", "low"):
                     for pixel in range(2):
@@ -241,8 +239,7 @@ def _requantize(p: Program, channels: int, output: tuple[int, Clamp]) -> None:
     for pair, pixel in PAIRS:
         part(p, f"raw{pair}_{pixel}", f"low{pair}_{pixel}", doubled=True)
     for channel in range(4):
-        p.ldr("x0", "group", 8 * channel)
-        p.ldr("x1", "group", 8 * channel + 4)
+        p.load("group", 8 * channel, "x0", "x1")
         for pixel in range(2):
             total = f"{('low', 'raw')[channel % 2]}{channel // 2}_{pixel}"
             requantize.requantize(p, total, "x0", "x1", *output)
@@ -255,8 +252,7 @@ def _store(p: Program, channels: int) -> None:
         for pair in range(2):
             raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
             part(p, raw, low, doubled=False)
-            p.str(low, "out", 8 * pair)
-            p.str(raw, "out", 8 * pair + 4)
+            p.store("out", 8 * pair, low, raw)
         if pixel == 0:
             p.move("out", "out", 4 * channels, "x0")
     p.move("out", "out", -4 * channels, "x0")

@@ -192,8 +192,7 @@ def _pack_four(p: Program, k: int) -> None:
         p.str(low, "columns", 8 * i)
     p.sxtb16("low0", "p")
     p.sxtb16_ror8("low1", "p")
-    p.str("low0", "rows", 0)
-    p.str("low1", "rows", 8)
+    p.store("rows", 0, "low0", "low1", step=8)
     p.add("columns", "columns", 32)
     p.add("rows", "rows", 16)
 
@@ -249,9 +248,8 @@ def _rounds(p: Program, shape: Shape) -> None:
 def _round(p: Program, steps: int) -> None:
     with p.registers("x0", "x1", "w0", "w1"):
         for step in range(steps):
-            for name, base in (("x", "columns"), ("w", "group")):
-                p.ldr(f"{name}0", base, 8 * step)
-                p.ldr(f"{name}1", base, 8 * step + 4)
+            p.load("columns", 8 * step, "x0", "x1")
+            p.load("group", 8 * step, "w0", "w1")
             for i, j in CORNERS:
                 p.smlal(f"low{i}{j}", f"high{i}{j}", f"x{j}", f"w{i}")
     p.add("columns", "columns", 8 * steps)
@@ -268,8 +266,7 @@ def _finish(p: Program, channels: int, zero_point: int, clamp: Clamp) -> None:
 
     with p.fetched("out"), p.registers("bias", "multiplier", "right", "u"):
         for channel in range(4):
-            for place, name in enumerate(("bias", "multiplier", "right")):
-                p.ldr(name, "group", 4 * (3 * channel + place))
+            p.load("group", 12 * channel, "bias", "multiplier", "right")
             (_finish_b if channel % 2 else _finish_a)(p, channel, put)
         p.move("out", "out", 4 * channels, "bias")
 

@@ -147,7 +147,7 @@ def _units(p: Program, layer: Layer, pair: int, kept: Array, shared: bool) -> No
     places = [*(int(unit) for unit in kept), len(a)]
     _step_over(p, places[0])
     for unit, following in pairwise(places):
-        p.ldm("columns", "x0 x1 x2 x3")
+        p.ldm("columns", "x0", "x1", "x2", "x3")
         _step_over(p, following - unit - 1)
         if shared:
             _multiply(p, "b", 256 * b[unit] + a[unit])
@@ -204,14 +204,13 @@ def interleave_program(fours: int) -> Program:
     even, odd = ([f"{name}{i}" for i in range(PIXELS)] for name in ("even", "odd"))
     p.new(*even, *odd)
     with p.loop("fours", times=fours):
-        for i in range(1, PIXELS):
-            p.ldr(odd[i], "rows", 4 * fours * i)
+        p.load("rows", 4 * fours, *odd[1:], step=4 * fours)
         p.ldr_post(odd[0], "rows", 4)
         for i in range(PIXELS):
             p.sxtb16(even[i], odd[i])
             p.sxtb16_ror8(odd[i], odd[i])
-        p.stm("to", " ".join(even))
-        p.stm("to", " ".join(odd))
+        p.stm("to", *even)
+        p.stm("to", *odd)
     return p
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from tinyredux.kernels.asm.printers import CALLEE_SAVED
-from tinyredux.kernels.asm.program import Block, Instruction, Node, Program, Register, instructions
+from tinyredux.kernels.asm.program import ADDRESS, READ, WRITTEN, Block, Instruction, Node, Program, Register, instructions
 from tinyredux.simulator import NO_REGISTER, RULES, Rules, price_block
 from tinyredux.simulator import Instruction as Timed
 
@@ -65,33 +65,28 @@ def _breaks(before: Instruction, node: Instruction, flash: frozenset[str]) -> bo
 
 def _base(node: Instruction) -> str:
     """Returns the name of the register that holds a load's address."""
-    value = next(value for role, value in zip(node.op.roles, node.operands, strict=True) if role in "ab")
-    return value.name if isinstance(value, Register) else ""
+    return node.registers(ADDRESS)[0].name
 
 
 def timed(node: Instruction) -> list[Timed]:
     """Returns the machine instructions of one of a Program as the timing model sees them."""
-    reads = writes = address = 0
-    base = index = NO_REGISTER
-    for role, value in zip(node.op.roles, node.operands, strict=True):
-        if not isinstance(value, Register):
-            continue
-        bit = 1 << _number(value.place)
-        reads |= bit if role in "rsmab" else 0
-        writes |= bit if role in "wmb" else 0
-        if role in "ab":
-            address |= bit
-            base, index = (_number(value.place), index) if base == NO_REGISTER else (base, _number(value.place))
+    reads, writes, address = (_mask(node.registers(roles)) for roles in (READ, WRITTEN, ADDRESS))
+    base, index = (*(_number(register) for register in node.registers(ADDRESS)), NO_REGISTER, NO_REGISTER)[:2]
     words = node.op.roles.count("w" if "load" in node.op.kind else "r") if node.op.kind.endswith("many") else 1
     extends = node.name.startswith(("sxta", "uxta"))
     late = extends or (node.op.kind == "alu" and bool(node.shift))
     added = [1] if extends else [0, 1] if node.op.roles == "mmrr" else [3] if node.op.kind == "mac" else []
-    adds = sum(1 << _number(value.place) for i in added if isinstance(value := node.operands[i], Register))
+    adds = _mask([value for i in added if isinstance(value := node.operands[i], Register)])
     one = Timed(4, node.op.kind, reads, writes, address, base, index, words=words, adds=adds, late=late)
     return [one] * (2 if "\n" in node.op.asm else 1)
 
 
-def _number(place: str) -> int:
+def _mask(registers: Sequence[Register]) -> int:
+    return sum({1 << _number(register) for register in registers})
+
+
+def _number(register: Register) -> int:
+    place = register.place
     if place[0] == "s":
         return 32 + int(place[1:])
     return 14 if place == "lr" else int(place[1:])

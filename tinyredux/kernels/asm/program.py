@@ -15,7 +15,7 @@ same instructions as C statements, so that tests on a computer run the very same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -45,6 +45,9 @@ class Register:
 Operand = Register | int
 
 
+READ, WRITTEN, ADDRESS = "rsmab", "wmb", "ab"  # roles of registers, as in `instructions`
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One instruction with its operands; `shift` is that of the last register operand, such as "lsl 2"."""
@@ -53,6 +56,11 @@ class Instruction:
     op: Op
     operands: tuple[Operand, ...]
     shift: str = ""
+
+    def registers(self, roles: str) -> list[Register]:
+        """Returns the registers among the operands that have one of these roles."""
+        both = zip(self.op.roles, self.operands, strict=True)
+        return [value for role, value in both if role in roles and isinstance(value, Register)]
 
 
 @dataclass
@@ -237,25 +245,33 @@ class Program:
             self.constant(spare, abs(distance))
             add(to, source, spare)
 
-    def ldm(self, base: str, names: str, advance: bool = True) -> None:
-        """Loads words into the registers of `names`, lowest register first; `advance` moves the base behind them."""
-        self._many("ldm", base, names.split(), advance)
+    def load(self, base: str, offset: int, *names: str, step: int = 4) -> None:
+        """Loads words `step` bytes apart, by an LDR each: in a row they take a cycle each, and one more for the first."""
+        for i, name in enumerate(names):
+            self.ldr(name, base, offset + step * i)
 
-    def stm(self, base: str, names: str, advance: bool = True) -> None:
-        """Stores the registers of `names`, lowest first; `advance` moves the base behind them."""
-        self._many("stm", base, names.split(), advance)
+    def store(self, base: str, offset: int, *names: str, step: int = 4) -> None:
+        """Stores words `step` bytes apart, by a STR each."""
+        for i, name in enumerate(names):
+            self.str(name, base, offset + step * i)
 
-    def _many(self, name: str, base: str, names: list[str], advance: bool) -> None:
+    def ldm(self, base: str, *names: str) -> None:
+        """Loads words into registers, the lowest register first, and moves the base behind them."""
+        self._many("ldm", "{each} = tw_ldr({{0}} + {at});", base, names)
+
+    def stm(self, base: str, *names: str) -> None:
+        """Stores registers, the lowest first, and moves the base behind them."""
+        self._many("stm", "tw_str({{0}} + {at}, {each});", base, names)
+
+    def _many(self, name: str, statement: str, base: str, names: Sequence[str]) -> None:
         places = [CORE_REGISTERS.index(self._find(each).place) for each in names]
         if places != sorted(places):
-            raise ValueError(f"{self.name}: {name} moves registers in ascending order, but {names} lie in {places}")
+            raise ValueError(f"{self.name}: {name} moves registers in ascending order, but {list(names)} lie in {places}")
         numbered = [f"{{{i + 1}}}" for i in range(len(names))]
-        asm = f"{name}ia.w {{0}}{'!' if advance else ''}, {{{{{', '.join(numbered)}}}}}"
-        load = "{each} = tw_ldr({base} + {i});" if name == "ldm" else "tw_str({base} + {i}, {each});"
-        c = " ".join(load.format(each=each, base="{0}", i=4 * i) for i, each in enumerate(numbered))
-        c += f" {{0}} = {{0}} + {4 * len(names)};" if advance else ""
-        roles = ("b" if advance else "a") + ("w" if name == "ldm" else "r") * len(names)
-        self._add(name, Op(asm, c, roles, "load-many" if name == "ldm" else "store-many"), (base, *names))
+        asm = f"{name}ia.w {{0}}!, {{{{{', '.join(numbered)}}}}}"
+        c = " ".join(statement.format(each=each, at=4 * i) for i, each in enumerate(numbered))
+        roles, kind = ("w", "load-many") if name == "ldm" else ("r", "store-many")
+        self._add(name, Op(asm, f"{c} {{0}} = {{0}} + {4 * len(names)};", "b" + roles * len(names), kind), (base, *names))
 
     # Blocks -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tinyredux.kernels.asm.cost import program_cycles, timed
-from tinyredux.kernels.asm.program import Instruction, Node, Program, Register
+from tinyredux.kernels.asm.program import READ, WRITTEN, Instruction, Node, Program
 from tinyredux.simulator import LATENCY, dual_issue_port, ports_pair
 
 DUAL_ISSUE = ("cortex-m7",)
@@ -100,11 +100,8 @@ def _dependences(line: Sequence[Instruction]) -> list[dict[int, int]]:
 
 def _places(node: Instruction) -> tuple[set[str], set[str]]:
     """Returns what an instruction reads and writes: registers, flags, and memory."""
-    reads, writes = set(node.op.uses), set(node.op.sets)
-    for role, value in zip(node.op.roles, node.operands, strict=True):
-        if isinstance(value, Register):
-            reads |= {value.place} if role in "rsmab" else set()
-            writes |= {value.place} if role in "wmb" else set()
+    reads = {*node.op.uses, *(register.place for register in node.registers(READ))}
+    writes = {*node.op.sets, *(register.place for register in node.registers(WRITTEN))}
     if node.op.kind.startswith("store"):
         writes.add("memory")
     if node.op.kind.startswith("load"):

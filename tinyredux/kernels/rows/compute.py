@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE, Program
 from tinyredux.kernels.asm.requantize import requantize
 from tinyredux.kernels.rows.layer import FIELD, OFFSET, Rows
@@ -81,8 +83,7 @@ def _unpack_lone(p: Program, to: list[int], shift: int) -> None:
 
 def _unpack_pairs(p: Program, to: list[int]) -> None:
     with p.registers("word", "other", "low", "a", "b"):
-        p.ldr("word", "from", 0)
-        p.ldr("other", "from", 4)
+        p.load("from", 0, "word", "other")
         p.add("from", "from", 8)
         for word, first, second in (("word", *to[:2]), ("other", *to[2:])):
             p.sxtb16("low", word)
@@ -109,8 +110,7 @@ def _next_row(p: Program, rows: Rows) -> None:
     columns = ("below", "skipped", "iterations_", "offset")
     with p.registers("*place", "*at", *columns, "sum_"):
         p.vmov("place", "next_row")
-        for i, name in enumerate(columns):
-            p.ldr(name, "place", 4 * i)
+        p.load("place", 0, *columns)
         p.add("place", "place", 16)
         p.vmov("next_row", "place")
         p.vmov("at", "packed")
@@ -223,30 +223,42 @@ def _steps(p: Program, rows: Rows, block: RowBlock, start: int, steps: int, name
         held = {operand: name for operand, name in held.items() if last[operand] > i}
 
 
+def _fields(p: Program, rows: Rows, block: RowBlock, before: Callable[[int], None]) -> Iterator[tuple[int, str]]:
+    """Yields each output of a block and the register of its field; `before(output)` comes behind the first instruction of each.
+
+    The low field of an accumulator and the high one of the accumulator before it are one output's.
+    """
+    for i in range(2 * block.n):
+        if not _is_output(rows, block, i):
+            continue
+        low, high = f"lo{i // 2}", f"hi{i // 2}"
+        if i % 2:
+            p.lsr(low, low, FIELD)
+            before(i)
+            p.bfi(low, high, HIGH, LEFT)
+            yield i, low
+        else:
+            p.ubfx("u", low, 0, FIELD)
+            before(i)
+            if i:
+                p.add("u", "u", f"hi{i // 2 - 1}", "asr 10")
+            yield i, "u"
+
+
 def _finish(p: Program, rows: Rows, block: RowBlock) -> None:
     """From the only chunk's accumulators to outputs. `beyond` takes the last high field to the next block."""
     with p.registers("*to", "multiplier_", "right_", "bias_", "u"):
         p.vmov("to", "block_out")
         for name, kept in (("multiplier_", "multiplier"), ("right_", "right"), ("bias_", "row_bias")):
             p.vmov(name, kept)
-        skipped = int(block.first == 0)
-        for k in range(block.n):
-            if _is_output(rows, block, 2 * k):
-                if k == 0:
-                    p.vmov("u", "beyond")
-                    p.add("bias_", "bias_", "u", "lsl 1")
-                p.ubfx("u", f"lo{k}", 0, FIELD)
-                if k:
-                    p.add("u", "u", f"hi{k - 1}", "asr 10")
-                p.add("u", "bias_", "u", "lsl 1")
-                if k == 0:
-                    p.vmov("bias_", "row_bias")
-                _put(p, rows, 2 * k - skipped, "u")
-            if _is_output(rows, block, 2 * k + 1):
-                p.lsr(f"lo{k}", f"lo{k}", FIELD)
-                p.bfi(f"lo{k}", f"hi{k}", HIGH, LEFT)
-                p.add("u", "bias_", f"lo{k}", "lsl 1")
-                _put(p, rows, 2 * k + 1 - skipped, "u")
+        if _is_output(rows, block, 0):
+            p.vmov("u", "beyond")
+            p.add("bias_", "bias_", "u", "lsl 1")
+        for i, field in _fields(p, rows, block, lambda i: None):
+            p.add("u", "bias_", field, "lsl 1")
+            if i == 0:
+                p.vmov("bias_", "row_bias")
+            _put(p, rows, i - (block.first == 0), "u")
         p.asr("u", f"hi{block.n - 1}", 10)
         p.vmov("beyond", "u")
 
@@ -280,20 +292,9 @@ def _start_sums(p: Program, outs: list[int]) -> None:
 def _drain(p: Program, rows: Rows, block: RowBlock) -> None:
     """Adds the fields of a chunk's accumulators to the sums."""
     with p.registers("u", "sum_"):
-        for k in range(block.n):
-            if _is_output(rows, block, 2 * k):
-                p.ubfx("u", f"lo{k}", 0, FIELD)
-                p.vmov("sum_", f"sum{2 * k}")
-                if k:
-                    p.add("u", "u", f"hi{k - 1}", "asr 10")
-                p.add("sum_", "sum_", "u", "lsl 1")
-                p.vmov(f"sum{2 * k}", "sum_")
-            if _is_output(rows, block, 2 * k + 1):
-                p.lsr(f"lo{k}", f"lo{k}", FIELD)
-                p.vmov("sum_", f"sum{2 * k + 1}")
-                p.bfi(f"lo{k}", f"hi{k}", HIGH, LEFT)
-                p.add("sum_", "sum_", f"lo{k}", "lsl 1")
-                p.vmov(f"sum{2 * k + 1}", "sum_")
+        for i, field in _fields(p, rows, block, lambda i: p.vmov("sum_", f"sum{i}")):
+            p.add("sum_", "sum_", field, "lsl 1")
+            p.vmov(f"sum{i}", "sum_")
         if block.count > 1 or 2 * (block.first + block.n) - 1 < rows.geometry.out_w:
             p.vmov("sum_", "beyond")
             p.add("sum_", "sum_", f"hi{block.n - 1}", "asr 10")

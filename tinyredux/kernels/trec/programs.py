@@ -38,7 +38,7 @@ def project_program(n: int, bits: int, step: int, adds: bool) -> Program:
     p.add("end", "vectors", 4 * bits + 4 * bits * n // 2)
     p.vmov("end_kept", "end")
     with p.loop("count_kept", 8, through="x"):
-        p.ldm("vectors", " ".join(sums))
+        p.ldm("vectors", *sums)
         with nullcontext() if at_once == fours else p.loop_until("vectors", "end", times=fours // at_once):
             _project_fours(p, at_once, sums)
         p.vmov("end", "projected_kept")
@@ -66,8 +66,7 @@ def _project_fours(p: Program, fours: int, sums: list[str]) -> None:
             for extend in ("sxtb16", "sxtb16_ror8"):
                 for first in range(0, len(sums), width):
                     some = sums[first : first + width]
-                    for i in range(len(some)):
-                        p.ldr(weights[i], "vectors", at + 4 * i)
+                    p.load("vectors", at, *weights[: len(some)])
                     at += 4 * len(some)
                     if first == 0:
                         getattr(p, extend)("pair", "x")
@@ -110,14 +109,12 @@ def add_program(n: int, length: int, step: int) -> Program:
 def _add_values(p: Program, n: int) -> None:
     for at in range(0, n, 8):
         words = min(2, (n - at) // 4)
-        for i in range(words):
-            p.ldr(f"x{i}", "pixel", at + 4 * i)
-        for i in range(2 * words):
-            p.ldr(f"a{i}", "to", 2 * at + 4 * i)
-        for i in range(2 * words):
-            getattr(p, "sxtab16_ror8" if i % 2 else "sxtab16")(f"a{i}", f"a{i}", f"x{i // 2}")
-        for i in range(2 * words):
-            p.str(f"a{i}", "to", 2 * at + 4 * i)
+        sums = [f"a{i}" for i in range(2 * words)]
+        p.load("pixel", at, *("x0", "x1")[:words])
+        p.load("to", 2 * at, *sums)
+        for i, total in enumerate(sums):
+            getattr(p, "sxtab16_ror8" if i % 2 else "sxtab16")(total, total, f"x{i // 2}")
+        p.store("to", 2 * at, *sums)
 
 
 def product_program(length: int, slice_c: int) -> Program:
@@ -144,8 +141,7 @@ def product_program(length: int, slice_c: int) -> Program:
             for pair in range(2):
                 raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
                 part(p, raw, low, doubled=True)
-                p.str(low, "end", 4 * (pixel * slice_c + 2 * pair))
-                p.str(raw, "end", 4 * (pixel * slice_c + 2 * pair + 1))
+                p.store("end", 4 * (pixel * slice_c + 2 * pair), low, raw)
         p.add("end", "end", 16)
         p.vmov("to_kept", "end")
         p.vmov("end", "end_kept")
@@ -181,10 +177,10 @@ def recover_program(rows: int, blocks: int, clusters: int, slice_c: int, out_c: 
                 p.add("t0", "t0", block * clusters)
             p.add("p", "products", "t0", f"lsl {bits}")
             if block == 0:
-                p.ldm("p", " ".join(sums))
+                p.ldm("p", *sums)
                 continue
             for first, count in ((0, 3), (3, 3), (6, 2)):
-                p.ldm("p", " ".join(some[:count]))
+                p.ldm("p", *some[:count])
                 for i in range(count):
                     p.add(sums[first + i], sums[first + i], some[i])
         p.vmov("p", "out_kept")

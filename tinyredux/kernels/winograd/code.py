@@ -26,8 +26,7 @@ def widen_program(tile: Tile, in_c: int) -> Program:
     with p.loop("pixels", times=tile.n):
         p.mov("left", fours // batch)
         with p.loop("left", times=fours // batch):
-            for i, word in enumerate(words):
-                p.ldr(word, "from", 4 * i)
+            p.load("from", 0, *words)
             p.add("from", "from", 4 * batch)
             for i, word in enumerate(words):
                 p.eor(word, word, 0x80808080)
@@ -53,18 +52,14 @@ def input_program(layer: Layer) -> Program:
     planted = PLANTED[n]
     with p.loop("pairs", times=layer.pairs):
         for column in range(n):
-            for i in range(n):
-                p.ldr(x[i], "tile", 4 * (n * i + column))
+            p.load("tile", 4 * column, *x, step=4 * n)
             for i in range(n):
                 if planted[i] * planted[column]:
                     p.add(x[i], x[i], planted[i] * planted[column] << 15)
-            for i, register in enumerate(_input_axis(p, x)):
-                p.str(register, "tile", 4 * (n * i + column))
+            p.store("tile", 4 * column, *_input_axis(p, x), step=4 * n)
         for row in range(n):
-            for i in range(n):
-                p.ldr(x[i], "tile", 4 * (n * row + i))
-            results = _input_axis(p, x)
-            for i, register in enumerate(results):
+            p.load("tile", 4 * n * row, *x)
+            for i, register in enumerate(_input_axis(p, x)):
                 p.eor(register, register, 0x8000)
                 p.str(register, "v", 4 * TILES * (n * row + i))
                 if n * row + i in layer.split:
@@ -121,7 +116,7 @@ def product_program(layer: Layer) -> Program:
             _round(p, layer)
         p.free("end")
         with p.fetched("sums"):
-            p.stm("sums", " ".join(totals))
+            p.stm("sums", *totals)
         p.new("*end")
         p.constant("v0", layer.pairs * layer.step_bytes - 4 * TILES)
         p.sub("v", "v", "v0")
@@ -137,11 +132,9 @@ def _round(p: Program, layer: Layer) -> None:
             if offset + 4 * TILES > LARGEST_IMMEDIATE:
                 p.advance("v", offset)
                 offset = 0
-            p.ldr("u0", "group", 8 * step)
-            p.ldr("u1", "group", 8 * step + 4)
+            p.load("group", 8 * step, "u0", "u1")
             for half in range(0, TILES, 2):
-                p.ldr("v0", "v", offset + 4 * half)
-                p.ldr("v1", "v", offset + 4 * half + 4)
+                p.load("v", offset + 4 * half, "v0", "v1")
                 for channel in range(2):
                     for tile in range(2):
                         total = f"sum{channel}_{half + tile}"
@@ -173,7 +166,7 @@ def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, 
     with p.loop("left_kept", 2, through="t"):
         _output_columns(p, layer, x)
         with p.fetched("factors"):
-            p.ldm("factors", "start multiplier right")
+            p.ldm("factors", "start", "multiplier", "right")
         _output_rows(p, tile, x, (zero_point, clamp), (row_bytes, pixel_bytes))
         p.add("out", "out", 1)
         p.add("sums", "sums", 4 * TILES)
@@ -184,14 +177,12 @@ def _output_columns(p: Program, layer: Layer, x: Sequence[str]) -> None:
     """The first axis, in place: column by column n sums become m."""
     n, place_bytes = layer.tile.n, 8 * TILES
     for column in range(n):
-        for i in range(n):
-            p.ldr(x[i], "sums", place_bytes * (n * i + column))
+        p.load("sums", place_bytes * column, *x, step=place_bytes * n)
         for i in range(n):
             if n * i + column in layer.split:
                 p.ldr("t", "sums", place_bytes * (n * n + layer.split.index(n * i + column)))
                 p.add(x[i], x[i], "t", f"lsl {SPLIT_BITS}")
-        for i, register in enumerate(_output_axis(p, layer.tile, x)):
-            p.str(register, "sums", place_bytes * (n * i + column))
+        p.store("sums", place_bytes * column, *_output_axis(p, layer.tile, x), step=place_bytes * n)
 
 
 def _output_rows(p: Program, tile: Tile, x: Sequence[str], output: tuple[int, Clamp], pitches: tuple[int, int]) -> None:
@@ -200,8 +191,7 @@ def _output_rows(p: Program, tile: Tile, x: Sequence[str], output: tuple[int, Cl
         p.new("inverse")
         p.constant("inverse", INVERSE_OF_9)
     for row in range(tile.m):
-        for i in range(tile.n):
-            p.ldr(x[i], "sums", 8 * TILES * (tile.n * row + i))
+        p.load("sums", 8 * TILES * tile.n * row, *x, step=8 * TILES)
         for i, register in enumerate(_output_axis(p, tile, x)):
             if tile.n == 6:
                 p.mul(register, register, "inverse")
