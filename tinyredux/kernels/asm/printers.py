@@ -49,8 +49,8 @@ def print_c(program: Program) -> str:
         kind, argument = "uintptr_t" if register.pointer else "uint32_t", arguments.get(register.variable)
         lines.append(f"    {kind} {register.variable} = {f'({kind}){argument}' if argument else '0'};")
     sets = {flag for instruction in instructions(program.body) for flag in instruction.op.sets}
-    lines += [f"    uint32_t {name} = 0;" for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
-    lines += [f"    (void){name};" for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
+    flags = [name for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
+    lines += [f"    uint32_t {name} = 0;" for name in flags] + [f"    (void){name};" for name in flags]
     lines += [f"    (void){register.variable};" for register in variables]
     return "\n".join([*lines, *_c(program.body, 1), "}", ""])
 
