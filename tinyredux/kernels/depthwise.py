@@ -91,10 +91,9 @@ class Layer:
     @property
     def every_strip_has_input(self) -> bool:
         """Whether each strip of outputs sees a row of the map: one that lies wholly in padding has nothing to copy."""
-        tops = range(-self.top, (self.out_h - 1) * self.stride[0] - self.top + 1, self.strip * self.stride[0])
-        rows = [min(self.strip, self.out_h - i * self.strip) for i in range(len(tops))]
-        ends = [top + (count - 1) * self.stride[0] + self.kernel[0] for top, count in zip(tops, rows, strict=True)]
-        return all(top < self.in_h and end > 0 for top, end in zip(tops, ends, strict=True))
+        strips = [(y, min(y + self.strip, self.out_h) - 1) for y in range(0, self.out_h, self.strip)]  # first and last row
+        tops = [(first * self.stride[0] - self.top, last * self.stride[0] - self.top) for first, last in strips]
+        return all(first < self.in_h and last + self.kernel[0] > 0 for first, last in tops)
 
     @property
     def scratch_bytes(self) -> int:

@@ -97,9 +97,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         (y.size, x.size): Window(op.kind, y.size, x.size, channels, in_w * channels, op.stride[1] * channels, clamp)
         for y in rows for x in columns
     }  # fmt: skip
-    if len(shapes) > SHAPES or any(w.average and w.positions > LANE_POSITIONS for w in shapes.values()):
-        return []
-    if any(len(_anchors(window)) > POINTERS for window in shapes.values()):
+    far = any(len(_anchors(window)) > POINTERS for window in shapes.values())
+    if far or len(shapes) > SHAPES or any(w.average and w.positions > LANE_POSITIONS for w in shapes.values()):
         return []
     longest = {size: max(run.count for run in columns if run.size == size) for size in {run.size for run in columns}}
     programs = {shape: program(window, longest[window.columns]) for shape, window in shapes.items()}

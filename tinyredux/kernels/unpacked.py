@@ -86,14 +86,6 @@ def shares_words(a: Array, b: Array) -> bool:
     return bool(SHARED * np.count_nonzero(in_a | in_b) <= OWN * (np.count_nonzero(in_a) + np.count_nonzero(in_b)) + 3)
 
 
-def product_program(name: str, layer: Layer, pair: int) -> Program:
-    """Returns the code of one pair of channels for any number of groups of four pixels.
-
-    out: the first channel of the first pixel; columns: words of the groups, one behind the other; quads: groups, at least one.
-    """
-    return _program(name, layer, pair, _kept(layer, pair))
-
-
 def product_name(name: str, layer: Layer, pair: int) -> str:
     """Returns the name of the function of one pair of channels."""
     return f"tr_{name}_{layer.digest}_c{2 * pair}"
@@ -105,7 +97,7 @@ def product_price(layer: Layer, pair: int, core: str) -> tuple[float, int]:
     The program without units is written and priced; what each unit adds follows from its weights.
     """
     a, b, kept, rules = layer.a[pair], layer.b[pair], _kept(layer, pair), RULES[core]
-    shared, bare = shares_words(a, b), _program("bare", layer, pair, np.zeros(0, np.int64))
+    shared, bare = shares_words(a, b), product_program("bare", layer, pair, np.zeros(0, np.int64))
     words = 256 * b[kept] + a[kept] if shared else np.concatenate([a[a.any(axis=1)], b[b.any(axis=1)]])
     constants = len(words) + int(np.count_nonzero(words[:, 1] & 0xFFFF))  # MOVW, and MOVT where there is an upper half
     gaps = np.diff(kept, prepend=-1, append=len(a)) - 1
@@ -121,7 +113,12 @@ def _kept(layer: Layer, pair: int) -> Array:
     return np.flatnonzero(layer.a[pair].any(axis=1) | layer.b[pair].any(axis=1))
 
 
-def _program(name: str, layer: Layer, pair: int, kept: Array) -> Program:
+def product_program(name: str, layer: Layer, pair: int, kept: Array | None = None) -> Program:
+    """Returns the code of one pair of channels for any number of groups of four pixels, by all units or those that are `kept`.
+
+    out: the first channel of the first pixel; columns: words of the groups, one behind the other; quads: groups, at least one.
+    """
+    kept = _kept(layer, pair) if kept is None else kept
     a, b = layer.a[pair], layer.b[pair]
     shared, both = shares_words(a, b), 2 * pair + 1 < layer.channels
     about = (

@@ -93,18 +93,6 @@ def vector_tables(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums:
     return words(np.stack(found))
 
 
-def _programs(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums: Sums) -> tuple[Program, ...]:
-    step = op.stride[1] * sizes.in_c
-    return (
-        project_program(part, sizes.bits, step, sizes.length > part), add_program(part, sizes.length, step),
-        product_program(sizes.length, sizes.slice_c),
-        recover_program(
-            sizes.rows, sizes.blocks, sizes.clusters, sizes.slice_c, sizes.out_c, sums.factors.output_zero_point,
-            sums.factors.clamp,
-        ),
-    )  # fmt: skip
-
-
 def predicted_cycles(sizes: TrecSizes, part: int, programs: tuple[Program, ...], core: str) -> float:
     """Returns the cycles of a layer in whose blocks every code is as likely."""
     project, add, product, recover = (program_cycles(program, core) for program in programs)
@@ -122,7 +110,12 @@ def predicted_cycles(sizes: TrecSizes, part: int, programs: tuple[Program, ...],
 def _form(
     graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums: Sums, arrays: dict[str, Array], core: str
 ) -> Form:  # fmt: skip
-    programs, factors = _programs(graph, op, sizes, part, sums), sums.factors
+    step, factors = op.stride[1] * sizes.in_c, sums.factors
+    recovered = (sizes.rows, sizes.blocks, sizes.clusters, sizes.slice_c, sizes.out_c)
+    programs = (
+        project_program(part, sizes.bits, step, sizes.length > part), add_program(part, sizes.length, step),
+        product_program(sizes.length, sizes.slice_c), recover_program(*recovered, factors.output_zero_point, factors.clamp),
+    )  # fmt: skip
     fields = window_fields(graph, op) | {
         "k_n": sizes.columns, "blocks": sizes.blocks, "sub_length": sizes.length, "hash_bits": sizes.bits,
         "mean_threshold": int(op.threshold == "mean"), "exact_c": sizes.exact_c, "most_clusters": sizes.clusters,
