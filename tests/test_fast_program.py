@@ -13,8 +13,8 @@ from sim_tools import build
 from tinyredux.boards import find_board
 from tinyredux.device.build import host_compiler, option
 from tinyredux.files import ROOT
-from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Program, print_assembly, print_c, scheduled
-from tinyredux.kernels.asm.cost import program_cycles
+from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Function, print_assembly, print_c, scheduled
+from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.instructions import OPS
 from tinyredux.simulator.run import simulate
 
@@ -22,9 +22,9 @@ NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, r
 WORDS, ROUNDS = 6, 12
 
 
-def every_instruction(skip_flags: bool = False) -> Program:
+def every_instruction(skip_flags: bool = False) -> Function:
     """Returns a program that runs each instruction on words of `table` and appends its results there."""
-    p = Program("tr_every", ("int32_t *table", "int32_t *out"), "Every instruction once.\nOperands come from a table.")
+    p = Function("tr_every", ("int32_t *table", "int32_t *out"), "Every instruction once.\nOperands come from a table.")
     p.new("a", "b", "c", "d", "*place")
     for name, op in OPS.items():
         for i, register in enumerate("abcd"):
@@ -55,9 +55,9 @@ def every_instruction(skip_flags: bool = False) -> Program:
     return p
 
 
-def blocks() -> Program:
+def blocks() -> Function:
     """Returns a program of nested loops, with shifted operands and register lists."""
-    p = Program("tr_every", ("int32_t *table", "int32_t *out"))
+    p = Function("tr_every", ("int32_t *table", "int32_t *out"))
     p.new("a", "b", "i", "*end")
     p.add("end", "table", 16)
     p.mov("b", 0)
@@ -80,9 +80,9 @@ def blocks() -> Program:
     return p
 
 
-def far() -> Program:
+def far() -> Function:
     """Returns a program with numbers that no instruction has room for: sums, and offsets of loads and stores."""
-    p = Program("tr_every", ("int32_t *table", "int32_t *out"))
+    p = Function("tr_every", ("int32_t *table", "int32_t *out"))
     p.new("a", "b", "*place")
     p.ldr("a", "table", 0)
     for number in (4095, 4096, 4632, 5000, 65535, 0x123456, -4632, -70001, 0x7FFFFFFF):
@@ -112,7 +112,7 @@ def far() -> Program:
     return p
 
 
-def host_result(program: Program, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
+def host_result(program: Function, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
     """Returns what the C twin writes, run under sanitizers in a process of its own."""
     main = f"""
 {program.declaration};
@@ -137,7 +137,7 @@ int main(void)
     return np.array(done.stdout.split(), np.uint32)
 
 
-def core_result(program: Program, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
+def core_result(program: Function, folder: Path, words: np.ndarray, size: int) -> np.ndarray:
     """Returns what the assembly writes on the simulated F469."""
     main = f"""
 void {program.name}(int32_t *table, int32_t *out);
@@ -189,7 +189,7 @@ def test_another_order_computes_the_same(make: type, tmp_path: Path) -> None:
     ordered = scheduled(program, "cortex-m7")
     size = 4 * len(OPS) if make is every_instruction else 7
     assert scheduled(program, "cortex-m4") is program
-    saved = program_cycles(program, "cortex-m7") - program_cycles(ordered, "cortex-m7")
+    saved = function_cycles(program, "cortex-m7") - function_cycles(ordered, "cortex-m7")
     assert saved > 0 or (make is blocks and saved == 0)
     results = [host_result(each, tmp_path, words, size) for each in (program, ordered)]
     np.testing.assert_array_equal(*results)
@@ -209,15 +209,15 @@ WRONG = {
 
 @pytest.mark.parametrize("message", WRONG)
 def test_a_wrong_program_is_refused(message: str) -> None:
-    p = Program("tr_wrong", ("int32_t *from_",))
+    p = Function("tr_wrong", ("int32_t *from_",))
     p.new("x")
     with pytest.raises((ValueError, AttributeError), match=message):
         WRONG[message](p)
 
 
 def test_registers_do_not_change_hands_inside_a_block() -> None:
-    p = Program("tr_wrong", ("int32_t n",))
+    p = Function("tr_wrong", ("int32_t n",))
     with pytest.raises(ValueError, match="made or freed inside a block"), p.loop("n"):
         p.new("x")
     with pytest.raises(ValueError, match="at most 4"):
-        Program("tr_wrong", ("int32_t a", "int32_t b", "int32_t c", "int32_t d", "int32_t e"))
+        Function("tr_wrong", ("int32_t a", "int32_t b", "int32_t c", "int32_t d", "int32_t e"))

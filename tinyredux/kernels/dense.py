@@ -18,8 +18,8 @@ import numpy as np
 from tinyredux.graph import Array, Dense, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, halves, paired, sums_of, words
-from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.requantize import SUM_LIMIT, constants, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
@@ -59,11 +59,11 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     layer = Layer(weights.shape[1], chunk_units(weights), factors.output_zero_point, factors.clamp)
     params = np.column_stack([2 * sums.start, constants(factors)])
     fours, left = divmod(len(weights), GROUP)
-    calls = [(program(layer, GROUP, GROUP, fours), 0, 0, fours)] if fours else []
+    calls = [(groups_function(layer, GROUP, GROUP, fours), 0, 0, fours)] if fours else []
     tables = [group_table(weights, params, GROUP * i, GROUP) for i in range(fours)]
     if left:
         rows = 2 if left <= 2 else GROUP
-        calls.append((program(layer, rows, left, 1), GROUP * fours, sum(len(each) for each in tables), 1))
+        calls.append((groups_function(layer, rows, left, 1), GROUP * fours, sum(len(each) for each in tables), 1))
         tables.append(group_table(weights, params, GROUP * fours, rows))
 
     def call(places: Places) -> str:
@@ -96,12 +96,12 @@ def group_table(weights: Array, params: Array, first: int, rows: int) -> Array:
     return np.concatenate([steps.reshape(-1), params[first : first + rows].reshape(-1)])
 
 
-def program(layer: Layer, rows: int, stored: int, groups: int) -> Program:
-    """Returns the Program of some groups of `rows` outputs, of which the first `stored` exist."""
+def groups_function(layer: Layer, rows: int, stored: int, groups: int) -> Function:
+    """Returns the function of some groups of `rows` outputs, of which the first `stored` exist."""
     name = f"tr_dense{rows}_n{layer.inputs}_u{layer.units}_o{stored}"
     name += f"_z{layer.zero_point + 128:02x}{layer.clamp.low + 128:02x}{layer.clamp.high + 128:02x}"
     arguments = ("int8_t *out", "const int8_t *in", "const int32_t *table", "int32_t groups")
-    p = Program(name, arguments, f"{stored} outputs of a dense layer of {layer.inputs} inputs, `groups` times.")
+    p = Function(name, arguments, f"{stored} outputs of a dense layer of {layer.inputs} inputs, `groups` times.")
     p.new_float("*to", "groups_left")
     p.vmov("to", "out")
     p.vmov("groups_left", "groups")
@@ -125,12 +125,12 @@ def program(layer: Layer, rows: int, stored: int, groups: int) -> Program:
     return p
 
 
-def _clear(p: Program, sums: list[str]) -> None:
+def _clear(p: Function, sums: list[str]) -> None:
     for name in sums:
         p.mov(name, 0)
 
 
-def _drained_chunks(p: Program, layer: Layer, sums: list[str]) -> None:
+def _drained_chunks(p: Function, layer: Layer, sums: list[str]) -> None:
     """All chunks but the last; keeps S_A as kept_low and 2 * S_B as kept_raw."""
     with p.registers("x"):
         p.mov("x", 0)
@@ -152,7 +152,7 @@ def _drained_chunks(p: Program, layer: Layer, sums: list[str]) -> None:
                 p.vmov(f"kept_{raw}", "x")
 
 
-def _chunk(p: Program, sums: list[str], units: int) -> None:
+def _chunk(p: Function, sums: list[str], units: int) -> None:
     if not units:
         return
     with p.registers("units"):
@@ -164,7 +164,7 @@ def _chunk(p: Program, sums: list[str], units: int) -> None:
             p.add("table", "table", 4 * len(sums) * UNIT // STEP)
 
 
-def _step(p: Program, sums: list[str], inputs: int, position: int | None = None) -> None:
+def _step(p: Function, sums: list[str], inputs: int, position: int | None = None) -> None:
     """Four inputs or the last ones: a word of inputs times a word of weights for each sum; without position moves `table`."""
     weights, at = [f"word_{i}" for i in range(len(sums))], position or 0
     with p.registers("even", "odd", *weights, "weights"):
@@ -188,7 +188,7 @@ def _step(p: Program, sums: list[str], inputs: int, position: int | None = None)
             p.add("table", "table", 4 * len(weights))
 
 
-def _finish(p: Program, layer: Layer, sums: list[str], stored: int) -> None:
+def _finish(p: Function, layer: Layer, sums: list[str], stored: int) -> None:
     """Turns the sums into outputs."""
     with p.fetched("out", "to"), p.registers("bias", "multiplier", "right"):
         for raw, low in zip(sums[::2], sums[1::2], strict=True):

@@ -18,8 +18,8 @@ import numpy as np
 from tinyredux.graph import Array, DepthwiseConv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import CORE_REGISTERS, LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.layers import Sums, halves, sums_of, words
-from tinyredux.kernels.asm.program import CORE_REGISTERS, LARGEST_IMMEDIATE, Program
 from tinyredux.kernels.asm.requantize import SUM_LIMIT, applies, constants, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
@@ -135,7 +135,7 @@ def _table(layer: Layer, sums: Sums) -> Array:
 
 
 def _form(layer: Layer, sums: Sums, core: str) -> Form:
-    pack, rows, fill = pack_program(layer), rows_program(layer), fill_program()
+    pack, rows, fill = pack_function(layer), rows_function(layer), fill_function()
     strips = -(-layer.out_h // layer.strip)
     groups = -(-layer.channels // PLANES)
     cycles = groups * strips * (cycles_of(pack, core) + C_LOOP_CYCLES)
@@ -183,19 +183,19 @@ for (int32_t group = 0; group < {layer.channels}; group += {PLANES}) {{
 }}"""
 
 
-def fill_program() -> Program:
-    """Returns the Program that fills words with one value."""
-    p = Program("tr_fill_words", ("int8_t *to", "uint32_t value", "int32_t words"), "Fills words with one value.")
+def fill_function() -> Function:
+    """Returns the function that fills words with one value."""
+    p = Function("tr_fill_words", ("int8_t *to", "uint32_t value", "int32_t words"), "Fills words with one value.")
     with p.loop("words"):
         p.str_post("value", "to", 4)
     return p
 
 
-def pack_program(layer: Layer) -> Program:
-    """Returns the Program that copies rows of four channels into four planes, from the first pixel inside the padding on."""
+def pack_function(layer: Layer) -> Function:
+    """Returns the function that copies rows of four channels into four planes, from the first pixel inside the padding on."""
     plane, pixel = layer.taps_bytes + layer.plane_bytes, layer.channels
     name = f"tr_planes_w{layer.in_w}_c{pixel}_p{layer.pitch}_d{plane}_o{layer.left % 2}"
-    p = Program(name, ("int8_t *plane_0", "const int8_t *in", "int32_t rows"), "Copies rows of four channels into four planes.")
+    p = Function(name, ("int8_t *plane_0", "const int8_t *in", "int32_t rows"), "Copies rows of four channels into four planes.")
     p.new(*(f"*plane_{k}" for k in range(1, PLANES)))
     with p.registers("distance"):
         p.constant("distance", plane)
@@ -215,7 +215,7 @@ def pack_program(layer: Layer) -> Program:
     return p
 
 
-def _pack(p: Program, pixel: int, count: int) -> None:
+def _pack(p: Function, pixel: int, count: int) -> None:
     """Copies up to four pixels of four channels: words of two pixels into the planes, halfwords of the last of an odd number."""
     loaded = [f"word_{i}" for i in range(count)]
     with p.registers(*loaded, "even", "odd", "pair"):
@@ -238,8 +238,8 @@ def _pack(p: Program, pixel: int, count: int) -> None:
                 p.strh_post("even", f"plane_{high}", 2)
 
 
-def rows_program(layer: Layer) -> Program:
-    """Returns the Program that computes rows of one output channel from a plane, in front of which it keeps the taps.
+def rows_function(layer: Layer) -> Function:
+    """Returns the function that computes rows of one output channel from a plane, in front of which it keeps the taps.
 
     Outputs that follow each other are stored a pixel apart. `table` holds bias, multiplier, shift, and words of taps.
     """
@@ -247,7 +247,7 @@ def rows_program(layer: Layer) -> Program:
     name = f"tr_rows{layer.kernel[0]}x{layer.kernel[1]}_s{layer.stride[0]}x{layer.stride[1]}_w{layer.out_w}"
     name += f"_c{layer.out_channels}_p{layer.pitch}_z{layer.output_zero_point + 128:02x}{limits}"
     arguments = ("int8_t *out", "int8_t *plane", "const int32_t *table", "int32_t rows")
-    p = Program(name, arguments, "Rows of one channel of a depthwise convolution.")
+    p = Function(name, arguments, "Rows of one channel of a depthwise convolution.")
     p.new_float("bias", "multiplier", "right")
     p.new("*taps")
     with p.registers("word"):
@@ -274,7 +274,7 @@ def rows_program(layer: Layer) -> Program:
     return p
 
 
-def _outputs(p: Program, layer: Layer, count: int) -> None:
+def _outputs(p: Function, layer: Layer, count: int) -> None:
     """Some outputs side by side; moves `plane` and `out` behind them."""
     sums, taps = [f"sum_{k}" for k in range(count)], [f"taps_{t}" for t in layer.pairs]
     p.new(*sums, *taps)
@@ -304,7 +304,7 @@ def _outputs(p: Program, layer: Layer, count: int) -> None:
     p.free(*sums)
 
 
-def _multiply(p: Program, layer: Layer, sums: list[str], k: int, started: set[int], word: str, tap: int) -> None:
+def _multiply(p: Function, layer: Layer, sums: list[str], k: int, started: set[int], word: str, tap: int) -> None:
     """Adds a pair of pixels to sum k, on whose first pixel lies `tap`; the last sum brings the bias for all."""
     size, name = layer.kernel[1], sums[k]
     if not -1 <= tap < size:

@@ -16,8 +16,8 @@ from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
-from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.schedule import cycles_of
 from tinyredux.memory import is_pointwise
 
@@ -85,8 +85,8 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: A
     out_h, out_w, _ = graph.tensors[op.output].shape
     in_place = op.kernel == (1, 1) and not any(op.padding) and graph.tensors[op.inputs[0]].shape[2] % 4 == 0
     copied, output = strip >= COPIED_STRIP, (sums.factors.output_zero_point, sums.factors.clamp)
-    programs = (widen_program(shape), copy_program(shape), product_program(shape, strip // 2, output))
-    widen, copy, product = (cycles_of(program, core) for program in programs)
+    functions = (widen_function(shape), copy_function(shape), product_function(shape, strip // 2, output))
+    widen, copy, product = (cycles_of(function, core) for function in functions)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     c_pixel, c_group, c_row, c_byte = C_CYCLES[core]
     gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * shape.k
@@ -97,7 +97,7 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: A
     fields = window_fields(graph, op) | {
         "input_zero_point": sums.factors.input_zero_point, "row_words": shape.row_words, "group_words": shape.group_words,
         "strip": strip, "in_place": int(in_place), "copied": int(copied),
-        **dict(zip(("widen", "copy", "product"), (program.name for program in programs), strict=True)),
+        **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
 
     def call(places: Places) -> str:
@@ -106,7 +106,7 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: A
     name = f"gemm_{'pointwise' if is_pointwise(op) else 'columns'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = strips * (1 if copied else strip // 2) * groups.nbytes
-    return Form(name, round(cycles), 4 * scratch_words, programs, call, {"groups": groups}, proof, streamed)
+    return Form(name, round(cycles), 4 * scratch_words, functions, call, {"groups": groups}, proof, streamed)
 
 
 def first_channels(channels: int) -> list[int]:
@@ -115,7 +115,7 @@ def first_channels(channels: int) -> list[int]:
 
 
 def data(shape: Shape, weights: Array, start: Array, factors: Array) -> Array:
-    """Returns (groups, group_words) int32 for `product_program`.
+    """Returns (groups, group_words) int32 for `product_function`.
 
     weights: (channels, k); start: (channels,) of the sums; factors: (channels, 2) multiplier and right shift.
     """
@@ -134,10 +134,10 @@ def byte_pairs(a: Array, b: Array, start_a: Array, start_b: Array) -> Array:
     return np.concatenate([starts.reshape(-1), halves(paired(256 * b + a)).T.reshape(-1)])
 
 
-def widen_program(shape: Shape) -> Program:
+def widen_function(shape: Shape) -> Function:
     """Returns the function that widens two int8 rows to int16 pairs, words of both in turn; `fours` is their length / 4."""
     about = "Two int8 rows as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
-    p = Program("tr_widen_rows", ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t fours"), about)
+    p = Function("tr_widen_rows", ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t fours"), about)
     p.new("even_a", "even_b", "odd_a", "odd_b")
     with p.loop("fours", times=shape.fours):
         p.ldr_post("odd_a", "a", 4)
@@ -150,9 +150,9 @@ def widen_program(shape: Shape) -> Program:
     return p
 
 
-def copy_program(shape: Shape) -> Program:
+def copy_function(shape: Shape) -> Function:
     """Returns the function that copies 8 words `eights` times."""
-    p = Program("tr_copy_words", ("int32_t *to", "const int32_t *from", "int32_t eights"), "Copies 8 words at a time.")
+    p = Function("tr_copy_words", ("int32_t *to", "const int32_t *from", "int32_t eights"), "Copies 8 words at a time.")
     eight = [f"word{i}" for i in range(8)]
     p.new(*eight)
     with p.loop("eights", times=shape.group_words // 8):
@@ -161,7 +161,7 @@ def copy_program(shape: Shape) -> Program:
     return p
 
 
-def product_program(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) -> Program:
+def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) -> Function:
     """Returns the function that multiplies pairs of widened rows with one group of four channels; `pairs` is their usual number.
 
     columns: per pair and step a word of each row; group: one row of `data`; out: the group's first channel of the first row,
@@ -170,7 +170,7 @@ def product_program(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) 
     about = f"Byte pairs: 4 of {shape.channels} channels x 2 rows, {shape.row_words} words of two values a row."
     name = f"tr_gemm_k{shape.row_words}_c{shape.channels}_{requantize.name(*output) if output else 'sums'}"
     result = f"{'int8_t' if output else 'int32_t'} *out"
-    p = Program(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
+    p = Function(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
     p.keep("*out", "*end", "pairs")
     p.new(*sums_of_rows(), "x0", "x1", "w0", "*end")
     with p.loop("pairs_kept", pairs, through="x0"):
@@ -200,7 +200,7 @@ def sums_of_rows() -> list[str]:
     return [f"{kind}{pair}_{row}" for row in range(2) for pair in range(2) for kind in ("raw", "low")]
 
 
-def start_sums(p: Program, source: str) -> None:
+def start_sums(p: Function, source: str) -> None:
     """Loads the start values at `source` into the sums of both rows."""
     first, second = sums_of_rows()[:4], sums_of_rows()[4:]
     p.ldm(source, *first)
@@ -208,7 +208,7 @@ def start_sums(p: Program, source: str) -> None:
         p.mov(to, value)
 
 
-def product_round(p: Program, steps: int, weights: str) -> None:
+def product_round(p: Function, steps: int, weights: str) -> None:
     """Four channels by two pixels, `steps` pairs of values, from `columns` and `weights`, which move on; `end` makes room."""
     p.free("end")
     with p.registers("w1"):
@@ -226,7 +226,7 @@ def product_round(p: Program, steps: int, weights: str) -> None:
     p.add(weights, weights, 8 * steps)
 
 
-def part(p: Program, raw: str, low: str, doubled: bool) -> None:
+def part(p: Function, raw: str, low: str, doubled: bool) -> None:
     """Leaves the sum of channel B in `raw` and that of channel A in `low`, twice them if `doubled`."""
     p.sub(raw, raw, low)
     p.asr(raw, raw, 7 if doubled else 8)
@@ -234,7 +234,7 @@ def part(p: Program, raw: str, low: str, doubled: bool) -> None:
         p.add(low, low, low)
 
 
-def _requantize(p: Program, channels: int, output: tuple[int, Clamp]) -> None:
+def _requantize(p: Function, channels: int, output: tuple[int, Clamp]) -> None:
     """Stores the eight sums; `group` points to four multipliers and shifts."""
     for pair, pixel in PAIRS:
         part(p, f"raw{pair}_{pixel}", f"low{pair}_{pixel}", doubled=True)
@@ -246,7 +246,7 @@ def _requantize(p: Program, channels: int, output: tuple[int, Clamp]) -> None:
             p.strb(total, "out", pixel * channels + channel)
 
 
-def _store(p: Program, channels: int) -> None:
+def _store(p: Function, channels: int) -> None:
     """Stores the eight sums as they are."""
     for pixel in range(2):
         for pair in range(2):

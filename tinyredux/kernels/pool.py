@@ -1,7 +1,7 @@
 """Maximum and average pool, four channels in a word.
 
 An output row is made of runs of pixels whose windows have the same shape: at the left border, inside, at the right border.
-One Program does a run. For each pixel and each four channels it loads the words of the window, a few at a time, and merges
+One Function does a run. For each pixel and each four channels it loads the words of the window, a few at a time, and merges
 them: SSUB8 and SEL keep the larger of each byte; SXTAB16 adds bytes 0 and 2, and 1 and 3, to two pairs of 16-bit sums, which
 hold windows of up to 256 positions. Channels that are no multiple of four end with the last four again, which writes some
 bytes twice; fewer than four go one by one.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from tinyredux.graph import Graph, Op, Pool
 from tinyredux.int8 import Clamp, clamp_of, quant_of
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE, Program
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.schedule import cycles_of
 
 UNROLLED = 16  # positions of a window that are written out; larger windows loop over their rows
@@ -31,7 +31,7 @@ C_LOOP_CYCLES = 8  # of model.c, for each call
 
 @dataclass(frozen=True)
 class Window:
-    """What a Program is made for. `pitch` and `step`: bytes from row to row, and from pixel to pixel of a run."""
+    """What a function is made for. `pitch` and `step`: bytes from row to row, and from pixel to pixel of a run."""
 
     kind: str
     rows: int
@@ -68,7 +68,7 @@ class Window:
 
     @property
     def name(self) -> str:
-        """The name of the Program."""
+        """The name of the function."""
         limits = f"{self.clamp.low + 128:02x}{self.clamp.high + 128:02x}"
         return f"tr_{self.kind}{self.rows}x{self.columns}_c{self.channels}_p{self.pitch}_s{self.step}_{limits}"
 
@@ -101,8 +101,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if far or len(shapes) > SHAPES or any(w.average and w.positions > LANE_POSITIONS for w in shapes.values()):
         return []
     longest = {size: max(run.count for run in columns if run.size == size) for size in {run.size for run in columns}}
-    programs = {shape: program(window, longest[window.columns]) for shape, window in shapes.items()}
-    costs = {shape: cycles_of(p, core) / longest[shape[1]] for shape, p in programs.items()}
+    functions = {shape: run_function(window, longest[window.columns]) for shape, window in shapes.items()}
+    costs = {shape: cycles_of(p, core) / longest[shape[1]] for shape, p in functions.items()}
     cycles = sum(y.count * (x.count * costs[y.size, x.size] + C_LOOP_CYCLES) for y in rows for x in columns)
 
     def call(places: Places) -> str:
@@ -112,11 +112,11 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
             for x in columns:
                 out = f"{places.out} + {(y.first * out_w + x.first) * channels} + y * {out_w * channels}"
                 source = f"{places.inputs[0]} + {(y.start * in_w + x.start) * channels} + y * {y.step * in_w * channels}"
-                lines.append(f"    {programs[y.size, x.size].name}({out}, {source}, {x.count});")
+                lines.append(f"    {functions[y.size, x.size].name}({out}, {source}, {x.count});")
             lines.append("}")
         return "\n".join(lines)
 
-    return [Form(f"{op.kind}_words", round(cycles), 0, tuple(programs.values()), call)]
+    return [Form(f"{op.kind}_words", round(cycles), 0, tuple(functions.values()), call)]
 
 
 def runs(outputs: int, inputs: int, kernel: int, stride: int, before: int) -> list[Run]:
@@ -133,10 +133,10 @@ def runs(outputs: int, inputs: int, kernel: int, stride: int, before: int) -> li
     return found
 
 
-def program(window: Window, pixels: int) -> Program:
-    """Returns the Program of one run; `pixels` is its usual length."""
+def run_function(window: Window, pixels: int) -> Function:
+    """Returns the function of one run; `pixels` is its usual length."""
     about = f"{window.kind} of {window.rows}x{window.columns} windows of {window.channels} channels: one run of pixels."
-    p = Program(window.name, ("int8_t *out", "const int8_t *in", "int32_t pixels"), about)
+    p = Function(window.name, ("int8_t *out", "const int8_t *in", "int32_t pixels"), about)
     groups, left = divmod(window.channels, window.lanes)
     for name, value, needed in (
         ("low", window.clamp.low, window.clamp.low > -128), ("high", window.clamp.high, window.clamp.high < 127),
@@ -182,19 +182,19 @@ def _anchors(window: Window) -> dict[str, int]:
     return found
 
 
-def _point(p: Program, anchors: dict[str, int]) -> None:
+def _point(p: Function, anchors: dict[str, int]) -> None:
     """Sets the pointers behind the first."""
     first, *others = anchors
     for name in others:
         p.move(name, first, anchors[name], "constant")
 
 
-def _advance(p: Program, names: Sequence[str], distance: int) -> None:
+def _advance(p: Function, names: Sequence[str], distance: int) -> None:
     for name in names:
         p.move(name, name, distance, "constant")
 
 
-def _group(p: Program, window: Window, pointers: Sequence[str]) -> None:
+def _group(p: Function, window: Window, pointers: Sequence[str]) -> None:
     """The outputs of one pixel that lie in one word, or one output; moves all pointers behind them."""
     merge = _sum if window.average else _maximum
     with p.registers(*window.sums):
@@ -208,10 +208,10 @@ def _group(p: Program, window: Window, pointers: Sequence[str]) -> None:
         _advance(p, pointers, window.lanes)
 
 
-Merge = Callable[[Program, Window, str, bool], None]
+Merge = Callable[[Function, Window, str, bool], None]
 
 
-def _loop_over_rows(p: Program, window: Window, merge: Merge) -> None:
+def _loop_over_rows(p: Function, window: Window, merge: Merge) -> None:
     empty = 0 if window.average else 0x80808080 if window.lanes == 4 else -128 & 0xFFFFFFFF
     for name in window.sums:
         p.constant(name, empty)
@@ -223,7 +223,7 @@ def _loop_over_rows(p: Program, window: Window, merge: Merge) -> None:
         p.add("row", "row", "pitch")
 
 
-def _positions(p: Program, window: Window, merge: Merge, start: bool) -> None:
+def _positions(p: Function, window: Window, merge: Merge, start: bool) -> None:
     """Loads the positions a batch at a time and merges each batch."""
     offsets = _offsets(window)
     spare = 0 if window.average else 1
@@ -239,14 +239,14 @@ def _positions(p: Program, window: Window, merge: Merge, start: bool) -> None:
                 merge(p, window, word, start and offset == 0)
 
 
-def _maximum(p: Program, window: Window, word: str, start: bool) -> None:
+def _maximum(p: Function, window: Window, word: str, start: bool) -> None:
     if start:
         p.mov("even", word)
     else:
         _limit(p, window, "even", word, larger=True)
 
 
-def _limit(p: Program, window: Window, to: str, other: str, larger: bool) -> None:
+def _limit(p: Function, window: Window, to: str, other: str, larger: bool) -> None:
     """Keeps the larger, or the smaller, of two bytes in each lane, or of two values."""
     if window.lanes == 1:
         (p.at_least if larger else p.at_most)(to, other)
@@ -256,7 +256,7 @@ def _limit(p: Program, window: Window, to: str, other: str, larger: bool) -> Non
         p.sel(to, *((to, other) if larger else (other, to)))
 
 
-def _sum(p: Program, window: Window, word: str, start: bool) -> None:
+def _sum(p: Function, window: Window, word: str, start: bool) -> None:
     if window.lanes == 1:
         (p.mov("even", word) if start else p.add("even", "even", word))
     elif start:
@@ -267,7 +267,7 @@ def _sum(p: Program, window: Window, word: str, start: bool) -> None:
         p.sxtab16_ror8("odd", "odd", word)
 
 
-def _divide(p: Program, window: Window) -> None:
+def _divide(p: Function, window: Window) -> None:
     """Turns the sums into their averages, as bytes of `even`."""
     if window.lanes == 1:
         if window.positions == 2:
@@ -287,7 +287,7 @@ def _divide(p: Program, window: Window) -> None:
             p.bfi("even", name, 8 * lane, 8)
 
 
-def _clamp_and_store(p: Program, window: Window) -> None:
+def _clamp_and_store(p: Function, window: Window) -> None:
     if window.clamp.low > -128:
         _limit(p, window, "even", "low", larger=True)
     if window.clamp.high < 127:

@@ -25,8 +25,8 @@ from tinyredux.int8 import Clamp
 from tinyredux.kernels import gemm
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import Sums, kernel_call, sums_of, words
-from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.schedule import cycles_of
 from tinyredux.memory import is_pointwise
 
@@ -111,11 +111,11 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
     factors, second, pixels = sums.factors, shape.second, out_h * out_w
     arrays = {"groups": data(shape, sums), "seconds": second_data(shape, sums.rows)}
     copied = core != "cortex-m7"  # which reads flash through a cache
-    programs = (
-        pack_program(shape), gemm.copy_program(second),
-        gemm.product_program(second, shape.quads, None), product_program(shape, factors.output_zero_point, factors.clamp),
+    functions = (
+        pack_function(shape), gemm.copy_function(second),
+        gemm.product_function(second, shape.quads, None), product_function(shape, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
-    pack, copy, first, last = (cycles_of(program, core) for program in programs)
+    pack, copy, first, last = (cycles_of(function, core) for function in functions)
     strips = -(-pixels // shape.strip)
     copying = copy / second.group_words if copied else 0
     cycles = strips * (pack + C_STRIP_CYCLES)
@@ -127,7 +127,7 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
         "in_c": shape.k, "out_c": out_c, "pixels": pixels, "strip": shape.strip,
         "pair_words": shape.pair_words, "group_words": shape.group_words,
         "second_row_words": second.row_words, "second_group_words": second.group_words, "copied": int(copied),
-        **dict(zip(("pack", "copy", "second", "product"), (program.name for program in programs), strict=True)),
+        **dict(zip(("pack", "copy", "second", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
 
     def call(places: Places) -> str:
@@ -135,11 +135,11 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
 
     proof = f"fields: the magnitudes of a channel's weights sum up to {magnitude(sums)} at most, below {WEIGHT_LIMIT}"
     streamed = strips * sum(values.nbytes for values in arrays.values())
-    return Form(f"quads_{shape.strip}", round(cycles), 4 * scratch_words, programs, call, arrays, proof, streamed)
+    return Form(f"quads_{shape.strip}", round(cycles), 4 * scratch_words, functions, call, arrays, proof, streamed)
 
 
 def data(shape: Shape, sums: Sums) -> Array:
-    """Returns (groups, group_words) int32 for `product_program`."""
+    """Returns (groups, group_words) int32 for `product_function`."""
     found, factors = np.zeros((shape.groups, shape.group_words), np.int64), requantize.constants(sums.factors)
     behind = 2 * shape.pair_words
     for group, first in zip(found, gemm.first_channels(shape.channels), strict=True):
@@ -151,19 +151,19 @@ def data(shape: Shape, sums: Sums) -> Array:
 
 
 def second_data(shape: Shape, weights: Array) -> Array:
-    """Returns `gemm.data` of channels B: what `product_program` begins from, OFFSET minus the sum."""
+    """Returns `gemm.data` of channels B: what `product_function` begins from, OFFSET minus the sum."""
     chosen = np.concatenate([[first + 1, first + 3] for first in gemm.first_channels(shape.channels)])
     return gemm.data(shape.second, -weights[chosen], np.full(len(chosen), OFFSET), np.zeros((len(chosen), 2), np.int32))
 
 
-def pack_program(shape: Shape) -> Program:
+def pack_function(shape: Shape) -> Function:
     """Returns the function that reads a strip of pixels p q r s and so on.
 
-    columns: words p + q * 2^21 and r + s * 2^21, input by input; rows: p and r as `gemm.widen_program` writes them.
+    columns: words p + q * 2^21 and r + s * 2^21, input by input; rows: p and r as `gemm.widen_function` writes them.
     """
     about = f"Packs {shape.quads} times four pixels of {shape.k} inputs, and widens two of each four."
     name = f"tr_pack_quads_k{shape.k}_n{shape.quads}_{shape.pair_words}"
-    p = Program(name, ("int32_t *columns", "int32_t *rows", "const int8_t *in"), about)
+    p = Function(name, ("int32_t *columns", "int32_t *rows", "const int8_t *in"), about)
     p.new("quads", "fours", "p", "q", *(f"low{i}" for i in range(4)), "high0", "high1")
     p.constant("quads", shape.quads)
     with p.loop("quads", shape.quads):
@@ -177,7 +177,7 @@ def pack_program(shape: Shape) -> Program:
     return p
 
 
-def _pack_four(p: Program, k: int) -> None:
+def _pack_four(p: Function, k: int) -> None:
     p.ldr("q", "in", k)
     p.ldr_post("p", "in", 4)
     for i, rotation in enumerate(("", "_ror8", "_ror16", "_ror24")):
@@ -197,7 +197,7 @@ def _pack_four(p: Program, k: int) -> None:
     p.add("rows", "rows", 16)
 
 
-def product_program(shape: Shape, zero_point: int, clamp: Clamp) -> Program:
+def product_function(shape: Shape, zero_point: int, clamp: Clamp) -> Function:
     """Returns the function that computes one group of four channels of a strip.
 
     columns: per quad of pixels and input the words of both pairs; group: a row of `data`; sums: OFFSET minus the sums of two
@@ -205,7 +205,7 @@ def product_program(shape: Shape, zero_point: int, clamp: Clamp) -> Program:
     """
     about = f"Quads: 4 of {shape.channels} channels x 4 pixels, {shape.pair_words} words of two pixels; {shape.quads} times."
     name = f"tr_quads_k{shape.pair_words}_c{shape.channels}_n{shape.quads}_{requantize.name(zero_point, clamp)}"
-    p = Program(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "const int32_t *sums"), about)
+    p = Function(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "const int32_t *sums"), about)
     p.keep("*out", "*columns", "*sums")
     p.new_float("quads", *(f"second{i}{j}" for i, j in CORNERS))
     with p.registers("count"):
@@ -221,7 +221,7 @@ def product_program(shape: Shape, zero_point: int, clamp: Clamp) -> Program:
     return p
 
 
-def _start(p: Program, shape: Shape) -> None:
+def _start(p: Function, shape: Shape) -> None:
     """Accumulators begin with what `sums` holds in their middle fields."""
     with p.registers("x", "offset"), p.fetched("sums"):
         p.mov("offset", OFFSET)
@@ -233,7 +233,7 @@ def _start(p: Program, shape: Shape) -> None:
         p.move("sums", "sums", 16 * shape.groups, "x")
 
 
-def _rounds(p: Program, shape: Shape) -> None:
+def _rounds(p: Function, shape: Shape) -> None:
     """The inner loop; leaves `group` behind the weights."""
     with p.fetched("columns"):
         p.new_float("rounds")
@@ -245,7 +245,7 @@ def _rounds(p: Program, shape: Shape) -> None:
         p.free("rounds")
 
 
-def _round(p: Program, steps: int) -> None:
+def _round(p: Function, steps: int) -> None:
     with p.registers("x0", "x1", "w0", "w1"):
         for step in range(steps):
             p.load("columns", 8 * step, "x0", "x1")
@@ -256,7 +256,7 @@ def _round(p: Program, steps: int) -> None:
     p.add("group", "group", 8 * steps)
 
 
-def _finish(p: Program, channels: int, zero_point: int, clamp: Clamp) -> None:
+def _finish(p: Function, channels: int, zero_point: int, clamp: Clamp) -> None:
     """From four accumulators and the four sums that were known to sixteen outputs; `group` points to the channels' factors."""
 
     def put(total: str, pixel: int, channel: int) -> None:
@@ -271,7 +271,7 @@ def _finish(p: Program, channels: int, zero_point: int, clamp: Clamp) -> None:
         p.move("out", "out", 4 * channels, "bias")
 
 
-def _finish_a(p: Program, channel: int, put: Callable[[str, int, int], None]) -> None:
+def _finish_a(p: Function, channel: int, put: Callable[[str, int, int], None]) -> None:
     """The low and the middle fields: pixels p and q of both pairs."""
     for j in range(2):
         low, high = f"low{channel // 2}{j}", f"high{channel // 2}{j}"
@@ -284,7 +284,7 @@ def _finish_a(p: Program, channel: int, put: Callable[[str, int, int], None]) ->
         put(low, 2 * j + 1, channel)
 
 
-def _finish_b(p: Program, channel: int, put: Callable[[str, int, int], None]) -> None:
+def _finish_b(p: Function, channel: int, put: Callable[[str, int, int], None]) -> None:
     """The high fields, pixels q, and the sums that were known, pixels p."""
     for j in range(2):
         high = f"high{channel // 2}{j}"

@@ -24,10 +24,10 @@ import numpy as np
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.cost import code_bytes, program_cycles
+from tinyredux.kernels.asm.cost import code_bytes, function_cycles
 from tinyredux.kernels.asm.forms import Form, Later, Places
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, kernel_call, paired, sums_of, window_fields
-from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.schedule import DUAL_ISSUE
 from tinyredux.simulator import RULES
 
@@ -92,12 +92,12 @@ def product_name(name: str, layer: Layer, pair: int) -> str:
 
 
 def product_price(layer: Layer, pair: int, core: str) -> tuple[float, int]:
-    """Returns the cycles of a call of STRIPS[-1] groups and the bytes of a pair's program, by counting its instructions.
+    """Returns the cycles of a call of STRIPS[-1] groups and the bytes of a pair's function, by counting its instructions.
 
-    The program without units is written and priced; what each unit adds follows from its weights.
+    The function without units is written and priced; what each unit adds follows from its weights.
     """
     a, b, kept, rules = layer.a[pair], layer.b[pair], _kept(layer, pair), RULES[core]
-    shared, bare = shares_words(a, b), product_program("bare", layer, pair, np.zeros(0, np.int64))
+    shared, bare = shares_words(a, b), product_function("bare", layer, pair, np.zeros(0, np.int64))
     words = 256 * b[kept] + a[kept] if shared else np.concatenate([a[a.any(axis=1)], b[b.any(axis=1)]])
     constants = len(words) + int(np.count_nonzero(words[:, 1] & 0xFFFF))  # MOVW, and MOVT where there is an upper half
     gaps = np.diff(kept, prepend=-1, append=len(a)) - 1
@@ -106,14 +106,14 @@ def product_price(layer: Layer, pair: int, core: str) -> tuple[float, int]:
     load, other = (3, 0.5) if core in DUAL_ISSUE else (rules.many + PIXELS, 1)
     waits = rules.load_use * np.count_nonzero(gaps[1:]) + rules.address_wait * bool(len(kept) and gaps[0])
     more = len(kept) * load + products + other * others + waits
-    return program_cycles(bare, core) + STRIPS[-1] * more, code_bytes(bare) + 4 * (len(kept) + products + others)
+    return function_cycles(bare, core) + STRIPS[-1] * more, code_bytes(bare) + 4 * (len(kept) + products + others)
 
 
 def _kept(layer: Layer, pair: int) -> Array:
     return np.flatnonzero(layer.a[pair].any(axis=1) | layer.b[pair].any(axis=1))
 
 
-def product_program(name: str, layer: Layer, pair: int, kept: Array | None = None) -> Program:
+def product_function(name: str, layer: Layer, pair: int, kept: Array | None = None) -> Function:
     """Returns the code of one pair of channels for any number of groups of four pixels, by all units or those that are `kept`.
 
     out: the first channel of the first pixel; columns: words of the groups, one behind the other; quads: groups, at least one.
@@ -125,7 +125,7 @@ def product_program(name: str, layer: Layer, pair: int, kept: Array | None = Non
         f"Channels {2 * pair}{f' and {2 * pair + 1}' if both else ''} of {name} x {PIXELS} pixels: {len(kept)}/{len(a)} units, "
         + ("byte pairs." if shared else "constants of each channel.")
     )
-    p = Program(product_name(name, layer, pair), ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
+    p = Function(product_name(name, layer, pair), ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
     p.keep("*out", "quads")
     p.new("x0", "x1", "x2", "x3", "w", *(f"{channel}{i}" for channel in ("a", "b") for i in range(PIXELS)))
     with p.loop("quads_kept", STRIPS[-1], through="x0"):
@@ -134,7 +134,7 @@ def product_program(name: str, layer: Layer, pair: int, kept: Array | None = Non
     return p
 
 
-def _units(p: Program, layer: Layer, pair: int, kept: Array, shared: bool) -> None:
+def _units(p: Function, layer: Layer, pair: int, kept: Array, shared: bool) -> None:
     """Leaves the doubled sums of channels A and B, and `columns` at the next four pixels."""
     a, b, bias = layer.a[pair], layer.b[pair], [int(value) for value in layer.bias[2 * pair : 2 * pair + 2]]
     for channel, start in (("a", bias[0]), ("b", bias[1] * 256 + bias[0] if shared else bias[1])):
@@ -163,7 +163,7 @@ def _units(p: Program, layer: Layer, pair: int, kept: Array, shared: bool) -> No
         p.add(f"a{i}", f"a{i}", f"a{i}")
 
 
-def _multiply(p: Program, channel: str, weights: Array | None) -> None:
+def _multiply(p: Function, channel: str, weights: Array | None) -> None:
     """Adds the products of two weights, or of what `w` holds, to a channel's four sums."""
     if weights is not None:
         low, high = (int(value) & 0xFFFF for value in weights)
@@ -172,14 +172,14 @@ def _multiply(p: Program, channel: str, weights: Array | None) -> None:
         p.smlad(f"{channel}{i}", "w", f"x{i}", f"{channel}{i}")
 
 
-def _step_over(p: Program, units: int) -> None:
+def _step_over(p: Function, units: int) -> None:
     """Moves `columns` over units that are left out; an immediate holds 255 of them."""
     while units > 0:
         p.add("columns", "columns", 4 * PIXELS * min(units, 255))
         units -= 255
 
 
-def _store(p: Program, layer: Layer, pair: int, both: bool) -> None:
+def _store(p: Function, layer: Layer, pair: int, both: bool) -> None:
     p.free("x3")
     with p.fetched("to", "out_kept"):
         constants = requantize.constants(layer.factors).tolist()
@@ -194,10 +194,10 @@ def _store(p: Program, layer: Layer, pair: int, both: bool) -> None:
     p.new("x3")
 
 
-def interleave_program(fours: int) -> Program:
+def interleave_function(fours: int) -> Function:
     """Returns the function that widens four rows of bytes, `fours` * 4 long and one behind the other, to interleaved words."""
     about = "Four rows of bytes as int16 pairs: of four values 0 and 2, then 1 and 3; the words of the four rows in turn."
-    p = Program(f"tr_interleave_{4 * fours}", ("int32_t *to", "const int8_t *rows", "int32_t fours"), about)
+    p = Function(f"tr_interleave_{4 * fours}", ("int32_t *to", "const int8_t *rows", "int32_t fours"), about)
     even, odd = ([f"{name}{i}" for i in range(PIXELS)] for name in ("even", "odd"))
     p.new(*even, *odd)
     with p.loop("fours", times=fours):
@@ -213,10 +213,10 @@ def interleave_program(fours: int) -> Program:
 
 def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tuple[float, int]], strip: int) -> Form:
     out_h, out_w, _ = graph.tensors[op.output].shape
-    interleave = interleave_program(layer.fours)
+    interleave = interleave_function(layer.fours)
     quads, operands = -(-out_h * out_w // PIXELS), op.kernel[0] * op.kernel[1] * graph.tensors[op.inputs[0]].shape[2]
     gathered = C_PIXEL_CYCLES + op.kernel[0] * C_ROW_CYCLES + C_BYTE_CYCLES * operands
-    cycles = quads * (program_cycles(interleave, core) + PIXELS * gathered)
+    cycles = quads * (function_cycles(interleave, core) + PIXELS * gathered)
     cycles += quads * sum(each / STRIPS[-1] for each, _ in prices)
     cycles += -(-quads // strip) * len(prices) * C_CALL_CYCLES
     code = sum(bytes_ for _, bytes_ in prices)
@@ -227,8 +227,8 @@ def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tupl
     }  # fmt: skip
     table = ", ".join(product_name(op.name, layer, pair) for pair in range(len(prices)))
 
-    def write() -> tuple[Program, ...]:
-        return tuple(product_program(op.name, layer, pair) for pair in range(len(prices)))
+    def write() -> tuple[Function, ...]:
+        return tuple(product_function(op.name, layer, pair) for pair in range(len(prices)))
 
     def call(places: Places) -> str:
         return kernel_call("unpacked", places, fields, [f"static const tr_unpacked_product products[] = {{{table}}};"])

@@ -1,10 +1,10 @@
-"""A Program as GNU assembly for the boards and as C for the host: the same instructions in the same order."""
+"""A function as GNU assembly for the boards and as C for the host: the same instructions in the same order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tinyredux.kernels.asm.program import Block, Instruction, Node, Operand, Program, Register, instructions
+from tinyredux.kernels.asm.function import Block, Function, Instruction, Node, Operand, Register, instructions
 
 CALLEE_SAVED = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
 ASSEMBLY_HEAD = "    .syntax unified\n    .thumb\n"
@@ -12,24 +12,24 @@ ASSEMBLY_TAIL = '    .section .note.GNU-stack, "", %progbits\n'
 C_HEAD = '#include "twin.h"\n'
 
 
-def print_assembly(program: Program) -> str:
+def print_assembly(function: Function) -> str:
     """Returns one function in its own section; put ASSEMBLY_HEAD before the first and ASSEMBLY_TAIL behind the last."""
-    name = program.name
-    saved = [place for place in CALLEE_SAVED if place in program.used or place == "lr"]
+    name = function.name
+    saved = [place for place in CALLEE_SAVED if place in function.used or place == "lr"]
     saved = ["r3", *saved] if len(saved) % 2 else saved  # the stack stays a multiple of 8
-    highest = max((int(place[1:]) for place in program.used if place[0] == "s"), default=0)
+    highest = max((int(place[1:]) for place in function.used if place[0] == "s"), default=0)
     floats = [f"    vpush {{s16-s{highest}}}"] if highest >= 16 else []
-    lines = [*_about(program), f'    .section .text.{name}, "ax", %progbits', "    .balign 16", f"    .global {name}"]
+    lines = [*_about(function), f'    .section .text.{name}, "ax", %progbits', "    .balign 16", f"    .global {name}"]
     lines += ["    .thumb_func", f"    .type {name}, %function", f"{name}:", f"    push.w {{{', '.join(saved)}}}", *floats]
-    lines += _assembly(program.body, f".L{name}_", iter(range(1, 1 << 20)))
+    lines += _assembly(function.body, f".L{name}_", iter(range(1, 1 << 20)))
     lines += [text.replace("vpush", "vpop") for text in floats]
     places = ", ".join("pc" if place == "lr" else place for place in saved)
     return "\n".join([*lines, f"    pop.w {{{places}}}", f"    .size {name}, . - {name}", ""])
 
 
-def print_longest_loop(program: Program) -> str:
+def print_longest_loop(function: Function) -> str:
     """Returns the assembly of the longest loop without a loop inside: where the time goes."""
-    found = max(_inner_loops(program.body), key=lambda block: len(block.body))
+    found = max(_inner_loops(function.body), key=lambda block: len(block.body))
     return "\n".join(_assembly([found], ".L", iter((1,))))
 
 
@@ -40,25 +40,25 @@ def _inner_loops(nodes: Sequence[Node]) -> Iterator[Block]:
             yield from inside or [node]
 
 
-def print_c(program: Program) -> str:
+def print_c(function: Function) -> str:
     """Returns one C function of equal effect; put C_HEAD before the first."""
-    arguments = {f"r_{name}": name for name in (text.split()[-1].lstrip("*") for text in program.arguments)}
-    variables = [register for known in program.variables.values() for register in known]
-    lines = [*_about(program), program.declaration, "{"]
+    arguments = {f"r_{name}": name for name in (text.split()[-1].lstrip("*") for text in function.arguments)}
+    variables = [register for known in function.variables.values() for register in known]
+    lines = [*_about(function), function.declaration, "{"]
     for register in variables:
         kind, argument = "uintptr_t" if register.pointer else "uint32_t", arguments.get(register.variable)
         lines.append(f"    {kind} {register.variable} = {f'({kind}){argument}' if argument else '0'};")
-    sets = {flag for instruction in instructions(program.body) for flag in instruction.op.sets}
+    sets = {flag for instruction in instructions(function.body) for flag in instruction.op.sets}
     flags = [name for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
     lines += [f"    uint32_t {name} = 0;" for name in flags] + [f"    (void){name};" for name in flags]
     lines += [f"    (void){register.variable};" for register in variables]
-    return "\n".join([*lines, *_c(program.body, 1), "}", ""])
+    return "\n".join([*lines, *_c(function.body, 1), "}", ""])
 
 
-def _about(program: Program) -> list[str]:
-    if not program.about:
+def _about(function: Function) -> list[str]:
+    if not function.about:
         return []
-    first, *rest = program.about.splitlines()
+    first, *rest = function.about.splitlines()
     return [f"/* {first}", *(f" * {line}".rstrip() for line in rest), " */"] if rest else [f"/* {first} */"]
 
 

@@ -1,10 +1,10 @@
-"""The Program that computes a strip of a packed-product row convolution, output channel by output channel."""
+"""The function that computes a strip of a packed-product row convolution, output channel by output channel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE, Program
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.requantize import requantize
 from tinyredux.kernels.rows.layer import FIELD, OFFSET, Rows
 from tinyredux.kernels.rows.plan import REGISTERS, RowBlock, order_loads
@@ -13,8 +13,8 @@ UNPACK = 8192 | (-8191 & 0xFFFF) << 16  # SMUAD of (w1 + 256 * w0, w1) with it i
 LEFT, HIGH = FIELD - 11, 32 - FIELD  # the middle field: 11 bits of the low word, 10 of the high one
 
 
-def convolve_program(rows: Rows, name: str, strip_rows: float) -> Program:
-    """Returns the Program that computes all output channels of a group for the rows of a strip, usually `strip_rows`."""
+def convolve_function(rows: Rows, name: str, strip_rows: float) -> Function:
+    """Returns the function that computes all output channels of a group for the rows of a strip, usually `strip_rows`."""
     g = rows.geometry
     about = (
         f"{g.kernel[0]}x{g.kernel[1]} convolution of {g.in_c} channels to {g.out_c}, rows of {g.out_w}, packed products.\n"
@@ -22,7 +22,7 @@ def convolve_program(rows: Rows, name: str, strip_rows: float) -> Program:
         f"{rows.groups} times four steps. Fields are drained every {rows.chunk * rows.unroll} of {rows.steps} steps, before\n"
         "they can leave 21 bits."
     )
-    p = Program(name, ("int8_t *out", "int32_t *scratch", "const int32_t *weights", "const int32_t *table"), about)
+    p = Function(name, ("int8_t *out", "int32_t *scratch", "const int32_t *weights", "const int32_t *table"), about)
     p.new_float("*channel_out", "*packed", "*stored", "*strip", "*row_out", "*row_in", "*row_weights", "*next_row")
     p.new_float("channels", "bias", "multiplier", "right", "row_count", "row_bias", "iterations", "beyond")
     for kept, argument in zip(("channel_out", "packed", "stored", "strip"), ("out", "scratch", "weights", "table"), strict=True):
@@ -43,13 +43,13 @@ def convolve_program(rows: Rows, name: str, strip_rows: float) -> Program:
     return p
 
 
-def _advance(p: Program, kept: str, distance: int, through: str) -> None:
+def _advance(p: Function, kept: str, distance: int, through: str) -> None:
     """Moves an address that a floating-point register keeps, through a core register that is free."""
     with p.fetched(through, kept):
         p.move(through, through, distance)
 
 
-def _unpack_weights(p: Program, rows: Rows) -> None:
+def _unpack_weights(p: Function, rows: Rows) -> None:
     """The next channel's factors into their registers, its weights into scratch."""
     with p.registers("*from", "*to", "unpack", "groups"):
         p.vmov("from", "stored")
@@ -71,7 +71,7 @@ def _unpack_weights(p: Program, rows: Rows) -> None:
         p.vmov("stored", "from")
 
 
-def _unpack_lone(p: Program, to: list[int], shift: int) -> None:
+def _unpack_lone(p: Function, to: list[int], shift: int) -> None:
     with p.registers("word", "tap"):
         p.ldr_post("word", "from", 4)
         for k, offset in enumerate(to):
@@ -81,7 +81,7 @@ def _unpack_lone(p: Program, to: list[int], shift: int) -> None:
             p.str("tap", "to", offset)
 
 
-def _unpack_pairs(p: Program, to: list[int]) -> None:
+def _unpack_pairs(p: Function, to: list[int]) -> None:
     with p.registers("word", "other", "low", "a", "b"):
         p.load("from", 0, "word", "other")
         p.add("from", "from", 8)
@@ -95,7 +95,7 @@ def _unpack_pairs(p: Program, to: list[int]) -> None:
             p.str("b", "to", second)
 
 
-def _start_rows(p: Program) -> None:
+def _start_rows(p: Function) -> None:
     with p.registers("*place", "count"):
         p.vmov("place", "channel_out")
         p.vmov("row_out", "place")
@@ -105,7 +105,7 @@ def _start_rows(p: Program) -> None:
         p.vmov("next_row", "place")
 
 
-def _next_row(p: Program, rows: Rows) -> None:
+def _next_row(p: Function, rows: Rows) -> None:
     """Reads a row of the table: where its input and its weights begin, how many iterations, what its bias is."""
     columns = ("below", "skipped", "iterations_", "offset")
     with p.registers("*place", "*at", *columns, "sum_"):
@@ -125,7 +125,7 @@ def _next_row(p: Program, rows: Rows) -> None:
         p.vmov("row_bias", "sum_")
 
 
-def _block(p: Program, rows: Rows, block: RowBlock) -> None:
+def _block(p: Function, rows: Rows, block: RowBlock) -> None:
     """All of a block: its accumulators over all steps, and its outputs; `count` times from left to right."""
     pixel = rows.geometry.out_pixel
     p.new_float("*block_in", "*block_out")
@@ -151,7 +151,7 @@ def _block(p: Program, rows: Rows, block: RowBlock) -> None:
     p.free("block_in", "block_out")
 
 
-def _block_once(p: Program, rows: Rows, block: RowBlock) -> None:
+def _block_once(p: Function, rows: Rows, block: RowBlock) -> None:
     accumulators = [f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")]
     if rows.single_chunk:
         with p.registers(*accumulators):
@@ -182,7 +182,7 @@ def _block_once(p: Program, rows: Rows, block: RowBlock) -> None:
     p.free(*kept)
 
 
-def _start_steps(p: Program) -> None:
+def _start_steps(p: Function) -> None:
     p.vmov("in_", "block_in")
     p.vmov("weights_", "row_weights")
 
@@ -192,7 +192,7 @@ def _is_output(rows: Rows, block: RowBlock, i: int) -> bool:
     return 0 <= 2 * block.first - 1 + i < rows.geometry.out_w
 
 
-def _accumulate(p: Program, rows: Rows, block: RowBlock) -> None:
+def _accumulate(p: Function, rows: Rows, block: RowBlock) -> None:
     """The inner loop: `iteration` times `unroll` steps of all accumulators."""
     for k in range(block.n):
         p.mov(f"lo{k}", OFFSET)
@@ -207,7 +207,7 @@ def _accumulate(p: Program, rows: Rows, block: RowBlock) -> None:
             p.move("weights_", "weights_", rows.unroll * rows.step_bytes)
 
 
-def _steps(p: Program, rows: Rows, block: RowBlock, start: int, steps: int, names: list[str]) -> None:
+def _steps(p: Function, rows: Rows, block: RowBlock, start: int, steps: int, names: list[str]) -> None:
     """Some steps of an iteration, from step `start` on, in the order that `order_loads` found."""
     batches = order_loads(block.products, steps, len(names))
     last = {operand: i for i, (_, macs) in enumerate(batches) for _, w, x in macs for operand in (w, x)}
@@ -223,7 +223,7 @@ def _steps(p: Program, rows: Rows, block: RowBlock, start: int, steps: int, name
         held = {operand: name for operand, name in held.items() if last[operand] > i}
 
 
-def _fields(p: Program, rows: Rows, block: RowBlock, before: Callable[[int], None]) -> Iterator[tuple[int, str]]:
+def _fields(p: Function, rows: Rows, block: RowBlock, before: Callable[[int], None]) -> Iterator[tuple[int, str]]:
     """Yields each output of a block and the register of its field; `before(output)` comes behind the first instruction of each.
 
     The low field of an accumulator and the high one of the accumulator before it are one output's.
@@ -245,7 +245,7 @@ def _fields(p: Program, rows: Rows, block: RowBlock, before: Callable[[int], Non
             yield i, "u"
 
 
-def _finish(p: Program, rows: Rows, block: RowBlock) -> None:
+def _finish(p: Function, rows: Rows, block: RowBlock) -> None:
     """From the only chunk's accumulators to outputs. `beyond` takes the last high field to the next block."""
     with p.registers("*to", "multiplier_", "right_", "bias_", "u"):
         p.vmov("to", "block_out")
@@ -263,7 +263,7 @@ def _finish(p: Program, rows: Rows, block: RowBlock) -> None:
         p.vmov("beyond", "u")
 
 
-def _put(p: Program, rows: Rows, place: int, value: str) -> None:
+def _put(p: Function, rows: Rows, place: int, value: str) -> None:
     """Requantises a doubled sum and writes it `place` pixels behind `to`, which moves along where offsets have no room."""
     requantize(p, value, "multiplier_", "right_", rows.factors.output_zero_point, rows.factors.clamp)
     pixel = rows.geometry.out_pixel
@@ -274,7 +274,7 @@ def _put(p: Program, rows: Rows, place: int, value: str) -> None:
         p.strb(value, "to", place * pixel)
 
 
-def _start_sums(p: Program, outs: list[int]) -> None:
+def _start_sums(p: Function, outs: list[int]) -> None:
     """Doubled sums begin as the bias; that of the output on the left also with what the block before has of it."""
     with p.registers("bias_", "u"):
         p.vmov("bias_", "row_bias")
@@ -289,7 +289,7 @@ def _start_sums(p: Program, outs: list[int]) -> None:
         p.vmov("beyond", "u")
 
 
-def _drain(p: Program, rows: Rows, block: RowBlock) -> None:
+def _drain(p: Function, rows: Rows, block: RowBlock) -> None:
     """Adds the fields of a chunk's accumulators to the sums."""
     with p.registers("u", "sum_"):
         for i, field in _fields(p, rows, block, lambda i: p.vmov("sum_", f"sum{i}")):
@@ -301,7 +301,7 @@ def _drain(p: Program, rows: Rows, block: RowBlock) -> None:
             p.vmov("beyond", "sum_")
 
 
-def _finish_sums(p: Program, rows: Rows, outs: list[int]) -> None:
+def _finish_sums(p: Function, rows: Rows, outs: list[int]) -> None:
     """From the sums of all chunks to outputs."""
     with p.registers("*to", "multiplier_", "right_", "u"):
         p.vmov("to", "block_out")

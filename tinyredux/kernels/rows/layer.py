@@ -1,7 +1,7 @@
 """Packed-product row convolution of one layer: its sizes, its arrays, and the proof that no field overflows.
 
 One SMLAL does up to four products (see `rows_plan`). A strip of input rows is packed into scratch once; then for each output
-channel the weights are unpacked into scratch and every row of the strip is computed, block by block (see `rows_programs`).
+channel the weights are unpacked into scratch and every row of the strip is computed, block by block (see `rows_functions`).
 Padding is never stored nor multiplied: input pixels have their zero point taken off, so what lies outside the map is 0, and rows
 and columns of products outside the map are left out.
 
@@ -20,8 +20,8 @@ import numpy as np
 from tinyredux.graph import Array
 from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm import requantize
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE
 from tinyredux.kernels.asm.layers import halves, words
-from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE
 from tinyredux.kernels.rows.plan import CODE_BYTES, Geometry, RowPlan, plan_rows
 
 FIELD = 21
@@ -48,7 +48,7 @@ class Rows:
 
     @property
     def name(self) -> str:
-        """The end of its Programs' names: sizes for the reader, and a digest of all that the code depends on."""
+        """The end of its functions' names: sizes for the reader, and a digest of all that the code depends on."""
         g, f = self.geometry, self.factors
         code = (g, self.plan, self.channels, self.unroll, self.chunk, f.input_zero_point, f.output_zero_point, f.clamp)
         digest = hashlib.sha256(repr(code).encode()).hexdigest()[:8]

@@ -1,18 +1,18 @@
-"""The Program that packs rows of the input for a packed-product row convolution."""
+"""The function that packs rows of the input for a packed-product row convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.rows.layer import FIELD, Rows
 from tinyredux.kernels.rows.plan import RowPlan
 
 
-def pack_program(rows: Rows, name: str, input_rows: float) -> Program:
-    """Returns the Program that packs input rows, usually `input_rows`: for each row and channel the words of `plan.columns`."""
+def pack_function(rows: Rows, name: str, input_rows: float) -> Function:
+    """Returns the function that packs input rows, usually `input_rows`: for each row and channel the words of `plan.columns`."""
     g, pitch = rows.geometry, rows.pitch
-    p = Program(
+    p = Function(
         name,
         ("int32_t *to", "const int8_t *in", "int32_t rows"),
         f"Packs rows of {g.in_w} pixels, {g.in_c} channels of {g.in_pixel}: per channel {len(rows.plan.columns)} words, each\n"
@@ -41,7 +41,7 @@ def pack_program(rows: Rows, name: str, input_rows: float) -> Program:
     return p
 
 
-def _pack_columns(p: Program, rows: Rows, n: int) -> None:
+def _pack_columns(p: Function, rows: Rows, n: int) -> None:
     """Packs the words of n channels at `channel`, writes them at `to` and moves both on."""
     with p.registers("*from"):
         for first, count in _column_runs(rows.plan):
@@ -70,7 +70,7 @@ def _column_runs(plan: RowPlan) -> Iterator[tuple[int, int]]:
         first += count
 
 
-def _pack_word(p: Program, rows: Rows, n: int, pixels: tuple[int | None, int | None]) -> None:
+def _pack_word(p: Function, rows: Rows, n: int, pixels: tuple[int | None, int | None]) -> None:
     """Packs one word of each of n channels from `from`, the first pixel that is inside."""
     distance = rows.geometry.stride[1] * rows.geometry.in_pixel
     both = None not in pixels

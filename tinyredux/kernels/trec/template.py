@@ -12,18 +12,18 @@ import numpy as np
 
 from tinyredux.graph import Array, Graph, Op, TrecConv
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.cost import program_cycles
+from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, c_call, halves, paired, sums_of, window_fields, words
-from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE, Program
 from tinyredux.kernels.gemm import byte_pairs
-from tinyredux.kernels.trec.programs import OCTET, add_program, product_program, project_program, recover_program
+from tinyredux.kernels.trec.functions import OCTET, add_function, product_function, project_function, recover_function
 from tinyredux.memory import layerwise_peak, live_steps
 from tinyredux.trec import NARROW, TrecSizes, block_vectors, blocks, trec_sizes
 
 SLICES = (32, 16, 8)
 MOST_BITS = 8
-PARTS = {  # cycles of the programs, as a share of their own prediction; of the C around: slot, mean, exact, widen, copy, output
+PARTS = {  # cycles of the functions, as a share of their own prediction; of the C around: slot, mean, exact, widen, copy, output
     "cortex-m4": (1, 39.8, 28.8, 73.9, 4.8, 4.9, 49.8),
     "cortex-m7": (0.81, 28.5, 20.7, 36.1, 1.9, 5.9, 34.1),
 }  # fitted to 24 layers in the simulator: 3.4 and 3.8 % off on average, 11 % at most
@@ -93,9 +93,9 @@ def vector_tables(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums:
     return words(np.stack(found))
 
 
-def predicted_cycles(sizes: TrecSizes, part: int, programs: tuple[Program, ...], core: str) -> float:
+def predicted_cycles(sizes: TrecSizes, part: int, functions: tuple[Function, ...], core: str) -> float:
     """Returns the cycles of a layer in whose blocks every code is as likely."""
-    project, add, product, recover = (program_cycles(program, core) for program in programs)
+    project, add, product, recover = (function_cycles(function, core) for function in functions)
     own, slot, mean, exact, widen, copy, output = PARTS["cortex-m7" if core == "cortex-m7" else "cortex-m4"]
     passes, pairs = sizes.rows * sizes.columns / part, sizes.blocks * (sizes.likely_clusters + 0.5) / 2
     quads = 2 * -(-(sizes.out_c - sizes.exact_c) // OCTET)
@@ -112,9 +112,9 @@ def _form(
 ) -> Form:  # fmt: skip
     step, factors = op.stride[1] * sizes.in_c, sums.factors
     recovered = (sizes.rows, sizes.blocks, sizes.clusters, sizes.slice_c, sizes.out_c)
-    programs = (
-        project_program(part, sizes.bits, step, sizes.length > part), add_program(part, sizes.length, step),
-        product_program(sizes.length, sizes.slice_c), recover_program(*recovered, factors.output_zero_point, factors.clamp),
+    functions = (
+        project_function(part, sizes.bits, step, sizes.length > part), add_function(part, sizes.length, step),
+        product_function(sizes.length, sizes.slice_c), recover_function(*recovered, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
     fields = window_fields(graph, op) | {
         "k_n": sizes.columns, "blocks": sizes.blocks, "sub_length": sizes.length, "hash_bits": sizes.bits,
@@ -124,7 +124,7 @@ def _form(
     }  # fmt: skip
 
     def call(places: Places) -> str:
-        loops = ", ".join(f".{name} = {program.name}" for name, program in zip(LOOPS, programs, strict=True))
+        loops = ", ".join(f".{name} = {function.name}" for name, function in zip(LOOPS, functions, strict=True))
         pointers = {key: places.arrays[key] for key in ("multiplier", "shift", "factors")} | {"loops": "&loops"}
         tables = (f"(const int8_t *)({places.arrays[key]})" for key in ("products", "vectors"))
         arguments = [places.out, places.inputs[0], *tables, places.arrays["bias"], "&parameters"]
@@ -132,7 +132,7 @@ def _form(
         before = [f"static const struct tr_trec_loops loops = {{{loops}}};"]
         return c_call("tr_trec_conv_s8", "const struct tr_trec", fields | pointers, arguments, before)
 
-    cycles = predicted_cycles(sizes, part, programs, core)
+    cycles = predicted_cycles(sizes, part, functions, core)
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = (sizes.clusters + 1) // 2 * arrays["products"].nbytes
-    return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, programs, call, arrays, proof, streamed)
+    return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, functions, call, arrays, proof, streamed)

@@ -1,4 +1,4 @@
-"""The Programs of Winograd convolution: pixels into a tile, its transform, the products, and outputs from their sums."""
+"""The functions of Winograd convolution: pixels into a tile, its transform, the products, and outputs from their sums."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import nullcontext
 
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE, Program
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.winograd.tile import SPLIT_BITS, TILES, Layer, Tile
 
 INVERSE_OF_9 = 0x38E38E39  # modulo 2^32
 PLANTED = {4: (2, 0, 1, 1), 6: (0, 0, 0, 0, 1, 1)}  # the combination of inputs that every row of the input transform maps to 1
 
 
-def widen_program(tile: Tile, in_c: int) -> Program:
+def widen_function(tile: Tile, in_c: int) -> Function:
     """Returns the function that widens neighbouring pixels into a tile, (in_c / 2, n, n) words; `to`: the first's place."""
     fours = in_c // 4
     batch = max(size for size in (1, 2, 3, 4) if fours % size == 0)
     about = f"Neighbouring pixels of {in_c} channels into a tile of {tile.n}x{tile.n} words, x + 128 in halves."
-    p = Program(f"tr_tile{tile.n}_c{in_c}", ("uint32_t *to", "const int8_t *from", "int32_t pixels"), about)
+    p = Function(f"tr_tile{tile.n}_c{in_c}", ("uint32_t *to", "const int8_t *from", "int32_t pixels"), about)
     words = [f"word{i}" for i in range(batch)]
     p.new("left", "even", *words)
     pair_bytes = 4 * tile.places
@@ -40,13 +40,13 @@ def widen_program(tile: Tile, in_c: int) -> Program:
     return p
 
 
-def input_program(layer: Layer) -> Program:
+def input_function(layer: Layer) -> Function:
     """Returns the function that transforms one tile, written over, into its column of `v`: (in_c / 2, products, TILES) words."""
     tile = layer.tile
     n = tile.n
     about = f"Winograd input transform of {n}x{n} tiles, two channels in a word, into {layer.products} products."
     name = f"tr_input{n}_{'_'.join(map(str, (layer.products, *layer.split)))}"
-    p = Program(name, ("uint32_t *v", "uint32_t *tile", "int32_t pairs"), about)
+    p = Function(name, ("uint32_t *v", "uint32_t *tile", "int32_t pairs"), about)
     x = [f"x{i}" for i in range(n)]
     p.new(*x, "t", "u")
     planted = PLANTED[n]
@@ -69,7 +69,7 @@ def input_program(layer: Layer) -> Program:
     return p
 
 
-def _input_axis(p: Program, x: Sequence[str]) -> list[str]:
+def _input_axis(p: Function, x: Sequence[str]) -> list[str]:
     """Transforms the registers `x` with the help of t and u, and returns the registers of the results in order."""
     if len(x) == 4:
         p.sub("t", x[0], x[2])
@@ -92,11 +92,11 @@ def _input_axis(p: Program, x: Sequence[str]) -> list[str]:
     return list(x)
 
 
-def product_program(layer: Layer) -> Program:
+def product_function(layer: Layer) -> Function:
     """Returns the function that multiplies `TILES` transformed tiles with two channels: `sums` is (products, 2, TILES) words."""
     about = f"Winograd products: {layer.products} places, 2 channels x {TILES} tiles, {layer.in_c} channels deep."
     name = f"tr_products{layer.products}_c{layer.in_c}"
-    p = Program(name, ("int32_t *sums", "const uint32_t *v", "const int32_t *group"), about)
+    p = Function(name, ("int32_t *sums", "const uint32_t *v", "const int32_t *group"), about)
     p.keep("*sums", "*end", "left")
     totals = [f"sum{channel}_{tile}" for channel in range(2) for tile in range(TILES)]
     p.new(*totals, "v0", "v1", "u0", "u1")
@@ -124,7 +124,7 @@ def product_program(layer: Layer) -> Program:
     return p
 
 
-def _round(p: Program, layer: Layer) -> None:
+def _round(p: Function, layer: Layer) -> None:
     p.free("end")
     with p.registers("u1"):
         offset = 0
@@ -146,7 +146,7 @@ def _round(p: Program, layer: Layer) -> None:
     p.new("*end")
 
 
-def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Program:
+def output_function(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Function:
     """Returns the function that turns a tile's sums of two channels, written over, into int8 outputs.
 
     sums: the tile's column of the sums; factors: start value, multiplier and shift of each channel.
@@ -157,7 +157,7 @@ def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, 
     )
     places = "_".join(map(str, (layer.products, *layer.split)))
     name = f"tr_output{tile.n}_{tile.m}_{places}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
-    p = Program(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
+    p = Function(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
     p.keep("*factors", "left")
     x = [f"x{i}" for i in range(tile.n)]
     p.new(*x, "t", "u", "start", "multiplier", "right")
@@ -173,7 +173,7 @@ def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, 
     return p
 
 
-def _output_columns(p: Program, layer: Layer, x: Sequence[str]) -> None:
+def _output_columns(p: Function, layer: Layer, x: Sequence[str]) -> None:
     """The first axis, in place: column by column n sums become m."""
     n, place_bytes = layer.tile.n, 8 * TILES
     for column in range(n):
@@ -185,7 +185,7 @@ def _output_columns(p: Program, layer: Layer, x: Sequence[str]) -> None:
         p.store("sums", place_bytes * column, *_output_axis(p, layer.tile, x), step=place_bytes * n)
 
 
-def _output_rows(p: Program, tile: Tile, x: Sequence[str], output: tuple[int, Clamp], pitches: tuple[int, int]) -> None:
+def _output_rows(p: Function, tile: Tile, x: Sequence[str], output: tuple[int, Clamp], pitches: tuple[int, int]) -> None:
     """The second axis, the scale taken off, requantisation."""
     if tile.n == 6:
         p.new("inverse")
@@ -204,7 +204,7 @@ def _output_rows(p: Program, tile: Tile, x: Sequence[str], output: tuple[int, Cl
         p.free("inverse")
 
 
-def _output_axis(p: Program, tile: Tile, x: Sequence[str]) -> list[str]:
+def _output_axis(p: Function, tile: Tile, x: Sequence[str]) -> list[str]:
     """Transforms the registers `x` with the help of t and u; returns the registers of the m results, scaled by `scale_bits`."""
     last = tile.m - 1
     p.add("t", x[1], x[2])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tinyredux.graph import Conv, Graph, Op
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE
 from tinyredux.kernels.asm.layers import Sums, kernel_call, map_fields, sums_of
-from tinyredux.kernels.asm.program import LARGEST_IMMEDIATE
 from tinyredux.kernels.asm.schedule import cycles_of
-from tinyredux.kernels.winograd.code import input_program, output_program, product_program, widen_program
+from tinyredux.kernels.winograd.code import input_function, output_function, product_function, widen_function
 from tinyredux.kernels.winograd.tile import TILES, Layer, Tile, data, largest_output, split_places, transformed
 
 OUTPUTS_MAX = 5  # of a tile, along an axis
@@ -35,11 +35,11 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, sums: Sums) -> Form:
     values, factors = transformed(tile, graph.constants[op.weights]), sums.factors
     layer = Layer(tile, in_c, out_c, split_places(values))
     output = (factors.output_zero_point, factors.clamp)
-    programs = (
-        widen_program(tile, in_c), input_program(layer), product_program(layer),
-        output_program(layer, *output, out_w * out_c, out_c), output_program(layer, *output, 2 * tile.m, 2),
+    functions = (
+        widen_function(tile, in_c), input_function(layer), product_function(layer),
+        output_function(layer, *output, out_w * out_c, out_c), output_function(layer, *output, 2 * tile.m, 2),
     )  # fmt: skip
-    widen, transform, product, output_cycles, _ = (cycles_of(program, core) for program in programs)
+    widen, transform, product, output_cycles, _ = (cycles_of(function, core) for function in functions)
     tiles = -(-out_h // tile.m) * -(-out_w // tile.m)
     batches = -(-tiles // TILES)
     broken = 0 if core == "cortex-m7" else layer.products * layer.pairs  # chains of loads, between flash and SRAM
@@ -50,7 +50,7 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, sums: Sums) -> Form:
     fields = map_fields(graph, op) | {
         "n": tile.n, "m": tile.m, "pad_top": op.padding[0], "pad_left": op.padding[2],
         "group_words": layer.group_words, "v_words": v_words, "filling": (factors.input_zero_point + 128) * 0x10001,
-        **dict(zip(("widen", "input", "product", "output", "edge_output"), (program.name for program in programs), strict=True)),
+        **dict(zip(("widen", "input", "product", "output", "edge_output"), (each.name for each in functions), strict=True)),
     }  # fmt: skip
 
     def call(places: Places) -> str:
@@ -59,4 +59,4 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, sums: Sums) -> Form:
     proof = f"Winograd: |output| <= {largest_output(sums.rows)}, below {tile.output_limit}"
     arrays = {"groups": data(layer, values, sums)}
     streamed = batches * arrays["groups"].nbytes
-    return Form(f"winograd_{tile.m}x{tile.m}", round(cycles), 4 * scratch_words, programs, call, arrays, proof, streamed)
+    return Form(f"winograd_{tile.m}x{tile.m}", round(cycles), 4 * scratch_words, functions, call, arrays, proof, streamed)

@@ -1,10 +1,10 @@
 """A kernel as a list of machine instructions over named registers, written once and printed twice.
 
-A template makes a Program by calling one method per instruction (the table is in `instructions`); registers have names and
+A template makes a function by calling one method per instruction (the table is in `instructions`); registers have names and
 are given a place among r0..r12, lr when they are made. `print_assembly` writes the function for the boards, `print_c` the
 same instructions as C statements, so that tests on a computer run the very same algorithm.
 
-    p = Program("tr_sum", ("const int8_t *from", "int32_t *to", "int32_t n"))
+    p = Function("tr_sum", ("const int8_t *from", "int32_t *to", "int32_t n"))
     p.new("total", "x")
     p.mov("total", 0)
     with p.loop("n"):                      # n is counted down to 0; it must not be 0 at the start
@@ -80,7 +80,7 @@ class Block:
 Node = Instruction | Block
 
 
-class Program:
+class Function:
     """One function under construction. Arguments are C declarations, at most four; a `*` makes a pointer."""
 
     def __init__(self, name: str, arguments: tuple[str, ...], about: str = "") -> None:
@@ -101,7 +101,7 @@ class Program:
         """The C prototype, without a semicolon."""
         return f"void {self.name}({', '.join(self.arguments) or 'void'})"
 
-    def with_body(self, body: list[Node]) -> Program:
+    def with_body(self, body: list[Node]) -> Function:
         """Returns the same function with other instructions, over the same registers."""
         changed = copy(self)
         changed.body, changed._blocks = body, [body]

@@ -1,4 +1,4 @@
-"""TREC's inner loops as Programs: projections of a row of pixels, sums of clusters, products of means, recovery of outputs."""
+"""TREC's inner loops as functions: projections of a row of pixels, sums of clusters, products of means, recovery of outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.gemm import part, product_round, start_sums, sums_of_rows
 
 ROUND_INSTRUCTIONS = 230  # of an unrolled loop: with its frame less than 1 KiB, the flash cache of an STM32F4
@@ -19,14 +19,14 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(each for each in range(max(1, min(number, limit)), 0, -1) if number % each == 0)
 
 
-def project_program(n: int, bits: int, step: int, adds: bool) -> Program:
+def project_function(n: int, bits: int, step: int, adds: bool) -> Function:
     """Projections of `count` pixels, `step` bytes apart, on `bits` vectors of n values.
 
     vectors: start values, then for each four values of a pixel the int16 pairs 0 2 of every vector, then the pairs 1 3.
     """
     fours = n // 4
     at_once = largest_divisor(fours, ROUND_INSTRUCTIONS // (4 * bits + 3))
-    p = Program(
+    p = Function(
         f"tr_trec_project_{n}_{bits}_{step}_{int(adds)}",
         ("int32_t *projected", "const int8_t *pixel", "const int32_t *vectors", "int32_t count"),
         f"{'Adds' if adds else 'Writes'} the projections of count pixels, {step} bytes apart, on {bits} vectors of {n} values: "
@@ -55,7 +55,7 @@ def project_program(n: int, bits: int, step: int, adds: bool) -> Program:
     return p
 
 
-def _project_fours(p: Program, fours: int, sums: list[str]) -> None:
+def _project_fours(p: Function, fours: int, sums: list[str]) -> None:
     p.free("end")
     width = max(1, min(len(sums), p.free_count() - 1))
     weights = [f"w{i}" for i in range(width)]
@@ -78,9 +78,9 @@ def _project_fours(p: Program, fours: int, sums: list[str]) -> None:
     p.vmov("end", "end_kept")
 
 
-def add_program(n: int, length: int, step: int) -> Program:
+def add_function(n: int, length: int, step: int) -> Function:
     """Adds n values of each of `count` pixels to the int16 sums of its slot, `length` values each; n is a multiple of 4."""
-    p = Program(
+    p = Function(
         f"tr_trec_add_{n}_{length}_{step}",
         ("int16_t *sums", "const int8_t *pixel", "const uint8_t *slots", "int32_t count"),
         f"Adds {n} values of each of count pixels, {step} bytes apart, to the int16 sums of its slot (0 2 1 3 of each four).\n"
@@ -106,7 +106,7 @@ def add_program(n: int, length: int, step: int) -> Program:
     return p
 
 
-def _add_values(p: Program, n: int) -> None:
+def _add_values(p: Function, n: int) -> None:
     for at in range(0, n, 8):
         words = min(2, (n - at) // 4)
         sums = [f"a{i}" for i in range(2 * words)]
@@ -117,10 +117,10 @@ def _add_values(p: Program, n: int) -> None:
         p.store("to", 2 * at, *sums)
 
 
-def product_program(length: int, slice_c: int) -> Program:
+def product_function(length: int, slice_c: int) -> Function:
     """Products of two means with `quads` groups of four channels, twice each sum: byte pairs as in `gemm`."""
     steps = largest_divisor(length // 2, 16)
-    p = Program(
+    p = Function(
         f"tr_trec_product_{length}_{slice_c}",
         ("int32_t *to", "const int32_t *columns", "const int32_t *weights", "int32_t quads"),
         f"Twice the products of two means of {length} values, widened and interleaved, with groups of four channels: "
@@ -149,10 +149,10 @@ def product_program(length: int, slice_c: int) -> Program:
     return p
 
 
-def recover_program(rows: int, blocks: int, clusters: int, slice_c: int, out_c: int, zero_point: int, clamp: Clamp) -> Program:
+def recover_function(rows: int, blocks: int, clusters: int, slice_c: int, out_c: int, zero_point: int, clamp: Clamp) -> Function:
     """Eight output channels of all pixels: the products of each pixel's slots, added up and requantised."""
     numbers = (rows, blocks, clusters, slice_c, out_c, zero_point & 255, clamp.low & 255, clamp.high & 255)
-    p = Program(
+    p = Function(
         f"tr_trec_recover_{'_'.join(map(str, numbers))}",
         ("int8_t *out", "const uint8_t *slots", "const int32_t *products", "const int32_t *factors"),
         f"Eight channels of {rows} pixels: doubled products of the slots in {blocks} blocks, added up and requantised.",
