@@ -12,10 +12,10 @@ import numpy as np
 
 from tinyredux.device.build import host_compiler, option
 from tinyredux.files import ROOT
-from tinyredux.kernels import C_HEAD, Program, print_c
+from tinyredux.kernels import C_HEAD, Function, print_c
 
 
-def host_library(folder: Path, programs: Sequence[Program]) -> ctypes.CDLL:
+def host_library(folder: Path, programs: Sequence[Function]) -> ctypes.CDLL:
     """Returns the host twins of Programs; undefined behaviour ends the process."""
     text = C_HEAD + "".join(f"{program.declaration};\n{print_c(program)}" for program in programs)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]

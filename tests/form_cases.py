@@ -18,7 +18,7 @@ from kernel_calls import CoreKernels
 from strategies import Layer
 from unicorn import arm_const
 
-from tinyredux.codegen.fast import programs, sources
+from tinyredux.codegen.fast import sources
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.device import build
 from tinyredux.kernels import TEMPLATES, Form, Places
@@ -101,12 +101,12 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
         body = case.form.call(Places("((int8_t *)at[0])", inputs, "((int8_t *)at[1])", arrays))
         functions.append(f"static void case_{i}(void *const *at)\n{{\n{body}\n}}\n")
     forms = {str(i): case.form for i, case in enumerate(cases)}
-    declarations = {f"{program.declaration};\n": None for form in forms.values() for program in form.programs}
+    declarations = {f"{program.declaration};\n": None for form in forms.values() for program in form.functions}
     table = f"static void (*const cases[])(void *const *) = {{{', '.join(f'case_{i}' for i in range(len(cases)))}}};\n"
     run = "void run_case(int32_t i, void *const *at);\nvoid run_case(int32_t i, void *const *at)\n{\n    cases[i](at);\n}\n"
     text = "".join(['#include "tinyredux.h"\n', *declarations, *functions, table, run, f"#if !defined(__arm__)\n{MAIN}#endif\n"])
     (folder / "cases.c").write_text(text)
-    for name, content in sources(programs(forms), "").items():
+    for name, content in sources(functions(forms), "").items():
         (folder / name).write_text(content)
     return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c", *sorted(KERNELS.glob("*.c"))]
 

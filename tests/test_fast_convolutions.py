@@ -116,8 +116,8 @@ def test_products_as_sums(rows: int, k: int, channels: int, tmp_path: Path) -> N
     values, weights = rng.integers(-128, 128, (rows, 4 * shape.fours)), rng.integers(-127, 128, (channels, k))
     start = rng.integers(-(2**16), 2**16, channels)
     groups = gemm.data(shape, weights, start, np.zeros((channels, 2), np.int32))
-    product = gemm.product_program(shape, 2, None)
-    library = host_library(tmp_path, [gemm.widen_program(shape), product])
+    product = gemm.product_function(shape, 2, None)
+    library = host_library(tmp_path, [gemm.widen_function(shape), product])
     source, columns = values.astype(np.int8), np.zeros((rows, shape.row_words), np.int32)
     for row in range(0, rows, 2):
         library.tr_widen_rows(pointer(columns[row:]), pointer(source[row]), pointer(source[row + 1]), shape.fours)

@@ -13,7 +13,7 @@ from sim_tools import build
 from tinyredux.boards import find_board
 from tinyredux.fixedpoint import clamp_int8, multiply_by_quantized_multiplier
 from tinyredux.int8 import Clamp, Requantization
-from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, Program, print_assembly
+from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, Function, print_assembly
 from tinyredux.kernels.asm import requantize
 from tinyredux.simulator.run import simulate
 
@@ -27,9 +27,9 @@ SETTINGS = (
 )
 
 
-def many(zero_point: int, clamp: Clamp) -> Program:
+def many(zero_point: int, clamp: Clamp) -> Function:
     """Returns a function that requantises `n` sums with a multiplier and a shift each."""
-    p = Program("tr_many", ("int8_t *out", "const int32_t *sums", "const int32_t *factors", "int32_t n"))
+    p = Function("tr_many", ("int8_t *out", "const int32_t *sums", "const int32_t *factors", "int32_t n"))
     p.new("x", "multiplier", "right")
     with p.loop("n"):
         p.ldr_post("x", "sums", 4)

@@ -66,7 +66,7 @@ def random_layers(seed: int, count: int, worst: bool = False) -> list[tuple[Grap
 def library(folder: Path, cases: list[tuple[Graph, Form]]) -> ctypes.CDLL:
     """Returns the host twins of all cases with their calls, as case_0, case_1 ..."""
     places = Places("out", ("in",), "scratch", {"packed": "packed", "rows": "rows"})
-    programs = {program.name: program for _, form in cases for program in form.programs}
+    programs = {program.name: program for _, form in cases for program in form.functions}
     text = C_HEAD + "".join(f"static {program.declaration};\nstatic {print_c(program)}" for program in programs.values())
     for i, (_, form) in enumerate(cases):
         arguments = "int8_t *out, const int8_t *in, int8_t *scratch, const int32_t *packed, const int32_t *rows"

@@ -17,7 +17,7 @@ from tinyredux.device import build_firmware
 from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Graph
 from tinyredux.kernels import choose, code_bytes, unpacked
-from tinyredux.kernels.asm.cost import program_cycles
+from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.skip import cuts
 
 
@@ -106,10 +106,10 @@ def test_a_price_is_that_of_the_program() -> None:
         words = unpacked.layer_of(one.graph, one.op)  # type: ignore[arg-type]
         assert words is not None
         for pair in range(len(words.a)):
-            program = unpacked.product_program("layer", words, pair)
+            program = unpacked.product_function("layer", words, pair)
             for core, near in (("cortex-m4", 1e-9), ("cortex-m33", 1e-9), ("cortex-m7", 0.08)):
                 cycles, bytes_ = unpacked.product_price(words, pair, core)
-                assert bytes_ == code_bytes(program) and cycles == pytest.approx(program_cycles(program, core), rel=near)
+                assert bytes_ == code_bytes(program) and cycles == pytest.approx(function_cycles(program, core), rel=near)
             found += 1
         for form in unpacked.forms(one.graph, one.op, "cortex-m4"):
             assert form.flash_bytes == form.complete().flash_bytes

@@ -62,7 +62,7 @@ def main() -> None:
                 artifact = emit_steps(fast, "fit")
                 firmware = build_firmware(artifact.write(default_build_folder() / "models" / artifact.model_hash), board)
                 version, total = firmware.compiler, firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
-                programs = {program.name for form in forms.values() for program in form.programs}
+                programs = {program.name for form in forms.values() for program in form.functions}
                 found = [one for one in symbols(firmware.elf) if one[0] not in programs]
                 rest = total - len(artifact.blob) - program_bytes(forms)
                 builds.append((family(forms.get("layer")), kernels_called(fast, Weights(fast)), found, rest))

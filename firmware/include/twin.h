@@ -20,7 +20,6 @@ static inline uint32_t tw_uxtb(uint32_t x, uint32_t n) { return tw_ror(x, n) & 0
 static inline uint32_t tw_sxth(uint32_t x, uint32_t n) { return (uint32_t)(int16_t)(tw_ror(x, n) & 0xffffu); }
 static inline uint32_t tw_uxth(uint32_t x, uint32_t n) { return tw_ror(x, n) & 0xffffu; }
 static inline uint32_t tw_sxtab(uint32_t to, uint32_t x, uint32_t n) { return to + tw_sxtb(x, n); }
-static inline uint32_t tw_sxtah(uint32_t to, uint32_t x, uint32_t n) { return to + tw_sxth(x, n); }
 
 /* Two int16 lanes. */
 static inline int32_t tw_low(uint32_t x) { return (int16_t)(x & 0xffffu); }
@@ -36,34 +35,12 @@ static inline uint32_t tw_sxtab16(uint32_t to, uint32_t x, uint32_t n)
     const uint32_t pair = tw_sxtb16(x, n);
     return tw_pair(tw_low(to) + tw_low(pair), tw_high(to) + tw_high(pair));
 }
-static inline uint32_t tw_ge16(int32_t low, int32_t high) { return (low >= 0 ? 3u : 0u) | (high >= 0 ? 12u : 0u); }
-static inline uint32_t tw_sadd16(uint32_t a, uint32_t b, uint32_t *ge)
-{
-    const int32_t low = tw_low(a) + tw_low(b), high = tw_high(a) + tw_high(b);
-    *ge = tw_ge16(low, high);
-    return tw_pair(low, high);
-}
-static inline uint32_t tw_ssub16(uint32_t a, uint32_t b, uint32_t *ge)
-{
-    const int32_t low = tw_low(a) - tw_low(b), high = tw_high(a) - tw_high(b);
-    *ge = tw_ge16(low, high);
-    return tw_pair(low, high);
-}
 
-/* Saturation to `bits`, signed and unsigned. */
-static inline int32_t tw_limit(int64_t x, int64_t low, int64_t high) { return (int32_t)(x < low ? low : x > high ? high : x); }
+/* Saturation to `bits`. */
 static inline uint32_t tw_ssat(uint32_t bits, uint32_t x)
 {
-    return (uint32_t)tw_limit(tw_wide(x), -((int64_t)1 << (bits - 1)), ((int64_t)1 << (bits - 1)) - 1);
-}
-static inline uint32_t tw_usat(uint32_t bits, uint32_t x) { return (uint32_t)tw_limit(tw_wide(x), 0, ((int64_t)1 << bits) - 1); }
-static inline uint32_t tw_ssat16(uint32_t bits, uint32_t x)
-{
-    return tw_pair((int32_t)tw_ssat(bits, (uint32_t)tw_low(x)), (int32_t)tw_ssat(bits, (uint32_t)tw_high(x)));
-}
-static inline uint32_t tw_qadd16(uint32_t a, uint32_t b)
-{
-    return tw_pair(tw_limit(tw_low(a) + tw_low(b), -32768, 32767), tw_limit(tw_high(a) + tw_high(b), -32768, 32767));
+    const int32_t most = (int32_t)(((uint32_t)1 << (bits - 1)) - 1), value = (int32_t)x;
+    return (uint32_t)(value > most ? most : value < -most - 1 ? -most - 1 : value);
 }
 static inline uint32_t tw_max(uint32_t a, uint32_t b) { return (int32_t)a < (int32_t)b ? b : a; }
 static inline uint32_t tw_min(uint32_t a, uint32_t b) { return (int32_t)a > (int32_t)b ? b : a; }
@@ -80,17 +57,6 @@ static inline uint32_t tw_ssub8(uint32_t a, uint32_t b, uint32_t *ge)
     }
     return lanes;
 }
-static inline uint32_t tw_usub8(uint32_t a, uint32_t b, uint32_t *ge)
-{
-    uint32_t lanes = 0;
-    *ge = 0;
-    for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t x = a >> 8 * i & 0xffu, y = b >> 8 * i & 0xffu;
-        lanes |= ((x - y) & 0xffu) << 8 * i;
-        *ge |= (uint32_t)(x >= y) << i;
-    }
-    return lanes;
-}
 static inline uint32_t tw_sel(uint32_t a, uint32_t b, uint32_t ge)
 {
     uint32_t mask = 0;
@@ -102,22 +68,16 @@ static inline uint32_t tw_sel(uint32_t a, uint32_t b, uint32_t ge)
 
 /* Bit fields. */
 static inline uint32_t tw_ubfx(uint32_t x, uint32_t first, uint32_t n) { return x >> first & (uint32_t)(((uint64_t)1 << n) - 1); }
-static inline uint32_t tw_sbfx(uint32_t x, uint32_t first, uint32_t n) { return tw_asr(x << (32 - first - n), 32 - n); }
 static inline uint32_t tw_bfi(uint32_t to, uint32_t x, uint32_t first, uint32_t n)
 {
     const uint32_t mask = (uint32_t)(((uint64_t)1 << n) - 1) << first;
     return (to & ~mask) | (x << first & mask);
 }
 
-/* Products. SMLAD adds low * low and high * high, SMLADX low * high and high * low; SMMULR rounds half up. */
+/* Products. SMLAD adds low * low and high * high, SMMULR rounds half up. */
 static inline uint32_t tw_smlad(uint32_t a, uint32_t b, uint32_t sum)
 {
     return sum + (uint32_t)(tw_low(a) * tw_low(b)) + (uint32_t)(tw_high(a) * tw_high(b));
-}
-static inline uint32_t tw_smladx(uint32_t a, uint32_t b, uint32_t sum) { return tw_smlad(a, tw_ror(b, 16), sum); }
-static inline uint32_t tw_smlsd(uint32_t a, uint32_t b, uint32_t sum)
-{
-    return sum + (uint32_t)(tw_low(a) * tw_low(b)) - (uint32_t)(tw_high(a) * tw_high(b));
 }
 static inline uint32_t tw_smlabb(uint32_t a, uint32_t b, uint32_t sum) { return sum + (uint32_t)(tw_low(a) * tw_low(b)); }
 static inline uint32_t tw_smlabt(uint32_t a, uint32_t b, uint32_t sum) { return sum + (uint32_t)(tw_low(a) * tw_high(b)); }
@@ -129,18 +89,12 @@ static inline void tw_smlal(uint32_t *low, uint32_t *high, uint32_t a, uint32_t 
     *low = (uint32_t)sum;
     *high = (uint32_t)(sum >> 32);
 }
-static inline uint32_t tw_smmul(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)(tw_wide(a) * tw_wide(b)) >> 32); }
 static inline uint32_t tw_smmulr(uint32_t a, uint32_t b)
 {
     return (uint32_t)(((uint64_t)(tw_wide(a) * tw_wide(b)) + ((uint64_t)1 << 31)) >> 32);
 }
 
-/* Sums that set the carry: ADDS, and ASRS, whose carry is the last bit shifted out (1 <= n <= 31). */
-static inline uint32_t tw_adds(uint32_t a, uint32_t b, uint32_t *carry)
-{
-    *carry = (uint32_t)(((uint64_t)a + b) >> 32);
-    return a + b;
-}
+/* ASRS sets the carry: the last bit shifted out (1 <= n <= 31). */
 static inline uint32_t tw_asrs(uint32_t x, uint32_t n, uint32_t *carry)
 {
     *carry = x >> (n - 1) & 1u;

@@ -1,6 +1,6 @@
 """The flash of a network computed layer by layer, predicted before anything is built.
 
-Arrays lie as `blob` packs them, and the code of every Program is known to the byte. What is left is C: code_sizes.json has the
+Arrays lie as `blob` packs them, and the code of every function is known to the byte. What is left is C: code_sizes.json has the
 bytes of every kernel function with all that it calls, of the runtime, and of an operator's call and parameters on average, by the
 family of its form. It was read from built firmware by tools/fit_code_sizes.py, with the compiler that it names; another one
 differs a little.
@@ -36,8 +36,8 @@ def family(form: Form | None) -> str:
 
 
 def program_bytes(forms: Mapping[str, Form]) -> int:
-    """Returns the bytes of the Programs of all forms, each once."""
-    programs = {program.name: program for form in forms.values() for program in form.programs}
+    """Returns the bytes of the functions of all forms, each once."""
+    programs = {program.name: program for form in forms.values() for program in form.functions}
     later = sum(form.later.code_bytes for form in forms.values() if form.later)
     return sum(code_bytes(program) for program in programs.values()) + later
 
@@ -50,9 +50,9 @@ def kernel_bytes(fast: FastSteps, weights: Weights, core: str) -> int:
 
 
 def kernels_called(fast: FastSteps, weights: Weights) -> set[str]:
-    """Returns the names of the functions that the generated C calls, Programs aside."""
+    """Returns the names of the functions that the generated C calls, generated ones aside."""
     calls = "\n".join(line for lines in statements(fast, weights, {}) for line in lines)
-    programs = {program.name for form in fast.forms.values() for program in form.programs}
+    programs = {program.name for form in fast.forms.values() for program in form.functions}
     return set(re.findall(r"\b(tr_\w+)\(", calls)) - programs
 
 

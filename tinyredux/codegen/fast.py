@@ -1,4 +1,4 @@
-"""Chosen forms -> calls in model.c, and their Programs -> fast.S for boards, fast_host.c for a computer."""
+"""Chosen forms -> calls in model.c, and their functions -> fast.S for boards, fast_host.c for a computer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyredux.graph import Op
-from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Form, Places, Program, print_assembly, print_c
+from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Form, Function, Places, print_assembly, print_c
 from tinyredux.memory import Blob
 
 FORM_MACROS = "#define I16(offset) ((const int16_t *)(const void *)(tr_weights + (offset)))\n"
@@ -36,25 +36,25 @@ def described_form(form: Form | None) -> dict[str, Any]:
     return facts | ({"proof": form.proof} if form.proof else {})
 
 
-def programs(forms: Mapping[str, Form]) -> list[Program]:
-    """Returns the Programs of all forms, each once. Raises ValueError for two of one name that differ."""
-    found: dict[str, Program] = {}
+def functions(forms: Mapping[str, Form]) -> list[Function]:
+    """Returns the functions of all forms, each once. Raises ValueError for two of one name that differ."""
+    found: dict[str, Function] = {}
     for form in forms.values():
-        for program in form.programs:
-            if print_c(found.setdefault(program.name, program)) != print_c(program):
-                raise ValueError(f"two kernels are named {program.name}; put what differs into the name")
+        for function in form.functions:
+            if print_c(found.setdefault(function.name, function)) != print_c(function):
+                raise ValueError(f"two kernels are named {function.name}; put what differs into the name")
     return list(found.values())
 
 
-def prototypes(found: Sequence[Program]) -> str:
-    """Returns the C declarations of Programs."""
-    return "".join(f"{program.declaration};\n" for program in found)
+def prototypes(found: Sequence[Function]) -> str:
+    """Returns the C declarations of functions."""
+    return "".join(f"{function.declaration};\n" for function in found)
 
 
-def sources(found: Sequence[Program], head: str) -> dict[str, str]:
-    """Returns fast.S and fast_host.c: the same Programs for cores with the DSP instructions and for every other machine."""
-    assembly = "\n".join(print_assembly(program) for program in found)
-    c = "\n".join(f"{program.declaration};\n{print_c(program)}" for program in found)
+def sources(found: Sequence[Function], head: str) -> dict[str, str]:
+    """Returns fast.S and fast_host.c: the same functions for cores with the DSP instructions and for every other machine."""
+    assembly = "\n".join(print_assembly(function) for function in found)
+    c = "\n".join(f"{function.declaration};\n{print_c(function)}" for function in found)
     return {
         "fast.S": f"{head}#if {GUARD}\n{ASSEMBLY_HEAD}{assembly}#endif\n{ASSEMBLY_TAIL}",
         "fast_host.c": f"{head}#if !{GUARD}\n{C_HEAD}\n{c}#else\ntypedef int tr_no_host_code;\n#endif\n",

@@ -13,7 +13,7 @@ from typing import Any
 from tinyredux.codegen.artifact import Artifact, artifact, c_struct, check_name, details, head
 from tinyredux.codegen.calls import TAKES_SCRATCH, Address, Call, Fields, Weights, calls_of
 from tinyredux.codegen.check import check_call
-from tinyredux.codegen.fast import FORM_MACROS, described_form, form_call, programs, prototypes, sources
+from tinyredux.codegen.fast import FORM_MACROS, described_form, form_call, functions, prototypes, sources
 from tinyredux.graph import Conv, Graph, Op, Softmax, Weighted, macs
 from tinyredux.kernels import FastSteps, Form, scheduled
 from tinyredux.memory import (
@@ -88,7 +88,8 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
     ]
     declarations = "".join(check + c_struct(kind, name, dict(fields)) for (kind, fields, check), name in structs.items())
     described = [_described_item(fast, item, nodes) for item, nodes, _ in items]
-    codes = [scheduled(code, fast.core) for code in fast.codes()] + programs({step.op: form for step, form in fast.forms.items()})
+    codes = [scheduled(code, fast.core) for code in fast.codes()]
+    codes += functions({step.op: form for step, form in fast.forms.items()})
     files = sources(codes, head(graph, call, "The kernels")) if codes else {}
     ends = {name: arena.offsets[name] for name in (graph.inputs[0], graph.outputs[0])}
     macros, tensors = MACROS + FORM_MACROS * bool(fast.forms), tensors_end(program, arena)

@@ -7,6 +7,7 @@ import numpy as np
 from tinyredux.graph import Graph, Op, TrecConv
 from tinyredux.int8 import requantization
 from tinyredux.kernels import Form, Places
+from tinyredux.kernels.asm.layers import c_call, window_fields
 from tinyredux.memory import clustering
 from tinyredux.trec import TrecSizes
 
@@ -35,33 +36,23 @@ def naive_forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if not isinstance(op, TrecConv):
         return []
     sizes, factors = clustering(graph, op), requantization(graph, op)
-    weights = graph.constants[op.weights]
     arrays = {
-        "weights": weights, "bias": graph.constants[op.bias],
+        "weights": graph.constants[op.weights], "bias": graph.constants[op.bias],
         "multiplier": np.array(factors.multiplier, np.int32), "shift": np.array(factors.shift, np.int32),
     }  # fmt: skip
     if op.vectors:
         arrays["vectors"] = np.ascontiguousarray(graph.constants[op.vectors].transpose(0, 2, 1))
-    (in_h, in_w, in_c), (out_h, out_w, out_c) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    fields = {
-        "in_h": in_h, "in_w": in_w, "in_c": in_c, "out_h": out_h, "out_w": out_w, "out_c": out_c,
-        "kernel_h": op.kernel[0], "kernel_w": op.kernel[1], "stride_h": op.stride[0], "stride_w": op.stride[1],
-        "pad_top": op.padding[0], "pad_left": op.padding[2],
-        **trec_fields(op, sizes, len(arrays["vectors"]) if op.vectors else 0),
+    fields = window_fields(graph, op) | trec_fields(op, sizes, len(arrays["vectors"]) if op.vectors else 0) | {
         "input_zero_point": factors.input_zero_point, "output_zero_point": factors.output_zero_point,
         "activation_min": factors.clamp.low, "activation_max": factors.clamp.high,
     }  # fmt: skip
-    numbers = ", ".join(map(str, (sizes.rows, sizes.columns, sizes.length, out_c, sizes.bits)))
+    numbers = ", ".join(map(str, (sizes.rows, sizes.columns, sizes.length, sizes.out_c, sizes.bits)))
+    check = f'_Static_assert(TR_TREC_NAIVE_BYTES({numbers}) == {sizes.naive_bytes}, "scratch of {op.name}");'
 
     def call(places: Places) -> str:
         pointers = {key: places.arrays[key] for key in ("multiplier", "shift")}
-        body = ", ".join(f".{name} = {value}" for name, value in (fields | pointers).items())
-        tables = ", ".join(places.arrays[key] for key in ("weights", "vectors" if op.vectors else "weights", "bias"))
-        scratch = f"(int16_t *)(void *)({places.scratch})"
-        return (
-            f'{{\n    _Static_assert(TR_TREC_NAIVE_BYTES({numbers}) == {sizes.naive_bytes}, "scratch of {op.name}");\n'
-            f"    const struct tr_trec parameters = {{{body}}};\n"
-            f"    tr_trec_naive_s8({places.out}, {places.inputs[0]}, {tables}, &parameters, {scratch});\n}}"
-        )
+        tables = (places.arrays[key] for key in ("weights", "vectors" if op.vectors else "weights", "bias"))
+        arguments = [places.out, places.inputs[0], *tables, "&parameters", f"(int16_t *)(void *)({places.scratch})"]
+        return c_call("tr_trec_naive_s8", "const struct tr_trec", fields | pointers, arguments, [check])
 
     return [Form("trec_naive", 0, sizes.naive_bytes, (), call, arrays)]

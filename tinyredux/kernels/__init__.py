@@ -10,8 +10,8 @@ from __future__ import annotations
 from tinyredux.kernels import unpacked
 from tinyredux.kernels.asm.cost import code_bytes
 from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
-from tinyredux.kernels.asm.program import Program
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.choose import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways
 from tinyredux.kernels.reference_cost import reference_cycles
@@ -26,8 +26,8 @@ __all__ = [
     "TEMPLATES",
     "FastSteps",
     "Form",
+    "Function",
     "Places",
-    "Program",
     "Template",
     "Way",
     "asm",

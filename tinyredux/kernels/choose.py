@@ -133,7 +133,7 @@ def _highest_scratch(fast: FastSteps) -> str | None:
 def on_core(form: Form, core: str) -> Form:
     """Returns a form with all its programs, in the order of instructions that suits a core."""
     whole = form.complete()
-    return replace(whole, programs=tuple(scheduled(program, core) for program in whole.programs))
+    return replace(whole, functions=tuple(scheduled(function, core) for function in whole.functions))
 
 
 def fit_flash(costs: dict[str, list[Way]], flash_bytes: int) -> None:

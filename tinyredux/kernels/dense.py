@@ -1,8 +1,7 @@
 """Dense layer: four outputs at a time, two weights in each 16-bit half.
 
-The weights of outputs A and B for one input lie as the number 256 * B + A. SMLAD with a word of two such numbers adds to
-S_A + 256 * S_B, with SXTB16 of it to S_A alone; their difference is 256 * S_B, exact while |S_B| < 2^23. Inputs are taken in
-chunks short enough for that whatever they are, and the sums of the chunks are kept in floating-point registers.
+The weights of two outputs lie as byte pairs (`asm.layers`). Inputs are taken in chunks short enough for these whatever they are,
+and the sums of the chunks are kept in floating-point registers.
 
 A table holds the weights in the order in which they are read, and behind those of four outputs (or the last two, of which the
 second may be zeros) the doubled bias, multiplier and right shift of each.
@@ -17,17 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.graph import Array, Dense, Graph, Op
-from tinyredux.int8 import Clamp, requantization
+from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
-from tinyredux.kernels.asm.requantize import SUM_LIMIT, applies, constants, requantize, symmetric
+from tinyredux.kernels.asm.function import Function
+from tinyredux.kernels.asm.layers import PAIR_LIMIT, halves, paired, sums_of, words
+from tinyredux.kernels.asm.requantize import SUM_LIMIT, constants, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
 STEP = 4  # inputs in a word
 UNIT = 16  # inputs in one round of the inner loop
-PAIR_LIMIT = 1 << 23  # of S_B
 GROUP = 4  # outputs together
-LARGEST_NUMBER = 4095  # in an addition
 
 
 @dataclass(frozen=True)
@@ -54,20 +52,18 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns the form of a dense layer."""
     if not isinstance(op, Dense):
         return []
-    factors = requantization(graph, op)
-    weights, bias = graph.constants[op.weights].astype(np.int64), graph.constants[op.bias].astype(np.int64)
-    sums = bias - factors.input_zero_point * weights.sum(axis=1)
-    largest = int((np.abs(sums) + 128 * np.abs(weights).sum(axis=1)).max())
-    if not applies(factors) or largest >= SUM_LIMIT or not symmetric(weights):
+    sums = sums_of(graph, op)
+    weights, factors = sums.rows, sums.factors
+    if not sums.stay_below(SUM_LIMIT):
         return []
     layer = Layer(weights.shape[1], chunk_units(weights), factors.output_zero_point, factors.clamp)
-    params = np.stack([2 * sums, *constants(factors).T.astype(np.int64)], axis=1)
+    params = np.column_stack([2 * sums.start, constants(factors)])
     fours, left = divmod(len(weights), GROUP)
-    calls = [(program(layer, GROUP, GROUP, fours), 0, 0, fours)] if fours else []
+    calls = [(groups_function(layer, GROUP, GROUP, fours), 0, 0, fours)] if fours else []
     tables = [group_table(weights, params, GROUP * i, GROUP) for i in range(fours)]
     if left:
         rows = 2 if left <= 2 else GROUP
-        calls.append((program(layer, rows, left, 1), GROUP * fours, sum(len(each) for each in tables), 1))
+        calls.append((groups_function(layer, rows, left, 1), GROUP * fours, sum(len(each) for each in tables), 1))
         tables.append(group_table(weights, params, GROUP * fours, rows))
 
     def call(places: Places) -> str:
@@ -75,9 +71,9 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return "\n".join(f"{p.name}({out} + {first}, {places.inputs[0]}, {table} + {at}, {n});" for p, first, at, n in calls)
 
     cycles = sum(cycles_of(p, core) for p, *_ in calls)
-    proof = f"largest |sum| {largest}, below 2^30; sums of {UNIT * layer.units} inputs below 2^23"
-    table = (np.concatenate(tables) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-    return [Form("dense_pairs", round(cycles), 0, tuple(p for p, *_ in calls), call, {"table": table}, proof)]
+    proof = f"largest |sum| {sums.largest}, below 2^30; sums of {UNIT * layer.units} inputs below 2^23"
+    arrays = {"table": words(np.concatenate(tables))}
+    return [Form("dense_pairs", round(cycles), 0, tuple(p for p, *_ in calls), call, arrays, proof)]
 
 
 def chunk_units(weights: Array) -> int:
@@ -93,23 +89,20 @@ def chunk_units(weights: Array) -> int:
 
 def group_table(weights: Array, params: Array, first: int, rows: int) -> Array:
     """Returns the words of `rows` outputs from `first` on: weights, then bias, multiplier and right shift of each output."""
-    inputs = weights.shape[1]
-    padded = np.zeros((rows, -(-inputs // STEP) * STEP), np.int64)
     own = weights[first : first + rows]
-    padded[: len(own), :inputs] = own
-    halves = (padded[::2] + 256 * padded[1::2]).reshape(rows // 2, -1, STEP)
-    words = (halves[:, :, :2] & 0xFFFF) | (halves[:, :, 2:] & 0xFFFF) << 16  # (0 2) and (1 3) of each step
-    return np.concatenate([words.transpose(1, 0, 2).ravel(), params[first : first + rows].ravel()])
+    padded = np.pad(own, ((0, rows - len(own)), (0, -own.shape[1] % STEP)))
+    pairs = halves(paired(padded[::2] + 256 * padded[1::2]))  # (pairs of outputs, words): of each step two words
+    steps = pairs.reshape(rows // 2, -1, 2).transpose(1, 0, 2)
+    return np.concatenate([steps.reshape(-1), params[first : first + rows].reshape(-1)])
 
 
-def program(layer: Layer, rows: int, stored: int, groups: int) -> Program:
-    """Returns the Program of some groups of `rows` outputs, of which the first `stored` exist."""
+def groups_function(layer: Layer, rows: int, stored: int, groups: int) -> Function:
+    """Returns the function of some groups of `rows` outputs, of which the first `stored` exist."""
     name = f"tr_dense{rows}_n{layer.inputs}_u{layer.units}_o{stored}"
     name += f"_z{layer.zero_point + 128:02x}{layer.clamp.low + 128:02x}{layer.clamp.high + 128:02x}"
     arguments = ("int8_t *out", "const int8_t *in", "const int32_t *table", "int32_t groups")
-    p = Program(name, arguments, f"{stored} outputs of a dense layer of {layer.inputs} inputs, `groups` times.")
-    p.new_float("to", pointer=True)
-    p.new_float("groups_left")
+    p = Function(name, arguments, f"{stored} outputs of a dense layer of {layer.inputs} inputs, `groups` times.")
+    p.new_float("*to", "groups_left")
     p.vmov("to", "out")
     p.vmov("groups_left", "groups")
     p.free("out", "groups")
@@ -128,111 +121,90 @@ def program(layer: Layer, rows: int, stored: int, groups: int) -> Program:
         if layer.inputs % STEP:
             _step(p, sums, layer.inputs % STEP)
         _finish(p, layer, sums, stored)
-        _rewind(p, layer.inputs - layer.inputs % STEP)
+        p.move("in", "in", layer.inputs % STEP - layer.inputs, "distance")
     return p
 
 
-def _clear(p: Program, sums: list[str]) -> None:
+def _clear(p: Function, sums: list[str]) -> None:
     for name in sums:
         p.mov(name, 0)
 
 
-def _rewind(p: Program, distance: int) -> None:
-    if distance <= LARGEST_NUMBER:
-        p.sub("in", "in", distance)
-        return
-    p.new("distance")
-    p.constant("distance", distance)
-    p.sub("in", "in", "distance")
-    p.free("distance")
-
-
-def _drained_chunks(p: Program, layer: Layer, sums: list[str]) -> None:
+def _drained_chunks(p: Function, layer: Layer, sums: list[str]) -> None:
     """All chunks but the last; keeps S_A as kept_low and 2 * S_B as kept_raw."""
-    p.new("x")
-    p.mov("x", 0)
-    for name in sums:
-        p.vmov(f"kept_{name}", "x")
-    p.movw("x", layer.chunks)
-    p.vmov("chunks", "x")
-    p.free("x")
+    with p.registers("x"):
+        p.mov("x", 0)
+        for name in sums:
+            p.vmov(f"kept_{name}", "x")
+        p.movw("x", layer.chunks)
+        p.vmov("chunks", "x")
     with p.loop("chunks", times=layer.chunks):
         _clear(p, sums)
         _chunk(p, sums, layer.units)
-        p.new("x")
-        for raw, low in zip(sums[::2], sums[1::2], strict=True):
-            p.sub(raw, raw, low)
-            p.vmov("x", f"kept_{low}")
-            p.add("x", "x", low)
-            p.vmov(f"kept_{low}", "x")
-            p.vmov("x", f"kept_{raw}")
-            p.add("x", "x", raw, "asr 7")
-            p.vmov(f"kept_{raw}", "x")
-        p.free("x")
+        with p.registers("x"):
+            for raw, low in zip(sums[::2], sums[1::2], strict=True):
+                p.sub(raw, raw, low)
+                p.vmov("x", f"kept_{low}")
+                p.add("x", "x", low)
+                p.vmov(f"kept_{low}", "x")
+                p.vmov("x", f"kept_{raw}")
+                p.add("x", "x", raw, "asr 7")
+                p.vmov(f"kept_{raw}", "x")
 
 
-def _chunk(p: Program, sums: list[str], units: int) -> None:
+def _chunk(p: Function, sums: list[str], units: int) -> None:
     if not units:
         return
-    p.new("units")
-    p.constant("units", units)
-    with p.loop("units", times=units):
-        for i in range(UNIT // STEP):
-            _step(p, sums, STEP, i)
-        p.add("in", "in", UNIT)
-        p.add("table", "table", 4 * len(sums) * UNIT // STEP)
-    p.free("units")
+    with p.registers("units"):
+        p.constant("units", units)
+        with p.loop("units", times=units):
+            for i in range(UNIT // STEP):
+                _step(p, sums, STEP, i)
+            p.add("in", "in", UNIT)
+            p.add("table", "table", 4 * len(sums) * UNIT // STEP)
 
 
-def _step(p: Program, sums: list[str], inputs: int, position: int | None = None) -> None:
+def _step(p: Function, sums: list[str], inputs: int, position: int | None = None) -> None:
     """Four inputs or the last ones: a word of inputs times a word of weights for each sum; without position moves `table`."""
-    words = [f"word_{i}" for i in range(len(sums))]
-    p.new("even", "odd", *words, "weights")
-    at = position or 0
-    if inputs == STEP:
-        p.ldr("odd", "in", STEP * at)
-    else:
-        p.ldrb("odd", "in", 0)
-        for i in range(1, inputs):
-            p.ldrb("even", "in", i)
-            p.orr("odd", "odd", "even", f"lsl {8 * i}")
-    for i, word in enumerate(words):
-        p.ldr(word, "table", 4 * (len(words) * at + i))
-    p.sxtb16("even", "odd")
-    p.sxtb16_ror8("odd", "odd")
-    for i, word in enumerate(words):
-        values = "odd" if i % 2 else "even"
-        raw, low = sums[i // 2 * 2 : i // 2 * 2 + 2]
-        p.sxtb16("weights", word)
-        p.smlad(raw, word, values, raw)
-        p.smlad(low, "weights", values, low)
-    if position is None:
-        p.add("table", "table", 4 * len(words))
-    p.free("even", "odd", *words, "weights")
-
-
-def _finish(p: Program, layer: Layer, sums: list[str], stored: int) -> None:
-    """Turns the sums into outputs."""
-    p.new_pointer("out")
-    p.vmov("out", "to")
-    p.new("bias", "multiplier", "right")
-    for raw, low in zip(sums[::2], sums[1::2], strict=True):
-        p.sub(raw, raw, low)
-        p.asr(raw, raw, 7)
-        for name in (low, raw) if layer.chunks else ():
-            p.vmov("bias", f"kept_{name}")
-            p.add(name, name, "bias")
-    outputs = [name for pair in zip(sums[1::2], sums[::2], strict=True) for name in pair]
-    for i, name in enumerate(outputs[:stored]):
-        for k, param in enumerate(("bias", "multiplier", "right")):
-            p.ldr(param, "table", 12 * i + 4 * k)
-        if i % 2:
-            p.add(name, name, "bias")
+    weights, at = [f"word_{i}" for i in range(len(sums))], position or 0
+    with p.registers("even", "odd", *weights, "weights"):
+        if inputs == STEP:
+            p.ldr("odd", "in", STEP * at)
         else:
-            p.add(name, "bias", name, "lsl 1")
-        requantize(p, name, "multiplier", "right", layer.zero_point, layer.clamp)
-        p.strb(name, "out", i)
-    p.add("table", "table", 12 * stored)
-    p.add("out", "out", stored)
-    p.vmov("to", "out")
-    p.free("out", "bias", "multiplier", "right")
+            p.ldrb("odd", "in", 0)
+            for i in range(1, inputs):
+                p.ldrb("even", "in", i)
+                p.orr("odd", "odd", "even", f"lsl {8 * i}")
+        p.load("table", 4 * len(weights) * at, *weights)
+        p.sxtb16("even", "odd")
+        p.sxtb16_ror8("odd", "odd")
+        for i, word in enumerate(weights):
+            values = "odd" if i % 2 else "even"
+            raw, low = sums[i // 2 * 2 : i // 2 * 2 + 2]
+            p.sxtb16("weights", word)
+            p.smlad(raw, word, values, raw)
+            p.smlad(low, "weights", values, low)
+        if position is None:
+            p.add("table", "table", 4 * len(weights))
+
+
+def _finish(p: Function, layer: Layer, sums: list[str], stored: int) -> None:
+    """Turns the sums into outputs."""
+    with p.fetched("out", "to"), p.registers("bias", "multiplier", "right"):
+        for raw, low in zip(sums[::2], sums[1::2], strict=True):
+            p.sub(raw, raw, low)
+            p.asr(raw, raw, 7)
+            for name in (low, raw) if layer.chunks else ():
+                p.vmov("bias", f"kept_{name}")
+                p.add(name, name, "bias")
+        outputs = [name for pair in zip(sums[1::2], sums[::2], strict=True) for name in pair]
+        for i, name in enumerate(outputs[:stored]):
+            p.load("table", 12 * i, "bias", "multiplier", "right")
+            if i % 2:
+                p.add(name, name, "bias")
+            else:
+                p.add(name, "bias", name, "lsl 1")
+            requantize(p, name, "multiplier", "right", layer.zero_point, layer.clamp)
+            p.strb(name, "out", i)
+        p.add("table", "table", 12 * stored)
+        p.add("out", "out", stored)

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.graph import Array, DepthwiseConv, Graph, Op
-from tinyredux.int8 import Clamp, requantization
+from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import CORE_REGISTERS, LARGEST_IMMEDIATE, Function
+from tinyredux.kernels.asm.layers import Sums, halves, sums_of, words
 from tinyredux.kernels.asm.requantize import SUM_LIMIT, applies, constants, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
 PLANES = 4
 OUTPUTS = 4  # computed together
-FIXED_REGISTERS, CORE_REGISTERS = 5, 14  # out, plane, taps and two counters; and all
-LARGEST_OFFSET = 4095
+FIXED_REGISTERS = 5  # out, plane, taps and two counters
 C_LOOP_CYCLES = 12
 STRIPS = (8, 4, 2, 1)
 TABLE_HEAD = 3  # words before the taps: bias, multiplier, right shift
@@ -80,7 +80,7 @@ class Layer:
     @property
     def outputs(self) -> int:
         """How many outputs are computed together: as many as registers allow, an even number where they lie oddly."""
-        free = CORE_REGISTERS - FIXED_REGISTERS - len(self.pairs) - 1
+        free = len(CORE_REGISTERS) - FIXED_REGISTERS - len(self.pairs) - 1
         return min(OUTPUTS, free if self.stride[1] % 2 == 0 else free // 2 * 2)
 
     @property
@@ -91,10 +91,9 @@ class Layer:
     @property
     def every_strip_has_input(self) -> bool:
         """Whether each strip of outputs sees a row of the map: one that lies wholly in padding has nothing to copy."""
-        tops = range(-self.top, (self.out_h - 1) * self.stride[0] - self.top + 1, self.strip * self.stride[0])
-        rows = [min(self.strip, self.out_h - i * self.strip) for i in range(len(tops))]
-        ends = [top + (count - 1) * self.stride[0] + self.kernel[0] for top, count in zip(tops, rows, strict=True)]
-        return all(top < self.in_h and end > 0 for top, end in zip(tops, ends, strict=True))
+        strips = [(y, min(y + self.strip, self.out_h) - 1) for y in range(0, self.out_h, self.strip)]  # first and last row
+        tops = [(first * self.stride[0] - self.top, last * self.stride[0] - self.top) for first, last in strips]
+        return all(first < self.in_h and last + self.kernel[0] > 0 for first, last in tops)
 
     @property
     def scratch_bytes(self) -> int:
@@ -108,42 +107,35 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     in_h, in_w, channels = graph.tensors[op.inputs[0]].shape
     out_h, out_w, _ = graph.tensors[op.output].shape
-    factors = requantization(graph, op)
-    found = []
-    for strip in (out_h, *(rows for rows in STRIPS if rows < out_h)):
-        layer = Layer(
+    sums = sums_of(graph, op, channels_last=True)
+    factors = sums.factors
+    if not applies(factors) or sums.largest >= SUM_LIMIT:
+        return []
+    layers = [
+        Layer(
             in_h, in_w, channels, out_h, out_w, op.multiplier, op.kernel, op.stride, op.padding[0], op.padding[2], strip,
             factors.input_zero_point, factors.output_zero_point, factors.clamp,
-        )  # fmt: skip
-        if not _applies(layer) or not applies(factors):
-            continue
-        table, largest = _table(layer, graph.constants[op.weights], graph.constants[op.bias], constants(factors))
-        if largest < SUM_LIMIT:
-            found.append(_form(layer, table, largest, core))
-    return found
+        )
+        for strip in (out_h, *(rows for rows in STRIPS if rows < out_h))
+    ]  # fmt: skip
+    return [_form(layer, sums, core) for layer in layers if _applies(layer)]
 
 
 def _applies(layer: Layer) -> bool:
     last_tap = 2 * layer.pitch * layer.kernel[0]
     distances = (last_tap, layer.taps_bytes, PLANES * layer.channels, OUTPUTS * layer.out_channels)
-    return layer.channels >= PLANES and layer.outputs >= 2 and max(distances) <= LARGEST_OFFSET and layer.every_strip_has_input
+    return layer.channels >= PLANES and layer.outputs >= 2 and max(distances) <= LARGEST_IMMEDIATE and layer.every_strip_has_input
 
 
-def _table(layer: Layer, weights: Array, bias: Array, factors: Array) -> tuple[Array, int]:
-    """Returns (out_c, words) int32 with bias, factors and pairs of taps of each output channel, and the largest |sum|."""
-    taps = weights.reshape(*layer.kernel, layer.out_channels).astype(np.int64)
-    sums = bias.astype(np.int64) - layer.input_zero_point * taps.sum(axis=(0, 1))
-    largest = int((np.abs(sums) + 128 * np.abs(taps).sum(axis=(0, 1))).max())
-    padded = np.concatenate([taps, np.zeros((layer.kernel[0], 2, layer.out_channels), np.int64)], axis=1)
-    words = [
-        (2 * padded[y, x] & 0xFFFF) | (2 * padded[y, x + 1] & 0xFFFF) << 16 for y in range(layer.kernel[0]) for x in layer.pairs
-    ]
-    table = np.stack([2 * sums, *factors.T.astype(np.int64), *words], axis=1)
-    return (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32), largest
+def _table(layer: Layer, sums: Sums) -> Array:
+    """Returns (out_c, words) int32 with doubled bias, factors and pairs of doubled taps of each output channel."""
+    taps = np.pad(2 * sums.rows.reshape(-1, *layer.kernel), ((0, 0), (0, 0), (0, 2)))
+    pairs = np.stack([taps[:, :, layer.pairs], taps[:, :, [x + 1 for x in layer.pairs]]], axis=-1)
+    return words(np.column_stack([2 * sums.start, constants(sums.factors), halves(pairs).reshape(len(taps), -1)]))
 
 
-def _form(layer: Layer, table: Array, largest: int, core: str) -> Form:
-    pack, rows, fill = pack_program(layer), rows_program(layer), fill_program()
+def _form(layer: Layer, sums: Sums, core: str) -> Form:
+    pack, rows, fill = pack_function(layer), rows_function(layer), fill_function()
     strips = -(-layer.out_h // layer.strip)
     groups = -(-layer.channels // PLANES)
     cycles = groups * strips * (cycles_of(pack, core) + C_LOOP_CYCLES)
@@ -155,8 +147,9 @@ def _form(layer: Layer, table: Array, largest: int, core: str) -> Form:
         return _call(layer, places, (pack.name, rows.name, fill.name))
 
     name = "depthwise_planes" if strips == 1 else f"depthwise_strips_of_{layer.strip}"
-    proof = f"largest |sum| {largest}, below 2^30"
-    return Form(name, round(cycles), layer.scratch_bytes, (pack, rows, fill), call, {"table": table}, proof)
+    proof = f"largest |sum| {sums.largest}, below 2^30"
+    arrays = {"table": _table(layer, sums)}
+    return Form(name, round(cycles), layer.scratch_bytes, (pack, rows, fill), call, arrays, proof)
 
 
 def _call(layer: Layer, places: Places, names: tuple[str, str, str]) -> str:
@@ -190,70 +183,63 @@ for (int32_t group = 0; group < {layer.channels}; group += {PLANES}) {{
 }}"""
 
 
-def fill_program() -> Program:
-    """Returns the Program that fills words with one value."""
-    p = Program("tr_fill_words", ("int8_t *to", "uint32_t value", "int32_t words"), "Fills words with one value.")
+def fill_function() -> Function:
+    """Returns the function that fills words with one value."""
+    p = Function("tr_fill_words", ("int8_t *to", "uint32_t value", "int32_t words"), "Fills words with one value.")
     with p.loop("words"):
         p.str_post("value", "to", 4)
     return p
 
 
-def pack_program(layer: Layer) -> Program:
-    """Returns the Program that copies rows of four channels into four planes, from the first pixel inside the padding on."""
+def pack_function(layer: Layer) -> Function:
+    """Returns the function that copies rows of four channels into four planes, from the first pixel inside the padding on."""
     plane, pixel = layer.taps_bytes + layer.plane_bytes, layer.channels
     name = f"tr_planes_w{layer.in_w}_c{pixel}_p{layer.pitch}_d{plane}_o{layer.left % 2}"
-    p = Program(name, ("int8_t *plane_0", "const int8_t *in", "int32_t rows"), "Copies rows of four channels into four planes.")
-    p.new_pointer(*(f"plane_{k}" for k in range(1, PLANES)))
-    p.new("distance")
-    p.constant("distance", plane)
-    for k in range(1, PLANES):
-        p.add(f"plane_{k}", f"plane_{k - 1}", "distance")
-    p.free("distance")
+    p = Function(name, ("int8_t *plane_0", "const int8_t *in", "int32_t rows"), "Copies rows of four channels into four planes.")
+    p.new(*(f"*plane_{k}" for k in range(1, PLANES)))
+    with p.registers("distance"):
+        p.constant("distance", plane)
+        for k in range(1, PLANES):
+            p.add(f"plane_{k}", f"plane_{k - 1}", "distance")
     single = layer.left % 2  # the first pixel is the second half of a word
     fours, left = divmod(layer.in_w - single, 4)
     if fours > 1:
         p.new("fours")
     with p.loop("rows", times=min(layer.in_h, layer.plane_rows)):
         _pack(p, pixel, single)
-        if fours > 1:
-            p.movw("fours", fours)
-            with p.loop("fours", times=fours):
-                _pack(p, pixel, 4)
-        else:
-            _pack(p, pixel, 4 * fours)
+        with p.repeated("fours", max(1, fours)):
+            _pack(p, pixel, 4 if fours else 0)
         _pack(p, pixel, left)
         for k in range(PLANES):
             p.add(f"plane_{k}", f"plane_{k}", 2 * (layer.pitch - layer.in_w))
     return p
 
 
-def _pack(p: Program, pixel: int, count: int) -> None:
+def _pack(p: Function, pixel: int, count: int) -> None:
     """Copies up to four pixels of four channels: words of two pixels into the planes, halfwords of the last of an odd number."""
-    words = [f"word_{i}" for i in range(count)]
-    p.new(*words, "even", "odd", "pair")
-    for i, word in enumerate(words):
-        p.ldr(word, "in", i * pixel)
-    if count:
-        p.add("in", "in", count * pixel)
-    for first, second in zip(words[::2], words[1::2], strict=False):
-        for extend, low, high in ((p.sxtb16, 0, 2), (p.sxtb16_ror8, 1, 3)):
-            extend("even", first)
-            extend("odd", second)
-            p.pkhbt("pair", "even", "odd", "lsl 16")
-            p.str_post("pair", f"plane_{low}", 4)
-            p.pkhtb("pair", "odd", "even", "asr 16")
-            p.str_post("pair", f"plane_{high}", 4)
-    for word in words[count // 2 * 2 :]:
-        for extend, low, high in ((p.sxtb16, 0, 2), (p.sxtb16_ror8, 1, 3)):
-            extend("even", word)
-            p.strh_post("even", f"plane_{low}", 2)
-            p.lsr("even", "even", 16)
-            p.strh_post("even", f"plane_{high}", 2)
-    p.free(*words, "even", "odd", "pair")
+    loaded = [f"word_{i}" for i in range(count)]
+    with p.registers(*loaded, "even", "odd", "pair"):
+        p.load("in", 0, *loaded, step=pixel)
+        if count:
+            p.add("in", "in", count * pixel)
+        for first, second in zip(loaded[::2], loaded[1::2], strict=False):
+            for extend, low, high in ((p.sxtb16, 0, 2), (p.sxtb16_ror8, 1, 3)):
+                extend("even", first)
+                extend("odd", second)
+                p.pkhbt("pair", "even", "odd", "lsl 16")
+                p.str_post("pair", f"plane_{low}", 4)
+                p.pkhtb("pair", "odd", "even", "asr 16")
+                p.str_post("pair", f"plane_{high}", 4)
+        for word in loaded[count // 2 * 2 :]:
+            for extend, low, high in ((p.sxtb16, 0, 2), (p.sxtb16_ror8, 1, 3)):
+                extend("even", word)
+                p.strh_post("even", f"plane_{low}", 2)
+                p.lsr("even", "even", 16)
+                p.strh_post("even", f"plane_{high}", 2)
 
 
-def rows_program(layer: Layer) -> Program:
-    """Returns the Program that computes rows of one output channel from a plane, in front of which it keeps the taps.
+def rows_function(layer: Layer) -> Function:
+    """Returns the function that computes rows of one output channel from a plane, in front of which it keeps the taps.
 
     Outputs that follow each other are stored a pixel apart. `table` holds bias, multiplier, shift, and words of taps.
     """
@@ -261,37 +247,34 @@ def rows_program(layer: Layer) -> Program:
     name = f"tr_rows{layer.kernel[0]}x{layer.kernel[1]}_s{layer.stride[0]}x{layer.stride[1]}_w{layer.out_w}"
     name += f"_c{layer.out_channels}_p{layer.pitch}_z{layer.output_zero_point + 128:02x}{limits}"
     arguments = ("int8_t *out", "int8_t *plane", "const int32_t *table", "int32_t rows")
-    p = Program(name, arguments, "Rows of one channel of a depthwise convolution.")
+    p = Function(name, arguments, "Rows of one channel of a depthwise convolution.")
     p.new_float("bias", "multiplier", "right")
-    p.new_pointer("taps")
-    p.new("word")
-    for i, kept in enumerate(("bias", "multiplier", "right")):
-        p.ldr("word", "table", 4 * i)
-        p.vmov(kept, "word")
-    p.mov("taps", "plane")
-    for _ in range(TABLE_HEAD - 1):
-        p.add("table", "table", 4)
-    for _ in range(layer.taps_bytes // 4):
-        p.ldr_pre("word", "table", 4)
-        p.str_post("word", "plane", 4)
-    p.free("word", "table")
+    p.new("*taps")
+    with p.registers("word"):
+        for i, kept in enumerate(("bias", "multiplier", "right")):
+            p.ldr("word", "table", 4 * i)
+            p.vmov(kept, "word")
+        p.mov("taps", "plane")
+        for _ in range(TABLE_HEAD - 1):
+            p.add("table", "table", 4)
+        for _ in range(layer.taps_bytes // 4):
+            p.ldr_pre("word", "table", 4)
+            p.str_post("word", "plane", 4)
+    p.free("table")
     batches, left = divmod(layer.out_w, layer.outputs)
     if batches > 1:
         p.new("batches")
     with p.loop("rows", times=layer.strip):
-        if batches > 1:
-            p.movw("batches", batches)
-            with p.loop("batches", times=batches):
+        if batches:
+            with p.repeated("batches", batches):
                 _outputs(p, layer, layer.outputs)
-        elif batches:
-            _outputs(p, layer, layer.outputs)
         if left:
             _outputs(p, layer, left)
         p.add("plane", "plane", 2 * (layer.stride[0] * layer.pitch - layer.out_w * layer.stride[1]))
     return p
 
 
-def _outputs(p: Program, layer: Layer, count: int) -> None:
+def _outputs(p: Function, layer: Layer, count: int) -> None:
     """Some outputs side by side; moves `plane` and `out` behind them."""
     sums, taps = [f"sum_{k}" for k in range(count)], [f"taps_{t}" for t in layer.pairs]
     p.new(*sums, *taps)
@@ -301,8 +284,7 @@ def _outputs(p: Program, layer: Layer, count: int) -> None:
     pixels = [f"pixels_{i}" for i in range(min(p.free_count(), len(seen)))]
     p.new(*pixels)
     for y in range(layer.kernel[0]):
-        for i, word in enumerate(taps):
-            p.ldr(word, "taps", 4 * (y * len(taps) + i))
+        p.load("taps", 4 * y * len(taps), *taps)
         for first in range(0, len(seen), len(pixels)):
             part = list(zip(pixels, seen[first : first + len(pixels)], strict=False))
             for word, pair in part:
@@ -311,18 +293,18 @@ def _outputs(p: Program, layer: Layer, count: int) -> None:
                 for k in range(count):
                     _multiply(p, layer, sums, k, started, word, 2 * pair - k * layer.stride[1])
     p.free(*pixels, *taps)
-    p.new("factor", "shift")
-    p.vmov("factor", "multiplier")
-    p.vmov("shift", "right")
-    for k, name in enumerate(sums):
-        requantize(p, name, "factor", "shift", layer.output_zero_point, layer.clamp)
-        p.strb(name, "out", k * layer.out_channels)
-    p.add("out", "out", count * layer.out_channels)
-    p.add("plane", "plane", 2 * count * layer.stride[1])
-    p.free(*sums, "factor", "shift")
+    with p.registers("factor", "shift"):
+        p.vmov("factor", "multiplier")
+        p.vmov("shift", "right")
+        for k, name in enumerate(sums):
+            requantize(p, name, "factor", "shift", layer.output_zero_point, layer.clamp)
+            p.strb(name, "out", k * layer.out_channels)
+        p.add("out", "out", count * layer.out_channels)
+        p.add("plane", "plane", 2 * count * layer.stride[1])
+    p.free(*sums)
 
 
-def _multiply(p: Program, layer: Layer, sums: list[str], k: int, started: set[int], word: str, tap: int) -> None:
+def _multiply(p: Function, layer: Layer, sums: list[str], k: int, started: set[int], word: str, tap: int) -> None:
     """Adds a pair of pixels to sum k, on whose first pixel lies `tap`; the last sum brings the bias for all."""
     size, name = layer.kernel[1], sums[k]
     if not -1 <= tap < size:

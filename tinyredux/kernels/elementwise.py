@@ -11,7 +11,7 @@ from __future__ import annotations
 from tinyredux.graph import Add, Graph, Op, Relu
 from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_of, quant_of
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.requantize import requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
@@ -34,8 +34,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     return []
 
 
-def _form(name: str, programs: list[tuple[Program, int]], count: int, core: str) -> Form:
-    """Returns the form of Programs that take some values at a time, each where those before have left off."""
+def _form(name: str, programs: list[tuple[Function, int]], count: int, core: str) -> Form:
+    """Returns the form of functions that take some values at a time, each where those before have left off."""
     calls, done = list[tuple[str, int, int]](), 0  # function, first value, how often
     cycles = 0.0
     for program, size in programs:
@@ -58,8 +58,8 @@ def _form(name: str, programs: list[tuple[Program, int]], count: int, core: str)
     return Form(name, round(cycles), 0, tuple(program for program, _ in programs if program.name in used), call)
 
 
-def add_program(params: AddParams, words: int) -> Program | None:
-    """Returns the Program of an addition, or None where the output's factor is no right shift."""
+def add_program(params: AddParams, words: int) -> Function | None:
+    """Returns the function of an addition, or None where the output's factor is no right shift."""
     if not 1 <= -params.output_shift <= 31:
         return None
     numbers = [*params.zero_points, *params.multipliers, *params.shifts, params.output_zero_point]
@@ -67,7 +67,7 @@ def add_program(params: AddParams, words: int) -> Program | None:
     rights = [-shift for shift in params.shifts]
     name = "tr_add_" + "_".join(f"{value & 0xFFFFFFFF:x}" for value in numbers)
     arguments = ("int8_t *out", "const int8_t *a", "const int8_t *b", "int32_t words")
-    p = Program(name, arguments, "Sums of two maps, four values at a time.")
+    p = Function(name, arguments, "Sums of two maps, four values at a time.")
     for source, zero_point, multiplier, right in zip("ab", params.zero_points, params.multipliers, rights, strict=True):
         p.new(f"minus_zero_{source}")
         p.constant(f"minus_zero_{source}", -zero_point & 0xFFFFFFFF)
@@ -88,7 +88,7 @@ def add_program(params: AddParams, words: int) -> Program | None:
     return p
 
 
-def _doubled_term(p: Program, x: str, source: str, lane: int, params: AddParams, i: int) -> None:
+def _doubled_term(p: Function, x: str, source: str, lane: int, params: AddParams, i: int) -> None:
     """Sets `x` to 2 * A for one byte of the source's word."""
     multiplier, right = params.multipliers[i], -params.shifts[i]
     add_byte = {0: p.sxtab, 1: p.sxtab_ror8, 2: p.sxtab_ror16, 3: p.sxtab_ror24}[lane]
@@ -112,10 +112,10 @@ def _is_shift(multiplier: int, right: int) -> bool:
     return multiplier == POWER_OF_TWO and right < ADD_LEFT_SHIFT
 
 
-def relu_program(clamp: Clamp, words: int, times: int) -> Program:
-    """Returns the Program that clamps `words` words at a time."""
+def relu_program(clamp: Clamp, words: int, times: int) -> Function:
+    """Returns the function that clamps `words` words at a time."""
     name = f"tr_relu{words}_{clamp.low + 128:02x}{clamp.high + 128:02x}"
-    p = Program(name, ("int8_t *out", "const int8_t *in", "int32_t times"), f"ReLU, {4 * words} values at a time.")
+    p = Function(name, ("int8_t *out", "const int8_t *in", "int32_t times"), f"ReLU, {4 * words} values at a time.")
     limits = [("low", clamp.low)] * (clamp.low > -128) + [("high", clamp.high)] * (clamp.high < 127)
     for limit, value in limits:
         p.new(limit)

@@ -1,8 +1,7 @@
 """Products of int8 rows with an int8 weight matrix on SMLAD: 1x1 convolutions, and any other window through columns.
 
-Four channels by two pixels in eight sums. Weights of channels A and B lie as one int16, 256 * B + A: SMLAD with the raw word
-adds to S_A + 256 * S_B, with SXTB16 of it to S_A, so S_B = (raw - S_A) >> 8. That is exact while |S_B| < 2^23, checked from the
-weights for every possible input. Pixels are widened to int16 pairs once for all channels, a strip of them at a time.
+Four channels by two pixels in eight sums, by byte pairs (`asm.layers`): the raw word gives S_A + 256 * S_B, its bytes give S_A.
+Pixels are widened to int16 pairs once for all channels, a strip of them at a time.
 
 Source: ours.
 """
@@ -14,18 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
-from tinyredux.int8 import Clamp, Requantization, requantization
+from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
+from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
 from tinyredux.kernels.asm.schedule import cycles_of
 from tinyredux.memory import is_pointwise
 
-PAIR_LIMIT = 2**23  # of a sum of channel B
 STEPS_MAX = 16  # of two values, in one round of the inner loop: 0.9 KiB of code, less than the flash cache of an STM32F4
 STRIPS = (2, 8, 32)  # pixels at a time; from 8 on it pays to copy the weights to RAM
 COPIED_STRIP = 8
-ACCUMULATORS = ("raw0", "low0", "raw1", "low1")
+PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (pair of channels, pixel) of two sums
 # Of the C around: a pixel, a group of channels, a row of a gathered window, a byte of it. Least squares over 18 simulated layers.
 C_CYCLES = {"cortex-m4": (84, 47, 122, 2.6), "cortex-m7": (40, 15, 79, 4.2), "cortex-m33": (80, 35, 113, 1.8)}
 
@@ -39,23 +38,19 @@ class Shape:
     steps_max: int = STEPS_MAX
 
     @property
+    def fours(self) -> int:
+        """Groups of four values in a row."""
+        return -(-self.k // 4)
+
+    @property
     def rounds(self) -> int:
         """How often the inner loop runs."""
-        return -(-self._pairs // self.steps_max)
+        return -(-2 * self.fours // self.steps_max)
 
     @property
     def steps(self) -> int:
         """Pairs of values in one round, an even number: four values make two words."""
-        return 2 * -(-self._pairs // (2 * self.rounds))
-
-    @property
-    def _pairs(self) -> int:
-        return 2 * self.fours
-
-    @property
-    def fours(self) -> int:
-        """Groups of four values in a row."""
-        return -(-self.k // 4)
+        return 2 * -(-self.fours // self.rounds)
 
     @property
     def row_words(self) -> int:
@@ -64,7 +59,7 @@ class Shape:
 
     @property
     def groups(self) -> int:
-        """Groups of four channels; the last one overlaps its neighbour where four does not divide the channels."""
+        """Groups of four channels."""
         return -(-self.channels // 4)
 
     @property
@@ -77,97 +72,72 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns one form per length of strip for a convolution of one group whose sums stay in their bounds."""
     if not isinstance(op, Conv) or op.groups > 1:
         return []
-    (height, width, channels), weights = graph.tensors[op.output].shape, graph.constants[op.weights]
-    factors = requantization(graph, op)
-    rows = weights.reshape(len(weights), -1)
-    start = folded_bias(rows, graph.constants[op.bias], factors.input_zero_point)
-    fits = requantize.symmetric(rows) and largest_sums(rows, start).max(initial=0) < PAIR_LIMIT
-    if channels < 4 or height * width < 2 or not fits or not requantize.applies(factors):
+    (height, width, channels), sums = graph.tensors[op.output].shape, sums_of(graph, op)
+    if channels < 4 or height * width < 2 or not sums.stay_below(PAIR_LIMIT):
         return []
-    shape = Shape(rows.shape[1], channels)
-    groups = data(shape, rows, start, requantize.constants(factors))
+    shape = Shape(sums.rows.shape[1], channels)
+    groups = data(shape, sums.rows, sums.start, requantize.constants(sums.factors))
     lengths = sorted({min(strip, height * width // 2 * 2) for strip in STRIPS})
-    return [_form(graph, op, core, shape, factors, groups, strip) for strip in lengths]
+    return [_form(graph, op, core, shape, sums, groups, strip) for strip in lengths]
 
 
-def _form(
-    graph: Graph, op: Conv, core: str, shape: Shape, factors: Requantization, groups: Array, strip: int
-) -> Form:  # fmt: skip
-    (in_h, in_w, in_c), (out_h, out_w, out_c) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    in_place = op.kernel == (1, 1) and not any(op.padding) and in_c % 4 == 0
-    copied = strip >= COPIED_STRIP
-    programs = (
-        widen_program(shape), copy_program(shape), product_program(shape, strip // 2, (factors.output_zero_point, factors.clamp)),
-    )  # fmt: skip
-    widen, copy, product = (cycles_of(program, core) for program in programs)
+def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: Array, strip: int) -> Form:
+    out_h, out_w, _ = graph.tensors[op.output].shape
+    in_place = op.kernel == (1, 1) and not any(op.padding) and graph.tensors[op.inputs[0]].shape[2] % 4 == 0
+    copied, output = strip >= COPIED_STRIP, (sums.factors.output_zero_point, sums.factors.clamp)
+    functions = (widen_function(shape), copy_function(shape), product_function(shape, strip // 2, output))
+    widen, copy, product = (cycles_of(function, core) for function in functions)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     c_pixel, c_group, c_row, c_byte = C_CYCLES[core]
     gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * shape.k
     broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains of loads, between flash and SRAM
-    cycles = pixels * (widen / 2 + c_pixel + gathered) + pixels / strip * shape.groups * (product + (0 if copied else broken))
+    cycles = pixels * (widen / 2 + c_pixel + gathered) + pixels / strip * shape.groups * (product + broken)
     cycles += strips * shape.groups * (c_group + (copy if copied else 0))
-    words = strip * shape.row_words + (shape.group_words if copied else 0) + (0 if in_place else 2 * shape.fours)
-    fields: dict[str, int | str] = {
-        "in_h": in_h, "in_w": in_w, "in_c": in_c, "out_h": out_h, "out_w": out_w, "out_c": out_c,
-        "kernel_h": op.kernel[0], "kernel_w": op.kernel[1], "stride_h": op.stride[0], "stride_w": op.stride[1],
-        "pad_top": op.padding[0], "pad_left": op.padding[2], "input_zero_point": factors.input_zero_point,
-        "row_words": shape.row_words, "group_words": shape.group_words, "strip": strip,
-        "in_place": int(in_place), "copied": int(copied),
-        "widen": programs[0].name, "copy": programs[1].name, "product": programs[2].name,
+    scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (0 if in_place else 2 * shape.fours)
+    fields = window_fields(graph, op) | {
+        "input_zero_point": sums.factors.input_zero_point, "row_words": shape.row_words, "group_words": shape.group_words,
+        "strip": strip, "in_place": int(in_place), "copied": int(copied),
+        **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
 
     def call(places: Places) -> str:
         return kernel_call("gemm", places, fields)
 
-    kind = "pointwise" if is_pointwise(op) else "columns"
+    name = f"gemm_{'pointwise' if is_pointwise(op) else 'columns'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = strips * (1 if copied else strip // 2) * groups.nbytes
-    return Form(f"gemm_{kind}_{strip}", round(cycles), 4 * words, programs, call, {"groups": groups}, proof, streamed)
+    return Form(name, round(cycles), 4 * scratch_words, functions, call, {"groups": groups}, proof, streamed)
 
 
-def kernel_call(kind: str, places: Places, fields: dict[str, int | str]) -> str:
-    """Returns the call of the C kernel tr_`kind`_conv_s8 with its parameters."""
-    body = ", ".join(f".{name} = {value}" for name, value in fields.items())
-    arguments = f"{places.out}, {places.inputs[0]}, {places.arrays['groups']}, &parameters, (int32_t *)(void *)({places.scratch})"
-    return f"{{\n    static const struct tr_{kind} parameters = {{{body}}};\n    tr_{kind}_conv_s8({arguments});\n}}"
+def first_channels(channels: int) -> list[int]:
+    """Returns the first channel of each group of four; the last overlaps its neighbour where four does not divide them."""
+    return [min(first, channels - 4) for first in range(0, channels, 4)]
 
 
-def largest_sums(weights: Array, bias: Array) -> Array:
-    """Returns (channels,) the largest |bias + sum| that any int8 input can reach; weights: (channels, k)."""
-    return np.asarray(np.abs(bias.astype(np.int64)) + 128 * np.abs(weights.astype(np.int64)).sum(axis=1), np.int64)
+def data(shape: Shape, weights: Array, start: Array, factors: Array) -> Array:
+    """Returns (groups, group_words) int32 for `product_function`.
 
-
-def folded_bias(weights: Array, bias: Array, zero_point: int) -> Array:
-    """Returns (channels,) int64: what a sum of raw inputs starts from, bias - zero_point * (sum of the channel's weights)."""
-    return np.asarray(bias.astype(np.int64) - zero_point * weights.astype(np.int64).sum(axis=1), np.int64)
-
-
-def data(shape: Shape, weights: Array, bias: Array, factors: Array) -> Array:
-    """Returns (groups, group_words) int32 for `product_program`: group g begins with channel min(4 * g, channels - 4).
-
-    weights: (channels, k); bias: (channels,) folded; factors: (channels, 2) multiplier and right shift.
+    weights: (channels, k); start: (channels,) of the sums; factors: (channels, 2) multiplier and right shift.
     """
-    found = np.zeros((shape.groups, shape.group_words), np.int64)
-    padded = np.zeros((shape.channels, 2 * shape.row_words), np.int64)
-    padded[:, : shape.k] = weights
-    # Of four values SXTB16 delivers 0 and 2, then 1 and 3.
-    ordered = padded.reshape(shape.channels, -1, 2, 2).transpose(0, 1, 3, 2).reshape(shape.channels, -1, 2)
-    behind = 4 + 2 * shape.row_words
-    for group in range(shape.groups):
-        first = min(4 * group, shape.channels - 4)
+    padded = np.pad(weights.astype(np.int64), ((0, 0), (0, 2 * shape.row_words - shape.k)))
+    found, behind = np.zeros((shape.groups, shape.group_words), np.int64), 4 + 2 * shape.row_words
+    for group, first in zip(found, first_channels(shape.channels), strict=True):
         evens, odds = slice(first, first + 4, 2), slice(first + 1, first + 4, 2)
-        halves = (256 * ordered[odds] + ordered[evens]) & 0xFFFF
-        words = halves[:, :, 0] | halves[:, :, 1] << 16
-        found[group, :4] = np.stack([bias[evens] + 256 * bias[odds], bias[evens]], axis=1).reshape(-1)
-        found[group, 4:behind] = words.T.reshape(-1)
-        found[group, behind : behind + 8] = factors[first : first + 4].reshape(-1)
-    return (found & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        group[:behind] = byte_pairs(padded[evens], padded[odds], start[evens], start[odds])
+        group[behind : behind + 8] = factors[first : first + 4].reshape(-1)
+    return words(found)
 
 
-def widen_program(shape: Shape) -> Program:
+def byte_pairs(a: Array, b: Array, start_a: Array, start_b: Array) -> Array:
+    """Returns (4 + k,) the start values of two pairs of channels A and B, then step by step a word of each; a and b: (2, k)."""
+    starts = np.stack([start_a + 256 * start_b, start_a], axis=1)
+    return np.concatenate([starts.reshape(-1), halves(paired(256 * b + a)).T.reshape(-1)])
+
+
+def widen_function(shape: Shape) -> Function:
     """Returns the function that widens two int8 rows to int16 pairs, words of both in turn; `fours` is their length / 4."""
     about = "Two int8 rows as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
-    p = Program("tr_widen_rows", ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t fours"), about)
+    p = Function("tr_widen_rows", ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t fours"), about)
     p.new("even_a", "even_b", "odd_a", "odd_b")
     with p.loop("fours", times=shape.fours):
         p.ldr_post("odd_a", "a", 4)
@@ -176,22 +146,22 @@ def widen_program(shape: Shape) -> Program:
         p.sxtb16("even_b", "odd_b")
         p.sxtb16_ror8("odd_a", "odd_a")
         p.sxtb16_ror8("odd_b", "odd_b")
-        p.stm("to", "even_a even_b odd_a odd_b")
+        p.stm("to", "even_a", "even_b", "odd_a", "odd_b")
     return p
 
 
-def copy_program(shape: Shape) -> Program:
+def copy_function(shape: Shape) -> Function:
     """Returns the function that copies 8 words `eights` times."""
-    p = Program("tr_copy_words", ("int32_t *to", "const int32_t *from", "int32_t eights"), "Copies 8 words at a time.")
-    words = [f"word{i}" for i in range(8)]
-    p.new(*words)
+    p = Function("tr_copy_words", ("int32_t *to", "const int32_t *from", "int32_t eights"), "Copies 8 words at a time.")
+    eight = [f"word{i}" for i in range(8)]
+    p.new(*eight)
     with p.loop("eights", times=shape.group_words // 8):
-        p.ldm("from", " ".join(words))
-        p.stm("to", " ".join(words))
+        p.ldm("from", *eight)
+        p.stm("to", *eight)
     return p
 
 
-def product_program(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) -> Program:
+def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) -> Function:
     """Returns the function that multiplies pairs of widened rows with one group of four channels; `pairs` is their usual number.
 
     columns: per pair and step a word of each row; group: one row of `data`; out: the group's first channel of the first row,
@@ -200,96 +170,89 @@ def product_program(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) 
     about = f"Byte pairs: 4 of {shape.channels} channels x 2 rows, {shape.row_words} words of two values a row."
     name = f"tr_gemm_k{shape.row_words}_c{shape.channels}_{requantize.name(*output) if output else 'sums'}"
     result = f"{'int8_t' if output else 'int32_t'} *out"
-    p = Program(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
-    p.new_float("out_kept", "end_kept", pointer=True)
-    p.new_float("pairs_kept")
-    p.vmov("out_kept", "out")
-    p.vmov("pairs_kept", "pairs")
-    p.free("out", "pairs")
-    p.new(*(f"{total}_{pixel}" for pixel in range(2) for total in ACCUMULATORS), "x0", "x1", "w0")
-    p.new_pointer("end")
-    with p.loop_while("x0", "ne", 0, times=pairs):
-        requantize.advance(p, "end", "columns", 8 * shape.row_words, "x0")
+    p = Function(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
+    p.keep("*out", "*end", "pairs")
+    p.new(*sums_of_rows(), "x0", "x1", "w0", "*end")
+    with p.loop("pairs_kept", pairs, through="x0"):
+        p.move("end", "columns", 8 * shape.row_words, "x0")
         p.vmov("end_kept", "end")
-        p.ldm("group", " ".join(f"{total}_0" for total in ACCUMULATORS))
-        for total in ACCUMULATORS:
-            p.mov(f"{total}_1", f"{total}_0")
-        _rounds(p, shape)
-        p.free("end")
-        p.new_pointer("out")
-        p.vmov("out", "out_kept")
-        if output:
-            _requantize(p, shape.channels, *output)
+        start_sums(p, "group")
+        if shape.rounds == 1:
+            product_round(p, shape.steps, "group")
         else:
-            _store(p, shape.channels)
-        requantize.advance(p, "out", "out", (2 if output else 8) * shape.channels, "x0")
-        p.vmov("out_kept", "out")
-        p.free("out")
-        p.new_pointer("end")
-        requantize.advance(p, "group", "group", -8 * shape.row_words - 16, "x0")
-        p.vmov("x0", "pairs_kept")
-        p.sub("x0", "x0", 1)
-        p.vmov("pairs_kept", "x0")
+            with p.loop_until("columns", "end", times=shape.rounds):
+                product_round(p, shape.steps, "group")
+                p.vmov("end", "end_kept")
+        p.free("end")
+        with p.fetched("out"):
+            if output:
+                _requantize(p, shape.channels, output)
+            else:
+                _store(p, shape.channels)
+            p.move("out", "out", (2 if output else 8) * shape.channels, "x0")
+        p.new("*end")
+        p.move("group", "group", -8 * shape.row_words - 16, "x0")
     return p
 
 
-def _rounds(p: Program, shape: Shape) -> None:
-    """The inner loop; leaves `columns` and `group` behind what was read."""
-    if shape.rounds == 1:
-        product_round(p, shape.steps, "group")
-        return
-    with p.loop_while("columns", "ne", "end", times=shape.rounds):
-        product_round(p, shape.steps, "group")
-        p.vmov("end", "end_kept")
+def sums_of_rows() -> list[str]:
+    """Returns the registers of the sums of four channels and two rows: raw and low of each pair of channels, row by row."""
+    return [f"{kind}{pair}_{row}" for row in range(2) for pair in range(2) for kind in ("raw", "low")]
 
 
-def product_round(p: Program, steps: int, weights: str) -> None:
-    """Four channels by two pixels, `steps` pairs of values each, from `columns` and `weights`, which move on."""
+def start_sums(p: Function, source: str) -> None:
+    """Loads the start values at `source` into the sums of both rows."""
+    first, second = sums_of_rows()[:4], sums_of_rows()[4:]
+    p.ldm(source, *first)
+    for to, value in zip(second, first, strict=True):
+        p.mov(to, value)
+
+
+def product_round(p: Function, steps: int, weights: str) -> None:
+    """Four channels by two pixels, `steps` pairs of values, from `columns` and `weights`, which move on; `end` makes room."""
     p.free("end")
-    p.new("w1")
-    for step in range(steps):
-        p.ldr("x0", "columns", 8 * step)
-        p.ldr("x1", "columns", 8 * step + 4)
-        p.ldr("w0", weights, 8 * step)
-        p.ldr("w1", weights, 8 * step + 4)
-        for pair in range(2):
-            for total in ("raw", "low"):
-                for pixel in range(2):
-                    p.smlad(f"{total}{pair}_{pixel}", f"w{pair}", f"x{pixel}", f"{total}{pair}_{pixel}")
-                if total == "raw":
-                    p.sxtb16(f"w{pair}", f"w{pair}")
-    p.free("w1")
-    p.new_pointer("end")
+    with p.registers("w1"):
+        for step in range(steps):
+            p.load("columns", 8 * step, "x0", "x1")
+            p.load(weights, 8 * step, "w0", "w1")
+            for pair in range(2):
+                for total in ("raw", "low"):
+                    for pixel in range(2):
+                        p.smlad(f"{total}{pair}_{pixel}", f"w{pair}", f"x{pixel}", f"{total}{pair}_{pixel}")
+                    if total == "raw":
+                        p.sxtb16(f"w{pair}", f"w{pair}")
+    p.new("*end")
     p.add("columns", "columns", 8 * steps)
     p.add(weights, weights, 8 * steps)
 
 
-def _requantize(p: Program, channels: int, zero_point: int, clamp: Clamp) -> None:
+def part(p: Function, raw: str, low: str, doubled: bool) -> None:
+    """Leaves the sum of channel B in `raw` and that of channel A in `low`, twice them if `doubled`."""
+    p.sub(raw, raw, low)
+    p.asr(raw, raw, 7 if doubled else 8)
+    if doubled:
+        p.add(low, low, low)
+
+
+def _requantize(p: Function, channels: int, output: tuple[int, Clamp]) -> None:
     """Stores the eight sums; `group` points to four multipliers and shifts."""
-    for pair in range(2):
-        for pixel in range(2):
-            raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
-            p.sub(raw, raw, low)
-            p.asr(raw, raw, 7)
-            p.add(low, low, low)
+    for pair, pixel in PAIRS:
+        part(p, f"raw{pair}_{pixel}", f"low{pair}_{pixel}", doubled=True)
     for channel in range(4):
-        p.ldr("x0", "group", 8 * channel)
-        p.ldr("x1", "group", 8 * channel + 4)
+        p.load("group", 8 * channel, "x0", "x1")
         for pixel in range(2):
             total = f"{('low', 'raw')[channel % 2]}{channel // 2}_{pixel}"
-            requantize.requantize(p, total, "x0", "x1", zero_point, clamp)
+            requantize.requantize(p, total, "x0", "x1", *output)
             p.strb(total, "out", pixel * channels + channel)
 
 
-def _store(p: Program, channels: int) -> None:
+def _store(p: Function, channels: int) -> None:
     """Stores the eight sums as they are."""
     for pixel in range(2):
         for pair in range(2):
             raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
-            p.sub(raw, raw, low)
-            p.asr(raw, raw, 8)
-            p.str(low, "out", 8 * pair)
-            p.str(raw, "out", 8 * pair + 4)
+            part(p, raw, low, doubled=False)
+            p.store("out", 8 * pair, low, raw)
         if pixel == 0:
-            requantize.advance(p, "out", "out", 4 * channels, "x0")
-    requantize.advance(p, "out", "out", -4 * channels, "x0")
+            p.move("out", "out", 4 * channels, "x0")
+    p.move("out", "out", -4 * channels, "x0")

@@ -1,7 +1,7 @@
 """Maximum and average pool, four channels in a word.
 
 An output row is made of runs of pixels whose windows have the same shape: at the left border, inside, at the right border.
-One Program does a run. For each pixel and each four channels it loads the words of the window, a few at a time, and merges
+One Function does a run. For each pixel and each four channels it loads the words of the window, a few at a time, and merges
 them: SSUB8 and SEL keep the larger of each byte; SXTAB16 adds bytes 0 and 2, and 1 and 3, to two pairs of 16-bit sums, which
 hold windows of up to 256 positions. Channels that are no multiple of four end with the last four again, which writes some
 bytes twice; fewer than four go one by one.
@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 from tinyredux.graph import Graph, Op, Pool
 from tinyredux.int8 import Clamp, clamp_of, quant_of
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.schedule import cycles_of
 
 UNROLLED = 16  # positions of a window that are written out; larger windows loop over their rows
 LANE_POSITIONS = 256
-LARGEST_OFFSET = 4095  # of a load
 POINTERS = 3
 SHAPES = 9
 C_LOOP_CYCLES = 8  # of model.c, for each call
@@ -32,7 +31,7 @@ C_LOOP_CYCLES = 8  # of model.c, for each call
 
 @dataclass(frozen=True)
 class Window:
-    """What a Program is made for. `pitch` and `step`: bytes from row to row, and from pixel to pixel of a run."""
+    """What a function is made for. `pitch` and `step`: bytes from row to row, and from pixel to pixel of a run."""
 
     kind: str
     rows: int
@@ -53,13 +52,23 @@ class Window:
         return self.rows * self.columns
 
     @property
+    def unrolled(self) -> bool:
+        """Whether all positions are written out."""
+        return self.positions <= UNROLLED
+
+    @property
     def average(self) -> bool:
         """Whether there is something to divide."""
         return self.kind == "average" and self.positions > 1
 
     @property
+    def sums(self) -> tuple[str, ...]:
+        """The registers in which outputs come to be: a word or value, or the 16-bit sums of four channels in two."""
+        return ("even", "odd") if self.average and self.lanes == 4 else ("even",)
+
+    @property
     def name(self) -> str:
-        """The name of the Program."""
+        """The name of the function."""
         limits = f"{self.clamp.low + 128:02x}{self.clamp.high + 128:02x}"
         return f"tr_{self.kind}{self.rows}x{self.columns}_c{self.channels}_p{self.pitch}_s{self.step}_{limits}"
 
@@ -88,20 +97,26 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         (y.size, x.size): Window(op.kind, y.size, x.size, channels, in_w * channels, op.stride[1] * channels, clamp)
         for y in rows for x in columns
     }  # fmt: skip
-    if len(shapes) > SHAPES or any(w.average and w.positions > LANE_POSITIONS for w in shapes.values()):
-        return []
-    if any(_pointer_count(window) > POINTERS for window in shapes.values()):
+    far = any(len(_anchors(window)) > POINTERS for window in shapes.values())
+    if far or len(shapes) > SHAPES or any(w.average and w.positions > LANE_POSITIONS for w in shapes.values()):
         return []
     longest = {size: max(run.count for run in columns if run.size == size) for size in {run.size for run in columns}}
-    programs = {shape: program(window, longest[window.columns]) for shape, window in shapes.items()}
-    costs = {shape: cycles_of(p, core) / longest[shape[1]] for shape, p in programs.items()}
+    functions = {shape: run_function(window, longest[window.columns]) for shape, window in shapes.items()}
+    costs = {shape: cycles_of(p, core) / longest[shape[1]] for shape, p in functions.items()}
     cycles = sum(y.count * (x.count * costs[y.size, x.size] + C_LOOP_CYCLES) for y in rows for x in columns)
-    distances = (out_w * channels, in_w * channels, channels)
 
     def call(places: Places) -> str:
-        return _call(places, rows, columns, {shape: p.name for shape, p in programs.items()}, distances)
+        lines = []
+        for y in rows:
+            lines.append(f"for (int32_t y = 0; y < {y.count}; y++) {{")
+            for x in columns:
+                out = f"{places.out} + {(y.first * out_w + x.first) * channels} + y * {out_w * channels}"
+                source = f"{places.inputs[0]} + {(y.start * in_w + x.start) * channels} + y * {y.step * in_w * channels}"
+                lines.append(f"    {functions[y.size, x.size].name}({out}, {source}, {x.count});")
+            lines.append("}")
+        return "\n".join(lines)
 
-    return [Form(f"{op.kind}_words", round(cycles), 0, tuple(programs.values()), call)]
+    return [Form(f"{op.kind}_words", round(cycles), 0, tuple(functions.values()), call)]
 
 
 def runs(outputs: int, inputs: int, kernel: int, stride: int, before: int) -> list[Run]:
@@ -118,29 +133,10 @@ def runs(outputs: int, inputs: int, kernel: int, stride: int, before: int) -> li
     return found
 
 
-def _call(
-    places: Places,
-    rows: Sequence[Run],
-    columns: Sequence[Run],
-    names: dict[tuple[int, int], str],
-    distances: tuple[int, int, int],
-) -> str:
-    out_row, in_row, pixel = distances
-    lines = []
-    for y in rows:
-        lines.append(f"for (int32_t y = 0; y < {y.count}; y++) {{")
-        for x in columns:
-            out = f"{places.out} + {y.first * out_row + x.first * pixel} + y * {out_row}"
-            source = f"{places.inputs[0]} + {y.start * in_row + x.start * pixel} + y * {y.step * in_row}"
-            lines.append(f"    {names[y.size, x.size]}({out}, {source}, {x.count});")
-        lines.append("}")
-    return "\n".join(lines)
-
-
-def program(window: Window, pixels: int) -> Program:
-    """Returns the Program of one run; `pixels` is its usual length."""
+def run_function(window: Window, pixels: int) -> Function:
+    """Returns the function of one run; `pixels` is its usual length."""
     about = f"{window.kind} of {window.rows}x{window.columns} windows of {window.channels} channels: one run of pixels."
-    p = Program(window.name, ("int8_t *out", "const int8_t *in", "int32_t pixels"), about)
+    p = Function(window.name, ("int8_t *out", "const int8_t *in", "int32_t pixels"), about)
     groups, left = divmod(window.channels, window.lanes)
     for name, value, needed in (
         ("low", window.clamp.low, window.clamp.low > -128), ("high", window.clamp.high, window.clamp.high < 127),
@@ -151,145 +147,116 @@ def program(window: Window, pixels: int) -> Program:
     if window.average:
         p.new("inverse")
         p.constant("inverse", (1 << 32) // max(window.positions, 4 if window.positions == 2 else 3) + 1)
-    pointers = _pointers(p, window)
+    anchors = _anchors(window)
+    if not window.unrolled:
+        p.new("*row", "rows", "pitch")
+        p.constant("pitch", window.pitch)
+    p.new(*(f"*{name}" for name in list(anchors)[1:]))
+    if window.unrolled:
+        _point(p, anchors)
+    pointers = list(anchors) if window.unrolled else ["in"]
     if groups > 1:
         p.new("groups")
     with p.loop("pixels", times=pixels):
-        if groups > 1:
-            p.movw("groups", groups)
-            with p.loop("groups", times=groups):
-                _group(p, window, pointers)
-        else:
+        with p.repeated("groups", groups):
             _group(p, window, pointers)
         if left:
-            _advance(p, ["in", *pointers], left - window.lanes)
-            _advance(p, ["out"], left - window.lanes)
+            _advance(p, [*pointers, "out"], left - window.lanes)
             _group(p, window, pointers)
-        _advance(p, ["in", *pointers], window.step - window.channels)
+        _advance(p, pointers, window.step - window.channels)
     return p
 
 
 def _offsets(window: Window) -> list[int]:
     """Returns the bytes from the first position to each of those that are written out: all, or one row."""
-    rows = window.rows if window.positions <= UNROLLED else 1
+    rows = window.rows if window.unrolled else 1
     return [y * window.pitch + x * window.channels for y in range(rows) for x in range(window.columns)]
 
 
-def _anchors(window: Window) -> list[int]:
-    """Returns the offsets at which a pointer stands, so that every position is near behind one."""
-    found: list[int] = []
+def _anchors(window: Window) -> dict[str, int]:
+    """Returns the pointers into a window, and the bytes from its first position to each: every position is near behind one."""
+    found = {"in" if window.unrolled else "row": 0}
     for offset in _offsets(window):
-        if not found or offset - found[-1] > LARGEST_OFFSET:
-            found.append(offset)
+        if offset - max(found.values()) > LARGEST_IMMEDIATE:
+            found[f"in_{len(found)}"] = offset
     return found
 
 
-def _pointer_count(window: Window) -> int:
-    return len(_anchors(window))
+def _point(p: Function, anchors: dict[str, int]) -> None:
+    """Sets the pointers behind the first."""
+    first, *others = anchors
+    for name in others:
+        p.move(name, first, anchors[name], "constant")
 
 
-def _pointers(p: Program, window: Window) -> list[str]:
-    """Makes the pointers beside `in`; where rows are looped over, they are set again for every group."""
-    names = [f"in_{i}" for i in range(1, _pointer_count(window))]
-    if window.positions > UNROLLED:
-        p.new_pointer("row")
-        p.new("rows", "pitch")
-        p.constant("pitch", window.pitch)
-        p.new_pointer(*names)
-        return []
-    p.new_pointer(*names)
-    for name, offset in zip(names, _anchors(window)[1:], strict=True):
-        _add_constant(p, name, "in", offset)
-    return names
+def _advance(p: Function, names: Sequence[str], distance: int) -> None:
+    for name in names:
+        p.move(name, name, distance, "constant")
 
 
-def _add_constant(p: Program, to: str, source: str, value: int) -> None:
-    if value <= LARGEST_OFFSET:
-        p.add(to, source, value)
-        return
-    p.new("constant")
-    p.constant("constant", value)
-    p.add(to, source, "constant")
-    p.free("constant")
-
-
-def _advance(p: Program, names: Sequence[str], distance: int) -> None:
-    for name in names if distance else ():
-        if abs(distance) <= LARGEST_OFFSET:
-            (p.add if distance > 0 else p.sub)(name, name, abs(distance))
-        else:
-            _add_constant(p, name, name, distance)
-
-
-def _group(p: Program, window: Window, pointers: Sequence[str]) -> None:
+def _group(p: Function, window: Window, pointers: Sequence[str]) -> None:
     """The outputs of one pixel that lie in one word, or one output; moves all pointers behind them."""
     merge = _sum if window.average else _maximum
-    sums = ["even", "odd"] if window.average and window.lanes == 4 else ["even"]
-    p.new(*sums)
-    if window.positions > UNROLLED:
-        _loop_over_rows(p, window, merge)
-    else:
-        where = [("in", 0), *zip(pointers, _anchors(window)[1:], strict=True)]
-        _positions(p, window, where, merge, start=True)
-    if window.average:
-        _divide(p, window)
-    _clamp_and_store(p, window)
-    _advance(p, ["in", *pointers], window.lanes)
-    p.free(*sums)
+    with p.registers(*window.sums):
+        if window.unrolled:
+            _positions(p, window, merge, start=True)
+        else:
+            _loop_over_rows(p, window, merge)
+        if window.average:
+            _divide(p, window)
+        _clamp_and_store(p, window)
+        _advance(p, pointers, window.lanes)
 
 
-Merge = Callable[[Program, Window, str, bool], None]
+Merge = Callable[[Function, Window, str, bool], None]
 
 
-def _loop_over_rows(p: Program, window: Window, merge: Merge) -> None:
-    for name in ("even", "odd") if window.average and window.lanes == 4 else ("even",):
-        empty = 0 if window.average else 0x80808080 if window.lanes == 4 else -128 & 0xFFFFFFFF
+def _loop_over_rows(p: Function, window: Window, merge: Merge) -> None:
+    empty = 0 if window.average else 0x80808080 if window.lanes == 4 else -128 & 0xFFFFFFFF
+    for name in window.sums:
         p.constant(name, empty)
     p.mov("row", "in")
-    anchors = _anchors(window)
-    names = [f"in_{i}" for i in range(1, len(anchors))]
     p.movw("rows", window.rows)
     with p.loop("rows", times=window.rows):
-        for name, offset in zip(names, anchors[1:], strict=True):
-            _add_constant(p, name, "row", offset)
-        _positions(p, window, [("row", 0), *zip(names, anchors[1:], strict=True)], merge, start=False)
+        _point(p, _anchors(window))
+        _positions(p, window, merge, start=False)
         p.add("row", "row", "pitch")
 
 
-def _positions(p: Program, window: Window, where: Sequence[tuple[str, int]], merge: Merge, start: bool) -> None:
+def _positions(p: Function, window: Window, merge: Merge, start: bool) -> None:
     """Loads the positions a batch at a time and merges each batch."""
     offsets = _offsets(window)
     spare = 0 if window.average else 1
     batch = min(p.free_count() - spare, len(offsets))
     words = [f"word_{i}" for i in range(batch)]
-    p.new(*words)
-    for first in range(0, len(offsets), batch):
-        part = offsets[first : first + batch]
-        for word, offset in zip(words, part, strict=False):
-            name, anchor = next(pair for pair in reversed(where) if pair[1] <= offset)
-            (p.ldr if window.lanes == 4 else p.ldrsb)(word, name, offset - anchor)
-        for i, word in enumerate(words[: len(part)]):
-            merge(p, window, word, start and first + i == 0)
-    p.free(*words)
+    with p.registers(*words):
+        for first in range(0, len(offsets), batch):
+            part = list(zip(words, offsets[first : first + batch], strict=False))
+            for word, offset in part:
+                name, anchor = next(pair for pair in reversed(_anchors(window).items()) if pair[1] <= offset)
+                (p.ldr if window.lanes == 4 else p.ldrsb)(word, name, offset - anchor)
+            for word, offset in part:
+                merge(p, window, word, start and offset == 0)
 
 
-def _maximum(p: Program, window: Window, word: str, start: bool) -> None:
+def _maximum(p: Function, window: Window, word: str, start: bool) -> None:
     if start:
         p.mov("even", word)
-    elif window.lanes == 4:
-        _larger(p, "even", word)
     else:
-        p.at_least("even", word)
+        _limit(p, window, "even", word, larger=True)
 
 
-def _larger(p: Program, to: str, other: str) -> None:
-    p.new("difference")
-    p.ssub8("difference", to, other)
-    p.sel(to, to, other)
-    p.free("difference")
+def _limit(p: Function, window: Window, to: str, other: str, larger: bool) -> None:
+    """Keeps the larger, or the smaller, of two bytes in each lane, or of two values."""
+    if window.lanes == 1:
+        (p.at_least if larger else p.at_most)(to, other)
+        return
+    with p.registers("difference"):
+        p.ssub8("difference", to, other)
+        p.sel(to, *((to, other) if larger else (other, to)))
 
 
-def _sum(p: Program, window: Window, word: str, start: bool) -> None:
+def _sum(p: Function, window: Window, word: str, start: bool) -> None:
     if window.lanes == 1:
         (p.mov("even", word) if start else p.add("even", "even", word))
     elif start:
@@ -300,37 +267,29 @@ def _sum(p: Program, window: Window, word: str, start: bool) -> None:
         p.sxtab16_ror8("odd", "odd", word)
 
 
-def _divide(p: Program, window: Window) -> None:
+def _divide(p: Function, window: Window) -> None:
     """Turns the sums into their averages, as bytes of `even`."""
-    double = [("lsl", 1)] if window.positions == 2 else []
     if window.lanes == 1:
-        for _ in double:
+        if window.positions == 2:
             p.lsl("even", "even", 1)
         p.smmulr("even", "even", "inverse")
         return
-    p.new("second", "third")
-    p.asr("second", "even", 16)
-    p.asr("third", "odd", 16)
-    p.sxth("even", "even")
-    p.sxth("odd", "odd")
-    for name in ("even", "odd", "second", "third"):
-        if double:
-            p.lsl(name, name, 1)
-        p.smmulr(name, name, "inverse")
-    p.bfi("even", "odd", 8, 8)
-    p.bfi("even", "second", 16, 8)
-    p.bfi("even", "third", 24, 8)
-    p.free("second", "third")
+    with p.registers("second", "third"):
+        p.asr("second", "even", 16)
+        p.asr("third", "odd", 16)
+        p.sxth("even", "even")
+        p.sxth("odd", "odd")
+        for name in ("even", "odd", "second", "third"):
+            if window.positions == 2:
+                p.lsl(name, name, 1)
+            p.smmulr(name, name, "inverse")
+        for lane, name in enumerate(("odd", "second", "third"), 1):
+            p.bfi("even", name, 8 * lane, 8)
 
 
-def _clamp_and_store(p: Program, window: Window) -> None:
+def _clamp_and_store(p: Function, window: Window) -> None:
     if window.clamp.low > -128:
-        _larger(p, "even", "low") if window.lanes == 4 else p.at_least("even", "low")
-    if window.clamp.high < 127 and window.lanes == 4:
-        p.new("difference")
-        p.ssub8("difference", "even", "high")
-        p.sel("even", "high", "even")
-        p.free("difference")
-    elif window.clamp.high < 127:
-        p.at_most("even", "high")
+        _limit(p, window, "even", "low", larger=True)
+    if window.clamp.high < 127:
+        _limit(p, window, "even", "high", larger=False)
     (p.str_post if window.lanes == 4 else p.strb_post)("even", "out", window.lanes)

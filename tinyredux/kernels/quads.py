@@ -15,16 +15,18 @@ Source: ours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
-from tinyredux.int8 import Clamp, requantization
+from tinyredux.int8 import Clamp
 from tinyredux.kernels import gemm
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
+from tinyredux.kernels.asm.layers import Sums, kernel_call, sums_of, words
 from tinyredux.kernels.asm.schedule import cycles_of
 from tinyredux.memory import is_pointwise
 
@@ -59,7 +61,7 @@ class Shape:
 
     @property
     def groups(self) -> int:
-        """Groups of four channels; the last one overlaps its neighbour where four does not divide the channels."""
+        """Groups of four channels."""
         return -(-self.channels // 4)
 
     @property
@@ -82,16 +84,18 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns one form per length of strip for a 1x1 convolution of one group whose sums fit into fields."""
     if not isinstance(op, Conv) or not is_pointwise(op):
         return []
-    out_h, out_w, channels = graph.tensors[op.output].shape
-    rows = graph.constants[op.weights].reshape(channels, -1).astype(np.int64)
-    factors = requantization(graph, op)
-    start = gemm.folded_bias(rows, graph.constants[op.bias], factors.input_zero_point)
-    fits = np.abs(rows).sum(axis=1).max(initial=0) < WEIGHT_LIMIT and np.abs(start).max(initial=0) < requantize.SUM_LIMIT // 2
-    if not requantize.symmetric(rows) or not fits or not requantize.applies(factors):
+    (out_h, out_w, channels), sums = graph.tensors[op.output].shape, sums_of(graph, op)
+    k, largest = sums.rows.shape[1], np.abs(sums.start).max(initial=0)
+    if k % 4 or k > INPUTS_MAX or not 5 <= channels <= CHANNELS_MAX or out_h * out_w < 4:
         return []
-    if rows.shape[1] % 4 or rows.shape[1] > INPUTS_MAX or not 5 <= channels <= CHANNELS_MAX or out_h * out_w < 4:
+    if magnitude(sums) >= WEIGHT_LIMIT or largest >= requantize.SUM_LIMIT // 2 or not sums.stay_below(requantize.SUM_LIMIT):
         return []
-    return [_form(graph, op, core, shape) for shape in shapes(rows.shape[1], channels, out_h * out_w, core)]
+    return [_form(graph, op, core, shape, sums) for shape in shapes(k, channels, out_h * out_w, core)]
+
+
+def magnitude(sums: Sums) -> int:
+    """Returns the largest sum of a channel's magnitudes."""
+    return int(np.abs(sums.rows).sum(axis=1).max(initial=0))
 
 
 def shapes(k: int, channels: int, pixels: int, core: str) -> list[Shape]:
@@ -102,78 +106,64 @@ def shapes(k: int, channels: int, pixels: int, core: str) -> list[Shape]:
     return [Shape(k, channels, strip, rounds, steps, max(16, STEPS_MAX[core])) for strip in sorted(lengths)]
 
 
-def _form(graph: Graph, op: Conv, core: str, shape: Shape) -> Form:
+def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
     out_h, out_w, out_c = graph.tensors[op.output].shape
-    factors, second, pixels = requantization(graph, op), shape.second, out_h * out_w
-    rows = graph.constants[op.weights].reshape(out_c, -1).astype(np.int64)
-    start = gemm.folded_bias(rows, graph.constants[op.bias], factors.input_zero_point)
-    arrays = {"groups": data(shape, rows, start, requantize.constants(factors)), "seconds": second_data(shape, rows)}
+    factors, second, pixels = sums.factors, shape.second, out_h * out_w
+    arrays = {"groups": data(shape, sums), "seconds": second_data(shape, sums.rows)}
     copied = core != "cortex-m7"  # which reads flash through a cache
-    programs = (
-        pack_program(shape), gemm.copy_program(second),
-        gemm.product_program(second, shape.quads, None), product_program(shape, factors.output_zero_point, factors.clamp),
+    functions = (
+        pack_function(shape), gemm.copy_function(second),
+        gemm.product_function(second, shape.quads, None), product_function(shape, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
-    pack, copy, first, last = (cycles_of(program, core) for program in programs)
+    pack, copy, first, last = (cycles_of(function, core) for function in functions)
     strips = -(-pixels // shape.strip)
     copying = copy / second.group_words if copied else 0
     cycles = strips * (pack + C_STRIP_CYCLES)
     cycles += strips * second.groups * (first + C_GROUP_CYCLES + copying * second.group_words)
     cycles += strips * shape.groups * (last + C_GROUP_CYCLES + copying * shape.group_words)
-    words = shape.strip // 2 * (shape.pair_words + second.row_words + 2 * shape.groups)
-    words += max(shape.group_words, second.group_words) if copied else 0
+    scratch_words = shape.strip // 2 * (shape.pair_words + second.row_words + 2 * shape.groups)
+    scratch_words += max(shape.group_words, second.group_words) if copied else 0
     fields: dict[str, int | str] = {
         "in_c": shape.k, "out_c": out_c, "pixels": pixels, "strip": shape.strip,
         "pair_words": shape.pair_words, "group_words": shape.group_words,
         "second_row_words": second.row_words, "second_group_words": second.group_words, "copied": int(copied),
-        "pack": programs[0].name, "copy": programs[1].name, "second": programs[2].name, "product": programs[3].name,
+        **dict(zip(("pack", "copy", "second", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
 
     def call(places: Places) -> str:
-        body = ", ".join(f".{name} = {value}" for name, value in fields.items())
-        arguments = f"{places.out}, {places.inputs[0]}, {places.arrays['groups']}, {places.arrays['seconds']}, &parameters"
-        scratch = f"(int32_t *)(void *)({places.scratch})"
-        return f"{{\n    static const struct tr_quads parameters = {{{body}}};\n    tr_quads_conv_s8({arguments}, {scratch});\n}}"
+        return kernel_call("quads", places, fields)
 
-    largest = int(np.abs(rows).sum(axis=1).max())
-    proof = f"fields: the magnitudes of a channel's weights sum up to {largest} at most, below {WEIGHT_LIMIT}"
+    proof = f"fields: the magnitudes of a channel's weights sum up to {magnitude(sums)} at most, below {WEIGHT_LIMIT}"
     streamed = strips * sum(values.nbytes for values in arrays.values())
-    return Form(f"quads_{shape.strip}", round(cycles), 4 * words, programs, call, arrays, proof, streamed)
+    return Form(f"quads_{shape.strip}", round(cycles), 4 * scratch_words, functions, call, arrays, proof, streamed)
 
 
-def first_channels(shape: Shape) -> list[int]:
-    """Returns the first channel of each group."""
-    return [min(4 * group, shape.channels - 4) for group in range(shape.groups)]
-
-
-def data(shape: Shape, weights: Array, bias: Array, factors: Array) -> Array:
-    """Returns (groups, group_words) int32 for `product_program`.
-
-    weights: (channels, k); bias: (channels,) folded; factors: (channels, 2) multiplier and right shift.
-    """
-    found = np.zeros((shape.groups, shape.group_words), np.int64)
+def data(shape: Shape, sums: Sums) -> Array:
+    """Returns (groups, group_words) int32 for `product_function`."""
+    found, factors = np.zeros((shape.groups, shape.group_words), np.int64), requantize.constants(sums.factors)
     behind = 2 * shape.pair_words
-    for group, first in enumerate(first_channels(shape)):
-        a, b = weights[first : first + 4 : 2], weights[first + 1 : first + 5 : 2]
-        found[group, : 2 * shape.k] = (a + (b << FIELD)).T.reshape(-1)
-        doubled = 2 * bias[first : first + 4] - np.array([2 * OFFSET, 0, 2 * OFFSET, 0])
-        found[group, behind : behind + 12] = np.column_stack([doubled, factors[first : first + 4]]).reshape(-1)
-    return (found & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    for group, first in zip(found, gemm.first_channels(shape.channels), strict=True):
+        a, b = sums.rows[first : first + 4 : 2], sums.rows[first + 1 : first + 5 : 2]
+        group[: 2 * shape.k] = (a + (b << FIELD)).T.reshape(-1)
+        doubled = 2 * sums.start[first : first + 4] - np.array([2 * OFFSET, 0, 2 * OFFSET, 0])
+        group[behind : behind + 12] = np.column_stack([doubled, factors[first : first + 4]]).reshape(-1)
+    return words(found)
 
 
 def second_data(shape: Shape, weights: Array) -> Array:
-    """Returns `gemm.data` of channels B: what `product_program` begins from, OFFSET minus the sum."""
-    chosen = np.concatenate([[first + 1, first + 3] for first in first_channels(shape)])
+    """Returns `gemm.data` of channels B: what `product_function` begins from, OFFSET minus the sum."""
+    chosen = np.concatenate([[first + 1, first + 3] for first in gemm.first_channels(shape.channels)])
     return gemm.data(shape.second, -weights[chosen], np.full(len(chosen), OFFSET), np.zeros((len(chosen), 2), np.int32))
 
 
-def pack_program(shape: Shape) -> Program:
+def pack_function(shape: Shape) -> Function:
     """Returns the function that reads a strip of pixels p q r s and so on.
 
-    columns: words p + q * 2^21 and r + s * 2^21, input by input; rows: p and r as `gemm.widen_program` writes them.
+    columns: words p + q * 2^21 and r + s * 2^21, input by input; rows: p and r as `gemm.widen_function` writes them.
     """
     about = f"Packs {shape.quads} times four pixels of {shape.k} inputs, and widens two of each four."
     name = f"tr_pack_quads_k{shape.k}_n{shape.quads}_{shape.pair_words}"
-    p = Program(name, ("int32_t *columns", "int32_t *rows", "const int8_t *in"), about)
+    p = Function(name, ("int32_t *columns", "int32_t *rows", "const int8_t *in"), about)
     p.new("quads", "fours", "p", "q", *(f"low{i}" for i in range(4)), "high0", "high1")
     p.constant("quads", shape.quads)
     with p.loop("quads", shape.quads):
@@ -187,7 +177,7 @@ def pack_program(shape: Shape) -> Program:
     return p
 
 
-def _pack_four(p: Program, k: int) -> None:
+def _pack_four(p: Function, k: int) -> None:
     p.ldr("q", "in", k)
     p.ldr_post("p", "in", 4)
     for i, rotation in enumerate(("", "_ror8", "_ror16", "_ror24")):
@@ -202,13 +192,12 @@ def _pack_four(p: Program, k: int) -> None:
         p.str(low, "columns", 8 * i)
     p.sxtb16("low0", "p")
     p.sxtb16_ror8("low1", "p")
-    p.str("low0", "rows", 0)
-    p.str("low1", "rows", 8)
+    p.store("rows", 0, "low0", "low1", step=8)
     p.add("columns", "columns", 32)
     p.add("rows", "rows", 16)
 
 
-def product_program(shape: Shape, zero_point: int, clamp: Clamp) -> Program:
+def product_function(shape: Shape, zero_point: int, clamp: Clamp) -> Function:
     """Returns the function that computes one group of four channels of a strip.
 
     columns: per quad of pixels and input the words of both pairs; group: a row of `data`; sums: OFFSET minus the sums of two
@@ -216,98 +205,73 @@ def product_program(shape: Shape, zero_point: int, clamp: Clamp) -> Program:
     """
     about = f"Quads: 4 of {shape.channels} channels x 4 pixels, {shape.pair_words} words of two pixels; {shape.quads} times."
     name = f"tr_quads_k{shape.pair_words}_c{shape.channels}_n{shape.quads}_{requantize.name(zero_point, clamp)}"
-    p = Program(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "const int32_t *sums"), about)
-    p.new_float("out_kept", "columns_kept", "sums_kept", pointer=True)
+    p = Function(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "const int32_t *sums"), about)
+    p.keep("*out", "*columns", "*sums")
     p.new_float("quads", *(f"second{i}{j}" for i, j in CORNERS))
-    p.vmov("out_kept", "out")
-    p.vmov("columns_kept", "columns")
-    p.vmov("sums_kept", "sums")
-    p.free("out", "columns", "sums")
-    p.new("count")
-    p.constant("count", shape.quads)
-    p.vmov("quads", "count")
-    p.free("count")
-    accumulators = [f"{part}{i}{j}" for i, j in CORNERS for part in ("low", "high")]
+    with p.registers("count"):
+        p.constant("count", shape.quads)
+        p.vmov("quads", "count")
     with p.loop("quads", shape.quads):
-        p.new(*accumulators)
-        _start(p, shape)
-        _rounds(p, shape)
-        _finish(p, shape.channels, zero_point, clamp)
-        p.free(*accumulators)
-        p.new("spare")
-        requantize.advance(p, "group", "group", -8 * shape.pair_words, "spare")
-        p.free("spare")
+        with p.registers(*(f"{part}{i}{j}" for i, j in CORNERS for part in ("low", "high"))):
+            _start(p, shape)
+            _rounds(p, shape)
+            _finish(p, shape.channels, zero_point, clamp)
+        with p.registers("spare"):
+            p.move("group", "group", -8 * shape.pair_words, "spare")
     return p
 
 
-def _start(p: Program, shape: Shape) -> None:
+def _start(p: Function, shape: Shape) -> None:
     """Accumulators begin with what `sums` holds in their middle fields."""
-    p.new("x", "offset")
-    p.new_pointer("sums")
-    p.vmov("sums", "sums_kept")
-    p.mov("offset", OFFSET)
-    for i, j in CORNERS:
-        p.ldr("x", "sums", 4 * (2 * shape.groups * j + i))
-        p.vmov(f"second{i}{j}", "x")
-        p.asr(f"high{i}{j}", "x", 32 - FIELD)
-        p.add(f"low{i}{j}", "offset", "x", f"lsl {FIELD}")
-    requantize.advance(p, "sums", "sums", 16 * shape.groups, "x")
-    p.vmov("sums_kept", "sums")
-    p.free("x", "offset", "sums")
-
-
-def _rounds(p: Program, shape: Shape) -> None:
-    """The inner loop; leaves `group` behind the weights."""
-    p.new_pointer("columns")
-    p.vmov("columns", "columns_kept")
-    p.new_float("rounds")
-    p.new("count")
-    p.mov("count", shape.rounds)
-    p.vmov("rounds", "count")
-    p.free("count")
-    if shape.rounds == 1:
-        _round(p, shape.steps)
-    else:
-        with p.loop("rounds", shape.rounds):
-            _round(p, shape.steps)
-    p.vmov("columns_kept", "columns")
-    p.free("rounds", "columns")
-
-
-def _round(p: Program, steps: int) -> None:
-    p.new("x0", "x1", "w0", "w1")
-    for step in range(steps):
-        for name, base in (("x", "columns"), ("w", "group")):
-            p.ldr(f"{name}0", base, 8 * step)
-            p.ldr(f"{name}1", base, 8 * step + 4)
+    with p.registers("x", "offset"), p.fetched("sums"):
+        p.mov("offset", OFFSET)
         for i, j in CORNERS:
-            p.smlal(f"low{i}{j}", f"high{i}{j}", f"x{j}", f"w{i}")
-    p.free("x0", "x1", "w0", "w1")
+            p.ldr("x", "sums", 4 * (2 * shape.groups * j + i))
+            p.vmov(f"second{i}{j}", "x")
+            p.asr(f"high{i}{j}", "x", 32 - FIELD)
+            p.add(f"low{i}{j}", "offset", "x", f"lsl {FIELD}")
+        p.move("sums", "sums", 16 * shape.groups, "x")
+
+
+def _rounds(p: Function, shape: Shape) -> None:
+    """The inner loop; leaves `group` behind the weights."""
+    with p.fetched("columns"):
+        p.new_float("rounds")
+        with p.registers("count"):
+            p.mov("count", shape.rounds)
+            p.vmov("rounds", "count")
+        with p.loop("rounds", shape.rounds) if shape.rounds > 1 else nullcontext():
+            _round(p, shape.steps)
+        p.free("rounds")
+
+
+def _round(p: Function, steps: int) -> None:
+    with p.registers("x0", "x1", "w0", "w1"):
+        for step in range(steps):
+            p.load("columns", 8 * step, "x0", "x1")
+            p.load("group", 8 * step, "w0", "w1")
+            for i, j in CORNERS:
+                p.smlal(f"low{i}{j}", f"high{i}{j}", f"x{j}", f"w{i}")
     p.add("columns", "columns", 8 * steps)
     p.add("group", "group", 8 * steps)
 
 
-def _finish(p: Program, channels: int, zero_point: int, clamp: Clamp) -> None:
+def _finish(p: Function, channels: int, zero_point: int, clamp: Clamp) -> None:
     """From four accumulators and the four sums that were known to sixteen outputs; `group` points to the channels' factors."""
-    p.new_pointer("out")
-    p.new("bias", "multiplier", "right", "u")
-    p.vmov("out", "out_kept")
 
     def put(total: str, pixel: int, channel: int) -> None:
         """Requantises the doubled sum and stores it."""
         requantize.requantize(p, total, "multiplier", "right", zero_point, clamp)
         p.strb(total, "out", pixel * channels + channel)
 
-    for channel in range(4):
-        for place, name in enumerate(("bias", "multiplier", "right")):
-            p.ldr(name, "group", 4 * (3 * channel + place))
-        (_finish_b if channel % 2 else _finish_a)(p, channel, put)
-    requantize.advance(p, "out", "out", 4 * channels, "bias")
-    p.vmov("out_kept", "out")
-    p.free("out", "bias", "multiplier", "right", "u")
+    with p.fetched("out"), p.registers("bias", "multiplier", "right", "u"):
+        for channel in range(4):
+            p.load("group", 12 * channel, "bias", "multiplier", "right")
+            (_finish_b if channel % 2 else _finish_a)(p, channel, put)
+        p.move("out", "out", 4 * channels, "bias")
 
 
-def _finish_a(p: Program, channel: int, put: Callable[[str, int, int], None]) -> None:
+def _finish_a(p: Function, channel: int, put: Callable[[str, int, int], None]) -> None:
     """The low and the middle fields: pixels p and q of both pairs."""
     for j in range(2):
         low, high = f"low{channel // 2}{j}", f"high{channel // 2}{j}"
@@ -320,7 +284,7 @@ def _finish_a(p: Program, channel: int, put: Callable[[str, int, int], None]) ->
         put(low, 2 * j + 1, channel)
 
 
-def _finish_b(p: Program, channel: int, put: Callable[[str, int, int], None]) -> None:
+def _finish_b(p: Function, channel: int, put: Callable[[str, int, int], None]) -> None:
     """The high fields, pixels q, and the sums that were known, pixels p."""
     for j in range(2):
         high = f"high{channel // 2}{j}"

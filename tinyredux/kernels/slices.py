@@ -16,7 +16,7 @@ import numpy as np
 from tinyredux.graph import Array, Conv
 from tinyredux.int8 import requantization
 from tinyredux.kernels.asm.forms import Form
-from tinyredux.kernels.asm.program import Program as Code
+from tinyredux.kernels.asm.function import Function as Code
 from tinyredux.kernels.rows.layer import Rows, row_tables, rows_of, weight_array
 from tinyredux.kernels.rows.plan import Geometry
 from tinyredux.kernels.rows.template import SMALLEST_KERNEL, strip_forms

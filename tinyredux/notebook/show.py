@@ -15,7 +15,7 @@ from typing import Any
 from tinyredux.device import BuildError, firmware_folder
 from tinyredux.device.link import LinkError
 from tinyredux.files import ROOT, expect
-from tinyredux.kernels import Program, print_longest_loop
+from tinyredux.kernels import Function, print_longest_loop
 from tinyredux.model import Model
 from tinyredux.tables import as_html, columns
 
@@ -35,9 +35,9 @@ class Source:
         return f"```{self.language}\n{self.text}\n```"
 
 
-def show(what: Callable[..., Any] | type | str | Program) -> Source:
-    """Returns the library's own source of a Python function or class, of a C function by name, or a Program's longest loop."""
-    if isinstance(what, Program):
+def show(what: Callable[..., Any] | type | str | Function) -> Source:
+    """Returns the library's own source of a Python function or class, of a C function by name, or a kernel's longest loop."""
+    if isinstance(what, Function):
         return Source(print_longest_loop(what), "asm")
     if isinstance(what, str):
         return Source(c_function(what), "c")

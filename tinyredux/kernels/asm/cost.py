@@ -1,4 +1,4 @@
-"""What a Program costs on a core, predicted from its text: cycles without flash stalls, and bytes of code.
+"""What a function costs on a core, predicted from its text: cycles without flash stalls, and bytes of code.
 
 Every straight line of instructions is priced by the timing model, times how often it runs (`times` of the blocks around it).
 A chain of loads breaks where it goes from flash to SRAM or back: pointers to constant 16- or 32-bit numbers are taken to point
@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tinyredux.kernels.asm.function import ADDRESS, READ, WRITTEN, Block, Function, Instruction, Node, Register, instructions
 from tinyredux.kernels.asm.printers import CALLEE_SAVED
-from tinyredux.kernels.asm.program import Block, Instruction, Node, Program, Register, instructions
 from tinyredux.simulator import NO_REGISTER, RULES, Rules, price_block
 from tinyredux.simulator import Instruction as Timed
 
@@ -19,17 +19,17 @@ CALL_CYCLES = 8  # branch with link, arguments into registers, pipeline refill
 COMPARE, BRANCH = Timed(4, "alu"), Timed(4, "branch-if", to_pc=True)
 
 
-def program_cycles(program: Program, core: str) -> float:
+def function_cycles(function: Function, core: str) -> float:
     """Returns the cycles of one call, its saving of registers included."""
     rules = RULES[core]
-    saved = 1 + sum(place in program.used for place in CALLEE_SAVED if place != "lr")
-    flash = frozenset(text.split()[-1].lstrip("*") for text in program.arguments if re.match(r"const int(16|32)_t \*", text))
-    return CALL_CYCLES + 2 * (rules.many + saved) + rules.taken_indirect + _cycles(program.body, rules, flash)
+    saved = 1 + sum(place in function.used for place in CALLEE_SAVED if place != "lr")
+    flash = frozenset(text.split()[-1].lstrip("*") for text in function.arguments if re.match(r"const int(16|32)_t \*", text))
+    return CALL_CYCLES + 2 * (rules.many + saved) + rules.taken_indirect + _cycles(function.body, rules, flash)
 
 
-def code_bytes(program: Program) -> int:
-    """Returns the bytes of a Program's code: words, but for conditional moves."""
-    words = 2 + sum(node.op.asm.count("\n") + 1 for node in instructions(program.body)) + 2 * _blocks(program.body)
+def code_bytes(function: Function) -> int:
+    """Returns the bytes of a function's code: words, but for conditional moves."""
+    words = 2 + sum(node.op.asm.count("\n") + 1 for node in instructions(function.body)) + 2 * _blocks(function.body)
     return 4 * words
 
 
@@ -46,10 +46,7 @@ def _cycles(nodes: Sequence[Node], rules: Rules, flash: frozenset[str], end: Seq
             line += timed(node)
             total += rules.chain and last is not None and _breaks(last, node, flash)
             last = node
-        elif isinstance(node, Block) and node.kind == "if":
-            line += [COMPARE, BRANCH]
-            total += (1 - node.times) * rules.taken + node.times * _cycles(node.body, rules, flash)
-        elif isinstance(node, Block):
+        else:
             total, line, last = total + _line(line, rules), [], None
             total += node.times * _cycles(node.body, rules, flash, (COMPARE, BRANCH)) + (node.times - 1) * rules.taken
     return total + _line([*line, *end], rules)
@@ -68,33 +65,28 @@ def _breaks(before: Instruction, node: Instruction, flash: frozenset[str]) -> bo
 
 def _base(node: Instruction) -> str:
     """Returns the name of the register that holds a load's address."""
-    value = next(value for role, value in zip(node.op.roles, node.operands, strict=True) if role in "ab")
-    return value.name if isinstance(value, Register) else ""
+    return node.registers(ADDRESS)[0].name
 
 
 def timed(node: Instruction) -> list[Timed]:
-    """Returns the machine instructions of one of a Program as the timing model sees them."""
-    reads = writes = address = 0
-    base = index = NO_REGISTER
-    for role, value in zip(node.op.roles, node.operands, strict=True):
-        if not isinstance(value, Register):
-            continue
-        bit = 1 << _number(value.place)
-        reads |= bit if role in "rsmab" else 0
-        writes |= bit if role in "wmb" else 0
-        if role in "ab":
-            address |= bit
-            base, index = (_number(value.place), index) if base == NO_REGISTER else (base, _number(value.place))
+    """Returns the machine instructions that one of a function stands for, as the timing model sees them."""
+    reads, writes, address = (_mask(node.registers(roles)) for roles in (READ, WRITTEN, ADDRESS))
+    base, index = (*(_number(register) for register in node.registers(ADDRESS)), NO_REGISTER, NO_REGISTER)[:2]
     words = node.op.roles.count("w" if "load" in node.op.kind else "r") if node.op.kind.endswith("many") else 1
     extends = node.name.startswith(("sxta", "uxta"))
     late = extends or (node.op.kind == "alu" and bool(node.shift))
     added = [1] if extends else [0, 1] if node.op.roles == "mmrr" else [3] if node.op.kind == "mac" else []
-    adds = sum(1 << _number(value.place) for i in added if isinstance(value := node.operands[i], Register))
+    adds = _mask([value for i in added if isinstance(value := node.operands[i], Register)])
     one = Timed(4, node.op.kind, reads, writes, address, base, index, words=words, adds=adds, late=late)
     return [one] * (2 if "\n" in node.op.asm else 1)
 
 
-def _number(place: str) -> int:
+def _mask(registers: Sequence[Register]) -> int:
+    return sum({1 << _number(register) for register in registers})
+
+
+def _number(register: Register) -> int:
+    place = register.place
     if place[0] == "s":
         return 32 + int(place[1:])
     return 14 if place == "lr" else int(place[1:])

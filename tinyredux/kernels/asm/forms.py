@@ -2,7 +2,7 @@
 
 Every template module (`TEMPLATES` in `choose`) has a function `forms(graph, op, core)` that returns the forms it has for an
 operator on a core, none where it does not apply. `choose` takes one form per operator; the emitter writes its arrays to
-weights.bin, its Programs to fast.S and fast_host.c, and its call where the reference kernel's would stand.
+weights.bin, its functions to fast.S and fast_host.c, and its call where the reference kernel's would stand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from tinyredux.graph import Array
 from tinyredux.kernels.asm.cost import code_bytes
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 
 STREAM_CYCLES = 5 / 16  # a byte: a line of 16 behind 5 wait states on an STM32F4, 32 behind 12 on an F7
 
@@ -32,9 +32,9 @@ class Places:
 
 @dataclass(frozen=True)
 class Later:
-    """Programs that are written only for a form that is chosen, and the bytes of their code, known before."""
+    """Functions that are written only for a form that is chosen, and the bytes of their code, known before."""
 
-    write: Callable[[], tuple[Program, ...]]
+    write: Callable[[], tuple[Function, ...]]
     code_bytes: int
 
 
@@ -51,7 +51,7 @@ class Form:
     name: str
     cycles: int
     scratch_bytes: int
-    programs: tuple[Program, ...]
+    functions: tuple[Function, ...]
     call: Callable[[Places], str]
     arrays: Mapping[str, Array] = field(default_factory=dict)
     proof: str = ""
@@ -68,8 +68,8 @@ class Form:
         """Bytes of arrays and code; code that operators share counts for each."""
         later = self.later.code_bytes if self.later else 0
         arrays = sum(values.nbytes for values in self.arrays.values())
-        return later + arrays + sum(code_bytes(program) for program in self.programs)
+        return later + arrays + sum(code_bytes(function) for function in self.functions)
 
     def complete(self) -> Form:
-        """Returns the form with all its programs written."""
-        return self if self.later is None else replace(self, programs=(*self.programs, *self.later.write()), later=None)
+        """Returns the form with all its functions written."""
+        return self if self.later is None else replace(self, functions=(*self.functions, *self.later.write()), later=None)

@@ -1,10 +1,10 @@
-"""A Program as GNU assembly for the boards and as C for the host: the same instructions in the same order."""
+"""A function as GNU assembly for the boards and as C for the host: the same instructions in the same order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tinyredux.kernels.asm.program import CONDITIONS, Block, Comment, Instruction, Node, Operand, Program, Register, instructions
+from tinyredux.kernels.asm.function import Block, Function, Instruction, Node, Operand, Register, instructions
 
 CALLEE_SAVED = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "lr")
 ASSEMBLY_HEAD = "    .syntax unified\n    .thumb\n"
@@ -12,24 +12,24 @@ ASSEMBLY_TAIL = '    .section .note.GNU-stack, "", %progbits\n'
 C_HEAD = '#include "twin.h"\n'
 
 
-def print_assembly(program: Program) -> str:
+def print_assembly(function: Function) -> str:
     """Returns one function in its own section; put ASSEMBLY_HEAD before the first and ASSEMBLY_TAIL behind the last."""
-    name = program.name
-    saved = [place for place in CALLEE_SAVED if place in program.used or place == "lr"]
+    name = function.name
+    saved = [place for place in CALLEE_SAVED if place in function.used or place == "lr"]
     saved = ["r3", *saved] if len(saved) % 2 else saved  # the stack stays a multiple of 8
-    highest = max((int(place[1:]) for place in program.used if place[0] == "s"), default=0)
+    highest = max((int(place[1:]) for place in function.used if place[0] == "s"), default=0)
     floats = [f"    vpush {{s16-s{highest}}}"] if highest >= 16 else []
-    lines = [*_about(program), f'    .section .text.{name}, "ax", %progbits', "    .balign 16", f"    .global {name}"]
+    lines = [*_about(function), f'    .section .text.{name}, "ax", %progbits', "    .balign 16", f"    .global {name}"]
     lines += ["    .thumb_func", f"    .type {name}, %function", f"{name}:", f"    push.w {{{', '.join(saved)}}}", *floats]
-    lines += _assembly(program.body, f".L{name}_", iter(range(1, 1 << 20)))
+    lines += _assembly(function.body, f".L{name}_", iter(range(1, 1 << 20)))
     lines += [text.replace("vpush", "vpop") for text in floats]
     places = ", ".join("pc" if place == "lr" else place for place in saved)
     return "\n".join([*lines, f"    pop.w {{{places}}}", f"    .size {name}, . - {name}", ""])
 
 
-def print_longest_loop(program: Program) -> str:
+def print_longest_loop(function: Function) -> str:
     """Returns the assembly of the longest loop without a loop inside: where the time goes."""
-    found = max(_inner_loops(program.body), key=lambda block: len(block.body))
+    found = max(_inner_loops(function.body), key=lambda block: len(block.body))
     return "\n".join(_assembly([found], ".L", iter((1,))))
 
 
@@ -37,50 +37,42 @@ def _inner_loops(nodes: Sequence[Node]) -> Iterator[Block]:
     for node in nodes:
         if isinstance(node, Block):
             inside = list(_inner_loops(node.body))
-            yield from inside or ([node] if node.kind != "if" else [])
+            yield from inside or [node]
 
 
-def print_c(program: Program) -> str:
+def print_c(function: Function) -> str:
     """Returns one C function of equal effect; put C_HEAD before the first."""
-    arguments = {f"r_{name}": name for name in (text.split()[-1].lstrip("*") for text in program.arguments)}
-    variables = [register for known in program.variables.values() for register in known]
-    lines = [*_about(program), program.declaration, "{"]
+    arguments = {f"r_{name}": name for name in (text.split()[-1].lstrip("*") for text in function.arguments)}
+    variables = [register for known in function.variables.values() for register in known]
+    lines = [*_about(function), function.declaration, "{"]
     for register in variables:
         kind, argument = "uintptr_t" if register.pointer else "uint32_t", arguments.get(register.variable)
         lines.append(f"    {kind} {register.variable} = {f'({kind}){argument}' if argument else '0'};")
-    sets = {flag for instruction in instructions(program.body) for flag in instruction.op.sets}
-    lines += [f"    uint32_t {name} = 0;" for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
-    lines += [f"    (void){name};" for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
+    sets = {flag for instruction in instructions(function.body) for flag in instruction.op.sets}
+    flags = [name for flag, name in (("C", "carry"), ("G", "ge")) if flag in sets]
+    lines += [f"    uint32_t {name} = 0;" for name in flags] + [f"    (void){name};" for name in flags]
     lines += [f"    (void){register.variable};" for register in variables]
-    return "\n".join([*lines, *_c(program.body, 1), "}", ""])
+    return "\n".join([*lines, *_c(function.body, 1), "}", ""])
 
 
-def _about(program: Program) -> list[str]:
-    if not program.about:
+def _about(function: Function) -> list[str]:
+    if not function.about:
         return []
-    first, *rest = program.about.splitlines()
+    first, *rest = function.about.splitlines()
     return [f"/* {first}", *(f" * {line}".rstrip() for line in rest), " */"] if rest else [f"/* {first} */"]
 
 
 def _assembly(nodes: Sequence[Node], prefix: str, numbers: Iterator[int]) -> list[str]:
     lines = []
     for node in nodes:
-        if isinstance(node, Comment):
-            lines.append(f"    /* {node.text} */")
-        elif isinstance(node, Instruction):
+        if isinstance(node, Instruction):
             operands = [_asm_operand(value) for value in node.operands]
             shift = ", " + node.shift.replace(" ", " #") if node.shift else ""
             lines.append("    " + node.op.asm.format(*operands, shift=shift))
         else:
-            left, condition, right = node.test
-            label, body = f"{prefix}{next(numbers)}", _assembly(node.body, prefix, numbers)
-            compare = f"    cmp.w {left.place}, {_asm_operand(right)}"
-            if node.kind == "count":
-                compare = f"    subs.w {left.place}, {left.place}, #1"
-            if node.kind == "if":
-                lines += [compare, f"    b{CONDITIONS[condition][0]}.w {label}", *body, f"{label}:"]
-            else:
-                lines += [f"{label}:", *body, compare, f"    b{condition}.w {label}"]
+            label, place = f"{prefix}{next(numbers)}", node.left.place
+            test = f"subs.w {place}, {place}, #1" if node.counted else f"cmp.w {place}, {_asm_operand(node.right)}"
+            lines += [f"{label}:", *_assembly(node.body, prefix, numbers), f"    {test}", f"    bne.w {label}"]
     return lines
 
 
@@ -91,26 +83,19 @@ def _asm_operand(value: Operand) -> str:
 def _c(nodes: Sequence[Node], depth: int) -> list[str]:
     indent, lines = "    " * depth, []
     for node in nodes:
-        if isinstance(node, Comment):
-            lines.append(f"{indent}/* {node.text} */")
-        elif isinstance(node, Instruction):
+        if isinstance(node, Instruction):
             lines.append(indent + _statement(node))
         else:
-            body, test = _c(node.body, depth + 1), _test(node)
-            if node.kind == "if":
-                lines += [f"{indent}if ({test}) {{", *body, f"{indent}}}"]
-            else:
-                lines += [f"{indent}do {{", *body, f"{indent}}} while ({test});"]
+            lines += [f"{indent}do {{", *_c(node.body, depth + 1), f"{indent}}} while ({_test(node)});"]
     return lines
 
 
 def _test(block: Block) -> str:
-    left, condition, right = block.test
-    if block.kind == "count":
+    left, right = block.left, block.right
+    if block.counted:
         return f"({left.variable} = {left.variable} - 1) != 0"
     kind = "intptr_t" if left.pointer else "int32_t"
-    other = f"({kind}){right.variable}" if isinstance(right, Register) else str(right)
-    return f"({kind}){left.variable} {CONDITIONS[condition][1]} {other}"
+    return f"({kind}){left.variable} != " + (f"({kind}){right.variable}" if isinstance(right, Register) else str(right))
 
 
 def _statement(node: Instruction) -> str:

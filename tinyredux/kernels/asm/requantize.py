@@ -22,10 +22,9 @@ import numpy as np
 
 from tinyredux.graph import Array
 from tinyredux.int8 import Clamp, Requantization
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 
 SUM_LIMIT = 2**30
-LARGEST_IMMEDIATE = 4095
 INT8 = Clamp(-128, 127)
 
 
@@ -45,7 +44,7 @@ def constants(factors: Requantization) -> Array:
     return np.array(pairs, np.int32)
 
 
-def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point: int, clamp: Clamp) -> None:
+def requantize(p: Function, x: str, multiplier: str, right: str | int, zero_point: int, clamp: Clamp) -> None:
     """Turns register `x`, twice a sum, into the int8 output within `clamp`; `right` may be a number.
 
     Limits other than int8's take four or five instructions in the place of SSAT, still without a branch or a register.
@@ -66,15 +65,6 @@ def requantize(p: Program, x: str, multiplier: str, right: str | int, zero_point
 
 
 def name(zero_point: int, clamp: Clamp) -> str:
-    """Returns what distinguishes the names of Programs that requantise to this zero point and these limits."""
+    """Returns what distinguishes the names of functions that requantise to this zero point and these limits."""
     limits = "" if clamp == INT8 else f"_{clamp.low + 128:02x}{clamp.high + 128:02x}"
     return f"z{zero_point + 128:02x}{limits}"
-
-
-def advance(p: Program, to: str, source: str, distance: int, spare: str) -> None:
-    """Sets pointer `to` to `source` + `distance` bytes, by way of `spare` where an instruction cannot hold the number."""
-    if abs(distance) <= LARGEST_IMMEDIATE:
-        (p.add if distance >= 0 else p.sub)(to, source, abs(distance))
-        return
-    p.constant(spare, abs(distance))
-    (p.add if distance >= 0 else p.sub)(to, source, spare)

@@ -1,4 +1,4 @@
-"""A Program's instructions in another order for a core that issues two at once: the Cortex-M7.
+"""A function's instructions in another order for a core that issues two at once: the Cortex-M7.
 
 Templates are written in the order that suits a Cortex-M4, with loads in rows. Here each straight line of instructions is ordered
 anew by list scheduling: cycle by cycle, of the instructions whose operands are there, those with the longest way to the end go
@@ -13,21 +13,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from tinyredux.kernels.asm.cost import program_cycles, timed
-from tinyredux.kernels.asm.program import Block, Instruction, Node, Program, Register
+from tinyredux.kernels.asm.cost import function_cycles, timed
+from tinyredux.kernels.asm.function import READ, WRITTEN, Function, Instruction, Node
 from tinyredux.simulator import LATENCY, dual_issue_port, ports_pair
 
 DUAL_ISSUE = ("cortex-m7",)
 
 
-def scheduled(program: Program, core: str) -> Program:
-    """Returns the Program in the order for a core: itself where the core issues one instruction at a time."""
-    return program.with_body(_nodes(program.body)) if core in DUAL_ISSUE else program
+def scheduled(function: Function, core: str) -> Function:
+    """Returns the function in the order for a core: itself where the core issues one instruction at a time."""
+    return function.with_body(_nodes(function.body)) if core in DUAL_ISSUE else function
 
 
-def cycles_of(program: Program, core: str) -> float:
+def cycles_of(function: Function, core: str) -> float:
     """Returns the predicted cycles of one call, in the order for the core."""
-    return program_cycles(scheduled(program, core), core)
+    return function_cycles(scheduled(function, core), core)
 
 
 def _nodes(nodes: Sequence[Node]) -> list[Node]:
@@ -37,7 +37,7 @@ def _nodes(nodes: Sequence[Node]) -> list[Node]:
         if isinstance(node, Instruction):
             line.append(node)
             continue
-        found += [*_ordered(tuple(line)), replace(node, body=_nodes(node.body)) if isinstance(node, Block) else node]
+        found += [*_ordered(tuple(line)), replace(node, body=_nodes(node.body))]
         line = []
     return [*found, *_ordered(tuple(line))]
 
@@ -100,11 +100,8 @@ def _dependences(line: Sequence[Instruction]) -> list[dict[int, int]]:
 
 def _places(node: Instruction) -> tuple[set[str], set[str]]:
     """Returns what an instruction reads and writes: registers, flags, and memory."""
-    reads, writes = set(node.op.uses), set(node.op.sets)
-    for role, value in zip(node.op.roles, node.operands, strict=True):
-        if isinstance(value, Register):
-            reads |= {value.place} if role in "rsmab" else set()
-            writes |= {value.place} if role in "wmb" else set()
+    reads = {*node.op.uses, *(register.place for register in node.registers(READ))}
+    writes = {*node.op.sets, *(register.place for register in node.registers(WRITTEN))}
     if node.op.kind.startswith("store"):
         writes.add("memory")
     if node.op.kind.startswith("load"):

@@ -1,19 +1,20 @@
-"""The Program that computes a strip of a packed-product row convolution, output channel by output channel."""
+"""The function that computes a strip of a packed-product row convolution, output channel by output channel."""
 
 from __future__ import annotations
 
-from tinyredux.kernels.asm.program import Program
+from collections.abc import Callable, Iterator
+
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.requantize import requantize
 from tinyredux.kernels.rows.layer import FIELD, OFFSET, Rows
-from tinyredux.kernels.rows.pack import add
 from tinyredux.kernels.rows.plan import REGISTERS, RowBlock, order_loads
 
 UNPACK = 8192 | (-8191 & 0xFFFF) << 16  # SMUAD of (w1 + 256 * w0, w1) with it is w1 + w0 * 2^21
 LEFT, HIGH = FIELD - 11, 32 - FIELD  # the middle field: 11 bits of the low word, 10 of the high one
 
 
-def convolve_program(rows: Rows, name: str, strip_rows: float) -> Program:
-    """Returns the Program that computes all output channels of a group for the rows of a strip, usually `strip_rows`."""
+def convolve_function(rows: Rows, name: str, strip_rows: float) -> Function:
+    """Returns the function that computes all output channels of a group for the rows of a strip, usually `strip_rows`."""
     g = rows.geometry
     about = (
         f"{g.kernel[0]}x{g.kernel[1]} convolution of {g.in_c} channels to {g.out_c}, rows of {g.out_w}, packed products.\n"
@@ -21,16 +22,15 @@ def convolve_program(rows: Rows, name: str, strip_rows: float) -> Program:
         f"{rows.groups} times four steps. Fields are drained every {rows.chunk * rows.unroll} of {rows.steps} steps, before\n"
         "they can leave 21 bits."
     )
-    p = Program(name, ("int8_t *out", "int32_t *scratch", "const int32_t *weights", "const int32_t *table"), about)
-    p.new_float("channel_out", "packed", "stored", "strip", "row_out", "row_in", "row_weights", "next_row", pointer=True)
+    p = Function(name, ("int8_t *out", "int32_t *scratch", "const int32_t *weights", "const int32_t *table"), about)
+    p.new_float("*channel_out", "*packed", "*stored", "*strip", "*row_out", "*row_in", "*row_weights", "*next_row")
     p.new_float("channels", "bias", "multiplier", "right", "row_count", "row_bias", "iterations", "beyond")
     for kept, argument in zip(("channel_out", "packed", "stored", "strip"), ("out", "scratch", "weights", "table"), strict=True):
         p.vmov(kept, argument)
     p.free("out", "scratch", "weights", "table")
-    p.new("count")
-    p.constant("count", g.out_c)
-    p.vmov("channels", "count")
-    p.free("count")
+    with p.registers("count"):
+        p.constant("count", g.out_c)
+        p.vmov("channels", "count")
     with p.loop("channels", g.out_c):
         _unpack_weights(p, rows)
         _start_rows(p)
@@ -38,180 +38,153 @@ def convolve_program(rows: Rows, name: str, strip_rows: float) -> Program:
             _next_row(p, rows)
             for block in rows.plan.blocks:
                 _block(p, rows, block)
-            p.new_pointer("next")
-            p.vmov("next", "row_out")
-            add(p, "next", "next", g.out_row)
-            p.vmov("row_out", "next")
-            p.free("next")
-        p.new_pointer("next")
-        p.vmov("next", "channel_out")
-        p.add("next", "next", 1)
-        p.vmov("channel_out", "next")
-        p.free("next")
+            _advance(p, "row_out", g.out_row, "next")
+        _advance(p, "channel_out", 1, "next")
     return p
 
 
-def _unpack_weights(p: Program, rows: Rows) -> None:
+def _advance(p: Function, kept: str, distance: int, through: str) -> None:
+    """Moves an address that a floating-point register keeps, through a core register that is free."""
+    with p.fetched(through, kept):
+        p.move(through, through, distance)
+
+
+def _unpack_weights(p: Function, rows: Rows) -> None:
     """The next channel's factors into their registers, its weights into scratch."""
-    p.new_pointer("from", "to")
-    p.new("unpack", "groups")
-    p.vmov("from", "stored")
-    p.vmov("to", "packed")
-    p.new("x")
-    for name in ("bias", "multiplier", "right"):
-        p.ldr_post("x", "from", 4)
-        p.vmov(name, "x")
-    p.free("x")
-    p.constant("unpack", UNPACK)
-    p.constant("groups", rows.groups)
-    pairs = rows.plan.pairs
-    with p.loop("groups", rows.groups):
-        for i, pair in enumerate(pairs):
-            to = [rows.step_bytes * step + 4 * i for step in range(4)]
-            if None in pair.taps:
-                _unpack_lone(p, to, 0 if pair.taps[0] is None else FIELD)
-            else:
-                _unpack_pairs(p, to)
-        p.add("to", "to", 4 * rows.step_bytes)
-    p.vmov("stored", "from")
-    p.free("from", "to", "unpack", "groups")
+    with p.registers("*from", "*to", "unpack", "groups"):
+        p.vmov("from", "stored")
+        p.vmov("to", "packed")
+        with p.registers("x"):
+            for name in ("bias", "multiplier", "right"):
+                p.ldr_post("x", "from", 4)
+                p.vmov(name, "x")
+        p.constant("unpack", UNPACK)
+        p.constant("groups", rows.groups)
+        with p.loop("groups", rows.groups):
+            for i, pair in enumerate(rows.plan.pairs):
+                to = [rows.step_bytes * step + 4 * i for step in range(4)]
+                if None in pair.taps:
+                    _unpack_lone(p, to, 0 if pair.taps[0] is None else FIELD)
+                else:
+                    _unpack_pairs(p, to)
+            p.add("to", "to", 4 * rows.step_bytes)
+        p.vmov("stored", "from")
 
 
-def _unpack_lone(p: Program, to: list[int], shift: int) -> None:
-    p.new("word", "tap")
-    p.ldr_post("word", "from", 4)
-    for k, offset in enumerate(to):
-        getattr(p, f"sxtb_ror{8 * k}" if k else "sxtb")("tap", "word")
-        if shift:
-            p.lsl("tap", "tap", shift)
-        p.str("tap", "to", offset)
-    p.free("word", "tap")
+def _unpack_lone(p: Function, to: list[int], shift: int) -> None:
+    with p.registers("word", "tap"):
+        p.ldr_post("word", "from", 4)
+        for k, offset in enumerate(to):
+            getattr(p, f"sxtb_ror{8 * k}" if k else "sxtb")("tap", "word")
+            if shift:
+                p.lsl("tap", "tap", shift)
+            p.str("tap", "to", offset)
 
 
-def _unpack_pairs(p: Program, to: list[int]) -> None:
-    p.new("word", "other", "low", "a", "b")
-    p.ldr("word", "from", 0)
-    p.ldr("other", "from", 4)
-    p.add("from", "from", 8)
-    for word, first, second in (("word", *to[:2]), ("other", *to[2:])):
-        p.sxtb16("low", word)
-        p.pkhbt("a", word, "low", "lsl 16")
-        p.pkhtb("b", "low", word, "asr 16")
-        p.smuad("a", "a", "unpack")
-        p.smuad("b", "b", "unpack")
-        p.str("a", "to", first)
-        p.str("b", "to", second)
-    p.free("word", "other", "low", "a", "b")
+def _unpack_pairs(p: Function, to: list[int]) -> None:
+    with p.registers("word", "other", "low", "a", "b"):
+        p.load("from", 0, "word", "other")
+        p.add("from", "from", 8)
+        for word, first, second in (("word", *to[:2]), ("other", *to[2:])):
+            p.sxtb16("low", word)
+            p.pkhbt("a", word, "low", "lsl 16")
+            p.pkhtb("b", "low", word, "asr 16")
+            p.smuad("a", "a", "unpack")
+            p.smuad("b", "b", "unpack")
+            p.str("a", "to", first)
+            p.str("b", "to", second)
 
 
-def _start_rows(p: Program) -> None:
-    p.new_pointer("place")
-    p.new("count")
-    p.vmov("place", "channel_out")
-    p.vmov("row_out", "place")
-    p.vmov("place", "strip")
-    p.ldr_post("count", "place", 4)
-    p.vmov("row_count", "count")
-    p.vmov("next_row", "place")
-    p.free("place", "count")
+def _start_rows(p: Function) -> None:
+    with p.registers("*place", "count"):
+        p.vmov("place", "channel_out")
+        p.vmov("row_out", "place")
+        p.vmov("place", "strip")
+        p.ldr_post("count", "place", 4)
+        p.vmov("row_count", "count")
+        p.vmov("next_row", "place")
 
 
-def _next_row(p: Program, rows: Rows) -> None:
+def _next_row(p: Function, rows: Rows) -> None:
     """Reads a row of the table: where its input and its weights begin, how many iterations, what its bias is."""
-    p.new_pointer("place", "at")
-    p.new("below", "skipped", "iterations_", "offset", "sum_")
-    p.vmov("place", "next_row")
-    p.ldr("below", "place", 0)
-    p.ldr("skipped", "place", 4)
-    p.ldr("iterations_", "place", 8)
-    p.ldr("offset", "place", 12)
-    p.add("place", "place", 16)
-    p.vmov("next_row", "place")
-    p.vmov("at", "packed")
-    p.add("place", "at", "skipped")
-    p.vmov("row_weights", "place")
-    add(p, "at", "at", rows.weight_bytes)
-    p.add("at", "at", "below")
-    p.vmov("row_in", "at")
-    p.vmov("iterations", "iterations_")
-    p.vmov("sum_", "bias")
-    p.sub("sum_", "sum_", "offset")
-    p.vmov("row_bias", "sum_")
-    p.free("place", "at", "below", "skipped", "iterations_", "offset", "sum_")
+    columns = ("below", "skipped", "iterations_", "offset")
+    with p.registers("*place", "*at", *columns, "sum_"):
+        p.vmov("place", "next_row")
+        p.load("place", 0, *columns)
+        p.add("place", "place", 16)
+        p.vmov("next_row", "place")
+        p.vmov("at", "packed")
+        p.add("place", "at", "skipped")
+        p.vmov("row_weights", "place")
+        p.move("at", "at", rows.weight_bytes)
+        p.add("at", "at", "below")
+        p.vmov("row_in", "at")
+        p.vmov("iterations", "iterations_")
+        p.vmov("sum_", "bias")
+        p.sub("sum_", "sum_", "offset")
+        p.vmov("row_bias", "sum_")
 
 
-def _block(p: Program, rows: Rows, block: RowBlock) -> None:
+def _block(p: Function, rows: Rows, block: RowBlock) -> None:
     """All of a block: its accumulators over all steps, and its outputs; `count` times from left to right."""
-    g, repeated = rows.geometry, block.count > 1
-    p.new_float("block_in", "block_out", pointer=True)
-    p.new_pointer("place")
-    p.vmov("place", "row_in")
-    add(p, "place", "place", 4 * block.column)
-    p.vmov("block_in", "place")
-    p.vmov("place", "row_out")
-    add(p, "place", "place", max(2 * block.first - 1, 0) * g.out_pixel)
-    p.vmov("block_out", "place")
-    p.free("place")
-    if not repeated:
+    pixel = rows.geometry.out_pixel
+    p.new_float("*block_in", "*block_out")
+    with p.registers("*place"):
+        for kept, start, distance in (
+            ("block_in", "row_in", 4 * block.column), ("block_out", "row_out", max(2 * block.first - 1, 0) * pixel),
+        ):  # fmt: skip
+            p.vmov("place", start)
+            p.move("place", "place", distance)
+            p.vmov(kept, "place")
+    if block.count == 1:
         _block_once(p, rows, block)
     else:
         p.new_float("blocks")
-        p.new("count")
-        p.mov("count", block.count)
-        p.vmov("blocks", "count")
-        p.free("count")
+        with p.registers("count"):
+            p.mov("count", block.count)
+            p.vmov("blocks", "count")
         with p.loop("blocks", block.count):
             _block_once(p, rows, block)
-            p.new_pointer("place")
-            p.vmov("place", "block_in")
-            add(p, "place", "place", 4 * block.n)
-            p.vmov("block_in", "place")
-            p.vmov("place", "block_out")
-            add(p, "place", "place", 2 * block.n * g.out_pixel)
-            p.vmov("block_out", "place")
-            p.free("place")
+            _advance(p, "block_in", 4 * block.n, "place")
+            _advance(p, "block_out", 2 * block.n * pixel, "place")
         p.free("blocks")
     p.free("block_in", "block_out")
 
 
-def _block_once(p: Program, rows: Rows, block: RowBlock) -> None:
+def _block_once(p: Function, rows: Rows, block: RowBlock) -> None:
+    accumulators = [f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")]
     if rows.single_chunk:
-        p.new(*(f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")))
-        p.new_pointer("in_", "weights_")
-        p.new("iteration")
-        p.vmov("in_", "block_in")
-        p.vmov("weights_", "row_weights")
-        p.vmov("iteration", "iterations")
-        _accumulate(p, rows, block)
-        p.free("in_", "weights_", "iteration")
-        _finish(p, rows, block)
-        p.free(*(f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")))
+        with p.registers(*accumulators):
+            with p.registers("*in_", "*weights_", "iteration"):
+                _start_steps(p)
+                p.vmov("iteration", "iterations")
+                _accumulate(p, rows, block)
+            _finish(p, rows, block)
         return
     outs = [i for i in range(2 * block.n) if _is_output(rows, block, i)]
-    p.new_float(*(f"sum{i}" for i in outs), "left_iterations")
-    _start_sums(p, block, outs)
-    p.new_pointer("in_", "weights_")
+    kept = (*(f"sum{i}" for i in outs), "left_iterations")
+    p.new_float(*kept)
+    _start_sums(p, outs)
+    with p.registers("*in_", "*weights_"):
+        _start_steps(p)
+        with p.registers("iteration"):
+            p.vmov("iteration", "iterations")
+            p.vmov("left_iterations", "iteration")
+        with p.loop_until("left_iterations", 0, rows.chunks), p.registers("iteration"):
+            with p.fetched("left", "left_iterations"):
+                p.constant("iteration", rows.chunk)
+                p.at_most("iteration", "left")
+                p.sub("left", "left", "iteration")
+            with p.registers(*accumulators):
+                _accumulate(p, rows, block)
+                _drain(p, rows, block)
+    _finish_sums(p, rows, outs)
+    p.free(*kept)
+
+
+def _start_steps(p: Function) -> None:
     p.vmov("in_", "block_in")
     p.vmov("weights_", "row_weights")
-    p.new("iteration")
-    p.vmov("iteration", "iterations")
-    p.vmov("left_iterations", "iteration")
-    p.free("iteration")
-    with p.loop_while("left_iterations", "ne", 0, rows.chunks):
-        p.new("iteration", "left")
-        p.vmov("left", "left_iterations")
-        p.constant("iteration", rows.chunk)
-        p.at_most("iteration", "left")
-        p.sub("left", "left", "iteration")
-        p.vmov("left_iterations", "left")
-        p.free("left")
-        p.new(*(f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")))
-        _accumulate(p, rows, block)
-        _drain(p, rows, block)
-        p.free(*(f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")), "iteration")
-    p.free("in_", "weights_")
-    _finish_sums(p, rows, outs)
-    p.free(*(f"sum{i}" for i in outs), "left_iterations")
 
 
 def _is_output(rows: Rows, block: RowBlock, i: int) -> bool:
@@ -219,24 +192,22 @@ def _is_output(rows: Rows, block: RowBlock, i: int) -> bool:
     return 0 <= 2 * block.first - 1 + i < rows.geometry.out_w
 
 
-def _accumulate(p: Program, rows: Rows, block: RowBlock) -> None:
+def _accumulate(p: Function, rows: Rows, block: RowBlock) -> None:
     """The inner loop: `iteration` times `unroll` steps of all accumulators."""
     for k in range(block.n):
         p.mov(f"lo{k}", OFFSET)
         p.mov(f"hi{k}", 1 << (2 * FIELD - 1 - 32))
     steps = next(n for n in (2, 3, 1) if rows.unroll % n == 0)
-    temporaries = REGISTERS - 3 - 2 * block.n
-    names = [f"t{i}" for i in range(temporaries)]
-    p.new(*names)
-    with p.loop("iteration", rows.iterations / rows.chunks):
-        for start in range(0, rows.unroll, steps):
-            _steps(p, rows, block, start, steps, names)
-        add(p, "in_", "in_", rows.unroll * rows.pitch)
-        add(p, "weights_", "weights_", rows.unroll * rows.step_bytes)
-    p.free(*names)
+    names = [f"t{i}" for i in range(REGISTERS - 3 - 2 * block.n)]
+    with p.registers(*names):
+        with p.loop("iteration", rows.iterations / rows.chunks):
+            for start in range(0, rows.unroll, steps):
+                _steps(p, rows, block, start, steps, names)
+            p.move("in_", "in_", rows.unroll * rows.pitch)
+            p.move("weights_", "weights_", rows.unroll * rows.step_bytes)
 
 
-def _steps(p: Program, rows: Rows, block: RowBlock, start: int, steps: int, names: list[str]) -> None:
+def _steps(p: Function, rows: Rows, block: RowBlock, start: int, steps: int, names: list[str]) -> None:
     """Some steps of an iteration, from step `start` on, in the order that `order_loads` found."""
     batches = order_loads(block.products, steps, len(names))
     last = {operand: i for i, (_, macs) in enumerate(batches) for _, w, x in macs for operand in (w, x)}
@@ -252,95 +223,90 @@ def _steps(p: Program, rows: Rows, block: RowBlock, start: int, steps: int, name
         held = {operand: name for operand, name in held.items() if last[operand] > i}
 
 
-def _finish(p: Program, rows: Rows, block: RowBlock) -> None:
+def _fields(p: Function, rows: Rows, block: RowBlock, before: Callable[[int], None]) -> Iterator[tuple[int, str]]:
+    """Yields each output of a block and the register of its field; `before(output)` comes behind the first instruction of each.
+
+    The low field of an accumulator and the high one of the accumulator before it are one output's.
+    """
+    for i in range(2 * block.n):
+        if not _is_output(rows, block, i):
+            continue
+        low, high = f"lo{i // 2}", f"hi{i // 2}"
+        if i % 2:
+            p.lsr(low, low, FIELD)
+            before(i)
+            p.bfi(low, high, HIGH, LEFT)
+            yield i, low
+        else:
+            p.ubfx("u", low, 0, FIELD)
+            before(i)
+            if i:
+                p.add("u", "u", f"hi{i // 2 - 1}", "asr 10")
+            yield i, "u"
+
+
+def _finish(p: Function, rows: Rows, block: RowBlock) -> None:
     """From the only chunk's accumulators to outputs. `beyond` takes the last high field to the next block."""
-    p.new_pointer("to")
-    p.new("multiplier_", "right_", "bias_", "u")
-    p.vmov("to", "block_out")
-    for name, kept in (("multiplier_", "multiplier"), ("right_", "right"), ("bias_", "row_bias")):
-        p.vmov(name, kept)
-    skipped = int(block.first == 0)
-    for k in range(block.n):
-        if _is_output(rows, block, 2 * k):
-            if k == 0:
-                p.vmov("u", "beyond")
-                p.add("bias_", "bias_", "u", "lsl 1")
-            p.ubfx("u", f"lo{k}", 0, FIELD)
-            if k:
-                p.add("u", "u", f"hi{k - 1}", "asr 10")
-            p.add("u", "bias_", "u", "lsl 1")
-            if k == 0:
+    with p.registers("*to", "multiplier_", "right_", "bias_", "u"):
+        p.vmov("to", "block_out")
+        for name, kept in (("multiplier_", "multiplier"), ("right_", "right"), ("bias_", "row_bias")):
+            p.vmov(name, kept)
+        if _is_output(rows, block, 0):
+            p.vmov("u", "beyond")
+            p.add("bias_", "bias_", "u", "lsl 1")
+        for i, field in _fields(p, rows, block, lambda i: None):
+            p.add("u", "bias_", field, "lsl 1")
+            if i == 0:
                 p.vmov("bias_", "row_bias")
-            _put(p, rows, 2 * k - skipped, "u")
-        if _is_output(rows, block, 2 * k + 1):
-            p.lsr(f"lo{k}", f"lo{k}", FIELD)
-            p.bfi(f"lo{k}", f"hi{k}", HIGH, LEFT)
-            p.add("u", "bias_", f"lo{k}", "lsl 1")
-            _put(p, rows, 2 * k + 1 - skipped, "u")
-    p.asr("u", f"hi{block.n - 1}", 10)
-    p.vmov("beyond", "u")
-    p.free("to", "multiplier_", "right_", "bias_", "u")
+            _put(p, rows, i - (block.first == 0), "u")
+        p.asr("u", f"hi{block.n - 1}", 10)
+        p.vmov("beyond", "u")
 
 
-def _put(p: Program, rows: Rows, place: int, value: str) -> None:
+def _put(p: Function, rows: Rows, place: int, value: str) -> None:
     """Requantises a doubled sum and writes it `place` pixels behind `to`, which moves along where offsets have no room."""
     requantize(p, value, "multiplier_", "right_", rows.factors.output_zero_point, rows.factors.clamp)
     pixel = rows.geometry.out_pixel
-    if 7 * pixel > 4095:
+    if 7 * pixel > LARGEST_IMMEDIATE:
         p.strb(value, "to", 0)
         p.add("to", "to", pixel)
     else:
         p.strb(value, "to", place * pixel)
 
 
-def _start_sums(p: Program, block: RowBlock, outs: list[int]) -> None:
+def _start_sums(p: Function, outs: list[int]) -> None:
     """Doubled sums begin as the bias; that of the output on the left also with what the block before has of it."""
-    p.new("bias_", "u")
-    p.vmov("bias_", "row_bias")
-    for i in outs:
-        if i:
-            p.vmov(f"sum{i}", "bias_")
-    if 0 in outs:
-        p.vmov("u", "beyond")
-        p.add("bias_", "bias_", "u", "lsl 1")
-        p.vmov("sum0", "bias_")
-    p.mov("u", 0)
-    p.vmov("beyond", "u")
-    p.free("bias_", "u")
+    with p.registers("bias_", "u"):
+        p.vmov("bias_", "row_bias")
+        for i in outs:
+            if i:
+                p.vmov(f"sum{i}", "bias_")
+        if 0 in outs:
+            p.vmov("u", "beyond")
+            p.add("bias_", "bias_", "u", "lsl 1")
+            p.vmov("sum0", "bias_")
+        p.mov("u", 0)
+        p.vmov("beyond", "u")
 
 
-def _drain(p: Program, rows: Rows, block: RowBlock) -> None:
+def _drain(p: Function, rows: Rows, block: RowBlock) -> None:
     """Adds the fields of a chunk's accumulators to the sums."""
-    p.new("u", "sum_")
-    for k in range(block.n):
-        if _is_output(rows, block, 2 * k):
-            p.ubfx("u", f"lo{k}", 0, FIELD)
-            p.vmov("sum_", f"sum{2 * k}")
-            if k:
-                p.add("u", "u", f"hi{k - 1}", "asr 10")
-            p.add("sum_", "sum_", "u", "lsl 1")
-            p.vmov(f"sum{2 * k}", "sum_")
-        if _is_output(rows, block, 2 * k + 1):
-            p.lsr(f"lo{k}", f"lo{k}", FIELD)
-            p.vmov("sum_", f"sum{2 * k + 1}")
-            p.bfi(f"lo{k}", f"hi{k}", HIGH, LEFT)
-            p.add("sum_", "sum_", f"lo{k}", "lsl 1")
-            p.vmov(f"sum{2 * k + 1}", "sum_")
-    if block.count > 1 or 2 * (block.first + block.n) - 1 < rows.geometry.out_w:
-        p.vmov("sum_", "beyond")
-        p.add("sum_", "sum_", f"hi{block.n - 1}", "asr 10")
-        p.vmov("beyond", "sum_")
-    p.free("u", "sum_")
+    with p.registers("u", "sum_"):
+        for i, field in _fields(p, rows, block, lambda i: p.vmov("sum_", f"sum{i}")):
+            p.add("sum_", "sum_", field, "lsl 1")
+            p.vmov(f"sum{i}", "sum_")
+        if block.count > 1 or 2 * (block.first + block.n) - 1 < rows.geometry.out_w:
+            p.vmov("sum_", "beyond")
+            p.add("sum_", "sum_", f"hi{block.n - 1}", "asr 10")
+            p.vmov("beyond", "sum_")
 
 
-def _finish_sums(p: Program, rows: Rows, outs: list[int]) -> None:
+def _finish_sums(p: Function, rows: Rows, outs: list[int]) -> None:
     """From the sums of all chunks to outputs."""
-    p.new_pointer("to")
-    p.new("multiplier_", "right_", "u")
-    p.vmov("to", "block_out")
-    p.vmov("multiplier_", "multiplier")
-    p.vmov("right_", "right")
-    for i in outs:
-        p.vmov("u", f"sum{i}")
-        _put(p, rows, i - outs[0], "u")
-    p.free("to", "multiplier_", "right_", "u")
+    with p.registers("*to", "multiplier_", "right_", "u"):
+        p.vmov("to", "block_out")
+        p.vmov("multiplier_", "multiplier")
+        p.vmov("right_", "right")
+        for i in outs:
+            p.vmov("u", f"sum{i}")
+            _put(p, rows, i - outs[0], "u")

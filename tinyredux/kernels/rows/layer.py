@@ -1,7 +1,7 @@
 """Packed-product row convolution of one layer: its sizes, its arrays, and the proof that no field overflows.
 
 One SMLAL does up to four products (see `rows_plan`). A strip of input rows is packed into scratch once; then for each output
-channel the weights are unpacked into scratch and every row of the strip is computed, block by block (see `rows_programs`).
+channel the weights are unpacked into scratch and every row of the strip is computed, block by block (see `rows_functions`).
 Padding is never stored nor multiplied: input pixels have their zero point taken off, so what lies outside the map is 0, and rows
 and columns of products outside the map are left out.
 
@@ -20,6 +20,8 @@ import numpy as np
 from tinyredux.graph import Array
 from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm import requantize
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE
+from tinyredux.kernels.asm.layers import halves, words
 from tinyredux.kernels.rows.plan import CODE_BYTES, Geometry, RowPlan, plan_rows
 
 FIELD = 21
@@ -46,7 +48,7 @@ class Rows:
 
     @property
     def name(self) -> str:
-        """The end of its Programs' names: sizes for the reader, and a digest of all that the code depends on."""
+        """The end of its functions' names: sizes for the reader, and a digest of all that the code depends on."""
         g, f = self.geometry, self.factors
         code = (g, self.plan, self.channels, self.unroll, self.chunk, f.input_zero_point, f.output_zero_point, f.clamp)
         digest = hashlib.sha256(repr(code).encode()).hexdigest()[:8]
@@ -82,27 +84,20 @@ class Rows:
         """Whether no row is drained more than once."""
         return self.chunk * self.unroll >= self.steps
 
-    def input_rows(self, y: int) -> range:
-        """Returns the input rows inside the map that output row y sees."""
-        first = y * self.geometry.stride[0] - self.geometry.pad_top
-        return range(max(first, 0), min(first + self.geometry.kernel[0], self.geometry.in_h))
-
     @property
     def iterations(self) -> float:
         """Iterations of a row, the mean over the output rows."""
-        seen = sum(len(self.input_rows(y)) for y in range(self.geometry.out_h)) / self.geometry.out_h
-        return seen * self.channels / self.unroll
+        return sum(self.geometry.seen) / self.geometry.out_h * self.channels / self.unroll
 
     @property
     def chunks(self) -> float:
         """Drains of a row, the mean over the output rows."""
-        every = [len(self.input_rows(y)) * self.channels // self.unroll for y in range(self.geometry.out_h)]
-        return sum(-(-iterations // self.chunk) for iterations in every) / len(every)
+        return sum(-(-(rows * self.channels // self.unroll) // self.chunk) for rows in self.geometry.seen) / self.geometry.out_h
 
     def strip(self, y: int, rows: int) -> range:
         """Returns the input rows that output rows y .. y + rows - 1 see together."""
         last = min(y + rows, self.geometry.out_h) - 1
-        return range(self.input_rows(y).start, self.input_rows(last).stop)
+        return range(self.geometry.input_rows(y).start, self.geometry.input_rows(last).stop)
 
     def scratch_bytes(self, rows: int) -> int:
         """Returns the scratch for strips of `rows` output rows: one channel's weights and the packed input rows."""
@@ -120,11 +115,10 @@ def rows_of(geometry: Geometry, weights: Array, bias: Array, factors: Requantiza
     if not requantize.applies(factors) or int(largest.max()) >= requantize.SUM_LIMIT or not requantize.symmetric(weights):
         return None
     plan = plan_rows(geometry)
-    if plan is None:
+    if plan is None or 0 in geometry.seen:
         return None
     wide = max(geometry.in_pixel * geometry.stride[1], geometry.out_pixel, 16 * len(plan.columns))
-    outside = any(not _inside(geometry, y) for y in range(geometry.out_h))
-    if outside or wide > 4095:
+    if wide > LARGEST_IMMEDIATE:
         return None
     sizes = [
         Rows(geometry, plan, channels, unroll, 0, 0, factors)
@@ -146,11 +140,6 @@ def _row_cycles(rows: Rows) -> float:
     """Estimated cycles of a row: steps, loops, drains."""
     loops = len(rows.plan.blocks) * (LOOP_CYCLES + (DRAIN_CYCLES / rows.chunk if rows.chunk else 0)) / rows.unroll
     return rows.channels * (rows.plan.step_cycles + loops)
-
-
-def _inside(geometry: Geometry, y: int) -> bool:
-    first = y * geometry.stride[0] - geometry.pad_top
-    return first < geometry.in_h and first + geometry.kernel[0] > 0
 
 
 def _with_chunk(rows: Rows, weights: Array) -> Rows:
@@ -191,18 +180,17 @@ def weight_array(weights: Array, bias: Array, rows: Rows) -> Array:
     """
     steps = steps_of(weights, rows).astype(np.int32)
     steps = np.pad(steps, ((0, 0), (0, 4 * rows.groups - rows.steps), (0, 1))).reshape(len(weights), rows.groups, 4, -1)
-    words = []
+    found = []
     for pair in rows.plan.pairs:
         w0, w1 = (steps[..., -1 if tap is None else tap] for tap in pair.taps)
         if None in pair.taps:
             lone = (w0 + w1) & 0xFF
-            words.append(sum(lone[..., i] << 8 * i for i in range(4)))
+            found.append(sum(lone[..., i] << 8 * i for i in range(4)))
         else:
-            both = (w1 + 256 * w0) & 0xFFFF
-            words += [both[..., 0] | both[..., 1] << 16, both[..., 2] | both[..., 3] << 16]
-    packed = np.stack(words, axis=-1).reshape(len(weights), -1).astype(np.uint32).view(np.int32)
-    head = np.concatenate([2 * bias.astype(np.int32)[:, None], requantize.constants(rows.factors)], axis=1)
-    return np.concatenate([head, packed], axis=1).astype(np.int32)
+            both = w1 + 256 * w0
+            found += [halves(both[..., :2]), halves(both[..., 2:])]
+    packed = words(np.stack(found, axis=-1)).reshape(len(weights), -1)
+    return np.column_stack([words(2 * bias), requantize.constants(rows.factors), packed])
 
 
 def row_tables(rows: Rows, strip_rows: int) -> list[Array]:
@@ -213,7 +201,7 @@ def row_tables(rows: Rows, strip_rows: int) -> list[Array]:
         stop = min(start + strip_rows, rows.geometry.out_h)
         table = [stop - start]
         for y in range(start, stop):
-            seen = rows.input_rows(y)
+            seen = rows.geometry.input_rows(y)
             skipped = seen.start - (y * rows.geometry.stride[0] - rows.geometry.pad_top)
             iterations = len(seen) * rows.channels // rows.unroll
             below = (seen.start - rows.strip(start, strip_rows).start) * rows.channels * rows.pitch

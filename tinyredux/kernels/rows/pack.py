@@ -1,18 +1,18 @@
-"""The Program that packs rows of the input for a packed-product row convolution."""
+"""The function that packs rows of the input for a packed-product row convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.rows.layer import FIELD, Rows
 from tinyredux.kernels.rows.plan import RowPlan
 
 
-def pack_program(rows: Rows, name: str, input_rows: float) -> Program:
-    """Returns the Program that packs input rows, usually `input_rows`: for each row and channel the words of `plan.columns`."""
+def pack_function(rows: Rows, name: str, input_rows: float) -> Function:
+    """Returns the function that packs input rows, usually `input_rows`: for each row and channel the words of `plan.columns`."""
     g, pitch = rows.geometry, rows.pitch
-    p = Program(
+    p = Function(
         name,
         ("int32_t *to", "const int8_t *in", "int32_t rows"),
         f"Packs rows of {g.in_w} pixels, {g.in_c} channels of {g.in_pixel}: per channel {len(rows.plan.columns)} words, each\n"
@@ -22,56 +22,36 @@ def pack_program(rows: Rows, name: str, input_rows: float) -> Program:
     p.new("both", "one")
     p.constant("both", -zero_point - (zero_point << FIELD))
     p.constant("one", -zero_point)
-    p.new_pointer("channel")
+    p.new("*channel")
     with p.loop("rows", input_rows):
         p.mov("channel", "in")
         if g.in_c >= 4:
-            p.new("quads")
-            p.constant("quads", g.in_c // 4)
-            with p.loop("quads", g.in_c // 4):
-                _pack_columns(p, rows, 4)
-            p.free("quads")
+            with p.registers("quads"):
+                p.constant("quads", g.in_c // 4)
+                with p.loop("quads", g.in_c // 4):
+                    _pack_columns(p, rows, 4)
         if g.in_c % 4:
             _pack_columns(p, rows, g.in_c % 4)
         if rows.channels > g.in_c:
-            p.new("zero")
-            p.mov("zero", 0)
-            for _ in range((rows.channels - g.in_c) * pitch // 4):
-                p.str_post("zero", "to", 4)
-            p.free("zero")
-        add(p, "in", "in", g.in_row)
+            with p.registers("zero"):
+                p.mov("zero", 0)
+                for _ in range((rows.channels - g.in_c) * pitch // 4):
+                    p.str_post("zero", "to", 4)
+        p.move("in", "in", g.in_row)
     return p
 
 
-def add(p: Program, to: str, base: str, number: int) -> None:
-    """Adds instructions for to = base + number, any number."""
-    if -4096 < number < 4096:
-        if number or to != base:
-            p.add(to, base, number)
-        return
-    p.new("far")
-    p.constant("far", number)
-    p.add(to, base, "far")
-    p.free("far")
-
-
-def _pack_columns(p: Program, rows: Rows, n: int) -> None:
+def _pack_columns(p: Function, rows: Rows, n: int) -> None:
     """Packs the words of n channels at `channel`, writes them at `to` and moves both on."""
-    p.new_pointer("from")
-    for first, count in _column_runs(rows.plan):
-        pixels = rows.plan.columns[first]
-        add(p, "from", "channel", next(x for x in pixels if x is not None) * rows.geometry.in_pixel)
-        if count > 1:
-            p.new("runs")
-            p.constant("runs", count)
-            with p.loop("runs", count):
+    with p.registers("*from"):
+        for first, count in _column_runs(rows.plan):
+            pixels = rows.plan.columns[first]
+            p.move("from", "channel", next(x for x in pixels if x is not None) * rows.geometry.in_pixel)
+            with p.repeated("runs", count):
                 _pack_word(p, rows, n, pixels)
-                p.add("from", "from", 2 * rows.geometry.stride[1] * rows.geometry.in_pixel)
-            p.free("runs")
-        else:
-            _pack_word(p, rows, n, pixels)
-    p.free("from")
-    add(p, "to", "to", (n - 1) * rows.pitch)
+                if count > 1:
+                    p.add("from", "from", 2 * rows.geometry.stride[1] * rows.geometry.in_pixel)
+    p.move("to", "to", (n - 1) * rows.pitch)
     p.add("channel", "channel", n)
 
 
@@ -90,27 +70,23 @@ def _column_runs(plan: RowPlan) -> Iterator[tuple[int, int]]:
         first += count
 
 
-def _pack_word(p: Program, rows: Rows, n: int, pixels: tuple[int | None, int | None]) -> None:
+def _pack_word(p: Function, rows: Rows, n: int, pixels: tuple[int | None, int | None]) -> None:
     """Packs one word of each of n channels from `from`, the first pixel that is inside."""
     distance = rows.geometry.stride[1] * rows.geometry.in_pixel
     both = None not in pixels
-    p.new("x", "y", "word", "high")
-    if n == 4:
-        p.ldr("x", "from", 0)
-        if both:
-            p.ldr("y", "from", distance)
-    for k in range(n):
-        if n < 4:
-            p.ldrsb("x", "from", k)
+    sources = [("x", 0), ("y", distance)][: 1 + both]
+    with p.registers("x", "y", "word", "high"):
+        for register, offset in sources if n == 4 else ():
+            p.ldr(register, "from", offset)
+        for k in range(n):
+            for register, offset in sources if n < 4 else ():
+                p.ldrsb(register, "from", offset + k)
+            rotation = f"_ror{8 * k}" if n == 4 and k else ""
+            getattr(p, f"sxtab{rotation}")("word", "both" if both else "one", "x")
             if both:
-                p.ldrsb("y", "from", distance + k)
-        rotation = f"_ror{8 * k}" if n == 4 and k else ""
-        getattr(p, f"sxtab{rotation}")("word", "both" if both else "one", "x")
-        if both:
-            getattr(p, f"sxtb{rotation}")("high", "y")
-            p.add("word", "word", "high", f"lsl {FIELD}")
-        elif pixels[0] is None:
-            p.lsl("word", "word", FIELD)
-        p.str("word", "to", k * rows.pitch)
-    p.add("to", "to", 4)
-    p.free("x", "y", "word", "high")
+                getattr(p, f"sxtb{rotation}")("high", "y")
+                p.add("word", "word", "high", f"lsl {FIELD}")
+            elif pixels[0] is None:
+                p.lsl("word", "word", FIELD)
+            p.str("word", "to", k * rows.pitch)
+        p.add("to", "to", 4)

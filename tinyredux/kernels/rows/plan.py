@@ -43,6 +43,16 @@ class Geometry:
     out_pixel: int
     out_row: int
 
+    def input_rows(self, y: int) -> range:
+        """Returns the input rows inside the map that output row y sees."""
+        first = y * self.stride[0] - self.pad_top
+        return range(max(first, 0), min(first + self.kernel[0], self.in_h))
+
+    @property
+    def seen(self) -> list[int]:
+        """How many input rows each output row sees."""
+        return [len(self.input_rows(y)) for y in range(self.out_h)]
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -7,11 +7,11 @@ import numpy as np
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import requantization
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.schedule import cycles_of
-from tinyredux.kernels.rows.compute import convolve_program
+from tinyredux.kernels.rows.compute import convolve_function
 from tinyredux.kernels.rows.layer import OFFSET, Rows, row_tables, rows_of, weight_array
-from tinyredux.kernels.rows.pack import pack_program
+from tinyredux.kernels.rows.pack import pack_function
 from tinyredux.kernels.rows.plan import Geometry
 
 SMALLEST_KERNEL = 2  # columns: with one there is nothing to pack
@@ -31,11 +31,11 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     return [_form(rows, height, packed, op.groups, (pack, compute), op.groups * cycles) for height, cycles in strips]
 
 
-def strip_forms(rows: Rows, core: str) -> tuple[Program, Program, list[tuple[int, float]]]:
-    """Returns the two Programs of a kernel, and (height of a strip, predicted cycles) from one strip to one row each."""
+def strip_forms(rows: Rows, core: str) -> tuple[Function, Function, list[tuple[int, float]]]:
+    """Returns the two functions of a kernel, and (height of a strip, predicted cycles) from one strip to one row each."""
     out_h = rows.geometry.out_h
-    programs = [_programs(rows, times) for times in (1, 2)]
-    once, twice = ([cycles_of(program, core) for program in pair] for pair in programs)
+    functions = [_programs(rows, times) for times in (1, 2)]
+    once, twice = ([cycles_of(function, core) for function in pair] for pair in functions)
     each_row = [later - first for first, later in zip(once, twice, strict=True)]  # cycles are linear in the rows
     found = []
     for height in sorted({-(-out_h // strips) for strips in range(1, out_h + 1)}, reverse=True):
@@ -43,11 +43,11 @@ def strip_forms(rows: Rows, core: str) -> tuple[Program, Program, list[tuple[int
         packed_rows = sum(len(rows.strip(y, height)) for y in range(0, out_h, height))
         cycles = strips * sum(once) + (packed_rows - strips) * each_row[0] + (out_h - strips) * each_row[1]
         found.append((height, cycles))
-    return *programs[0], found
+    return *functions[0], found
 
 
-def _programs(rows: Rows, times: int) -> tuple[Program, Program]:
-    return pack_program(rows, f"tr_pack_{rows.name}", times), convolve_program(rows, f"tr_rows_{rows.name}", times)
+def _programs(rows: Rows, times: int) -> tuple[Function, Function]:
+    return pack_function(rows, f"tr_pack_{rows.name}", times), convolve_function(rows, f"tr_rows_{rows.name}", times)
 
 
 def geometry_of(graph: Graph, op: Conv) -> Geometry:
@@ -60,10 +60,10 @@ def geometry_of(graph: Graph, op: Conv) -> Geometry:
     )  # fmt: skip
 
 
-def _form(rows: Rows, height: int, weights: Array, groups: int, programs: tuple[Program, Program], cycles: float) -> Form:
+def _form(rows: Rows, height: int, weights: Array, groups: int, functions: tuple[Function, Function], cycles: float) -> Form:
     g, tables = rows.geometry, row_tables(rows, height)
     strips = [(y, rows.strip(y, height)) for y in range(0, g.out_h, height)]
-    pack, compute = programs
+    pack, compute = functions
     starts = [sum(len(table) for table in tables[:i]) for i in range(len(tables))]
 
     def call(places: Places) -> str:
@@ -83,4 +83,4 @@ def _form(rows: Rows, height: int, weights: Array, groups: int, programs: tuple[
     arrays = {"packed": weights, "rows": np.concatenate(tables)}
     drained = f"fields drained every {rows.chunk * rows.unroll} of {rows.steps} steps"
     proof = f"{drained}; whatever the input, none is larger than {rows.most} of {OFFSET}"
-    return Form(f"rows_{height}", round(cycles), rows.scratch_bytes(height), programs, call, arrays, proof)
+    return Form(f"rows_{height}", round(cycles), rows.scratch_bytes(height), functions, call, arrays, proof)

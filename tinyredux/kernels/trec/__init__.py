@@ -1,4 +1,4 @@
-"""Programs of the TREC operator: projections, hashing, adding up clusters, products and recovery."""
+"""Functions of the TREC operator: projections, hashing, adding up clusters, products and recovery."""
 
 from __future__ import annotations
 

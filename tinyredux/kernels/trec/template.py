@@ -11,20 +11,19 @@ from dataclasses import replace
 import numpy as np
 
 from tinyredux.graph import Array, Graph, Op, TrecConv
-from tinyredux.int8 import Requantization, requantization
-from tinyredux.kernels import gemm
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.cost import program_cycles
+from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.forms import Form, Places
-from tinyredux.kernels.asm.program import Program
-from tinyredux.kernels.trec.programs import OCTET, add_program, product_program, project_program, recover_program
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
+from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, c_call, halves, paired, sums_of, window_fields, words
+from tinyredux.kernels.gemm import byte_pairs
+from tinyredux.kernels.trec.functions import OCTET, add_function, product_function, project_function, recover_function
 from tinyredux.memory import layerwise_peak, live_steps
 from tinyredux.trec import NARROW, TrecSizes, block_vectors, blocks, trec_sizes
 
 SLICES = (32, 16, 8)
-IMMEDIATE = 4095  # largest number in an instruction
 MOST_BITS = 8
-PARTS = {  # cycles of the programs, as a share of their own prediction; of the C around: slot, mean, exact, widen, copy, output
+PARTS = {  # cycles of the functions, as a share of their own prediction; of the C around: slot, mean, exact, widen, copy, output
     "cortex-m4": (1, 39.8, 28.8, 73.9, 4.8, 4.9, 49.8),
     "cortex-m7": (0.81, 28.5, 20.7, 36.1, 1.9, 5.9, 34.1),
 }  # fitted to 24 layers in the simulator: 3.4 and 3.8 % off on average, 11 % at most
@@ -38,17 +37,16 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """
     if not isinstance(op, TrecConv):
         return []
-    sizes, factors = trec_sizes(graph, op), requantization(graph, op)
-    part = part_length(sizes)
-    flat = graph.constants[op.weights].reshape(sizes.out_c, -1)
-    start = gemm.folded_bias(flat, graph.constants[op.bias], factors.input_zero_point)
-    fits = requantize.symmetric(flat) and gemm.largest_sums(flat, start).max(initial=0) < gemm.PAIR_LIMIT
-    near = sizes.blocks * max(sizes.rows, sizes.clusters) <= IMMEDIATE and sizes.rows <= NARROW and sizes.bits <= MOST_BITS
-    if not part or not near or not fits or sizes.out_c - sizes.exact_c < OCTET or not requantize.applies(factors):
+    sizes, sums = trec_sizes(graph, op), sums_of(graph, op)
+    part, factors = part_length(sizes), sums.factors
+    near = sizes.blocks * max(sizes.rows, sizes.clusters) <= LARGEST_IMMEDIATE
+    if not part or not near or sizes.rows > NARROW or sizes.bits > MOST_BITS:
+        return []
+    if sizes.out_c - sizes.exact_c < OCTET or not sums.stay_below(PAIR_LIMIT):
         return []
     channels = octets(sizes)
     arrays = {
-        "products": product_tables(flat, start, sizes, channels), "vectors": vector_tables(graph, op, sizes, part, factors),
+        "products": product_tables(sums, sizes, channels), "vectors": vector_tables(graph, op, sizes, part, sums),
         "bias": graph.constants[op.bias], "multiplier": np.array(factors.multiplier, np.int32),
         "shift": np.array(factors.shift, np.int32),
         "factors": np.ascontiguousarray(requantize.constants(factors)[channels].transpose(0, 2, 1)),
@@ -56,7 +54,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     shapes = [replace(sizes, slice_c=width) for width in SLICES if width <= OCTET * len(channels)]
     room = layerwise_peak(graph) - next(step.live_bytes for step in live_steps(graph) if step.op == op.name)
     fitting = [shape for shape in shapes if shape.scratch_bytes <= room] or shapes[-1:]
-    return [_form(graph, op, shape, part, factors, arrays, core) for shape in fitting]
+    return [_form(graph, op, shape, part, sums, arrays, core) for shape in fitting]
 
 
 def part_length(sizes: TrecSizes) -> int:
@@ -72,47 +70,32 @@ def octets(sizes: TrecSizes) -> Array:
     return np.array([min(first, sizes.out_c - OCTET) + np.arange(OCTET) for first in firsts])
 
 
-def product_tables(flat: Array, start: Array, sizes: TrecSizes, channels: Array) -> Array:
+def product_tables(sums: Sums, sizes: TrecSizes, channels: Array) -> Array:
     """Returns (blocks, octets, 2, 4 + L) int32: of each four channels the start values and the byte pairs."""
-    quads = channels.reshape(-1, 4)
-    found = np.zeros((sizes.blocks, len(quads), 4 + sizes.length), np.int64)
-    evens, odds = quads[:, ::2], quads[:, 1::2]
-    found[0, :, :4] = np.stack([start[evens] + 256 * start[odds], start[evens]], axis=2).reshape(-1, 4)
+    found = []
     for index, block in enumerate(blocks(sizes.columns, sizes.length)):
-        ordered = flat[:, block].astype(np.int64).reshape(sizes.out_c, -1, 2, 2).transpose(0, 1, 3, 2)  # fours: 0 2, 1 3
-        halves = (256 * ordered[odds] + ordered[evens]) & 0xFFFF
-        words = halves[..., 0] | halves[..., 1] << 16
-        found[index, :, 4:] = words.reshape(*evens.shape, -1).transpose(0, 2, 1).reshape(len(quads), -1)
-    return found.reshape(sizes.blocks, -1, 2, 4 + sizes.length).astype(np.uint32).view(np.int32)
+        start = sums.start if index == 0 else np.zeros_like(sums.start)
+        for quad in channels.reshape(-1, 4):
+            evens, odds = quad[::2], quad[1::2]
+            found.append(byte_pairs(sums.rows[evens, block], sums.rows[odds, block], start[evens], start[odds]))
+    return words(np.stack(found)).reshape(sizes.blocks, -1, 2, 4 + sizes.length)
 
 
-def vector_tables(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, factors: Requantization) -> Array:
+def vector_tables(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums: Sums) -> Array:
     """Returns (parts of all blocks, H * (1 + part / 2)) int32: start values, then pairs 0 2 and 1 3 of each four values."""
     flat, found = graph.constants[op.weights].reshape(sizes.out_c, -1), []
     for index, block in enumerate(blocks(sizes.columns, sizes.length)):
         vectors = block_vectors(graph, op, flat, index, block).T.astype(np.int64)  # (H, L)
         for first in range(0, sizes.length, part):
             values = vectors[:, first : first + part]
-            fours = values.reshape(sizes.bits, -1, 2, 2).transpose(1, 3, 0, 2) & 0xFFFF  # four, pair, vector, half
-            words = (fours[..., 0] | fours[..., 1] << 16).reshape(-1)
-            found.append(np.concatenate([(-factors.input_zero_point * values.sum(axis=1)) & 0xFFFFFFFF, words]))
-    return np.stack(found).astype(np.uint32).view(np.int32)
+            starts = -sums.factors.input_zero_point * values.sum(axis=1)
+            found.append(np.concatenate([starts, halves(paired(values)).T.reshape(-1)]))
+    return words(np.stack(found))
 
 
-def _programs(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, factors: Requantization) -> tuple[Program, ...]:
-    step = op.stride[1] * sizes.in_c
-    return (
-        project_program(part, sizes.bits, step, sizes.length > part), add_program(part, sizes.length, step),
-        product_program(sizes.length, sizes.slice_c),
-        recover_program(
-            sizes.rows, sizes.blocks, sizes.clusters, sizes.slice_c, sizes.out_c, factors.output_zero_point, factors.clamp
-        ),
-    )  # fmt: skip
-
-
-def predicted_cycles(sizes: TrecSizes, part: int, programs: tuple[Program, ...], core: str) -> float:
+def predicted_cycles(sizes: TrecSizes, part: int, functions: tuple[Function, ...], core: str) -> float:
     """Returns the cycles of a layer in whose blocks every code is as likely."""
-    project, add, product, recover = (program_cycles(program, core) for program in programs)
+    project, add, product, recover = (function_cycles(function, core) for function in functions)
     own, slot, mean, exact, widen, copy, output = PARTS["cortex-m7" if core == "cortex-m7" else "cortex-m4"]
     passes, pairs = sizes.rows * sizes.columns / part, sizes.blocks * (sizes.likely_clusters + 0.5) / 2
     quads = 2 * -(-(sizes.out_c - sizes.exact_c) // OCTET)
@@ -125,14 +108,15 @@ def predicted_cycles(sizes: TrecSizes, part: int, programs: tuple[Program, ...],
 
 
 def _form(
-    graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, factors: Requantization, arrays: dict[str, Array], core: str
+    graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums: Sums, arrays: dict[str, Array], core: str
 ) -> Form:  # fmt: skip
-    (in_h, in_w, in_c), (out_h, out_w, out_c) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    programs = _programs(graph, op, sizes, part, factors)
-    fields = {
-        "in_h": in_h, "in_w": in_w, "in_c": in_c, "out_h": out_h, "out_w": out_w, "out_c": out_c,
-        "kernel_h": op.kernel[0], "kernel_w": op.kernel[1], "stride_h": op.stride[0], "stride_w": op.stride[1],
-        "pad_top": op.padding[0], "pad_left": op.padding[2],
+    step, factors = op.stride[1] * sizes.in_c, sums.factors
+    recovered = (sizes.rows, sizes.blocks, sizes.clusters, sizes.slice_c, sizes.out_c)
+    functions = (
+        project_function(part, sizes.bits, step, sizes.length > part), add_function(part, sizes.length, step),
+        product_function(sizes.length, sizes.slice_c), recover_function(*recovered, factors.output_zero_point, factors.clamp),
+    )  # fmt: skip
+    fields = window_fields(graph, op) | {
         "k_n": sizes.columns, "blocks": sizes.blocks, "sub_length": sizes.length, "hash_bits": sizes.bits,
         "mean_threshold": int(op.threshold == "mean"), "exact_c": sizes.exact_c, "most_clusters": sizes.clusters,
         "slice_c": sizes.slice_c, "input_zero_point": factors.input_zero_point, "output_zero_point": factors.output_zero_point,
@@ -140,18 +124,15 @@ def _form(
     }  # fmt: skip
 
     def call(places: Places) -> str:
-        loops = ", ".join(f".{name} = {program.name}" for name, program in zip(LOOPS, programs, strict=True))
+        loops = ", ".join(f".{name} = {function.name}" for name, function in zip(LOOPS, functions, strict=True))
         pointers = {key: places.arrays[key] for key in ("multiplier", "shift", "factors")} | {"loops": "&loops"}
-        body = ", ".join(f".{name} = {value}" for name, value in (fields | pointers).items())
-        tables = ", ".join(f"(const int8_t *)({places.arrays[key]})" for key in ("products", "vectors"))
-        scratch = f"(int16_t *)(void *)({places.scratch})"
-        arguments = f"{places.out}, {places.inputs[0]}, {tables}, {places.arrays['bias']}, &parameters, {scratch}"
-        return (
-            f"{{\n    static const struct tr_trec_loops loops = {{{loops}}};\n"
-            f"    const struct tr_trec parameters = {{{body}}};\n    tr_trec_conv_s8({arguments});\n}}"
-        )
+        tables = (f"(const int8_t *)({places.arrays[key]})" for key in ("products", "vectors"))
+        arguments = [places.out, places.inputs[0], *tables, places.arrays["bias"], "&parameters"]
+        arguments.append(f"(int16_t *)(void *)({places.scratch})")
+        before = [f"static const struct tr_trec_loops loops = {{{loops}}};"]
+        return c_call("tr_trec_conv_s8", "const struct tr_trec", fields | pointers, arguments, before)
 
-    cycles = predicted_cycles(sizes, part, programs, core)
-    proof = f"byte pairs: |sum of a channel| < 2^23 = {gemm.PAIR_LIMIT}"
+    cycles = predicted_cycles(sizes, part, functions, core)
+    proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = (sizes.clusters + 1) // 2 * arrays["products"].nbytes
-    return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, programs, call, arrays, proof, streamed)
+    return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, functions, call, arrays, proof, streamed)

@@ -1,33 +1,32 @@
-"""The Programs of Winograd convolution: pixels into a tile, its transform, the products, and outputs from their sums."""
+"""The functions of Winograd convolution: pixels into a tile, its transform, the products, and outputs from their sums."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.winograd.tile import SPLIT_BITS, TILES, Layer, Tile
 
-OFFSET_MAX = 4095  # of a load or store
 INVERSE_OF_9 = 0x38E38E39  # modulo 2^32
 PLANTED = {4: (2, 0, 1, 1), 6: (0, 0, 0, 0, 1, 1)}  # the combination of inputs that every row of the input transform maps to 1
 
 
-def widen_program(tile: Tile, in_c: int) -> Program:
+def widen_function(tile: Tile, in_c: int) -> Function:
     """Returns the function that widens neighbouring pixels into a tile, (in_c / 2, n, n) words; `to`: the first's place."""
     fours = in_c // 4
     batch = max(size for size in (1, 2, 3, 4) if fours % size == 0)
     about = f"Neighbouring pixels of {in_c} channels into a tile of {tile.n}x{tile.n} words, x + 128 in halves."
-    p = Program(f"tr_tile{tile.n}_c{in_c}", ("uint32_t *to", "const int8_t *from", "int32_t pixels"), about)
+    p = Function(f"tr_tile{tile.n}_c{in_c}", ("uint32_t *to", "const int8_t *from", "int32_t pixels"), about)
     words = [f"word{i}" for i in range(batch)]
     p.new("left", "even", *words)
     pair_bytes = 4 * tile.places
     with p.loop("pixels", times=tile.n):
         p.mov("left", fours // batch)
         with p.loop("left", times=fours // batch):
-            for i, word in enumerate(words):
-                p.ldr(word, "from", 4 * i)
+            p.load("from", 0, *words)
             p.add("from", "from", 4 * batch)
             for i, word in enumerate(words):
                 p.eor(word, word, 0x80808080)
@@ -41,30 +40,26 @@ def widen_program(tile: Tile, in_c: int) -> Program:
     return p
 
 
-def input_program(layer: Layer) -> Program:
+def input_function(layer: Layer) -> Function:
     """Returns the function that transforms one tile, written over, into its column of `v`: (in_c / 2, products, TILES) words."""
     tile = layer.tile
     n = tile.n
     about = f"Winograd input transform of {n}x{n} tiles, two channels in a word, into {layer.products} products."
     name = f"tr_input{n}_{'_'.join(map(str, (layer.products, *layer.split)))}"
-    p = Program(name, ("uint32_t *v", "uint32_t *tile", "int32_t pairs"), about)
+    p = Function(name, ("uint32_t *v", "uint32_t *tile", "int32_t pairs"), about)
     x = [f"x{i}" for i in range(n)]
     p.new(*x, "t", "u")
     planted = PLANTED[n]
     with p.loop("pairs", times=layer.pairs):
         for column in range(n):
-            for i in range(n):
-                p.ldr(x[i], "tile", 4 * (n * i + column))
+            p.load("tile", 4 * column, *x, step=4 * n)
             for i in range(n):
                 if planted[i] * planted[column]:
                     p.add(x[i], x[i], planted[i] * planted[column] << 15)
-            for i, register in enumerate(_input_axis(p, x)):
-                p.str(register, "tile", 4 * (n * i + column))
+            p.store("tile", 4 * column, *_input_axis(p, x), step=4 * n)
         for row in range(n):
-            for i in range(n):
-                p.ldr(x[i], "tile", 4 * (n * row + i))
-            results = _input_axis(p, x)
-            for i, register in enumerate(results):
+            p.load("tile", 4 * n * row, *x)
+            for i, register in enumerate(_input_axis(p, x)):
                 p.eor(register, register, 0x8000)
                 p.str(register, "v", 4 * TILES * (n * row + i))
                 if n * row + i in layer.split:
@@ -74,7 +69,7 @@ def input_program(layer: Layer) -> Program:
     return p
 
 
-def _input_axis(p: Program, x: Sequence[str]) -> list[str]:
+def _input_axis(p: Function, x: Sequence[str]) -> list[str]:
     """Transforms the registers `x` with the help of t and u, and returns the registers of the results in order."""
     if len(x) == 4:
         p.sub("t", x[0], x[2])
@@ -97,80 +92,61 @@ def _input_axis(p: Program, x: Sequence[str]) -> list[str]:
     return list(x)
 
 
-def product_program(layer: Layer) -> Program:
+def product_function(layer: Layer) -> Function:
     """Returns the function that multiplies `TILES` transformed tiles with two channels: `sums` is (products, 2, TILES) words."""
     about = f"Winograd products: {layer.products} places, 2 channels x {TILES} tiles, {layer.in_c} channels deep."
     name = f"tr_products{layer.products}_c{layer.in_c}"
-    p = Program(name, ("int32_t *sums", "const uint32_t *v", "const int32_t *group"), about)
-    p.new_float("sums_kept", "end_kept", pointer=True)
-    p.new_float("left_kept")
-    p.vmov("sums_kept", "sums")
-    p.free("sums")
+    p = Function(name, ("int32_t *sums", "const uint32_t *v", "const int32_t *group"), about)
+    p.keep("*sums", "*end", "left")
     totals = [f"sum{channel}_{tile}" for channel in range(2) for tile in range(TILES)]
     p.new(*totals, "v0", "v1", "u0", "u1")
     p.constant("v0", 4 * layer.group_words - 24)
     p.free("u1")
-    p.new_pointer("end")
+    p.new("*end")
     p.add("end", "group", "v0")
     p.vmov("end_kept", "end")
-    with p.loop_while("group", "ne", "end", times=layer.products):
+    rounds = layer.pairs // layer.steps
+    with p.loop_until("group", "end", times=layer.products):
         for total in totals:
             p.mov(total, 0)
-        _rounds(p, layer)
+        if rounds > 1:
+            p.mov("v0", rounds)
+            p.vmov("left_kept", "v0")
+        with p.loop("left_kept", rounds, through="v0") if rounds > 1 else nullcontext():
+            _round(p, layer)
         p.free("end")
-        p.new_pointer("sums")
-        p.vmov("sums", "sums_kept")
-        p.stm("sums", " ".join(totals))
-        p.vmov("sums_kept", "sums")
-        p.free("sums")
-        p.new_pointer("end")
+        with p.fetched("sums"):
+            p.stm("sums", *totals)
+        p.new("*end")
         p.constant("v0", layer.pairs * layer.step_bytes - 4 * TILES)
         p.sub("v", "v", "v0")
         p.vmov("end", "end_kept")
     return p
 
 
-def _rounds(p: Program, layer: Layer) -> None:
-    """The inner loop over a place's channels."""
-    rounds = layer.pairs // layer.steps
-    if rounds > 1:
-        p.mov("v0", rounds)
-        p.vmov("left_kept", "v0")
-        with p.loop_while("v0", "ne", 0, times=rounds):
-            _round(p, layer)
-            p.vmov("v0", "left_kept")
-            p.sub("v0", "v0", 1)
-            p.vmov("left_kept", "v0")
-    else:
-        _round(p, layer)
-
-
-def _round(p: Program, layer: Layer) -> None:
+def _round(p: Function, layer: Layer) -> None:
     p.free("end")
-    p.new("u1")
-    offset = 0
-    for step in range(layer.steps):
-        if offset + 4 * TILES > OFFSET_MAX:
-            p.advance("v", offset)
-            offset = 0
-        p.ldr("u0", "group", 8 * step)
-        p.ldr("u1", "group", 8 * step + 4)
-        for half in range(0, TILES, 2):
-            p.ldr("v0", "v", offset + 4 * half)
-            p.ldr("v1", "v", offset + 4 * half + 4)
-            for channel in range(2):
-                for tile in range(2):
-                    total = f"sum{channel}_{half + tile}"
-                    p.smlad(total, f"u{channel}", f"v{tile}", total)
-        offset += layer.step_bytes
-    p.constant("u0", offset)
-    p.add("v", "v", "u0")
-    p.add("group", "group", 8 * layer.steps)
-    p.free("u1")
-    p.new_pointer("end")
+    with p.registers("u1"):
+        offset = 0
+        for step in range(layer.steps):
+            if offset + 4 * TILES > LARGEST_IMMEDIATE:
+                p.advance("v", offset)
+                offset = 0
+            p.load("group", 8 * step, "u0", "u1")
+            for half in range(0, TILES, 2):
+                p.load("v", offset + 4 * half, "v0", "v1")
+                for channel in range(2):
+                    for tile in range(2):
+                        total = f"sum{channel}_{half + tile}"
+                        p.smlad(total, f"u{channel}", f"v{tile}", total)
+            offset += layer.step_bytes
+        p.constant("u0", offset)
+        p.add("v", "v", "u0")
+        p.add("group", "group", 8 * layer.steps)
+    p.new("*end")
 
 
-def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Program:
+def output_function(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Function:
     """Returns the function that turns a tile's sums of two channels, written over, into int8 outputs.
 
     sums: the tile's column of the sums; factors: start value, multiplier and shift of each channel.
@@ -181,53 +157,41 @@ def output_program(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, 
     )
     places = "_".join(map(str, (layer.products, *layer.split)))
     name = f"tr_output{tile.n}_{tile.m}_{places}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
-    p = Program(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
-    p.new_float("factors_kept", pointer=True)
-    p.new_float("left_kept")
-    p.vmov("factors_kept", "factors")
-    p.free("factors")
-    x = [f"x{i}" for i in range(layer.tile.n)]
+    p = Function(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
+    p.keep("*factors", "left")
+    x = [f"x{i}" for i in range(tile.n)]
     p.new(*x, "t", "u", "start", "multiplier", "right")
     p.mov("t", 2)
     p.vmov("left_kept", "t")
-    with p.loop_while("t", "ne", 0, times=2):
+    with p.loop("left_kept", 2, through="t"):
         _output_columns(p, layer, x)
-        p.new_pointer("factors")
-        p.vmov("factors", "factors_kept")
-        p.ldm("factors", "start multiplier right")
-        p.vmov("factors_kept", "factors")
-        p.free("factors")
-        _output_rows(p, layer.tile, x, (zero_point, clamp), (row_bytes, pixel_bytes))
+        with p.fetched("factors"):
+            p.ldm("factors", "start", "multiplier", "right")
+        _output_rows(p, tile, x, (zero_point, clamp), (row_bytes, pixel_bytes))
         p.add("out", "out", 1)
         p.add("sums", "sums", 4 * TILES)
-        p.vmov("t", "left_kept")
-        p.sub("t", "t", 1)
-        p.vmov("left_kept", "t")
     return p
 
 
-def _output_columns(p: Program, layer: Layer, x: Sequence[str]) -> None:
+def _output_columns(p: Function, layer: Layer, x: Sequence[str]) -> None:
     """The first axis, in place: column by column n sums become m."""
     n, place_bytes = layer.tile.n, 8 * TILES
     for column in range(n):
-        for i in range(n):
-            p.ldr(x[i], "sums", place_bytes * (n * i + column))
+        p.load("sums", place_bytes * column, *x, step=place_bytes * n)
         for i in range(n):
             if n * i + column in layer.split:
                 p.ldr("t", "sums", place_bytes * (n * n + layer.split.index(n * i + column)))
                 p.add(x[i], x[i], "t", f"lsl {SPLIT_BITS}")
-        for i, register in enumerate(_output_axis(p, layer.tile, x)):
-            p.str(register, "sums", place_bytes * (n * i + column))
+        p.store("sums", place_bytes * column, *_output_axis(p, layer.tile, x), step=place_bytes * n)
 
 
-def _output_rows(p: Program, tile: Tile, x: Sequence[str], output: tuple[int, Clamp], pitches: tuple[int, int]) -> None:
+def _output_rows(p: Function, tile: Tile, x: Sequence[str], output: tuple[int, Clamp], pitches: tuple[int, int]) -> None:
     """The second axis, the scale taken off, requantisation."""
     if tile.n == 6:
         p.new("inverse")
         p.constant("inverse", INVERSE_OF_9)
     for row in range(tile.m):
-        for i in range(tile.n):
-            p.ldr(x[i], "sums", 8 * TILES * (tile.n * row + i))
+        p.load("sums", 8 * TILES * tile.n * row, *x, step=8 * TILES)
         for i, register in enumerate(_output_axis(p, tile, x)):
             if tile.n == 6:
                 p.mul(register, register, "inverse")
@@ -240,7 +204,7 @@ def _output_rows(p: Program, tile: Tile, x: Sequence[str], output: tuple[int, Cl
         p.free("inverse")
 
 
-def _output_axis(p: Program, tile: Tile, x: Sequence[str]) -> list[str]:
+def _output_axis(p: Function, tile: Tile, x: Sequence[str]) -> list[str]:
     """Transforms the registers `x` with the help of t and u; returns the registers of the m results, scaled by `scale_bits`."""
     last = tile.m - 1
     p.add("t", x[1], x[2])

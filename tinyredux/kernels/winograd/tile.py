@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.graph import Array
+from tinyredux.kernels.asm import requantize
+from tinyredux.kernels.asm.layers import Sums, halves, paired, words
 
 TILES = 4  # worked on together: an inner step is 2 channels x 4 tiles
 STEPS_MAX = 8  # in one round of the inner loop
@@ -127,27 +129,19 @@ def largest_output(weights: Array) -> int:
     return int(255 * np.maximum(flat.clip(0).sum(axis=1), -flat.clip(None, 0).sum(axis=1)).max())
 
 
-def data(layer: Layer, values: Array, start: Array, factors: Array) -> Array:
-    """Returns (groups, group_words) int32. values: `transformed`; start: (out_c,) int64 doubled bias; factors: (out_c, 2)."""
+def data(layer: Layer, values: Array, sums: Sums) -> Array:
+    """Returns (groups, group_words) int32 of a layer; values: `transformed`. Sums start from twice what inputs x + 128 want."""
     n, _, out_c, in_c = values.shape
     flat = values.reshape(n * n, out_c, in_c)
     low = flat.copy()
     for place in layer.split:
         low[place] = (flat[place] + 128) % 256 - 128
     places = np.concatenate([low, (flat - low)[list(layer.split)] >> SPLIT_BITS])
-    fours = places.reshape(len(places), out_c, in_c // 4, 2, 2)  # UXTB16 delivers channels 0 and 2 of four, then 1 and 3
-    words = (fours[..., 0, :] & 0xFFFF) | (fours[..., 1, :] & 0xFFFF) << 16
-    words = words.reshape(len(places), out_c, in_c // 2)
+    pairs = halves(paired(places))  # (places, out_c, in_c / 2): UXTB16 delivers channels as SXTB16 does
+    ends = np.column_stack([2 * (sums.start - 128 * sums.rows.sum(axis=1)), requantize.constants(sums.factors)])
     found = np.zeros((layer.groups, layer.group_words), np.int64)
-    for group in range(layer.groups):
-        first = min(2 * group, out_c - 2)
-        two = slice(first, first + 2)
-        found[group, :-6] = words[:, two].transpose(0, 2, 1).reshape(-1)
-        found[group, -6:] = np.column_stack([start[two], factors[two]]).reshape(-1)
-    return (found & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-
-
-def start_values(weights: Array, bias: Array, zero_point: int) -> Array:
-    """Returns (out_c,) int64, twice the bias for inputs x + 128."""
-    total = weights.astype(np.int64).reshape(len(weights), -1).sum(axis=1)
-    return np.asarray(2 * (bias.astype(np.int64) - (zero_point + 128) * total), np.int64)
+    for i, group in enumerate(found):
+        first = min(2 * i, out_c - 2)
+        group[:-6] = pairs[:, first : first + 2].transpose(0, 2, 1).reshape(-1)
+        group[-6:] = ends[first : first + 2].reshape(-1)
+    return words(found)

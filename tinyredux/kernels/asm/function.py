@@ -1,10 +1,10 @@
 """A kernel as a list of machine instructions over named registers, written once and printed twice.
 
-A template makes a Program by calling one method per instruction (the table is in `instructions`); registers have names and
+A template makes a function by calling one method per instruction (the table is in `instructions`); registers have names and
 are given a place among r0..r12, lr when they are made. `print_assembly` writes the function for the boards, `print_c` the
 same instructions as C statements, so that tests on a computer run the very same algorithm.
 
-    p = Program("tr_sum", ("const int8_t *from", "int32_t *to", "int32_t n"))
+    p = Function("tr_sum", ("const int8_t *from", "int32_t *to", "int32_t n"))
     p.new("total", "x")
     p.mov("total", 0)
     with p.loop("n"):                      # n is counted down to 0; it must not be 0 at the start
@@ -15,8 +15,8 @@ same instructions as C statements, so that tests on a computer run the very same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -24,14 +24,8 @@ from tinyredux.kernels.asm.instructions import OPS, Op
 
 CORE_REGISTERS = (*(f"r{i}" for i in range(13)), "lr")
 FLOAT_REGISTERS = tuple(f"s{i}" for i in range(32))
-CONDITIONS = {
-    "eq": ("ne", "=="),
-    "ne": ("eq", "!="),
-    "lt": ("ge", "<"),
-    "ge": ("lt", ">="),
-    "gt": ("le", ">"),
-    "le": ("gt", "<="),
-}
+OFFSETS, WRITTEN_BACK = range(-255, 4096), range(-255, 256)  # that a load or store can add to its address
+LARGEST_IMMEDIATE = 4095  # of an addition
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,9 @@ class Register:
 Operand = Register | int
 
 
+READ, WRITTEN, ADDRESS = "rsmab", "wmb", "ab"  # roles of registers, as in `instructions`
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One instruction with its operands; `shift` is that of the last register operand, such as "lsl 2"."""
@@ -60,32 +57,30 @@ class Instruction:
     operands: tuple[Operand, ...]
     shift: str = ""
 
-
-@dataclass(frozen=True)
-class Comment:
-    """A line for the reader of the generated code."""
-
-    text: str
+    def registers(self, roles: str) -> list[Register]:
+        """Returns the registers among the operands that have one of these roles."""
+        both = zip(self.op.roles, self.operands, strict=True)
+        return [value for role, value in both if role in roles and isinstance(value, Register)]
 
 
 @dataclass
 class Block:
-    """Instructions under one head: a loop, which runs at least once, or a condition. `test` is (left, condition, right).
+    """A loop: its body runs, and again until `left` equals `right`. `counted`: `left` loses 1 before it is compared with 0.
 
-    kind "count": `left` is counted down to zero; "loop": again while the test holds; "if": once where the test holds.
     `times`: how often the body runs each time the block is met, on average; for predicting cycles only.
     """
 
-    kind: str
-    test: tuple[Register, str, Operand]
-    body: list[Node] = field(default_factory=list)
+    left: Register
+    right: Operand = 0
+    counted: bool = False
     times: float = 1
+    body: list[Node] = field(default_factory=list)
 
 
-Node = Instruction | Comment | Block
+Node = Instruction | Block
 
 
-class Program:
+class Function:
     """One function under construction. Arguments are C declarations, at most four; a `*` makes a pointer."""
 
     def __init__(self, name: str, arguments: tuple[str, ...], about: str = "") -> None:
@@ -106,7 +101,7 @@ class Program:
         """The C prototype, without a semicolon."""
         return f"void {self.name}({', '.join(self.arguments) or 'void'})"
 
-    def with_body(self, body: list[Node]) -> Program:
+    def with_body(self, body: list[Node]) -> Function:
         """Returns the same function with other instructions, over the same registers."""
         changed = copy(self)
         changed.body, changed._blocks = body, [body]
@@ -115,19 +110,42 @@ class Program:
     # Registers ----------------------------------------------------------------------------------------------------
 
     def new(self, *names: str) -> None:
-        """Gives each name the lowest free core register, for a 32-bit value."""
+        """Gives each name the lowest free core register: for a 32-bit value or, with a `*` before the name, for an address."""
         for name in names:
-            self._allocate(name, CORE_REGISTERS, pointer=False)
+            self._allocate(name.lstrip("*"), CORE_REGISTERS, name[0] == "*")
 
-    def new_pointer(self, *names: str) -> None:
-        """Gives each name the lowest free core register, for an address."""
-        for name in names:
-            self._allocate(name, CORE_REGISTERS, pointer=True)
-
-    def new_float(self, *names: str, pointer: bool = False) -> None:
+    def new_float(self, *names: str) -> None:
         """Gives each name a floating-point register: a place to keep a core register in, by `vmov`, for one cycle."""
         for name in names:
-            self._allocate(name, FLOAT_REGISTERS, pointer)
+            self._allocate(name.lstrip("*"), FLOAT_REGISTERS, name[0] == "*")
+
+    @contextmanager
+    def registers(self, *names: str) -> Iterator[None]:
+        """Gives each name a core register, as `new` does, for the body alone."""
+        self.new(*names)
+        yield
+        self.free(*(name.lstrip("*") for name in names))
+
+    def _borrowed(self, name: str) -> AbstractContextManager[None]:
+        """Gives a name a core register for the body, where it has none already."""
+        return nullcontext() if name in self.live else self.registers(name)
+
+    def keep(self, *names: str) -> None:
+        """Makes room: gives each name a floating-point register NAME_kept, and moves there those that are in core registers."""
+        self.new_float(*(f"{name}_kept" for name in names))
+        moved = [name.lstrip("*") for name in names if name.lstrip("*") in self.live]
+        for name in moved:
+            self.vmov(f"{name}_kept", name)
+        self.free(*moved)
+
+    @contextmanager
+    def fetched(self, name: str, kept: str = "") -> Iterator[None]:
+        """Holds what floating-point register `kept` (NAME_kept) keeps in core register `name` for the body, and puts it back."""
+        kept = kept or f"{name}_kept"
+        with self.registers("*" * self._find(kept).pointer + name):
+            self.vmov(name, kept)
+            yield
+            self.vmov(kept, name)
 
     def free(self, *names: str) -> None:
         """Gives the registers of these names back."""
@@ -178,10 +196,10 @@ class Program:
         for role, value in zip(op.roles, found, strict=True):
             if isinstance(value, int) != (role in "no") and role != "s":
                 raise ValueError(f"{self.name}: {name} takes {op.roles}, found {operands}")
-        number = found[op.roles.index("o")] if "o" in op.roles else found[-1]
-        if "o" in op.roles and number not in op.reach:
+        last = found[-1]
+        if "o" in op.roles and last not in (WRITTEN_BACK if "b" in op.roles else OFFSETS):
             self._add_far(name, op, operands)
-        elif name in ("add", "sub") and isinstance(number, int) and len(parts := _addends(number)) > 1:
+        elif name in ("add", "sub") and isinstance(last, int) and len(parts := _addends(last)) > 1:
             to, source, _ = operands
             for part in parts:
                 self._add(name, op, (to, source, part))
@@ -209,86 +227,103 @@ class Program:
         if value & 0xFFFF0000:
             self.movt(name, value >> 16 & 0xFFFF)
 
-    def advance(self, name: str, number: int) -> None:
-        """Adds any number to a register, at most 4095 at a time: that is what an ADD holds."""
-        while number:
-            part = max(-4095, min(4095, number))
-            self.add(name, name, part)
-            number -= part
+    def advance(self, name: str, distance: int) -> None:
+        """Adds any number to a register, at most LARGEST_IMMEDIATE at a time."""
+        while distance:
+            step = max(-LARGEST_IMMEDIATE, min(LARGEST_IMMEDIATE, distance))
+            self.add(name, name, step)
+            distance -= step
 
-    def ldm(self, base: str, names: str, advance: bool = True) -> None:
-        """Loads words into the registers of `names`, lowest register first; `advance` moves the base behind them."""
-        self._many("ldm", base, names.split(), advance)
+    def move(self, to: str, source: str, distance: int, spare: str = "far") -> None:
+        """Sets `to` to `source` + `distance`; where ADD has no room for that, by way of `spare`, new if there is none."""
+        add = self.add if distance >= 0 else self.sub
+        if abs(distance) <= LARGEST_IMMEDIATE:
+            if distance or to != source:
+                add(to, source, abs(distance))
+            return
+        with self._borrowed(spare):
+            self.constant(spare, abs(distance))
+            add(to, source, spare)
 
-    def stm(self, base: str, names: str, advance: bool = True) -> None:
-        """Stores the registers of `names`, lowest first; `advance` moves the base behind them."""
-        self._many("stm", base, names.split(), advance)
+    def load(self, base: str, offset: int, *names: str, step: int = 4) -> None:
+        """Loads words `step` bytes apart, by an LDR each: in a row they take a cycle each, and one more for the first."""
+        for i, name in enumerate(names):
+            self.ldr(name, base, offset + step * i)
 
-    def _many(self, name: str, base: str, names: list[str], advance: bool) -> None:
+    def store(self, base: str, offset: int, *names: str, step: int = 4) -> None:
+        """Stores words `step` bytes apart, by a STR each."""
+        for i, name in enumerate(names):
+            self.str(name, base, offset + step * i)
+
+    def ldm(self, base: str, *names: str) -> None:
+        """Loads words into registers, the lowest register first, and moves the base behind them."""
+        self._many("ldm", "{each} = tw_ldr({{0}} + {at});", base, names)
+
+    def stm(self, base: str, *names: str) -> None:
+        """Stores registers, the lowest first, and moves the base behind them."""
+        self._many("stm", "tw_str({{0}} + {at}, {each});", base, names)
+
+    def _many(self, name: str, statement: str, base: str, names: Sequence[str]) -> None:
         places = [CORE_REGISTERS.index(self._find(each).place) for each in names]
         if places != sorted(places):
-            raise ValueError(f"{self.name}: {name} moves registers in ascending order, but {names} lie in {places}")
+            raise ValueError(f"{self.name}: {name} moves registers in ascending order, but {list(names)} lie in {places}")
         numbered = [f"{{{i + 1}}}" for i in range(len(names))]
-        asm = f"{name}ia.w {{0}}{'!' if advance else ''}, {{{{{', '.join(numbered)}}}}}"
-        load = "{each} = tw_ldr({base} + {i});" if name == "ldm" else "tw_str({base} + {i}, {each});"
-        c = " ".join(load.format(each=each, base="{0}", i=4 * i) for i, each in enumerate(numbered))
-        c += f" {{0}} = {{0}} + {4 * len(names)};" if advance else ""
-        roles = ("b" if advance else "a") + ("w" if name == "ldm" else "r") * len(names)
-        self._add(name, Op(asm, c, roles, "load-many" if name == "ldm" else "store-many"), (base, *names))
-
-    def comment(self, text: str) -> None:
-        """Adds a line for the reader."""
-        self._blocks[-1].append(Comment(text))
+        asm = f"{name}ia.w {{0}}!, {{{{{', '.join(numbered)}}}}}"
+        c = " ".join(statement.format(each=each, at=4 * i) for i, each in enumerate(numbered))
+        roles, kind = ("w", "load-many") if name == "ldm" else ("r", "store-many")
+        self._add(name, Op(asm, f"{c} {{0}} = {{0}} + {4 * len(names)};", "b" + roles * len(names), kind), (base, *names))
 
     # Blocks -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def loop(self, counter: str, times: float = 1) -> Iterator[None]:
+    def loop(self, counter: str, times: float = 1, through: str = "") -> Iterator[None]:
         """Repeats the body `counter` times, at least once; leaves the counter 0.
 
-        A counter in a floating-point register passes through a core register that must be free at the end of the body.
+        A counter in a floating-point register passes through core register `through`, or one that is free behind the body.
         """
         if self._find(counter).place in CORE_REGISTERS:
-            with self._block("count", counter, "ne", 0, times):
+            with self._block(Block(self._find(counter), counted=True, times=times)):
                 yield
             return
-        with self._block("loop", counter, "ne", 0, times):
+        with self.loop_until(through or counter, 0, times):
             yield
-            self.new("counted")
-            self.vmov("counted", counter)
-            self.sub("counted", "counted", 1)
-            self.vmov(counter, "counted")
-            self.free("counted")
+            through = through or "counted"
+            with self._borrowed(through):
+                self.vmov(through, counter)
+                self.sub(through, through, 1)
+                self.vmov(counter, through)
 
     @contextmanager
-    def loop_while(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
-        """Runs the body, and again while `left condition right` holds at its end: signed values, or addresses by eq and ne.
+    def repeated(self, counter: str, times: int) -> Iterator[None]:
+        """Runs the body a known number of times: in a loop over `counter`, a new register if there is none, if more than once."""
+        if times == 1:
+            yield
+            return
+        with self._borrowed(counter):
+            self.constant(counter, times)
+            with self.loop(counter, times):
+                yield
+
+    @contextmanager
+    def loop_until(self, left: str, right: str | int, times: float = 1) -> Iterator[None]:
+        """Runs the body, and again until `left` equals `right` at its end.
 
         `left` may be a floating-point register if a core register is free at the end of the body.
         """
-        with self._block("loop", left, condition, right, times):
+        block = Block(self._find(left), self._operand(right), times=times)
+        with self._block(block):
             yield
+            if block.left.place in FLOAT_REGISTERS:
+                with self.registers("*" * block.left.pointer + "tested"):
+                    self.vmov("tested", left)
+                    block.left = self._find("tested")
 
     @contextmanager
-    def when(self, left: str, condition: str, right: str | int, times: float = 1) -> Iterator[None]:
-        """Runs the body where `left condition right` holds (eq ne lt ge gt le, signed)."""
-        with self._block("if", left, condition, right, times):
-            yield
-
-    @contextmanager
-    def _block(self, kind: str, left: str, condition: str, right: str | int, times: float) -> Iterator[None]:
-        if condition not in CONDITIONS:
-            raise ValueError(f"{self.name}: condition {condition!r}, expected one of {', '.join(CONDITIONS)}")
-        block = Block(kind, (self._find(left), condition, self._operand(right)), times=times)
+    def _block(self, block: Block) -> Iterator[None]:
         before = dict(self.live)
         self._blocks[-1].append(block)
         self._blocks.append(block.body)
         yield
-        if block.test[0].place in FLOAT_REGISTERS and kind != "if":
-            self._allocate("tested", CORE_REGISTERS, block.test[0].pointer)
-            self.vmov("tested", left)
-            block.test = (self._find("tested"), *block.test[1:])
-            self.free("tested")
         self._blocks.pop()
         if self.live != before:
             names = ", ".join(sorted(self.live.keys() ^ before.keys())) or "some"
@@ -296,9 +331,9 @@ class Program:
 
 
 def _addends(number: int) -> list[int]:
-    """Returns numbers of this sum that ADD and SUB hold: up to 4095, or eight bits in a row."""
+    """Returns numbers of this sum that ADD and SUB hold: up to LARGEST_IMMEDIATE, or eight bits in a row."""
     sign, rest, found = -1 if number < 0 else 1, abs(number), list[int]()
-    while rest > 4095 and rest != (top := _leading_byte(rest)):
+    while rest > LARGEST_IMMEDIATE and rest != (top := _leading_byte(rest)):
         found.append(sign * top)
         rest -= top
     return [*found, sign * rest]
