@@ -108,7 +108,7 @@ class Model:
         else:
             needed, there, where = needed + board.sram_bytes - there, board.sram_bytes, board.name
         if needed > there:
-            op = next(op for op in graph.ops if op.name == step.op.split("+")[-1])
+            op = graph.by_name[step.op.split("+")[-1]]
             largest = max((*op.inputs, op.output), key=lambda name: graph.tensors[name].size_bytes)
             about = f"tensor {largest} {graph.tensors[largest].size_bytes} bytes at {op.name}"
             advice = what_fits(graph, budget, "trec+partial" if has_trec(graph) else "partial")

@@ -36,7 +36,6 @@ class Lowering:
 
     def __init__(self, graph: Graph, schedule: Schedule, full: bool = True) -> None:
         self.graph, self.schedule, self.full = graph, schedule, full
-        self.by_name = {op.name: op for op in graph.ops}
         self.storage = storages(graph, schedule.aliased)
         self.patches: dict[str, View] = {}
         self.split: frozenset[str] = frozenset()  # tensors, or patches of them, that are written in several parts
@@ -58,7 +57,7 @@ class Lowering:
 
     def item(self, item: Item) -> list[Node]:
         """Returns what runs for an item."""
-        ops = tuple(self.by_name[name] for name in item.ops)
+        ops = tuple(self.graph.by_name[name] for name in item.ops)
         sink = ops[-1]
         if sink.output in self.schedule.in_place and sink.output not in self.patches:
             self.ties[sink.output] = self.schedule.in_place[sink.output]
@@ -166,7 +165,7 @@ class Lowering:
         """Returns where the patches lie of the tensors that the inner items leave to each other."""
         wanted, views = boxes_for(self.graph, ops, ops[-1].output, box), {}
         for inner in item.inner:
-            tensor = self.by_name[inner.sink].output
+            tensor = self.graph.by_name[inner.sink].output
             if tensor in wanted and tensor != ops[-1].output:
                 name = f"{ops[-1].name}:patch:{tensor}"
                 views[tensor] = dense_view(tensor, wanted[tensor], name)

@@ -44,12 +44,11 @@ def run(program: Program, arena: Arena, image: Array) -> Array:
 
     places = storages(graph, program.schedule.aliased)
     values(_stored(graph, graph.inputs[0], places[graph.inputs[0]].root))[:] = image
-    by_name = {op.name: op for op in graph.ops}
     for step in program.steps():
         if step.scratch:
             start = arena.offsets[step.scratch]
             memory[start : start + program.buffers[step.scratch].size_bytes] = 0x33
-        values(step.output)[:] = _computed(program, by_name[step.op], step, values)
+        values(step.output)[:] = _computed(program, graph.by_name[step.op], step, values)
     return values(_stored_output(program)).copy()
 
 
@@ -109,7 +108,6 @@ class _Follower:
         self.program, self.arena, self.graph = program, arena, program.graph
         self.held = np.full(arena.size_bytes, -1, np.int64)  # the element whose byte this is, -1: nothing
         self.ids: dict[str, Ints] = {}
-        self.by_name = {op.name: op for op in self.graph.ops}
         count = 0
         for name in self.graph.inputs:
             count = self._number(name, count)
@@ -148,7 +146,7 @@ class _Follower:
         return self.ids[tensor]
 
     def _step(self, step: Step) -> None:
-        op = self.by_name[step.op]
+        op = self.graph.by_name[step.op]
         read = [self._read(step, op, view) for view in step.inputs]
         scratch = self._scratch(step)
         target = addresses(step.output, self.arena.offsets)

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, Shape, TrecConv, total_macs
+from tinyredux.graph import Dense, Graph, Op, Shape, TrecConv, Windowed, seen, total_macs
 from tinyredux.memory import Box, Item, Node, Step, computed_macs, whole, windows_meet_map
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
@@ -230,26 +230,25 @@ def op_macs(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, in
 
     Rows and columns are cut apart from each other: what an operator computes is its rows over all patches times its columns.
     """
-    by_name = {op.name: op for op in graph.ops}
     keys = [(axis, item.patch[axis], tuple(inner.patch[axis] for inner in item.inner)) for axis in (0, 1)]
     for axis, key in enumerate(keys):
         if key not in counted:
             edges = np.array([[box[2 * axis]], [box[2 * axis + 1]]])
-            counted[key] = _extents(graph, by_name, item, edges, axis)
+            counted[key] = _extents(graph, item, edges, axis)
     rows, columns = (counted[key] for key in keys)
     found = {}
     for name, count in rows.items():
-        _, _, channels = graph.tensors[by_name[name].output].shape
-        found[name] = computed_macs(graph, by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
+        _, _, channels = graph.tensors[graph.by_name[name].output].shape
+        found[name] = computed_macs(graph, graph.by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
     return found
 
 
-def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axis: int) -> dict[str, int]:
+def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int]:
     """Returns for each operator how many rows (axis 0) or columns (1) of its output it computes in all parts together.
 
     edges: (2, N), first and one past the last row of the item's output in each of N parts that run one after the other.
     """
-    ops = [by_name[name] for name in item.ops]
+    ops = [graph.by_name[name] for name in item.ops]
     if item.kind == "spatial" and item.patch[axis]:
         step = item.patch[axis]
         counts = -(-(edges[1] - edges[0]) // step)
@@ -267,8 +266,8 @@ def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axi
         return {op.name: int((wanted[op.output][1] - wanted[op.output][0]).sum()) for op in ops if op.output in wanted}
     found: dict[str, int] = {}
     for inner in item.inner:
-        output = by_name[inner.sink].output
-        found |= _extents(graph, by_name, inner, wanted[output], axis) if output in wanted else {}
+        output = graph.by_name[inner.sink].output
+        found |= _extents(graph, inner, wanted[output], axis) if output in wanted else {}
     return found
 
 
@@ -277,8 +276,4 @@ def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
     size = graph.tensors[op.inputs[0]].shape[axis]
     if isinstance(op, (Dense, TrecConv)):
         return np.broadcast_to([[0], [size]], edges.shape)
-    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
-        return edges
-    kernel, stride, before = op.kernel[axis], op.stride[axis], op.padding[2 * axis]
-    first, last = edges[0] * stride - before, (edges[1] - 1) * stride - before + kernel
-    return np.stack([np.minimum(np.maximum(first, 0), size), np.minimum(np.maximum(last, 0), size)])
+    return np.clip(np.stack(seen(op, axis, *edges)), 0, size) if isinstance(op, Windowed) else edges

@@ -140,8 +140,7 @@ def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> 
 
 def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitter:
     given = problem(net, list(schedule.items), schedule.aliased, costs)
-    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
-    return Fitter(net, schedule, around(net, schedule.aliased, given, order), most_bytes)
+    return Fitter(net, schedule, around(net, schedule.aliased, given), most_bytes)
 
 
 def _fast_enough(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
+from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softmax, Windowed
 from tinyredux.memory import (
     Buffer,
     Item,
@@ -207,7 +207,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(windows_meet_map(net.graph, op) for op in ops):
         return False
     for op in ops:
-        if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[axis] > op.stride[axis]:
+        if inside & set(op.inputs) and isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis]:
             return False
         if inside & set(op.inputs) and isinstance(op, (Dense, Softmax)):
             return False
