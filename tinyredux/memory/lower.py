@@ -6,9 +6,7 @@ slices through concatenations and what no window reaches need no rules of their 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from tinyredux.graph import Concat, Graph, Op, TrecConv
 from tinyredux.memory.layerwise import scratch_bytes
@@ -246,23 +244,10 @@ def lower(graph: Graph, schedule: Schedule, full: bool = True) -> Program:
     """Returns the loops of a schedule and the lifetimes of its buffers."""
     lowering = Lowering(graph, schedule, full)
     lowering.stored(graph.inputs[0])
-    with _uncollected():
-        nodes = tuple(tuple(lowering.item(item)) for item in schedule.items)
-        spans = buffer_lifetimes(graph, nodes, lowering.storage)
+    nodes = tuple(tuple(lowering.item(item)) for item in schedule.items)
+    spans = buffer_lifetimes(graph, nodes, lowering.storage)
     buffers = {name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items()}
     return Program(graph, schedule, nodes, buffers, lowering.ties)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pauses the garbage collector: there may be 100,000 steps, none refers to itself, and walks over them take half the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def buffer_lifetimes(

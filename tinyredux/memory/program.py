@@ -49,6 +49,11 @@ class Schedule:
     recomputes: bool = False
 
 
+def one_by_one(graph: Graph) -> Schedule:
+    """Returns the schedule of a network one operator after the other."""
+    return Schedule(tuple(Item((op.name,)) for op in graph.ops))
+
+
 @dataclass(frozen=True)
 class Loop:
     """Parts alike that run one after the other; `private` buffers carry nothing from part to part."""

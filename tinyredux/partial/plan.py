@@ -30,6 +30,7 @@ from tinyredux.memory import (
     live_bytes,
     lower,
     moments,
+    one_by_one,
     place,
     place_apart,
     rough_cycles,
@@ -73,6 +74,12 @@ class PartialPlan:
         """True where the arena is as small as the lower bound."""
         return self.arena.size_bytes == self.lower_bound_bytes
 
+    @property
+    def estimated_factor(self) -> float:
+        """Estimated cycles with the reference kernels, over those layer by layer."""
+        graph = self.program.graph
+        return rough_cycles(graph, self.program.steps()) / max(1, layerwise_cycles(graph))
+
     def placed(self, arena: Arena, **changes: Any) -> PartialPlan:
         """Returns this plan with another arena (and other fields, by name)."""
         return replace(self, arena=arena, peaks=self.peaks | {"partial": arena.size_bytes}, **changes)
@@ -106,10 +113,10 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     the narrowest, and a part's buffers grow with it. `optimal` is True where the arena reaches it.
     """
     net, layerwise = Net(graph, accumulator), memory.plan(graph).total_bytes
-    known, singles = Known(net), tuple(Item((op.name,)) for op in graph.ops)
+    known = Known(net)
     lowest, found = search(known)
     options = [_placed(net, *order) for order in (found, _best_alone(known, reorder=True), _best_alone(known, reorder=False))]
-    options.append(_placed(net, Order(singles, {}, 0, False), frozenset(), direct=False))
+    options.append(_placed(net, Order(one_by_one(graph).items, {}, 0, False), frozenset(), direct=False))
     in_place = min(layerwise, options[2][1].size_bytes)
     whole = min(in_place, options[1][1].size_bytes)
     if len(graph.ops) <= EVERY_COVER:
@@ -120,11 +127,16 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
         program = lower(graph, _fitter(known, narrowest, max(least, min(whole, limit or whole))).within(least))
         arena = place(program, least)
     else:
-        wanted = (1 + slowdown - MARGIN) * rough_cycles(graph, lower(graph, Schedule(singles)).steps())
+        wanted = (1 + slowdown - MARGIN) * layerwise_cycles(graph)
         most = max(least, min(layerwise, limit or layerwise))
         program, arena = _fast_enough(known, [schedule for schedule, _ in in_turn], wanted, least, most)
     peaks = {"layerwise": layerwise, "inplace": in_place, "reordered": whole, "partial": arena.size_bytes}
     return PartialPlan(program, arena, peaks, lowest, lowest, narrowest, least)
+
+
+def layerwise_cycles(graph: Graph) -> int:
+    """Returns the estimated cycles of a network layer by layer with the reference kernels."""
+    return rough_cycles(graph, lower(graph, one_by_one(graph)).steps())
 
 
 def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
