@@ -178,7 +178,12 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
     found: list[Call | Block] = []
     for node in nodes:
         if isinstance(node, Step):
-            parts: list[Sequence[Call | Block]] = [_checked(fast, weights, line) for line in _lines(fast.program.graph, node)]
+            parts = list[Sequence[Call | Block]]()
+            for step in _lines(fast.program.graph, node):
+                calls = calls_of(fast, weights, step)
+                if calls[0].struct:  # a reference kernel's
+                    check_call(calls[0], step, fast.arena)
+                parts.append(calls)
         else:
             parts = [_nodes(fast, weights, part, depth + 1) for part in node.parts]
         found += _rolled(parts, "ijkmn"[depth])
@@ -193,14 +198,6 @@ def _lines(graph: Graph, step: Step) -> list[Step]:
     if isinstance(op, Softmax) and any(view.gaps[0] for view in (*step.inputs, step.output)):
         return row_by_row(step)
     return window_rows(graph, op, step) if isinstance(op, Conv) and op.groups > 1 and step.output.gaps[0] else [step]
-
-
-def _checked(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
-    """Returns the kernel calls of a step, a reference kernel's held against it."""
-    calls = calls_of(fast, weights, step)
-    if calls[0].struct:
-        check_call(calls[0], step, fast.arena)
-    return calls
 
 
 def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call | Block]:

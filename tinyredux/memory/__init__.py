@@ -28,7 +28,7 @@ from tinyredux.memory.layerwise import (
     reference_scratch,
     verify_plan,
 )
-from tinyredux.memory.lower import Lowering, boxes_for, buffer_lifetimes, lower, moments
+from tinyredux.memory.lower import Lowering, boxes_for, lower, moments
 from tinyredux.memory.place import Arena, blocks_of, gap, live_bytes, place, place_apart
 from tinyredux.memory.program import (
     ACCUMULATOR_BYTES,
@@ -85,7 +85,6 @@ __all__ = [
     "arrays",
     "blocks_of",
     "boxes_for",
-    "buffer_lifetimes",
     "clustering",
     "computed_macs",
     "conv_loops",

@@ -26,6 +26,7 @@ from tinyredux.memory.program import (
 from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, input_box, is_elementwise, is_generator, whole
 from tinyredux.trec import trec_sizes
 
+Span = tuple[int, int]  # first and last moment
 _Part = Callable[["_Body", int, int], None]
 
 
@@ -243,19 +244,18 @@ class _Body:
 def lower(graph: Graph, schedule: Schedule, full: bool = True) -> Program:
     """Returns the loops of a schedule and the lifetimes of its buffers."""
     lowering = Lowering(graph, schedule, full)
-    lowering.stored(graph.inputs[0])
+    for name in graph.inputs:
+        lowering.stored(name)
     nodes = tuple(tuple(lowering.item(item)) for item in schedule.items)
     spans = buffer_lifetimes(graph, nodes, lowering.storage)
     buffers = {name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items()}
     return Program(graph, schedule, nodes, buffers, lowering.ties)
 
 
-def buffer_lifetimes(
-    graph: Graph, nodes: tuple[tuple[Node, ...], ...], storage: dict[str, Storage]
-) -> dict[str, tuple[int, int]]:
+def buffer_lifetimes(graph: Graph, nodes: tuple[tuple[Node, ...], ...], storage: dict[str, Storage]) -> dict[str, Span]:
     """Returns the first and last moment of each buffer; a moment is one step of the innermost loop's body."""
-    flat = tuple(node for some in nodes for node in some)
-    spans, end = _touches(flat, 0)
+    spans = dict[str, Span]()
+    end = _touches(tuple(node for some in nodes for node in some), 0, spans)
     for name in graph.inputs:
         spans[storage[name].root] = (0, spans.get(storage[name].root, (0, 0))[1])
     for name in graph.outputs:
@@ -263,37 +263,31 @@ def buffer_lifetimes(
     return spans
 
 
-def _touches(nodes: tuple[Node, ...], clock: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Returns when each buffer is in use from `clock` on, and the moment after.
+def _touches(nodes: tuple[Node, ...], clock: int, spans: dict[str, Span]) -> int:
+    """Notes in `spans` when each buffer is in use from `clock` on. Returns the moment after.
 
     What a loop reads or writes beyond its private buffers is needed from its first moment to its last.
     """
-    spans: dict[str, tuple[int, int]] = {}
     for node in nodes:
         if isinstance(node, Step):
-            found = {view.buffer: (clock, clock) for view in (*node.inputs, node.output)}
-            found |= {node.scratch: (clock, clock)} if node.scratch else {}
-            end = clock + 1
-        else:
-            found, end = {}, clock
-            for part in node.parts:
-                inner, after = _touches(part, clock)
-                found = _joined(found, inner)
-                end = max(end, after)
-            found = {name: span if name in node.private else (clock, end - 1) for name, span in found.items()}
-        spans = _joined(spans, found)
+            for name in (*(view.buffer for view in node.inputs), node.output.buffer, *filter(None, [node.scratch])):
+                _widen(spans, name, (clock, clock))
+            clock += 1
+            continue
+        inner, end = dict[str, Span](), clock
+        for part in node.parts:
+            end = max(end, _touches(part, clock, inner))
+        for name, span in inner.items():
+            _widen(spans, name, span if name in node.private else (clock, end - 1))
         clock = end
-    return spans, clock
+    return clock
 
 
-def _joined(a: dict[str, tuple[int, int]], b: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    joined = dict(a)
-    for name, (first, last) in b.items():
-        before = a.get(name, (first, last))
-        joined[name] = min(first, before[0]), max(last, before[1])
-    return joined
+def _widen(spans: dict[str, Span], name: str, span: Span) -> None:
+    first, last = spans.get(name, span)
+    spans[name] = min(first, span[0]), max(last, span[1])
 
 
 def moments(nodes: tuple[Node, ...]) -> int:
     """Returns how many moments a list of steps and loops takes: those of one part of each loop."""
-    return _touches(nodes, 0)[1]
+    return _touches(nodes, 0, {})

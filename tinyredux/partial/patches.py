@@ -10,6 +10,7 @@ Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -45,15 +46,13 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
         ways |= {(first, end): found[first] for first in sorted(found)}
     most = int(mac_limit * total_macs(net.graph))
     peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
-    low, high, best = 0, len(peaks), None
-    while low < high:
-        middle = (low + high) // 2
-        path = fewest_macs(ways, len(cuts), peaks[middle])
-        if path is not None and path[0] <= most:
-            high, best = middle, path[1]
-        else:
-            low = middle + 1
-    return best
+
+    def within(peak: int) -> tuple[Item, ...]:
+        macs, items = fewest_macs(ways, len(cuts), peak) or (most + 1, ())
+        return items if macs <= most else ()
+
+    at = bisect_left(peaks, True, key=lambda peak: bool(within(peak)))
+    return within(peaks[at]) if at < len(peaks) else None
 
 
 def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[int, tuple[Item, ...]] | None:
@@ -175,7 +174,7 @@ def bytes_from(net: Net, item: Item) -> list[int]:
     """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
     them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
     its, starts, found = inside(net, item), dict[str, int](), list[int]()
-    _starts(its.nodes, 0, starts)
+    _starts(its.program.nodes[0], 0, starts)
     for unit in item.inner:
         start = min((starts[name] for name in unit.ops if name in starts), default=0)
         read = [buffer for buffer in its.buffers.values() if buffer.first < start <= buffer.last]

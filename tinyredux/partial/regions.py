@@ -16,17 +16,16 @@ from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softm
 from tinyredux.memory import (
     Buffer,
     Item,
-    Lowering,
-    Node,
+    Program,
     Schedule,
     Storage,
     blocks_of,
     boxes_for,
-    buffer_lifetimes,
     is_barrier,
     is_elementwise,
     is_generator,
     live_bytes,
+    lower,
     moments,
     part_breaks,
     part_unit,
@@ -139,11 +138,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Inside:
-    """An item by itself: its loops, when each buffer is in use, those that are no tensors, bytes of these by moment, and how many
-    of its sums' bytes the kept output takes over."""
+    """An item by itself: its loops and buffers, those that are no tensors, bytes of these by moment, and how many of its sums'
+    bytes the kept output takes over."""
 
-    nodes: tuple[Node, ...]
-    spans: dict[str, tuple[int, int]]
+    program: Program
     buffers: dict[str, Buffer]
     totals: list[int]
     in_sums: int
@@ -206,12 +204,9 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     inside = {op.output for op in ops}
     if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(windows_meet_map(net.graph, op) for op in ops):
         return False
-    for op in ops:
-        if inside & set(op.inputs) and isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis]:
-            return False
-        if inside & set(op.inputs) and isinstance(op, (Dense, Softmax)):
-            return False
-    return True
+    readers = [op for op in ops if inside & set(op.inputs)]
+    overlap = any(isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis] for op in readers)
+    return not overlap and not any(isinstance(op, (Dense, Softmax)) for op in readers)
 
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
@@ -253,7 +248,7 @@ def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
 def _splittable(net: Net, mask: int, last: int) -> bool:
     """True where slices suffice: no other reader, no generator fed by a slice, no concatenation of one slice twice, no
     path out and back in."""
-    concatenated: list[str] = []
+    concatenates = False
     for i in bits(mask):
         op = net.graph.ops[i]
         inside = [name for name in op.inputs if name in net.producer and mask >> net.producer[name] & 1]
@@ -263,19 +258,15 @@ def _splittable(net: Net, mask: int, last: int) -> bool:
             if is_generator(op) and inside:
                 return False
         if isinstance(op, Concat):
-            concatenated += op.inputs
+            concatenates = True
             if any(net.readers[name].bit_count() > 1 or op.inputs.count(name) > 1 for name in inside):
                 return False
         for k in bits(net.after[i] & ~mask):
             if net.after[k] & mask:
                 return False
-    return not (concatenated and _shared_across(net, mask))
-
-
-def _shared_across(net: Net, mask: int) -> bool:
-    """True where a tensor made inside has several readers: with a concatenation below it could be needed in two slices."""
     outputs = [net.graph.ops[i].output for i in bits(mask)]
-    return any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
+    shared = any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
+    return not (concatenates and shared)  # what several read would be needed in two slices
 
 
 def in_place_sources(net: Net, item: Item) -> list[str]:
@@ -317,14 +308,11 @@ def inside(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     output = net.output(item)
     convs = frozenset(item.ops) if convs is None else convs
     schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
-    lowering = Lowering(net.graph, schedule, full=False)
-    nodes = tuple(lowering.item(item))
-    spans = buffer_lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
-    buffers = {name: Buffer(*size, *spans[name]) for name, size in lowering.sizes.items() if name not in net.graph.tensors}
-    ties = {name: other for name, other in lowering.ties.items() if name in buffers and other in buffers}
+    program = lower(replace(net.graph, inputs=(), outputs=()), schedule, full=False)
+    buffers = {name: buffer for name, buffer in program.buffers.items() if name not in net.graph.tensors}
+    ties = {name: other for name, other in program.ties.items() if name in buffers and other in buffers}
     totals = live_bytes(blocks_of(buffers, ties)) if buffers else []
-    in_sums = net.size(output) if lowering.ties.get(output) in buffers else 0
-    return Inside(nodes, spans, buffers, totals, in_sums)
+    return Inside(program, buffers, totals, net.size(output) if program.ties.get(output) in buffers else 0)
 
 
 def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> tuple[Phase, ...]:
@@ -334,9 +322,10 @@ def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     """
     found: list[Phase] = []
     its = inside(net, item, source, convs)
-    for moment in range(moments(its.nodes)):
-        read = frozenset(name for name in net.inputs(item) if name == source or its.spans.get(name, (0, -1))[1] >= moment)
-        begun = its.spans[net.output(item)][0] <= moment
+    last = {name: buffer.last for name, buffer in its.program.buffers.items()}
+    for moment in range(moments(its.program.nodes[0])):
+        read = frozenset(name for name in net.inputs(item) if name == source or last.get(name, -1) >= moment)
+        begun = its.program.buffers[net.output(item)].first <= moment
         extra = (its.totals[moment] if moment < len(its.totals) else 0) - (its.in_sums if begun else 0)
         phase = Phase(read, begun, extra)
         if not any(other.covers(phase) for other in found):
