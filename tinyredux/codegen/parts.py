@@ -242,7 +242,7 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
         return [f"{indent}{node.kernel}({', '.join(arguments)});"]
     moving = any(a.terms for a in node.factors)
     factors = {key: a.text() for key, a in zip(("multiplier", "shift"), node.factors, strict=False)}
-    fields = node.fields if moving else (*node.fields, *factors.items())
+    fields: tuple[tuple[str, int | str], ...] = (*node.fields, *(() if moving else factors.items()))
     free = f"{node.op}_{len(structs)}" if node.op in structs.values() else node.op
     name = structs.setdefault((node.struct, fields, node.check), free)
     scratch = [a.text() for a in node.scratch] or (["0"] if node.kernel in TAKES_SCRATCH else [])

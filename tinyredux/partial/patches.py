@@ -10,6 +10,7 @@ Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.graph import Dense, Graph, Op, Shape, TrecConv, Windowed, seen, total_macs
-from tinyredux.memory import Box, Item, Node, Step, computed_macs, whole, windows_meet_map
+from tinyredux.memory import Box, Item, Node, Step, computed_macs, lifetimes, whole, windows_meet_map
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
 SPAN = 9  # most units in one segment
@@ -48,32 +49,31 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
     peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
 
     def within(peak: int) -> tuple[Item, ...]:
-        macs, items = fewest_macs(ways, len(cuts), peak) or (most + 1, ())
+        macs, items = fewest_macs(ways, len(cuts), peak)
         return items if macs <= most else ()
 
     at = bisect_left(peaks, True, key=lambda peak: bool(within(peak)))
     return within(peaks[at]) if at < len(peaks) else None
 
 
-def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[int, tuple[Item, ...]] | None:
-    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`."""
-    paths: list[tuple[int, tuple[Item, ...]] | None] = [(0, ()), *([None] * (cuts - 1))]
+def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[float, tuple[Item, ...]]:
+    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`; infinite where
+    there is none."""
+    paths: list[tuple[float, tuple[Item, ...]]] = [(0, ()), *[(math.inf, ())] * (cuts - 1)]
     for (a, b), some in ways.items():  # in order of b
-        before = paths[a]
-        for peak, macs, items in some if before is not None else ():
-            path = paths[b]
-            if peak <= most_bytes and before is not None and (path is None or before[0] + macs < path[0]):
-                paths[b] = before[0] + macs, (*before[1], *items)
+        for peak, macs, items in some:
+            if peak <= most_bytes and paths[a][0] + macs < paths[b][0]:
+                paths[b] = paths[a][0] + macs, (*paths[a][1], *items)
     return paths[-1]
 
 
 def narrow_cuts(graph: Graph) -> list[int]:
     """Returns the places between operators (0: before the first) where one tensor is alive, at
     the foot of each rise in bytes."""
-    last = {name: i for i, op in enumerate(graph.ops) for name in op.inputs}
+    spans = lifetimes(graph).items()
     places, sizes = [0], [0]
     for i, op in enumerate(graph.ops):
-        alive = [n for n in (*graph.inputs, *(o.output for o in graph.ops[: i + 1])) if last.get(n, -1) > i or n in graph.outputs]
+        alive = [name for name, (first, last) in spans if first <= i and (last > i or name in graph.outputs)]
         if alive == [op.output]:
             places.append(i + 1)
             sizes.append(graph.tensors[op.output].size_bytes)

@@ -108,7 +108,7 @@ class Net:
 
     def ops(self, item: Item) -> list[Op]:
         """An item's operators."""
-        return [self.graph.ops[self.index[name]] for name in item.ops]
+        return [self.graph.by_name[name] for name in item.ops]
 
     def inputs(self, item: Item) -> list[str]:
         """Tensors that an item reads from outside, each once."""
@@ -117,7 +117,7 @@ class Net:
 
     def output(self, item: Item) -> str:
         """The tensor that an item keeps."""
-        return self.graph.ops[self.index[item.sink]].output
+        return self.graph.by_name[item.sink].output
 
 
 @dataclass(frozen=True)
