@@ -82,11 +82,12 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def doors(room: str) -> set[str]:
-    """Returns the names that a room's `__init__` gives: those of its `__all__`."""
+    """Returns the names that a room's `__init__` gives: what it imports from the room, and those of its `__all__`."""
+    found = {name for module, name in imports(LIBRARY / room / "__init__.py") if module.startswith(f"tinyredux.{room}")}
     for node in ast.walk(ast.parse((LIBRARY / room / "__init__.py").read_text())):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            return set(ast.literal_eval(node.value))
-    return set()
+            found |= set(ast.literal_eval(node.value))
+    return found
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: ".".join(parts_of(path)))
