@@ -10,29 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tinyredux import memory
 from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, head, model_c
 from tinyredux.codegen.calls import TAKES_SCRATCH, Address, Call, Weights, calls_of
 from tinyredux.codegen.check import check_call
 from tinyredux.codegen.fast import FORM_MACROS, described_form, form_call, programs, prototypes, sources
 from tinyredux.graph import Conv, Graph, Softmax, Weighted, macs
 from tinyredux.kernels import FastSteps, Form, scheduled
-from tinyredux.memory import (
-    Arena,
-    Blob,
-    Item,
-    Loop,
-    Node,
-    Program,
-    Step,
-    View,
-    executed_macs,
-    in_lines,
-    is_elementwise,
-    row_by_row,
-    tensors_end,
-    verify,
-    window_rows,
-)
+from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
@@ -74,7 +59,7 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
     input gives equal bytes; `call` is how to make it again. Raises ValueError where `verify` finds the plan wrong."""
     program, arena = fast.program, fast.arena
     check_name(program.graph.name)
-    verify(program, arena)
+    memory.verify(program, arena)
     graph, weights, structs = program.graph, Weights(fast), dict[Declared, str]()
     items = list(zip(program.schedule.items, program.nodes, statements(fast, weights, structs), strict=True))
     bodies = [
@@ -87,7 +72,7 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
         body = ", ".join(f".{key} = {value}" for key, value in fields)
         declarations += f"{check}static const struct {kind} {name} = {{{body}}};\n"
     described = [_described_item(fast, item, nodes) for item, nodes, _ in items]
-    macros, tensors = MACROS + FORM_MACROS * bool(fast.forms), tensors_end(program, arena)
+    macros, tensors = MACROS + FORM_MACROS * bool(fast.forms), memory.tensors_end(program, arena)
     files = sources(codes, head(graph, call, "The kernels")) if codes else {}
     files["model.c"] = model_c(graph, described, arena.offsets, declarations, "\n".join(bodies), call, macros)
     return artifact(graph, described, weights.blob, files, (tensors, arena.size_bytes - tensors), call)
@@ -110,7 +95,7 @@ def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dic
     return {
         "name": "+".join(item.ops), "kind": type(ops[0]).__name__ if item.kind == "whole" else item.kind, 
         "module": graph.origin.get(item.sink, "") if at_once else "", "macs": sum(macs(graph, op) for op in ops),
-        "macs_executed": executed_macs(graph, Loop((nodes,)).steps()),
+        "macs_executed": memory.executed_macs(graph, Loop((nodes,)).steps()),
         **(described_form(by_form[1] if by_form else None) if at_once else {}),
     }  # fmt: skip
 
@@ -193,11 +178,11 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
 def _lines(graph: Graph, step: Step) -> list[Step]:
     """Returns a step as steps that its kernel can do: where there are gaps that it does not know, one for each row."""
     op = graph.by_name[step.op]
-    if step.kind == "copy" or is_elementwise(op):
-        return in_lines(step)
+    if step.kind == "copy" or memory.is_elementwise(op):
+        return memory.in_lines(step)
     if isinstance(op, Softmax) and any(view.gaps[0] for view in (*step.inputs, step.output)):
-        return row_by_row(step)
-    return window_rows(graph, op, step) if isinstance(op, Conv) and op.groups > 1 and step.output.gaps[0] else [step]
+        return memory.row_by_row(step)
+    return memory.window_rows(graph, op, step) if isinstance(op, Conv) and op.groups > 1 and step.output.gaps[0] else [step]
 
 
 def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call | Block]:

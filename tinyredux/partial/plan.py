@@ -20,21 +20,7 @@ from typing import Any
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, Graph, Op
-from tinyredux.memory import (
-    Arena,
-    Item,
-    Program,
-    Schedule,
-    blocks_of,
-    is_barrier,
-    live_bytes,
-    lower,
-    moments,
-    one_by_one,
-    place,
-    place_apart,
-    rough_cycles,
-)
+from tinyredux.memory import Arena, Item, Program, Schedule
 from tinyredux.partial.order import Order, around, best_order, given_order, orders_below, problem
 from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
 from tinyredux.partial.regions import Cost, Net, bits, candidates, item_costs
@@ -78,7 +64,7 @@ class PartialPlan:
     def estimated_factor(self) -> float:
         """Estimated cycles with the reference kernels, over those layer by layer."""
         graph = self.program.graph
-        return rough_cycles(graph, self.program.steps()) / max(1, layerwise_cycles(graph))
+        return memory.rough_cycles(graph, self.program.steps()) / max(1, layerwise_cycles(graph))
 
     def placed(self, arena: Arena, **changes: Any) -> PartialPlan:
         """Returns this plan with another arena (and other fields, by name)."""
@@ -116,7 +102,7 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     known = Known(net)
     lowest, found = search(known)
     options = [_placed(net, *order) for order in (found, _best_alone(known, reorder=True), _best_alone(known, reorder=False))]
-    options.append(_placed(net, Order(one_by_one(graph).items, {}, 0, False), frozenset(), direct=False))
+    options.append(_placed(net, Order(memory.one_by_one(graph).items, {}, 0, False), frozenset(), direct=False))
     in_place = min(layerwise, options[2][1].size_bytes)
     whole = min(in_place, options[1][1].size_bytes)
     if len(graph.ops) <= EVERY_COVER:
@@ -124,8 +110,8 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     in_turn = sorted(options, key=lambda option: option[1].size_bytes)
     narrowest, least = in_turn[0][0], in_turn[0][1].size_bytes
     if math.isinf(slowdown):
-        program = lower(graph, _fitter(known, narrowest, max(least, min(whole, limit or whole))).within(least))
-        arena = place(program, least)
+        program = memory.lower(graph, _fitter(known, narrowest, max(least, min(whole, limit or whole))).within(least))
+        arena = memory.place(program, least)
     else:
         wanted = (1 + slowdown - MARGIN) * layerwise_cycles(graph)
         most = max(least, min(layerwise, limit or layerwise))
@@ -136,7 +122,7 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
 
 def layerwise_cycles(graph: Graph) -> int:
     """Returns the estimated cycles of a network layer by layer with the reference kernels."""
-    return rough_cycles(graph, lower(graph, one_by_one(graph)).steps())
+    return memory.rough_cycles(graph, memory.lower(graph, memory.one_by_one(graph)).steps())
 
 
 def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
@@ -157,8 +143,8 @@ def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> 
         assert better is not None
         schedule, arena = _placed(net, *better)
         if arena.size_bytes <= limit_bytes:
-            wide = lower(graph, _fitter(known, schedule, limit_bytes).within(limit_bytes))
-            found += [(program, place(program, arena.size_bytes)) for program in (lower(graph, schedule), wide)]
+            wide = memory.lower(graph, _fitter(known, schedule, limit_bytes).within(limit_bytes))
+            found += [(program, memory.place(program, arena.size_bytes)) for program in (memory.lower(graph, schedule), wide)]
     return [one for one in found if one[1].size_bytes <= limit_bytes]
 
 
@@ -172,8 +158,8 @@ def _fast_enough(known: Known, schedules: list[Schedule], wanted: float, least: 
     else the one with the fewest."""
     found: list[tuple[int, Program, Arena]] = []
     for schedule in schedules:
-        program = lower(known.net.graph, _fitter(known, schedule, most).within_cycles(least, wanted))
-        arena, cycles = place(program, least), rough_cycles(known.net.graph, program.steps())
+        program = memory.lower(known.net.graph, _fitter(known, schedule, most).within_cycles(least, wanted))
+        arena, cycles = memory.place(program, least), memory.rough_cycles(known.net.graph, program.steps())
         if arena.size_bytes <= most:
             found.append((cycles, program, arena))
             if cycles <= wanted:
@@ -196,11 +182,11 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
         )
     pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
     pure = replace(pure, lower_bound_bytes=min(pure.lower_bound_bytes, segment_bound_bytes(graph)))
-    plans = [pure if not input_outside else pure.placed(place_apart(pure.program, graph.inputs[0]))]
+    plans = [pure if not input_outside else pure.placed(memory.place_apart(pure.program, graph.inputs[0]))]
     if (items := hybrid_items(net, mac_limit, input_outside)) is not None:
         schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
-        program = lower(graph, schedule)
-        arena = place_apart(program, graph.inputs[0]) if input_outside else place(program)
+        program = memory.lower(graph, schedule)
+        arena = memory.place_apart(program, graph.inputs[0]) if input_outside else memory.place(program)
         plans.append(pure.placed(arena, program=program, narrowest=schedule))
     return min(plans, key=lambda plan: plan.peak_bytes)
 
@@ -338,8 +324,8 @@ def can_alias(net: Net, op: Op) -> bool:
     readers = {reader.name: reader for name in op.inputs for reader in net.graph.consumers(name) if reader is not op}
     return not (
         set(op.inputs) & {*net.graph.inputs, *net.graph.outputs}
-        or any(is_barrier(net.graph.ops[net.producer[name]]) for name in op.inputs)
-        or any(is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in readers.values())
+        or any(memory.is_barrier(net.graph.ops[net.producer[name]]) for name in op.inputs)
+        or any(memory.is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in readers.values())
     )
 
 
@@ -360,7 +346,7 @@ def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True
     """Returns the schedule of an order with the narrowest slices, and where its buffers lie."""
     without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
     schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
-    return schedule, place(lower(net.graph, schedule, full=False))
+    return schedule, memory.place(memory.lower(net.graph, schedule, full=False))
 
 
 def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
@@ -372,10 +358,10 @@ def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
 
 def item_bytes(program: Program) -> list[tuple[str, int]]:
     """Returns (operators, most bytes alive while they run) for each item in order."""
-    live = live_bytes(blocks_of(program.buffers, program.ties))
+    live = memory.live_bytes(memory.blocks_of(program.buffers, program.ties))
     found, clock = [], 0
     for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
-        end = clock + moments(nodes)
+        end = clock + memory.moments(nodes)
         if end > clock:
             found.append(("+".join(item.ops), max(live[clock:end])))
         clock = end

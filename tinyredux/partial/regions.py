@@ -12,28 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from tinyredux import memory
 from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softmax, Windowed
-from tinyredux.memory import (
-    Buffer,
-    Item,
-    Program,
-    Schedule,
-    Storage,
-    blocks_of,
-    boxes_for,
-    is_barrier,
-    is_elementwise,
-    is_generator,
-    live_bytes,
-    lower,
-    moments,
-    part_breaks,
-    part_unit,
-    reads_values,
-    storages,
-    whole,
-    windows_meet_map,
-)
+from tinyredux.memory import Buffer, Item, Program, Schedule, Storage
 
 CANDIDATES_PER_SINK = 64
 
@@ -92,7 +73,7 @@ class Net:
     @cached_property
     def places(self) -> dict[str, Storage]:
         """Where each tensor would lie if every concatenation were done without copies."""
-        return storages(self.graph, frozenset(op.name for op in self.graph.ops if isinstance(op, Concat)))
+        return memory.storages(self.graph, frozenset(op.name for op in self.graph.ops if isinstance(op, Concat)))
 
     def together_bytes(self, tensors: set[str]) -> int:
         """Returns the least bytes of tensors that are alive together: the channels of a concatenation count once."""
@@ -165,11 +146,11 @@ def candidates(net: Net) -> list[Item]:
     found = [Item((op.name,)) for op in net.graph.ops]
     for i, op in enumerate(net.graph.ops):
         regions = []
-        if is_generator(op):
+        if memory.is_generator(op):
             source = op.inputs[0]
             if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
                 regions = _regions(net, op, "accumulate")
-        elif not (is_barrier(op) or isinstance(op, Concat)):
+        elif not (memory.is_barrier(op) or isinstance(op, Concat)):
             regions = _regions(net, op, "materialise")
         found += regions
         for item in regions:
@@ -188,8 +169,8 @@ def at_once(item: Item) -> Item:
 def leaves_out(net: Net, item: Item) -> bool:
     """True where something that is made inside is not read to its last row, column or channel."""
     ops = tuple(net.ops(item))
-    wanted = boxes_for(net.graph, ops, ops[-1].output, whole(net.graph.tensors[ops[-1].output].shape))
-    return any(wanted.get(op.output) != whole(net.graph.tensors[op.output].shape) for op in ops)
+    wanted = memory.boxes_for(net.graph, ops, ops[-1].output, memory.whole(net.graph.tensors[ops[-1].output].shape))
+    return any(wanted.get(op.output) != memory.whole(net.graph.tensors[op.output].shape) for op in ops)
 
 
 def in_rows(item: Item, rows: int, columns: int = 0) -> Item:
@@ -202,7 +183,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     do not overlap."""
     ops = net.ops(item)
     inside = {op.output for op in ops}
-    if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(windows_meet_map(net.graph, op) for op in ops):
+    if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(memory.windows_meet_map(net.graph, op) for op in ops):
         return False
     readers = [op for op in ops if inside & set(op.inputs)]
     overlap = any(isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis] for op in readers)
@@ -225,8 +206,8 @@ def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
             continue
         inner = ops[:-1] if kind == "accumulate" else ops
         sliced = sink.inputs[0] if kind == "accumulate" else sink.output
-        width = part_unit(net.graph, inner, sliced)
-        if any(channel < 0 or channel % width for channel in part_breaks(net.graph, inner, sliced)):
+        width = memory.part_unit(net.graph, inner, sliced)
+        if any(channel < 0 or channel % width for channel in memory.part_breaks(net.graph, inner, sliced)):
             continue
         found.append(Item(tuple(op.name for op in ops), kind, width))
     return found
@@ -235,12 +216,12 @@ def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
 def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
     """Yields sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
     sets = [mask]
-    for name in dict.fromkeys(op.inputs if reads_values(net.graph, op) else ()):
+    for name in dict.fromkeys(op.inputs if memory.reads_values(net.graph, op) else ()):
         producer = net.graph.ops[net.producer[name]] if name in net.producer else None
-        if producer is None or is_barrier(producer) or name in net.graph.outputs:
+        if producer is None or memory.is_barrier(producer) or name in net.graph.outputs:
             continue
         own = 1 << net.index[producer.name]
-        above = [own] if is_generator(producer) else list(_closures(net, producer, own))
+        above = [own] if memory.is_generator(producer) else list(_closures(net, producer, own))
         sets = [s | extra for s in sets for extra in (0, *above)][: 8 * CANDIDATES_PER_SINK]
     yield from sorted(set(sets), key=lambda s: (s.bit_count(), s))
 
@@ -255,7 +236,7 @@ def _splittable(net: Net, mask: int, last: int) -> bool:
         if 1 << i != last:
             if net.readers[op.output] & ~mask or op.output in net.graph.outputs:
                 return False
-            if is_generator(op) and inside:
+            if memory.is_generator(op) and inside:
                 return False
         if isinstance(op, Concat):
             concatenates = True
@@ -273,7 +254,7 @@ def in_place_sources(net: Net, item: Item) -> list[str]:
     """Returns the inputs whose bytes the item's output may take over, should they be dead afterwards."""
     ops = net.ops(item)
     sink = ops[-1]
-    if item.kind == "accumulate" or (item.kind == "whole" and not is_elementwise(sink)):
+    if item.kind == "accumulate" or (item.kind == "whole" and not memory.is_elementwise(sink)):
         return []
     if item.kind == "spatial" and item.inner[0].kind != "materialise":
         return []
@@ -282,7 +263,7 @@ def in_place_sources(net: Net, item: Item) -> list[str]:
     for name in net.inputs(item):
         rows, columns, depth = net.graph.tensors[name].shape
         fits = depth == channels and height * width <= rows * columns
-        pointwise = item.kind != "spatial" or all(is_elementwise(op) for op in ops if name in op.inputs)
+        pointwise = item.kind != "spatial" or all(memory.is_elementwise(op) for op in ops if name in op.inputs)
         if fits and pointwise and name not in net.graph.outputs and _channel_wise_from(name, ops):
             found.append(name)
     return found
@@ -294,7 +275,7 @@ def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
     for op in ops:
         if reached & set(op.inputs):
             single = isinstance(op, DepthwiseConv) and op.multiplier == 1
-            if not (single or isinstance(op, Pool) or is_elementwise(op)):
+            if not (single or isinstance(op, Pool) or memory.is_elementwise(op)):
                 return False
             reached.add(op.output)
     return True
@@ -308,10 +289,10 @@ def inside(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     output = net.output(item)
     convs = frozenset(item.ops) if convs is None else convs
     schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
-    program = lower(replace(net.graph, inputs=(), outputs=()), schedule, full=False)
+    program = memory.lower(replace(net.graph, inputs=(), outputs=()), schedule, full=False)
     buffers = {name: buffer for name, buffer in program.buffers.items() if name not in net.graph.tensors}
     ties = {name: other for name, other in program.ties.items() if name in buffers and other in buffers}
-    totals = live_bytes(blocks_of(buffers, ties)) if buffers else []
+    totals = memory.live_bytes(memory.blocks_of(buffers, ties)) if buffers else []
     return Inside(program, buffers, totals, net.size(output) if program.ties.get(output) in buffers else 0)
 
 
@@ -323,7 +304,7 @@ def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     found: list[Phase] = []
     its = inside(net, item, source, convs)
     last = {name: buffer.last for name, buffer in its.program.buffers.items()}
-    for moment in range(moments(its.program.nodes[0])):
+    for moment in range(memory.moments(its.program.nodes[0])):
         read = frozenset(name for name in net.inputs(item) if name == source or last.get(name, -1) >= moment)
         begun = its.program.buffers[net.output(item)].first <= moment
         extra = (its.totals[moment] if moment < len(its.totals) else 0) - (its.in_sums if begun else 0)
