@@ -10,21 +10,7 @@ import numpy as np
 
 from tinyredux.codegen.trec import trec_check, trec_fields
 from tinyredux.fixedpoint import wrap_int32
-from tinyredux.graph import (
-    Add,
-    Array,
-    Conv,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Relu,
-    Softmax,
-    TrecConv,
-    Weighted,
-    Windowed,
-    weights_of,
-)
+from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
 from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
 from tinyredux.kernels import FastSteps
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
@@ -90,7 +76,7 @@ class Weights:
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
         for step in fast.program.steps():
             op = self.graph.by_name[step.op]
-            if not lossy and _takes_raw(op, step):
+            if not lossy and _takes_raw(self.graph, step):
                 self.raw.add(op.name)
             if isinstance(op, Weighted) and step.kind in ("run", "add_up") and not (step in fast.convs or step in fast.forms):
                 key = self.key(op, step)
@@ -134,7 +120,7 @@ class Weights:
         """Returns where the 32-bit entry of an output channel lies."""
         return Address("I32", self.blob.entries[array].offset + 4 * channel)
 
-    def factors(self, op: Op, channel: int = 0) -> tuple[Address, ...]:
+    def factors(self, op: Weighted, channel: int = 0) -> tuple[Address, ...]:
         """Returns where multipliers and shifts lie from an output channel on."""
         return tuple(self.per_channel(f"{op.name}.{key}", channel) for key in ("multiplier", "shift"))
 
@@ -148,7 +134,8 @@ class Weights:
         }
 
 
-def _takes_raw(op: Op, step: Step) -> bool:
+def _takes_raw(graph: Graph, step: Step) -> bool:
+    op = graph.by_name[step.op]
     direct = step.kind == "add_up" or (step.kind == "run" and isinstance(op, Conv) and conv_loops(op, step) == "direct")
     return direct and not any(getattr(op, "padding", ()))
 

@@ -10,19 +10,7 @@ from collections.abc import Callable
 
 from tinyredux.graph import Concat, Graph, Op, TrecConv
 from tinyredux.memory.layerwise import scratch_bytes
-from tinyredux.memory.program import (
-    ACCUMULATOR_BYTES,
-    Buffer,
-    Item,
-    Loop,
-    Node,
-    Program,
-    Schedule,
-    Storage,
-    part_breaks,
-    segments,
-    storages,
-)
+from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, segments, storages
 from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, input_box, is_elementwise, is_generator, whole
 from tinyredux.trec import trec_sizes
 
@@ -123,8 +111,8 @@ class Lowering:
         return target.box == whole(self.graph.tensors[target.tensor].shape) and target.buffer == target.tensor if kept else True
 
     def _slices(self, item: Item, ops: tuple[Op, ...], sliced: str, part: _Part) -> list[Node]:
-        channels, loops = self.graph.tensors[sliced].shape[2], list[Node]()
-        for number, (start, width, count) in enumerate(segments(channels, item.width, part_breaks(self.graph, ops, sliced))):
+        loops = list[Node]()
+        for number, (start, width, count) in enumerate(segments(self.graph, ops, sliced, item.width)):
             parts, private = [], set()
             for i in range(count if self.full else 1):
                 body = _Body(self, ops, f"{ops[-1].name}:{number}:")
