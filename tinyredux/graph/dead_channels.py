@@ -14,20 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph.operators import (
-    Add,
-    Array,
-    Concat,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Relu,
-    Weighted,
-    constant_names,
-)
+from tinyredux.graph.operators import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Weighted, constant_names
 
 Live = npt.NDArray[np.bool_]
 MULTIPLE = 4  # of channels: a word; fewer would not make the kernels faster
@@ -112,7 +99,7 @@ def _kept_whole(graph: Graph, op: Op) -> bool:
     return not isinstance(op, Pool | Relu | Add | Concat)
 
 
-def _weights(graph: Graph, op: Conv | Dense | DepthwiseConv, inputs: Live, outputs: Live) -> Array:
+def _weights(graph: Graph, op: Conv | Dense | DepthwiseConv, inputs: Live, outputs: Live) -> npt.NDArray[np.int8]:
     weights = graph.constants[op.weights]
     if isinstance(op, DepthwiseConv):
         return np.ascontiguousarray(weights[..., outputs])
