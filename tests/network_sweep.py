@@ -30,13 +30,13 @@ from torch import nn
 from unicorn import arm_const
 
 from tinyredux.boards import find_board
-from tinyredux.codegen import Artifact, assemble, compacted, emit_steps
+from tinyredux.codegen import Artifact, Kernels, assemble, emit_steps
 from tinyredux.device import build
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, DepthwiseConv, Graph, Softmax, TrecConv, Weighted
 from tinyredux.int8 import interpret, quantize
 from tinyredux.memory import run_schedule
-from tinyredux.methods.partial import in_parts
+from tinyredux.methods.partial import Partial
 from tinyredux.skip import Cut, skippable, windows, without
 from tinyredux.skip.cuts import UNITS, together, unit_numbers
 from tinyredux.trec import Choice, with_trec
@@ -211,12 +211,10 @@ def ways(graph: Graph, images: np.ndarray, seed: int) -> Iterator[Case]:
         net: Graph, kernels: str, core: str, options: Options = WIDE, more: float = 0.0, unpack: bool = False
     ) -> Maker:  # fmt: skip
         def make() -> tuple[Artifact, np.ndarray]:
-            board, sram = find_board(BOARDS[core]), None
-            small = compacted(net, unpack)
-            fast, _ = in_parts(small, board, kernels, unpack, None, options)
+            board, kinds = find_board(BOARDS[core]), Kernels(kernels, unpack)
+            fast = Partial(None, *options)(net, board, kinds)
             if more:
-                sram = int(fast.arena.size_bytes * more) + 64
-                fast, _ = in_parts(small, board, kernels, unpack, sram, options)
+                fast = Partial(int(fast.arena.size_bytes * more) + 64, *options)(net, board, kinds)
             if options[0] == "int16":
                 return emit_steps(fast, "sweep"), np.stack([run_schedule.run(fast.program, fast.arena, i) for i in images])
             return emit_steps(fast, "sweep"), interpret.run(net, images)

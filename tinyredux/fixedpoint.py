@@ -136,17 +136,12 @@ def _exp_between_minus_quarter_and_zero(value: Integers) -> Integers:
 
 def one_over_one_plus(value: Integers) -> Integers:
     """Returns 1 / (1 + value) in Q0 for value in [0, 1] in Q0, by three Newton steps. Source: gemmlowp fixedpoint.h."""
-    half_denominator = _rounding_half_sum(value, INT32_MAX)
+    half_denominator = (value + INT32_MAX + 1) >> 1
     x = 1515870810 + saturating_rounding_doubling_high_mul(half_denominator, -1010580540)  # 48/17 and -32/17 in Q2
     for _ in range(3):
         error = (1 << 29) - saturating_rounding_doubling_high_mul(half_denominator, x)
         x = x + _shift_left_saturating(saturating_rounding_doubling_high_mul(x, error), 2)
     return _shift_left_saturating(x, 1)
-
-
-def _rounding_half_sum(a: Integers, b: int) -> Integers:
-    total = a + b
-    return np.asarray(np.sign(total) * ((np.abs(total) + 1) >> 1), np.int64)
 
 
 def _shift_left_saturating(value: Integers, bits: int) -> Integers:

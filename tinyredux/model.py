@@ -19,6 +19,7 @@ from tinyredux.memory import MemoryPlan, plan_of, run_schedule
 from tinyredux.methods.partial import what_fits
 from tinyredux.methods.trec import has_trec
 from tinyredux.partial import arena_plan
+from tinyredux.tables import columns
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ class Model:
 
     def __repr__(self) -> str:
         """Returns the model as a table: memory, and the kernel of each operator."""
-        rows = self.rows()
-        width = max(len(what) for what, _ in rows)
-        return "\n".join(f"{what.ljust(width)}  {text}" for what, text in rows)
+        return columns(self.rows())
 
     def _repr_html_(self) -> str:
         cells = (f"<tr><th style='text-align:left'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in self.rows())
@@ -108,7 +107,7 @@ class Model:
         else:
             needed, there, where = needed + board.sram_bytes - there, board.sram_bytes, board.name
         if needed > there:
-            op = next(op for op in graph.ops if op.name == step.op.split("+")[-1])
+            op = graph.by_name[step.op.split("+")[-1]]
             largest = max((*op.inputs, op.output), key=lambda name: graph.tensors[name].size_bytes)
             about = f"tensor {largest} {graph.tensors[largest].size_bytes} bytes at {op.name}"
             advice = what_fits(graph, budget, "trec+partial" if has_trec(graph) else "partial")

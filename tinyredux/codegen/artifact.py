@@ -12,7 +12,7 @@ from typing import Any
 
 from tinyredux import __version__
 from tinyredux.files import write_whole
-from tinyredux.graph import Conv, DepthwiseConv, Graph, Op, Pool, TrecConv
+from tinyredux.graph import Graph, Op, Pool, TrecConv, Windowed
 from tinyredux.int8 import quant_of
 from tinyredux.memory import Blob
 
@@ -38,17 +38,12 @@ class Artifact:
 
 
 def artifact(
-    graph: Graph, ops: list[dict[str, Any]], blob: Blob, declarations: str, body: str,
-    offsets: dict[str, int], sizes: tuple[int, int], call: str, macros: str = "", more: Mapping[str, str] | None = None,
-) -> Artifact:  # fmt: skip
-    """Returns the Artifact of parameter declarations and the body of tr_model_run. `sizes` are the bytes of arena and scratch;
-    `ops` describes what lies between two calls of tr_mark; `more` are further files; `call` is how to make it again.
-
-    Raises ValueError for a tensor without quantisation, and a network's name that C cannot hold.
+    graph: Graph, ops: list[dict[str, Any]], blob: Blob, files: dict[str, str], sizes: tuple[int, int], call: str
+) -> Artifact:
+    """Returns the Artifact of model.c and what is beside it in `files`. `sizes` are the bytes of arena and scratch; `ops` says
+    what lies between two calls of tr_mark; `call` is how to make it again. Raises ValueError for a tensor without quantisation.
     """
-    check_name(graph.name)
-    model_c = _model_c(graph, ops, offsets, declarations, body, call, macros)
-    files = {"model.c": model_c, "model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S, **(more or {})}
+    files = files | {"model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
     model_hash = hash_of(blob.data, files)
     files = {name: text.replace(HASH_PLACEHOLDER, model_hash) for name, text in files.items()}
     manifest = {
@@ -125,9 +120,10 @@ void tr_model_run(void); /* overwrites the input unless the plan keeps it */
 """
 
 
-def _model_c(
+def model_c(
     graph: Graph, ops: list[dict[str, Any]], offsets: dict[str, int], declarations: str, body: str, call: str, macros: str
 ) -> str:
+    """Returns model.c around the declarations of parameters and the body of tr_model_run; `ops` as for `artifact`."""
     names = ", ".join(f'"{op["name"]}"' for op in ops)
     return f"""{head(graph, call, "The inference")}#include "model.h"
 
@@ -165,7 +161,7 @@ void tr_model_run(void)
 def details(op: Op) -> str:
     """Returns what a comment says of an operator beside its shapes."""
     text = ""
-    if isinstance(op, (Conv, TrecConv, DepthwiseConv, Pool)):
+    if isinstance(op, Windowed):
         text = f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
     if isinstance(op, Pool):
         text = f", {op.kind}{text}"
@@ -173,9 +169,3 @@ def details(op: Op) -> str:
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
     activation = getattr(op, "activation", "none")
     return text if activation == "none" else f"{text}, {activation}"
-
-
-def c_struct(kind: str, name: str, fields: dict[str, Any]) -> str:
-    """Returns the declaration of a constant parameter struct."""
-    body = ", ".join(f".{key} = {value}" for key, value in fields.items())
-    return f"static const struct {kind} {name} = {{{body}}};\n"

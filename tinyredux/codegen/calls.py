@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tinyredux.codegen.trec import trec_check, trec_fields
 from tinyredux.fixedpoint import wrap_int32
-from tinyredux.graph import Add, Array, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Softmax, TrecConv, Weighted, weights_of
+from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
 from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
 from tinyredux.kernels import FastSteps
-from tinyredux.memory import Arena, Blob, Program, Step, View, conv_loops, pack_arrays, restricted
+from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
@@ -54,10 +54,10 @@ class Call:
         """Returns all addresses that may grow from part to part."""
         return (*self.arguments, *self.factors)
 
-    def moved(self, addresses: Sequence[Address]) -> Call:
-        """Returns this call with other addresses."""
-        count = len(self.arguments)
-        return replace(self, arguments=tuple(addresses[:count]), factors=tuple(addresses[count:]))
+    def moved(self, addresses: Iterator[Address]) -> Call:
+        """Returns this call with the next ones of other addresses."""
+        arguments = tuple(next(addresses) for _ in self.arguments)
+        return replace(self, arguments=arguments, factors=tuple(next(addresses) for _ in self.factors))
 
 
 class Weights:
@@ -69,44 +69,41 @@ class Weights:
     """
 
     def __init__(self, fast: FastSteps) -> None:
-        program = fast.program
-        self.graph, arrays = program.graph, dict[str, Array]()
-        lossy = program.schedule.accumulator == "int16"
+        self.fast, self.graph, found = fast, fast.program.graph, dict[str, Array]()
+        lossy = fast.program.schedule.accumulator == "int16"
         self.at: dict[tuple[Any, ...], int] = {}
-        by_name = {op.name: op for op in program.graph.ops}
-        unpadded = {step.op for step in program.steps() if _takes_raw(by_name[step.op], step)}
-        self.raw = frozenset() if lossy else frozenset(unpadded)
+        self.raw = set[str]()
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
-        for step in program.steps():
-            op = by_name[step.op]
+        for step in fast.program.steps():
+            op = self.graph.by_name[step.op]
+            if not lossy and _takes_raw(self.graph, step):
+                self.raw.add(op.name)
             if isinstance(op, Weighted) and step.kind in ("run", "add_up") and not (step in fast.convs or step in fast.forms):
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
         forms = {step.op: form for step, form in fast.forms.items()}
-        for op in program.graph.ops:
+        for op in self.graph.ops:
             own = forms[op.name].arrays if op.name in forms else {}
-            arrays |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
-            if not isinstance(op, Weighted) or op.name not in parts:
-                continue
-            at = 0
-            for key, values in parts[op.name].items():
-                self.at[key] = at
-                at += values.size
-            flat = [np.ascontiguousarray(values).reshape(-1) for values in parts[op.name].values()]
-            whole_weights = self.graph.constants[op.weights]
-            arrays[op.weights] = (
-                np.concatenate(flat).reshape(whole_weights.shape) if at == whole_weights.size else np.concatenate(flat)
-            )
-            factors = requantization(self.graph, op)
-            off = factors.input_zero_point * _sums_of_weights(self.graph, op) if op.name in self.raw else 0
-            arrays[op.bias] = wrap_int32(self.graph.constants[op.bias] - off).astype(np.int32)
-            if isinstance(op, TrecConv) and op.vectors:  # as the filters lie: blocks, H, L
-                arrays[op.vectors] = self.graph.constants[op.vectors].transpose(0, 2, 1)
-            arrays[f"{op.name}.multiplier"] = np.array(factors.multiplier, np.int32)
-            arrays[f"{op.name}.shift"] = np.array(factors.shift, np.int32)
-            if lossy and any(len(key) == 3 for key in parts[op.name]):
-                arrays[f"{op.name}.right"] = int16_shifts(self.graph, op).astype(np.int32)
-        self.blob: Blob = pack_arrays(arrays)
+            found |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
+            if isinstance(op, Weighted) and op.name in parts:
+                found |= self._packed(op, parts[op.name])
+                if lossy and any(len(key) == 3 for key in parts[op.name]):
+                    found[f"{op.name}.right"] = int16_shifts(self.graph, op).astype(np.int32)
+        self.blob: Blob = pack_arrays(found)
+
+    def _packed(self, op: Weighted, parts: dict[tuple[Any, ...], Array]) -> dict[str, Array]:
+        """Returns the arrays of an operator, its weights part by part, and notes where each begins."""
+        at, found = 0, arrays(self.graph.with_ops([op]))
+        for key, values in parts.items():
+            self.at[key] = at
+            at += values.size
+        weights = np.concatenate([values.reshape(-1) for values in parts.values()])
+        found[op.weights] = weights.reshape(found[op.weights].shape) if at == found[op.weights].size else weights
+        if op.name in self.raw:
+            sums = self.graph.constants[op.weights].astype(np.int64).reshape(len(found[op.bias]), -1).sum(axis=1)
+            zero_point = requantization(self.graph, op).input_zero_point
+            found[op.bias] = wrap_int32(found[op.bias] - zero_point * sums).astype(np.int32)
+        return found
 
     def key(self, op: Weighted, step: Step) -> tuple[Any, ...]:
         """Returns what names the weights that a step reads."""
@@ -119,28 +116,37 @@ class Weights:
         """Returns where a step's weights begin."""
         return Address("I8", self.blob.entries[op.weights].offset + self.at[self.key(op, step)])
 
-    def per_channel(self, array: str, channel: int) -> Address:
+    def per_channel(self, array: str, channel: int = 0) -> Address:
         """Returns where the 32-bit entry of an output channel lies."""
         return Address("I32", self.blob.entries[array].offset + 4 * channel)
 
+    def factors(self, op: Weighted, channel: int = 0) -> tuple[Address, ...]:
+        """Returns where multipliers and shifts lie from an output channel on."""
+        return tuple(self.per_channel(f"{op.name}.{key}", channel) for key in ("multiplier", "shift"))
 
-def _takes_raw(op: Op, step: Step) -> bool:
+    def points(self, op: Weighted) -> dict[str, int]:
+        """Returns the fields of an operator's zero points and of its activation's limits."""
+        factors = requantization(self.graph, op)
+        return {
+            "input_zero_point": 0 if op.name in self.raw else factors.input_zero_point,
+            "output_zero_point": factors.output_zero_point,
+            **clamp_fields(factors.clamp),
+        }
+
+
+def _takes_raw(graph: Graph, step: Step) -> bool:
+    op = graph.by_name[step.op]
     direct = step.kind == "add_up" or (step.kind == "run" and isinstance(op, Conv) and conv_loops(op, step) == "direct")
     return direct and not any(getattr(op, "padding", ()))
-
-
-def _sums_of_weights(graph: Graph, op: Weighted) -> Array:
-    weights = graph.constants[op.weights].astype(np.int64)
-    return np.asarray(weights.reshape(len(weights), -1).sum(axis=1))
 
 
 def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
     """Returns the kernel calls of a step: one, or two for each strip of a row convolution."""
     conv = fast.convs.get(step)
     if conv is None:
-        return [call_of(fast.program, fast.arena, weights, step)]
+        return [call_of(weights, step)]
     g, scratch, found = conv.rows.geometry, fast.arena.offsets[step.scratch], []
-    source, out = _place(fast.arena, step.inputs[0]), _place(fast.arena, step.output)
+    out, source = _places(fast.arena, step)
     packed, table = (weights.blob.entries[name] for name in (conv.packed, conv.table))
     own = Address("I32", packed.offset + packed.size_bytes // packed.shape[0] * conv.channel)
     start = 0
@@ -156,45 +162,37 @@ def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
     return found
 
 
-def call_of(program: Program, arena: Arena, weights: Weights, step: Step) -> Call:
+def call_of(weights: Weights, step: Step) -> Call:
     """Returns the reference kernel's call of a step."""
-    graph = program.graph
-    op = next(op for op in graph.ops if op.name == step.op)
-    out = _place(arena, step.output)
-    if step.kind == "copy":
-        return _copy(arena, op, step)
-    if step.kind in ("start", "add_up", "finish"):
-        assert isinstance(op, Weighted)
-        return _sums(program, arena, weights, op, step)
-    ins = tuple(_place(arena, view) for view in step.inputs)
-    _, small = restricted(graph, op, step.output.box)
-    match small:
+    graph, maps = weights.graph, _places(weights.fast.arena, step)
+    _, op = restricted(graph, graph.by_name[step.op], step.output.box)
+    match op:
+        case _ if step.kind == "copy":
+            kernel, struct, fields = "concat", "concat", _copy(step)
         case Weighted():
-            return _weighted(program, arena, weights, small, step)
+            return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
-            fields = _window(graph, small, step) | {"c": step.output.box.shape[2]} | _clamps(graph, op) | _strides(step)
-            return Call(op.name, f"tr_{small.kind}_pool_s8", "tr_pool", _fields(fields), (out, *ins))
+            kernel, struct = f"{op.kind}_pool", "pool"
+            fields = _window(op, step) | {"c": step.output.box.shape[2]} | _clamps(graph, op)
+            fields |= _strides("in", step.inputs[0]) | _strides("out", step.output)
         case Add():
-            return Call(
-                op.name, "tr_add_s8", "tr_add", _fields(_add(graph, small) | _rows(step, ("a_row", "b_row"))), (out, *ins)
-            )
+            kernel, struct, fields = "add", "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Relu():
-            return Call(op.name, "tr_relu_s8", "tr_relu", _fields(_clamps(graph, op) | _rows(step, ("in_row",))), (out, *ins))
+            kernel, struct, fields = "relu", "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Softmax():
             height, width, channels = step.output.box.shape
-            softmax = softmax_params(graph, small)
-            fields = {"rows": height * width, "n": channels, "multiplier": softmax.multiplier, "shift": softmax.shift}
-            return Call(op.name, "tr_softmax_s8", "tr_softmax", _fields(fields | {"diff_min": softmax.diff_min}), (out, *ins))
-    raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
+            kernel, struct = "softmax", "softmax"
+            fields = {"rows": height * width, "n": channels, **asdict(softmax_params(graph, op))}
+        case _:
+            raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
+    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct}", tuple(fields.items()), maps)
 
 
-def _place(arena: Arena, view: View) -> Address:
-    kind = {1: "AT", 2: "SUMS16", 4: "SUMS32"}[view.element_bytes]
-    return Address(kind, arena.offsets[view.buffer] + view.offset)
-
-
-def _fields(values: dict[str, int]) -> Fields:
-    return tuple(values.items())
+def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
+    """Returns where a step's output and inputs begin."""
+    kinds = {1: "AT", 2: "SUMS16", 4: "SUMS32"}
+    views = (step.output, *step.inputs)
+    return tuple(Address(kinds[view.element_bytes], arena.offsets[view.buffer] + view.offset) for view in views)
 
 
 def clamp_fields(clamp: Clamp) -> dict[str, int]:
@@ -202,11 +200,11 @@ def clamp_fields(clamp: Clamp) -> dict[str, int]:
     return {"activation_min": clamp.low, "activation_max": clamp.high}
 
 
-def _clamps(graph: Graph, op: Op) -> dict[str, int]:
-    return clamp_fields(clamp_of(getattr(op, "activation", "none"), quant_of(graph.tensors[op.output])))
+def _clamps(graph: Graph, op: Pool | Relu) -> dict[str, int]:
+    return clamp_fields(clamp_of(op.activation, quant_of(graph.tensors[op.output])))
 
 
-def _window(graph: Graph, op: Conv | TrecConv | DepthwiseConv | Pool, step: Step) -> dict[str, int]:
+def _window(op: Windowed, step: Step) -> dict[str, int]:
     in_h, in_w, _ = step.inputs[0].box.shape
     out_h, out_w, _ = step.output.box.shape
     return {
@@ -215,10 +213,9 @@ def _window(graph: Graph, op: Conv | TrecConv | DepthwiseConv | Pool, step: Step
     }  # fmt: skip
 
 
-def _strides(step: Step) -> dict[str, int]:
-    (in_row, in_pixel), (out_row, out_pixel) = step.inputs[0].gaps, step.output.gaps
-    found = {"in_row": in_row, "in_pixel": in_pixel, "out_row": out_row, "out_pixel": out_pixel}
-    return {key: value for key, value in found.items() if value}
+def _strides(side: str, view: View) -> dict[str, int]:
+    """Returns the fields of the distances in a map ("in" or "out") whose rows or pixels have gaps."""
+    return {f"{side}_{key}": value for key, value in zip(("row", "pixel"), view.gaps, strict=True) if value}
 
 
 def _lines(views: Sequence[View]) -> tuple[int, int, list[int]]:
@@ -237,13 +234,10 @@ def _rows(step: Step, names: tuple[str, ...]) -> dict[str, int]:
     return {"n": values} | ({"rows": rows, **dict(zip((*names, "out_row"), distances, strict=True))} if rows > 1 else {})
 
 
-def _copy(arena: Arena, op: Op, step: Step) -> Call:
+def _copy(step: Step) -> dict[str, int]:
     rows, values, (source, target) = _lines((step.inputs[0], step.output))
     fields = {"rows": rows, "in_c": values, "out_c": target if rows > 1 else values, "channel_offset": 0}
-    fields |= {"in_row": source} if rows > 1 and source != values else {}
-    return Call(
-        op.name, "tr_concat_s8", "tr_concat", _fields(fields), (_place(arena, step.output), _place(arena, step.inputs[0]))
-    )
+    return fields | ({"in_row": source} if rows > 1 and source != values else {})
 
 
 def _add(graph: Graph, op: Add) -> dict[str, int]:
@@ -257,83 +251,54 @@ def _add(graph: Graph, op: Add) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _points(graph: Graph, weights: Weights, op: Weighted) -> dict[str, int]:
-    factors = requantization(graph, op)
-    return {
-        "input_zero_point": 0 if op.name in weights.raw else factors.input_zero_point,
-        "output_zero_point": factors.output_zero_point,
-        **clamp_fields(factors.clamp),
-    }
-
-
-def _factors(weights: Weights, op: Op, channel: int) -> tuple[Address, ...]:
-    return tuple(weights.per_channel(f"{op.name}.{key}", channel) for key in ("multiplier", "shift"))
-
-
-def _weighted(program: Program, arena: Arena, weights: Weights, op: Weighted, step: Step) -> Call:
-    graph = program.graph
-    in_c, (_, _, out_c) = step.inputs[0].box.shape[2], step.output.box.shape
-    first = step.output.box.c0
-    arguments: tuple[Address, ...] = (
-        _place(arena, step.output),
-        _place(arena, step.inputs[0]),
-        weights.weights(op, step),
-        weights.per_channel(op.bias, first),
-    )
+def _weighted(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, ...]) -> Call:
+    program, arena, first = weights.fast.program, weights.fast.arena, step.output.box.c0
+    in_c, out_c = step.inputs[0].box.shape[2], step.output.box.shape[2]
+    arguments = (*maps, weights.weights(op, step), weights.per_channel(op.bias, first))
     scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
     planned = program.buffers[step.scratch].size_bytes if step.scratch else 0
-    fields, points, check = {}, _points(graph, weights, op), ""
+    strides, check = _strides("in", step.inputs[0]) | _strides("out", step.output), ""
     match op:
         case Conv():
-            fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c, "groups": op.groups}
-            kernel = "tr_conv_s8"
-            if conv_loops(op, step) == "direct":
-                kernel, scratch = "tr_conv_direct_s8", ()
+            kernel, struct, loops = "conv", "conv", conv_loops(op, step)
+            if loops == "direct":
+                kernel, scratch = "conv_direct", ()
             else:
-                window = ", ".join(map(str, (*op.kernel, in_c, op.groups, int(conv_loops(op, step) == "pointwise"))))
+                window = ", ".join(map(str, (*op.kernel, in_c, op.groups, int(loops == "pointwise"))))
                 check = f'_Static_assert(TR_CONV_SCRATCH_BYTES({window}) <= {planned}, "scratch of {op.name}");\n'
-            fields |= _strides(step)
-            struct = "tr_conv"
+            fields = _window(op, step) | {"in_c": in_c, "out_c": out_c, "groups": op.groups} | strides
         case DepthwiseConv():
-            kernel, struct = "tr_depthwise_conv_s8", "tr_depthwise"
-            fields = _window(graph, op, step) | {"in_c": in_c, "multiplier_c": op.multiplier} | _strides(step)
+            kernel, struct = "depthwise_conv", "depthwise"
+            fields = _window(op, step) | {"in_c": in_c, "multiplier_c": op.multiplier} | strides
         case TrecConv():
-            kernel, struct, own = "tr_trec_conv_s8", "tr_trec", graph.constants[op.vectors].shape[0] if op.vectors else 0
-            sizes = trec_sizes(graph, op, planned)
+            kernel, struct, own = "trec_conv", "trec", len(weights.graph.constants[op.vectors]) if op.vectors else 0
+            sizes = trec_sizes(weights.graph, op, planned)
             check = trec_check(op, sizes, planned)
-            fields = _window(graph, op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, sizes, own)
+            fields = _window(op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, sizes, own)
             vectors = Address("I8", weights.blob.entries[op.vectors or op.weights].offset)
-            arguments = (*arguments[:3], vectors, *arguments[3:])
+            arguments = (*arguments[:3], vectors, arguments[3])
         case _:
-            kernel, struct = "tr_dense_s8", "tr_dense"
+            kernel, struct = "dense", "dense"
             fields = {"in_n": step.inputs[0].box.elements, "out_n": out_c}
-    return Call(op.name, kernel, struct, _fields(fields | points), arguments, _factors(weights, op, first), scratch, check)
+    fields |= weights.points(op)
+    named = tuple(fields.items())
+    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct}", named, arguments, weights.factors(op, first), scratch, check)
 
 
-def _sums(program: Program, arena: Arena, weights: Weights, op: Weighted, step: Step) -> Call:
+def _sums(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, ...]) -> Call:
     """Returns the call that starts, adds to or finishes the sums of a convolution or dense layer."""
-    bits = "s16" if program.schedule.accumulator == "int16" else "s32"
-    right = (weights.per_channel(f"{op.name}.right", 0),) if bits == "s16" else ()
-    out = _place(arena, step.output)
-    fields = dict(zip(("out_h", "out_w", "out_c"), step.output.box.shape, strict=True))
-    if step.kind == "start":
-        return Call(op.name, f"tr_sums_start_{bits}", "tr_conv", _fields(fields), (out, weights.per_channel(op.bias, 0), *right))
-    source = step.inputs[0]
-    if step.kind == "finish":
-        row, pixel = step.output.gaps
-        fields |= ({"out_row": row} if row else {}) | ({"out_pixel": pixel} if pixel else {})
-        return Call(
-            op.name, f"tr_sums_finish_{bits}", "tr_conv", _fields(fields | _points(program.graph, weights, op)),
-            (out, _place(arena, source), *right), _factors(weights, op, 0),
-        )  # fmt: skip
-    _, small = restricted(program.graph, op, step.output.box)
-    if isinstance(small, Dense):
-        height, width, _ = source.box.shape
-        small = Conv(op.name, op.inputs, op.output, kernel=(height, width))
-    assert isinstance(small, Conv)
-    row, pixel = source.gaps
-    fields = _window(program.graph, small, step) | {"in_c": source.box.shape[2], "out_c": fields["out_c"]}
-    fields |= {"input_zero_point": _points(program.graph, weights, op)["input_zero_point"]}
-    fields |= ({"in_row": row} if row else {}) | ({"in_pixel": pixel} if pixel else {})
-    arguments = (out, _place(arena, source), weights.weights(op, step), *right)
-    return Call(op.name, f"tr_conv_add_{bits}", "tr_conv", _fields(fields), arguments)
+    bits = "s16" if weights.fast.program.schedule.accumulator == "int16" else "s32"
+    right = (weights.per_channel(f"{op.name}.right"),) if bits == "s16" else ()
+    fields, factors = dict(zip(("out_h", "out_w", "out_c"), step.output.box.shape, strict=True)), tuple[Address, ...]()
+    match step.kind:
+        case "start":
+            kernel, arguments = "sums_start", (*maps, weights.per_channel(op.bias))
+        case "finish":
+            kernel, arguments, factors = "sums_finish", maps, weights.factors(op)
+            fields |= _strides("out", step.output) | weights.points(op)
+        case _:
+            kernel, arguments, source = "conv_add", (*maps, weights.weights(op, step)), step.inputs[0]
+            conv = op if isinstance(op, Conv) else Conv(op.name, op.inputs, op.output, kernel=source.box.shape[:2])
+            fields = _window(conv, step) | {"in_c": source.box.shape[2], "out_c": fields["out_c"]}
+            fields |= {"input_zero_point": weights.points(op)["input_zero_point"]} | _strides("in", source)
+    return Call(op.name, f"tr_{kernel}_{bits}", "tr_conv", tuple(fields.items()), (*arguments, *right), factors)

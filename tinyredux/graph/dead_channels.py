@@ -14,21 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph.operators import (
-    Add,
-    Array,
-    Concat,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Relu,
-    Tensor,
-    Weighted,
-    constant_names,
-)  # fmt: skip
+from tinyredux.graph.operators import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Weighted, constant_names
 
 Live = npt.NDArray[np.bool_]
 MULTIPLE = 4  # of channels: a word; fewer would not make the kernels faster
@@ -39,7 +25,8 @@ def without_dead_channels(graph: Graph) -> Graph:
     live = live_channels(graph)
     if all(channels.all() for channels in live.values()):
         return graph
-    tensors = {name: _narrowed(tensor, live[name]) for name, tensor in graph.tensors.items()}
+    shapes = {name: (*tensor.shape[:2], int(live[name].sum())) for name, tensor in graph.tensors.items()}
+    tensors = {name: replace(tensor, shape=shapes[name]) for name, tensor in graph.tensors.items()}
     constants, ops = dict(graph.constants), []
     for op in graph.ops:
         if isinstance(op, Conv | Dense | DepthwiseConv) and not _kept_whole(graph, op):
@@ -112,15 +99,9 @@ def _kept_whole(graph: Graph, op: Op) -> bool:
     return not isinstance(op, Pool | Relu | Add | Concat)
 
 
-def _weights(graph: Graph, op: Conv | Dense | DepthwiseConv, inputs: Live, outputs: Live) -> Array:
+def _weights(graph: Graph, op: Conv | Dense | DepthwiseConv, inputs: Live, outputs: Live) -> npt.NDArray[np.int8]:
     weights = graph.constants[op.weights]
     if isinstance(op, DepthwiseConv):
         return np.ascontiguousarray(weights[..., outputs])
-    if isinstance(op, Dense):
-        rows = weights[outputs].reshape(int(outputs.sum()), -1, inputs.size)
-        return np.ascontiguousarray(rows[..., inputs].reshape(len(rows), -1))
-    return np.ascontiguousarray(weights[outputs][..., inputs])
-
-
-def _narrowed(tensor: Tensor, live: Live) -> Tensor:
-    return replace(tensor, shape=(*tensor.shape[:2], int(live.sum())))
+    rows = weights[outputs].reshape(int(outputs.sum()), -1, inputs.size)[..., inputs]
+    return np.ascontiguousarray(rows.reshape(len(rows), *weights.shape[1:-1], -1))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from tinyredux.files import expect
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
 Pair = tuple[int, int]  # vertical, horizontal
+Place = TypeVar("Place", int, npt.NDArray[np.int64])  # of a row or column, or of many
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
 THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image's rows (ours), or zero (the paper's)
@@ -25,6 +27,7 @@ MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
 MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
+DETAILS = ("kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold")
 LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 
@@ -76,26 +79,29 @@ class Weighted(Op):
 
 
 @dataclass(frozen=True)
-class Conv(Weighted):
-    """Convolution; weights (out_c, kernel_h, kernel_w, in_c / groups)."""
+class Convolution(Weighted):
+    """An operator with weights whose outputs each see a window of the input."""
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Conv(Convolution):
+    """Convolution; weights (out_c, kernel_h, kernel_w, in_c / groups)."""
+
     groups: int = 1
 
 
 @dataclass(frozen=True)
-class TrecConv(Weighted):
+class TrecConv(Convolution):
     """Convolution on cluster means: blocks of `sub_length` columns (ky, kx, channel), clustered by `hash_bits` signs.
 
     `vectors` names the hash vectors, (1 or one per block, sub_length, hash_bits). Without them each block hashes with its
     own slice of the first `hash_bits` filters (kernel reuse), and those output channels are computed exactly.
     """
 
-    kernel: Pair = (1, 1)
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
     sub_length: int = 1
     hash_bits: int = 1
     threshold: str = "mean"
@@ -103,12 +109,9 @@ class TrecConv(Weighted):
 
 
 @dataclass(frozen=True)
-class DepthwiseConv(Weighted):
+class DepthwiseConv(Convolution):
     """One filter per channel and multiple; weights (kernel_h, kernel_w, in_c * multiplier), output c * multiplier + m."""
 
-    kernel: Pair = (1, 1)
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
     multiplier: int = 1
 
 
@@ -164,6 +167,11 @@ class Graph:
     outputs: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)  # operator name -> path in the torch module
 
+    @cached_property
+    def by_name(self) -> dict[str, Op]:
+        """The operators by their names."""
+        return {op.name: op for op in self.ops}
+
     @property
     def input(self) -> Tensor:
         """The network's only input."""
@@ -187,6 +195,18 @@ class Graph:
         return replace(self, ops=tuple(ops), **changes)
 
 
+Windowed = Convolution | Pool  # the operators whose outputs see windows
+
+
+def seen(op: Windowed, axis: int, first: Place, end: Place) -> tuple[Place, Place]:
+    """Returns the first row (axis 0) or column (1) of the input, and one past the last, that outputs `first` to `end` - 1 see.
+
+    They may lie in the padding, before 0 or behind the last.
+    """
+    start = -op.padding[2 * axis]
+    return first * op.stride[axis] + start, (end - 1) * op.stride[axis] + start + op.kernel[axis]
+
+
 def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
     """Returns how many windows fit along one axis of `size` elements padded by `before` and `after`."""
     return (size + before + after - kernel) // stride + 1
@@ -196,7 +216,7 @@ def output_shape(graph: Graph, op: Op) -> Shape:
     """Returns the shape that an operator writes. Raises ValueError naming operator, tensor and shapes that disagree."""
     height, width, channels = graph.tensors[op.inputs[0]].shape
     match op:
-        case Conv() | TrecConv() | DepthwiseConv() | Pool():
+        case Convolution() | Pool():
             top, bottom, left, right = op.padding
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
@@ -230,7 +250,7 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return height, width, channels
 
 
-def _output_channels(graph: Graph, op: Conv | TrecConv | DepthwiseConv, channels: int) -> int:
+def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:
     shape = graph.constants[op.weights].shape
     if isinstance(op, TrecConv):
         _verify_hash(graph, op, (shape[0], op.kernel[0] * op.kernel[1] * channels))
@@ -240,6 +260,7 @@ def _output_channels(graph: Graph, op: Conv | TrecConv | DepthwiseConv, channels
         if channels % op.groups or shape[0] % op.groups:
             raise ValueError(f"{op.name}: {channels} input and {shape[0]} output channels do not divide into {op.groups} groups")
     else:
+        assert isinstance(op, DepthwiseConv)
         expected = (*op.kernel, channels * op.multiplier)
     if shape != expected:
         raise ValueError(f"{op.name}: weights have shape {shape}, expected {expected} for {channels} input channels")
@@ -353,22 +374,7 @@ def to_text(graph: Graph) -> str:
     expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
     lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
     for op in graph.ops:
-        detail = [
-            f"{key}={getattr(op, key)}"
-            for key in (
-                "kind",
-                "kernel",
-                "stride",
-                "padding",
-                "groups",
-                "multiplier",
-                "activation",
-                "sub_length",
-                "hash_bits",
-                "threshold",
-            )
-            if hasattr(op, key)
-        ]
+        detail = [f"{key}={getattr(op, key)}" for key in DETAILS if hasattr(op, key)]
         lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
     return "\n".join(lines)
 

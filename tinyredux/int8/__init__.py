@@ -15,12 +15,12 @@ from tinyredux.int8.factors import (
     Requantization,
     add_params,
     clamp_of,
+    int16_shifts,
     quant_of,
     requantization,
     softmax_params,
 )
 from tinyredux.int8.interpret import run
-from tinyredux.int8.partial_sums import int16_shifts
 from tinyredux.int8.quantization import quantize
 
 __all__ = [

@@ -19,8 +19,7 @@ from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
 from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, TrecConv, Weighted, weights_of
 from tinyredux.int8 import interpret
-from tinyredux.int8.factors import Requantization, clamp_of, quant_of, requantization
-from tinyredux.int8.partial_sums import int16_shifts
+from tinyredux.int8.factors import Requantization, clamp_of, int16_shifts, quant_of, requantization
 from tinyredux.trec import block_vectors, blocks
 
 BATCH = 125
@@ -185,7 +184,7 @@ class SlicedLayer(Layer):
     """A convolution or dense layer whose partial sums are kept in 16 bits: each slice rounds, and what leaves is clipped."""
 
     def __init__(self, graph: Graph, op: Weighted, slices: Slices) -> None:
-        """Takes the weights of each slice, and the channels' shifts of `partial_sums`."""
+        """Takes the weights of each slice, and the channels' shifts."""
         super().__init__(graph, op)
         outputs = len(graph.constants[op.weights])
         parts = {part: weights_of(graph, op, (0, outputs), part).astype(np.int64) for part in slices}

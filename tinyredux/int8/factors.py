@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyredux.fixedpoint import INT32_MAX, quantize_multiplier, round_half_away
 from tinyredux.graph import ACTIVATIONS, Add, Graph, Quant, Softmax, Tensor, Weighted
@@ -116,3 +117,17 @@ def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:
     multiplier, shift = quantize_multiplier(min(scale * (1 << (31 - SOFTMAX_DIFF_BITS)), float(INT32_MAX)))
     radius = ((1 << SOFTMAX_DIFF_BITS) - 1) * (1 << (31 - SOFTMAX_DIFF_BITS)) / (1 << shift)
     return SoftmaxParams(multiplier, shift, -int(radius))
+
+
+def int16_shifts(graph: Graph, op: Weighted) -> npt.NDArray[np.int64]:
+    """Returns for each output channel how far 16-bit partial sums of a convolution or dense layer are shifted right.
+
+    They take half the bytes of 32-bit ones, for a rounding error at each slice: a sum is kept as round(sum / 2^shift), with the
+    least shift with which no sum can leave 16 bits, whatever the input. Source: ours.
+    """
+    zero_point = quant_of(graph.tensors[op.inputs[0]]).zero_point
+    farthest = max(127 - zero_point, zero_point + 128)
+    weights = np.abs(graph.constants[op.weights].astype(np.int64))
+    largest = np.abs(graph.constants[op.bias].astype(np.int64)) + farthest * weights.reshape(len(weights), -1).sum(axis=1)
+    margin = 1024  # every slice rounds by up to one half
+    return np.asarray(np.maximum(0, np.ceil(np.log2(largest / (32767 - margin)))), np.int64)

@@ -14,6 +14,7 @@ from tinyredux.graph import (
     Array,
     Concat,
     Conv,
+    Convolution,
     Dense,
     DepthwiseConv,
     Graph,
@@ -27,7 +28,7 @@ from tinyredux.graph import (
     Weighted,
 )
 from tinyredux.int8.factors import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
-from tinyredux.trec import Clustered, clustered_sums
+from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
 CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
@@ -42,19 +43,31 @@ def run(graph: Graph, images: Batch) -> Batch:
     return np.concatenate(parts)
 
 
-def run_all(graph: Graph, images: Batch) -> dict[str, Batch]:
-    """Returns every tensor of the network by name, each (N, H, W, C)."""
+def run_all(graph: Graph, images: Batch, clusters: dict[str, Batch] | None = None) -> dict[str, Batch]:
+    """Returns every tensor of the network by name, each (N, H, W, C). `clusters` gets those of each TrecConv, (N, blocks)."""
     values: dict[str, Batch] = {graph.inputs[0]: images}
     for op in graph.ops:
-        values[op.output] = run_op(graph, op, [values[name] for name in op.inputs])
+        values[op.output] = run_op(graph, op, [values[name] for name in op.inputs], clusters)
     return values
 
 
-def run_op(graph: Graph, op: Op, inputs: list[Batch]) -> Batch:
-    """Returns one operator's output for its inputs, each (N, H, W, C)."""
+def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
+    """Returns the int8 network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
+    outputs, counts = [], {op.name: list[Batch]() for op in graph.ops if isinstance(op, TrecConv)}
+    for i in range(0, len(images), CHUNK):
+        clusters: dict[str, Batch] = {}
+        outputs.append(run_all(graph, images[i : i + CHUNK], clusters)[graph.outputs[0]])
+        for name, found in counts.items():
+            found.append(clusters[name])
+    return np.concatenate(outputs), {name: np.concatenate(found) for name, found in counts.items()}
+
+
+def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: dict[str, Batch] | None = None) -> Batch:
+    """Returns one operator's output for its inputs, each (N, H, W, C); `clusters` as for `run_all`."""
     if isinstance(op, Concat):
         return np.concatenate(inputs, axis=3)
-    return _run_int8(graph, op, inputs) if graph.tensors[op.output].dtype == "int8" else _run_float(graph, op, inputs)
+    int8 = graph.tensors[op.output].dtype == "int8"
+    return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 
 def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
@@ -71,60 +84,31 @@ def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: f
     return np.asarray(seen[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3))
 
 
-def accumulate(graph: Graph, op: Weighted, images: Batch, weights: Array, fill: float) -> Batch:
-    """Returns the sums of products before bias, (N, out_h, out_w, out_c), in floating point, which is exact for int8."""
+def accumulate(graph: Graph, op: Weighted, images: Batch, clusters: dict[str, Batch] | None = None) -> Batch:
+    """Returns the sums of products before bias, (N, out_h, out_w, out_c), in floating point, which is exact for int8; stored
+    inputs have their zero point taken off. `clusters` as for `run_all`."""
+    weights = graph.constants[op.weights]
     kind = _exact_type(op, images, weights)
     images, weights = np.asarray(images, kind), weights.astype(kind)
+    if isinstance(op, Dense):
+        return np.asarray(images.reshape(len(images), -1) @ weights.T).reshape(len(images), 1, 1, -1)
+    assert isinstance(op, Convolution)
+    seen = windows(images, op.kernel, op.stride, op.padding, 0)
     match op:
-        case Dense():
-            return np.asarray(images.reshape(len(images), -1) @ weights.T).reshape(len(images), 1, 1, -1)
         case DepthwiseConv():
-            seen = windows(images, op.kernel, op.stride, op.padding, fill)
             filters = weights.reshape(*op.kernel, images.shape[3], op.multiplier)
             sums = np.einsum("nhwyxc,yxcm->nhwcm", seen, filters, optimize=True)
             return np.asarray(sums.reshape(*sums.shape[:3], -1))
         case TrecConv():
-            sums = clustered(graph, op, images, weights, fill).sums
-            return np.asarray(sums.reshape(len(images), *graph.tensors[op.output].shape))
+            found = clustered_sums(graph, op, seen.reshape(len(images), -1, weights[0].size), weights.reshape(len(weights), -1))
+            if clusters is not None:
+                clusters[op.name] = found.clusters
+            return np.asarray(found.sums.reshape(len(images), *graph.tensors[op.output].shape))
         case Conv():
-            seen = windows(images, op.kernel, op.stride, op.padding, fill)
-            outputs = weights.shape[0] // op.groups
-            parts = []
-            channels = images.shape[3] // op.groups
-            for group in range(op.groups):
-                columns = seen[..., group * channels : (group + 1) * channels].reshape(*seen.shape[:3], -1)
-                rows = weights[group * outputs : (group + 1) * outputs].reshape(outputs, -1)
-                parts.append(columns @ rows.T)
-            return np.concatenate(parts, axis=3)
-    raise ValueError(f"{op.name}: {type(op).__name__} has no weights")
-
-
-def clustered(graph: Graph, op: TrecConv, images: Batch, weights: Array, fill: float) -> Clustered:
-    """Returns what TREC computes of images (N, H, W, C) in a type that holds it exactly: sums before bias, and clusters."""
-    seen = windows(images, op.kernel, op.stride, op.padding, fill)
-    return clustered_sums(graph, op, seen.reshape(len(images), -1, weights[0].size), weights.reshape(len(weights), -1))
-
-
-def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
-    """Returns the int8 network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
-    parts = [_run_counted(graph, images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
-    counts = {name: np.concatenate([count[name] for _, count in parts]) for name in parts[0][1]}
-    return np.concatenate([output for output, _ in parts]), counts
-
-
-def _run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
-    values, counts = {graph.inputs[0]: images}, dict[str, Batch]()
-    for op in graph.ops:
-        if not isinstance(op, TrecConv):
-            values[op.output] = run_op(graph, op, [values[name] for name in op.inputs])
-            continue
-        params, weights = requantization(graph, op), graph.constants[op.weights]
-        centred = values[op.inputs[0]].astype(np.int16) - params.input_zero_point
-        kind = _exact_type(op, centred, weights)
-        found = clustered(graph, op, centred.astype(kind), weights.astype(kind), 0)
-        sums = found.sums.reshape(len(images), *graph.tensors[op.output].shape)
-        values[op.output], counts[op.name] = requantize(sums, graph.constants[op.bias], params), found.clusters
-    return values[graph.outputs[0]], counts
+            parts = zip(np.split(seen, op.groups, axis=5), np.split(weights, op.groups), strict=True)
+            columns = [(part.reshape(*seen.shape[:3], -1), rows.reshape(len(rows), -1)) for part, rows in parts]
+            return np.concatenate([part @ rows.T for part, rows in columns], axis=3)
+    raise ValueError(f"{op.name}: the interpreter has no {type(op).__name__}")
 
 
 def _exact_type(op: Weighted, images: Batch, weights: Array) -> type[np.floating[Any]]:
@@ -143,21 +127,19 @@ def requantize(sums: Batch, bias: Array, params: Requantization) -> npt.NDArray[
     return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
 
 
-def _run_int8(graph: Graph, op: Op, inputs: list[Batch]) -> Batch:
+def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: dict[str, Batch] | None) -> Batch:
     images = inputs[0]
     match op:
         case Weighted():
             params = requantization(graph, op)
             centred = images.astype(np.int16) - params.input_zero_point
-            return requantize(accumulate(graph, op, centred, graph.constants[op.weights], 0), graph.constants[op.bias], params)
-        case Pool():
+            return requantize(accumulate(graph, op, centred, clusters), graph.constants[op.bias], params)
+        case Pool() | Relu():
             clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-            return fixedpoint.clamp_int8(_pool_int8(op, images), clamp.low, clamp.high)
+            values = _pool_int8(op, images) if isinstance(op, Pool) else images
+            return fixedpoint.clamp_int8(values, clamp.low, clamp.high)
         case Add():
             return _add_int8(graph, op, inputs)
-        case Relu():
-            clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-            return fixedpoint.clamp_int8(images, clamp.low, clamp.high)
         case Softmax():
             return _softmax_int8(graph, op, images)
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
@@ -199,11 +181,11 @@ def _softmax_int8(graph: Graph, op: Softmax, images: Batch) -> Batch:
     return fixedpoint.clamp_int8(np.where(diff >= params.diff_min, output, -128))
 
 
-def _run_float(graph: Graph, op: Op, inputs: list[Batch]) -> Batch:
+def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: dict[str, Batch] | None) -> Batch:
     images = inputs[0]
     match op:
         case Weighted():
-            result = accumulate(graph, op, images, graph.constants[op.weights], 0) + graph.constants[op.bias]
+            result = accumulate(graph, op, images, clusters) + graph.constants[op.bias]
         case Pool(kind="max"):
             result = windows(images, op.kernel, op.stride, op.padding, -np.inf).max(axis=(3, 4))
         case Pool():

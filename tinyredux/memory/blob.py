@@ -55,10 +55,3 @@ def pack_arrays(content_by_name: dict[str, Array]) -> Blob:
         entries[name] = Entry(name, len(data), values.dtype.name, values.shape, len(content))
         data += content
     return Blob(bytes(data), entries)
-
-
-def unpack(blob: Blob, name: str) -> Array:
-    """Returns one array of the blob."""
-    entry = blob.entries[name]
-    kind = np.dtype(entry.dtype).newbyteorder("<")
-    return np.frombuffer(blob.data, kind, offset=entry.offset, count=int(np.prod(entry.shape))).reshape(entry.shape)

@@ -6,28 +6,15 @@ slices through concatenations and what no window reaches need no rules of their 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from tinyredux.graph import Concat, Graph, Op, TrecConv
 from tinyredux.memory.layerwise import scratch_bytes
-from tinyredux.memory.program import (
-    ACCUMULATOR_BYTES,
-    Buffer,
-    Item,
-    Loop,
-    Node,
-    Program,
-    Schedule,
-    Storage,
-    part_breaks,
-    segments,
-    storages,
-)
+from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, segments, storages
 from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, input_box, is_elementwise, is_generator, whole
 from tinyredux.trec import trec_sizes
 
+Span = tuple[int, int]  # first and last moment
 _Part = Callable[["_Body", int, int], None]
 
 
@@ -36,7 +23,6 @@ class Lowering:
 
     def __init__(self, graph: Graph, schedule: Schedule, full: bool = True) -> None:
         self.graph, self.schedule, self.full = graph, schedule, full
-        self.by_name = {op.name: op for op in graph.ops}
         self.storage = storages(graph, schedule.aliased)
         self.patches: dict[str, View] = {}
         self.split: frozenset[str] = frozenset()  # tensors, or patches of them, that are written in several parts
@@ -58,7 +44,7 @@ class Lowering:
 
     def item(self, item: Item) -> list[Node]:
         """Returns what runs for an item."""
-        ops = tuple(self.by_name[name] for name in item.ops)
+        ops = tuple(self.graph.by_name[name] for name in item.ops)
         sink = ops[-1]
         if sink.output in self.schedule.in_place and sink.output not in self.patches:
             self.ties[sink.output] = self.schedule.in_place[sink.output]
@@ -125,8 +111,8 @@ class Lowering:
         return target.box == whole(self.graph.tensors[target.tensor].shape) and target.buffer == target.tensor if kept else True
 
     def _slices(self, item: Item, ops: tuple[Op, ...], sliced: str, part: _Part) -> list[Node]:
-        channels, loops = self.graph.tensors[sliced].shape[2], list[Node]()
-        for number, (start, width, count) in enumerate(segments(channels, item.width, part_breaks(self.graph, ops, sliced))):
+        loops = list[Node]()
+        for number, (start, width, count) in enumerate(segments(self.graph, ops, sliced, item.width)):
             parts, private = [], set()
             for i in range(count if self.full else 1):
                 body = _Body(self, ops, f"{ops[-1].name}:{number}:")
@@ -166,7 +152,7 @@ class Lowering:
         """Returns where the patches lie of the tensors that the inner items leave to each other."""
         wanted, views = boxes_for(self.graph, ops, ops[-1].output, box), {}
         for inner in item.inner:
-            tensor = self.by_name[inner.sink].output
+            tensor = self.graph.by_name[inner.sink].output
             if tensor in wanted and tensor != ops[-1].output:
                 name = f"{ops[-1].name}:patch:{tensor}"
                 views[tensor] = dense_view(tensor, wanted[tensor], name)
@@ -246,32 +232,18 @@ class _Body:
 def lower(graph: Graph, schedule: Schedule, full: bool = True) -> Program:
     """Returns the loops of a schedule and the lifetimes of its buffers."""
     lowering = Lowering(graph, schedule, full)
-    lowering.stored(graph.inputs[0])
-    with _uncollected():
-        nodes = tuple(tuple(lowering.item(item)) for item in schedule.items)
-        spans = buffer_lifetimes(graph, nodes, lowering.storage)
+    for name in graph.inputs:
+        lowering.stored(name)
+    nodes = tuple(tuple(lowering.item(item)) for item in schedule.items)
+    spans = buffer_lifetimes(graph, nodes, lowering.storage)
     buffers = {name: Buffer(size, align, *spans[name]) for name, (size, align) in lowering.sizes.items()}
     return Program(graph, schedule, nodes, buffers, lowering.ties)
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pauses the garbage collector: there may be 100,000 steps, none refers to itself, and walks over them take half the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
-def buffer_lifetimes(
-    graph: Graph, nodes: tuple[tuple[Node, ...], ...], storage: dict[str, Storage]
-) -> dict[str, tuple[int, int]]:
+def buffer_lifetimes(graph: Graph, nodes: tuple[tuple[Node, ...], ...], storage: dict[str, Storage]) -> dict[str, Span]:
     """Returns the first and last moment of each buffer; a moment is one step of the innermost loop's body."""
-    flat = tuple(node for some in nodes for node in some)
-    spans, end = _touches(flat, 0)
+    spans = dict[str, Span]()
+    end = _touches(tuple(node for some in nodes for node in some), 0, spans)
     for name in graph.inputs:
         spans[storage[name].root] = (0, spans.get(storage[name].root, (0, 0))[1])
     for name in graph.outputs:
@@ -279,37 +251,31 @@ def buffer_lifetimes(
     return spans
 
 
-def _touches(nodes: tuple[Node, ...], clock: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Returns when each buffer is in use from `clock` on, and the moment after.
+def _touches(nodes: tuple[Node, ...], clock: int, spans: dict[str, Span]) -> int:
+    """Notes in `spans` when each buffer is in use from `clock` on. Returns the moment after.
 
     What a loop reads or writes beyond its private buffers is needed from its first moment to its last.
     """
-    spans: dict[str, tuple[int, int]] = {}
     for node in nodes:
         if isinstance(node, Step):
-            found = {view.buffer: (clock, clock) for view in (*node.inputs, node.output)}
-            found |= {node.scratch: (clock, clock)} if node.scratch else {}
-            end = clock + 1
-        else:
-            found, end = {}, clock
-            for part in node.parts:
-                inner, after = _touches(part, clock)
-                found = _joined(found, inner)
-                end = max(end, after)
-            found = {name: span if name in node.private else (clock, end - 1) for name, span in found.items()}
-        spans = _joined(spans, found)
+            for name in (*(view.buffer for view in node.inputs), node.output.buffer, *filter(None, [node.scratch])):
+                _widen(spans, name, (clock, clock))
+            clock += 1
+            continue
+        inner, end = dict[str, Span](), clock
+        for part in node.parts:
+            end = max(end, _touches(part, clock, inner))
+        for name, span in inner.items():
+            _widen(spans, name, span if name in node.private else (clock, end - 1))
         clock = end
-    return spans, clock
+    return clock
 
 
-def _joined(a: dict[str, tuple[int, int]], b: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    joined = dict(a)
-    for name, (first, last) in b.items():
-        before = a.get(name, (first, last))
-        joined[name] = min(first, before[0]), max(last, before[1])
-    return joined
+def _widen(spans: dict[str, Span], name: str, span: Span) -> None:
+    first, last = spans.get(name, span)
+    spans[name] = min(first, span[0]), max(last, span[1])
 
 
 def moments(nodes: tuple[Node, ...]) -> int:
     """Returns how many moments a list of steps and loops takes: those of one part of each loop."""
-    return _touches(nodes, 0)[1]
+    return _touches(nodes, 0, {})

@@ -5,6 +5,7 @@ Buffers that are tied (an output in place, an int8 result at the start of its 32
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,18 +44,12 @@ class Arena:
 
 def blocks_of(buffers: dict[str, Buffer], ties: dict[str, str]) -> list[Block]:
     """Returns buffers grouped by ties."""
-    root = {name: name for name in buffers}
-
-    def find(name: str) -> str:
-        while root[name] != name:
-            name = root[name]
-        return name
-
-    for output, source in ties.items():
-        root[find(output)] = find(source)
     groups: dict[str, list[str]] = {}
     for name in buffers:
-        groups.setdefault(find(name), []).append(name)
+        root = name
+        while root in ties:
+            root = ties[root]
+        groups.setdefault(root, []).append(name)
     return [Block(tuple(names), tuple(buffers[name] for name in names)) for names in groups.values()]
 
 
@@ -88,20 +83,18 @@ def place(program: Program, target: int = 0) -> Arena:
         sorted(count, key=lambda i: (blocks[i].members[0].first, -blocks[i].size_bytes)),
         sorted(count, key=lambda i: (-_span(blocks[i]), -blocks[i].size_bytes)),
     ]
-    best: tuple[int, list[int]] | None = None
+    best_bytes, best = math.inf, list[int]()
     chance, tries = random.Random(0), max(40, min(TRIES, 60_000 // max(1, sum(map(len, rivals)))))
     order, offsets = orders[0], list[int]()
     for i in range(len(orders) + tries):
         order = orders[i] if i < len(orders) else _nudged(order, blocks, offsets, chance)
         offsets = _first_fit(order, blocks, rivals)
         size = max(offsets[k] + blocks[k].size_bytes for k in count)
-        if best is None or size < best[0]:
-            best = (size, offsets)
-        if best[0] <= max(bound, target):
+        if size < best_bytes:
+            best_bytes, best = size, offsets
+        if best_bytes <= max(bound, target):
             break
-    assert best is not None
-    named = {name: best[1][k] for k in count for name in blocks[k].names}
-    return Arena(named, best[0], bound)
+    return Arena({name: best[k] for k in count for name in blocks[k].names}, int(best_bytes), bound)
 
 
 def place_apart(program: Program, tensor: str) -> Arena:

@@ -49,6 +49,11 @@ class Schedule:
     recomputes: bool = False
 
 
+def one_by_one(graph: Graph) -> Schedule:
+    """Returns the schedule of a network one operator after the other."""
+    return Schedule(tuple(Item((op.name,)) for op in graph.ops))
+
+
 @dataclass(frozen=True)
 class Loop:
     """Parts alike that run one after the other; `private` buffers carry nothing from part to part."""
@@ -145,10 +150,10 @@ def part_breaks(graph: Graph, ops: tuple[Op, ...], tensor: str) -> set[int]:
     return breaks
 
 
-def segments(channels: int, width: int, breaks: set[int]) -> list[tuple[int, int, int]]:
-    """Returns (first channel, width, count) runs of equal slices that cover the channels and cross no break."""
-    found = []
-    edges = sorted({0, channels} | {b for b in breaks if 0 < b < channels})
+def segments(graph: Graph, ops: tuple[Op, ...], tensor: str, width: int) -> list[tuple[int, int, int]]:
+    """Returns (first channel, width, count) runs of equal slices that cover a tensor's channels and cross none of its breaks."""
+    found, channels = [], graph.tensors[tensor].shape[2]
+    edges = sorted({0, channels} | {b for b in part_breaks(graph, ops, tensor) if 0 < b < channels})
     for start, stop in itertools.pairwise(edges):
         count, rest = divmod(stop - start, width)
         if count:

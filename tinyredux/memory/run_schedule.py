@@ -15,7 +15,7 @@ from tinyredux import fixedpoint
 from tinyredux.graph import Array, Concat, Graph, Op, Weighted
 from tinyredux.int8 import int16_shifts, interpret, requantization
 from tinyredux.memory.place import Arena
-from tinyredux.memory.program import Program, storages
+from tinyredux.memory.program import Program
 from tinyredux.memory.tiles import Box, Step, View, dense_view, is_elementwise, restricted, whole
 
 Ints = npt.NDArray[np.int64]
@@ -32,34 +32,26 @@ def addresses(view: View, offsets: dict[str, int]) -> Ints:
 
 def run(program: Program, arena: Arena, image: Array) -> Array:
     """Returns the network's output (H, W, C) int8 for one input (H, W, C) int8."""
-    memory = np.full(arena.size_bytes, 0x55, np.int8)
-    graph = program.graph
+    memory, graph = np.full(arena.size_bytes, 0x55, np.int8), program.graph
 
     def values(view: View) -> Array:
-        height, width, channels = view.box.shape
         step = view.element_bytes
         strides = (view.row_stride * step, view.pixel_stride * step, step)
         start = arena.offsets[view.buffer] + view.offset
-        return np.ndarray((height, width, channels), KINDS[step], memory.data, start, strides)
+        return np.ndarray(view.box.shape, KINDS[step], memory.data, start, strides)
 
-    places = storages(graph, program.schedule.aliased)
-    values(_stored(graph, graph.inputs[0], places[graph.inputs[0]].root))[:] = image
-    by_name = {op.name: op for op in graph.ops}
+    values(_stored(graph, graph.inputs[0]))[:] = image
     for step in program.steps():
         if step.scratch:
             start = arena.offsets[step.scratch]
             memory[start : start + program.buffers[step.scratch].size_bytes] = 0x33
-        values(step.output)[:] = _computed(program, by_name[step.op], step, values)
-    return values(_stored_output(program)).copy()
+        values(step.output)[:] = _computed(program, graph.by_name[step.op], step, values)
+    return values(_stored(graph, graph.outputs[0])).copy()
 
 
-def _stored(graph: Graph, tensor: str, root: str) -> View:
-    return dense_view(tensor, whole(graph.tensors[tensor].shape), root)
-
-
-def _stored_output(program: Program) -> View:
-    name = program.graph.outputs[0]
-    return _stored(program.graph, name, name)
+def _stored(graph: Graph, tensor: str) -> View:
+    """Returns the view of the network's input or output, which are never part of another tensor."""
+    return dense_view(tensor, whole(graph.tensors[tensor].shape), tensor)
 
 
 def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Array]) -> Array:
@@ -87,7 +79,7 @@ def _sums(program: Program, op: Weighted, step: Step, values: Callable[[View], A
         small_graph, small = restricted(graph, op, step.output.box, (source.c0, source.c1))
         assert isinstance(small, Weighted)
         centred = values(step.inputs[0])[None].astype(np.int16) - params.input_zero_point
-        added = interpret.accumulate(small_graph, small, centred, small_graph.constants[op.weights], 0)[0].astype(np.int64)
+        added = interpret.accumulate(small_graph, small, centred)[0].astype(np.int64)
         old = values(step.output).astype(np.int64)
     if lossy:
         return np.asarray(np.clip(old + fixedpoint.rounding_divide_by_power_of_two(added, right), -32768, 32767), np.int16)
@@ -101,60 +93,49 @@ def verify(program: Program, arena: Arena) -> dict[str, int]:
     reads, where scratch touches data, and where an element is computed twice (but by a schedule
     that says it recomputes; one that no window reaches may be left out).
     """
-    return _Follower(program, arena).follow()
+    follower, graph, steps = _Follower(program, arena), program.graph, list(program.steps())
+    for name in graph.inputs:
+        follower.write(_stored(graph, name), follower.ids[name])
+    for step in steps:
+        follower.step(step)
+    follower.expect("the end", _stored(graph, graph.outputs[0]), follower.ids[graph.outputs[0]])
+    for op in graph.ops:
+        most = 0 if isinstance(op, Concat) else int(follower.computed[follower.ids[op.output]].max())
+        if most > 1 and not program.schedule.recomputes:
+            raise ValueError(f"{op.output}: an element is computed {most} times, expected once")
+    return {"steps": len(steps), "bytes": follower.top}
 
 
 class _Follower:
+    """What each byte of the arena holds, step by step."""
+
     def __init__(self, program: Program, arena: Arena) -> None:
         self.program, self.arena, self.graph = program, arena, program.graph
         self.held = np.full(arena.size_bytes, -1, np.int64)  # the element whose byte this is, -1: nothing
-        self.ids: dict[str, Ints] = {}
-        self.by_name = {op.name: op for op in self.graph.ops}
-        count = 0
-        for name in self.graph.inputs:
-            count = self._number(name, count)
-        for op in self.graph.ops:
-            if isinstance(op, Concat):
-                self.ids[op.output] = np.concatenate([self.ids[name] for name in op.inputs], axis=2)
+        self.ids: dict[str, Ints] = {}  # the number of each element; concatenations have their inputs'
+        count, copies = 0, {op.output: op.inputs for op in self.graph.ops if isinstance(op, Concat)}
+        for name in (*self.graph.inputs, *(op.output for op in self.graph.ops)):
+            if name in copies:
+                self.ids[name] = np.concatenate([self.ids[part] for part in copies[name]], axis=2)
             else:
-                count = self._number(op.output, count)
+                tensor = self.graph.tensors[name]
+                self.ids[name] = count + np.arange(tensor.elements).reshape(tensor.shape)
+                count += tensor.elements
         self.sums = {op.name: self.ids[op.output] + count for op in self.graph.ops if isinstance(op, Weighted)}
         self.computed = np.zeros(count, np.int64)
         self.added: dict[str, tuple[Box, Ints]] = {}  # the box whose sums are open, how often each input channel was added
         self.top = 0
 
-    def _number(self, tensor: str, start: int) -> int:
-        shape = self.graph.tensors[tensor].shape
-        size = int(np.prod(shape))
-        self.ids[tensor] = np.arange(start, start + size).reshape(shape)
-        return start + size
-
-    def follow(self) -> dict[str, int]:
-        steps = 0
-        for name in self.graph.inputs:
-            self._write(_stored(self.graph, name, name), self._ids(name))
-        for step in self.program.steps():
-            self._step(step)
-            steps += 1
-        output = _stored_output(self.program)
-        self._expect("the end", output, self.ids[output.tensor])
-        for name in {op.output for op in self.graph.ops if not isinstance(op, Concat)}:
-            most = int(self.computed[self.ids[name]].max())
-            if most > 1 and not self.program.schedule.recomputes:
-                raise ValueError(f"{name}: an element is computed {most} times, expected once")
-        return {"steps": steps, "bytes": self.top}
-
-    def _ids(self, tensor: str) -> Ints:
-        return self.ids[tensor]
-
-    def _step(self, step: Step) -> None:
-        op = self.by_name[step.op]
+    def step(self, step: Step) -> None:
+        """Checks what a step reads and takes over what it writes."""
+        op = self.graph.by_name[step.op]
         read = [self._read(step, op, view) for view in step.inputs]
-        scratch = self._scratch(step)
+        size = self.program.buffers[step.scratch].size_bytes if step.scratch else 0
+        scratch = np.arange(size) + (self.arena.offsets[step.scratch] if step.scratch else 0)
         target = addresses(step.output, self.arena.offsets)
         ids = (self.sums[op.name] if step.kind in ("start", "add_up") else self.ids[op.output])[_slices(step.output)]
         if step.kind == "add_up":
-            self._expect(op.name, step.output, ids)
+            self.expect(op.name, step.output, ids)
             box, added = self.added[op.name]
             if box != step.output.box:
                 raise ValueError(f"{op.name}: adds to sums of {step.output.box}, those of {box} are open")
@@ -170,9 +151,8 @@ class _Follower:
         else:
             self.computed[ids] += 1
         self._no_clash(step, op, read, scratch, target)
-        if len(scratch):
-            self.held[scratch] = -1
-        self._write(step.output, ids)
+        self.held[scratch] = -1
+        self.write(step.output, ids)
 
     def _read(self, step: Step, op: Op, view: View) -> Ints:
         if step.kind == "finish":
@@ -182,22 +162,17 @@ class _Follower:
             ids = self.sums[op.name]
         else:
             ids = self.ids[view.tensor]
-        self._expect(op.name, view, ids[_slices(view)])
+        self.expect(op.name, view, ids[_slices(view)])
         return addresses(view, self.arena.offsets)
 
-    def _expect(self, where: str, view: View, ids: Ints) -> None:
+    def expect(self, where: str, view: View, ids: Ints) -> None:
+        """Raises ValueError where a view does not hold these elements."""
         at = addresses(view, self.arena.offsets)
         for byte in range(view.element_bytes):
             wrong = self.held[at + byte] != ids
             if wrong.any():
                 y, x, c = (int(i[0]) + low for i, low in zip(np.nonzero(wrong), view.box[::2], strict=True))
                 raise ValueError(f"{where}: byte {at.flat[wrong.argmax()] + byte} no longer holds {view.tensor}[{y},{x},{c}]")
-
-    def _scratch(self, step: Step) -> Ints:
-        if not step.scratch:
-            return np.zeros(0, np.int64)
-        start = self.arena.offsets[step.scratch]
-        return np.arange(start, start + self.program.buffers[step.scratch].size_bytes)
 
     def _no_clash(self, step: Step, op: Op, read: list[Ints], scratch: Ints, target: Ints) -> None:
         size = step.output.element_bytes
@@ -215,7 +190,8 @@ class _Follower:
             if not (same or shrinking):
                 raise ValueError(f"{op.name}: writes {step.output.tensor} over its own input {view.tensor}")
 
-    def _write(self, view: View, ids: Ints) -> None:
+    def write(self, view: View, ids: Ints) -> None:
+        """Notes that a view holds these elements."""
         at = addresses(view, self.arena.offsets)
         if at.min() < 0 or at.max() + view.element_bytes > self.arena.size_bytes:
             raise ValueError(f"{view.tensor}: bytes {at.min()} to {at.max() + 1} of an arena of {self.arena.size_bytes}")

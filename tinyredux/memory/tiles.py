@@ -13,15 +13,17 @@ from tinyredux.graph import (
     Add,
     Concat,
     Conv,
+    Convolution,
     Dense,
     DepthwiseConv,
     Graph,
     Op,
-    Pool,
     Relu,
     Softmax,
     TrecConv,
     Weighted,
+    Windowed,
+    seen,
     weights_of,
 )
 
@@ -149,11 +151,6 @@ def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
     return 1, 1
 
 
-def _window(out: tuple[int, int], kernel: int, stride: int, before: int, size: int) -> tuple[int, int]:
-    first, last = out[0] * stride - before, (out[1] - 1) * stride - before + kernel
-    return min(max(first, 0), size), max(min(last, size), 0)
-
-
 def window_rows(graph: Graph, op: Op, step: Step) -> list[Step]:
     """Returns a step of an operator with windows as one step for each row of its output."""
     box, (source,) = step.output.box, step.inputs
@@ -164,11 +161,9 @@ def window_rows(graph: Graph, op: Op, step: Step) -> list[Step]:
 def windows_meet_map(graph: Graph, op: Op) -> bool:
     """True where every window of an operator holds a value of its input; where one lies in the padding as a whole, a patch of
     the output can need nothing, and the operator runs at once."""
-    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
-        return True
-    before, sizes, outputs = op.padding[::2], graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    return all(
-        before[axis] < op.kernel[axis] and (outputs[axis] - 1) * op.stride[axis] - before[axis] < sizes[axis] for axis in (0, 1)
+    sizes, outputs = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    return not isinstance(op, Windowed) or all(
+        seen(op, axis, 0, 1)[1] > 0 and seen(op, axis, outputs[axis] - 1, outputs[axis])[0] < sizes[axis] for axis in (0, 1)
     )
 
 
@@ -188,11 +183,10 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
         return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
     in_group, out_group = group_sizes(graph, op)
     c0, c1 = out.c0 // out_group * in_group, -(-out.c1 // out_group) * in_group
-    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
+    if not isinstance(op, Windowed):
         return out.channels(c0, c1)
-    y0, y1 = _window((out.y0, out.y1), op.kernel[0], op.stride[0], op.padding[0], height)
-    x0, x1 = _window((out.x0, out.x1), op.kernel[1], op.stride[1], op.padding[2], width)
-    return Box(y0, y1, x0, x1, c0, c1)
+    (y0, y1), (x0, x1) = seen(op, 0, out.y0, out.y1), seen(op, 1, out.x0, out.x1)
+    return Box(min(max(y0, 0), height), max(min(y1, height), 0), min(max(x0, 0), width), max(min(x1, width), 0), c0, c1)
 
 
 def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | None = None) -> tuple[Graph, Op]:
@@ -200,28 +194,21 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
 
     With `in_channels` the weights are those of a slice of the input, for partial sums. TREC layers are computed as a whole only.
     """
-    changes: dict[str, object] = {}
-    if isinstance(op, (Conv, DepthwiseConv, Pool)):
-        changes["padding"] = (*_padding(graph, op, 0, (out.y0, out.y1)), *_padding(graph, op, 1, (out.x0, out.x1)))
     if isinstance(op, TrecConv):
         return graph, op
-    if not isinstance(op, Weighted):
-        return graph, replace(op, **changes)  # type: ignore[arg-type]
+    if isinstance(op, Windowed):
+        height, width, _ = graph.tensors[op.inputs[0]].shape
+        (y0, y1), (x0, x1) = seen(op, 0, out.y0, out.y1), seen(op, 1, out.x0, out.x1)
+        op = replace(op, padding=(max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)))
     if isinstance(op, Conv):
-        changes["groups"] = -(-(out.c1 - out.c0) // group_sizes(graph, op)[1])
+        op = replace(op, groups=-(-(out.c1 - out.c0) // group_sizes(graph, op)[1]))
+    if not isinstance(op, Weighted):
+        return graph, op
     constants = {
         op.weights: weights_of(graph, op, (out.c0, out.c1), in_channels),
         op.bias: graph.constants[op.bias][out.c0 : out.c1],
     }
-    changes["weight_scale"] = op.weight_scale[out.c0 : out.c1]
-    return replace(graph, constants=constants), replace(op, **changes)  # type: ignore[arg-type]
-
-
-def _padding(graph: Graph, op: Conv | DepthwiseConv | Pool, axis: int, out: tuple[int, int]) -> tuple[int, int]:
-    size, before = graph.tensors[op.inputs[0]].shape[axis], op.padding[2 * axis]
-    first = out[0] * op.stride[axis] - before
-    last = (out[1] - 1) * op.stride[axis] - before + op.kernel[axis]
-    return max(0, -first), max(0, last - size)
+    return replace(graph, constants=constants), replace(op, weight_scale=op.weight_scale[out.c0 : out.c1])
 
 
 def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None) -> int:
@@ -231,7 +218,7 @@ def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None
     height, width, channels = graph.tensors[op.inputs[0]].shape
     if isinstance(op, Dense):
         return out.elements * height * width * (in_channels or channels)
-    assert isinstance(op, (Conv, TrecConv, DepthwiseConv))
+    assert isinstance(op, Convolution)
     return out.elements * op.kernel[0] * op.kernel[1] * (in_channels or group_sizes(graph, op)[0])
 
 

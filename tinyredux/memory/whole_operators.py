@@ -10,7 +10,7 @@ from tinyredux.graph import Concat, Graph
 from tinyredux.memory.layerwise import MemoryPlan, layerwise_peak, lifetimes, live_steps, lowest_gap, reference_scratch
 from tinyredux.memory.lower import buffer_lifetimes, lower
 from tinyredux.memory.place import Arena, blocks_of, live_bytes, place
-from tinyredux.memory.program import Buffer, Item, Node, Program, Schedule, storages
+from tinyredux.memory.program import Buffer, Node, Program, one_by_one, storages
 from tinyredux.memory.tiles import Step, dense_view, whole
 
 WORD = 4
@@ -23,7 +23,7 @@ def layer_by_layer(graph: Graph, scratch: Mapping[str, int] | None = None, align
     `scratch` holds the bytes that each operator's kernel needs; without it they are those of the reference kernels.
     """
     sizes = reference_scratch(graph) if scratch is None else scratch
-    program = lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops)))
+    program = lower(graph, one_by_one(graph))
     nodes, buffers = list[tuple[Node, ...]](), dict[str, int]()
     for op, steps in zip(graph.ops, program.nodes, strict=True):
         if not isinstance(op, Concat):

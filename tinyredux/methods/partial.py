@@ -11,7 +11,7 @@ from tinyredux.files import check_types
 from tinyredux.graph import Graph
 from tinyredux.kernels import FastSteps, fitted, predicted_cycles, ways, with_forms, with_rows
 from tinyredux.measurement import MOST_TIMES
-from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, Schedule, lower, rough_cycles
+from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
 from tinyredux.methods.layerwise import check_sram
 from tinyredux.partial import MARGIN, SLOWDOWN, plan_hybrid, plan_partial, within_bytes
 
@@ -44,11 +44,32 @@ class Partial:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
 
     def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> FastSteps:
-        """Returns the placed program of an int8 graph in parts, with the kernels that its steps have."""
-        options = (self.accumulator, self.mac_limit, self.input_outside)
-        graph = compacted(graph, kernels.immediates)
-        steps, factor = in_parts(graph, board, kernels.name, kernels.immediates, self.sram, options)
-        return replace(steps, factor=factor)
+        """Returns the placed program of an int8 graph in parts, with the kernels that its steps have, and by which factor it is
+        predicted to be slower than layer by layer with the same kernels."""
+        graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
+        pure = self.mac_limit == 1 and not self.input_outside
+        if pure:
+            found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN)
+        else:
+            found = plan_hybrid(graph, self.mac_limit, self.accumulator, self.input_outside)
+        templates, flash_bytes = templates_of(kernels.name, kernels.immediates), limits(board)[1]
+        if not templates:
+            return FastSteps(found.program, found.arena, factor=found.estimated_factor)
+        ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
+
+        def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
+            some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
+            return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
+
+        chosen, whole = fitted(graph, ways_of, *limits(board, None, graph))
+        exact, most = sum(way.cycles for way in chosen.values()), self.sram or whole.total_bytes - 1
+        plans = [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator) if fast and pure else [])]
+        if self.sram or not (fast and pure):
+            best = min((by_forms(*one, self.sram or 0) for one in plans), key=predicted_cycles)
+        else:
+            sizes = [(*one, one[1].size_bytes + share * (most - one[1].size_bytes)) for one in plans for share in WIDENED]
+            best = _least([by_forms(program, arena, int(size)) for program, arena, size in sizes], exact, most)
+        return replace(best, factor=predicted_cycles(best) / max(1, exact))
 
     def notes(self, steps: FastSteps) -> tuple[str, ...]:
         """Returns what a reader must know of a placed program: how much slower it is predicted to be."""
@@ -57,45 +78,6 @@ class Partial:
         said = f"in parts: {steps.factor:.2f} times the cycles of layer by layer with these kernels, as predicted"
         asked = self.sram is not None or self.mac_limit != 1 or self.input_outside  # patches know no limit in bytes
         return (said if asked else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
-
-
-def in_parts(
-    graph: Graph, board: Board, kernels: str, unpack: bool, sram_bytes: int | None, options: tuple[str, float, bool]
-) -> tuple[FastSteps, float]:  # fmt: skip
-    """Returns the placed program of an int8 graph with the kernels of a set, `unpack` as `codegen.templates_of`, and by which
-    factor it is predicted to be slower than layer by layer with the same kernels.
-
-    options: the width of partial sums, the limit of MACs, whether the input lies apart. Without `sram_bytes` it is the plan with
-    the fewest bytes whose predicted cycles are at most SLOWDOWN above layer by layer, else the fastest that saves bytes; within
-    `sram_bytes` that with the fewest predicted cycles.
-    """
-    accumulator, mac_limit, input_outside = options
-    pure, fast = mac_limit == 1 and not input_outside, kernels == "fast"
-    if pure:
-        found = plan_partial(graph, accumulator, sram_bytes or 0, math.inf if fast else SLOWDOWN)
-    else:
-        found = plan_hybrid(graph, mac_limit, accumulator, input_outside)
-    templates, flash_bytes = templates_of(kernels, unpack), limits(board)[1]
-    if not templates:
-        layerwise = lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops)))
-        factor = rough_cycles(graph, found.program.steps()) / max(1, rough_cycles(graph, layerwise.steps()))
-        return FastSteps(found.program, found.arena), factor
-    ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
-
-    def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
-        some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
-        return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
-
-    chosen, whole = fitted(graph, ways_of, *limits(board, None, graph))
-    exact, most = sum(way.cycles for way in chosen.values()), sram_bytes or whole.total_bytes - 1
-    others = within_bytes(graph, most, accumulator) if fast and pure else []
-    plans = [(found.program, found.arena), *others]
-    if sram_bytes or not (fast and pure):
-        best = min((by_forms(*one, sram_bytes or 0) for one in plans), key=predicted_cycles)
-    else:
-        sizes = [(one, arena, arena.size_bytes + share * (most - arena.size_bytes)) for one, arena in plans for share in WIDENED]
-        best = _least([by_forms(one, arena, int(size)) for one, arena, size in sizes], exact, most)
-    return best, predicted_cycles(best) / max(1, exact)
 
 
 def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:

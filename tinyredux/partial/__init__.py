@@ -14,20 +14,3 @@ from __future__ import annotations
 from tinyredux.partial.order import given_order, problem
 from tinyredux.partial.plan import MARGIN, SLOWDOWN, PartialPlan, arena_plan, item_bytes, plan_hybrid, plan_partial, within_bytes
 from tinyredux.partial.regions import Net, candidates, internal_bytes, item_costs
-
-__all__ = [
-    "MARGIN",
-    "SLOWDOWN",
-    "Net",
-    "PartialPlan",
-    "arena_plan",
-    "candidates",
-    "given_order",
-    "internal_bytes",
-    "item_bytes",
-    "item_costs",
-    "plan_hybrid",
-    "plan_partial",
-    "problem",
-    "within_bytes",
-]

@@ -7,8 +7,10 @@ Source: the recursion of Liberis and Lane, arXiv 1910.05110, run forwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinyredux.graph import Concat
 from tinyredux.memory import Item, Storage, storages
@@ -16,7 +18,6 @@ from tinyredux.partial.regions import Cost, Net, Phase
 
 STATES = 1500  # sets of one size; 12 items have at most 924
 MANY = 32  # items from which on fewer sets are kept, so that large graphs take seconds
-FEW = 4  # users of a buffer up to which a move's change is told apart by which of them have run
 Stage = tuple[tuple[str, ...], bool, int]  # a phase: buffers read until just before it, whether the output is begun, extra bytes
 
 
@@ -30,6 +31,17 @@ class Move:
     writes: str
     stages: tuple[Stage, ...]
     in_place: tuple[tuple[str, tuple[Stage, ...]], ...]
+
+
+class Run(NamedTuple):
+    """A move that runs: the input whose place its output takes or none, the most bytes alive meanwhile and those after it, bytes
+    of an output that is new, and of each buffer that nobody uses later."""
+
+    source: str
+    during: int
+    after: int
+    fresh: int
+    dying: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,9 @@ class Order:
     exact: bool
 
 
+EMPTY = Order((), {}, 0, True)
+
+
 @dataclass(frozen=True)
 class Problem:
     """Moves and buffers: bytes of each, which moves write it, which write or read it, and which are kept to the end."""
@@ -66,44 +81,36 @@ class Problem:
     writers: dict[str, int]
     users: dict[str, int]
     kept: frozenset[str]
-    at_start: tuple[str, ...]
-
-    @property
-    def start_bytes(self) -> int:
-        """Bytes alive before the first move: those of the inputs."""
-        return sum(self.sizes[name] for name in self.at_start)
+    start_bytes: int  # alive before the first move: those of the inputs
 
 
 def problem(net: Net, items: list[Item], aliased: frozenset[str], costs: dict[Item, Cost]) -> Problem:
     """Returns the ordering problem of a set of items; `costs` gives each item's phases, plain and by input replaced."""
     places = storages(net.graph, aliased)
     runs = [item for item in items if not (item.kind == "whole" and item.sink in aliased)]
-    made = {net.output(item): i for i, item in enumerate(runs)}
-    writers: dict[str, int] = {}
-    users: dict[str, int] = {}
-    moves = []
-    for i, item in enumerate(runs):
+    made = {net.output(item): 1 << i for i, item in enumerate(runs)}
+    writers, users, moves = defaultdict[str, int](int), defaultdict[str, int](int), []
+    for item in runs:
         reads, output = net.inputs(item), net.output(item)
         needs = 0
         for name in reads:
             for part in _parts(net, name, aliased):
-                needs |= 1 << made[part] if part in made else 0
+                needs |= made.get(part, 0)
         plain, replacing = costs[item]
-        roots = tuple(dict.fromkeys(places[name].root for name in reads))
-        own_root = places[output].root == output and not isinstance(net.ops(item)[-1], Concat)
-        stages = stages_of(net, item, places, plain)
+        roots, root = tuple(dict.fromkeys(places[name].root for name in reads)), places[output].root
+        own_root = root == output and not isinstance(net.ops(item)[-1], Concat)
         free = tuple(
             (name, stages_of(net, item, places, some))
             for name, some in replacing.items()
             if own_root and places[name].root == name
         )
-        for root in (*roots, places[output].root):
-            users[root] = users.get(root, 0) | 1 << i
-        writers[places[output].root] = writers.get(places[output].root, 0) | 1 << i
-        moves.append(Move(item, needs, roots, places[output].root, stages, free))
-    sizes = {name: net.size(name) for name in users} | {name: net.size(name) for name in net.graph.inputs}
+        for name in (*roots, root):
+            users[name] |= made[output]
+        writers[root] |= made[output]
+        moves.append(Move(item, needs, roots, root, stages_of(net, item, places, plain), free))
+    sizes = {name: net.size(name) for name in (*users, *net.graph.inputs)}
     kept = frozenset(places[name].root for name in net.graph.outputs)
-    return Problem(tuple(moves), sizes, writers, users, kept, tuple(net.graph.inputs))
+    return Problem(tuple(moves), sizes, writers, users, kept, sum(net.size(name) for name in net.graph.inputs))
 
 
 def stages_of(net: Net, item: Item, places: dict[str, Storage], phases: tuple[Phase, ...]) -> tuple[Stage, ...]:
@@ -132,27 +139,50 @@ def _parts(net: Net, tensor: str, aliased: frozenset[str]) -> list[str]:
     return [tensor]
 
 
-def apply(given: Problem, move: int, done: int, live: int) -> tuple[int, int, str]:
-    """Returns (bytes while a move runs, live bytes after, input whose place its output takes); `live` are those before it."""
-    m = given.moves[move]
-    new, dead = _changes(given, move, done)
-    source, during = min(_ways(m, live, new, dead), key=lambda way: way[1])
-    return during, live + new - sum(dead.values()), source
-
-
-def _ways(m: Move, live: int, new: int, dead: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Yields (input whose place the output takes or none, most bytes alive) for each way to run a move."""
-    yield "", peak_of(m.stages, live, new, dead)
-    for name, stages in m.in_place if new else ():
-        if name in dead and name != m.writes:
-            yield name, peak_of(stages, live, 0, dead)
-
-
-def _changes(given: Problem, move: int, done: int) -> tuple[int, dict[str, int]]:
-    """Returns the bytes of a move's output where that is new after the moves of `done`, and of each buffer nobody uses later."""
+def runs_of(given: Problem, move: int, done: int, live: int) -> Iterator[Run]:
+    """Yields each way to run a move after those of `done`, with `live` bytes before it: plain, and in the place of each input
+    that allows it."""
     m, left = given.moves[move], ~(done | 1 << move)
     dead = {name: given.sizes[name] for name in (*m.reads, m.writes) if name not in given.kept and not given.users[name] & left}
-    return 0 if given.writers[m.writes] & done else given.sizes[m.writes], dead
+    new = 0 if given.writers[m.writes] & done else given.sizes[m.writes]
+    after = live + new - sum(dead.values())
+    yield Run("", peak_of(m.stages, live, new, dead), after, new, dead)
+    for name, stages in m.in_place if new else ():
+        if name in dead and name != m.writes:
+            yield Run(name, peak_of(stages, live, 0, dead), after, 0, dead)
+
+
+def best_run(given: Problem, move: int, done: int, live: int) -> Run:
+    """Returns the way to run a move with the fewest bytes."""
+    return min(runs_of(given, move, done, live), key=lambda run: run.during)
+
+
+def replayed(given: Problem, moves: Iterable[int]) -> Iterator[tuple[Move, int, Run]]:
+    """Yields (move, bytes alive before it, its best run) for moves one after the other."""
+    done, live = 0, given.start_bytes
+    for i in moves:
+        run = best_run(given, i, done, live)
+        yield given.moves[i], live, run
+        done, live = done | 1 << i, run.after
+
+
+def in_order(given: Problem, moves: Iterable[int], exact: bool = True) -> Order:
+    """Returns moves one after the other, with outputs in place where an input dies."""
+    ran = list(replayed(given, moves))
+    peak = max([given.start_bytes, *(run.during for _, _, run in ran)])
+    in_place = {move.writes: run.source for move, _, run in ran if run.source}
+    return Order(tuple(move.item for move, _, _ in ran), in_place, peak, exact)
+
+
+def given_order(given: Problem) -> Order:
+    """Returns the order in which the moves are listed."""
+    return in_order(given, range(len(given.moves)))
+
+
+def around(net: Net, aliased: frozenset[str], given: Problem) -> dict[Item, Around]:
+    """Returns for each item what is alive around it, in the order in which the moves are listed."""
+    places, ran = storages(net.graph, aliased), replayed(given, range(len(given.moves)))
+    return {move.item: Around(net, places, live, run.fresh, run.dying) for move, live, run in ran}
 
 
 def states_for(count: int) -> int:
@@ -163,113 +193,60 @@ def states_for(count: int) -> int:
 def best_order(given: Problem, bound: int) -> Order | None:
     """Returns the order with the least peak, or None where items wait for each other in a circle or all exceed `bound`.
 
-    What a move changes depends only on the buffers it touches: it is computed once for each of their states.
+    What a move changes depends only on which users of the buffers that it touches have run: it is computed once for each case.
     """
     limit, moves = states_for(len(given.moves)), given.moves
     level = {0: (given.start_bytes,) * 2}  # by moves run: peak, live bytes
     ready = {0: [i for i, move in enumerate(moves) if not move.needs]}
-    came: dict[int, tuple[int, int, str]] = {}
+    came: dict[int, int] = {}  # by moves run: the last of them
     unlocked = [[k for k, move in enumerate(moves) if move.needs >> i & 1] for i in range(len(moves))]
-    wide = [name for name, users in given.users.items() if users.bit_count() > FEW]
-    near = [_near(given, wide, move) for move in moves]
-    known: list[dict[int, tuple[int, int, str]]] = [{} for _ in moves]
+    near = [0] * len(moves)
+    for users in given.users.values():
+        near = [mask | (users if users >> i & 1 else 0) for i, mask in enumerate(near)]
+    known: list[dict[int, Run]] = [{} for _ in moves]
     exact = True
     for _ in moves:
         following: dict[int, tuple[int, int]] = {}
         for done, (peak, live) in level.items():
-            seen = _seen(given, wide, done)
             for i in ready[done]:
-                state = seen & near[i]
+                state = done & near[i]
                 if state not in known[i]:
-                    known[i][state] = apply(given, i, done, 0)
-                during, change, source = known[i][state]
-                worst, key = max(peak, live + during), done | 1 << i
+                    known[i][state] = best_run(given, i, done, 0)
+                run, key = known[i][state], done | 1 << i
+                worst = max(peak, live + run.during)
                 if worst <= bound and (key not in following or worst < following[key][0]):
-                    following[key] = worst, live + change
-                    came[key] = done, i, source
+                    following[key], came[key] = (worst, live + run.after), i
         exact &= len(following) <= limit
         kept = sorted(following, key=following.__getitem__)[:limit] if len(following) > limit else list(following)
         level = {key: following[key] for key in kept}
-        ready = {key: _ready(moves, unlocked, ready[came[key][0]], key, came[key][1]) for key in kept}
+        ready = {key: _ready(moves, unlocked[came[key]], ready[key ^ 1 << came[key]], key) for key in kept}
     if not level:
         return None
-    ((end, (peak, _)),) = level.items()
-    return _traced(given, came, end, peak, exact)
+    last, left = list[int](), (1 << len(moves)) - 1
+    while left:
+        last.append(came[left])
+        left ^= 1 << came[left]
+    return in_order(given, reversed(last), exact)
 
 
-def _seen(given: Problem, wide: list[str], done: int) -> int:
-    """Returns the moves of `done` as bits, and above them two for each buffer of `wide`: begun, and only one user left."""
-    for k, name in enumerate(wide):
-        begun, last = given.writers.get(name, 0) & done != 0, (given.users[name] & ~done).bit_count() == 1
-        done |= (begun | last << 1) << len(given.moves) + 2 * k
-    return done
+def _ready(moves: tuple[Move, ...], unlocked: list[int], before: list[int], done: int) -> list[int]:
+    """Returns the moves that can follow those of `done`, of which the last was one of `before` and is needed by `unlocked`."""
+    return sorted(k for k in (*before, *unlocked) if not (done >> k & 1 or moves[k].needs & ~done))
 
 
-def _near(given: Problem, wide: list[str], move: Move) -> int:
-    """Returns the bits of `_seen` that a move depends on: the users of its buffers, for those of `wide` their two bits."""
-    found = 0
-    for name in (*move.reads, move.writes):
-        found |= 3 << len(given.moves) + 2 * wide.index(name) if name in wide else given.users[name]
-    return found
-
-
-def _ready(moves: tuple[Move, ...], unlocked: list[list[int]], before: list[int], done: int, last: int) -> list[int]:
-    """Returns the moves that can follow those of `done`, of which `last` was one of `before`, those that could run then."""
-    return sorted([i for i in before if i != last] + [k for k in unlocked[last] if not moves[k].needs & ~done])
-
-
-def orders_below(given: Problem, most: list[int]) -> Iterator[Order]:
-    """Yields every order, with every choice of outputs in place, whose peak is below most[0], which may fall meanwhile."""
-    yield from _go_on(given, most, 0, given.start_bytes, (), {}, 0)
-
-
-def _go_on(
-    given: Problem, most: list[int], done: int, live: int, ran: tuple[Item, ...], in_place: dict[str, str], peak: int
+def orders_below(
+    given: Problem, most: list[int], done: int = 0, live: int | None = None, begun: Order = EMPTY
 ) -> Iterator[Order]:
-    if len(ran) == len(given.moves):
-        yield Order(ran, in_place, peak, True)
+    """Yields every order, with every choice of outputs in place, whose peak is below most[0], which may fall meanwhile; those
+    that go on from `begun`, where the moves of `done` have run and `live` bytes are alive."""
+    live = given.start_bytes if live is None else live
+    if len(begun.items) == len(given.moves):
+        yield begun
     for i, move in enumerate(given.moves):
         if done >> i & 1 or move.needs & ~done:
             continue
-        new, dead = _changes(given, i, done)
-        after = live + new - sum(dead.values())
-        for source, during in _ways(move, live, new, dead):
-            if max(peak, during) < most[0]:
-                places = in_place | ({move.writes: source} if source else {})
-                yield from _go_on(given, most, done | 1 << i, after, (*ran, move.item), places, max(peak, during))
-
-
-def _traced(given: Problem, came: dict[int, tuple[int, int, str]], end: int, peak: int, exact: bool) -> Order:
-    items, in_place = [], {}
-    while end:
-        end, i, source = came[end]
-        items.append(given.moves[i].item)
-        if source:
-            in_place[given.moves[i].writes] = source
-    return Order(tuple(reversed(items)), in_place, peak, exact)
-
-
-def around(net: Net, aliased: frozenset[str], given: Problem, order: Order) -> dict[Item, Around]:
-    """Returns for each item what is alive around it."""
-    places = {move.item: i for i, move in enumerate(given.moves)}
-    live, done, found = given.start_bytes, 0, {}
-    for item in order.items:
-        i = places[item]
-        _, after, source = apply(given, i, done, live)
-        new, dead = _changes(given, i, done)
-        found[item] = Around(net, storages(net.graph, aliased), live, 0 if source else new, dead)
-        live, done = after, done | 1 << i
-    return found
-
-
-def given_order(given: Problem) -> Order:
-    """Returns the order in which the moves are listed, with outputs in place where an input dies."""
-    live = peak = given.start_bytes
-    done, in_place = 0, {}
-    for i, move in enumerate(given.moves):
-        during, live, source = apply(given, i, done, live)
-        done |= 1 << i
-        peak = max(peak, during)
-        if source:
-            in_place[move.writes] = source
-    return Order(tuple(move.item for move in given.moves), in_place, peak, True)
+        for run in runs_of(given, i, done, live):
+            if (worst := max(begun.live_bytes, run.during)) < most[0]:
+                places = begun.in_place | ({move.writes: run.source} if run.source else {})
+                further = Order((*begun.items, move.item), places, worst, True)
+                yield from orders_below(given, most, done | 1 << i, run.after, further)

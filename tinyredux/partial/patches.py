@@ -10,14 +10,16 @@ Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
 from __future__ import annotations
 
 import itertools
+import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Conv, Dense, DepthwiseConv, Graph, Op, Pool, Shape, TrecConv, total_macs
-from tinyredux.memory import Box, Item, Node, Step, computed_macs, whole, windows_meet_map
+from tinyredux.graph import Dense, Graph, Op, Shape, TrecConv, Windowed, seen, total_macs
+from tinyredux.memory import Box, Item, Node, Step, computed_macs, lifetimes, whole, windows_meet_map
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
 SPAN = 9  # most units in one segment
@@ -45,36 +47,33 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
         ways |= {(first, end): found[first] for first in sorted(found)}
     most = int(mac_limit * total_macs(net.graph))
     peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
-    low, high, best = 0, len(peaks), None
-    while low < high:
-        middle = (low + high) // 2
-        path = fewest_macs(ways, len(cuts), peaks[middle])
-        if path is not None and path[0] <= most:
-            high, best = middle, path[1]
-        else:
-            low = middle + 1
-    return best
+
+    def within(peak: int) -> tuple[Item, ...]:
+        macs, items = fewest_macs(ways, len(cuts), peak)
+        return items if macs <= most else ()
+
+    at = bisect_left(peaks, True, key=lambda peak: bool(within(peak)))
+    return within(peaks[at]) if at < len(peaks) else None
 
 
-def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[int, tuple[Item, ...]] | None:
-    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`."""
-    paths: list[tuple[int, tuple[Item, ...]] | None] = [(0, ()), *([None] * (cuts - 1))]
+def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[float, tuple[Item, ...]]:
+    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`; infinite where
+    there is none."""
+    paths: list[tuple[float, tuple[Item, ...]]] = [(0, ()), *[(math.inf, ())] * (cuts - 1)]
     for (a, b), some in ways.items():  # in order of b
-        before = paths[a]
-        for peak, macs, items in some if before is not None else ():
-            path = paths[b]
-            if peak <= most_bytes and before is not None and (path is None or before[0] + macs < path[0]):
-                paths[b] = before[0] + macs, (*before[1], *items)
+        for peak, macs, items in some:
+            if peak <= most_bytes and paths[a][0] + macs < paths[b][0]:
+                paths[b] = paths[a][0] + macs, (*paths[a][1], *items)
     return paths[-1]
 
 
 def narrow_cuts(graph: Graph) -> list[int]:
     """Returns the places between operators (0: before the first) where one tensor is alive, at
     the foot of each rise in bytes."""
-    last = {name: i for i, op in enumerate(graph.ops) for name in op.inputs}
+    spans = lifetimes(graph).items()
     places, sizes = [0], [0]
     for i, op in enumerate(graph.ops):
-        alive = [n for n in (*graph.inputs, *(o.output for o in graph.ops[: i + 1])) if last.get(n, -1) > i or n in graph.outputs]
+        alive = [name for name, (first, last) in spans if first <= i and (last > i or name in graph.outputs)]
         if alive == [op.output]:
             places.append(i + 1)
             sizes.append(graph.tensors[op.output].size_bytes)
@@ -175,7 +174,7 @@ def bytes_from(net: Net, item: Item) -> list[int]:
     """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
     them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
     its, starts, found = inside(net, item), dict[str, int](), list[int]()
-    _starts(its.nodes, 0, starts)
+    _starts(its.program.nodes[0], 0, starts)
     for unit in item.inner:
         start = min((starts[name] for name in unit.ops if name in starts), default=0)
         read = [buffer for buffer in its.buffers.values() if buffer.first < start <= buffer.last]
@@ -230,26 +229,25 @@ def op_macs(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, in
 
     Rows and columns are cut apart from each other: what an operator computes is its rows over all patches times its columns.
     """
-    by_name = {op.name: op for op in graph.ops}
     keys = [(axis, item.patch[axis], tuple(inner.patch[axis] for inner in item.inner)) for axis in (0, 1)]
     for axis, key in enumerate(keys):
         if key not in counted:
             edges = np.array([[box[2 * axis]], [box[2 * axis + 1]]])
-            counted[key] = _extents(graph, by_name, item, edges, axis)
+            counted[key] = _extents(graph, item, edges, axis)
     rows, columns = (counted[key] for key in keys)
     found = {}
     for name, count in rows.items():
-        _, _, channels = graph.tensors[by_name[name].output].shape
-        found[name] = computed_macs(graph, by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
+        _, _, channels = graph.tensors[graph.by_name[name].output].shape
+        found[name] = computed_macs(graph, graph.by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
     return found
 
 
-def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axis: int) -> dict[str, int]:
+def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int]:
     """Returns for each operator how many rows (axis 0) or columns (1) of its output it computes in all parts together.
 
     edges: (2, N), first and one past the last row of the item's output in each of N parts that run one after the other.
     """
-    ops = [by_name[name] for name in item.ops]
+    ops = [graph.by_name[name] for name in item.ops]
     if item.kind == "spatial" and item.patch[axis]:
         step = item.patch[axis]
         counts = -(-(edges[1] - edges[0]) // step)
@@ -267,8 +265,8 @@ def _extents(graph: Graph, by_name: dict[str, Op], item: Item, edges: Edges, axi
         return {op.name: int((wanted[op.output][1] - wanted[op.output][0]).sum()) for op in ops if op.output in wanted}
     found: dict[str, int] = {}
     for inner in item.inner:
-        output = by_name[inner.sink].output
-        found |= _extents(graph, by_name, inner, wanted[output], axis) if output in wanted else {}
+        output = graph.by_name[inner.sink].output
+        found |= _extents(graph, inner, wanted[output], axis) if output in wanted else {}
     return found
 
 
@@ -277,8 +275,4 @@ def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
     size = graph.tensors[op.inputs[0]].shape[axis]
     if isinstance(op, (Dense, TrecConv)):
         return np.broadcast_to([[0], [size]], edges.shape)
-    if not isinstance(op, (Conv, DepthwiseConv, Pool)):
-        return edges
-    kernel, stride, before = op.kernel[axis], op.stride[axis], op.padding[2 * axis]
-    first, last = edges[0] * stride - before, (edges[1] - 1) * stride - before + kernel
-    return np.stack([np.minimum(np.maximum(first, 0), size), np.minimum(np.maximum(last, 0), size)])
+    return np.clip(np.stack(seen(op, axis, *edges)), 0, size) if isinstance(op, Windowed) else edges

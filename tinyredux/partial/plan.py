@@ -14,24 +14,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, Graph, Op
-from tinyredux.memory import (
-    Arena,
-    Item,
-    Program,
-    Schedule,
-    blocks_of,
-    is_barrier,
-    live_bytes,
-    lower,
-    moments,
-    place,
-    place_apart,
-    rough_cycles,
-)
+from tinyredux.memory import Arena, Item, Program, Schedule
 from tinyredux.partial.order import Order, around, best_order, given_order, orders_below, problem
 from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
 from tinyredux.partial.regions import Cost, Net, bits, candidates, item_costs
@@ -58,7 +47,6 @@ class PartialPlan:
     peaks: dict[str, int]  # layerwise, inplace, reordered, partial
     channel_bound_bytes: int  # no schedule that computes nothing twice needs less
     lower_bound_bytes: int  # no schedule of the plan's kind needs less
-    optimal: bool  # the arena is as small as that
     narrowest: Schedule  # the program's, before its slices were widened into bytes that are free
     least_bytes: int  # the least peak found, whatever its cycles
 
@@ -66,6 +54,39 @@ class PartialPlan:
     def peak_bytes(self) -> int:
         """Bytes of the arena, scratch and sums included."""
         return self.arena.size_bytes
+
+    @property
+    def optimal(self) -> bool:
+        """True where the arena is as small as the lower bound."""
+        return self.arena.size_bytes == self.lower_bound_bytes
+
+    @property
+    def estimated_factor(self) -> float:
+        """Estimated cycles with the reference kernels, over those layer by layer."""
+        graph = self.program.graph
+        return memory.rough_cycles(graph, self.program.steps()) / max(1, layerwise_cycles(graph))
+
+    def placed(self, arena: Arena, **changes: Any) -> PartialPlan:
+        """Returns this plan with another arena (and other fields, by name)."""
+        return replace(self, arena=arena, peaks=self.peaks | {"partial": arena.size_bytes}, **changes)
+
+
+class Known:
+    """A network's candidates with what is known of each: its phases, the bytes of `bound_bytes`, the mask of its operators."""
+
+    def __init__(self, net: Net) -> None:
+        self.net, self.every = net, candidates(net)
+        self.costs = {item: item_costs(net, item) for item in self.every}
+        self.bounds = {item: bound_bytes(net, item, self.costs) for item in self.every}
+        self.masks = {item: net.mask(item) for item in self.every}
+        self.usable = self.every  # those that are combined into covers: of a large graph those that lie close together
+        if len(net.graph.ops) > ALL_REGIONS:
+            self.usable = [i for i in self.every if self.masks[i].bit_length() - next(bits(self.masks[i])) <= SPAN]
+        self.levels = sorted({self.bounds[item] for item in self.usable})
+
+    def covers(self, most_bytes: int, most: int = 1) -> list[list[Item]]:
+        """Returns up to `most` covers of items that need at most so many bytes."""
+        return cover(self.net, [item for item in self.usable if self.bounds[item] <= most_bytes], self.masks, most)
 
 
 def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
@@ -77,37 +98,31 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     The lower bound holds for all schedules of whole operators and `candidates`, however wide their parts: the candidates are
     the narrowest, and a part's buffers grow with it. `optimal` is True where the arena reaches it.
     """
-    net = Net(graph, accumulator)
-    layerwise = memory.plan(graph).total_bytes
-    singles = [Item((op.name,)) for op in graph.ops]
-    every = candidates(net)
-    alone = [item for item in every if len(item.ops) == 1]
-    costs = {item: item_costs(net, item) for item in every}
-    bounds = {item: bound_bytes(net, item, costs) for item in every}
-    in_place = _best_alone(net, alone, costs, bounds, reorder=False)
-    reordered = _best_alone(net, alone, costs, bounds, reorder=True)
-    lowest, found = search(net, every, costs, bounds)
-    options = [_placed(net, order, aliased) for order, aliased in (found, reordered, in_place)]
-    options.append(_placed(net, Order(tuple(singles), {}, 0, False), frozenset(), direct=False))
+    net, layerwise = Net(graph, accumulator), memory.plan(graph).total_bytes
+    known = Known(net)
+    lowest, found = search(known)
+    options = [_placed(net, *order) for order in (found, _best_alone(known, reorder=True), _best_alone(known, reorder=False))]
+    options.append(_placed(net, Order(memory.one_by_one(graph).items, {}, 0, False), frozenset(), direct=False))
+    in_place = min(layerwise, options[2][1].size_bytes)
+    whole = min(in_place, options[1][1].size_bytes)
     if len(graph.ops) <= EVERY_COVER:
-        options += _every_order(net, every, costs, bounds, lowest, min(option[1].size_bytes for option in options))
-    schedule, arena = min(options, key=lambda option: option[1].size_bytes)
-    narrowest, least = schedule, arena.size_bytes
-    whole = min(layerwise, options[1][1].size_bytes, options[2][1].size_bytes)
+        options += _every_order(known, lowest, min(arena.size_bytes for _, arena in options))
+    in_turn = sorted(options, key=lambda option: option[1].size_bytes)
+    narrowest, least = in_turn[0][0], in_turn[0][1].size_bytes
     if math.isinf(slowdown):
-        program = lower(graph, _fitter(net, costs, schedule, max(least, min(whole, limit or whole))).within(least))
-        arena = place(program, least)
+        program = memory.lower(graph, _fitter(known, narrowest, max(least, min(whole, limit or whole))).within(least))
+        arena = memory.place(program, least)
     else:
-        wanted = (1 + slowdown - MARGIN) * rough_cycles(graph, lower(graph, Schedule(tuple(singles))).steps())
-        in_turn = [option[0] for option in sorted(options, key=lambda option: option[1].size_bytes)]
-        program, arena = _fast_enough(net, costs, in_turn, wanted, least, max(least, min(layerwise, limit or layerwise)))
-    peaks = {
-        "layerwise": layerwise,
-        "inplace": min(layerwise, options[2][1].size_bytes),
-        "reordered": whole,
-        "partial": arena.size_bytes,
-    }
-    return PartialPlan(program, arena, peaks, lowest, lowest, arena.size_bytes == lowest, narrowest, least)
+        wanted = (1 + slowdown - MARGIN) * layerwise_cycles(graph)
+        most = max(least, min(layerwise, limit or layerwise))
+        program, arena = _fast_enough(known, [schedule for schedule, _ in in_turn], wanted, least, most)
+    peaks = {"layerwise": layerwise, "inplace": in_place, "reordered": whole, "partial": arena.size_bytes}
+    return PartialPlan(program, arena, peaks, lowest, lowest, narrowest, least)
+
+
+def layerwise_cycles(graph: Graph) -> int:
+    """Returns the estimated cycles of a network layer by layer with the reference kernels."""
+    return memory.rough_cycles(graph, memory.lower(graph, memory.one_by_one(graph)).steps())
 
 
 def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
@@ -117,47 +132,39 @@ def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> 
     They are for kernels whose cycles this planner does not know: whoever knows them chooses.
     """
     net = Net(graph, accumulator)
-    every = candidates(net)
-    costs = {item: item_costs(net, item) for item in every}
-    masks, bounds = {item: net.mask(item) for item in every}, {item: bound_bytes(net, item, costs) for item in every}
-    usable = _combinable(net, every, masks)
-    levels = sorted({bounds[item] for item in usable if bounds[item] <= limit_bytes})
-    found: list[tuple[Program, Arena]] = []
-    seen = set[tuple[Item, ...]]()
+    known, found, seen = Known(net), list[tuple[Program, Arena]](), set[tuple[Item, ...]]()
+    levels = [level for level in known.levels if level <= limit_bytes]
     for level in levels[:: -max(1, len(levels) // LEVELS)]:
-        chosen = cover(net, [item for item in usable if bounds[item] <= level], masks)
+        chosen = known.covers(level)
         if not chosen or tuple(chosen[0]) in seen:
             continue
         seen.add(tuple(chosen[0]))
-        better = _better(net, chosen[0], costs, None)
+        better = _better(known, chosen[0], None)
         assert better is not None
         schedule, arena = _placed(net, *better)
         if arena.size_bytes <= limit_bytes:
-            wide = lower(graph, _fitter(net, costs, schedule, limit_bytes).within(limit_bytes))
-            found += [(program, place(program, arena.size_bytes)) for program in (lower(graph, schedule), wide)]
+            wide = memory.lower(graph, _fitter(known, schedule, limit_bytes).within(limit_bytes))
+            found += [(program, memory.place(program, arena.size_bytes)) for program in (memory.lower(graph, schedule), wide)]
     return [one for one in found if one[1].size_bytes <= limit_bytes]
 
 
-def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitter:
-    given = problem(net, list(schedule.items), schedule.aliased, costs)
-    order = Order(tuple(move.item for move in given.moves), schedule.in_place, 0, False)
-    return Fitter(net, schedule, around(net, schedule.aliased, given, order), most_bytes)
+def _fitter(known: Known, schedule: Schedule, most_bytes: int) -> Fitter:
+    given = problem(known.net, list(schedule.items), schedule.aliased, known.costs)
+    return Fitter(known.net, schedule, around(known.net, schedule.aliased, given), most_bytes)
 
 
-def _fast_enough(
-    net: Net, costs: Costs, schedules: list[Schedule], wanted: float, least: int, most: int
-) -> tuple[Program, Arena]:
+def _fast_enough(known: Known, schedules: list[Schedule], wanted: float, least: int, most: int) -> tuple[Program, Arena]:
     """Returns the first schedule that can be widened within `most` bytes until it takes at most `wanted` cycles by estimate, or
     else the one with the fewest."""
-    found: list[tuple[int, int, Program, Arena]] = []
+    found: list[tuple[int, Program, Arena]] = []
     for schedule in schedules:
-        program = lower(net.graph, _fitter(net, costs, schedule, most).within_cycles(least, wanted))
-        arena, cycles = place(program, least), rough_cycles(net.graph, program.steps())
+        program = memory.lower(known.net.graph, _fitter(known, schedule, most).within_cycles(least, wanted))
+        arena, cycles = memory.place(program, least), memory.rough_cycles(known.net.graph, program.steps())
         if arena.size_bytes <= most:
-            found.append((cycles, len(found), program, arena))
+            found.append((cycles, program, arena))
             if cycles <= wanted:
                 break
-    _, _, program, arena = min(found, key=lambda some: some[:2])
+    _, program, arena = min(found, key=lambda some: some[0])
     return program, arena
 
 
@@ -174,24 +181,14 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
             f"the limit of MACs is {mac_limit}, expected 1.0 (no recomputation) to {MOST_MACS:g} times the network's"
         )
     pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
-    bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
-    pure = replace(pure, lower_bound_bytes=bound, optimal=pure.peak_bytes == bound)
-    items = hybrid_items(net, mac_limit, input_outside)
-    plans = [pure if not input_outside else _apart(pure)]
-    if items is not None:
+    pure = replace(pure, lower_bound_bytes=min(pure.lower_bound_bytes, segment_bound_bytes(graph)))
+    plans = [pure if not input_outside else pure.placed(memory.place_apart(pure.program, graph.inputs[0]))]
+    if (items := hybrid_items(net, mac_limit, input_outside)) is not None:
         schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
-        program = lower(graph, schedule)
-        arena = place_apart(program, graph.inputs[0]) if input_outside else place(program)
-        peaks = pure.peaks | {"partial": arena.size_bytes}
-        optimal = arena.size_bytes == bound
-        plans.append(replace(pure, program=program, arena=arena, peaks=peaks, optimal=optimal, narrowest=schedule))
+        program = memory.lower(graph, schedule)
+        arena = memory.place_apart(program, graph.inputs[0]) if input_outside else memory.place(program)
+        plans.append(pure.placed(arena, program=program, narrowest=schedule))
     return min(plans, key=lambda plan: plan.peak_bytes)
-
-
-def _apart(plan: PartialPlan) -> PartialPlan:
-    arena = place_apart(plan.program, plan.program.graph.inputs[0])
-    peaks, optimal = plan.peaks | {"partial": arena.size_bytes}, arena.size_bytes == plan.lower_bound_bytes
-    return replace(plan, arena=arena, peaks=peaks, optimal=optimal)
 
 
 def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
@@ -256,81 +253,58 @@ def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) ->
     return [chosen for _, chosen in memo[0]]
 
 
-def search(net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int]) -> tuple[int, tuple[Order, frozenset[str]]]:
+def search(known: Known) -> tuple[int, tuple[Order, frozenset[str]]]:
     """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found.
 
     Proof: a schedule runs every operator in some item, and its peak is at least the bound of each item that it runs. So no
     peak is below the cheapest item of the operator for which that is dearest; nor, where all regions are combined, below the
     least level whose items cover the network. Where all covers were put in order exactly, the best of them is the bound.
     """
-    masks = {item: net.mask(item) for item in every}
-    bound = max(min(bounds[item] for item in every if masks[item] >> i & 1) for i in range(len(net.graph.ops)))
-    usable = _combinable(net, every, masks)
-    levels = sorted({bounds[item] for item in usable})
-    low, high = 0, len(levels) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if cover(net, [item for item in usable if bounds[item] <= levels[middle]], masks):
-            high = middle
-        else:
-            low = middle + 1
-    small = len(net.graph.ops) <= EVERY_COVER
+    every, bounds, levels, count = known.every, known.bounds, known.levels, len(known.net.graph.ops)
+    bound = max(min(bounds[item] for item in every if known.masks[item] >> i & 1) for i in range(count))
+    low = bisect_left(levels[:-1], True, key=lambda level: bool(known.covers(level)))  # all items cover the network
+    small, tries = count <= EVERY_COVER, max(2, ORDERS // count)
     best: tuple[Order, frozenset[str]] | None = None
-    tries, complete = max(2, ORDERS // len(net.graph.ops)), small
+    complete = small
     for level in levels[low:]:
         if best is not None and (level >= best[0].live_bytes or (tries <= 0 and not small)):
             complete &= level >= best[0].live_bytes
             break
-        allowed = [item for item in usable if bounds[item] <= level]
-        chosen = cover(net, allowed, masks, COVERS if small else 4)
+        chosen = known.covers(level, COVERS if small else 4)
         complete &= len(chosen) < COVERS
         tries -= len(chosen)
         for items in chosen:
-            best = _better(net, items, costs, best)
+            best = _better(known, items, best)
     assert best is not None
-    if len(usable) == len(every):
+    if len(known.usable) == len(every):
         bound = best[0].live_bytes if complete and best[0].exact else levels[low]
     return bound, best
 
 
-def _combinable(net: Net, every: list[Item], masks: dict[Item, int]) -> list[Item]:
-    """Returns the items that are combined into covers: all, of a large graph those that lie close together."""
-    if len(net.graph.ops) <= ALL_REGIONS:
-        return every
-    return [item for item in every if masks[item].bit_length() - next(bits(masks[item])) <= SPAN]
-
-
-def _every_order(
-    net: Net, every: list[Item], costs: Costs, bounds: dict[Item, int], lowest: int, best: int
-) -> list[tuple[Schedule, Arena]]:
+def _every_order(known: Known, lowest: int, best: int) -> list[tuple[Schedule, Arena]]:
     """Returns the schedules placed in ever fewer bytes than `best` among those of every cover, order and output's place, of
     which up to ORDERS are tried."""
     found, most = list[tuple[Schedule, Arena]](), [best]
-    items_below = [item for item in every if bounds[item] < best]
-    covers = cover(net, items_below, {item: net.mask(item) for item in items_below}, COVERS) if best > lowest else []
     orders = (
         (order, aliased)
-        for items in covers
-        for aliased in alias_choices(net, items)
-        for order in orders_below(problem(net, items, aliased, costs), most)
+        for items in (known.covers(best - 1, COVERS) if best > lowest else [])
+        for aliased in alias_choices(known.net, items)
+        for order in orders_below(problem(known.net, items, aliased, known.costs), most)
     )
     for order, aliased in itertools.islice(orders, ORDERS):
-        option = _placed(net, order, aliased)
+        option = _placed(known.net, order, aliased)
         if option[1].size_bytes < most[0]:
             found.append(option)
             most[0] = option[1].size_bytes
     return found
 
 
-def _better(
-    net: Net, items: list[Item], costs: Costs, best: tuple[Order, frozenset[str]] | None
-) -> tuple[Order, frozenset[str]] | None:
+def _better(known: Known, items: list[Item], best: tuple[Order, frozenset[str]] | None) -> tuple[Order, frozenset[str]] | None:
     """Returns the better of the best so far and these items in their best order."""
-    for aliased in alias_choices(net, items):
+    for aliased in alias_choices(known.net, items):
         bound = best[0].live_bytes - 1 if best else 1 << 62
-        order = best_order(problem(net, items, aliased, costs), bound)
-        if order is not None:
-            best = order, aliased
+        order = best_order(problem(known.net, items, aliased, known.costs), bound)
+        best = best if order is None else (order, aliased)
     return best
 
 
@@ -347,26 +321,21 @@ def can_alias(net: Net, op: Op) -> bool:
     """True where the producers can write into the concatenation: each input is used once there, written and read with strides."""
     if not isinstance(op, Concat) or len(set(op.inputs)) < len(op.inputs):
         return False
-    for name in op.inputs:
-        others = [reader for reader in net.graph.consumers(name) if reader is not op]
-        if (
-            name in net.graph.inputs
-            or name in net.graph.outputs
-            or is_barrier(net.graph.ops[net.producer[name]])
-            or any(is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in others)
-        ):
-            return False
-    return True
+    readers = {reader.name: reader for name in op.inputs for reader in net.graph.consumers(name) if reader is not op}
+    return not (
+        set(op.inputs) & {*net.graph.inputs, *net.graph.outputs}
+        or any(memory.is_barrier(net.graph.ops[net.producer[name]]) for name in op.inputs)
+        or any(memory.is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in readers.values())
+    )
 
 
-def _best_alone(
-    net: Net, alone: list[Item], costs: Costs, bounds: dict[Item, int], reorder: bool
-) -> tuple[Order, frozenset[str]]:
+def _best_alone(known: Known, reorder: bool) -> tuple[Order, frozenset[str]]:
     """Returns the plan without regions: each operator whole or in place, in the given or in the best order."""
-    items = [min((item for item in alone if item.ops == (op.name,)), key=lambda item: bounds[item]) for op in net.graph.ops]
+    net, alone = known.net, [item for item in known.every if len(item.ops) == 1]
+    items = [min((item for item in alone if item.ops == (op.name,)), key=known.bounds.__getitem__) for op in net.graph.ops]
     found = []
     for aliased in alias_choices(net, items):
-        given = problem(net, items, aliased, costs)
+        given = problem(net, items, aliased, known.costs)
         order = best_order(given, 1 << 62) if reorder else given_order(given)
         assert order is not None
         found.append((order, aliased))
@@ -377,7 +346,7 @@ def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True
     """Returns the schedule of an order with the narrowest slices, and where its buffers lie."""
     without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
     schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
-    return schedule, place(lower(net.graph, schedule, full=False))
+    return schedule, memory.place(memory.lower(net.graph, schedule, full=False))
 
 
 def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
@@ -389,10 +358,10 @@ def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
 
 def item_bytes(program: Program) -> list[tuple[str, int]]:
     """Returns (operators, most bytes alive while they run) for each item in order."""
-    live = live_bytes(blocks_of(program.buffers, program.ties))
+    live = memory.live_bytes(memory.blocks_of(program.buffers, program.ties))
     found, clock = [], 0
     for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
-        end = clock + moments(nodes)
+        end = clock + memory.moments(nodes)
         if end > clock:
             found.append(("+".join(item.ops), max(live[clock:end])))
         clock = end

@@ -12,29 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Softmax
-from tinyredux.memory import (
-    Buffer,
-    Item,
-    Lowering,
-    Node,
-    Schedule,
-    Storage,
-    blocks_of,
-    boxes_for,
-    buffer_lifetimes,
-    is_barrier,
-    is_elementwise,
-    is_generator,
-    live_bytes,
-    moments,
-    part_breaks,
-    part_unit,
-    reads_values,
-    storages,
-    whole,
-    windows_meet_map,
-)
+from tinyredux import memory
+from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softmax, Windowed
+from tinyredux.memory import Buffer, Item, Program, Schedule, Storage
 
 CANDIDATES_PER_SINK = 64
 
@@ -93,7 +73,7 @@ class Net:
     @cached_property
     def places(self) -> dict[str, Storage]:
         """Where each tensor would lie if every concatenation were done without copies."""
-        return storages(self.graph, frozenset(op.name for op in self.graph.ops if isinstance(op, Concat)))
+        return memory.storages(self.graph, frozenset(op.name for op in self.graph.ops if isinstance(op, Concat)))
 
     def together_bytes(self, tensors: set[str]) -> int:
         """Returns the least bytes of tensors that are alive together: the channels of a concatenation count once."""
@@ -109,7 +89,7 @@ class Net:
 
     def ops(self, item: Item) -> list[Op]:
         """An item's operators."""
-        return [self.graph.ops[self.index[name]] for name in item.ops]
+        return [self.graph.by_name[name] for name in item.ops]
 
     def inputs(self, item: Item) -> list[str]:
         """Tensors that an item reads from outside, each once."""
@@ -118,7 +98,7 @@ class Net:
 
     def output(self, item: Item) -> str:
         """The tensor that an item keeps."""
-        return self.graph.ops[self.index[item.sink]].output
+        return self.graph.by_name[item.sink].output
 
 
 @dataclass(frozen=True)
@@ -139,11 +119,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class Inside:
-    """An item by itself: its loops, when each buffer is in use, those that are no tensors, bytes of these by moment, and how many
-    of its sums' bytes the kept output takes over."""
+    """An item by itself: its loops and buffers, those that are no tensors, bytes of these by moment, and how many of its sums'
+    bytes the kept output takes over."""
 
-    nodes: tuple[Node, ...]
-    spans: dict[str, tuple[int, int]]
+    program: Program
     buffers: dict[str, Buffer]
     totals: list[int]
     in_sums: int
@@ -167,11 +146,11 @@ def candidates(net: Net) -> list[Item]:
     found = [Item((op.name,)) for op in net.graph.ops]
     for i, op in enumerate(net.graph.ops):
         regions = []
-        if is_generator(op):
+        if memory.is_generator(op):
             source = op.inputs[0]
             if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
                 regions = _regions(net, op, "accumulate")
-        elif not (is_barrier(op) or isinstance(op, Concat)):
+        elif not (memory.is_barrier(op) or isinstance(op, Concat)):
             regions = _regions(net, op, "materialise")
         found += regions
         for item in regions:
@@ -190,8 +169,8 @@ def at_once(item: Item) -> Item:
 def leaves_out(net: Net, item: Item) -> bool:
     """True where something that is made inside is not read to its last row, column or channel."""
     ops = tuple(net.ops(item))
-    wanted = boxes_for(net.graph, ops, ops[-1].output, whole(net.graph.tensors[ops[-1].output].shape))
-    return any(wanted.get(op.output) != whole(net.graph.tensors[op.output].shape) for op in ops)
+    wanted = memory.boxes_for(net.graph, ops, ops[-1].output, memory.whole(net.graph.tensors[ops[-1].output].shape))
+    return any(wanted.get(op.output) != memory.whole(net.graph.tensors[op.output].shape) for op in ops)
 
 
 def in_rows(item: Item, rows: int, columns: int = 0) -> Item:
@@ -204,14 +183,11 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     do not overlap."""
     ops = net.ops(item)
     inside = {op.output for op in ops}
-    if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(windows_meet_map(net.graph, op) for op in ops):
+    if net.graph.tensors[ops[-1].output].shape[axis] < 2 or not all(memory.windows_meet_map(net.graph, op) for op in ops):
         return False
-    for op in ops:
-        if inside & set(op.inputs) and isinstance(op, (Conv, DepthwiseConv, Pool)) and op.kernel[axis] > op.stride[axis]:
-            return False
-        if inside & set(op.inputs) and isinstance(op, (Dense, Softmax)):
-            return False
-    return True
+    readers = [op for op in ops if inside & set(op.inputs)]
+    overlap = any(isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis] for op in readers)
+    return not overlap and not any(isinstance(op, (Dense, Softmax)) for op in readers)
 
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
@@ -230,8 +206,8 @@ def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
             continue
         inner = ops[:-1] if kind == "accumulate" else ops
         sliced = sink.inputs[0] if kind == "accumulate" else sink.output
-        width = part_unit(net.graph, inner, sliced)
-        if any(channel < 0 or channel % width for channel in part_breaks(net.graph, inner, sliced)):
+        width = memory.part_unit(net.graph, inner, sliced)
+        if any(channel < 0 or channel % width for channel in memory.part_breaks(net.graph, inner, sliced)):
             continue
         found.append(Item(tuple(op.name for op in ops), kind, width))
     return found
@@ -240,12 +216,12 @@ def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
 def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
     """Yields sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
     sets = [mask]
-    for name in dict.fromkeys(op.inputs if reads_values(net.graph, op) else ()):
+    for name in dict.fromkeys(op.inputs if memory.reads_values(net.graph, op) else ()):
         producer = net.graph.ops[net.producer[name]] if name in net.producer else None
-        if producer is None or is_barrier(producer) or name in net.graph.outputs:
+        if producer is None or memory.is_barrier(producer) or name in net.graph.outputs:
             continue
         own = 1 << net.index[producer.name]
-        above = [own] if is_generator(producer) else list(_closures(net, producer, own))
+        above = [own] if memory.is_generator(producer) else list(_closures(net, producer, own))
         sets = [s | extra for s in sets for extra in (0, *above)][: 8 * CANDIDATES_PER_SINK]
     yield from sorted(set(sets), key=lambda s: (s.bit_count(), s))
 
@@ -253,36 +229,32 @@ def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
 def _splittable(net: Net, mask: int, last: int) -> bool:
     """True where slices suffice: no other reader, no generator fed by a slice, no concatenation of one slice twice, no
     path out and back in."""
-    concatenated: list[str] = []
+    concatenates = False
     for i in bits(mask):
         op = net.graph.ops[i]
         inside = [name for name in op.inputs if name in net.producer and mask >> net.producer[name] & 1]
         if 1 << i != last:
             if net.readers[op.output] & ~mask or op.output in net.graph.outputs:
                 return False
-            if is_generator(op) and inside:
+            if memory.is_generator(op) and inside:
                 return False
         if isinstance(op, Concat):
-            concatenated += op.inputs
+            concatenates = True
             if any(net.readers[name].bit_count() > 1 or op.inputs.count(name) > 1 for name in inside):
                 return False
         for k in bits(net.after[i] & ~mask):
             if net.after[k] & mask:
                 return False
-    return not (concatenated and _shared_across(net, mask))
-
-
-def _shared_across(net: Net, mask: int) -> bool:
-    """True where a tensor made inside has several readers: with a concatenation below it could be needed in two slices."""
     outputs = [net.graph.ops[i].output for i in bits(mask)]
-    return any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
+    shared = any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
+    return not (concatenates and shared)  # what several read would be needed in two slices
 
 
 def in_place_sources(net: Net, item: Item) -> list[str]:
     """Returns the inputs whose bytes the item's output may take over, should they be dead afterwards."""
     ops = net.ops(item)
     sink = ops[-1]
-    if item.kind == "accumulate" or (item.kind == "whole" and not is_elementwise(sink)):
+    if item.kind == "accumulate" or (item.kind == "whole" and not memory.is_elementwise(sink)):
         return []
     if item.kind == "spatial" and item.inner[0].kind != "materialise":
         return []
@@ -291,7 +263,7 @@ def in_place_sources(net: Net, item: Item) -> list[str]:
     for name in net.inputs(item):
         rows, columns, depth = net.graph.tensors[name].shape
         fits = depth == channels and height * width <= rows * columns
-        pointwise = item.kind != "spatial" or all(is_elementwise(op) for op in ops if name in op.inputs)
+        pointwise = item.kind != "spatial" or all(memory.is_elementwise(op) for op in ops if name in op.inputs)
         if fits and pointwise and name not in net.graph.outputs and _channel_wise_from(name, ops):
             found.append(name)
     return found
@@ -303,7 +275,7 @@ def _channel_wise_from(tensor: str, ops: list[Op]) -> bool:
     for op in ops:
         if reached & set(op.inputs):
             single = isinstance(op, DepthwiseConv) and op.multiplier == 1
-            if not (single or isinstance(op, Pool) or is_elementwise(op)):
+            if not (single or isinstance(op, Pool) or memory.is_elementwise(op)):
                 return False
             reached.add(op.output)
     return True
@@ -317,14 +289,11 @@ def inside(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     output = net.output(item)
     convs = frozenset(item.ops) if convs is None else convs
     schedule = Schedule((item,), {output: source} if source else {}, frozenset(), convs, net.accumulator)
-    lowering = Lowering(net.graph, schedule, full=False)
-    nodes = tuple(lowering.item(item))
-    spans = buffer_lifetimes(replace(net.graph, inputs=(), outputs=()), (nodes,), lowering.storage)
-    buffers = {name: Buffer(*size, *spans[name]) for name, size in lowering.sizes.items() if name not in net.graph.tensors}
-    ties = {name: other for name, other in lowering.ties.items() if name in buffers and other in buffers}
-    totals = live_bytes(blocks_of(buffers, ties)) if buffers else []
-    in_sums = net.size(output) if lowering.ties.get(output) in buffers else 0
-    return Inside(nodes, spans, buffers, totals, in_sums)
+    program = memory.lower(replace(net.graph, inputs=(), outputs=()), schedule, full=False)
+    buffers = {name: buffer for name, buffer in program.buffers.items() if name not in net.graph.tensors}
+    ties = {name: other for name, other in program.ties.items() if name in buffers and other in buffers}
+    totals = memory.live_bytes(memory.blocks_of(buffers, ties)) if buffers else []
+    return Inside(program, buffers, totals, net.size(output) if program.ties.get(output) in buffers else 0)
 
 
 def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> tuple[Phase, ...]:
@@ -334,9 +303,10 @@ def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     """
     found: list[Phase] = []
     its = inside(net, item, source, convs)
-    for moment in range(moments(its.nodes)):
-        read = frozenset(name for name in net.inputs(item) if name == source or its.spans.get(name, (0, -1))[1] >= moment)
-        begun = its.spans[net.output(item)][0] <= moment
+    last = {name: buffer.last for name, buffer in its.program.buffers.items()}
+    for moment in range(memory.moments(its.program.nodes[0])):
+        read = frozenset(name for name in net.inputs(item) if name == source or last.get(name, -1) >= moment)
+        begun = its.program.buffers[net.output(item)].first <= moment
         extra = (its.totals[moment] if moment < len(its.totals) else 0) - (its.in_sums if begun else 0)
         phase = Phase(read, begun, extra)
         if not any(other.covers(phase) for other in found):
