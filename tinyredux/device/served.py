@@ -20,28 +20,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from tinyredux.boards import Board
 from tinyredux.device.link import LinkError
+from tinyredux.simulator import cycles_kind, model_name
 
 _FOLDER = "tinyredux-board-"
 _CONTROL_TIMEOUT_S = 30.0
 _SLICE_INSTRUCTIONS = 1_000_000  # ten milliseconds or so
 _UNHEARD_BYTES = 1 << 16  # what nobody reads is lost beyond this, as on a real line
-
-
-class Machine(Protocol):
-    """What runs the program of a served board."""
-
-    def feed(self, data: bytes) -> None:
-        """Gives bytes to the console's receiver."""
-
-    def take(self) -> bytes:
-        """Returns what the console has sent since the last call."""
-
-    def step(self) -> bool:
-        """Runs a little (some milliseconds). Returns whether there is more to do before the next byte arrives."""
 
 
 class ServedFacts(NamedTuple):
@@ -115,10 +103,47 @@ def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:
     return answer
 
 
+class SimulatedMachine:
+    """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
+
+    def __init__(self, elf: Path, board: Board) -> None:
+        """Loads the program. Raises ValueError when the board cannot hold it."""
+        from tinyredux.simulator.machine import Machine
+
+        self._simulator = Machine(board, elf)
+        self._clock_hz = board.clock_hz
+        self._idle_since: float | None = None
+        self._last_words = b""
+
+    def feed(self, data: bytes) -> None:
+        """Gives bytes to the console's receiver."""
+        self._simulator.console.received += data
+
+    def take(self) -> bytes:
+        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
+        data, self._last_words = self._simulator.console.take_sent() + self._last_words, b""
+        return data
+
+    def step(self) -> bool:
+        """Runs a little. Returns whether there is more to do before the next byte arrives."""
+        simulator = self._simulator
+        if simulator.end is not None:
+            return False
+        if self._idle_since is not None:
+            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
+        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
+        if end is not None and end.reason == "fault":
+            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
+        self._idle_since = time.monotonic() if simulator.idles else None
+        return end is None and not simulator.idles
+
+
 class ServedBoard:
     """Serves one simulated board. `start` makes a machine that is about to begin the program in an ELF file."""
 
-    def __init__(self, start: Callable[[Path], Machine], elf: Path, board: str, cycles_kind: str, timing_model: str) -> None:
+    def __init__(
+        self, start: Callable[[Path], SimulatedMachine], elf: Path, board: str, cycles_kind: str, timing_model: str
+    ) -> None:
         """Starts the machine and creates the folder; `serve` does the work. Raises what `start` raises, OSError."""
         import pty
         import tty
@@ -200,43 +225,6 @@ class ServedBoard:
         return {"done": True, "elf": str(self._elf)}
 
 
-class SimulatedMachine:
-    """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
-
-    def __init__(self, elf: Path, board: Board) -> None:
-        """Loads the program. Raises ValueError when the board cannot hold it."""
-        from tinyredux.simulator.machine import Machine as Simulator
-
-        self._simulator = Simulator(board, elf)
-        self._clock_hz = board.clock_hz
-        self._idle_since: float | None = None
-        self._last_words = b""
-
-    def feed(self, data: bytes) -> None:
-        """Gives bytes to the console's receiver."""
-        self._simulator.console.received += data
-
-    def take(self) -> bytes:
-        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
-        data, self._last_words = self._simulator.console.take_sent() + self._last_words, b""
-        return data
-
-    def step(self) -> bool:
-        """Runs a little. Returns whether there is more to do before the next byte arrives."""
-        simulator = self._simulator
-        if simulator.end is not None:
-            return False
-        if self._idle_since is not None:
-            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
-        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
-        if end is not None and end.reason == "fault":
-            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
-        self._idle_since = time.monotonic() if simulator.idles else None
-        return end is None and not simulator.idles
-
-
 def serve_simulator(elf: Path, board: Board) -> ServedBoard:
     """Returns a served board that runs `elf` in the simulator; call `serve`. Raises ValueError when the board cannot hold it."""
-    from tinyredux.simulator import cycles_kind, model_name
-
     return ServedBoard(lambda elf: SimulatedMachine(elf, board), elf, board.name, cycles_kind(board.cpu), model_name(board.cpu))

@@ -165,7 +165,6 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
         "words": 2 if suffix == "d" or is_double else 1,
         "access_bytes": _ACCESS_BYTES.get(suffix, 4),
         "address_reads": _register_bit(memory.mem.base) | _register_bit(memory.mem.index),
-        "write_back": insn.writeback,
     }
     if insn.writeback and base == STACK_POINTER:
         last = insn.operands[-1]

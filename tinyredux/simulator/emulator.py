@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 from collections.abc import Callable, Sequence
+from itertools import count
 from threading import current_thread, main_thread
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +25,8 @@ SP, LR, PC, PSR = reg.UC_ARM_REG_SP, reg.UC_ARM_REG_LR, reg.UC_ARM_REG_PC, reg.U
 R0, R12, S0, FPSCR = reg.UC_ARM_REG_R0, reg.UC_ARM_REG_R12, reg.UC_ARM_REG_S0, reg.UC_ARM_REG_FPSCR
 IPSR, CONTROL, PRIMASK, BASEPRI = reg.UC_ARM_REG_IPSR, reg.UC_ARM_REG_CONTROL, reg.UC_ARM_REG_PRIMASK, reg.UC_ARM_REG_BASEPRI
 NO_END = 0xFFFFFFFF
-PATTERN, PATTERN_STEP = 0x5EC7A113, 0x01030507
+PATTERN_STEP = 0x01030507
+_PATTERNS = count(0x5EC7A113, 0x2F0B3)  # one for each emulator: freed memory may still hold that of another
 
 
 class Device(Protocol):
@@ -127,9 +129,10 @@ class Emulator:
         library, state = compiled_hooks(), self._state
         self._uc.hook_add(UC_HOOK_INTR, self._on_interrupt)
         self._uc.hook_add(UC_HOOK_MEM_INVALID, self._on_invalid)
+        pattern = next(_PATTERNS) & 0xFFFFFFFF
         for i in range(13):
-            self.set(R0 + i, PATTERN + i * PATTERN_STEP & 0xFFFFFFFF)
-        state.registers = library.find_registers(self._uc._uch, PATTERN, PATTERN_STEP)
+            self.set(R0 + i, pattern + i * PATTERN_STEP & 0xFFFFFFFF)
+        state.registers = library.find_registers(self._uc._uch, pattern, PATTERN_STEP)
         state.read_register = ctypes.cast(binding.uclib.uc_reg_read, ctypes.c_void_p)
         state.stop_emulator = ctypes.cast(binding.uclib.uc_emu_stop, ctypes.c_void_p)
         for kind, function in ((UC_HOOK_BLOCK, library.on_block), (UC_HOOK_CODE, library.on_instruction)):

@@ -12,7 +12,7 @@ from tinyredux.simulator.core_registers import CoreRegisters
 from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Devices, Emulator, Stop
 from tinyredux.simulator.exceptions import CoreFault, even
 from tinyredux.simulator.hooks import NEVER
-from tinyredux.simulator.peripherals import BitBand, Console, Peripherals
+from tinyredux.simulator.peripherals import Console, Peripherals
 from tinyredux.simulator.pricing import Pricing
 from tinyredux.simulator.program import MemoryMap, load_image
 from tinyredux.simulator.semihosting import Semihosting
@@ -25,7 +25,6 @@ INTERRUPTS = {  # of the emulator, that are faults: what it says of them
 }
 SLICE_CYCLES = 20_000_000  # the emulator comes back at least so often, so that Ctrl+C is heard
 INTERRUPTED = 130  # exit code, as shells have it
-REASONS = {"main": "return", "loop": "return", "reset": "exit", "idle": "limit"}  # of an End, as the contract names them
 NO_ADDRESS = 0xFFFFFFFF
 IDLE_POLLS = 2000
 AFTER_MAIN_INSTRUCTIONS = 2_000_000
@@ -47,8 +46,8 @@ class Fault(NamedTuple):
 class End(NamedTuple):
     """How a program ended.
 
-    reason: exit, main, loop, fault, reset, idle, limit, interrupted; code: its exit code, 1 after a fault, 3 when idle or at the
-    limit, 130 when interrupted.
+    reason: exit, return, fault, limit, interrupted; code: its exit code, 1 after a fault, 3 at the limit or when it waits for
+    input that never comes, 130 when interrupted.
     """
 
     reason: str
@@ -83,7 +82,9 @@ class Machine:
         self.pricing = Pricing(board, self.program, memory, self.read, self._stop_at_return)
         self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access, self.now)
         self.memory, self.state = memory, self.pricing.state
-        self.cpu = Emulator(board.cpu, memory, self._devices(), self.state)
+        around = self.peripherals
+        devices: Devices = [(0x40000000, 1 << 29, around), (0xA0000000, 0x2000, around), (0xE0000000, 1 << 20, self.core)]
+        self.cpu = Emulator(board.cpu, memory, devices, self.state)
         self.semihosting = Semihosting(self.cpu, self.console, self.now, board.clock_hz)
         self.watched: list[Watched] = []
         self._watch = NO_ADDRESS
@@ -92,14 +93,6 @@ class Machine:
         self._quiet: dict[str, Any] = {}  # the counts when the program fell quiet
         self._waiting, self._waits = (0, 0), 0
         self._boot()
-
-    def _devices(self) -> Devices:
-        around = self.peripherals
-        outside: Devices = [(0xA0000000, 0x2000, around), (0xE0000000, 0x100000, self.core)]
-        if self.board.cpu != "cortex-m4":
-            return [(0x40000000, 0x20000000, around), *outside]
-        bits = BitBand(around)
-        return [(0x40000000, 0x2000000, around), (0x44000000, 0x1C000000, around), (0x42000000, 0x2000000, bits), *outside]
 
     def _boot(self) -> None:
         self.memory.check(self.program)
@@ -181,7 +174,7 @@ class Machine:
         """Runs up to `max_instructions` more. Returns how the program ended, or None when it may go on.
 
         `between()` is called at least every SLICE_CYCLES. `until_idle` also returns when the program keeps polling the console
-        with no input left. Without it such a program ends with reason "idle", for it would wait for ever.
+        with no input left. Without it such a program ends with reason "limit", for it would wait for ever.
         """
         limit = NEVER if max_instructions is None else int(self.state.instructions) + max_instructions
         self.idles = False
@@ -191,7 +184,7 @@ class Machine:
                 if not self.console.received:
                     self.idles = until_idle
                     if not until_idle:
-                        self._finish("idle", 3, "the program waits for console input and there is none left")
+                        self._finish("limit", 3, "the program waits for console input and there is none left")
                     break
             after_main = NEVER if self._main is None else self._main["instructions"] + AFTER_MAIN_INSTRUCTIONS
             self.state.limit_instructions = min(limit, after_main)
@@ -230,7 +223,7 @@ class Machine:
         elif state.stop == hooks.STOP_ADDRESS:
             self._watched_address()
         elif self.core.reset_requested:
-            self._finish("reset", 1, f"the program reset the system in {self.program.place(pc)}")
+            self._finish("exit", 1, f"the program reset the system in {self.program.place(pc)}")
         elif (waits := self.pricing.waits()) or state.stop == hooks.STOP_LOOP:
             self._wait(pc, waits)
 
@@ -330,11 +323,12 @@ class Machine:
     # Ends ---------------------------------------------------------------------------------------------------------
 
     def _end_in_loop(self, pc: int, how: str) -> None:
-        self._finish("loop", 0, f"endless loop in {self.program.place(pc)} {how}")
+        self._finish("return", 0, f"endless loop in {self.program.place(pc)} {how}")
 
     def _end_at_main(self) -> None:
         assert self._main is not None
-        self._finish("main", self._main["exit"], "main returned")
+        self._quiet = self._main
+        self._finish("return", self._main["exit"], "main returned")
 
     def _finish(self, reason: str, code: int, text: str) -> None:
         self.end = End(reason, code, text)
@@ -381,8 +375,8 @@ class Machine:
     def result(self) -> dict[str, Any]:
         """Returns what `simulate --json` prints: the counts of when the program ended its work, and how it ended."""
         end = self.end or End("limit", 3, "the instruction limit was reached")
-        counts = {"main": self._main, "loop": self._quiet}.get(end.reason) or self.counts()
+        counts = (self._quiet if end.reason == "return" else {}) or self.counts()
         return {"schema": 1, "board": self.board.name} | counts | {
-            "reason": REASONS.get(end.reason, end.reason), "exit": end.code, "end": end.text,
+            "reason": end.reason, "exit": end.code, "end": end.text,
             "console": self.console.sent.decode("utf-8", "replace"), "fault": self.fault and self.fault._asdict(),
         }  # fmt: skip

@@ -28,6 +28,10 @@ POLLS_UNTIL_DOUBT = 300
 BIT_BAND = 0x42000000
 
 
+def _bit_byte(address: int) -> int:
+    return 0x40000000 + (address - BIT_BAND) // 32
+
+
 @dataclass
 class Console:
     """Bytes to and from the program, over whichever UART or semihosting call it uses."""
@@ -55,7 +59,10 @@ class Console:
 
 
 class Peripherals:
-    """Answers reads and writes at 0x40000000..0x5FFFFFFF of a board."""
+    """Answers reads and writes at 0x40000000..0x5FFFFFFF of a board.
+
+    On a Cortex-M4, 0x42000000..0x43FFFFFF show each bit of the first MiB as a word of its own.
+    """
 
     def __init__(
         self,
@@ -74,6 +81,7 @@ class Peripherals:
         self.acknowledged = 0 if board.console == "usart-v1" else ACKNOWLEDGED
         self.uarts = {board.console_base: -1} | USARTS[board.console] | dict(chip.interrupts)
         self.alias_mask = ~0x10000000 if board.cpu == "cortex-m33" else ~0
+        self.bit_band = range(BIT_BAND, BIT_BAND + 0x2000000) if board.cpu == "cortex-m4" else range(0)
         self.flash_control = chip.flash_control
         self.registers: dict[int, int] = {chip.flash_control: chip.flash_control_at_reset}
         self.timer_start: dict[int, int] = {}
@@ -81,11 +89,16 @@ class Peripherals:
 
     def read(self, address: int, size: int) -> int:
         """Returns the value read at an address, `size` bytes wide."""
+        if address in self.bit_band:
+            return self.read(_bit_byte(address), 1) >> (address >> 2 & 7) & 1
         address &= self.alias_mask
         return self._read_word(address & ~3) >> 8 * (address & 3) & ((1 << 8 * size) - 1)
 
     def write(self, address: int, size: int, value: int) -> None:
         """Takes a write of `size` bytes."""
+        if address in self.bit_band:
+            address, size, bit, on = _bit_byte(address), 1, 1 << (address >> 2 & 7), value & 1
+            value = self.read(address, 1) & ~bit | bit * on
         address &= self.alias_mask
         word, shift = address & ~3, 8 * (address & 3)
         base, offset = word & ~0x3FF, word & 0x3FF
@@ -165,20 +178,3 @@ class Peripherals:
         for base, number in self.uarts.items():
             if number >= 0 and self.registers.get(base + self.control, 0) & wanted:
                 self.interrupt(number)
-
-
-class BitBand:
-    """The bit-band alias of peripherals at 0x42000000: each bit of the first MiB as a word of its own."""
-
-    def __init__(self, peripherals: Peripherals) -> None:
-        """`peripherals` hold the bits."""
-        self.peripherals = peripherals
-
-    def read(self, address: int, size: int) -> int:
-        """Returns the bit."""
-        return self.peripherals.read(0x40000000 + (address - BIT_BAND) // 32, 1) >> (address >> 2 & 7) & 1
-
-    def write(self, address: int, size: int, value: int) -> None:
-        """Changes the bit."""
-        byte, bit = 0x40000000 + (address - BIT_BAND) // 32, 1 << (address >> 2 & 7)
-        self.peripherals.write(byte, 1, self.peripherals.read(byte, 1) & ~bit | bit * (value & 1))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 MODEL_VERSIONS = {"cortex-m4": 1, "cortex-m7": 2, "cortex-m33": 2}
 NO_REGISTER = 16
@@ -46,7 +46,6 @@ class Instruction:
     offset: int = 0
     words: int = 0
     access_bytes: int = 4
-    write_back: bool = False
     conditional: bool = False
     to_pc: bool = False
     stack_bytes: int = 0
@@ -74,7 +73,6 @@ class Rules:
     float multiply-accumulate in which no other float instruction issues.
     """
 
-    name: str
     load: int
     chain: bool
     load_use: int
@@ -100,17 +98,17 @@ class Rules:
 
 RULES = {
     "cortex-m4": Rules(
-        name="cortex-m4", load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
+        load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
         taken=1, taken_register=2, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
         wide_row=1,
     ),
     "cortex-m33": Rules(
-        name="cortex-m33", load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
+        load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
         taken=1, taken_register=2, taken_indirect=2, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
         many=0, mac_use=1, fold_branch=True, float_busy=2,
     ),
     "cortex-m7": Rules(
-        name="cortex-m7", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
+        load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
         taken=0, taken_register=1, taken_indirect=1, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
         mispredict=7,
     ),
@@ -151,21 +149,16 @@ def cycles_kind(cpu: str) -> str:
     return "modelled" if cpu == "cortex-m4" else "modelled-estimate"
 
 
+@cache
 def error_band(cpu: str) -> tuple[float, float]:
     """Returns the least and the most that a board's cycles are of the modelled ones, by what validation.json holds of a CPU."""
-    low, high = _validation()["board_over_model"][cpu]
+    low, high = json.loads(Path(__file__).with_name("validation.json").read_text())["board_over_model"][cpu]
     return low, high
 
 
 def say_band(band: Sequence[float]) -> str:
     """Returns an error band as people read it."""
     return f"a board takes {band[0]:.2f} to {band[1]:.2f} of the modelled cycles"
-
-
-@cache
-def _validation() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("validation.json").read_text())
-    return table
 
 
 def price_block(rules: Rules, block: Sequence[Instruction], address: int = 0) -> BlockPrice:
