@@ -30,7 +30,7 @@ from link_tools import (
 from tinyredux.boards import find_board
 from tinyredux.device import BuildError, MissingTool, serial_port
 from tinyredux.device import flash as flash_module
-from tinyredux.device.board import BoardTarget, ask_board, board_info, readable, run_file, terminal
+from tinyredux.device.board import BoardTarget, ask_board, readable, run_file, terminal
 from tinyredux.device.flash import flash, run_bounded
 from tinyredux.device.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
 from tinyredux.device.serial_port import SerialTransport, explain_open, find_port
@@ -125,12 +125,13 @@ def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest
 def test_the_verbs(board: ServedBoard, tmp_path: Path) -> None:
     """`serial` and `run` as functions: plain data back, errors that name the file and what is expected."""
     port = str(board.port)
-    assert board_info(port).name == "xor" and board_info(port).board == "test"
+    with BoardTarget(port) as target:
+        assert (target.info.name, target.info.board) == ("xor", "test")
     assert ask_board("measure 2", port)[-1].startswith("measured repeats=2 min=1699 median=1699 max=1699")
     np.save(tmp_path / "image.npy", IMAGE)
     (tmp_path / "image.bin").write_bytes(DATA)
     for name in ("image.npy", "image.bin"):
-        result = run_file(tmp_path / name, port, MODEL_HASH)
+        result = run_file(tmp_path / name, port)
         assert result.output.tobytes() == expected_output(DATA) and result.cycles_kind == "modelled"
     np.save(tmp_path / "float.npy", IMAGE / 2)
     with pytest.raises(ValueError, match=r"float64 with 48 values, expected int8"):
@@ -198,7 +199,8 @@ def test_control_refuses_nonsense(board: ServedBoard, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(facts.control))
         line.sendall(b"not json\n")
-    assert board_info(str(board.port)).model_hash == MODEL_HASH
+    with BoardTarget(str(board.port)) as target:
+        assert target.info.model_hash == MODEL_HASH
     control(facts, {"do": "stop"})
     time.sleep(0.2)
     with pytest.raises(LinkError, match="does not answer"):

@@ -94,8 +94,8 @@ def _programs() -> list[Tool]:
         Tool(
             "host compiler",
             _tried(lambda: _compiler(build.host_compiler(), "int x;")),
-            ("host",),
-            "simulator and board",
+            ("host", "simulator"),
+            "board",
             unset + _apt("gcc libc6-dev"),
         ),
         Tool(
@@ -140,15 +140,6 @@ def _tried(version: Callable[[], str]) -> str | None:
         return version()
     except (build.MissingTool, OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
-
-
-def _hooks() -> str | None:
-    """Returns what says that the simulator's counting runs as machine code, compiled here now if it was not yet."""
-    if _version_of("unicorn") is None or _version_of("capstone") is None:
-        return None
-    from tinyredux.simulator.hooks import compiled_hooks
-
-    return "compiled" if compiled_hooks() else None
 
 
 def _platformio() -> str | None:

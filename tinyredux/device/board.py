@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from types import TracebackType
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from tinyredux.boards import Board
 from tinyredux.datasets import read_array
-from tinyredux.device.link import BANNER, BoardInfo, BoardRun, Link, LinkClosedError, LinkError, Patience, unseal
+from tinyredux.device.link import BANNER, BoardInfo, Link, LinkClosedError, LinkError, Patience, unseal
 from tinyredux.device.serial_port import SerialTransport, find_port
 from tinyredux.device.served import served_facts
-from tinyredux.device.target import Int8Array, RawMeasurement
+from tinyredux.device.target import Int8Array, RawMeasurement, repeated
 from tinyredux.files import check_is_file
 
 _MOST_INPUT_BYTES = 1 << 24  # of an input file: above the memory of any microcontroller here
@@ -57,28 +57,12 @@ class BoardTarget(AbstractContextManager["BoardTarget"]):
 
     def run(self, image: Int8Array) -> Int8Array:
         """Returns the output (height, width, channels) for one image, as checked bytes. Raises ValueError, LinkError."""
-        return self._output(self._run(image))
+        return self.measure_once(image).output
 
     def measure(self, image: Int8Array, repeats: int = 1) -> RawMeasurement:
         """Returns the median of `repeats` runs after one to warm up. Raises LinkError, also when two outputs differ."""
-        if repeats < 1:
-            raise ValueError(f"repeats is {repeats}, expected 1 or more")
-        warm_up = self._run(image)
-        runs = [self._run(image) for _ in range(repeats)]
-        different = sum(run.output != warm_up.output for run in runs)
-        if different:
-            raise LinkError(
-                f"{different} of {repeats} runs on the same input gave another output than the first; "
-                f"the board on {self.port} or this build is not to be trusted: check its supply, then rebuild and flash"
-            )
-        median = sorted(runs, key=lambda run: run.cycles or 0)[(repeats - 1) // 2]
-        return RawMeasurement(
-            output=self._output(median),
-            cycles_per_op=median.cycles_per_op,
-            stack_bytes=median.stack_bytes,
-            cycles_kind=None if median.cycles_per_op is None else self.cycles_kind,
-            timing_model=None if median.cycles_per_op is None else self.timing_model,
-        )
+        doubt = f"the board on {self.port} or this build is not to be trusted: check its supply, then rebuild and flash"
+        return repeated(lambda: self.measure_once(image), repeats, doubt, LinkError, warm_up=1)
 
     def close(self) -> None:
         """Releases the port."""
@@ -98,26 +82,24 @@ class BoardTarget(AbstractContextManager["BoardTarget"]):
                 "did not start, and its times would mislead; check the solder bridges of the clock, then reset"
             )
 
-    def _run(self, image: Int8Array) -> BoardRun:
+    def measure_once(self, image: Int8Array) -> RawMeasurement:
+        """Returns one run. Raises ValueError, LinkError."""
         if image.dtype != np.int8 or image.size != self.info.input_bytes:
             raise ValueError(
                 f"the input is {image.dtype} with {image.size} values, expected int8 with {self.info.input_bytes}: "
                 f"the quantised input of {self.info.name}, (height, width, channels)"
             )
-        return self.link.run(image.tobytes())
-
-    def _output(self, run: BoardRun) -> Int8Array:
-        values = np.frombuffer(run.output, dtype=np.int8)
-        return values.reshape(self.output_shape or (1, 1, -1))
-
-
-def board_info(port: str | None = None) -> BoardInfo:
-    """Returns what the board on a port (None: the one ST-Link) says about itself. Raises LinkError."""
-    with BoardTarget(port) as board:
-        return board.info
+        run = self.link.run(image.tobytes())
+        return RawMeasurement(
+            output=np.frombuffer(run.output, dtype=np.int8).reshape(self.output_shape or (1, 1, -1)),
+            cycles_per_op=run.cycles_per_op,
+            stack_bytes=run.stack_bytes,
+            cycles_kind=self.cycles_kind if run.cycles_per_op else None,
+            timing_model=self.timing_model if run.cycles_per_op else None,
+        )
 
 
-def run_file(path: Path, port: str | None = None, model_hash: str | None = None, index: int = 0) -> RawMeasurement:
+def run_file(path: Path, port: str | None = None, index: int = 0) -> RawMeasurement:
     """Returns the result of one inference on an input in a file: .npy (int8), or any other name as raw bytes.
 
     A file with several inputs, such as an Artifact's inputs.bin, gives the one at `index`. Raises ValueError for a file or an
@@ -126,10 +108,8 @@ def run_file(path: Path, port: str | None = None, model_hash: str | None = None,
     if index < 0:
         raise ValueError(f"input {index} was asked for, expected 0 or more")
     values = read_inputs(path)
-    with BoardTarget(port, model_hash) as board:
-        run = board._run(choose_input(values, board.info, path, index))
-        kind = board.cycles_kind if run.cycles_per_op else None
-        return RawMeasurement(board._output(run), run.cycles_per_op, None, run.stack_bytes, kind)
+    with BoardTarget(port) as board:
+        return board.measure_once(choose_input(values, board.info, path, index))
 
 
 def read_inputs(path: Path) -> Int8Array:
@@ -165,11 +145,8 @@ def choose_input(values: Int8Array, info: BoardInfo, path: Path, index: int) -> 
 
 def ask_board(line: str, port: str | None = None) -> tuple[str, ...]:
     """Returns the lines with which the board answers one line (info, help, measure 5). Raises LinkError, ValueError."""
-    link = Link(SerialTransport(find_port(port)))
-    try:
+    with closing(Link(SerialTransport(find_port(port)))) as link:
         return link.ask(line)
-    finally:
-        link.close()
 
 
 def terminal(port: str | None, read_line: Callable[[], str | None], write: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -22,13 +22,10 @@ from pathlib import Path
 
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.files import IS_CHECKOUT, ROOT, cache_folder, locked, partial_name, write_whole
+from tinyredux.simulator import MissingTool as MissingTool
 from tinyredux.simulator import read_elf
 
 CROSS_COMPILER = "arm-none-eabi-gcc"
-
-
-class MissingTool(RuntimeError):  # noqa: N818
-    """A program or folder that the work needs is not there; the message says how to get it."""
 
 
 class BuildError(RuntimeError):
@@ -126,26 +123,17 @@ def linker_script(board: Board) -> str:
 def board_header(board: Board) -> str:
     """Returns the C header of a board: firmware/boards/board.h.in with its clock, flash and console."""
     uart = board.uart
-    facts = {
-        "clock_hz": str(board.clock_hz),
-        "oscillator_hz": str(board.oscillator_hz),
-        "oscillator_bypass": str(int(board.oscillator_bypass)),
-        "wait_states": str(board.flash_timing.wait_states),
-        "console_version": uart.kind[-1],
-        "console_base": f"{uart.base:#010x}",
-        "tx_port": uart.tx[1],
-        "tx_pin": uart.tx[2:],
-        "rx_port": uart.rx[1],
-        "rx_pin": uart.rx[2:],
-        "alternate": str(uart.alternate),
-    }
-    return _render("board.h.in", board, facts)
+    clock = {"clock_hz": board.clock_hz, "wait_states": board.flash_timing.wait_states}
+    oscillator = {"oscillator_hz": board.oscillator_hz, "oscillator_bypass": int(board.oscillator_bypass)}
+    pins = {"tx_port": uart.tx[1], "tx_pin": uart.tx[2:], "rx_port": uart.rx[1], "rx_pin": uart.rx[2:]}
+    console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}", "alternate": str(uart.alternate)}
+    return _render("board.h.in", board, clock | oscillator | pins | console)
 
 
-def _render(template: str, board: Board, facts: dict[str, str]) -> str:
+def _render(template: str, board: Board, facts: Mapping[str, str | int]) -> str:
     text = (firmware_folder() / "boards" / template).read_text()
-    facts = {**facts, "name": board.name, "title": board.title}
-    return re.sub(r"@(\w+)@", lambda match: facts[match[1]], text)
+    known = {**facts, "name": board.name, "title": board.title}
+    return re.sub(r"@(\w+)@", lambda match: str(known[match[1]]), text)
 
 
 def board_files(board: Board, folder: Path) -> Path:
@@ -243,17 +231,19 @@ def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> P
         raise ValueError(f"board {board.name}: platformio.ini has no environment {board.pio_env!r}; build without pio=True")
     artifact = _digest([path.name.encode() + path.read_bytes() for path in sorted(sources.iterdir()) if path.is_file()])
     workspace = (build_folder / board.name / f"pio-{artifact}").resolve()
-    command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env]
-    environment = {
-        **platformio_environment(),
-        "TINYREDUX_MODEL": str(sources.resolve()),
-        "PLATFORMIO_WORKSPACE_DIR": str(workspace),
-    }
+    command, environment = platformio_run(sources, board, workspace)
     with locked(workspace.with_suffix(".lock")):  # SCons keeps its state there
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         raise BuildError(f"PlatformIO could not build {board.pio_env}:\n{(done.stdout + done.stderr)[-4000:]}")
     return workspace / "build" / board.pio_env / "firmware.elf"
+
+
+def platformio_run(sources: Path, board: Board, workspace: Path) -> tuple[list[str], dict[str, str]]:
+    """Returns the command by which PlatformIO builds the Artifact in `sources` for a board, and its environment."""
+    places = {"TINYREDUX_MODEL": str(sources.resolve()), "PLATFORMIO_WORKSPACE_DIR": str(workspace)}
+    command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env]
+    return command, platformio_environment() | places
 
 
 def platformio_environment() -> dict[str, str]:

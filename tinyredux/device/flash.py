@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,14 @@ from pathlib import Path
 from tinyredux.boards import Board, board_names, find_board
 from tinyredux.codegen import HASH_PLACEHOLDER, hash_of
 from tinyredux.device.board import BoardTarget
-from tinyredux.device.build import BuildError, MissingTool, build_firmware, default_build_folder, platformio_environment
+from tinyredux.device.build import BuildError, MissingTool, build_firmware, default_build_folder, platformio_run
 from tinyredux.device.link import LinkError, Patience
 from tinyredux.device.serial_port import SerialTransport, find_port, find_probe
 from tinyredux.device.served import control, served_facts
 from tinyredux.files import ROOT, SETUP, home, read_json
 
 UPLOAD_TIMEOUT_S = 300.0
+GET_OPENOCD = "OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd"
 _SHOWN = 3000  # characters of PlatformIO's output in an error
 _BOOT = Patience(reply_s=1.0, attempts=8, total_s=20.0)
 
@@ -113,19 +113,15 @@ def upload(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, pro
 
     `probe` is the serial number of the ST-Link to use; None for the only one.
     """
-    environment = {
-        **platformio_environment(),
-        "TINYREDUX_MODEL": str(sources.resolve()),
-        "PLATFORMIO_WORKSPACE_DIR": str((default_build_folder() / board.name / f"upload{probe or ''}").resolve()),
-    }
     if importlib.util.find_spec("platformio") is None:
         raise MissingTool(f"PlatformIO, which builds and uploads, is not installed here; run: {SETUP}")
+    workspace = (default_build_folder() / board.name / f"upload{probe or ''}").resolve()
+    command, environment = platformio_run(sources, board, workspace)
     if environment.get("PLATFORMIO_CORE_DIR") == str(ROOT / ".pio-core"):  # offline: nobody else brings an OpenOCD
         find_openocd()
     if probe:  # OpenOCD's words; PlatformIO puts them in front of its own
         environment["PLATFORMIO_UPLOAD_FLAGS"] = f"-c\nadapter serial {probe}"
-    command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env, "-t", "upload"]
-    return _run_upload(command, board, timeout_s, environment)
+    return _run_upload([*command, "-t", "upload"], board, timeout_s, environment)
 
 
 def upload_own(sources: Path, board: Board, timeout_s: float = UPLOAD_TIMEOUT_S, probe: str | None = None) -> str:
@@ -146,17 +142,15 @@ def find_openocd() -> list[str]:
     package = Path(os.environ.get("PLATFORMIO_CORE_DIR") or home() / ".platformio") / "packages" / "tool-openocd"
     program = shutil.which("openocd", path=str(package / "bin"))
     if program is None:
-        raise MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
+        raise MissingTool(GET_OPENOCD)
     return [program, "-s", str(package / "openocd" / "scripts")]
 
 
 def _run_upload(command: list[str], board: Board, timeout_s: float, environment: dict[str, str]) -> str:
     status, output = run_bounded(command, environment, timeout_s)
     if status is None:
-        raise LinkError(
-            f"uploading to {board.name} was stopped after {timeout_s:g} s. Is the ST-Link stuck? Plug the board out and in.\n"
-            f"{output[-_SHOWN:]}"
-        )
+        words = f"uploading to {board.name} was stopped after {timeout_s:g} s. Is the ST-Link stuck? Plug the board out and in."
+        raise LinkError(f"{words}\n{output[-_SHOWN:]}")
     if status != 0:
         raise _explain(board, output)
     return output
@@ -164,20 +158,20 @@ def _run_upload(command: list[str], board: Board, timeout_s: float, environment:
 
 def _explain(board: Board, output: str) -> RuntimeError:
     """Returns the error that the output of a failed upload means."""
-    words, shown = output.lower(), output[-_SHOWN:]
+    words, where = output.lower(), f"target/{board.family}x.cfg"
+    no_board = ("open failed", "no device found", "libusb_error_no_device", "unable to find a matching")
     if "openocd is not installed" in words:
-        return MissingTool("OpenOCD is not installed; run: sudo apt-get install --no-install-recommends openocd")
+        return MissingTool(GET_OPENOCD)
+    kind: type[RuntimeError] = LinkError
     if "libusb_error_access" in words:
-        return LinkError(
-            f"no permission to use the ST-Link; install PlatformIO's udev rules (99-platformio-udev.rules).\n{shown}"
-        )
-    if any(sign in words for sign in ("open failed", "no device found", "libusb_error_no_device", "unable to find a matching")):
-        return LinkError(f"found no {board.name} to upload to: plug it in by its ST-Link connector.\n{shown}")
-    if "can't find target/" in words:
-        return LinkError(
-            f"OpenOCD knows no target/{board.family}x.cfg: is 'mcu' in the board file of {board.name} right?\n{shown}"
-        )
-    return BuildError(f"could not build or upload for {board.name}:\n{shown}")
+        said = "no permission to use the ST-Link; install PlatformIO's udev rules (99-platformio-udev.rules)."
+    elif any(sign in words for sign in no_board):
+        said = f"found no {board.name} to upload to: plug it in by its ST-Link connector."
+    elif "can't find target/" in words:
+        said = f"OpenOCD knows no {where}: is 'mcu' in the board file of {board.name} right?"
+    else:
+        kind, said = BuildError, f"could not build or upload for {board.name}:"
+    return kind(f"{said}\n{output[-_SHOWN:]}")
 
 
 def run_bounded(command: list[str], environment: dict[str, str], timeout_s: float) -> tuple[int | None, str]:
@@ -187,12 +181,10 @@ def run_bounded(command: list[str], environment: dict[str, str], timeout_s: floa
     )
     try:
         output, _ = process.communicate(timeout=timeout_s)
-        return process.returncode, output
-    except subprocess.TimeoutExpired:
+    except BaseException as stopped:  # also where it is interrupted: leave no OpenOCD behind
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
+        if not isinstance(stopped, subprocess.TimeoutExpired):
+            raise
         return None, output
-    except BaseException:  # interrupted: leave no OpenOCD behind
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise
+    return process.returncode, output

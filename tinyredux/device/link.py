@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 PROTOCOL_VERSION = 1
 BAUD = 115200
@@ -75,8 +75,7 @@ class Patience:
     bytes_per_s: float = BAUD / 10 / 2
 
 
-@dataclass(frozen=True)
-class BoardInfo:
+class BoardInfo(NamedTuple):
     """What a board says about itself and its model. Sizes in bytes, clock in Hz."""
 
     model_hash: str
@@ -92,18 +91,12 @@ class BoardInfo:
     stack_bytes: int
 
 
-@dataclass(frozen=True)
-class BoardRun:
+class BoardRun(NamedTuple):
     """One inference on a board: output bytes, cycles of each operator (None: no counter), stack high-water mark in bytes."""
 
     output: bytes
     cycles_per_op: tuple[int, ...] | None
     stack_bytes: int
-
-    @property
-    def cycles(self) -> int | None:
-        """Cycles of the whole inference."""
-        return None if self.cycles_per_op is None else sum(self.cycles_per_op)
 
 
 def seal(text: str) -> bytes:
@@ -267,20 +260,8 @@ class Link:
                 "flash it again with this tinyredux"
             )
         self._check_model(field["model"])
-        number = {key: _count(field[key]) for key in ("clock", "ops", "input", "output", "arena", "scratch", "stack")}
-        return BoardInfo(
-            model_hash=field["model"],
-            name=field["name"],
-            board=field["board"],
-            clock_hz=number["clock"],
-            has_counter=field["counter"] == "1",
-            ops=number["ops"],
-            input_bytes=number["input"],
-            output_bytes=number["output"],
-            arena_bytes=number["arena"],
-            scratch_bytes=number["scratch"],
-            stack_bytes=number["stack"],
-        )
+        clock, *sizes = (_count(field[key]) for key in "clock ops input output arena scratch stack".split())
+        return BoardInfo(field["model"], field["name"], field["board"], clock, field["counter"] == "1", *sizes)
 
     def _check_model(self, found: str) -> None:
         if self.model_hash is not None and found != self.model_hash:
@@ -291,16 +272,12 @@ class Link:
 
     def _output_bytes(self, announced: str) -> int:
         """Returns the length of the output frame that the board announces. Raises LinkError where it is not the model's."""
-        count, expected = _count(announced), None if self.about is None else self.about.output_bytes
-        if expected is not None and count != expected:
+        count, known = _count(announced), self.about
+        if count > _MOST_OUTPUT_BYTES or (known is not None and count != known.output_bytes):
+            wanted = f"expected {_MOST_OUTPUT_BYTES} at most" if known is None else f"its model has {known.output_bytes}"
             raise LinkError(
-                f"the board on {self.transport.name} announces an output of {count} bytes, its model has {expected}; "
+                f"the board on {self.transport.name} announces an output of {count} bytes, {wanted}; "
                 "flash it again with this tinyredux"
-            )
-        if count > _MOST_OUTPUT_BYTES:
-            raise LinkError(
-                f"the board on {self.transport.name} announces an output of {count} bytes, expected {_MOST_OUTPUT_BYTES} at "
-                "most; flash it again with this tinyredux"
             )
         return count
 

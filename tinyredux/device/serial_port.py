@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import NamedTuple
 
 import serial  # type: ignore[import-untyped]
 from serial.tools import list_ports  # type: ignore[import-untyped]
@@ -26,12 +27,10 @@ except ImportError:  # Windows
     _TERMINAL_ERROR = OSError
 
 
-@dataclass(frozen=True)
-class FoundPort:
+class FoundPort(NamedTuple):
     """A serial port of a board: `port` is what to open."""
 
     port: str
-    description: str
     serial_number: str | None
 
 
@@ -78,14 +77,10 @@ class SerialTransport:
 
     def close(self) -> None:
         """Releases the port."""
-        try:
+        with suppress(OSError, TypeError, _TERMINAL_ERROR):
             self._serial.reset_output_buffer()  # else closing waits for bytes that nobody takes
-        except (OSError, TypeError, _TERMINAL_ERROR):
-            pass
-        try:
+        with suppress(OSError, _TERMINAL_ERROR):
             self._serial.close()
-        except (OSError, _TERMINAL_ERROR):
-            pass
 
     def _gone(self, failure: Exception) -> LinkClosedError:
         self.close()
@@ -114,14 +109,8 @@ def explain_open(port: str, failure: Exception) -> str:
 
 def find_boards() -> list[FoundPort]:
     """Returns the serial ports of all ST-Links that are plugged in, in the order of their names."""
-    return sorted(
-        (
-            FoundPort(info.device, info.description or "", info.serial_number)
-            for info in list_ports.comports()
-            if info.vid == _ST_VENDOR and info.pid in _ST_LINK_PRODUCTS
-        ),
-        key=lambda found: found.port,
-    )
+    ours = (info for info in list_ports.comports() if info.vid == _ST_VENDOR and info.pid in _ST_LINK_PRODUCTS)
+    return sorted(FoundPort(info.device, info.serial_number) for info in ours)
 
 
 def find_port(named: str | None = None) -> str:

@@ -18,12 +18,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from tinyredux.boards import Board
 from tinyredux.device.link import LinkError
+from tinyredux.simulator import cycles_kind, model_name
 
 _FOLDER = "tinyredux-board-"
 _CONTROL_TIMEOUT_S = 30.0
@@ -31,21 +32,7 @@ _SLICE_INSTRUCTIONS = 1_000_000  # ten milliseconds or so
 _UNHEARD_BYTES = 1 << 16  # what nobody reads is lost beyond this, as on a real line
 
 
-class Machine(Protocol):
-    """What runs the program of a served board."""
-
-    def feed(self, data: bytes) -> None:
-        """Gives bytes to the console's receiver."""
-
-    def take(self) -> bytes:
-        """Returns what the console has sent since the last call."""
-
-    def step(self) -> bool:
-        """Runs a little (some milliseconds). Returns whether there is more to do before the next byte arrives."""
-
-
-@dataclass(frozen=True)
-class ServedFacts:
+class ServedFacts(NamedTuple):
     """What a served board says about itself: its control socket, its board, and what its cycles are worth."""
 
     control: Path
@@ -74,9 +61,7 @@ def served_facts(port: str) -> ServedFacts | None:
                         "its board is not believed; serve a board yourself: tinyredux simulate ELF --board B --serve"
                     )
                 continue
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-                line.settimeout(_CONTROL_TIMEOUT_S)
-                line.connect(str(home / "control"))  # refused: what a killed server left, its terminal another's by now
+            _connected(home / "control").close()  # refused: what a killed server left, its terminal another's by now
             said = json.loads(about.read_bytes())
             return ServedFacts(home / "control", *(str(said[name]) for name in ("board", "cycles_kind", "timing_model")))
         except (OSError, ValueError, TypeError, KeyError):
@@ -90,18 +75,27 @@ def _is_private(folder: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
+def _connected(control: Path) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.settimeout(_CONTROL_TIMEOUT_S)
+    try:
+        line.connect(str(control))
+    except OSError:
+        line.close()
+        raise
+    return line
+
+
 def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:
     """Returns the answer of a served board to a request: {"do": "flash", "elf": path}, {"do": "reset"} or {"do": "stop"}.
 
     Raises LinkError when it does not answer within 30 s, or refuses.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(_CONTROL_TIMEOUT_S)
-            line.connect(str(facts.control))
-            line.sendall(json.dumps(request).encode() + b"\n")
-            with line.makefile("rb") as stream:
-                answer: dict[str, Any] = json.loads(stream.readline() or b"{}")
+        with _connected(facts.control) as line, line.makefile("rwb") as stream:
+            stream.write(json.dumps(request).encode() + b"\n")
+            stream.flush()
+            answer: dict[str, Any] = json.loads(stream.readline() or b"{}")
     except (OSError, json.JSONDecodeError) as failure:
         raise LinkError(f"the served board at {facts.control.parent} does not answer ({failure}); start it again") from failure
     if not answer.get("done"):
@@ -109,10 +103,47 @@ def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:
     return answer
 
 
+class SimulatedMachine:
+    """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
+
+    def __init__(self, elf: Path, board: Board) -> None:
+        """Loads the program. Raises ValueError when the board cannot hold it."""
+        from tinyredux.simulator.machine import Machine
+
+        self._simulator = Machine(board, elf)
+        self._clock_hz = board.clock_hz
+        self._idle_since: float | None = None
+        self._last_words = b""
+
+    def feed(self, data: bytes) -> None:
+        """Gives bytes to the console's receiver."""
+        self._simulator.console.received += data
+
+    def take(self) -> bytes:
+        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
+        data, self._last_words = self._simulator.console.take_sent() + self._last_words, b""
+        return data
+
+    def step(self) -> bool:
+        """Runs a little. Returns whether there is more to do before the next byte arrives."""
+        simulator = self._simulator
+        if simulator.end is not None:
+            return False
+        if self._idle_since is not None:
+            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
+        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
+        if end is not None and end.reason == "fault":
+            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
+        self._idle_since = time.monotonic() if simulator.idles else None
+        return end is None and not simulator.idles
+
+
 class ServedBoard:
     """Serves one simulated board. `start` makes a machine that is about to begin the program in an ELF file."""
 
-    def __init__(self, start: Callable[[Path], Machine], elf: Path, board: str, cycles_kind: str, timing_model: str) -> None:
+    def __init__(
+        self, start: Callable[[Path], SimulatedMachine], elf: Path, board: str, cycles_kind: str, timing_model: str
+    ) -> None:
         """Starts the machine and creates the folder; `serve` does the work. Raises what `start` raises, OSError."""
         import pty
         import tty
@@ -125,10 +156,8 @@ class ServedBoard:
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self.port.symlink_to(os.ttyname(self._slave))
-        facts = ServedFacts(self.control, board, cycles_kind, timing_model)
-        (self.folder / "about.json").write_text(
-            json.dumps({key: value for key, value in asdict(facts).items() if key != "control"})
-        )
+        about = {"board": board, "cycles_kind": cycles_kind, "timing_model": timing_model}
+        (self.folder / "about.json").write_text(json.dumps(about))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(str(self.control))
         self._socket.listen()
@@ -169,21 +198,14 @@ class ServedBoard:
 
     def _send(self, data: bytes) -> None:
         self._unheard = (self._unheard + data)[-_UNHEARD_BYTES:]
-        if self._unheard:
-            try:
-                self._unheard = self._unheard[os.write(self._master, self._unheard) :]
-            except BlockingIOError:
-                pass
+        with suppress(BlockingIOError):
+            self._unheard = self._unheard[os.write(self._master, self._unheard) :]
 
     def _answer_control(self) -> None:
         line, _ = self._socket.accept()
-        with line:
-            line.settimeout(2.0)
-            try:
-                with line.makefile("rwb") as stream:
-                    stream.write(json.dumps(self._obey(json.loads(stream.readline()))).encode() + b"\n")
-            except (OSError, ValueError):
-                pass  # who asked has left, or did not speak JSON: no reason for a board to stop
+        line.settimeout(2.0)
+        with suppress(OSError, ValueError), line, line.makefile("rwb") as stream:  # who asked has left, or speaks no JSON
+            stream.write(json.dumps(self._obey(json.loads(stream.readline()))).encode() + b"\n")
 
     def _obey(self, request: dict[str, str]) -> dict[str, Any]:
         """Returns the answer to a control request, obeyed."""
@@ -203,47 +225,6 @@ class ServedBoard:
         return {"done": True, "elf": str(self._elf)}
 
 
-class SimulatedMachine:
-    """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
-
-    def __init__(self, elf: Path, board: Board) -> None:
-        """Loads the program. Raises ValueError when the board cannot hold it."""
-        from tinyredux.simulator.machine import Machine as Simulator
-
-        self._simulator = Simulator(board, elf)
-        self._clock_hz = board.clock_hz
-        self._idle_since: float | None = None
-        self._last_words = b""
-
-    def feed(self, data: bytes) -> None:
-        """Gives bytes to the console's receiver."""
-        self._simulator.console.received += data
-
-    def take(self) -> bytes:
-        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
-        sent = self._simulator.console.sent
-        data, self._last_words = bytes(sent) + self._last_words, b""
-        sent.clear()
-        return data
-
-    def step(self) -> bool:
-        """Runs a little. Returns whether there is more to do before the next byte arrives."""
-        simulator = self._simulator
-        if simulator.end is not None:
-            return False
-        if self._idle_since is not None:
-            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
-        before = int(simulator.state.instructions)
-        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
-        if end is not None and end.reason == "fault":
-            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
-        waits = int(simulator.state.instructions) - before < _SLICE_INSTRUCTIONS
-        self._idle_since = time.monotonic() if waits else None
-        return not waits
-
-
 def serve_simulator(elf: Path, board: Board) -> ServedBoard:
     """Returns a served board that runs `elf` in the simulator; call `serve`. Raises ValueError when the board cannot hold it."""
-    from tinyredux.simulator import cycles_kind, model_name
-
     return ServedBoard(lambda elf: SimulatedMachine(elf, board), elf, board.name, cycles_kind(board.cpu), model_name(board.cpu))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tinyredux.boards import Board
-from tinyredux.device.link import BoardRun, Link, LinkClosedError, LinkError, Patience
-from tinyredux.device.target import Int8Array, RawMeasurement
+from tinyredux.device.link import Link, LinkClosedError, LinkError, Patience
+from tinyredux.device.target import Int8Array, RawMeasurement, repeated
 from tinyredux.simulator import cycles_kind, model_name
 from tinyredux.simulator.machine import Machine
 
@@ -33,17 +34,13 @@ class SimulatorTransport:
         while not machine.console.sent:
             if machine.end is not None:
                 raise LinkClosedError(f"the program on {self.name} ended: {machine.end.text}")
-            before = int(machine.state.instructions)
-            end = machine.run(SLICE_INSTRUCTIONS, until_idle=True)
-            waits = end is None and int(machine.state.instructions) - before < SLICE_INSTRUCTIONS
-            if waits and not machine.console.sent:
+            machine.run(SLICE_INSTRUCTIONS, until_idle=True)
+            if machine.idles and not machine.console.sent:
                 machine.slept_cycles += int(timeout_s * machine.board.clock_hz)
                 break
             if time.monotonic() > until:
                 break
-        data = bytes(machine.console.sent)
-        machine.console.sent.clear()
-        return data
+        return machine.console.take_sent()
 
     def write(self, data: bytes) -> None:
         """Gives bytes to the program's receiver."""
@@ -63,7 +60,6 @@ class SimulatorTarget:
         self.machine.watch(MODEL_FUNCTION)
         self.link = Link(SimulatorTransport(self.machine), model_hash, PATIENCE)
         self.info = self.link.info()
-        self.arena_bytes = self.info.arena_bytes + self.info.scratch_bytes
         self.pattern = PATTERNS[0]
         self.written = 0  # high-water mark of the arena over all runs so far
         if self.info.clock_hz != board.clock_hz:
@@ -75,42 +71,32 @@ class SimulatorTarget:
 
     def measure(self, image: Int8Array, repeats: int = 1) -> RawMeasurement:
         """Runs one image `repeats` times and returns the median run; raises ValueError if two outputs differ."""
-        if repeats < 1:
-            raise ValueError(f"repeats is {repeats}, expected 1 or more")
         data = np.ascontiguousarray(image, dtype=np.int8).tobytes()
-        runs = []
-        for _ in range(repeats):
-            self.machine.watched.clear()
-            ran = self._run_watching_the_arena(data)
-            runs.append((ran, self.machine.watched[-1].instructions if self.machine.watched else None))
-        if any(ran.output != runs[0][0].output for ran, _ in runs):
-            raise ValueError(f"{repeats} runs on the same image gave different outputs: the firmware keeps state between runs")
-        median, instructions = sorted(runs, key=lambda pair: pair[0].cycles or 0)[(repeats - 1) // 2]
+        median = repeated(lambda: self._measure_once(data), repeats, "the firmware keeps state between runs")
+        return replace(median, stack_bytes=self.machine.stack_bytes, arena_bytes=self.written)
+
+    def _measure_once(self, data: bytes) -> RawMeasurement:
+        """Returns one run; the arena holds a pattern before, so that what was written can be seen after.
+
+        A cell of a notebook has no arena.
+        """
+        machine, start = self.machine, self.machine.program.symbols.get("tr_arena", 0)
+        size = self.info.arena_bytes + self.info.scratch_bytes if start else 0
+        self.pattern = PATTERNS[self.pattern == PATTERNS[0]]
+        if size:
+            machine.cpu.write(start, bytes([self.pattern]) * size)
+        machine.watched.clear()
+        ran = self.link.run(data)
+        if size:
+            changed = np.flatnonzero(np.frombuffer(machine.read(start, size), np.uint8) != self.pattern)
+            self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
         return RawMeasurement(
-            output=np.frombuffer(median.output, dtype=np.int8).reshape(self.output_shape),
-            cycles_per_op=median.cycles_per_op,
-            instructions=instructions,
-            stack_bytes=self.machine.stack_bytes,
-            arena_bytes=self.written,
+            output=np.frombuffer(ran.output, dtype=np.int8).reshape(self.output_shape),
+            cycles_per_op=ran.cycles_per_op,
+            instructions=machine.watched[-1].instructions if machine.watched else None,
             cycles_kind=cycles_kind(self.board.cpu),
             timing_model=model_name(self.board.cpu),
         )
 
-    def _run_watching_the_arena(self, data: bytes) -> BoardRun:
-        """Returns what the board answers; the arena holds a pattern before, so that what was written can be seen after.
-
-        A cell of a notebook has no arena.
-        """
-        if "tr_arena" not in self.machine.program.symbols:
-            return self.link.run(data)
-        start, size = self.machine.program.symbols["tr_arena"], self.arena_bytes
-        self.pattern = PATTERNS[self.pattern == PATTERNS[0]]
-        self.machine.cpu.write(start, bytes([self.pattern]) * size)
-        ran = self.link.run(data)
-        changed = np.flatnonzero(np.frombuffer(self.machine.read(start, size), np.uint8) != self.pattern)
-        self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
-        return ran
-
     def close(self) -> None:
         """Nothing to release."""
-        self.link.close()

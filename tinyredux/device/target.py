@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +32,19 @@ class RawMeasurement:
     def cycles(self) -> int | None:
         """Cycles of the whole inference."""
         return None if self.cycles_per_op is None else sum(self.cycles_per_op)
+
+
+def repeated(
+    run: Callable[[], RawMeasurement], repeats: int, doubt: str, refusal: type[Exception] = ValueError, warm_up: int = 0
+) -> RawMeasurement:
+    """Returns the median of `repeats` runs after `warm_up` more. Raises `refusal` with the `doubt` when two outputs differ."""
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}, expected 1 or more")
+    runs = [run() for _ in range(warm_up + repeats)]
+    different = sum(not np.array_equal(one.output, runs[0].output) for one in runs)
+    if different:
+        raise refusal(f"{different} of {repeats} runs on the same input gave another output than the first; {doubt}")
+    return sorted(runs[warm_up:], key=lambda one: one.cycles or 0)[(repeats - 1) // 2]
 
 
 class Target(Protocol):

@@ -7,6 +7,7 @@ error bands (validation.json), `decode` and `pricing` apply them to code; unicor
 from __future__ import annotations
 
 from tinyredux.simulator.elf import read_elf
+from tinyredux.simulator.hooks import MissingTool
 from tinyredux.simulator.timing import (
     LATENCY,
     NO_REGISTER,
@@ -27,11 +28,11 @@ __all__ = [
     "NO_REGISTER",
     "RULES",
     "Instruction",
+    "MissingTool",
     "Rules",
     "cycles_kind",
     "dual_issue_port",
     "error_band",
-    "hooks",
     "machine",
     "model_name",
     "ports_pair",

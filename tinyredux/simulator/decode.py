@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache, reduce
+from operator import or_
 from typing import Any
 
 import capstone  # type: ignore[import-untyped]
 from capstone import arm_const as arm
 
-from tinyredux.simulator.timing import NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction
+from tinyredux.simulator.timing import BRANCHES, NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction
 
 _ENGINE = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS | capstone.CS_MODE_V8)
 _ENGINE.detail = True
 
-_KINDS = {
-    **dict.fromkeys(
-        "smlad smladx smlsd smlsdx smlald smlaldx smlsld smlsldx smlal umlal umaal mla mls smlabb smlabt smlatb smlatt smlawb "
-        "smlawt smmla smmlar smmls smmlsr smlalbb smlalbt smlaltb smlaltt usada8".split(),
-        "mac",
-    ),
-    **dict.fromkeys(
-        "mul umull smull smulbb smulbt smultb smultt smulwb smulwt smmul smmulr smuad smuadx smusd smusdx usad8".split(), "mul"
-    ),
-    **dict.fromkeys("mrs vmrs vmsr svc bkpt udf".split(), "system"),
-    **dict.fromkeys("msr cps cpsid cpsie".split(), "mask"),
-    **dict.fromkeys("dsb dmb isb".split(), "barrier"),
-    **dict.fromkeys("nop pld".split(), "nop"),
-    **dict.fromkeys("sdiv udiv".split(), "divide"),
-    **dict.fromkeys("vmla vmls vnmla vnmls vfma vfms vfnma vfnms".split(), "float-mac"),
-    **dict.fromkeys("vdiv vsqrt".split(), "float-divide"),
-    **dict.fromkeys("bx blx bxns blxns".split(), "indirect"),
-    **dict.fromkeys(
-        "sxtb sxth uxtb uxth sxtb16 uxtb16 sxtab sxtah uxtab uxtah sxtab16 uxtab16 ubfx sbfx bfi bfc pkhbt pkhtb ssat usat "
-        "ssat16 usat16 clz rbit rev rev16 revsh sel qadd qsub qdadd qdsub sadd16 ssub16 uadd8 usub8 sadd8 ssub8 uqsub8".split(),
-        "dsp",
-    ),
-    "bl": "call",
+_NAMES = {
+    "mac": "smlad smladx smlsd smlsdx smlald smlaldx smlsld smlsldx smlal umlal umaal mla mls smlabb smlabt smlatb smlatt smlawb "
+    "smlawt smmla smmlar smmls smmlsr smlalbb smlalbt smlaltb smlaltt usada8",
+    "mul": "mul umull smull smulbb smulbt smultb smultt smulwb smulwt smmul smmulr smuad smuadx smusd smusdx usad8",
+    "dsp": "sxtb sxth uxtb uxth sxtb16 uxtb16 sxtab sxtah uxtab uxtah sxtab16 uxtab16 ubfx sbfx bfi bfc pkhbt pkhtb ssat usat "
+    "ssat16 usat16 clz rbit rev rev16 revsh sel qadd qsub qdadd qdsub sadd16 ssub16 uadd8 usub8 sadd8 ssub8 uqsub8",
+    "system": "mrs vmrs vmsr svc bkpt udf",
+    "mask": "msr cps cpsid cpsie",
+    "barrier": "dsb dmb isb",
+    "nop": "nop pld",
+    "divide": "sdiv udiv",
+    "float-mac": "vmla vmls vnmla vnmls vfma vfms vfnma vfnms",
+    "float-divide": "vdiv vsqrt",
+    "branch-if": "cbz cbnz",
+    "indirect": "bx blx bxns blxns",
+    "call": "bl",
 }
+_KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+_STACK_LISTS = ("push", "pop", "vpush", "vpop")
 _LONG = ("smlal", "smlsl", "umlal", "umaal", "smull", "umull")  # two registers hold the result
 _EXTEND_AND_ADD = ("sxta", "uxta")
 _ACCESS_BYTES = {"b": 1, "sb": 1, "h": 2, "sh": 2, "tbb": 1, "tbh": 2}
@@ -55,20 +51,17 @@ def _register_bit(number: int) -> int:
     return {arm.ARM_REG_SP: 1 << 13, arm.ARM_REG_LR: 1 << 14, arm.ARM_REG_PC: 1 << 15}.get(number, 0)
 
 
-def _mask(registers: Sequence[int]) -> int:
-    mask = 0
-    for register in registers:
-        mask |= _register_bit(register)
-    return mask
+def _mask(registers: Iterable[int]) -> int:
+    return reduce(or_, map(_register_bit, registers), 0)
+
+
+def _listed(operands: Iterable[Any]) -> int:
+    """Returns the mask of the operands that are registers."""
+    return _mask(operand.reg for operand in operands if operand.type == arm.ARM_OP_REG)
 
 
 def _number(register: int) -> int:
     return _register_bit(register).bit_length() - 1 if register else NO_REGISTER
-
-
-def is_wide(half_word: int) -> bool:
-    """Whether a half-word is the first of a 32-bit Thumb instruction."""
-    return half_word >> 11 in (0b11101, 0b11110, 0b11111)
 
 
 def decode_block(code: bytes, in_it: int = 0) -> list[Instruction]:
@@ -77,15 +70,11 @@ def decode_block(code: bytes, in_it: int = 0) -> list[Instruction]:
     `in_it` says how many of the first instructions are under an IT instruction of the block before.
     """
     found: list[Instruction] = []
-    position = 0
-    left = in_it
+    position, left = 0, in_it
     while position < len(code):
-        size = 4 if is_wide(int.from_bytes(code[position : position + 2], "little")) else 2
+        size = 4 if code[position + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2  # bytes
         instruction = decode(code[position : position + size], left > 0)
-        if instruction.kind == "it":
-            left = instruction.words
-        elif left:
-            left -= 1
+        left = instruction.words if instruction.kind == "it" else max(0, left - 1)
         found.append(instruction)
         position += size
     return found
@@ -104,15 +93,18 @@ def decode(code: bytes, conditional: bool) -> Instruction:
         return Instruction(len(code), "alu", conditional=conditional)
     name = insn.insn_name()
     reads, writes = _registers(insn, name)
-    fields = _memory_fields(insn, name) if name.startswith(("ldr", "str", "vldr", "vstr", "tb")) else _other_fields(insn, name)
-    to_pc = bool(writes >> PROGRAM_COUNTER & 1) or name.startswith("tb")
-    to_pc = to_pc or fields["kind"] in ("branch", "branch-if", "call", "indirect")
-    if fields["kind"] in ("mac", "dsp"):
-        fields["adds"] = _added(insn, name)
-    late = name.startswith(_EXTEND_AND_ADD) or (fields["kind"] == "alu" and _shifts_an_operand(code))
+    if name in _STACK_LISTS or name.startswith(("ldm", "stm", "vldm", "vstm")):
+        fields = _list_fields(insn, name)
+    elif name.startswith(("ldr", "str", "vldr", "vstr", "tb")):
+        fields = _memory_fields(insn, name)
+    else:
+        fields = _other_fields(insn, name)
+    kind = fields["kind"]
+    to_pc = bool(writes >> PROGRAM_COUNTER & 1) or name.startswith("tb") or kind in BRANCHES
+    late = name.startswith(_EXTEND_AND_ADD) or (kind == "alu" and _shifts_an_operand(code))
     return Instruction(
         len(code), reads=reads, writes=writes, conditional=conditional, to_pc=to_pc, late=late,
-        sets_flags=bool(insn.update_flags), **fields,
+        sets_flags=bool(insn.update_flags), adds=_added(insn, name), **fields,
     )  # fmt: skip
 
 
@@ -120,28 +112,31 @@ def _registers(insn: capstone.CsInsn, name: str) -> tuple[int, int]:
     """Returns the masks of what is read and written; where Capstone lists too little or too much, from the operands."""
     reads, writes = map(_mask, insn.regs_access())
     if name.startswith(("vpush", "vpop", "vstm", "vldm")):
-        stack_form = name in ("vpush", "vpop")
-        base = 1 << STACK_POINTER if stack_form else _register_bit(insn.operands[0].reg)
-        listed = sum(_register_bit(operand.reg) for operand in (insn.operands if stack_form else insn.operands[1:]))
-        moved = base if stack_form or insn.writeback else 0
+        base, operands = _list(insn, name)
+        moved = base if name in _STACK_LISTS or insn.writeback else 0
+        listed = _listed(operands)
         return (base | listed, moved) if name.startswith(("vpush", "vstm")) else (base, listed | moved)
     kind = _KINDS.get(name)
     if kind in ("mac", "mul", "dsp"):
         long = name.startswith(_LONG)
-        first = 0 if long and kind == "mac" else 2 if long else 1
-        for operand in insn.operands[first:]:
-            reads |= _register_bit(operand.reg) if operand.type == arm.ARM_OP_REG else 0
+        reads |= _listed(insn.operands[(0 if kind == "mac" else 2) if long else 1 :])
     return reads, writes
+
+
+def _list(insn: capstone.CsInsn, name: str) -> tuple[int, Sequence[Any]]:
+    """Returns the mask of the base of a load or store of a register list, and the operands that are the list."""
+    if name in _STACK_LISTS:
+        return 1 << STACK_POINTER, insn.operands
+    return _register_bit(insn.operands[0].reg), insn.operands[1:]
 
 
 def _added(insn: capstone.CsInsn, name: str) -> int:
     """Returns the registers that an instruction adds a product or an extended part to."""
     if name.startswith(_EXTEND_AND_ADD):
         return _register_bit(insn.operands[-2].reg)
-    if _KINDS[name] != "mac":
+    if _KINDS.get(name) != "mac":
         return 0
-    added = insn.operands[:2] if name.startswith(_LONG) else insn.operands[3:]
-    return sum(_register_bit(operand.reg) for operand in added)
+    return _listed(insn.operands[:2] if name.startswith(_LONG) else insn.operands[3:])
 
 
 def _shifts_an_operand(code: bytes) -> bool:
@@ -159,7 +154,7 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
     memory = next(operand for operand in insn.operands if operand.type == arm.ARM_OP_MEM)
     base, index = _number(memory.mem.base), _number(memory.mem.index)
     suffix = name if name.startswith("tb") else name.removeprefix("v")[3:]
-    words = 2 if suffix == "d" or _is_double(insn, name) else 1
+    is_double = name in ("vldr", "vstr") and arm.ARM_REG_D0 <= insn.operands[0].reg <= arm.ARM_REG_D31
     offset = 0 if insn.post_index else memory.mem.disp
     fields: dict[str, Any] = {
         "kind": "load" if name.startswith(("ldr", "vldr", "tb")) else "store",
@@ -167,55 +162,41 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
         "index": index,
         "shift": 1 if name == "tbh" else memory.shift.value if index != NO_REGISTER else 0,
         "offset": -offset if memory.subtracted and offset > 0 else offset,
-        "words": words,
+        "words": 2 if suffix == "d" or is_double else 1,
         "access_bytes": _ACCESS_BYTES.get(suffix, 4),
         "address_reads": _register_bit(memory.mem.base) | _register_bit(memory.mem.index),
-        "write_back": insn.writeback,
     }
     if insn.writeback and base == STACK_POINTER:
-        moved = insn.operands[-1].imm if insn.post_index and insn.operands[-1].type == arm.ARM_OP_IMM else memory.mem.disp
-        fields["stack_bytes"] = -moved
+        last = insn.operands[-1]
+        fields["stack_bytes"] = -(last.imm if insn.post_index and last.type == arm.ARM_OP_IMM else memory.mem.disp)
     return fields
 
 
-def _is_double(insn: capstone.CsInsn, name: str) -> bool:
-    return name in ("vldr", "vstr") and arm.ARM_REG_D0 <= insn.operands[0].reg <= arm.ARM_REG_D31
+def _list_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
+    """Fields of a load or store of a register list."""
+    base, operands = _list(insn, name)
+    words = _listed(operands).bit_count()
+    loads = name in ("pop", "vpop") or "ldm" in name
+    fields: dict[str, Any] = {
+        "kind": "load-many" if loads else "store-many",
+        "base": base.bit_length() - 1,
+        "words": words,
+        "address_reads": base,
+        "offset": -4 * words if name in ("ldmdb", "vldmdb") else 0,
+    }
+    if name in _STACK_LISTS or (insn.writeback and base == 1 << STACK_POINTER):
+        fields["stack_bytes"] = -4 * words if loads else 4 * words
+    return fields
 
 
 def _other_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
-    """Fields of everything that is not a plain load or store."""
-    if name in ("push", "pop", "vpush", "vpop") or name.startswith(("ldm", "stm", "vldm", "vstm")):
-        return _many_fields(insn, name)
-    kind = "alu"
-    if name in ("b", "cbz", "cbnz"):
-        kind = "branch" if name == "b" and insn.cc in (arm.ARM_CC_AL, arm.ARM_CC_INVALID) else "branch-if"
-    elif name in _KINDS:
-        kind = _KINDS[name]
-    elif name.startswith("v"):
-        kind = "float"
+    """Fields of everything that is no load or store."""
+    kind = _KINDS.get(name, "float" if name.startswith("v") else "alu")
+    if name == "b":
+        kind = "branch" if insn.cc in (arm.ARM_CC_AL, arm.ARM_CC_INVALID) else "branch-if"
     fields: dict[str, Any] = {"kind": kind}
-    last = insn.operands[-1] if insn.operands else None
-    moves_stack = name in ("sub", "subw", "add", "addw") and insn.operands[0].reg == arm.ARM_REG_SP
-    if moves_stack and last is not None and last.type == arm.ARM_OP_IMM:
-        fields["stack_bytes"] = last.imm if name.startswith("sub") else -last.imm
-    return fields
-
-
-def _many_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
-    """Fields of a load or store of a register list."""
-    stack_form = name in ("push", "pop", "vpush", "vpop")
-    listed = insn.operands if stack_form else insn.operands[1:]
-    words = sum(_register_bit(operand.reg).bit_count() for operand in listed)
-    base = STACK_POINTER if stack_form else _number(insn.operands[0].reg)
-    loads = name in ("pop", "vpop") or "ldm" in name
-    moves = stack_form or (insn.writeback and base == STACK_POINTER)
-    fields: dict[str, Any] = {
-        "kind": "load-many" if loads else "store-many",
-        "base": base,
-        "words": words,
-        "address_reads": 1 << base,
-    }
-    fields["offset"] = -4 * words if name in ("ldmdb", "vldmdb") else 0
-    if moves:
-        fields["stack_bytes"] = -4 * words if loads else 4 * words
+    if name in ("sub", "subw", "add", "addw") and insn.operands[0].reg == arm.ARM_REG_SP:
+        last = insn.operands[-1]
+        if last.type == arm.ARM_OP_IMM:
+            fields["stack_bytes"] = last.imm if name.startswith("sub") else -last.imm
     return fields

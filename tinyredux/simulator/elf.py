@@ -10,9 +10,9 @@ Source: Tool Interface Standard ELF specification 1.2; "Addenda to, and Errata i
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 EXECUTABLE, RELOCATABLE = 2, 1  # e_type
 FUNCTION, GLOBAL = 2, 1  # type and binding of a symbol
@@ -20,11 +20,10 @@ LOADED, WITHOUT_BYTES, SYMBOL_TABLE, ARM_ATTRIBUTES = 1, 8, 2, 0x70000003  # p_t
 ARM_MACHINE, HEADER_BYTES, SEGMENT_BYTES, SECTION_BYTES, SYMBOL_BYTES = 40, 52, 32, 40, 16
 CPU_ARCHITECTURE, FLOAT_ARCHITECTURE = 6, 10  # tags of attributes
 NAME_BYTES = 4096  # a longer name is cut: a damaged table of names may have no end
-_TEXT_TAGS = (4, 5, 65, 67)
+TEXT_TAGS, NUMBER_AND_TEXT = (4, 5, 65, 67), 32  # of attributes, what they hold
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """Bytes to load at `load_address` for use at `address`; `size` counts the zeros after them too."""
 
     address: int
@@ -33,8 +32,7 @@ class Segment:
     data: bytes
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section: its name, type, flags, address and size in bytes."""
 
     name: str
@@ -44,8 +42,7 @@ class Section:
     size: int
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A symbol; `section` is the index of the one that holds it, 0 for what is elsewhere."""
 
     name: str
@@ -56,8 +53,7 @@ class Symbol:
     section: int
 
 
-@dataclass(frozen=True)
-class Elf:
+class Elf(NamedTuple):
     """An ELF file. `attributes`: numbers by tag, such as the CPU's architecture that it is made for."""
 
     kind: int
@@ -156,11 +152,10 @@ def _attributes(content: bytes) -> dict[int, int]:
     place = content.find(b"aeabi\0\1") + 11  # the vendor's name, tag 1 (the whole file), four bytes of length
     while 11 <= place < len(content):
         tag, place = _number(content, place)
-        if tag in _TEXT_TAGS or (tag > 32 and tag & 1):
-            place = (content.find(b"\0", place) + 1) or len(content)
-            continue
-        found[tag], place = _number(content, place)
-        if tag == 32:
+        is_text = tag in TEXT_TAGS or (tag > NUMBER_AND_TEXT and tag & 1)
+        if not is_text:
+            found[tag], place = _number(content, place)
+        if is_text or tag == NUMBER_AND_TEXT:
             place = (content.find(b"\0", place) + 1) or len(content)
     return found
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import signal
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import count
 from threading import current_thread, main_thread
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_INVALID, UC_MODE_THUMB
 from unicorn import arm_const as reg
 from unicorn.unicorn_py3 import unicorn as binding
 
-from tinyredux.simulator.hooks import PythonHooks, State, compiled_hooks, zeroed
-from tinyredux.simulator.program import Span
+from tinyredux.simulator.hooks import State, compiled_hooks, zeroed
+from tinyredux.simulator.program import MemoryMap
 
 CPU_MODELS = {
     "cortex-m4": reg.UC_CPU_ARM_CORTEX_M4,
@@ -25,10 +24,9 @@ CPU_MODELS = {
 SP, LR, PC, PSR = reg.UC_ARM_REG_SP, reg.UC_ARM_REG_LR, reg.UC_ARM_REG_PC, reg.UC_ARM_REG_XPSR
 R0, R12, S0, FPSCR = reg.UC_ARM_REG_R0, reg.UC_ARM_REG_R12, reg.UC_ARM_REG_S0, reg.UC_ARM_REG_FPSCR
 IPSR, CONTROL, PRIMASK, BASEPRI = reg.UC_ARM_REG_IPSR, reg.UC_ARM_REG_CONTROL, reg.UC_ARM_REG_PRIMASK, reg.UC_ARM_REG_BASEPRI
-NUMBERED = (*(R0 + i for i in range(13)), SP, LR, PC)
 NO_END = 0xFFFFFFFF
-PATTERN, PATTERN_STEP = 0x5EC7A113, 0x01030507
-SLOW_NOTE = "no C compiler works here: the simulator runs on its Python hooks, about 50 times slower; install gcc or clang"
+PATTERN_STEP = 0x01030507
+_PATTERNS = count(0x5EC7A113, 0x2F0B3)  # one for each emulator: freed memory may still hold that of another
 
 
 class Device(Protocol):
@@ -44,57 +42,48 @@ class Device(Protocol):
 Devices = Sequence[tuple[int, int, Device]]  # base, size, device
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """Why `Emulator.run` came back. `interrupt`: number of a software interrupt; `error`: a fault, accessing `address`."""
 
     interrupt: int | None = None
-    error: str | None = None
+    error: str = ""
     address: int = 0
 
 
 class Emulator:
     """One core. Registers by the constants of this module, memory by address."""
 
-    def __init__(
-        self, cpu: str, spans: Sequence[Span], devices: Sequence[tuple[int, int, Device]], state: State, hooks: str
-    ) -> None:
-        """`hooks`: "auto", "compiled" or "python"; raises RuntimeError without a compiler."""
+    def __init__(self, cpu: str, memory: MemoryMap, devices: Devices, state: State) -> None:
+        """Raises MissingTool without a C compiler."""
         emulator: Any = binding.Uc
         self._uc: Any = emulator(UC_ARCH_ARM, UC_MODE_THUMB)
         self._uc.ctl_set_cpu_model(CPU_MODELS[cpu])
-        self._spans, self._state = spans, state
+        self._spans, self._state = memory.spans, state
         self._interrupt: int | None = None
         self._bad_address = 0
-        self.note: str | None = None
-        self._map(devices)
-        self._add_hooks(hooks)
-
-    def _map(self, devices: Devices) -> None:
         self._buffers: dict[int, Any] = {}
         for span in self._spans:
-            if span.backing not in self._buffers:
-                self._buffers[span.backing] = zeroed(ctypes.c_uint8, span.backing_bytes)
-            place = ctypes.addressof(self._buffers[span.backing]) + span.offset
-            self._uc.mem_map_ptr(span.base, span.size, 5 if span.read_only else 7, place)
+            if span.kind not in self._buffers:
+                self._buffers[span.kind] = zeroed(ctypes.c_uint8, span.size)
+            place = ctypes.addressof(self._buffers[span.kind]) + span.offset
+            self._uc.mem_map_ptr(span.base, span.size, 5 if span.kind in memory.read_only else 7, place)
         for base, size, device in devices:
             self._uc.mmio_map(base, size, *_callbacks(base, device))
+        self._add_hooks()
 
-    def _span(self, address: int, size: int) -> tuple[Any, int]:
+    def _place(self, address: int, size: int) -> int:
         for span in self._spans:
-            if span.base <= address and address + size <= span.base + span.size:
-                return self._buffers[span.backing], span.offset + address - span.base
+            if span.holds(address, size):
+                return ctypes.addressof(self._buffers[span.kind]) + span.offset + address - span.base
         raise ValueError(f"{size} bytes at {address:#010x} are outside flash and RAM")
 
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes of flash or RAM. Raises ValueError outside them."""
-        buffer, offset = self._span(address, size)
-        return ctypes.string_at(ctypes.addressof(buffer) + offset, size)
+        return ctypes.string_at(self._place(address, size), size)
 
     def write(self, address: int, data: bytes) -> None:
         """Writes bytes to flash or RAM. Raises ValueError outside them."""
-        buffer, offset = self._span(address, len(data))
-        ctypes.memmove(ctypes.addressof(buffer) + offset, data, len(data))
+        ctypes.memmove(self._place(address, len(data)), data, len(data))
 
     def get(self, register: int) -> int:
         """Returns a register."""
@@ -104,9 +93,11 @@ class Emulator:
         """Writes a register."""
         self._uc.reg_write(register, value)
 
-    def stop(self) -> None:
-        """Makes `run` come back."""
-        self._uc.emu_stop()
+    def push_stack(self, address: int) -> None:
+        """Sets the stack pointer lower, and notes how deep the stack is."""
+        if self._state.stack_floor <= address < self._state.lowest_sp:
+            self._state.lowest_sp = address
+        self.set(SP, address)
 
     def run(self) -> Stop:
         """Runs from the program counter until a hook stops it, an instruction raises an exception, or a fault.
@@ -127,42 +118,24 @@ class Emulator:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._pressed:
                 raise KeyboardInterrupt
-        return Stop(interrupt=self._interrupt)
+        return Stop(self._interrupt)
 
     def _press(self, _: int, __: object) -> None:
         """Notes Ctrl+C, and lets the emulator come back at the next block."""
         self._pressed, self._state.next_event = True, 0
 
-    # Hooks: they must all be there before the first instruction runs ----------------------------------------------
-
-    def _add_hooks(self, kind: str) -> None:
-        library = compiled_hooks() if kind != "python" else None
-        if kind == "compiled" and library is None:
-            raise RuntimeError(SLOW_NOTE)
+    def _add_hooks(self) -> None:
+        """Adds the hooks, which must all be there before the first instruction runs."""
+        library, state = compiled_hooks(), self._state
         self._uc.hook_add(UC_HOOK_INTR, self._on_interrupt)
         self._uc.hook_add(UC_HOOK_MEM_INVALID, self._on_invalid)
-        if library is None:
-            self.note = SLOW_NOTE
-            warnings.warn(SLOW_NOTE, stacklevel=4)
-            self._add_python()
-        else:
-            self._add_compiled(library)
-
-    def _add_python(self) -> None:
-        hooks = PythonHooks(self._state, lambda number: self.get(NUMBERED[number]), self.stop)
-        self._uc.hook_add(UC_HOOK_BLOCK, lambda _, address, size, __: hooks.on_block(address, size))
-        if not self._state.counting:
-            self._uc.hook_add(UC_HOOK_CODE, lambda _, address, size, __: hooks.on_instruction(address))
-
-    def _add_compiled(self, library: ctypes.CDLL) -> None:
+        pattern = next(_PATTERNS) & 0xFFFFFFFF
         for i in range(13):
-            self.set(R0 + i, PATTERN + i * PATTERN_STEP & 0xFFFFFFFF)
-        state = self._state
-        state.registers = library.find_registers(self._uc._uch, PATTERN, PATTERN_STEP)
+            self.set(R0 + i, pattern + i * PATTERN_STEP & 0xFFFFFFFF)
+        state.registers = library.find_registers(self._uc._uch, pattern, PATTERN_STEP)
         state.read_register = ctypes.cast(binding.uclib.uc_reg_read, ctypes.c_void_p)
         state.stop_emulator = ctypes.cast(binding.uclib.uc_emu_stop, ctypes.c_void_p)
-        hooks = [(UC_HOOK_BLOCK, library.on_block)] + ([] if state.counting else [(UC_HOOK_CODE, library.on_instruction)])
-        for kind, function in hooks:
+        for kind, function in ((UC_HOOK_BLOCK, library.on_block), (UC_HOOK_CODE, library.on_instruction)):
             handle, user = ctypes.c_size_t(), ctypes.c_void_p(ctypes.addressof(state))
             pointer = ctypes.cast(function, ctypes.c_void_p)
             everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))

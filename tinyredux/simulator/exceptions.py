@@ -1,21 +1,26 @@
-"""Exception entry and return as the core does them: frames on the stack, EXC_RETURN, the handler's mode."""
+"""Exceptions as the core has them: which are enabled, pending and active, and their entry and return by frames on the stack."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from dataclasses import dataclass, field
 
-from tinyredux.simulator.core_registers import SYSTICK
-from tinyredux.simulator.emulator import BASEPRI, CONTROL, FPSCR, IPSR, LR, PC, PRIMASK, PSR, R0, R12, S0, SP
+from tinyredux.simulator import emulator as reg
+from tinyredux.simulator.emulator import Emulator
 
-if TYPE_CHECKING:
-    from tinyredux.simulator.machine import Machine
-
+SVCALL, PENDSV, SYSTICK, FIRST_INTERRUPT = 11, 14, 15, 16
+THREAD_PRIORITY = 256
 ENTRY_CYCLES = EXIT_CYCLES = 12
-FRAME = (R0, R0 + 1, R0 + 2, R0 + 3, R12, LR, PC)
-FLOAT_FRAME = tuple(S0 + i for i in range(16))
-BASIC_BYTES, FLOAT_BYTES = 32, 72
+FRAME = (reg.R0, reg.R0 + 1, reg.R0 + 2, reg.R0 + 3, reg.R12, reg.LR, reg.PC)
+FLOAT_FRAME = (*range(reg.S0, reg.S0 + 16), reg.FPSCR)
+BASIC_WORDS, FLOAT_WORDS = 8, 18  # the second, on top of the first, ends with a reserved word
+THUMB_STATE = 1 << 24  # of the program status register
 PROCESS_STACK, FLOAT_ACTIVE = 2, 4  # bits of CONTROL
 BACK, BACK_TO_THREAD, BACK_TO_PROCESS_STACK, BACK_WITHOUT_FLOAT = 0xFFFFFFE1, 8, 4, 16  # EXC_RETURN
+
+
+class CoreFault(Exception):  # noqa: N818
+    """The core cannot go on; the message is the sentence's first part."""
 
 
 def even(what: str, address: int) -> str:
@@ -23,105 +28,80 @@ def even(what: str, address: int) -> str:
     return f"UsageFault: the {what} {address:#010x} is even, and bit 0 must be 1 for Thumb code"
 
 
-def _next(machine: Machine) -> int | None:
-    return machine.core.exceptions.next(machine.cpu.get(PRIMASK), machine.cpu.get(BASEPRI))
+@dataclass
+class Exceptions:
+    """Which exceptions are enabled, pending and active. Numbers as in IPSR: 15 SysTick, 16 + n interrupt n."""
 
+    enabled: set[int] = field(default_factory=lambda: {SVCALL, PENDSV, SYSTICK})
+    pending: set[int] = field(default_factory=set)
+    active: list[int] = field(default_factory=list)
+    priority: dict[int, int] = field(default_factory=dict)
+    vector_table: int = 0
 
-def could_deliver(machine: Machine) -> bool:
-    """Whether a pending exception may be entered now."""
-    machine.peripherals.wake()
-    return _next(machine) is not None
+    def next(self, cpu: Emulator, also: int = 0) -> int | None:
+        """Returns the exception to enter now, or None; `also` counts as pending."""
+        ready = (self.pending | {also}) & self.enabled
+        if not ready or cpu.get(reg.PRIMASK) & 1:
+            return None
+        urgency, best = min((self.priority.get(number, 0), number) for number in ready)
+        ceiling = min([cpu.get(reg.BASEPRI) or THREAD_PRIORITY, *(self.priority.get(number, 0) for number in self.active)])
+        return best if urgency < ceiling else None
 
+    def enter(self, cpu: Emulator, number: int) -> None:
+        """Enters a pending exception. Raises CoreFault."""
+        self.pending.discard(number)
+        control, stack, running = cpu.get(reg.CONTROL), cpu.get(reg.SP), self.active[-1] if self.active else 0
+        status = cpu.get(reg.PSR) & ~0x3FF | (stack & 4) << 7 | running
+        words = [*map(cpu.get, FRAME), status]
+        back = BACK | (0 if running else BACK_TO_THREAD) | BACK_WITHOUT_FLOAT
+        if control & FLOAT_ACTIVE:
+            words += [*map(cpu.get, FLOAT_FRAME), 0]
+            back &= ~BACK_WITHOUT_FLOAT
+        if control & PROCESS_STACK and not running:
+            back |= BACK_TO_PROCESS_STACK
+        frame = (stack - 4 * len(words)) & ~7
+        try:
+            cpu.write(frame, struct.pack(f"<{len(words)}I", *words))
+        except ValueError:
+            raise CoreFault(f"BusFault: an exception's frame at {frame:#010x}, where there is no memory") from None
+        self.active.append(number)
+        cpu.push_stack(frame)
+        cpu.set(reg.PSR, status & 0xF80F0000 | THUMB_STATE)  # flags stay, no IT block
+        cpu.set(reg.IPSR, number)
+        cpu.set(reg.CONTROL, control & ~(FLOAT_ACTIVE | PROCESS_STACK))
+        cpu.set(reg.LR, back)
+        entry, vector = self.vector_table + 4 * number, f"vector of exception {number}"
+        try:
+            handler = int.from_bytes(cpu.read(entry, 4), "little")
+        except ValueError:
+            raise CoreFault(f"HardFault: the {vector} lies at {entry:#010x}, where there is no memory") from None
+        if not handler & 1:
+            raise CoreFault(even(vector, handler))
+        cpu.set(reg.PC, handler)
 
-def tick_may_interrupt(machine: Machine) -> bool:
-    """Whether SysTick could preempt what runs now."""
-    before = set(machine.core.exceptions.pending)
-    machine.core.exceptions.pending.add(SYSTICK)
-    found = _next(machine)
-    machine.core.exceptions.pending = before
-    return found is not None
-
-
-def deliver(machine: Machine) -> int | None:
-    """Enters the most urgent pending exception, if any may run now. Returns its number."""
-    machine.peripherals.wake()
-    if not machine.core.exceptions.pending:
-        return None
-    number = _next(machine)
-    if number is not None:
-        machine.core.exceptions.pending.discard(number)
-        _enter(machine, number)
-    return number
-
-
-def _enter(machine: Machine, number: int) -> None:
-    cpu, active = machine.cpu, machine.core.exceptions.active
-    control, stack, place = cpu.get(CONTROL), cpu.get(SP), cpu.get(PC)
-    with_float = bool(control & FLOAT_ACTIVE)
-    frame = (stack - BASIC_BYTES - (FLOAT_BYTES if with_float else 0)) & ~7
-    status = cpu.get(PSR) & ~0x3FF | (stack & 4) << 7 | (active[-1] if active else 0)
-    words = [cpu.get(register) for register in FRAME] + [status]
-    if with_float:
-        words += [cpu.get(register) for register in FLOAT_FRAME] + [cpu.get(FPSCR), 0]
-    try:
-        cpu.write(frame, b"".join(word.to_bytes(4, "little") for word in words))
-    except ValueError:
-        machine.fail(f"BusFault: an exception's frame at {frame:#010x}, where there is no memory", place)
-        return
-    if machine.state.stack_floor <= frame < machine.state.lowest_sp:
-        machine.state.lowest_sp = frame
-    back = BACK | (0 if active else BACK_TO_THREAD) | (0 if with_float else BACK_WITHOUT_FLOAT)
-    if control & PROCESS_STACK and not active:
-        back |= BACK_TO_PROCESS_STACK
-    cpu.set(SP, frame)
-    active.append(number)
-    cpu.set(PSR, status & 0xF80F0000 | 1 << 24)  # flags stay, no IT block
-    cpu.set(IPSR, number)
-    cpu.set(CONTROL, control & ~(FLOAT_ACTIVE | PROCESS_STACK))
-    cpu.set(LR, back)
-    entry = machine.core.vector_table + 4 * number
-    try:
-        handler = int.from_bytes(machine.read(entry, 4), "little")
-    except ValueError:
-        machine.fail(f"HardFault: the vector of exception {number} lies at {entry:#010x}, where there is no memory", place)
-        return
-    if not handler & 1:
-        machine.fail(even(f"vector of exception {number}", handler), place)
-        return
-    cpu.set(PC, handler)
-    machine.pricing.outside(ENTRY_CYCLES)
-
-
-def leave(machine: Machine, back: int) -> None:
-    """Returns from the running exception by the rules of its EXC_RETURN value."""
-    cpu, active = machine.cpu, machine.core.exceptions.active
-    active.pop()
-    place = cpu.get(PC)
-    cpu.set(IPSR, active[-1] if active else 0)
-    if back & BACK_TO_PROCESS_STACK and not active:
-        cpu.set(CONTROL, cpu.get(CONTROL) | PROCESS_STACK)
-    frame, with_float = cpu.get(SP), not back & BACK_WITHOUT_FLOAT
-    size = BASIC_BYTES + (FLOAT_BYTES if with_float else 0)
-    try:
-        data = machine.read(frame, size)
-    except ValueError:
-        machine.fail(f"BusFault: an exception's frame at {frame:#010x}, where there is no memory", place)
-        return
-    words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, size, 4)]
-    if with_float:
-        for register, word in zip(FLOAT_FRAME, words[8:24], strict=True):
+    def leave(self, cpu: Emulator, back: int) -> None:
+        """Returns from the running exception by the rules of its EXC_RETURN value. Raises CoreFault."""
+        self.active.pop()
+        running = self.active[-1] if self.active else 0
+        cpu.set(reg.IPSR, running)
+        if back & BACK_TO_PROCESS_STACK and not running:
+            cpu.set(reg.CONTROL, cpu.get(reg.CONTROL) | PROCESS_STACK)
+        frame, with_float = cpu.get(reg.SP), not back & BACK_WITHOUT_FLOAT
+        count = BASIC_WORDS + (FLOAT_WORDS if with_float else 0)
+        try:
+            data = cpu.read(frame, 4 * count)
+        except ValueError:
+            raise CoreFault(f"BusFault: an exception's frame at {frame:#010x}, where there is no memory") from None
+        *words, status = struct.unpack_from("<8I", data)
+        if with_float:
+            for register, word in zip(FLOAT_FRAME, struct.unpack_from("<17I", data, 4 * BASIC_WORDS), strict=True):
+                cpu.set(register, word)
+        cpu.set(reg.CONTROL, cpu.get(reg.CONTROL) & ~FLOAT_ACTIVE | (FLOAT_ACTIVE if with_float else 0))
+        if not status & THUMB_STATE:
+            raise CoreFault("UsageFault: the exception's frame has bit 24 of xPSR clear, and it must be 1 for Thumb code")
+        cpu.set(reg.SP, frame + 4 * count + (status >> 7 & 4))
+        words[-1] |= 1
+        for register, word in zip(FRAME, words, strict=True):
             cpu.set(register, word)
-        cpu.set(FPSCR, words[24])
-    control = cpu.get(CONTROL) & ~FLOAT_ACTIVE
-    cpu.set(CONTROL, control | (FLOAT_ACTIVE if with_float else 0))
-    status = words[7]
-    if not status & 1 << 24:
-        machine.fail("UsageFault: the exception's frame has bit 24 of xPSR clear, and it must be 1 for Thumb code", place)
-        return
-    cpu.set(SP, frame + size + (status >> 7 & 4))
-    for register, word in zip(FRAME[:-1], words[:6], strict=True):
-        cpu.set(register, word)
-    cpu.set(PC, words[6] | 1)
-    cpu.set(PSR, status & ~0x3FF)
-    cpu.set(IPSR, active[-1] if active else 0)
-    machine.pricing.outside(EXIT_CYCLES)
+        cpu.set(reg.PSR, status & ~0x3FF)
+        cpu.set(reg.IPSR, running)

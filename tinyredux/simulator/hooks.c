@@ -14,9 +14,10 @@
 #include <unistd.h>
 #endif
 
-enum { STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS, STOP_FLOAT, STOP_ALIGNMENT };
+enum { STOP_NONE, STOP_EVENT, STOP_LIMIT, STOP_ADDRESS, STOP_LOOP, STOP_FLOAT, STOP_ALIGNMENT };
 enum { ALIGNED = 1, FLOAT = 2, NO_LOAD = 4 };
 enum { END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL };
+enum { FLASH_KIND = 1, STACK_KIND = 2, MOST_SELF_LOOPS = 200 };
 #define ANY_STACK 0xFFFFFFFFu
 enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
 
@@ -37,7 +38,7 @@ struct load { /* address = base + (index << shift) + offset; base 15 means offse
 };
 
 struct region { /* memory that code runs from or data lies in; block and load hold 1 + table index per half-word */
-    uint32_t base, size, kind, flash_offset;
+    uint32_t base, size, kind;
     uint32_t *block, *load;
 };
 
@@ -51,10 +52,9 @@ struct cache { /* least recently used lines; used[slot] is the time of the last 
 
 struct state {
     uint64_t instructions, core, memory;          /* totals so far */
-    uint64_t limit_instructions, next_event, now; /* now: core + memory, or instructions when only counting */
-    uint32_t stop, lowest_sp, stack_floor, stop_address, stop_sp, current, last_region, counting;
-    uint32_t mispredict_cycles, regions, flash_kind, flash_size, stack_kind, float_on;
-    uint32_t self_loops, self_loop_limit, pending, bad_address, bad_place, previous;
+    uint64_t limit_instructions, next_event, now; /* now: core + memory */
+    uint32_t stop, lowest_sp, stack_floor, stop_address, stop_sp, current, last_region, mispredict_cycles;
+    uint32_t regions, float_on, self_loops, pending, bad_address, bad_place, previous, spare;
     struct region *region;
     struct block *block;
     struct load *load;
@@ -137,11 +137,9 @@ static void follow(struct state *s, struct block *from, struct block *to)
 {
     if (to->is_entry && (from->function != to->function || from->end_kind == END_CALL))
         to->calls++;
-    if (!s->counting) {
-        uint32_t cycles = branch_cycles(s, from, to);
-        s->core += cycles;
-        from->extra_core += cycles;
-    }
+    uint32_t cycles = branch_cycles(s, from, to);
+    s->core += cycles;
+    from->extra_core += cycles;
 }
 
 static int must_stop(struct state *s, void *uc, struct block *b)
@@ -155,8 +153,8 @@ static int must_stop(struct state *s, void *uc, struct block *b)
         s->stop = STOP_LIMIT;
     else if (b->address == s->stop_address && (s->stop_sp == ANY_STACK || reg(s, uc, STACK_POINTER) == s->stop_sp))
         s->stop = STOP_ADDRESS;
-    else if (b->loops_to_itself && ++s->self_loops > s->self_loop_limit)
-        s->stop = STOP_EVENT;
+    else if (b->loops_to_itself && ++s->self_loops > MOST_SELF_LOOPS)
+        s->stop = STOP_LOOP;
     else
         return 0;
     s->stop_emulator(uc);
@@ -184,10 +182,6 @@ void on_block(void *uc, uint64_t address64, uint32_t size, void *user)
     uint32_t low = reg(s, uc, STACK_POINTER) - b->stack_bytes;
     if (low < s->lowest_sp && low >= s->stack_floor)
         s->lowest_sp = low;
-    if (s->counting) {
-        s->now = s->instructions;
-        return;
-    }
     uint64_t lost = 0;
     for (uint32_t i = 0; i < b->lines; i++)
         lost += fetch(s->code, b->first_line + i, s->core + s->memory + lost + (uint64_t)b->cycles * i / b->lines);
@@ -245,13 +239,13 @@ void on_instruction(void *uc, uint64_t address64, uint32_t size, void *user)
         return;
     struct region *target = region_of(s, address);
     uint32_t kind = target ? target->kind : 0;
-    if (l->chained && kind != (l->after_stack ? s->stack_kind : s->last_region))
+    if (l->chained && kind != (l->after_stack ? (uint32_t)STACK_KIND : s->last_region))
         cycles++;
     if (address & (l->bytes - 1u))
         cycles += l->unaligned_cycles;
     s->last_region = kind;
-    if (kind == s->flash_kind)
-        lost = data_cycles(s, address - target->base + target->flash_offset, l->total_bytes);
+    if (kind == FLASH_KIND)
+        lost = data_cycles(s, address - target->base, l->total_bytes);
     s->core += cycles;
     s->memory += lost;
     s->now += cycles + lost;

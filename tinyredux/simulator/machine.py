@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyredux.boards import Board
-from tinyredux.simulator import exceptions, pricing
-from tinyredux.simulator.core_registers import NEVER, CoreRegisters
-from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Device, Devices, Emulator, Stop
-from tinyredux.simulator.hooks import STOP_ADDRESS, STOP_ALIGNMENT, STOP_FLOAT, STOP_LIMIT, State
-from tinyredux.simulator.peripherals import BitBand, Console, Peripherals
-from tinyredux.simulator.program import Program, load_program
+from tinyredux.simulator import exceptions, hooks
+from tinyredux.simulator.core_registers import CoreRegisters
+from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Devices, Emulator, Stop
+from tinyredux.simulator.exceptions import CoreFault, even
+from tinyredux.simulator.hooks import NEVER
+from tinyredux.simulator.peripherals import Console, Peripherals
+from tinyredux.simulator.pricing import Pricing
+from tinyredux.simulator.program import MemoryMap, load_image
 from tinyredux.simulator.semihosting import Semihosting
 
 INTERRUPT_SVC, INTERRUPT_BREAKPOINT = 2, 7
-WAIT_FOR_EVENT, SEND_EVENT = b"\x20\xbf", b"\x40\xbf"
+WAIT_FOR_EVENT, SEND_EVENT, SEMIHOSTING_CALL = b"\x20\xbf", b"\x40\xbf", b"\xab\xbe"
 INTERRUPTS = {  # of the emulator, that are faults: what it says of them
     17: "UsageFault: an instruction of a coprocessor that is not there or switched off",
     4: "UsageFault: an exclusive access to an address that is no multiple of its size",
 }
-THUMB_STATE = 1 << 24  # in the program status register
 SLICE_CYCLES = 20_000_000  # the emulator comes back at least so often, so that Ctrl+C is heard
 INTERRUPTED = 130  # exit code, as shells have it
-REASONS = {"main": "return", "loop": "return", "reset": "exit", "idle": "limit"}  # of an End, as the contract names them
-NO_ADDRESS = ANY_STACK = 0xFFFFFFFF
+NO_ADDRESS = 0xFFFFFFFF
 IDLE_POLLS = 2000
 AFTER_MAIN_INSTRUCTIONS = 2_000_000
 QUIET_WAITS, ENDLESS_WAITS = 20, 5000  # of one place, for SysTick, without output: taken for the end of the program
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """Why the program cannot go on: kind, address of the instruction, function."""
 
     kind: str
@@ -45,12 +43,11 @@ class Fault:
         return f"{self.kind}, at {self.address:#010x} in {self.function}"
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """How a program ended.
 
-    reason: exit, main, loop, fault, reset, idle, limit, interrupted; code: its exit code, 1 after a fault, 3 when idle or at the
-    limit, 130 when interrupted.
+    reason: exit, return, fault, limit, interrupted; code: its exit code, 1 after a fault, 3 at the limit or when it waits for
+    input that never comes, 130 when interrupted.
     """
 
     reason: str
@@ -58,84 +55,62 @@ class End:
     text: str
 
 
-@dataclass(frozen=True)
-class Watched:
+class Watched(NamedTuple):
     """What one call of a watched function cost: instructions, cycles of the core, cycles lost to memory."""
 
     instructions: int
     core_cycles: int
     memory_cycles: int
 
-    def since(self, start: Watched) -> Watched:
-        """Returns the difference to an earlier reading."""
-        return Watched(
-            self.instructions - start.instructions,
-            self.core_cycles - start.core_cycles,
-            self.memory_cycles - start.memory_cycles,
-        )
-
 
 class Machine:
     """A board with a program in flash, at its reset vector. `run` may be called again until `end` says that the program is over.
 
-    `cycles=False` only counts instructions, and time is instructions; accesses that must be aligned and floating point that is
-    switched off then go unnoticed. Attributes for others: `console` (append to `received`,
-    take from `sent`), `end`, `fault`, `notes` (what a reader of the figures must know), `slept_cycles` (time nothing ran).
+    Attributes for others: `console` (append to `received`, take from `sent`), `end`, `fault`, `slept_cycles` (time nothing ran),
+    `idles` (the last `run` came back because the program waits for input), `watched` (see `watch`).
     """
 
-    def __init__(self, board: Board, elf: Path, *, cycles: bool = True, hooks: str = "auto") -> None:
-        """Loads the program. `hooks`: "auto", "compiled" or "python". Raises ValueError when it does not fit the board."""
-        self.board = board
-        self.program: Program = load_program(elf, board.cpu)
+    def __init__(self, board: Board, elf: Path) -> None:
+        """Loads the program. Raises ValueError when it does not fit the board, MissingTool without a C compiler."""
+        self.board, self.program, memory = board, load_image(elf, board.cpu), MemoryMap(board)
         self.end: End | None = None
         self.fault: Fault | None = None
-        self.notes: list[str] = []
         self.slept_cycles = 0
-        self._running = False
+        self.idles = self._running = self._polls = self._event = False
         self.console = Console()
         self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
-        self.pricing = pricing.Pricing(board, self.program, self.read, not cycles, self._enters_main)
+        self.pricing = Pricing(board, self.program, memory, self.read, self._stop_at_return)
         self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access, self.now)
-        self.state: State = self.pricing.state
-        self.cpu = Emulator(board.cpu, self.pricing.memory.spans, self._devices(), self.state, hooks)
-        self.semihosting = Semihosting(self.cpu, self.console.put, self.console.take, self.now, board.clock_hz)
-        self._idle = self._event = False
+        self.memory, self.state = memory, self.pricing.state
+        around = self.peripherals
+        devices: Devices = [(0x40000000, 1 << 29, around), (0xA0000000, 0x2000, around), (0xE0000000, 1 << 20, self.core)]
+        self.cpu = Emulator(board.cpu, memory, devices, self.state)
+        self.semihosting = Semihosting(self.cpu, self.console, self.now, board.clock_hz)
         self.watched: list[Watched] = []
         self._watch = NO_ADDRESS
         self._watch_start: Watched | None = None
-        self._main: pricing.Snapshot | None = None
-        self._quiet: pricing.Snapshot | None = None
+        self._main: dict[str, Any] | None = None  # the counts when main returned, with its exit code
+        self._quiet: dict[str, Any] = {}  # the counts when the program fell quiet
         self._waiting, self._waits = (0, 0), 0
-        if self.cpu.note:
-            self.notes.append(self.cpu.note)
         self._boot()
 
-    def _devices(self) -> Devices:
-        around = self.peripherals
-        spaces: list[tuple[int, int, Device]] = [(0x40000000, 0x20000000, around)]
-        if self.board.cpu == "cortex-m4":
-            spaces = [(0x40000000, 0x2000000, around), (0x44000000, 0x1C000000, around), (0x42000000, 0x2000000, BitBand(around))]
-        return [*spaces, (0xA0000000, 0x2000, around), (0xE0000000, 0x100000, self.core)]
-
     def _boot(self) -> None:
-        self.pricing.memory.check(self.program)
+        self.memory.check(self.program)
         for segment in self.program.segments:
             self.cpu.write(segment.load_address, segment.data)
-        table = self.pricing.memory.vector_table(self.program)
+        table = self.memory.vector_table(self.program)
         if table is None:
-            stack, start = self.board.sram[0].base + self.board.sram[0].size_bytes, self.program.entry
+            stack, start = self.board.sram[0].base + self.board.sram[0].size_bytes, self.program.entry | 1
         else:
-            self.core.vector_table = table
+            self.core.exceptions.vector_table = table
             stack, start = (int.from_bytes(self.read(table + 4 * i, 4), "little") for i in range(2))
-        for i in range(13):
-            self.cpu.set(R0 + i, 0)
-        self.cpu.set(LR, NO_ADDRESS)
-        self.cpu.set(SP, stack)
-        self.cpu.set(PC, start | 1)
+        registers = dict.fromkeys(range(R0, R0 + 13), 0) | {LR: NO_ADDRESS, SP: stack, PC: start | 1}
+        for register, value in registers.items():
+            self.cpu.set(register, value)
         self.initial_sp = self.state.lowest_sp = stack
         self.state.stop_address = NO_ADDRESS
-        if table is not None and not start & 1:
-            self.fail(exceptions.even("reset vector", start), start)
+        if not start & 1:
+            self.fail(even("reset vector", start), start)
 
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes of flash or RAM. Raises ValueError outside them."""
@@ -147,9 +122,9 @@ class Machine:
         return int(self.initial_sp - self.state.lowest_sp)
 
     def now(self) -> int:
-        """Returns the cycle (instruction, when only counting) that the program is in, to the instruction."""
+        """Returns the cycle that the program is in, to the instruction."""
         counted = int(self.state.now) + self.slept_cycles
-        return counted - self.pricing.remaining(self.cpu.get(PC)) if self._running else counted
+        return counted - self.pricing.remaining(self.cpu.get(PC))[1] if self._running else counted
 
     # What devices and hooks report --------------------------------------------------------------------------------
 
@@ -160,38 +135,36 @@ class Machine:
             self.pricing.switch_float(self.core.float_on())
 
     def _pend(self, number: int) -> None:
-        self.core.exceptions.pending.add(16 + number)
+        self.core.exceptions.pending.add(exceptions.FIRST_INTERRUPT + number)
         self._look()
 
     def _polled(self) -> None:
         if self.console.idle_polls >= IDLE_POLLS:
-            self._idle = True
+            self._polls = True
             self._look()
 
-    def _enters_main(self) -> None:
+    def _stop_at_return(self) -> None:
         self.state.stop_address, self.state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
 
     def watch(self, function: str) -> None:
         """From now on `watched` gets the cost of each call of a function. Takes the place of noticing main's return."""
         self._watch = self.program.symbols.get(function, NO_ADDRESS) & ~1
         self.pricing.main_address = 0
-        self.state.stop_address, self.state.stop_sp = self._watch, ANY_STACK
+        self.state.stop_address, self.state.stop_sp = self._watch, hooks.ANY_STACK
 
     def _watched_address(self) -> None:
-        state = self.state
+        """Main returns, or the watched function begins or ends. After main the program may still flush output, or exit."""
+        spent = Watched(int(self.state.instructions), int(self.state.core), int(self.state.memory))
         if self._watch == NO_ADDRESS:
-            self._main_returns()
+            self._main = self.counts() | {"exit": self.cpu.get(R0) & 0xFF}
+            self.state.stop_address = NO_ADDRESS
         elif self._watch_start is None:
-            self._watch_start = self._spent()
-            state.stop_address, state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
+            self._watch_start = spent
+            self._stop_at_return()
         else:
-            self.watched.append(self._spent().since(self._watch_start))
+            self.watched.append(Watched(*(after - before for before, after in zip(self._watch_start, spent, strict=True))))
             self._watch_start = None
-            state.stop_address, state.stop_sp = self._watch, ANY_STACK
-
-    def _spent(self) -> Watched:
-        state = self.state
-        return Watched(int(state.instructions), int(state.core), int(state.memory))
+            self.state.stop_address, self.state.stop_sp = self._watch, hooks.ANY_STACK
 
     # Running ------------------------------------------------------------------------------------------------------
 
@@ -201,26 +174,26 @@ class Machine:
         """Runs up to `max_instructions` more. Returns how the program ended, or None when it may go on.
 
         `between()` is called at least every SLICE_CYCLES. `until_idle` also returns when the program keeps polling the console
-        with no input left. Without it such a program ends with reason "idle", for it would wait for ever.
+        with no input left. Without it such a program ends with reason "limit", for it would wait for ever.
         """
         limit = NEVER if max_instructions is None else int(self.state.instructions) + max_instructions
+        self.idles = False
         while self.end is None:
-            if self._idle:
-                self._idle, self.console.idle_polls = False, 0
-                if not self.console.received and until_idle:
-                    return None
+            if self._polls:
+                self._polls, self.console.idle_polls = False, 0
                 if not self.console.received:
-                    self._finish("idle", 3, "the program waits for console input and there is none left")
+                    self.idles = until_idle
+                    if not until_idle:
+                        self._finish("limit", 3, "the program waits for console input and there is none left")
                     break
-            self.state.limit_instructions = limit
-            if self._main is not None:
-                self.state.limit_instructions = min(limit, self._main.instructions + AFTER_MAIN_INSTRUCTIONS)
+            after_main = NEVER if self._main is None else self._main["instructions"] + AFTER_MAIN_INSTRUCTIONS
+            self.state.limit_instructions = min(limit, after_main)
             self._step()
             if between is not None:
                 between()
-            if self.state.stop == STOP_LIMIT and self.end is None:
+            if self.state.stop == hooks.STOP_LIMIT and self.end is None:
                 if self._main is None:
-                    return None
+                    break
                 self._end_at_main()
         return self.end
 
@@ -228,11 +201,11 @@ class Machine:
         """Runs to the next event and deals with it."""
         state = self.state
         self.core.advance()
-        exceptions.deliver(self)
+        self._deliver()
         if self.end is not None:
             return
-        state.stop, state.self_loops = 0, 0
-        state.pending = int(self.core.exceptions.any_ready())
+        state.stop, state.self_loops = hooks.STOP_NONE, 0
+        state.pending = int(bool(self.core.exceptions.pending & self.core.exceptions.enabled))
         state.next_event = max(0, min(self.core.next_tick() - self.slept_cycles, int(state.now) + SLICE_CYCLES))
         self._running = True
         try:
@@ -241,28 +214,46 @@ class Machine:
             self._running = False
         self.pricing.check()
         pc = self.cpu.get(PC)
-        if state.stop in (STOP_FLOAT, STOP_ALIGNMENT):
+        if state.stop in (hooks.STOP_FLOAT, hooks.STOP_ALIGNMENT):
             self._forbidden(int(state.bad_place))
-        elif stop.error is not None:
+        elif stop.error:
             self._emulator_fault(stop, pc)
         elif stop.interrupt is not None:
             self._software_interrupt(stop.interrupt, pc)
-        elif state.stop == STOP_ADDRESS:
+        elif state.stop == hooks.STOP_ADDRESS:
             self._watched_address()
         elif self.core.reset_requested:
-            self._finish("reset", 1, f"the program reset the system in {self.program.place(pc)}")
-        elif (waits := self.pricing.waits()) or state.self_loops > state.self_loop_limit:
+            self._finish("exit", 1, f"the program reset the system in {self.program.place(pc)}")
+        elif (waits := self.pricing.waits()) or state.stop == hooks.STOP_LOOP:
             self._wait(pc, waits)
 
+    def _deliver(self) -> bool:
+        """Enters the most urgent pending exception, if any may run now."""
+        self.peripherals.wake()
+        number = self.core.exceptions.next(self.cpu)
+        if number is not None:
+            self._change_context(lambda: self.core.exceptions.enter(self.cpu, number), exceptions.ENTRY_CYCLES)
+        return number is not None
+
+    def _change_context(self, change: Callable[[], None], cycles: int) -> None:
+        """Enters or leaves an exception."""
+        place = self.cpu.get(PC)
+        try:
+            change()
+            self.pricing.outside(cycles)
+        except CoreFault as fault:
+            self.fail(str(fault), place)
+
     def _software_interrupt(self, number: int, pc: int) -> None:
+        core = self.core.exceptions
         if number == INTERRUPT_BREAKPOINT:
             self._breakpoint(pc)
         elif number == INTERRUPT_SVC:
-            self.core.exceptions.pending.add(11)
-            if exceptions.deliver(self) is None:
+            core.pending.add(exceptions.SVCALL)
+            if not self._deliver():
                 self.fail("HardFault: SVC while it is masked", pc)
-        elif pc >= 0xFFFFFF00 and self.core.exceptions.active:
-            exceptions.leave(self, pc | 1)
+        elif pc >= 0xFFFFFF00 and core.active:
+            self._change_context(lambda: core.leave(self.cpu, pc | 1), exceptions.EXIT_CYCLES)
             self._event = True
         elif number in INTERRUPTS:
             self.pricing.unwind(pc)
@@ -273,13 +264,13 @@ class Machine:
     def _forbidden(self, pc: int) -> None:
         """The instruction at `pc` may not run: floating point that is switched off, or words at an odd place."""
         self.pricing.unwind(pc)
-        if self.state.stop == STOP_FLOAT:
+        if self.state.stop == hooks.STOP_FLOAT:
             self.fail("UsageFault: floating point while its unit is off; set bits 20 to 23 of CPACR (0xE000ED88)", pc)
         else:
             self.fail(f"UsageFault: words at {int(self.state.bad_address):#010x}, which is no multiple of 4", pc)
 
     def _breakpoint(self, pc: int) -> None:
-        if self.read(pc, 2) != b"\xab\xbe":
+        if self.read(pc, 2) != SEMIHOSTING_CALL:
             self.fail("HardFault: breakpoint without a debugger", pc)
             return
         self.cpu.set(PC, pc + 2 | 1)
@@ -293,24 +284,26 @@ class Machine:
 
     def _wait(self, pc: int, for_event: bool) -> None:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
-        wake = self.core.next_tick()
-        if not for_event and self._main is None and self._in_exit(pc):
+        wake, core = self.core.next_tick(), self.core.exceptions
+        if not for_event and self._main is None and self.program.place(pc).partition("+")[0] in ("_exit", "exit", "_Exit"):
             self._finish("exit", self.cpu.get(R0) & 0xFF, "exit was called")
-        if self.end is not None or exceptions.could_deliver(self):
+            return
+        self.peripherals.wake()
+        if core.next(self.cpu) is not None:
             return
         if self._event and self.read(pc - 2, 2) == WAIT_FOR_EVENT:
             self._event = False
-            return
-        if wake < NEVER and (for_event or exceptions.tick_may_interrupt(self)):
+        elif wake < NEVER and (for_event or core.next(self.cpu, also=exceptions.SYSTICK) is not None):
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
             self._count_wait(pc)
         elif self._main is not None:
             self._end_at_main()
-        elif self.peripherals.listens() and not self.core.exceptions.active:
-            self._idle = True
-        elif self.core.exceptions.active:
-            self.fail(f"endless loop in the handler of exception {self.core.exceptions.active[-1]}", pc)
+        elif self.peripherals.listens() and not core.active:
+            self._polls = True
+        elif core.active:
+            self.fail(f"endless loop in the handler of exception {core.active[-1]}", pc)
         else:
+            self._quiet = {}
             self._end_in_loop(pc, "that nothing can interrupt")
 
     def _count_wait(self, pc: int) -> None:
@@ -319,41 +312,31 @@ class Machine:
         self._waits = self._waits + 1 if place == self._waiting else 0
         self._waiting = place
         if self._waits == QUIET_WAITS:
-            self._quiet = self.pricing.snapshot(0, self.stack_bytes)
+            self._quiet = self.counts()
         elif self._waits >= ENDLESS_WAITS and self.peripherals.listens():
-            self._idle, self._waits = True, 0
+            self._polls, self._waits = True, 0
         elif self._waits >= ENDLESS_WAITS and self._main is not None:
             self._end_at_main()
         elif self._waits >= ENDLESS_WAITS:
-            self._end_in_loop(pc, "that only SysTick interrupts", self._quiet)
-
-    def _end_in_loop(self, pc: int, how: str, counts: pricing.Snapshot | None = None) -> None:
-        self._quiet = counts
-        self._finish("loop", 0, f"endless loop in {self.program.place(pc)} {how}")
-
-    def _in_exit(self, pc: int) -> bool:
-        index = self.program.function_index(pc)
-        return index >= 0 and self.program.functions[index].name in ("_exit", "exit", "_Exit")
+            self._end_in_loop(pc, "that only SysTick interrupts")
 
     # Ends ---------------------------------------------------------------------------------------------------------
 
-    def _main_returns(self) -> None:
-        """Notes the counts. What runs after main may still flush output, or end by a semihosting exit."""
-        code, depth = self.cpu.get(R0) & 0xFF, self.stack_bytes
-        self._main = self.pricing.snapshot(code, depth)
-        self.state.stop_address = NO_ADDRESS
+    def _end_in_loop(self, pc: int, how: str) -> None:
+        self._finish("return", 0, f"endless loop in {self.program.place(pc)} {how}")
 
     def _end_at_main(self) -> None:
         assert self._main is not None
-        self._finish("main", self._main.exit_code, "main returned")
+        self._quiet = self._main
+        self._finish("return", self._main["exit"], "main returned")
 
     def _finish(self, reason: str, code: int, text: str) -> None:
         self.end = End(reason, code, text)
 
     def _emulator_fault(self, stop: Stop, pc: int) -> None:
-        error = stop.error or ""
+        error = stop.error
         if "INSN_INVALID" in error and self.pricing.has_waited(pc):  # WFE, which the emulator does not know
-            self._event |= self.pricing.memory.holds(pc - 4) and self.read(pc - 4, 2) == SEND_EVENT
+            self._event |= self.memory.holds(pc - 4) and self.read(pc - 4, 2) == SEND_EVENT
             return
         self.pricing.unwind(pc)
         if "FETCH" in error:
@@ -361,8 +344,8 @@ class Machine:
         elif "UNMAPPED" in error or "PROT" in error:
             reason = "which is read-only" if "PROT" in error else "where there is no memory"
             kind = f"BusFault: {'write to' if 'WRITE' in error else 'read of'} {stop.address:#010x}, {reason}"
-        elif "INSN_INVALID" in error and not self.cpu.get(PSR) & THUMB_STATE:
-            kind = f"{exceptions.even('branch target', pc)}, coming from {self.pricing.last_function(before=True)}"
+        elif "INSN_INVALID" in error and not self.cpu.get(PSR) & exceptions.THUMB_STATE:
+            kind = f"{even('branch target', pc)}, coming from {self.pricing.last_function(before=True)}"
         elif "INSN_INVALID" in error:
             kind = "UsageFault: undefined instruction"
         else:
@@ -385,15 +368,15 @@ class Machine:
         if self.end is None:
             self._finish("interrupted", INTERRUPTED, f"interrupted in {self.program.place(self.cpu.get(PC) & ~1)}")
 
-    def result(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         """Returns the counts so far, with the fields of `simulate --json`."""
+        return self.pricing.counts() | {"stack_bytes": self.stack_bytes}
+
+    def result(self) -> dict[str, Any]:
+        """Returns what `simulate --json` prints: the counts of when the program ended its work, and how it ended."""
         end = self.end or End("limit", 3, "the instruction limit was reached")
-        settled = {"main": self._main, "loop": self._quiet}.get(end.reason)
-        if settled is not None:
-            counts, depth = settled.counts, settled.stack_bytes
-        else:
-            counts, depth = self.pricing.counts(), self.stack_bytes
-        ending = {"reason": REASONS.get(end.reason, end.reason), "exit": end.code, "end": end.text}
-        console = self.console.sent.decode("utf-8", "replace")
-        ending |= {"stack_bytes": depth, "console": console, "notes": self.notes, "fault": self.fault and asdict(self.fault)}
-        return {"schema": 1, "board": self.board.name} | counts | ending
+        counts = (self._quiet if end.reason == "return" else {}) or self.counts()
+        return {"schema": 1, "board": self.board.name} | counts | {
+            "reason": end.reason, "exit": end.code, "end": end.text,
+            "console": self.console.sent.decode("utf-8", "replace"), "fault": self.fault and self.fault._asdict(),
+        }  # fmt: skip

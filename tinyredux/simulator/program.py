@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import bisect
 import struct
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from tinyredux.boards import Board
+from tinyredux.simulator.chips import chip_of
 from tinyredux.simulator.elf import CPU_ARCHITECTURE, EXECUTABLE, FLOAT_ARCHITECTURE, Elf, Segment, read_elf
 
-VECTOR_NAMES = (
-    "__isr_vector",
-    "g_pfnVectors",
-    "vector_table",
-    "_vectors",
-    "__Vectors",
-    "__vectors",
-    "_vector_table",
-    "tr_vectors",
-)
-
-# The memories that boards have beside those of their board file, aliases included.
+VECTOR_NAMES = "__isr_vector g_pfnVectors vector_table _vectors __Vectors __vectors _vector_table tr_vectors".split()
 FLASH_KIND, STACK_KIND = 1, 2
 PAGE = 4096
-_SDRAM = (0xC0000000, 0x1000000)
-_READ_ONLY = (0x1FFF0000, 0x8000)  # boot code, unique identifier, flash size: reads as zero
-FLASH_ALIASES = {"stm32f7": (0x00200000,), "stm32u5": (0x0C000000,)}
-EXTRA_SRAM = {
-    "stm32f4": (_SDRAM,),
-    "stm32f7": (_SDRAM, (0x00000000, 0x4000)),
-    "stm32u5": ((0x28000000, 0x4000),),
-}
-EXTRA_ROM = {"stm32f7": ((0x1FF00000, 0x10000),), "stm32u5": ((0x0BF80000, 0x40000),)}
 
 # Values of the attribute Tag_CPU_arch, and of Tag_FP_arch, that a core runs. Source: Arm ABI addenda, 2.5.1.
 ARCHITECTURES = {
@@ -43,15 +24,10 @@ ARCHITECTURES = {
 }  # fmt: skip
 FLOATS = {1: "VFPv1", 2: "VFPv2", 3: "VFPv3", 4: "VFPv3-D16", 5: "VFPv4", 6: "VFPv4-D16", 7: "FPv5", 8: "FPv5-D16"}
 _V7 = (0, 10, 11, 12, 13)
-RUNS = {
-    "cortex-m4": (_V7, (0, 6)),
-    "cortex-m7": (_V7, (0, 6, 8)),
-    "cortex-m33": ((*_V7, 16, 17), (0, 6, 8)),
-}
+RUNS = {"cortex-m4": (_V7, (0, 6)), "cortex-m7": (_V7, (0, 6, 8)), "cortex-m33": ((*_V7, 16, 17), (0, 6, 8))}
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A function of the program: [start, end) in bytes."""
 
     name: str
@@ -59,9 +35,8 @@ class Function:
     end: int
 
 
-@dataclass(frozen=True)
-class Program:
-    """A loadable program. `vectors`: address of the vector table, if one is to be seen."""
+class Image(NamedTuple):
+    """A program to load. `vectors`: address of the vector table, if one is to be seen."""
 
     segments: tuple[Segment, ...]
     entry: int
@@ -84,7 +59,7 @@ class Program:
         return f"{function.name}+{address - function.start:#x}" if address > function.start else function.name
 
 
-def load_program(path: Path, cpu: str) -> Program:
+def load_image(path: Path, cpu: str) -> Image:
     """Returns the program of an Arm ELF executable. Raises ValueError for anything else, and for a program of another core."""
     elf = read_elf(path)
     if elf.kind != EXECUTABLE:
@@ -100,7 +75,7 @@ def load_program(path: Path, cpu: str) -> Program:
     symbols = {symbol.name: symbol.value for symbol in elf.symbols if symbol.name and not symbol.name.startswith("$")}
     vectors = next((symbols[name] for name in VECTOR_NAMES if name in symbols), None)
     data_end = max((part.address + part.size for part in elf.segments if part.address >> 28 == 2), default=0)
-    return Program(elf.segments, elf.entry, vectors, _functions(elf), symbols, data_end)
+    return Image(elf.segments, elf.entry, vectors, _functions(elf), symbols, data_end)
 
 
 def _functions(elf: Elf) -> tuple[Function, ...]:
@@ -112,71 +87,59 @@ def _functions(elf: Elf) -> tuple[Function, ...]:
     ends = [(section.address, section.address + section.size) for section in elf.sections if section.flags & 4]
     functions = []
     for start, following in pairwise([*sorted(found), 1 << 32]):
-        size = found[start][2]
+        _, name, size = found[start]
         limit = next((end for begin, end in ends if begin <= start < end), following)
-        functions.append(Function(found[start][1], start, start + size if size else min(following, limit)))
+        functions.append(Function(name, start, start + size if size else min(following, limit)))
     return tuple(functions)
 
 
-@dataclass(frozen=True)
-class Span:
-    """`size` bytes at `base`, showing memory number `backing` from `offset` on. kind: 1 flash, 2 first SRAM, 3 and up others."""
+class Span(NamedTuple):
+    """`size` bytes at `base` that show a memory from `offset` on. `kind`: its number, 1 flash, 2 first SRAM, others."""
 
     base: int
     size: int
-    backing: int
-    offset: int
-    backing_bytes: int
-    read_only: bool
     kind: int
+    offset: int = 0
+
+    def holds(self, address: int, size: int = 1) -> bool:
+        """Whether `size` bytes at an address lie in it."""
+        return self.base <= address and address + size <= self.base + self.size
 
 
 class MemoryMap:
-    """All memories of a board; peripherals are not among them."""
+    """All memories of a board; peripherals are not among them. Those whose kind is in `read_only` cannot be written."""
 
     def __init__(self, board: Board) -> None:
-        """Raises ValueError when two memories of the board overlap."""
-        family = board.family
-        self.board = board
-        spans = [Span(board.flash.base, board.flash.size_bytes, 0, 0, board.flash.size_bytes, True, FLASH_KIND)]
-        for alias in FLASH_ALIASES.get(family, (0,)):
-            spans.append(Span(alias, board.flash.size_bytes, 0, 0, board.flash.size_bytes, True, FLASH_KIND))
-        for i, block in enumerate(board.sram):
-            spans.append(Span(block.base, block.size_bytes, 1 + i, 0, block.size_bytes, False, STACK_KIND + i))
-        first = board.sram[0]
-        if family == "stm32l4" and first.size_bytes == 0xA0000:
-            spans.append(Span(0x10000000, 0x10000, 1, 0x30000, first.size_bytes, False, STACK_KIND))
-        if family == "stm32u5":
-            spans.append(Span(0x30000000, first.size_bytes, 1, 0, first.size_bytes, False, STACK_KIND))
-        extra = [(*place, False) for place in EXTRA_SRAM.get(family, ())]
-        extra += [(*place, True) for place in EXTRA_ROM.get(family, (_READ_ONLY,))]
-        for i, (base, size, read_only) in enumerate(extra):
-            spans.append(Span(base, size, 100 + i, 0, size, read_only, STACK_KIND + len(board.sram) + i))
+        """Raises ValueError when two memories of the board overlap, or one is no whole number of pages."""
+        self.board, chip, first = board, chip_of(board.family), board.sram[0]
+        spans = [Span(base, board.flash.size_bytes, FLASH_KIND) for base in (board.flash.base, chip.flash_alias)]
+        spans += [Span(block.base, block.size_bytes, kind) for kind, block in enumerate(board.sram, STACK_KIND)]
+        if board.family == "stm32l4" and first.size_bytes == 0xA0000:
+            spans.append(Span(0x10000000, 0x10000, STACK_KIND, 0x30000))
+        if board.family == "stm32u5":
+            spans.append(Span(0x30000000, first.size_bytes, STACK_KIND))
+        others = STACK_KIND + len(board.sram)
+        spans += [Span(base, size, kind) for kind, (base, size) in enumerate(chip.ram + chip.rom, others)]
         self.spans = tuple(spans)
-        self._verify()
-
-    def _verify(self) -> None:
-        ordered = sorted(self.spans, key=lambda span: span.base)
+        self.read_only = {FLASH_KIND, *range(others + len(chip.ram), others + len(chip.ram) + len(chip.rom))}
+        ordered = sorted(spans, key=lambda span: span.base)
+        where = f"board {board.name}:"
         for before, after in pairwise(ordered):
             if before.base + before.size > after.base:
-                raise ValueError(
-                    f"board {self.board.name}: {before.size} bytes at {before.base:#x} overlap the memory at {after.base:#x}"
-                )
+                raise ValueError(f"{where} {before.size} bytes at {before.base:#x} overlap the memory at {after.base:#x}")
         for span in ordered:
             if span.base % PAGE or span.size % PAGE:
-                raise ValueError(
-                    f"board {self.board.name}: memory at {span.base:#x} ({span.size} bytes) is not in units of {PAGE}"
-                )
+                raise ValueError(f"{where} memory at {span.base:#x} ({span.size} bytes) is not in units of {PAGE}")
 
-    def vector_table(self, program: Program) -> int | None:
+    def vector_table(self, image: Image) -> int | None:
         """Returns where the vector table lies: named by a symbol, or the first bytes loaded into flash; None if neither.
 
         A table whose reset vector is even, which no core can start at, is taken for one where a symbol or its place says so.
         """
-        starts = sorted(part.load_address for part in program.segments if len(part.data) >= 8)
-        sure = {program.vectors, self.board.flash.base}
-        for address in [*([] if program.vectors is None else [program.vectors]), *starts]:
-            for part in program.segments:
+        starts = sorted(part.load_address for part in image.segments if len(part.data) >= 8)
+        sure = {image.vectors, self.board.flash.base}
+        for address in [*([] if image.vectors is None else [image.vectors]), *starts]:
+            for part in image.segments:
                 offset = address - part.load_address
                 if 0 <= offset <= len(part.data) - 8:
                     stack, reset = struct.unpack_from("<II", part.data, offset)
@@ -185,12 +148,12 @@ class MemoryMap:
                         return address
         return None
 
-    def check(self, program: Program) -> None:
+    def check(self, image: Image) -> None:
         """Raises ValueError for bytes to load where no memory is, and for a segment that ends beyond the memory it starts in."""
-        for part in program.segments:
-            loaded = part.load_address, len(part.data)
-            for base, size in (loaded, (part.address, part.size)):
-                must_start = size and (base, size) == loaded
+        for part in image.segments:
+            for base, size, must_start in (
+                (part.load_address, len(part.data), bool(part.data)), (part.address, part.size, False),
+            ):  # fmt: skip
                 if (must_start or self.holds(base)) and not (self.holds(base) and self.holds(base + max(0, size - 1))):
                     raise ValueError(
                         f"{size} bytes at {base:#010x} are outside flash and RAM of {self.board.name}; "
@@ -199,4 +162,4 @@ class MemoryMap:
 
     def holds(self, address: int) -> bool:
         """Whether there is memory at an address."""
-        return any(span.base <= address < span.base + span.size for span in self.spans)
+        return any(span.holds(address) for span in self.spans)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import Board
-from tinyredux.simulator.machine import End, Fault, Machine
+from tinyredux.simulator.machine import Machine
 
-__all__ = ["End", "Fault", "Machine", "simulate"]
+__all__ = ["Machine", "simulate"]
 
 
 def simulate(
@@ -18,7 +18,6 @@ def simulate(
     *,
     input_bytes: bytes = b"",
     max_instructions: int | None = None,
-    cycles: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Returns what `simulate --json` prints for one run of a program, started at its reset vector.
@@ -27,7 +26,7 @@ def simulate(
     program's own code, 1 after a fault (`fault` says which), 3 at `max_instructions` or when it waits for more input, 130 after
     Ctrl+C. `progress(instructions)` is called several times a second. Raises ValueError for no program of the board's core.
     """
-    machine = Machine(board, elf, cycles=cycles)
+    machine = Machine(board, elf)
     machine.console.received += input_bytes
     between = None if progress is None else lambda: progress(int(machine.state.instructions))
     try:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 MODEL_VERSIONS = {"cortex-m4": 1, "cortex-m7": 2, "cortex-m33": 2}
 NO_REGISTER = 16
@@ -46,13 +46,16 @@ class Instruction:
     offset: int = 0
     words: int = 0
     access_bytes: int = 4
-    write_back: bool = False
     conditional: bool = False
     to_pc: bool = False
     stack_bytes: int = 0
     adds: int = 0
     late: bool = False
     sets_flags: bool = False
+
+
+NOTHING = Instruction(0, "nothing")  # before the first instruction of a block
+LOADS = ("load", "load-many")  # also pop, ldm, vldm
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,6 @@ class Rules:
     float multiply-accumulate in which no other float instruction issues.
     """
 
-    name: str
     load: int
     chain: bool
     load_use: int
@@ -96,40 +98,31 @@ class Rules:
 
 RULES = {
     "cortex-m4": Rules(
-        name="cortex-m4", load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
+        load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
         taken=1, taken_register=2, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
         wide_row=1,
     ),
     "cortex-m33": Rules(
-        name="cortex-m33", load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
+        load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
         taken=1, taken_register=2, taken_indirect=2, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
         many=0, mac_use=1, fold_branch=True, float_busy=2,
     ),
     "cortex-m7": Rules(
-        name="cortex-m7", load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
+        load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
         taken=0, taken_register=1, taken_indirect=1, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
         mispredict=7,
     ),
 }  # fmt: skip
 
-FIXED = {
-    "alu": 1,
-    "dsp": 1,
-    "mac": 1,
-    "mul": 1,
-    "nop": 1,
-    "float": 1,
-    "float-divide": 1,
-    "branch": 1,
-    "branch-if": 1,
-    "call": 1,
-    "indirect": 1,
-}
+FIXED = dict.fromkeys("alu dsp mac mul nop float float-divide branch branch-if call indirect".split(), 1)
 FIXED |= {"system": 2, "mask": 2, "barrier": 4, "wait": 2}
+BRANCHES = ("branch", "branch-if", "call", "indirect")
+LATENCY = {"load": 2, "load-many": 2, "mac": 2, "mul": 2, "float": 3, "float-mac": 5}
+PORTS = {"dsp": "D", "load": "L", "store": "S", "mac": "M", "mul": "M", "float": "F", "float-mac": "F"}
+PORTS |= dict.fromkeys(BRANCHES, "B") | dict.fromkeys(("alu", "it", "nop"), "A")
 
 
-@dataclass(frozen=True)
-class LoadPrice:
+class LoadPrice(NamedTuple):
     """What a load may cost beyond its block's static cycles, decided by its address when it runs."""
 
     position: int
@@ -138,8 +131,7 @@ class LoadPrice:
     conditional_cycles: int
 
 
-@dataclass(frozen=True)
-class BlockPrice:
+class BlockPrice(NamedTuple):
     """Static cost of a basic block; `taken_cycles` come on top when it is left by a branch."""
 
     cycles: int
@@ -157,9 +149,10 @@ def cycles_kind(cpu: str) -> str:
     return "modelled" if cpu == "cortex-m4" else "modelled-estimate"
 
 
+@cache
 def error_band(cpu: str) -> tuple[float, float]:
     """Returns the least and the most that a board's cycles are of the modelled ones, by what validation.json holds of a CPU."""
-    low, high = _validation()["board_over_model"][cpu]
+    low, high = json.loads(Path(__file__).with_name("validation.json").read_text())["board_over_model"][cpu]
     return low, high
 
 
@@ -168,25 +161,14 @@ def say_band(band: Sequence[float]) -> str:
     return f"a board takes {band[0]:.2f} to {band[1]:.2f} of the modelled cycles"
 
 
-@cache
-def _validation() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("validation.json").read_text())
-    return table
-
-
-def is_load(instruction: Instruction) -> bool:
-    """Returns whether it reads memory through an address (also pop, ldm, vldm)."""
-    return instruction.kind in ("load", "load-many")
-
-
 def price_block(rules: Rules, block: Sequence[Instruction], address: int = 0) -> BlockPrice:
     """Returns the static cost of a basic block at `address`. The first instruction is priced as if nothing had gone before."""
     cycles = divider_busy_until = 0
     loads: list[LoadPrice] = []
-    previous: Instruction | None = None
+    previous = NOTHING
     chain_hooked = False
     for position, instruction in enumerate(block):
-        chained = previous is not None and _chains(rules, previous, instruction)
+        chained = _chains(rules, previous, instruction)
         cost = _cost(rules, previous, instruction, chained)
         if _uses_float(instruction):
             cost += max(0, divider_busy_until - cycles)
@@ -194,13 +176,12 @@ def price_block(rules: Rules, block: Sequence[Instruction], address: int = 0) ->
         cycles += 1 if skipped else cost
         if instruction.kind == "float-divide":
             divider_busy_until = cycles + rules.float_divide - 1
-        if is_load(instruction):
+        if instruction.kind in LOADS:
             extra = cost - 1 if skipped else 0
-            if instruction.base != STACK_POINTER or (chained and chain_hooked) or extra:
+            looked_at = instruction.base != STACK_POINTER or (chained and chain_hooked) or extra != 0
+            if looked_at:
                 loads.append(LoadPrice(position, chained, chained and not chain_hooked, extra))
-                chain_hooked = True
-            else:
-                chain_hooked = False
+            chain_hooked = looked_at
         previous = instruction
     cycles += rules.wide_row * _wide_rows(block, address)
     if rules.mispredict:
@@ -223,19 +204,17 @@ def _wide_rows(block: Sequence[Instruction], address: int) -> int:
 
 
 def _taken_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
-    last = block[-1]
+    before, last = ([NOTHING, *block])[-2:]
     if not last.to_pc or last.kind in ("branch", "branch-if", "call"):
-        before = block[-2] if len(block) > 1 else None
-        waits = before is not None and (before.sets_flags or before.writes & last.reads) and last.kind == "branch-if"
-        return rules.taken + int(bool(waits) and _folds(rules, before, last))
+        waits = last.kind == "branch-if" and (before.sets_flags or before.writes & last.reads)
+        return rules.taken + (1 if waits and _folds(rules, before, last) else 0)
     return rules.taken_register if last.kind == "indirect" else rules.taken_indirect
 
 
-def _folds(rules: Rules, previous: Instruction | None, instruction: Instruction) -> bool:
+def _folds(rules: Rules, previous: Instruction, instruction: Instruction) -> bool:
     """Whether a branch issues beside the instruction before it: both of 16 bits, on a core that can."""
-    if not rules.fold_branch or instruction.kind not in ("branch", "branch-if"):
-        return False
-    return instruction.size == 2 and previous is not None and previous.size == 2
+    branches = rules.fold_branch and instruction.kind in ("branch", "branch-if")
+    return branches and instruction.size == previous.size == 2
 
 
 def _uses_float(instruction: Instruction) -> bool:
@@ -244,53 +223,43 @@ def _uses_float(instruction: Instruction) -> bool:
 
 def _chains(rules: Rules, previous: Instruction, instruction: Instruction) -> bool:
     """Whether this load's address cycle hides behind the load before it."""
-    if not rules.chain or previous.kind != "load" or instruction.kind != "load":
-        return False
-    if previous.words != 1 or instruction.words != 1:
-        return False
-    return not instruction.address_reads & previous.writes
+    single = previous.kind == instruction.kind == "load" and previous.words == instruction.words == 1
+    return rules.chain and single and not instruction.address_reads & previous.writes
 
 
-def _cost(rules: Rules, previous: Instruction | None, instruction: Instruction, chained: bool) -> int:
+def _cost(rules: Rules, previous: Instruction, instruction: Instruction, chained: bool) -> int:
+    """Cycles of an instruction, after the one before it."""
     kind = instruction.kind
-    wait = _wait(rules, previous, instruction)
-    if kind == "load":
-        if instruction.words > 1:
-            return rules.many + instruction.words + wait
-        return rules.load - (1 if chained else 0) + wait
-    if kind == "store":
-        hidden = 1 if rules.chain and previous is not None and previous.kind == "load" and previous.words == 1 else 0
-        if instruction.words > 1:
-            return rules.many + instruction.words + wait
-        return (rules.store_index if instruction.index != NO_REGISTER else 1) + wait - hidden
-    if kind in ("load-many", "store-many"):
-        return rules.many + instruction.words + wait
-    if _folds(rules, previous, instruction):
-        return 0
-    if kind == "it":
-        return 0 if previous is not None and previous.size == 2 else 1
     if kind == "divide":
         return rules.divide
+    if kind == "it":
+        return 0 if previous.size == 2 else 1
+    if _folds(rules, previous, instruction):
+        return 0
+    wait = _wait(rules, previous, instruction)
+    if kind.endswith("-many") or (kind in ("load", "store") and instruction.words > 1):
+        return rules.many + instruction.words + wait
+    if kind == "load":
+        return rules.load - chained + wait
+    if kind == "store":
+        hidden = rules.chain and previous.kind == "load" and previous.words == 1
+        return (rules.store_index if instruction.index != NO_REGISTER else 1) + wait - hidden
     if kind == "float-mac":
         return rules.float_mac + wait
-    if kind == "mul" and instruction.sets_flags:
-        return FIXED[kind] + wait + rules.mac_use
-    return FIXED[kind] + wait
+    return FIXED[kind] + wait + (rules.mac_use if kind == "mul" and instruction.sets_flags else 0)
 
 
-def _wait(rules: Rules, previous: Instruction | None, instruction: Instruction) -> int:
+def _wait(rules: Rules, previous: Instruction, instruction: Instruction) -> int:
     """Cycles lost to the instruction before: address or operand not ready, store port busy."""
-    if previous is None:
-        return 0
     wait = 0
-    needed = previous.writes & instruction.reads
+    needed, after_load = previous.writes & instruction.reads, previous.kind in LOADS
     # A loaded address only breaks the chain of loads; one that arithmetic has just made comes a cycle too late.
-    if instruction.address_reads & previous.writes and not is_load(previous) and instruction.base != STACK_POINTER:
+    if instruction.address_reads & previous.writes and not after_load and instruction.base != STACK_POINTER:
         wait += rules.address_wait
     early = needed & instruction.address_reads if instruction.kind.startswith("store") else needed  # what is stored may be late
-    if rules.load_use and is_load(previous) and early & ~(instruction.adds if instruction.kind == "mac" else 0):
+    if after_load and early & ~(instruction.adds if instruction.kind == "mac" else 0):
         wait += rules.load_use
-    if rules.mac_use and (previous.kind in ("mac", "mul") or previous.late) and early & ~instruction.adds:
+    if (previous.kind in ("mac", "mul") or previous.late) and early & ~instruction.adds:
         wait += rules.mac_use
     addend = instruction.writes if instruction.kind == "float-mac" else 0  # is needed a cycle later than the factors
     if rules.float_busy and previous.kind == "float-mac":
@@ -300,10 +269,6 @@ def _wait(rules: Rules, previous: Instruction | None, instruction: Instruction) 
     if instruction.kind == "load" and previous.kind == "store":
         wait += rules.load_after_store
     return wait
-
-
-LATENCY = {"load": 2, "load-many": 2, "mac": 2, "mul": 2, "float": 3, "float-mac": 5}
-MEMORY_KINDS = ("load", "store", "load-many", "store-many")
 
 
 def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
@@ -332,18 +297,8 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
 
 def dual_issue_port(instruction: Instruction) -> str:
     """The port an instruction needs: M multiply, D bit field and DSP, L load, S store, F float, B branch, A any, X alone."""
-    kind = instruction.kind
-    if kind == "dsp":
-        return "D"
-    if kind in ("load", "store") and instruction.words == 1:
-        return "L" if kind == "load" else "S"
-    if kind in ("mac", "mul"):
-        return "M"
-    if kind in ("float", "float-mac"):
-        return "F"
-    if kind in ("branch", "branch-if", "call", "indirect"):
-        return "B"
-    return "A" if kind in ("alu", "it", "nop") else "X"
+    one_word = instruction.words == 1 or instruction.kind not in ("load", "store")
+    return PORTS.get(instruction.kind, "X") if one_word else "X"
 
 
 def ports_pair(used: str, group: str) -> bool:

@@ -56,9 +56,9 @@ def _simulate(options: argparse.Namespace) -> Answer:
         max_instructions=options.max_instructions,
         progress=_Ticker(options.max_instructions),
     )
-    unshown = ("schema", "console", "functions", "notes", "fault", "error_band")
+    unshown = ("schema", "console", "functions", "fault", "error_band")
     facts = [(key, str(value)) for key, value in result.items() if key not in unshown]
-    facts += [("error", say_band(result["error_band"])), *(("note", note) for note in result["notes"])]
+    facts.append(("error", say_band(result["error_band"])))
     text = table(facts, ("what", "value"))
     if options.symbols:
         rows = [(f["name"], f["calls"], f["instructions"], f["cycles"]) for f in result["functions"][:_MOST_FUNCTIONS]]
