@@ -353,7 +353,7 @@ def test_cifar10_that_is_damaged(capsys: pytest.CaptureFixture[str], here: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e308"),
+        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e+308"),
         (["plan", "net.py:make", "--data", "random", "--mac-limit=nan"], "limit of MACs is nan"),
         (["measure", "net.py:make", *RANDOM, "--method", "partial", "--mac-limit=-1"], "limit of MACs is -1"),
         (["measure", "net.py:make", *RANDOM, f"--sram={10**30}"], "expected 1 to 4,294,967,295"),
