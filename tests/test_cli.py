@@ -163,9 +163,9 @@ def test_a_claim_may_be_a_mean_over_networks(tmp_path: Path, monkeypatch: pytest
     for name, cycles in (("a", 80), ("b", 100), ("c", 30), ("d", 40)):
         (tmp_path / name).write_text(json.dumps({"cycles": cycles}))
     monkeypatch.setattr("tinyredux.course.claims.ROOT", tmp_path)
-    pairs = ((Path("a"), Path("b")), (Path("c"), Path("d")))
-    assert Evidence(Path("a"), ("cycles",), (), pairs=pairs).value() == 22.5
-    assert Evidence(Path("a"), ("cycles",), (), pairs=(*pairs, (Path("a"), Path("none")))).value() is None
+    pairs = (("a", "b"), ("c", "d"))
+    assert Evidence("a", ("cycles",), (), pairs=pairs).value() == 22.5
+    assert Evidence("a", ("cycles",), (), pairs=(*pairs, ("a", "none"))).value() is None
 
 
 def test_importing_tinyredux_needs_no_torch() -> None:

@@ -96,8 +96,8 @@ def make_odd_files(folder: Path) -> dict[str, str]:
     (folder / "round").mkdir()
     (folder / "round" / "again").symlink_to("..")
     return {
-        "folder.ipynb": "is a folder", "loop.ipynb": "cannot be read: Too many levels", "gone.ipynb": "does not exist",
-        "zero.ipynb": "is no file", "pipe.ipynb": "is no file", "huge.ipynb": "has 10000000000 bytes",
+        "folder.ipynb": "is a folder", "loop.ipynb": "does not exist", "gone.ipynb": "does not exist",
+        "zero.ipynb": "is a pipe", "pipe.ipynb": "is a pipe", "huge.ipynb": "has 10,000,000,000 bytes",
         "secret.ipynb": "is no lab",
     }  # fmt: skip
 

@@ -97,9 +97,9 @@ def test_a_limit_on_a_large_graph_takes_seconds() -> None:
 def test_a_limit_costs_fewer_cycles_in_parts() -> None:
     """Within bytes that are too few for fast kernels layer by layer, parts leave room for them."""
     limit, settings = 11_000, Settings("lenet", "partial", kernels="fast", data="synthetic", sram=11_000, images=1)
-    least = compile_net(Settings("lenet", "partial", kernels="fast", data="synthetic", images=1, sram=1)).parts
-    within = compile_net(settings).parts
-    assert least is not None and within is not None and within.arena.size_bytes <= limit
+    least = compile_net(Settings("lenet", "partial", kernels="fast", data="synthetic", images=1, sram=1)).model.steps
+    within = compile_net(settings).model.steps
+    assert within.arena.size_bytes <= limit
     assert predicted_cycles(within) < predicted_cycles(least)
 
 

@@ -353,7 +353,7 @@ def test_cifar10_that_is_damaged(capsys: pytest.CaptureFixture[str], here: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e308"),
+        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e+308"),
         (["plan", "net.py:make", "--data", "random", "--mac-limit=nan"], "limit of MACs is nan"),
         (["measure", "net.py:make", *RANDOM, "--method", "partial", "--mac-limit=-1"], "limit of MACs is -1"),
         (["measure", "net.py:make", *RANDOM, f"--sram={10**30}"], "expected 1 to 4,294,967,295"),
@@ -574,6 +574,12 @@ def test_a_compiler_that_makes_nothing(here: Path, monkeypatch: pytest.MonkeyPat
     (here / "cc").chmod(0o755)
     monkeypatch.setenv("CC", str(here / "cc"))
     with pytest.raises(build.MissingTool, match="it is no C compiler; set CC to one"):
+        build.build_host(None, here / "build")
+
+
+def test_arguments_that_a_compiler_does_not_know(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc -nope")
+    with pytest.raises(build.BuildError, match=r"gcc \(CC='gcc -nope'\) could not make "):
         build.build_host(None, here / "build")
 
 

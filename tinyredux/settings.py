@@ -15,11 +15,10 @@ from tinyredux.files import check_types, expect, write_whole
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
 from tinyredux.int8 import interpret, quantize
-from tinyredux.kernels import FastSteps
 from tinyredux.measurement import Measurement
 from tinyredux.memory import MemoryPlan
 from tinyredux.methods import skip
-from tinyredux.methods.layerwise import Layerwise, check_sram
+from tinyredux.methods.layerwise import Layerwise
 from tinyredux.methods.partial import Partial
 from tinyredux.methods.skip import Skip
 from tinyredux.methods.trec import NO_TREC, Trec, has_trec, is_tuned, with_trec_layers
@@ -32,6 +31,7 @@ METHODS = {  # and their kernel sets, the usual one first
     "trec": ("fast", "reference", "naive"),
     "skip": ("fast", "reference"),
 }
+IN_PARTS = ("int32", 1.0, False)  # the usual accumulator, limit of MACs, input apart
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Settings:
             raise ValueError(f"method is {self.method!r}; join by + different methods, each once, and exact with none")
         if check_kernels(self.kernel_set) not in self._kernel_sets:
             raise ValueError(f"method {self.method} has kernels {', '.join(self._kernel_sets)}, not {self.kernels}")
-        check_sram(self.sram)
-        if self.trec is not None and "trec" not in self.methods:
-            raise ValueError(f"a TREC table goes with method trec, not {self.method}")
-        if self.skip is not None and "skip" not in self.methods:
-            raise ValueError(f"a record of skipping goes with method skip, not {self.method}")
-        if "partial" not in self.methods and (self.accumulator, self.mac_limit, self.input_outside) != ("int32", 1.0, False):
-            raise ValueError(f"accumulator, limit of MACs and an input apart go with method partial, not {self.method}")
-        Partial(self.sram, self.accumulator, self.mac_limit, self.input_outside)
+        for method, given, what in (
+            ("trec", self.trec is not None, "a TREC table goes"),
+            ("skip", self.skip is not None, "a record of skipping goes"),
+            ("partial", self._in_parts != IN_PARTS, "accumulator, limit of MACs and an input apart go"),
+        ):
+            if given and method not in self.methods:
+                raise ValueError(f"{what} with method {method}, not {self.method}")
+        _ = self.schedule  # which checks its own fields
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
@@ -89,6 +89,15 @@ class Settings:
     def methods(self) -> tuple[str, ...]:
         """The methods, each by itself."""
         return tuple(self.method.split("+"))
+
+    @property
+    def schedule(self) -> Layerwise | Partial:
+        """In which order, and in which parts, the network is computed."""
+        return Partial(self.sram, *self._in_parts) if "partial" in self.methods else Layerwise(self.sram)
+
+    @property
+    def _in_parts(self) -> tuple[str, float, bool]:
+        return self.accumulator, self.mac_limit, self.input_outside
 
     @property
     def _kernel_sets(self) -> tuple[str, ...]:
@@ -118,11 +127,6 @@ class Compiled:
         """The C text, weights and manifest."""
         return self.model.artifact
 
-    @property
-    def parts(self) -> FastSteps | None:
-        """The placed program of a network in parts, None for one layer by layer."""
-        return self.model.steps if self.model.in_parts else None
-
 
 def compile_net(settings: Settings) -> Compiled:
     """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
@@ -130,7 +134,7 @@ def compile_net(settings: Settings) -> Compiled:
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
     if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
         raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
-    methods, kernels, later = settings.methods, settings.kernel_set, "partial" in settings.methods
+    methods, kernels = settings.methods, settings.kernel_set
     if "trec" in methods:
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
     tuned = "skip" in methods and "trec" not in methods and skip.is_tuned(settings.net, data.name, settings.skip, kernels)
@@ -144,19 +148,14 @@ def compile_net(settings: Settings) -> Compiled:
     together = "trec" in methods and is_tuned(settings.net, data.name, settings.trec)
     passes: list[flow.Pass] = []
     if "trec" in methods:
-        passes.append(Trec(kernels=kernels, sram=None if later else settings.sram, together=together))
+        sram = None if "partial" in methods else settings.sram
+        passes.append(Trec(kernels=kernels, sram=sram, together=together))
     if "skip" in methods:
         passes.append(Skip() if tuned else Skip(skip.record_of(settings.net, data.name, settings.skip), data))
-    options = (settings.accumulator, settings.mac_limit, settings.input_outside)
     model = flow.compile(
-        int8,
-        settings.board,
-        passes=passes,
-        schedule=Partial(settings.sram, *options) if later else Layerwise(settings.sram),
-        kernels=kernels,
-        source=graph,
+        int8, settings.board, passes=passes, schedule=settings.schedule, kernels=kernels, source=graph,
         call=_call(settings, data.name),
-    )
+    )  # fmt: skip
     if together and ":" not in settings.net and has_trec(int8) and not has_trec(model.graph):
         others = [name for name in methods if name != "trec"]  # weights used to means are for means; a user's are those there are
         exact = replace(settings, method="+".join(others) or "exact", trec=None, kernels=kernels)
@@ -167,19 +166,16 @@ def compile_net(settings: Settings) -> Compiled:
 
 def _call(settings: Settings, data: str) -> str:
     """Returns what the generated files say of their origin; files by name without folders, so that bytes are equal anywhere."""
-    call = f"compile {Path(settings.net).name} --method {settings.method} --data {data}"
-    if settings.trec is not None:
-        call += f" --trec {settings.trec.name}"
-    if settings.skip is not None:
-        call += f" --skip {Path(settings.skip).name}"
-    if settings.sram is not None:
-        call += f" --sram {settings.sram}"
-    call += f" --kernels {settings.kernel_set}"
-    if settings.kernel_set == "fast" or "skip" in settings.methods:
-        call += f" --board {settings.board}"
-    options = (settings.accumulator, settings.mac_limit, settings.input_outside)
-    if options != ("int32", 1.0, False):
-        call += f" --accumulator {options[0]} --mac-limit {options[1]}{' --input-outside' * options[2]}"
+    words = {
+        "compile": Path(settings.net).name, "--method": settings.method, "--data": data,
+        "--trec": settings.trec and settings.trec.name, "--skip": settings.skip and Path(settings.skip).name,
+        "--sram": settings.sram, "--kernels": settings.kernel_set,
+        "--board": settings.board if settings.kernel_set == "fast" or "skip" in settings.methods else None,
+    }  # fmt: skip
+    call = " ".join(f"{name} {value}" for name, value in words.items() if value is not None)
+    accumulator, mac_limit, input_outside = in_parts = settings._in_parts
+    if in_parts != IN_PARTS:
+        call += f" --accumulator {accumulator} --mac-limit {mac_limit}{' --input-outside' * input_outside}"
     return call
 
 

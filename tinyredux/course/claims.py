@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyredux.device import check_is_checkout
-from tinyredux.files import ROOT
+from tinyredux.files import ROOT, checked
 
 CLAIMS_FILE = Path(__file__).parent / "claims.json"
 
@@ -29,35 +29,31 @@ class Evidence:
     words behind `python -m tinyredux`, or behind `python` where it begins with `tools/`; no shell reads it.
     """
 
-    record: Path
+    record: str
     keys: tuple[str, ...]
     commands: tuple[str, ...]
     factor: float = 1.0
     per: tuple[str, ...] = ()  # keys of a divisor, as in correct / images
-    over: Path | None = None
+    over: str | None = None
     over_keys: tuple[str, ...] = ()
-    pairs: tuple[tuple[Path, Path], ...] = ()
+    pairs: tuple[tuple[str, ...], ...] = ()
 
     @property
     def records(self) -> frozenset[Path]:
         """All records that the figure is computed from."""
-        pairs = {record for pair in self.pairs for record in pair}
-        return frozenset({self.record, *pairs} | ({self.over} if self.over else set()))
+        named = [self.record, *(record for pair in self.pairs for record in pair), *([self.over] if self.over else [])]
+        return frozenset(map(Path, named))
 
     def value(self) -> float | None:
         """Returns our figure, None where a record or the value is not there."""
         if self.pairs:
-            return self._smaller_percent()
-        content = _read(self.record)
-        found, divisor = _look_up(content, self.keys), _look_up(content, self.per) if self.per else 1
+            found = [tuple(_look_up(record, self.keys) for record in pair) for pair in self.pairs]
+            shares = [ours / other for ours, other in found if ours is not None and other]
+            return round(100 * (1 - sum(shares) / len(shares)), 4) if len(shares) == len(found) else None
+        ours, divisor = _look_up(self.record, self.keys), _look_up(self.record, self.per) if self.per else 1
         if self.over is not None:
-            found, divisor = _look_up(_read(self.over), self.over_keys), found
-        return None if found is None or not divisor else round(self.factor * found / divisor, 4)
-
-    def _smaller_percent(self) -> float | None:
-        found = [tuple(_look_up(_read(record), self.keys) for record in pair) for pair in self.pairs]
-        shares = [ours / other for ours, other in found if ours is not None and other]
-        return round(100 * (1 - sum(shares) / len(shares)), 4) if len(shares) == len(found) else None
+            ours, divisor = _look_up(self.over, self.over_keys), ours
+        return None if ours is None or not divisor else round(self.factor * ours / divisor, 4)
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Claim:
     chapter: str
     differs: str
     evidence: Evidence | None = None
-    band: tuple[float, float] | None = None
+    band: tuple[float, ...] | None = None
     higher_is_better: bool = True
 
     def verdict(self, ours: float | None) -> str:
@@ -90,28 +86,13 @@ class Claim:
 
 def all_claims() -> tuple[Claim, ...]:
     """Returns the claims of claims.json, in its order."""
-    return tuple(_claim(row) for row in json.loads(CLAIMS_FILE.read_text()))
+    return tuple(checked(Claim, row, CLAIMS_FILE.name) for row in json.loads(CLAIMS_FILE.read_text()))
 
 
-def _claim(row: dict[str, Any]) -> Claim:
-    found, band = row["evidence"], row["band"]
-    evidence = None
-    if found is not None:
-        evidence = Evidence(
-            Path(found["record"]), tuple(found["keys"]), tuple(found["commands"]), found["factor"], tuple(found["per"]),
-            Path(found["over"]) if "over" in found else None, tuple(found.get("over_keys", ())),
-            tuple((Path(ours), Path(other)) for ours, other in found.get("pairs", ())),
-        )  # fmt: skip
-    plain = {key: value for key, value in row.items() if key not in ("evidence", "band")}
-    return Claim(**plain, evidence=evidence, band=None if band is None else (band[0], band[1]))
-
-
-def _read(record: Path) -> Any:
+def _look_up(record: str, keys: tuple[str, ...]) -> float | None:
+    """Returns the number to which the keys lead in a record, None where it or the record is not there."""
     path = ROOT / record
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _look_up(content: Any, keys: tuple[str, ...]) -> float | None:
+    content = json.loads(path.read_text()) if path.is_file() else None
     for key in keys:
         if isinstance(content, list) and key.lstrip("-").isdigit():
             content = content[int(key)]

@@ -1,4 +1,4 @@
-"""The exercises of the labs: what is asked, which cases are tried, what is right. The library's own functions judge."""
+"""The exercises of the labs: which cases are tried, what is right, and hints. The library's own functions judge."""
 
 from __future__ import annotations
 
@@ -89,45 +89,40 @@ def _judge_place(arguments: tuple[Any, ...], found: Any) -> str | None:
 
 _ALL = (
     Exercise(
-        "lab1.round_shift", "value / 2**exponent, rounded to the nearest integer, halves away from zero",
-        _draw_round_shift, round_shift,
+        "lab1.round_shift", _draw_round_shift, round_shift,
         ("Python's >> rounds towards minus infinity. What must you add before the shift so that it rounds to the nearest?",
          "Adding half of 2**exponent rounds halves up. For which values is up not away from zero?",
          "Work on the absolute value, and put the sign back."),
         ((5, 1), (-5, 1), (7, 0), (-1, 1), (3, 2), (-6, 2), (INT32_MAX, 31), (INT32_MIN, 31)),
     ),
     Exercise(
-        "lab1.high_mul", "a * b / 2**31, rounded to the nearest integer, halves upwards, saturated to int32",
-        lambda chance: (chance.randint(INT32_MIN, INT32_MAX), chance.randint(INT32_MIN, INT32_MAX)), high_mul,
+        "lab1.high_mul", lambda chance: (chance.randint(INT32_MIN, INT32_MAX), chance.randint(INT32_MIN, INT32_MAX)), high_mul,
         ("Python's integers do not overflow, so form the whole product first.",
          "Adding 2**30, which is half of 2**31, before a shift to the right rounds to the nearest, and halves upwards.",
          "Only one pair of int32 values gives a result that does not fit into int32."),
         ((1, 2**30), (-1, 2**30), (3, 2**30), (-3, 2**30), (INT32_MIN, INT32_MIN), (INT32_MIN, INT32_MAX), (0, 5)),
     ),
     Exercise(
-        "lab1.quantize_multiplier", "(multiplier, shift) with real = multiplier * 2**(shift - 31), multiplier in [2**30, 2**31)",
+        "lab1.quantize_multiplier",
         lambda chance: (chance.uniform(0.5, 1) * 2.0 ** -chance.randint(0, 16),), fixedpoint.quantize_multiplier,
         ("math.frexp(real) returns a fraction in [0.5, 1) and an exponent.",
          "A fraction near 1 can round to 2**31, which does not fit: halve it and mend the shift."),
         ((0.5,), (1.0,), (0.0,), (0.75,), (2.0**-8,), (1 - 2.0**-40,), (3.0,)),
     ),
     Exercise(
-        "lab1.requantize", "the int8 of an accumulator: multiply, shift right with rounding, add the zero point, clamp",
-        _draw_requantize, requantize,
+        "lab1.requantize", _draw_requantize, requantize,
         ("Use your round_shift and high_mul: first the product, then the shift. That is why it is called double rounding.",
          "The zero point is added after the shift and before the clamp to [-128, 127]."),
         ((1, 2**30, -1, 0), (-3, 2**30, 0, 5), (2**20, 2**30, -4, 127), (-(2**20), 2**30, -4, -128)),
     ),
     Exercise(
-        "lab2.by_hand", f"offsets of the six tensors, none overlapping while alive together, in {BRANCH_BOUND} bytes",
-        lambda chance: (), lambda: None,
+        "lab2.by_hand", lambda chance: (), lambda: None,
         ("At which step is the sum of live tensors largest? There no byte may be wasted.",
          "A tensor that is born late may take the bytes of one that has died. What dies after step 1?"),
         judge=_judge_branch,
     ),
     Exercise(
-        "lab2.place", "offsets for any sizes and lifetimes, no overlap, and an arena no larger than first fit by size gives",
-        _draw_placement, first_fit_by_size,
+        "lab2.place", _draw_placement, first_fit_by_size,
         ("Take the tensors in order of size, the largest first.",
          "For each, collect the ranges of tensors already placed that are alive together with it, sorted by offset.",
          "Walk over those ranges from offset 0 and stop at the first gap that is large enough."),

@@ -100,23 +100,20 @@ def _draw_widest(chance: random.Random) -> tuple[int, ...]:
 
 EXERCISES = (
     Exercise(
-        "lab3.by_hand", "a schedule of the six operators with the least peak: their names in order, + where they run in slices",
-        lambda chance: (), lambda: None,
+        "lab3.by_hand", lambda chance: (), lambda: None,
         ("Which tensor is the largest? It never has to exist whole.",
          "A convolution that adds up slices keeps 32-bit sums: four bytes for each output. Is that less than what it saves?",
          "input stays alive until both of its readers have run. When is the best time for the shortcut?"),
         judge=_judge_by_hand,
     ),
     Exercise(
-        "lab3.slice_bytes", "bytes of 1x1 to many channels, depthwise at stride 1, 1x1 to out_c, in slices of slice_c channels",
-        _draw_slice, slice_bytes,
+        "lab3.slice_bytes", _draw_slice, slice_bytes,
         ("Four things are alive at once: the input, a slice before the depthwise convolution, one after it, and sums.",
          "The sums are those of all output channels, 32 bits each."),
         ((1, 1, 1, 1, 1), (8, 8, 4, 4, 1)),
     ),
     Exercise(
-        "lab3.widest_slice", "the most channels of a slice that divide wide_c and keep slice_bytes within the budget; 0 for none",
-        _draw_widest, widest_slice,
+        "lab3.widest_slice", _draw_widest, widest_slice,
         ("Try all divisors of wide_c with your slice_bytes.", "max() of nothing is an error, unless it has a default."),
         ((8, 8, 4, 24, 4, 8 * 8 * 22), (8, 8, 4, 24, 4, 8 * 8 * 22 - 1), (8, 8, 4, 24, 4, 0)),
     ),

@@ -70,8 +70,7 @@ def _judge_share(arguments: tuple[Any, ...], found: Any) -> str | None:
 
 EXERCISES = (
     Exercise(
-        "lab5.share", "the share of each product in the output: E|w_i a_i| / |sum_j E[w_j a_j]|, a divisor below 1 counting as 1",
-        _draw_share, share,
+        "lab5.share", _draw_share, share,
         ("E is the mean over the images; each row of inputs is one image.",
          "The absolute value is taken of each product before the mean, but of the whole sum after it.",
          "Two products that cancel can both be large: their shares are above 1, and that is as it should be."),
@@ -79,22 +78,19 @@ EXERCISES = (
         judge=_judge_share,
     ),
     Exercise(
-        "lab5.saved", "how many SMLADs a channel saves: of four operands, 0 and 2 are one pair and 1 and 3 the other",
-        lambda chance: ([chance.random() < 0.6 for _ in range(chance.randint(1, 16))],), saved,
+        "lab5.saved", lambda chance: ([chance.random() < 0.6 for _ in range(chance.randint(1, 16))],), saved,
         ("Both operands of a pair must be unimportant.",
          "The last four may be incomplete: what is not there is zero, and so it is never in the way."),
         (([True, True],), ([True, False, True, False],), ([False, False, False, False, True],), ([True] * 8,)),
     ),
     Exercise(
-        "lab5.repaired_bias", "the bias plus the mean of what is left out, as an integer (numpy.round)",
-        _draw_repair, repaired_bias,
+        "lab5.repaired_bias", _draw_repair, repaired_bias,
         ("What is left out of the sum is, on average, weight times mean input, for each operand that is not kept.",
          "Round once, at the end."),
         (([3, 4], [True, True], [10.0, 10.0], 7), ([3, 4], [False, True], [10.5, 10.0], -1)),
     ),
     Exercise(
-        "lab5.front", "the designs (cycles, right) that no other beats: fewest cycles first, equal ones once",
-        _draw_front, front,
+        "lab5.front", _draw_front, front,
         ("One design beats another if it is no worse in both and better in one.",
          "Go through the designs by rising cycles. When is a slower one worth keeping?"),
         (([],), ([(5, 5), (5, 5)],), ([(5, 5), (5, 7), (4, 5)],)),

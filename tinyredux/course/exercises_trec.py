@@ -53,28 +53,24 @@ def _draw_sums(chance: random.Random) -> tuple[Any, ...]:
 
 EXERCISES = (
     Exercise(
-        "lab4.hash_ids", "the id of each row: bit h is 1 where projections[i][h] is above the mean of column h",
-        lambda chance: (_rows(chance, chance.randint(1, 9), chance.randint(1, 4), 50),), hash_ids,
+        "lab4.hash_ids", lambda chance: (_rows(chance, chance.randint(1, 9), chance.randint(1, 4), 50),), hash_ids,
         ("Sum each column first: a projection is above the mean where it times the number of rows is above the sum.",
          "Bit h weighs 2**h. A row whose projection equals the mean has bit 0."),
         (([[3]],), ([[1], [2]],), ([[-1], [-2], [-2]],), ([[5, -5], [-5, 5], [0, 0]],)),
     ),
     Exercise(
-        "lab4.stack", "(slots, members): each new id takes the next slot of a stack; how many rows each slot has",
-        lambda chance: ([chance.randint(0, 7) for _ in range(chance.randint(1, 20))],), stack,
+        "lab4.stack", lambda chance: ([chance.randint(0, 7) for _ in range(chance.randint(1, 20))],), stack,
         ("Keep a dictionary from id to slot: the reversed ids.",
          "An id that is not in the dictionary takes the slot len(dictionary)."),
         (([4],), ([4, 4],), ([7, 0, 7, 3],)),
     ),
     Exercise(
-        "lab4.mean", "total / count, rounded to the nearest integer, halves upwards, in integers",
-        lambda chance: (chance.randint(-20000, 20000), chance.randint(1, 256)), mean,
+        "lab4.mean", lambda chance: (chance.randint(-20000, 20000), chance.randint(1, 256)), mean,
         ("Python's // rounds towards minus infinity.", "floor(total / count + 1/2) = floor((2 * total + count) / (2 * count))."),
         ((1, 2), (-1, 2), (-3, 2), (5, 1), (0, 7), (-32768, 256)),
     ),
     Exercise(
-        "lab4.clustered_sums", "TREC for one block: sums[i][m] of row i and output m, by means; the first `bits` outputs exact",
-        _draw_sums, clustered_sums,
+        "lab4.clustered_sums", _draw_sums, clustered_sums,
         ("The projections are the products of the rows with the first `bits` filters: hash those.",
          "Average the members of each cluster with your mean, column by column, then multiply the means with all filters.",
          "At the end put the projections in the place of the first `bits` outputs."),

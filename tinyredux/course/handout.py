@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinyredux.course.exercises import EXERCISES
-from tinyredux.files import ROOT
+from tinyredux.files import ROOT, check_is_file
 
 LAB_FOLDER = ROOT / "book" / "labs"
 LARGEST_BYTES = 20_000_000
@@ -30,14 +29,8 @@ def list_labs() -> list[Lab]:
 def text_of(path: Path) -> str:
     """Returns the text of a notebook's file. Raises ValueError for what is no readable file of a sensible size."""
     try:
-        kind, size = path.stat().st_mode, path.stat().st_size
-        if not stat.S_ISREG(kind):  # a pipe or a device would be read without an end
-            raise ValueError(f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'no file'}; expected a lab's notebook")
-        if size > LARGEST_BYTES:
-            raise ValueError(f"{path} has {size} bytes, expected at most {LARGEST_BYTES}; clear its outputs and save it again")
+        check_is_file(path, "notebook", f"such as {LAB_FOLDER.name}/lab1_*.ipynb", LARGEST_BYTES)
         return path.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; expected a lab's notebook, such as {LAB_FOLDER.name}/lab1_*.ipynb") from None
     except OSError as failure:
         raise ValueError(f"{path} cannot be read: {failure.strerror}") from None
 

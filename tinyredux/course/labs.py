@@ -145,18 +145,17 @@ def grade(
     paths = sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     if not paths:
         raise ValueError(f"{folder} holds no notebook; expected the labs that were handed in")
-    return _marks(folder, paths, cell_seconds, file_seconds)
+    return (_marked(folder, path, cell_seconds, file_seconds) for path in paths)
 
 
-def _marks(folder: Path, paths: list[Path], cell_seconds: float, file_seconds: float) -> Iterator[tuple[str, list[Verdict]]]:
-    for path in paths:
-        name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-        try:
-            yield name, check_lab(path, cell_seconds, file_seconds)
-        except MissingTool:
-            raise
-        except Exception as wrong:  # one submission never ends the others' marks
-            yield name, [Verdict("", False, _clean(str(wrong) or type(wrong).__name__))]
+def _marked(folder: Path, path: Path, *seconds: float) -> tuple[str, list[Verdict]]:
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    try:
+        return name, check_lab(path, *seconds)
+    except MissingTool:
+        raise
+    except Exception as wrong:  # one submission never ends the others' marks
+        return name, [Verdict("", False, _clean(str(wrong) or type(wrong).__name__))]
 
 
 CSV_HEAD = ("file", "exercise", "passed", "verdict")

@@ -19,13 +19,13 @@ VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
 
 @dataclass(frozen=True)
 class Exercise:
-    """A task with its cases. `fault` returns what is wrong with an answer, or None; by default it must equal `expected`.
+    """A function to write, with its cases, which its lab describes.
 
+    `fault` returns what is wrong with an answer, or None; by default it must equal `expected`.
     `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all.
     """
 
     name: str
-    task: str
     draw: Callable[[random.Random], tuple[Any, ...]]
     expected: Callable[..., Any]
     hints: tuple[str, ...]
@@ -37,7 +37,11 @@ class Exercise:
         if self.judge is not None:
             return self.judge(arguments, found)
         expected = self.expected(*copy.deepcopy(arguments))
-        return None if _same(found, expected) else f"expected {expected!r}, found {found!r}"
+        try:
+            right = bool(found == expected)
+        except Exception:  # a comparison that fails, or that has no single answer, is a wrong answer
+            right = False
+        return None if right else f"expected {expected!r}, found {found!r}"
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,12 @@ def check(name: str, answer: Any, seed: int = 0) -> Verdict:
     for done, arguments in enumerate(cases):
         fault = _try(exercise, answer, arguments)
         if fault is not None:
-            where = f"{name.rpartition('.')[2]}{_listed(arguments)}" if callable(answer) else name
+            where = f"{name.rpartition('.')[2]}({', '.join(map(repr, arguments))})" if callable(answer) else name
             tried = f" ({done} cases before it were right)" if done else ""
             more = f'\nFor a hint: hint("{name}")' if exercise.hints else ""
-            return Verdict(name, False, f"{name}: not yet{tried}\n{where}: {_shortened(fault)}{more}")
+            if len(fault) > _LONGEST_FAULT:
+                fault = f"{fault[:_LONGEST_FAULT]}... ({len(fault)} characters)"
+            return Verdict(name, False, f"{name}: not yet{tried}\n{where}: {fault}{more}")
         if not callable(answer):
             return Verdict(name, True, f"{name}: right")
     return Verdict(name, True, f"{name}: right in all {len(cases)} cases")
@@ -128,18 +134,3 @@ def find(name: str) -> Exercise:
     if name not in EXERCISES:
         raise ValueError(f"no exercise {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}... ({len(text)} characters)"
-
-
-def _listed(arguments: tuple[Any, ...]) -> str:
-    return f"({', '.join(map(repr, arguments))})"
-
-
-def _same(found: Any, expected: Any) -> bool:
-    try:
-        return bool(found == expected)
-    except Exception:  # a comparison that fails, or that has no single answer, is a wrong answer
-        return False
