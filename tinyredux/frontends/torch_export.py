@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
-from tinyredux.frontends.builder import Builder, UnsupportedOperatorError, alias, arguments, refuse
+from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.operators import HANDLERS, flatten
 from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import run
@@ -160,7 +160,7 @@ def _finish(builder: Builder, name: str) -> Graph:
     tensor = builder.tensors[output]
     if node.name in builder.padded:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
-    if node.name in builder.flat and tensor.shape[:2] != (1, 1):
+    if builder.holds_flat_map(node):
         raise UnsupportedOperatorError(
             f"{name}: flattens a {tensor.shape} map at its end; return the map itself, or add a Linear layer"
         )
@@ -196,12 +196,13 @@ def _convert(builder: Builder, node: fx.Node) -> None:
         raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
     if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
+    call = Call(builder, node, kind)
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0):
-        alias(builder, node, operands[0])
+        call.alias(operands[0])
     elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
-        flatten(builder, node, operands[0])
+        flatten(call)
     elif kind in HANDLERS:
-        HANDLERS[kind](builder, node)
+        HANDLERS[kind](call)
     else:
         raise refuse(node, f"operator {kind}", NEAREST.get(kind, f"one of {SUPPORTED}"))
 
