@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (4005, ""), "codegen": (915, ""), "device": (1288, "serial"), "frontends": (610, "torch"),
     "nets": (399, "torch safetensors"), "train": (1150, "torch safetensors tqdm"), "methods": (210, "torch"),
     "model": (112, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (170, ""), "explore": (965, "optuna tqdm"),
-    "notebook": (1115, "IPython matplotlib"),
+    "notebook": (1115, "IPython matplotlib pygments"),
     "course": (810, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (1132, "IPython tqdm"),
     "__init__": (67, ""), "__main__": (35, ""),
 }  # fmt: skip

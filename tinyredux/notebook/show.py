@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+
 from tinyredux.device import BuildError, firmware_folder
 from tinyredux.device.link import LinkError
 from tinyredux.files import ROOT, expect
@@ -19,20 +23,35 @@ from tinyredux.kernels import Program, print_longest_loop
 from tinyredux.model import Model
 from tinyredux.tables import as_html, columns
 
+COLUMNS = 100  # of source in a terminal
+SET_IN = 4  # blanks before the rest of a line that does not fit
+
 
 @dataclass(frozen=True)
 class Source:
-    """Source text of the library, shown with colours where a notebook can."""
+    """Source text of the library, shown with colours where a notebook can; its lines wrap, and what follows is set in."""
 
     text: str
     language: str
 
     def __repr__(self) -> str:
-        """Returns the text."""
-        return self.text
+        """Returns the text in lines of at most COLUMNS characters where blanks allow."""
+        return "\n".join(
+            textwrap.fill(line, COLUMNS, subsequent_indent=" " * (_indent(line) + SET_IN), break_on_hyphens=False,
+                          break_long_words=False, expand_tabs=False)
+            for line in self.text.split("\n")
+        )  # fmt: skip
 
-    def _repr_markdown_(self) -> str:
-        return f"```{self.language}\n{self.text}\n```"
+    def _repr_html_(self) -> str:
+        lexer, formatter = get_lexer_by_name(self.language, stripnl=False), HtmlFormatter(nowrap=True, noclasses=True)
+        lines = zip(self.text.split("\n"), highlight(self.text, lexer, formatter).split("\n"), strict=False)
+        style = "padding-left:{0}ch;text-indent:-{0}ch"
+        rows = (f"<div style='{style.format(_indent(line) + SET_IN)}'>{shown or ' '}</div>" for line, shown in lines)
+        return f"<pre style='white-space:pre-wrap;line-height:1.4'>{''.join(rows)}</pre>"
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def show(what: Callable[..., Any] | type | str | Program) -> Source:
