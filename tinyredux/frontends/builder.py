@@ -187,9 +187,13 @@ class Call:
         if reads[0].name in self.builder.flat:
             self.builder.flat.add(self.node.name)
 
-    def emit_weighted(self, kind: str, operator: Callable[..., Op], weights: Array, bias: Array, **fields: Any) -> None:
-        """Appends an operator with its weights and its bias, one value or one for each output channel."""
+    def emit_weighted(
+        self, kind: str, operator: Callable[..., Op], weights: Array, bias: Array, vectors: Array | None = None, **fields: Any
+    ) -> None:
+        """Appends an operator with its weights, its bias (one value or one for each output channel), and its hash vectors."""
         name, axis = self.builder.name(kind), -1 if operator is DepthwiseConv else 0
         self.builder.constants[f"{name}.weights"] = weights
         self.builder.constants[f"{name}.bias"] = np.full(weights.shape[axis], bias)
+        if vectors is not None:
+            self.builder.constants[f"{name}.vectors"], fields["vectors"] = vectors, f"{name}.vectors"
         self.emit(kind, operator, weights=f"{name}.weights", bias=f"{name}.bias", **fields)

@@ -51,14 +51,13 @@ def _trec_conv(call: Call) -> None:
     names = ("weight", "bias", "vectors", "stride", "padding", "sub_length", "hash_bits", "threshold")
     weight, bias, vectors, stride, padding, length, bits, threshold = call.arguments(**dict.fromkeys(names))
     weights = call.constant(weight).transpose(0, 2, 3, 1)
-    key = f"{call.builder.name('trec')}.vectors" if vectors is not None else ""
+    own = None if vectors is None else call.constant(vectors)
+    if own is not None:
+        own = own.reshape(-1, *own.shape[-2:])  # one set may come without its axis
     call.emit_weighted(
-        "trec", TrecConv, weights, call.constant(bias), kernel=pair(weights.shape[1:3]), stride=pair(stride),
-        padding=call.padded(pair(padding), pair(padding)), sub_length=length, hash_bits=bits, threshold=threshold, vectors=key,
+        "trec", TrecConv, weights, call.constant(bias), own, kernel=pair(weights.shape[1:3]), stride=pair(stride),
+        padding=call.padded(pair(padding), pair(padding)), sub_length=length, hash_bits=bits, threshold=threshold,
     )  # fmt: skip
-    if key:
-        found = call.constant(vectors)
-        call.builder.constants[key] = found.reshape(-1, *found.shape[-2:])  # one set may come without its axis
 
 
 def _dilated(weights: Array, dilation: tuple[int, int]) -> Array:
