@@ -19,29 +19,22 @@ from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, c
 from tinyredux.int8 import run
 
 NEAREST = {
-    "sigmoid": "nn.ReLU6",
-    "hardsigmoid": "nn.ReLU6",
-    "silu": "nn.ReLU6",
-    "hardswish": "nn.ReLU6",
-    "gelu": "nn.ReLU",
-    "leaky_relu": "nn.ReLU",
-    "prelu": "nn.ReLU",
-    "elu": "nn.ReLU",
-    "tanh": "nn.ReLU6",
-    "mul": "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel",
-    "sub": "an addition of equal shapes",
-    "conv1d": "nn.Conv2d with a height of 1",
-    "conv_transpose2d": "nn.Conv2d after a smaller stride",
-    "log_softmax": "nn.Softmax, or logits without it",
-    "group_norm": "nn.BatchNorm2d",
-    "layer_norm": "nn.BatchNorm2d",
-    "instance_norm": "nn.BatchNorm2d",
-    "upsample_nearest2d": "a convolution with a smaller stride before",
-    "slice": "a convolution or pool with a stride",
-    "select": "a convolution or pool with a stride",
-    "argmax": "the logits themselves; the index of the largest is the class",
-    "permute": "keeping the channels in place; the layout is HWC throughout",
-    "transpose": "keeping the channels in place; the layout is HWC throughout",
+    kind: form
+    for form, kinds in {
+        "nn.ReLU6": "sigmoid hardsigmoid silu hardswish tanh",
+        "nn.ReLU": "gelu leaky_relu prelu elu",
+        "nn.BatchNorm2d": "group_norm layer_norm instance_norm",
+        "nn.Softmax, or logits without it": "log_softmax",
+        "nn.Conv2d with a height of 1": "conv1d",
+        "nn.Conv2d after a smaller stride": "conv_transpose2d",
+        "a convolution with a smaller stride before": "upsample_nearest2d",
+        "a convolution or pool with a stride": "slice select",
+        "an addition of equal shapes": "sub",
+        "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel": "mul",
+        "the logits themselves; the index of the largest is the class": "argmax",
+        "keeping the channels in place; the layout is HWC throughout": "permute transpose",
+    }.items()
+    for kind in kinds.split()
 }
 SUPPORTED = "Conv2d, BatchNorm2d, ReLU, ReLU6, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, cat(dim=1), flatten, Softmax"
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")

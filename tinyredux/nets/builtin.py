@@ -208,7 +208,7 @@ def mobilenetv2_cifar() -> Net:
 
 def vww() -> Net:
     """Person or not, 80x80: inverted bottlenecks in the manner of MCUNet-VWW, whose widest layer has the same 96,000 bytes."""
-    return Net(mobile.vww_net(), (3, 80, 80))
+    return Net(mobile.bottlenecks(mobile.convolution(3, 16, 3, 2), 16, mobile.VWW_BLOCKS, 0, 2), (3, 80, 80))
 
 
 def ds_cnn() -> Net:

@@ -6,12 +6,13 @@ as in every measurement, so whatever runs a network runs a cell.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,7 @@ class CellResult:
         return columns(self.rows()) or "the cell printed nothing"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        data = {
-            "schema": 1, "values": self.values, "target": self.target, "board": self.board, "instructions": self.instructions,
-            "cycles": self.cycles, "cycles_kind": self.cycles_kind, "stack_bytes": self.stack_bytes,
-        }  # fmt: skip
+        data = {"schema": 1, **asdict(self)}
         return {"text/plain": repr(self), "text/html": as_html(self.rows(), style=NARROW), MIME: data}
 
 
@@ -105,11 +103,12 @@ def run_cell(
         device = _open(folder, target, chip, model_hash, image.shape)
     except BuildError as error:
         raise _explain(error, text) from None
-    try:
+    with contextlib.closing(device):
         run = _apart(device, image) if target == "host" else device.measure(image)
-    finally:
-        device.close()
-    return _result(run, target, chip)
+    values, complete = decode(run.output.astype(np.int8).tobytes())
+    if not complete:
+        raise ValueError(f"the cell printed more than fits into {OUTPUT_BYTES} bytes; print fewer numbers")
+    return CellResult(values, target, chip.name, run.instructions, run.cycles, run.cycles_kind, run.stack_bytes)
 
 
 def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple[int, ...]) -> Target:
@@ -158,13 +157,6 @@ def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
         child.join()
 
 
-def _result(run: RawMeasurement, target: str, board: Board) -> CellResult:
-    values, complete = decode(run.output.astype(np.int8).tobytes())
-    if not complete:
-        raise ValueError(f"the cell printed more than fits into {OUTPUT_BYTES} bytes; print fewer numbers")
-    return CellResult(values, target, board.name, run.instructions, run.cycles, run.cycles_kind, run.stack_bytes)
-
-
 def decode(output: bytes) -> tuple[dict[str, Values], bool]:
     """Returns the printed values, and whether all of them fitted. A record is: name, 0, count (-1: one number), numbers."""
     values: dict[str, Values] = {}
@@ -201,11 +193,8 @@ def split(text: str) -> tuple[str, str]:
     """
     if DEFINED.search(text):
         return text, ""
-    lines = text.splitlines()
-    return (
-        "\n".join(line if line.lstrip().startswith("#") else "" for line in lines),
-        "\n".join("" if line.lstrip().startswith("#") else line for line in lines),
-    )
+    lines = [(line, "") if line.lstrip().startswith("#") else ("", line) for line in text.splitlines()]
+    return "\n".join(head for head, _ in lines), "\n".join(body for _, body in lines)
 
 
 def _explain(error: BuildError, text: str) -> BuildError:

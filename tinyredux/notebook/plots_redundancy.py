@@ -123,11 +123,7 @@ def sweep_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the runs of a sweep record with the share of validation images right in %, and the mean redundancy."""
     share = 100 / record["validation_images"]
     return [
-        {
-            **run,
-            "accuracy": round(share * run["correct"], 2),
-            "removed": round(float(np.mean(list(run["redundancy"].values()))), 4),
-        }
+        run | {"accuracy": round(share * run["correct"], 2), "removed": round(np.mean([*run["redundancy"].values()]).item(), 4)}
         for run in record["runs"]
     ]
 

@@ -18,8 +18,8 @@ from torch import nn
 from tinyredux import datasets, nets, train
 from tinyredux.files import check_output, write_whole
 from tinyredux.frontends import export
-from tinyredux.int8 import quantize
-from tinyredux.train import accuracy, finetune_skip, finetune_trec, prune
+from tinyredux.int8 import evaluator, quantize
+from tinyredux.train import finetune_skip, finetune_trec, prune
 from tinyredux.train.model_card import Record as Record
 from tinyredux.train.model_card import card as card
 from tinyredux.train.model_card import load_record as load_record
@@ -226,12 +226,12 @@ def save_weights(
     content = safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()})
     net.load_state_dict(safetensors.torch.load(content))
     calibration = datasets.calibration(data)
-    found = accuracy.evaluate(net, data.test, calibration)
+    graph = quantize(export(net), calibration)
     record = Record(
         name, data.name, path.name, hashlib.sha256(content).hexdigest(),
         sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
-        len(data.validation.images), train.correct(net, data.validation),
-        found.images, found.correct_float, found.correct_int8, len(calibration),
+        len(data.validation.images), train.correct(net, data.validation), len(data.test.images),
+        train.correct(net, data.test), evaluator.correct(graph, data.test), len(calibration),
         torch.__version__, np.__version__, command, **account,
     )  # fmt: skip
     write_whole(path, content)
