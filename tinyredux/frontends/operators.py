@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import fx
@@ -38,7 +39,7 @@ def _conv2d(call: Call) -> None:
         before, after = ((height - 1) // 2, (width - 1) // 2), (height // 2, width // 2)
     elif padding != "valid":
         before = after = pair(padding)
-    window = {"kernel": (height, width), "stride": pair(stride), "padding": call.padded(before, after)}
+    window: dict[str, Any] = {"kernel": (height, width), "stride": pair(stride), "padding": call.padded(before, after)}
     if groups == call.tensor.shape[2] and groups > 1:
         multiplier = len(weights) // groups
         weights = weights[:, 0].transpose(1, 2, 0)

@@ -27,7 +27,7 @@ from tinyredux.train.model_card import records as records
 from tinyredux.train.model_card import write_card as write_card
 from tinyredux.trec.layer import convert
 
-Account = dict[str, dict[str, Any]]  # what a record says of a method, by field
+Account = dict[str, Any]  # what a record says of a method, by field
 
 
 def train_net(
@@ -215,7 +215,7 @@ def _finished(
 
 
 def save_weights(
-    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path, **account: dict[str, Any]
+    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path, **account: Any
 ) -> Record:
     """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written.
 
