@@ -22,12 +22,12 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (374, ""),
-    "datasets": (580, "PIL pooch"), "simulator": (1802, "unicorn capstone"), "measurement": (110, ""), "trec": (500, "torch"),
-    "int8": (567, "torch tqdm"), "memory": (1123, ""), "partial": (918, ""), "skip": (398, "torch tqdm"),
-    "kernels": (3667, ""), "codegen": (808, ""), "device": (1201, "serial"), "frontends": (610, "torch"),
-    "nets": (399, "torch safetensors"), "train": (1150, "torch safetensors tqdm"), "methods": (200, "torch"),
-    "model": (106, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (885, "optuna tqdm"),
-    "notebook": (1115, "IPython matplotlib"),
+    "datasets": (548, "PIL pooch"), "simulator": (1802, "unicorn capstone"), "measurement": (109, ""), "trec": (493, "torch"),
+    "int8": (567, "torch tqdm"), "memory": (1123, ""), "partial": (918, ""), "skip": (395, "torch tqdm"),
+    "kernels": (3665, ""), "codegen": (800, ""), "device": (1201, "serial"), "frontends": (496, "torch"),
+    "nets": (388, "torch safetensors"), "train": (1057, "torch safetensors tqdm"), "methods": (200, "torch"),
+    "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (885, "optuna tqdm"),
+    "notebook": (954, "IPython matplotlib"),
     "course": (766, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
     "__init__": (55, ""), "__main__": (35, ""),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinyredux import datasets, memory, nets
+from tinyredux import datasets, memory, nets, train
 from tinyredux.cli.verbs.network import described_nets
 from tinyredux.frontends import export, export_with_names
 from tinyredux.graph import total_macs
@@ -17,7 +17,7 @@ from tinyredux.int8 import evaluator, quantize
 from tinyredux.memory import live_steps
 from tinyredux.nets import builtin
 from tinyredux.partial import plan_partial
-from tinyredux.train import accuracy, finetune_trec, pretrained, skip_search
+from tinyredux.train import finetune_trec, pretrained, skip_search
 from tinyredux.train.channels import channels_of
 
 SHAPES = {  # others: CIFAR-10
@@ -188,8 +188,8 @@ def test_the_card_is_written_from_the_records() -> None:
 def test_the_record_of_lenet_on_the_synthetic_set_is_true() -> None:
     """Float and int8 counts come out again; float to within rounding, for torch's sums depend on the processor."""
     record, (data, net) = RECORDS["lenet.synthetic"], nets.with_data("lenet", "synthetic")
-    found = accuracy.evaluate(net, data.test, datasets.calibration(data))
-    assert found.correct_int8 == record.correct_int8 and abs(found.correct_float - record.correct_float) <= 1
+    right = evaluator.correct(quantize(export(net), datasets.calibration(data)), data.test)
+    assert right == record.correct_int8 and abs(train.correct(net, data.test) - record.correct_float) <= 1
 
 
 def test_int8_answers_need_labels_of_the_networks_classes() -> None:

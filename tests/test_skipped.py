@@ -64,6 +64,8 @@ def test_a_record_makes_the_graph_again(unit: str, tmp_path: Path, monkeypatch: 
         assert kept_share(again, op, unit) <= 1 - share + 0.03
     with pytest.raises(ValueError, match=r"no record of what lenet can leave out on made; there are small\.made"):
         skip_search.record_for("lenet", "made")
+    with pytest.raises(ValueError, match="the record was made for other, the network is small"):
+        records.apply(graph, data, replace(found(unit), net="other"))
 
 
 def channels_left_out() -> Graph:

@@ -17,7 +17,7 @@ from torch import nn
 
 from tinyredux import datasets, nets, train
 from tinyredux.cli import app as cli
-from tinyredux.train import accuracy, loop, pretrained
+from tinyredux.train import loop, pretrained
 
 RECIPE = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
 TINY = """
@@ -128,8 +128,9 @@ def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp
     assert {str(values.dtype) for values in stored.values()} == {"torch.float16", "torch.float32", "torch.int64"}
     again = tiny().eval()
     nets.load_weights(again, tmp_path / record.file)
-    found = accuracy.evaluate(again, few.test, datasets.calibration(few))
-    assert (found.images, found.correct_float, found.correct_int8) == (60, record.correct_float, record.correct_int8)
+    graph = pretrained.quantize(pretrained.export(again), datasets.calibration(few))
+    right = pretrained.evaluator.correct(graph, few.test)
+    assert (record.images, record.correct_float, record.correct_int8) == (60, train.correct(again, few.test), right)
 
 
 def test_what_is_no_checkpoint_of_this_network_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:

@@ -178,7 +178,9 @@ SKIPS: dict[str, tuple[object, str]] = {
     "no such layer": (SKIP | {"shares": {"conv9": 0.1}}, "the record cuts conv9 by block"),
     "shares in a list": (SKIP | {"shares": [0.1]}, "field shares is a list, expected an object"),
     "counts in parts": (SKIP | {"validation_images": 1.5}, "field validation_images is 1.5, expected a whole number"),
-    "counts below zero": (SKIP | {"validation_exact": -1}, "counts of validation images are 0 or more"),
+    "counts below zero": (SKIP | {"validation_exact": -1}, "-1 and 5 of 10 validation images are right, expected 0 to all"),
+    "more right than there are": (SKIP | {"validation_exact": 11}, "11 and 5 of 10 validation images are right"),
+    "tested on no images": (SKIP | {"test_exact": 3}, "3 and 0 of 0 test images are right"),
     "an empty front": ({"front": []}, "holds no designs"),
     "a front of something else": ({"front": 3}, "holds no designs"),
 }

@@ -7,7 +7,7 @@ prepare Speech Commands and Visual Wake Words; `arrays` reads a user's .npz and 
 from __future__ import annotations
 
 from tinyredux.datasets import generated
-from tinyredux.datasets.arrays import read_array
+from tinyredux.datasets.arrays import Labels, read_array
 from tinyredux.datasets.download import MissingDataError
 from tinyredux.datasets.sets import (
     DEVIATION,
@@ -18,7 +18,6 @@ from tinyredux.datasets.sets import (
     SYNTHETIC_IMAGES,
     Dataset,
     Images,
-    Labels,
     Split,
     calibration,
     check_labels,

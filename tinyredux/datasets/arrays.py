@@ -13,6 +13,10 @@ import numpy.typing as npt
 
 from tinyredux.files import check_is_file
 
+Labels = npt.NDArray[np.int64]  # (N,)
+Part = tuple[npt.NDArray[Any], Labels]  # pixels (N, H, W, 3) uint8 or features (N, C, H, W) float32
+Parts = tuple[Part, Part, Part]  # train, validation, test
+
 MOST_ARRAY_BYTES = 1 << 31  # of one array in a file of a user's: what a computer of 4 GiB can still hold
 CHUNK_BYTES = 1 << 22
 

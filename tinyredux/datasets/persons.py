@@ -9,14 +9,9 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from tinyredux.datasets.arrays import read_arrays
+from tinyredux.datasets.arrays import Part, Parts, read_arrays
 from tinyredux.datasets.download import MissingDataError
-
-Pixels = npt.NDArray[np.uint8]  # (N, H, W, 3)
-Labels = npt.NDArray[np.int64]  # (N,)
-Part = tuple[Pixels, Labels]
 
 SMALL_FILE = "person32_cifar100.npz"
 FOLDER = "vww"
@@ -28,7 +23,7 @@ GET_FULL = (
 )
 
 
-def small(folder: Path | None) -> tuple[Part, Part, Part]:
+def small(folder: Path | None) -> Parts:
     """Returns train, validation (a seeded eighth of the training images) and test of the 32x32 set.
 
     Raises MissingDataError without the file.
@@ -42,7 +37,7 @@ def small(folder: Path | None) -> tuple[Part, Part, Part]:
     return (images[kept], labels[kept]), (images[held], labels[held]), (images[test], labels[test])
 
 
-def visual_wake_words(folder: Path | None, size: tuple[int, int], limit: int) -> tuple[Part, Part, Part]:
+def visual_wake_words(folder: Path | None, size: tuple[int, int], limit: int) -> Parts:
     """Returns train, validation and test of the full set, with its photographs reduced to `size` (height, width).
 
     The file name decides the part: of ten hash values eight are for training. At most `limit` photographs are taken, those

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -15,21 +16,18 @@ import numpy.typing as npt
 
 from tinyredux.datasets import download as archive
 from tinyredux.datasets import generated, persons, speech
-from tinyredux.datasets.arrays import read_arrays
+from tinyredux.datasets.arrays import Labels, Parts, read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
 from tinyredux.files import cache_folder, expect
 
 Images = npt.NDArray[np.float32]  # (N, C, H, W)
-Labels = npt.NDArray[np.int64]  # (N,)
 Shape = tuple[int, int, int]  # channels, height, width
 
-CLASSES = 10
 VALIDATION_IMAGES = 5000
 CALIBRATION_IMAGES = 512
 MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
 DEVIATION = np.array([0.2470, 0.2435, 0.2616], np.float32)
 IMAGE_SHAPE: Shape = (3, 32, 32)
-SYNTHETIC_SEED = 0
 SYNTHETIC_IMAGES = (6000, 1000, 1000)  # train, validation, test
 RANDOM_SEED = 0
 RANDOM_IMAGES = 1000
@@ -70,12 +68,7 @@ class Dataset:
     sound: bool = False  # rows are moments: shifted in training, never mirrored
 
 
-def load(
-    name: str | None = None,
-    shape: Shape | None = None,
-    seed: int = RANDOM_SEED,
-    download: bool = False,
-) -> Dataset:
+def load(name: str | None = None, shape: Shape | None = None, seed: int = RANDOM_SEED, download: bool = False) -> Dataset:
     """Returns the data called `name`, one of NAMES, for a network that takes images of `shape` (default: the set's own).
 
     None means CIFAR-10 where it is on this machine (or `download` fetches it), else the synthetic set; for keyword networks the
@@ -98,12 +91,10 @@ def load(
         return synthetic()
     if name != "cifar10":
         return _labelled(name, data_folder(), shape)
-    folder = cifar10_folder()
-    if folder is None and download:
-        folder = archive.fetch_cifar10(cache_folder())
+    folder = cifar10_folder() or (archive.fetch_cifar10(cache_folder()) if download else None)
     if folder is None:
         raise MissingDataError(f"CIFAR-10 is not on this machine: {GET_CIFAR10}")
-    return cifar10(folder)
+    return _of_parts(name, folder, cifar10(folder))
 
 
 def _usual(shape: Shape, download: bool) -> str:
@@ -116,16 +107,21 @@ def _usual(shape: Shape, download: bool) -> str:
 @cache
 def _labelled(name: str, folder: Path | None, shape: Shape) -> Dataset:
     """Returns a set of sounds or photographs of persons that lies in `folder`, read once and kept in memory."""
-    if name in ("keywords", "speech_commands"):
-        heard = (speech.keywords if name == "keywords" else speech.speech_commands)(folder)
-        train, validation, test = (Split(*part) for part in heard)
-        return Dataset(name, str(folder), train, validation, test, sound=True)
-    if name == "person":
-        found = persons.small(folder)
+    if name == "keywords":
+        parts = speech.keywords(folder)
+    elif name == "speech_commands":
+        parts = speech.speech_commands(folder)
+    elif name == "person":
+        parts = persons.small(folder)
     else:
-        found = persons.visual_wake_words(folder, (shape[1], shape[2]), VWW_VALUES // int(np.prod(shape)))
-    train, validation, test = (Split(normalize(pixels), labels) for pixels, labels in found)
-    return Dataset(name, str(folder), train, validation, test)
+        parts = persons.visual_wake_words(folder, shape[1:], VWW_VALUES // math.prod(shape))
+    return _of_parts(name, folder, parts)
+
+
+def _of_parts(name: str, source: object, parts: Parts) -> Dataset:
+    """Returns a data set of its three parts, pixels (N, H, W, 3) uint8 normalised."""
+    train, validation, test = (Split(normalize(x) if x.dtype == np.uint8 else x, labels) for x, labels in parts)
+    return Dataset(name, str(source), train, validation, test, sound=SHAPES[name] == speech.SHAPE)
 
 
 def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATION_IMAGES) -> Images:
@@ -151,16 +147,13 @@ def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
 
 def cifar10_folder() -> Path | None:
     """Returns the folder that holds the CIFAR-10 archives: TINYREDUX_DATA first, then the user's cache."""
-    for folder in (data_folder(), cache_folder()):
-        if folder and (folder / "cifar10_test.npz").is_file():
-            return folder
-    return None
+    places = (data_folder(), cache_folder())
+    return next((folder for folder in places if folder and (folder / "cifar10_test.npz").is_file()), None)
 
 
 def data_folder() -> Path | None:
     """Returns the user's folder of data sets, TINYREDUX_DATA, or None."""
-    folder = os.environ.get("TINYREDUX_DATA")
-    return Path(folder) if folder else None
+    return Path(folder) if (folder := os.environ.get("TINYREDUX_DATA")) else None
 
 
 def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:
@@ -173,47 +166,32 @@ def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labe
     return np.concatenate([p["images"] for p in parts]), np.concatenate([p["labels"] for p in parts]).astype(np.int64)
 
 
-def cifar10(folder: Path) -> Dataset:
-    """Returns CIFAR-10, normalised; validation is a seeded 5,000 of the training set."""
+def cifar10(folder: Path) -> Parts:
+    """Returns pixels and labels of CIFAR-10; validation is a seeded 5,000 of the training set."""
     pixels, labels = cifar10_pixels(folder, "train")
     order = np.random.default_rng(0).permutation(len(labels))
     held, kept = order[:VALIDATION_IMAGES], order[VALIDATION_IMAGES:]
-    test_pixels, test_labels = cifar10_pixels(folder, "test")
-    return Dataset(
-        "cifar10", str(folder),
-        Split(normalize(pixels[kept]), labels[kept]),
-        Split(normalize(pixels[held]), labels[held]),
-        Split(normalize(test_pixels), test_labels),
-    )  # fmt: skip
+    return (pixels[kept], labels[kept]), (pixels[held], labels[held]), cifar10_pixels(folder, "test")
 
 
 @cache
-def synthetic(seed: int = SYNTHETIC_SEED, counts: tuple[int, int, int] = SYNTHETIC_IMAGES) -> Dataset:
+def synthetic(counts: tuple[int, int, int] = SYNTHETIC_IMAGES) -> Dataset:
     """Returns the generated set: 6,000 training, 1,000 validation and 1,000 test images, made once and kept in memory."""
-    parts = []
-    for i, count in enumerate(counts):
-        pixels, labels = generated.pixels_and_labels(count, 3 * seed + i)
-        parts.append(Split(normalize(pixels), labels))
-    train, validation, test = parts
-    return Dataset("synthetic", f"generated from seed {seed}", train, validation, test)
+    train, validation, test = (generated.pixels_and_labels(count, seed) for seed, count in enumerate(counts))
+    return _of_parts("synthetic", "generated from seed 0", (train, validation, test))
 
 
 def random_images(shape: Shape, seed: int = RANDOM_SEED) -> Dataset:
     """Returns images of normal noise without labels, for a network without data."""
-    count = max(16, min(RANDOM_IMAGES, RANDOM_VALUES // int(np.prod(shape))))
-    test = Split(_normal(seed, (count, *shape)), None)
-    return Dataset(
-        "random", f"normal noise from seed {seed}", Split(_normal(seed + 1, (count, *shape)), None), test.first(0), test
-    )
+    count = max(16, min(RANDOM_IMAGES, RANDOM_VALUES // math.prod(shape)))
+    test, train = (Split(_normal(one, (count, *shape)), None) for one in (seed, seed + 1))
+    return Dataset("random", f"normal noise from seed {seed}", train, test.first(0), test)
 
 
 def _normal(seed: int, shape: tuple[int, ...]) -> Images:
     """Returns about normal values, each the sum of twelve uniform ones: additions alone, so alike on every machine."""
-    count = int(np.prod(shape))
-    draws = generated.Draws(seed)
-    total = np.zeros(count, np.int32)
-    for _ in range(12):
-        total += draws.small(count)
+    draws, count = generated.Draws(seed), math.prod(shape)
+    total = sum((draws.small(count) for _ in range(12)), np.zeros(count, np.int32))
     return np.asarray((total - 6 * 65535) / np.float32(65536), np.float32).reshape(shape)
 
 
@@ -228,8 +206,7 @@ def from_file(path: Path, shape: Shape) -> Dataset:
     arrays = read_arrays(path, ["images"], ["labels"])
     images, labels = arrays["images"], arrays.get("labels")
     _check_images(path, images, shape)
-    if labels is not None:
-        labels = _checked_labels(path, labels, len(images))
+    labels = None if labels is None else _checked_labels(path, labels, len(images))
     empty = Split(images[:0], None if labels is None else labels[:0])
     return Dataset(str(path), str(path), empty, empty, Split(np.ascontiguousarray(images), labels))
 

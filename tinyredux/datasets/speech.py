@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.datasets.arrays import read_arrays
+from tinyredux.datasets.arrays import Part, Parts, read_arrays
 from tinyredux.datasets.download import MissingDataError
 
 Audio = npt.NDArray[np.int16]  # (N, 16000), one second each
 Features = npt.NDArray[np.float32]  # (N, 1, 49, 10)
-Labels = npt.NDArray[np.int64]  # (N,) indices into WORDS
-Parts = tuple[tuple[Features, Labels], tuple[Features, Labels], tuple[Features, Labels]]  # train, validation, test
 
 WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes", "silence", "unknown")
 SILENCE, UNKNOWN = WORDS.index("silence"), WORDS.index("unknown")
@@ -29,7 +27,7 @@ NOISE = "_background_noise_"
 RATE_HZ = 16000
 FRAME, STEP, SPECTRUM = 480, 320, 512  # samples: 30 ms windows every 20 ms, and the length of their Fourier transform
 BANDS, LOW_HZ, HIGH_HZ, COEFFICIENTS = 40, 20.0, 4000.0, 10
-PART = 1000  # clips at a time
+CLIPS = 1000  # at a time
 
 # Mean and deviation of each coefficient over the 1,530 training clips of the small set, rounded.
 MEAN = np.array([-14.8, 1.6, 0.1, -0.3, -0.4, -0.2, -0.2, -0.2, -0.4, -0.3], np.float32)
@@ -52,8 +50,8 @@ def mfcc(audio: Audio) -> Features:
     place = np.arange(COEFFICIENTS)[:, None] * (2 * np.arange(BANDS) + 1)
     cosines = np.sqrt(2 / BANDS) * np.cos(np.pi * place / (2 * BANDS))
     parts = [np.empty((0, 49, COEFFICIENTS))]
-    for i in range(0, len(audio), PART):
-        some = audio[i : i + PART].astype(np.float64)
+    for i in range(0, len(audio), CLIPS):
+        some = audio[i : i + CLIPS].astype(np.float64)
         some /= np.maximum(np.abs(some).max(axis=1, keepdims=True), 1)
         frames = np.lib.stride_tricks.sliding_window_view(some, FRAME, axis=1)[:, ::STEP]
         bands = np.abs(np.fft.rfft(frames * hann, SPECTRUM)) @ _bands().T
@@ -113,12 +111,10 @@ def speech_commands(folder: Path | None) -> Parts:
         raise MissingDataError(f"{root} holds {len(clips)} clips of words and {len(noises)} of noise: {GET_FULL}")
     train = [clip for clip in clips if clip not in held["validation"] and clip not in held["testing"]]
     validation, test = ([clip for clip in clips if clip in held[name]] for name in ("validation", "testing"))
-    return (
-        _part(root, train, noises, seed=0), _part(root, validation, noises, seed=1), _part(root, test, noises, seed=2),
-    )  # fmt: skip
+    return _part(root, train, noises, seed=0), _part(root, validation, noises, seed=1), _part(root, test, noises, seed=2)
 
 
-def _part(root: Path, clips: list[str], noises: list[Audio], seed: int) -> tuple[Features, Labels]:
+def _part(root: Path, clips: list[str], noises: list[Audio], seed: int) -> Part:
     chance = np.random.default_rng(seed)
     words = [clip for clip in clips if clip.split("/")[0] in WORDS]
     others = [clip for clip in clips if clip.split("/")[0] not in WORDS]
@@ -126,7 +122,7 @@ def _part(root: Path, clips: list[str], noises: list[Audio], seed: int) -> tuple
     chosen = words + [others[i] for i in sorted(chance.permutation(len(others))[:share].tolist())]
     labels = [WORDS.index(word) if word in WORDS else UNKNOWN for word in (clip.split("/")[0] for clip in chosen)]
     parts = [
-        features(np.stack([second(_read(root / clip)) for clip in chosen[i : i + PART]])) for i in range(0, len(chosen), PART)
+        features(np.stack([second(_read(root / clip)) for clip in chosen[i : i + CLIPS]])) for i in range(0, len(chosen), CLIPS)
     ]
     quiet = []
     for _ in range(share):

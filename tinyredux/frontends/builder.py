@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from tinyredux.graph import Array, Graph, Op, Padding, Tensor, output_shape
+from tinyredux.graph import Array, DepthwiseConv, Graph, Op, Padding, Tensor, output_shape
 
 
 class UnsupportedOperatorError(ValueError):
@@ -60,6 +61,10 @@ class Builder:
         names = [node for node in self.program.graph.nodes if self.value.get(node.name) == tensor]
         return [[user for user in node.users if self.value.get(user.name) != tensor] for node in names]
 
+    def holds_flat_map(self, node: fx.Node) -> bool:
+        """Returns whether a node is a map of more than one place in flattened form."""
+        return node.name in self.flat and self.tensors[self.value[node.name]].shape[:2] != (1, 1)
+
     def sole_producer(self, node: fx.Node) -> Op | None:
         """The operator behind a node, where nothing else reads its output."""
         tensor = self.value[node.name]
@@ -83,25 +88,15 @@ def refuse(node: fx.Node, what: str, instead: str) -> UnsupportedOperatorError:
 
 def arguments(node: fx.Node, **defaults: Any) -> list[Any]:
     """Returns the named arguments of a node, which torch's own schema of the operator places, with defaults for None."""
-    given = named(node)
-    return [default if given.get(name) is None else given[name] for name, default in defaults.items()]
-
-
-def named(node: fx.Node) -> dict[str, Any]:
-    """Returns what a node is called with, by the names of torch's schema."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    return [default if given.get(name) is None else given[name] for name, default in defaults.items()]
 
 
 def pair(value: Any) -> tuple[int, int]:
     """Returns (vertical, horizontal) of an int or a sequence of one or two ints."""
     values = [value] if isinstance(value, int) else list(value)
     return (int(values[0]), int(values[-1]))
-
-
-def constant(builder: Builder, node: fx.Node | None) -> Array | None:
-    """Returns the float64 value of a parameter, buffer, constant or what is computed of them alone; None for None."""
-    return None if node is None else np.asarray(_tensor(builder, node).detach().cpu().to(torch.float64).numpy())
 
 
 def _tensor(builder: Builder, node: fx.Node) -> torch.Tensor:
@@ -120,15 +115,85 @@ def _tensor(builder: Builder, node: fx.Node) -> torch.Tensor:
     return result
 
 
-def weighted(builder: Builder, name: str, weights: Array, bias: Array | None, channels: int) -> tuple[str, str]:
-    """Stores weights and bias (zeros where there is none) and returns the names of both."""
-    builder.constants[f"{name}.weights"] = weights
-    builder.constants[f"{name}.bias"] = np.zeros(channels) if bias is None else bias
-    return f"{name}.weights", f"{name}.bias"
+@dataclass(frozen=True)
+class Call:
+    """A call in torch's program: what it is called (its kind, such as conv2d), what it reads, what it becomes in the graph."""
 
+    builder: Builder
+    node: fx.Node
+    kind: str
 
-def alias(builder: Builder, node: fx.Node, source: fx.Node) -> None:
-    """Makes a node another name of the tensor behind `source`."""
-    builder.value[node.name] = builder.value[source.name]
-    if source.name in builder.flat:
-        builder.flat.add(node.name)
+    @property
+    def source(self) -> fx.Node:
+        """Returns the node of the activation that it reads, the first argument."""
+        assert isinstance(self.node.args[0], fx.Node)
+        return self.node.args[0]
+
+    @property
+    def tensor(self) -> Tensor:
+        """Returns the graph's tensor that it reads."""
+        return self.builder.tensors[self.builder.value[self.source.name]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns torch's shape of what it gives, or of the first of several."""
+        value = self.node.meta["val"]
+        return tuple((value[0] if isinstance(value, tuple) else value).shape)
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """Returns torch's shape of what it reads."""
+        return tuple(self.source.meta["val"].shape)
+
+    @property
+    def is_flat_map(self) -> bool:
+        """Whether it reads a map in flattened form."""
+        return self.builder.holds_flat_map(self.source)
+
+    def arguments(self, **defaults: Any) -> list[Any]:
+        """Returns the named arguments, with defaults for None."""
+        return arguments(self.node, **defaults)
+
+    def activations(self, nodes: Iterable[object]) -> list[fx.Node]:
+        """Returns those of the nodes that depend on the network's input."""
+        return [node for node in nodes if isinstance(node, fx.Node) and node.name in self.builder.value]
+
+    def refuse(self, what: str, instead: str) -> UnsupportedOperatorError:
+        """Returns the error that names the place, what was found there and the nearest form that works."""
+        return refuse(self.node, what, instead)
+
+    def constant(self, node: fx.Node | None, default: float = 0.0) -> Array:
+        """Returns the float64 value of a parameter, buffer, constant or what is computed of them alone; None has a default."""
+        if node is None:
+            return np.asarray(default)
+        return np.asarray(_tensor(self.builder, node).detach().cpu().to(torch.float64).numpy())
+
+    def padded(self, before: tuple[int, int], after: tuple[int, int]) -> Padding:
+        """Returns (top, bottom, left, right) of padding by rows and columns, and of the zeros that wait at what it reads."""
+        top, bottom, left, right = self.builder.padded.get(self.source.name, (0, 0, 0, 0))
+        return before[0] + top, after[0] + bottom, before[1] + left, after[1] + right
+
+    def alias(self, source: fx.Node) -> None:
+        """Makes it another name of the tensor behind `source`."""
+        self.builder.value[self.node.name] = self.builder.value[source.name]
+        if source.name in self.builder.flat:
+            self.builder.flat.add(self.node.name)
+
+    def emit(self, kind: str, operator: Callable[..., Op], *values: Any, reads: Sequence[fx.Node] = (), **fields: Any) -> None:
+        """Appends an operator to the graph, which reads `reads`, usually the first argument."""
+        reads = reads or [self.source]
+        name, inputs = self.builder.name(kind), tuple(self.builder.value[node.name] for node in reads)
+        self.builder.add(self.node, operator(name, inputs, name, *values, **fields))
+        if reads[0].name in self.builder.flat:
+            self.builder.flat.add(self.node.name)
+
+    def emit_weighted(
+        self, kind: str, operator: Callable[..., Op], weights: Array, bias: Array, vectors: Array | None = None, **fields: Any
+    ) -> None:
+        """Appends an operator with its weights, its bias (one value or one for each output channel), and its hash vectors."""
+        name, axis = self.builder.name(kind), -1 if operator is DepthwiseConv else 0
+        self.builder.constants[f"{name}.weights"] = weights
+        self.builder.constants[f"{name}.bias"] = np.full(weights.shape[axis], bias)
+        if vectors is not None:
+            self.builder.constants[f"{name}.vectors"], fields["vectors"] = vectors, f"{name}.vectors"
+        self.emit(kind, operator, weights=f"{name}.weights", bias=f"{name}.bias", **fields)

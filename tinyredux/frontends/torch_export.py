@@ -13,35 +13,28 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
-from tinyredux.frontends.builder import Builder, UnsupportedOperatorError, alias, arguments, refuse
+from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.operators import HANDLERS, flatten
 from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import run
 
 NEAREST = {
-    "sigmoid": "nn.ReLU6",
-    "hardsigmoid": "nn.ReLU6",
-    "silu": "nn.ReLU6",
-    "hardswish": "nn.ReLU6",
-    "gelu": "nn.ReLU",
-    "leaky_relu": "nn.ReLU",
-    "prelu": "nn.ReLU",
-    "elu": "nn.ReLU",
-    "tanh": "nn.ReLU6",
-    "mul": "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel",
-    "sub": "an addition of equal shapes",
-    "conv1d": "nn.Conv2d with a height of 1",
-    "conv_transpose2d": "nn.Conv2d after a smaller stride",
-    "log_softmax": "nn.Softmax, or logits without it",
-    "group_norm": "nn.BatchNorm2d",
-    "layer_norm": "nn.BatchNorm2d",
-    "instance_norm": "nn.BatchNorm2d",
-    "upsample_nearest2d": "a convolution with a smaller stride before",
-    "slice": "a convolution or pool with a stride",
-    "select": "a convolution or pool with a stride",
-    "argmax": "the logits themselves; the index of the largest is the class",
-    "permute": "keeping the channels in place; the layout is HWC throughout",
-    "transpose": "keeping the channels in place; the layout is HWC throughout",
+    kind: form
+    for form, kinds in {
+        "nn.ReLU6": "sigmoid hardsigmoid silu hardswish tanh",
+        "nn.ReLU": "gelu leaky_relu prelu elu",
+        "nn.BatchNorm2d": "group_norm layer_norm instance_norm",
+        "nn.Softmax, or logits without it": "log_softmax",
+        "nn.Conv2d with a height of 1": "conv1d",
+        "nn.Conv2d after a smaller stride": "conv_transpose2d",
+        "a convolution with a smaller stride before": "upsample_nearest2d",
+        "a convolution or pool with a stride": "slice select",
+        "an addition of equal shapes": "sub",
+        "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel": "mul",
+        "the logits themselves; the index of the largest is the class": "argmax",
+        "keeping the channels in place; the layout is HWC throughout": "permute transpose",
+    }.items()
+    for kind in kinds.split()
 }
 SUPPORTED = "Conv2d, BatchNorm2d, ReLU, ReLU6, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, cat(dim=1), flatten, Softmax"
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
@@ -160,7 +153,7 @@ def _finish(builder: Builder, name: str) -> Graph:
     tensor = builder.tensors[output]
     if node.name in builder.padded:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
-    if node.name in builder.flat and tensor.shape[:2] != (1, 1):
+    if builder.holds_flat_map(node):
         raise UnsupportedOperatorError(
             f"{name}: flattens a {tensor.shape} map at its end; return the map itself, or add a Linear layer"
         )
@@ -196,12 +189,13 @@ def _convert(builder: Builder, node: fx.Node) -> None:
         raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
     if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
+    call = Call(builder, node, kind)
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0):
-        alias(builder, node, operands[0])
+        call.alias(operands[0])
     elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
-        flatten(builder, node, operands[0])
+        flatten(call)
     elif kind in HANDLERS:
-        HANDLERS[kind](builder, node)
+        HANDLERS[kind](call)
     else:
         raise refuse(node, f"operator {kind}", NEAREST.get(kind, f"one of {SUPPORTED}"))
 

@@ -208,7 +208,7 @@ def mobilenetv2_cifar() -> Net:
 
 def vww() -> Net:
     """Person or not, 80x80: inverted bottlenecks in the manner of MCUNet-VWW, whose widest layer has the same 96,000 bytes."""
-    return Net(mobile.vww_net(), (3, 80, 80))
+    return Net(mobile.bottlenecks(mobile.convolution(3, 16, 3, 2), 16, mobile.VWW_BLOCKS, 0, 2), (3, 80, 80))
 
 
 def ds_cnn() -> Net:
@@ -233,22 +233,12 @@ def keyword_cnn() -> Net:
     )  # fmt: skip
 
 
-NETS: dict[str, Callable[[], Net]] = {
-    "alexnet": alexnet,
-    "cifarnet": cifarnet,
-    "cifarnet_quick": cifarnet_quick,
-    "ds_cnn": ds_cnn,
-    "ds_cnn_wide": ds_cnn_wide,
-    "keyword_cnn": keyword_cnn,
-    "lenet": lenet,
-    "lenet_100": lambda: lenet(100),  # on pictures of 100x100: more than most boards' SRAM, layer by layer
-    "mobilenetv2": mobilenetv2,
-    "mobilenetv2_cifar": mobilenetv2_cifar,
-    "squeezenet": squeezenet,
-    "squeezenet_bypass": squeezenet_bypass,
-    "vww": vww,
-    "zfnet": zfnet,
-}
+_MAKERS = (
+    alexnet, cifarnet, cifarnet_quick, ds_cnn, ds_cnn_wide, keyword_cnn, lenet, mobilenetv2, mobilenetv2_cifar, squeezenet,
+    squeezenet_bypass, vww, zfnet,
+)  # fmt: skip
+_LARGER = {"lenet_100": lambda: lenet(100)}  # on pictures of 100x100: more than most boards' SRAM, layer by layer
+NETS: dict[str, Callable[[], Net]] = dict(sorted(({make.__name__: make for make in _MAKERS} | _LARGER).items()))
 
 
 def names() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -54,7 +56,7 @@ class InvertedBottleneck(nn.Module):
         return maps + narrow if self.adds else narrow
 
 
-def bottlenecks(stem: nn.Module, channels: int, blocks: list[Block], features: int, classes: int) -> nn.Sequential:
+def bottlenecks(stem: nn.Module, channels: int, blocks: Sequence[Block], features: int, classes: int) -> nn.Sequential:
     """Returns a stem that writes `channels`, inverted bottlenecks, a 1x1 convolution (features 0: none), mean and classes."""
     layers: list[nn.Module] = [stem]
     for block in blocks:
@@ -76,11 +78,6 @@ def mobilenet_v2(width: float, classes: int, early_stride: int = 2) -> nn.Sequen
         blocks += [(expansion, int(width * channels), 3, first if i == 0 else 1) for i in range(repeats)]
     stem = int(width * 32)
     return bottlenecks(convolution(3, stem, 3, early_stride), stem, blocks, int(width * 1280), classes)
-
-
-def vww_net() -> nn.Sequential:
-    """Returns an inverted-bottleneck network for person detection with kernels of 3 and 5, in the manner of MCUNet."""
-    return bottlenecks(convolution(3, 16, 3, 2), 16, list(VWW_BLOCKS), 0, 2)
 
 
 def ds_cnn(channels: int = 64, classes: int = 12) -> nn.Sequential:

@@ -6,12 +6,13 @@ as in every measurement, so whatever runs a network runs a cell.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of th
 MIME = "application/vnd.tinyredux+json"
 NARROW = "text-align:left;padding:1px 12px 1px 0"  # the style of a small table's cells
 DEFINED = re.compile(r"\bvoid\s+cell\s*\(")
+RUNTIME = Path(__file__).with_name("cell_runtime.c")  # stands in a network's place
 Values = int | tuple[int, ...]
 
 
@@ -69,10 +71,7 @@ class CellResult:
         return columns(self.rows()) or "the cell printed nothing"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        data = {
-            "schema": 1, "values": self.values, "target": self.target, "board": self.board, "instructions": self.instructions,
-            "cycles": self.cycles, "cycles_kind": self.cycles_kind, "stack_bytes": self.stack_bytes,
-        }  # fmt: skip
+        data = {"schema": 1, **asdict(self)}
         return {"text/plain": repr(self), "text/html": as_html(self.rows(), style=NARROW), MIME: data}
 
 
@@ -105,11 +104,12 @@ def run_cell(
         device = _open(folder, target, chip, model_hash, image.shape)
     except BuildError as error:
         raise _explain(error, text) from None
-    try:
+    with contextlib.closing(device):
         run = _apart(device, image) if target == "host" else device.measure(image)
-    finally:
-        device.close()
-    return _result(run, target, chip)
+    values, complete = decode(run.output.astype(np.int8).tobytes())
+    if not complete:
+        raise ValueError(f"the cell printed more than fits into {OUTPUT_BYTES} bytes; print fewer numbers")
+    return CellResult(values, target, chip.name, run.instructions, run.cycles, run.cycles_kind, run.stack_bytes)
 
 
 def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple[int, ...]) -> Target:
@@ -158,13 +158,6 @@ def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
         child.join()
 
 
-def _result(run: RawMeasurement, target: str, board: Board) -> CellResult:
-    values, complete = decode(run.output.astype(np.int8).tobytes())
-    if not complete:
-        raise ValueError(f"the cell printed more than fits into {OUTPUT_BYTES} bytes; print fewer numbers")
-    return CellResult(values, target, board.name, run.instructions, run.cycles, run.cycles_kind, run.stack_bytes)
-
-
 def decode(output: bytes) -> tuple[dict[str, Values], bool]:
     """Returns the printed values, and whether all of them fitted. A record is: name, 0, count (-1: one number), numbers."""
     values: dict[str, Values] = {}
@@ -185,13 +178,13 @@ def _number(output: bytes, at: int) -> int:
 
 def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
     """Returns the C files that stand in a network's place, and their hash. Compiler messages name lines of `text`."""
-    head, body = split(text)
+    runtime, (head, body) = RUNTIME.read_text(encoding="utf-8"), split(text)
     cell = f'#include "cell.h"\n#line 1 "cell"\n{head}\n'
     cell += body if DEFINED.search(text) else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
-    model_hash = hashlib.sha256(f"{cell}{RUNTIME}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
+    model_hash = hashlib.sha256(f"{cell}{runtime}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
     sizes = {"HASH": model_hash, "INPUT": str(input_bytes), "OUTPUT": str(OUTPUT_BYTES)}
     model_h = re.sub(r"@(\w+)@", lambda found: sizes[found[1]], SIZES)
-    return {"cell.c": cell, "cell.h": HEADER, "model.c": RUNTIME, "model.h": model_h}, model_hash
+    return {"cell.c": cell, "cell.h": HEADER, "model.c": runtime, "model.h": model_h}, model_hash
 
 
 def split(text: str) -> tuple[str, str]:
@@ -201,11 +194,8 @@ def split(text: str) -> tuple[str, str]:
     """
     if DEFINED.search(text):
         return text, ""
-    lines = text.splitlines()
-    return (
-        "\n".join(line if line.lstrip().startswith("#") else "" for line in lines),
-        "\n".join("" if line.lstrip().startswith("#") else line for line in lines),
-    )
+    lines = [(line, "") if line.lstrip().startswith("#") else ("", line) for line in text.splitlines()]
+    return "\n".join(head for head, _ in lines), "\n".join(body for _, body in lines)
 
 
 def _explain(error: BuildError, text: str) -> BuildError:
@@ -258,110 +248,4 @@ void cell(void);
 void print_number(const char *name, int32_t value);
 void print_numbers(const char *name, const int32_t *values, int32_t count);
 void print_bytes(const char *name, const int8_t *values, int32_t count);
-"""
-
-RUNTIME = """#include "model.h"
-#include "cell.h"
-
-#define RECORDS 64
-#define VALUES (TR_OUTPUT_BYTES / 4)
-
-static int8_t input[TR_INPUT_BYTES] __attribute__((aligned(8)));
-static uint8_t output[TR_OUTPUT_BYTES];
-static struct {
-    const char *name;
-    int32_t count, first; /* count -1: one number */
-} records[RECORDS];
-static int32_t values[VALUES], record_count, value_count, left_out;
-const void *const cell_input = input;
-const char *const tr_op_names[TR_OP_COUNT] = {"cell"};
-
-/* Notes what is printed, which costs few cycles; tr_output turns it into bytes when the cell is over. */
-static int32_t *note(const char *name, int32_t count, int32_t numbers)
-{
-    if (record_count == RECORDS || numbers < 0 || value_count + numbers > VALUES) {
-        left_out = 1;
-        return NULL;
-    }
-    records[record_count].name = name;
-    records[record_count].count = count;
-    records[record_count++].first = value_count;
-    value_count += numbers;
-    return values + value_count - numbers;
-}
-
-void print_number(const char *name, int32_t value)
-{
-    int32_t *const to = note(name, -1, 1);
-    if (to != NULL) {
-        *to = value;
-    }
-}
-
-void print_numbers(const char *name, const int32_t *from, int32_t count)
-{
-    int32_t *const to = note(name, count, count);
-    for (int32_t i = 0; to != NULL && i < count; i++) {
-        to[i] = from[i];
-    }
-}
-
-void print_bytes(const char *name, const int8_t *from, int32_t count)
-{
-    int32_t *const to = note(name, count, count);
-    for (int32_t i = 0; to != NULL && i < count; i++) {
-        to[i] = from[i];
-    }
-}
-
-static uint32_t put(uint32_t at, int32_t value)
-{
-    for (uint32_t i = 0; i < 4; i++) {
-        output[at++] = (uint8_t)((uint32_t)value >> (8u * i));
-    }
-    return at;
-}
-
-/* The number of records, whether one was left out, then each: name, 0, count, numbers. */
-const int8_t *tr_output(void)
-{
-    uint32_t at = 4;
-    int32_t whole = 0;
-    for (; whole < record_count; whole++) {
-        const int32_t count = records[whole].count, numbers = count < 0 ? 1 : count;
-        uint32_t length = 1;
-        while (records[whole].name[length - 1] != 0) {
-            length++;
-        }
-        if (at + length + 4u + 4u * (uint32_t)numbers > TR_OUTPUT_BYTES) {
-            left_out = 1;
-            break;
-        }
-        for (uint32_t i = 0; i < length; i++) {
-            output[at++] = (uint8_t)records[whole].name[i];
-        }
-        at = put(at, count);
-        for (int32_t i = 0; i < numbers; i++) {
-            at = put(at, values[records[whole].first + i]);
-        }
-    }
-    (void)put(0, whole | left_out << 16);
-    while (at < TR_OUTPUT_BYTES) {
-        output[at++] = 0;
-    }
-    return (const int8_t *)output;
-}
-
-int8_t *tr_input(void)
-{
-    return input;
-}
-
-void tr_model_run(void)
-{
-    record_count = value_count = left_out = 0;
-    tr_mark(0);
-    cell();
-    tr_mark(1);
-}
 """

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
-from tinyredux.notebook.plots_style import PALETTE, Picture, figure_with_axes, styled
+from tinyredux.notebook.plots_style import PALETTE, Picture, buffer, figure_with_axes, name_steps, styled
 
 Step = Mapping[str, Any]
 READABLE = 0.045  # share of the height below which a bar has no room for its name
@@ -42,18 +41,14 @@ def _draw(axes: Axes, steps: Sequence[Step], top: int) -> int:
     places = {name: place for step in steps for name, place in step["buffers"].items()}
     for i, (name, (first, last)) in enumerate(spans.items()):
         offset, size = places[name]
-        colour, width = PALETTE[i % len(PALETTE)], last - first + 1
-        axes.add_patch(Rectangle((first + 0.03, offset), width - 0.06, size, facecolor=colour, alpha=0.35, lw=0))
-        axes.add_patch(Rectangle((first + 0.03, offset), width - 0.06, size, fill=False, edgecolor=colour, lw=1.2))
+        width = last - first + 1
+        buffer(axes, (first, last), (offset, size), PALETTE[i % len(PALETTE)], 0.35, 1.2)
         text = f"{name.rpartition(':')[2]} {size:,}"
         points = min(8.0, 420 * width / len(steps) / len(text))
         if points > 4.5 and size > READABLE * top:
             axes.text(first + width / 2, offset + size / 2, text, ha="center", va="center", fontsize=points)
-    axes.set_xlim(0, len(steps))
-    axes.set_ylim(0, 1.03 * top)
-    labels = [step["op"] if len(step["op"]) < 22 else f"{step['op'][:19]}..." for step in steps]
-    axes.set_xticks([i + 0.5 for i in range(len(steps))], labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_xlabel("step")
+    name_steps(axes, [step["op"] if len(step["op"]) < 22 else f"{step['op'][:19]}..." for step in steps], fontsize=8)
+    axes.set(ylim=(0, 1.03 * top), xlabel="step")
     axes.grid(visible=False, axis="x")
     return int(max(offset + size for offset, size in places.values()))
 
@@ -78,9 +73,8 @@ def accuracy_and_bytes(points: Sequence[Step], title: str) -> Picture:
     axes.set_xscale("log", base=2)
     axes.margins(0.08, 0.12)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}")
-    axes.set_xlabel("KiB of SRAM: layer by layer (hollow), in parts (filled); squares are pruned")
-    axes.set_ylabel("correct, %")
-    axes.set_title(title)
+    label = "KiB of SRAM: layer by layer (hollow), in parts (filled); squares are pruned"
+    axes.set(xlabel=label, ylabel="correct, %", title=title)
     best = min(points, key=lambda point: point["partial_bytes"])
     return Picture(
         figure,
@@ -105,9 +99,6 @@ def cycles_and_bytes(runs: Sequence[Step], title: str) -> Picture:
         axes.plot(sizes, cycles, "os^Dv"[number % 5], color=PALETTE[number], ms=6, label=method)
         ends = [f"{run['arena_bytes']} bytes ({run['cycles'] / 1e6:.1f} M)" for run in (front[0], front[-1])]
         words.append(f"{method} from {ends[0]} to {ends[1]}")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("KiB of SRAM, arena with scratch")
-    axes.set_ylabel("modelled cycles, millions")
-    axes.set_title(title)
+    axes.set(ylim=(0, None), xlabel="KiB of SRAM, arena with scratch", ylabel="modelled cycles, millions", title=title)
     axes.legend()
     return Picture(figure, f"Cycles and SRAM: {'; '.join(words)}.")

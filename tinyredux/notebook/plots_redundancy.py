@@ -10,9 +10,8 @@ import matplotlib.cbook
 import matplotlib.image
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 
-from tinyredux.notebook.plots_style import GREY, INK, PALETTE, Picture, figure_with_axes, styled
+from tinyredux.notebook.plots_style import GREY, INK, PALETTE, Picture, bare_image, figure_with_axes, styled
 from tinyredux.trec import Clusters, Redundancy
 
 Pixels = npt.NDArray[Any]
@@ -53,20 +52,12 @@ def clusters(image: Pixels, windows: Pixels, found: Clusters) -> Picture:
     middle = means.reshape(-1, *windows.shape[2:])[:, windows.shape[2] // 2, windows.shape[3] // 2]
     colours = np.random.default_rng(0).uniform(40, 235, (len(found.counts), 3))
     figure, axes = figure_with_axes(8.6, 3.1, 3)
-    _image(axes[0], image, f"{height * width:,} windows")
-    _image(axes[1], colours[found.slot].reshape(height, width, 3), f"{len(found.counts)} clusters")
-    _image(axes[2], middle[found.slot].reshape(height, width, 3), "every window by its mean")
+    bare_image(axes[0], image, f"{height * width:,} windows")
+    bare_image(axes[1], colours[found.slot].reshape(height, width, 3), f"{len(found.counts)} clusters")
+    bare_image(axes[2], middle[found.slot].reshape(height, width, 3), "every window by its mean")
     return Picture(
         figure, f"An image with {height * width} windows, their {len(found.counts)} clusters, and the image from the means alone."
     )
-
-
-def _image(axes: Axes, pixels: Pixels, title: str) -> None:
-    axes.imshow(np.clip(pixels, 0, 255).astype(np.uint8), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    axes.set_title(title)
 
 
 @styled
@@ -80,9 +71,7 @@ def removed_and_lost(series: Mapping[str, Sequence[Redundancy]]) -> Picture:
     first = next(iter(series.values()))
     left.plot([p.bits for p in first], [100 * p.floor for p in first], "--", color=GREY, label="what any data loses")
     for axes, title in ((left, "removed, % of the vectors"), (right, "error, % of the variance")):
-        axes.set_xlabel("bits of the hash")
-        axes.set_title(title)
-        axes.set_ylim(0, 104)
+        axes.set(xlabel="bits of the hash", title=title, ylim=(0, 104))
     left.legend(loc="lower left")
     words = "; ".join(
         f"{name}: {100 * points[-1].removed:.1f} % removed with {points[-1].bits} bits, error {100 * points[-1].error:.1f} %"
@@ -122,9 +111,8 @@ def ablation(record: Mapping[str, Any]) -> Picture:
     axes.set_yticks(range(len(rows)), [f"{row['hash']}, {row['threshold']}" for row in rows])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(40, 100)
-    axes.set_xlabel("validation images right, %")
-    axes.set_title(f"Hashes of {record['hash_bits']} bits on {record['layer']} of {record['net']}")
+    title = f"Hashes of {record['hash_bits']} bits on {record['layer']} of {record['net']}"
+    axes.set(xlim=(40, 100), xlabel="validation images right, %", title=title)
     axes.legend(loc="lower right")
     return Picture(
         figure, f"Hash variants after fine-tuning, best first: {', '.join(row['hash'] + ' ' + row['threshold'] for row in rows)}."
@@ -135,11 +123,7 @@ def sweep_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the runs of a sweep record with the share of validation images right in %, and the mean redundancy."""
     share = 100 / record["validation_images"]
     return [
-        {
-            **run,
-            "accuracy": round(share * run["correct"], 2),
-            "removed": round(float(np.mean(list(run["redundancy"].values()))), 4),
-        }
+        run | {"accuracy": round(share * run["correct"], 2), "removed": round(np.mean([*run["redundancy"].values()]).item(), 4)}
         for run in record["runs"]
     ]
 
@@ -194,8 +178,7 @@ def front(record: Mapping[str, Any]) -> Picture:
             axes.plot([], [], "o-", lw=0.8, color=PALETTE[i], label=net)
         axes.plot([], [], "s", color=GREY, label="exact, fast kernels")
         axes.axhline(0, color=INK, lw=0.6)
-        axes.set_xlabel("times fewer cycles than exact by reference kernels")
-        axes.set_title(board)
+        axes.set(xlabel="times fewer cycles than exact by reference kernels", title=board)
     plots[0].set_ylabel("test images right, points gained")
     plots[0].legend(loc="lower left")
     best = max((row for row in rows if row["trec_layers"]), key=lambda row: row["gained"])

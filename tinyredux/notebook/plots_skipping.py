@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 
 from tinyredux.graph import Graph
 from tinyredux.notebook.plots_style import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, Picture, figure_with_axes, styled
@@ -31,9 +30,7 @@ def two_readings(graph: Graph, op: str, statistics: Statistics, channel: int = 0
     ):
         values = reading(weights, statistics, "pair")[channel]
         place.plot(values, ".", ms=4, color=colour)
-        place.set_yscale("log")
-        place.set_xlabel("pair of products, in the order of the sum")
-        place.set_title(title)
+        place.set(yscale="log", xlabel="pair of products, in the order of the sum", title=title)
         order = np.corrcoef(np.argsort(np.argsort(values)), np.arange(len(values)))[0, 1]
         words.append(f"the ranks of {title} and of the place correlate by {order:.2f}")
     return Picture(figure, f"Two readings of significance for channel {channel} of {op}: {'; '.join(words)}.")
@@ -47,9 +44,8 @@ def right_by_share(curves: Mapping[str, Mapping[float, int]], exact: int, images
         shares, rights = [100 * share for share in points], [100 * right / images for right in points.values()]
         axes.plot(shares, rights, "o-", ms=4, color=PALETTE[i], label=name)
     axes.axhline(100 * exact / images, color=GREY, ls="--", lw=1.2, label="exact")
-    axes.set_xlabel("left out of every layer, % of the units")
-    axes.set_ylabel("right, % of validation images")
-    axes.set_title("What leaving operands out costs")
+    label = "left out of every layer, % of the units"
+    axes.set(xlabel=label, ylabel="right, % of validation images", title="What leaving operands out costs")
     axes.legend(loc="lower left")
     last = "; ".join(
         f"{name}: {list(points.values())[-1]} of {images} at {list(points)[-1]:.0%}" for name, points in curves.items()
@@ -80,9 +76,7 @@ def _map(axes: Axes, weights: Any, name: str) -> None:
     level = np.where(weights == 0, 0, 1 + np.minimum(7, np.abs(weights.astype(int)) // 16))
     axes.imshow(level, aspect="auto", interpolation="nearest", cmap=ListedColormap(shades), vmin=0, vmax=8)
     axes.grid(visible=False)
-    axes.set_title(name)
-    axes.set_xlabel("operand")
-    axes.set_ylabel("output channel")
+    axes.set(title=name, xlabel="operand", ylabel="output channel")
 
 
 @styled
@@ -93,11 +87,9 @@ def fronts(results: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, An
     square and the star are exact inference, the diamonds networks tuned under their mask, as `skip_report.tuned` returns them.
     """
     nets, boards = (list(dict.fromkeys(result[key] for result in results)) for key in ("net", "board"))
-    figure = Figure((8.6, 0.6 + 3.1 * len(nets)), layout="constrained")
-    grid = figure.subplots(len(nets), len(boards), squeeze=False, sharey=True)
+    figure, grid = figure_with_axes(8.6, 0.6 + 3.1 * len(nets), len(boards), len(nets), sharey=True)
     words = []
-    for (row, net), (column, board) in product(enumerate(nets), enumerate(boards)):
-        axes = grid[row][column]
+    for axes, (net, board) in zip(grid, product(nets, boards), strict=True):
         own = [result for result in results if (result["net"], result["board"]) == (net, board)]
         for i, result in enumerate(own):
             words.append(_front(axes, result, PALETTE[i]))
@@ -105,14 +97,12 @@ def fronts(results: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, An
             label = f"tuned, {one['kernels']}"
             axes.plot(one["cycles"] / 1e6, one["points"], "D", ms=7, color=GREEN, mec=INK, label=label)
         axes.axhline(0, color=GREY, lw=0.8, ls="--", zorder=0)
-        axes.set_title(f"{net}, {board}")
-        axes.set_xlim(left=0)
-        if row == len(nets) - 1:
+        axes.set(title=f"{net}, {board}", xlim=(0, None))
+        if net == nets[-1]:
             axes.set_xlabel("million cycles per image (modelled)")
-        if column == 0:
+        if board == boards[0]:
             axes.set_ylabel("points of accuracy")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return Picture(figure, f"Points of accuracy against exact inference, on validation images. {'; '.join(words)}.")
 
 

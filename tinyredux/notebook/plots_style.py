@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
@@ -67,7 +70,29 @@ def styled(draw: Callable[_P, Picture]) -> Callable[_P, Picture]:
     return drawn
 
 
-def figure_with_axes(width: float, height: float, columns: int = 1, **grid: Any) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of so many inches and its axes, side by side."""
+def figure_with_axes(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of so many inches and its axes, row by row."""
     figure = Figure((width, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False, **grid)[0])
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **grid).flat)
+
+
+def bare_image(axes: Axes, pixels: npt.NDArray[Any], title: str, **text: Any) -> None:
+    """Draws pixels (H, W, 3), real numbers cut to 0 .. 255, without ticks, under a title."""
+    axes.imshow(np.clip(pixels, 0, 255).astype(np.uint8), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.set_title(title, **text)
+
+
+def buffer(axes: Axes, span: tuple[int, int], place: tuple[int, int], colour: str, alpha: float, line: float) -> None:
+    """Draws a buffer from the first step to the last of `span` at its place (offset, size)."""
+    corner, width = (span[0] + 0.03, place[0]), span[1] - span[0] + 1 - 0.06
+    axes.add_patch(Rectangle(corner, width, place[1], facecolor=colour, alpha=alpha, lw=0))
+    axes.add_patch(Rectangle(corner, width, place[1], fill=False, edgecolor=colour, lw=line))
+
+
+def name_steps(axes: Axes, names: Sequence[str], **text: Any) -> None:
+    """Names the steps below a timeline, aslant."""
+    places = [i + 0.5 for i in range(len(names))]
+    axes.set_xlim(0, len(names))
+    axes.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor", **text)

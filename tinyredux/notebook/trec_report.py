@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from tinyredux import nets
@@ -24,14 +25,9 @@ def measured(net: str, method: str, kernels: str, board: str) -> Measurement | N
 
 def pairs() -> list[tuple[Measurement, Measurement, Measurement]]:
     """Returns (exact reference, exact fast, TREC fast) of every network on every board that all three were measured on."""
-    found = []
-    for net in NETS:
-        for board in BOARDS:
-            three = [measured(net, method, kernels, board) for method, kernels in
-                     (("exact", "reference"), ("exact", "fast"), ("trec", "fast"))]  # fmt: skip
-            if all(three):
-                found.append((three[0], three[1], three[2]))
-    return found  # type: ignore[return-value]
+    cases = ("exact", "reference"), ("exact", "fast"), ("trec", "fast")
+    found = (tuple(measured(net, *case, board) for case in cases) for net, board in product(NETS, BOARDS))
+    return [three for three in found if all(three)]  # type: ignore[misc]
 
 
 def per_cent(net: str, method: str) -> float:

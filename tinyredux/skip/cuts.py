@@ -227,11 +227,13 @@ def damped(gram: Floats) -> Floats:
 # What replaces the units left out -----------------------------------------------------------------------------------
 
 
-def compensated(weights: Array, bias: Array, cut: Cut, statistics: Statistics) -> tuple[Array, Array]:
-    """Returns int8 weights and int32 bias of a cut convolution: kept operands and bias stand in for what is left out.
+REPAIRS = ("fit", "bias", "none")
 
-    Least squares over what the layer reads; the bias then takes the mean of whatever error rounding leaves.
-    Source: ours, the best-fit form of the paper's zeros; its special case without kept operands is `bias_corrected`.
+
+def fitted(weights: Array, cut: Cut, statistics: Statistics) -> Array:
+    """Returns int8 weights of which the kept ones stand in for those left out, by least squares over what the layer reads.
+
+    Source: ours, the best-fit form of the paper's zeros; without kept operands only the bias can stand in.
     """
     flat, mask = weights.reshape(len(weights), -1).astype(np.float64), weight_mask(weights, cut)
     moments, step = damped(statistics.gram), together(weights, cut.unit)
@@ -243,22 +245,7 @@ def compensated(weights: Array, bias: Array, cut: Cut, statistics: Statistics) -
         moved = np.linalg.solve(moments[np.ix_(kept, kept)], moments[np.ix_(kept, gone)] @ flat[rows, gone].T)
         flat[rows, kept[:-1]] += moved[:-1].T
         flat[rows, gone] = 0
-    fitted = np.clip(np.round(flat), -127, 127).astype(np.int8).reshape(weights.shape)
-    return fitted, corrected_bias(weights, fitted, bias, statistics)
-
-
-def bias_corrected(weights: Array, bias: Array, cut: Cut, statistics: Statistics) -> tuple[Array, Array]:
-    """Returns the weights with the left-out ones zero, and a bias that holds the mean of what they gave."""
-    masked = np.where(weight_mask(weights, cut).reshape(weights.shape), weights, 0).astype(np.int8)
-    return masked, corrected_bias(weights, masked, bias, statistics)
-
-
-def zeroed(weights: Array, bias: Array, cut: Cut, statistics: Statistics) -> tuple[Array, Array]:
-    """Returns the weights with the left-out ones zero, and the bias as it was: the paper's form."""
-    return np.where(weight_mask(weights, cut).reshape(weights.shape), weights, 0).astype(np.int8), bias
-
-
-REPAIRS = {"fit": compensated, "bias": bias_corrected, "none": zeroed}
+    return np.clip(np.round(flat), -127, 127).astype(np.int8).reshape(weights.shape)
 
 
 def corrected_bias(weights: Array, changed: Array, bias: Array, statistics: Statistics) -> Array:
@@ -270,32 +257,31 @@ def corrected_bias(weights: Array, changed: Array, bias: Array, statistics: Stat
 def skip(graph: Graph, cuts: Mapping[str, Cut], statistics: Mapping[str, Statistics], repair: str = "fit") -> Graph:
     """Returns the int8 graph with `cuts` made, by operator name, and repaired by one of REPAIRS.
 
-    Raises ValueError for an operator that cannot be cut by that unit, or an unknown repair.
+    "fit": kept weights stand in for what is left out, and the bias takes the mean of whatever error is left; "bias": the bias
+    alone; "none": neither, which is the paper's form. Raises ValueError for an operator that cannot be cut by that unit, or an
+    unknown repair.
     """
     if repair not in REPAIRS:
         raise ValueError(f"repair is {repair!r}, expected one of {', '.join(REPAIRS)}")
     constants, ops = dict(graph.constants), {op.name: op for op in graph.ops}
     for name, cut in cuts.items():
-        if name not in skippable(graph, cut.unit):
+        op = ops.get(name)
+        if not isinstance(op, Conv | Dense) or name not in skippable(graph, cut.unit):
             known = ", ".join(skippable(graph, cut.unit))
             raise ValueError(f"{name} is not a convolution with one group; skipping by {cut.unit} knows {known}")
-        op = ops[name]
-        assert isinstance(op, Conv | Dense)
-        weights, bias = REPAIRS[repair](windows(graph, name), constants[op.bias], cut, statistics[name])
-        constants[op.weights], constants[op.bias] = weights.reshape(constants[op.weights].shape), bias
+        weights = windows(graph, name)
+        changed = np.where(weight_mask(weights, cut).reshape(weights.shape), weights, 0).astype(np.int8)
+        if repair == "fit":
+            changed = fitted(weights, cut, statistics[name])
+        if repair != "none":
+            constants[op.bias] = corrected_bias(weights, changed, constants[op.bias], statistics[name])
+        constants[op.weights] = changed.reshape(constants[op.weights].shape)
     return replace(graph, constants=constants)
 
 
 def without(graph: Graph, cuts: Mapping[str, Cut]) -> Graph:
     """Returns the graph with `cuts` made and nothing repaired: what it costs follows from the zeros alone."""
-    constants, ops = dict(graph.constants), {op.name: op for op in graph.ops}
-    for name, cut in cuts.items():
-        op = ops[name]
-        assert isinstance(op, Conv | Dense)
-        weights = windows(graph, name)
-        kept = weight_mask(weights, cut).reshape(constants[op.weights].shape)
-        constants[op.weights] = np.where(kept, constants[op.weights], 0).astype(np.int8)
-    return replace(graph, constants=constants)
+    return skip(graph, cuts, {}, "none")
 
 
 def skippable(graph: Graph, unit: str = "block") -> list[str]:

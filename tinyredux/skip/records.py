@@ -52,8 +52,12 @@ class Record:
         for unit in (self.unit, *self.units.values()):
             if unit not in UNITS:
                 raise ValueError(f"unit is {unit!r}, expected one of {', '.join(UNITS)}")
-        if min(self.validation_images, self.validation_exact, self.validation_skipped) < 0:
-            raise ValueError("counts of validation images are 0 or more")
+        for part in ("validation", "test"):
+            images, exact, skipped = (getattr(self, f"{part}_{name}") for name in ("images", "exact", "skipped"))
+            if not 0 <= min(exact, skipped) <= max(exact, skipped) <= images:
+                raise ValueError(f"{exact} and {skipped} of {images} {part} images are right, expected 0 to all of them")
+        if self.statistics_images < 1:
+            raise ValueError(f"field statistics_images is {self.statistics_images}, expected 1 or more")
         for op, share in self.shares.items():
             if not 0 <= share < 1:
                 raise ValueError(f"field shares.{op} is {share}, expected 0 or more and less than 1")
@@ -106,7 +110,12 @@ def step_of(graph: Graph, op: str, unit: str) -> float:
 
 
 def apply(graph: Graph, data: Dataset, record: Record) -> Graph:
-    """Returns the int8 graph with a record's cuts made and repaired."""
+    """Returns the int8 graph with a record's cuts made and repaired. Raises ValueError for a record of another network.
+
+    A network is known by its name; `export` calls it "net" where none is given, and then its operators alone must fit.
+    """
+    if graph.name not in (record.net, "net"):
+        raise ValueError(f"the record was made for {record.net}, the network is {graph.name}; take the record of {graph.name}")
     for op in record.shares:
         if op not in (known := skippable(graph, record.unit_of(op))):
             raise ValueError(f"the record cuts {op} by {record.unit_of(op)}, {graph.name} has {known}; make the record again")

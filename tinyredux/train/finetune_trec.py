@@ -32,7 +32,7 @@ def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None
     It is that of `file`, else that of the network's committed TREC weights, else `TUNE`; a shorter one for the synthetic set.
     Raises ValueError for a file whose recipe is none.
     """
-    content = _committed(name) if file is None else _read(file)
+    content = _content(name, file)
     where = f"{file}, recipe of training"
     recipe = checked(Recipe, content["recipe"], where) if "recipe" in content else TUNE
     return train.given(SYNTHETIC if data == "synthetic" and file is None else recipe, epochs, seed)
@@ -45,7 +45,7 @@ def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, 
     beside a "recipe", as the records of weights do. Without a table, blocks are one tap of the window long. Raises ValueError
     for a file that is no such table, and where no layer is wide enough.
     """
-    content = _committed(name) if file is None else _read(file)
+    content = _content(name, file)
     if file is not None or content:
         if not content:
             raise ValueError(f"{file} names no layer; expected {{path: {{sub_length, hash_bits}}}}")
@@ -60,15 +60,10 @@ def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, 
     return table
 
 
-def _committed(name: str) -> dict[str, Any]:
-    """Returns the record of the TREC weights that come with the library, {} where a network has none."""
-    path = nets.WEIGHTS_FOLDER / f"{name}.trec.cifar10.json"
-    return _read(path) if path.is_file() else {}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Returns the object that a JSON file holds; raises ValueError for anything else."""
-    return read_json(file, "table of TREC layers")
+def _content(name: str, file: Path | None) -> dict[str, Any]:
+    """Returns what `file` holds, else the record of the TREC weights that come with the library, {} where a network has none."""
+    path = file or nets.WEIGHTS_FOLDER / f"{name}.trec.cifar10.json"
+    return read_json(path, "table of TREC layers") if file or path.is_file() else {}
 
 
 def from_json(table: object, where: str = "table of TREC layers") -> dict[str, Settings]:
@@ -126,6 +121,6 @@ def load_trec(name: str, data: str = "cifar10") -> nn.Module:
         raise MissingDataError(f"{name} has no TREC weights for {data}; make them by `tinyredux train {name} --method trec`")
     net = nets.resolve(name)
     record = path.with_suffix(".json")
-    convert(net, from_json(_read(record).get("table"), str(record)))
+    convert(net, from_json(_content(name, record).get("table"), str(record)))
     nets.load_weights(net, path)
     return net.eval()

@@ -185,7 +185,8 @@ def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
     )
-    mean = _mean_of(net, recipe.average) if recipe.average else None
+    step = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+    mean = AveragedModel(net, multi_avg_fn=step, use_buffers=True) if recipe.average else None
     parts = {"net": net, "optimizer": optimizer, "schedule": schedule} | ({"mean": mean} if mean else {})
     begin = _resume(checkpoint, parts, recipe, guide.layers) if checkpoint else 0
     epochs = tqdm(range(begin, recipe.epochs), "epochs", recipe.epochs, initial=begin, leave=False, disable=None)
@@ -198,12 +199,6 @@ def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint
     if mean:
         net.load_state_dict(mean.module.state_dict())
     return net
-
-
-def _mean_of(net: nn.Module, kept: float) -> AveragedModel:
-    """Returns a running mean of a network's weights and buffers, of which each step keeps the share `kept`."""
-    step = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
-    return AveragedModel(net, multi_avg_fn=step, use_buffers=True)
 
 
 def _epoch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from torch import nn
 from tinyredux import datasets, nets, train
 from tinyredux.files import check_output, write_whole
 from tinyredux.frontends import export
-from tinyredux.int8 import quantize
-from tinyredux.train import accuracy, finetune_skip, finetune_trec, prune
+from tinyredux.int8 import evaluator, quantize
+from tinyredux.train import finetune_skip, finetune_trec, prune
 from tinyredux.train.model_card import Record as Record
 from tinyredux.train.model_card import card as card
 from tinyredux.train.model_card import load_record as load_record
@@ -26,7 +27,7 @@ from tinyredux.train.model_card import records as records
 from tinyredux.train.model_card import write_card as write_card
 from tinyredux.trec.layer import convert
 
-LABELLED = ", ".join(datasets.SHAPES)  # data to train on
+Account = dict[str, Any]  # what a record says of a method, by field
 
 
 def train_net(
@@ -45,21 +46,18 @@ def train_net(
     the data is absent.
     """
     check_places(out, checkpoint)
-    cache = datasets.cache_folder()
     images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
-    data = images.name
-    recipe = train.recipe_for(nets.own_name(name), data, epochs, seed)
+    recipe = train.recipe_for(nets.own_name(name), images.name, epochs, seed)
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
     check_trainable(net, images)
-    kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.{recipe.epochs}.{recipe.seed}.pt"
-    train.train(net, images, recipe, kept)
-    short, out = _place(name, out)
-    record = save_weights(net, short, images, recipe, f"tinyredux train {name} --data {data}{_options(epochs, seed)}", out)
-    write_card(out)
-    if checkpoint is None:
-        kept.unlink()
-    return record
+
+    def work(kept: Path) -> Account:
+        train.train(net, images, recipe, kept)
+        return {}
+
+    command = f"train {name} --data {images.name}{_options(epochs=epochs, seed=seed)}"
+    return _finished(work, net, name, images, recipe, command, nets.own_name(name), checkpoint, out)
 
 
 def check_places(out: Path | None, checkpoint: Path | None) -> None:
@@ -76,7 +74,7 @@ def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
     So it does for a network that could be trained, but not compiled afterwards.
     """
     if data.train.labels is None or not len(data.train.images):
-        raise ValueError(f"cannot train on {data.name}: it has no training images with labels; use {LABELLED}")
+        raise ValueError(f"cannot train on {data.name}: it has no training images with labels; use {', '.join(datasets.SHAPES)}")
     with torch.no_grad():
         shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
     if len(shape) != 2:
@@ -116,23 +114,18 @@ def prune_net(
     if out is None and (nets.WEIGHTS_FOLDER / f"{save_as}.{data}.json").is_file():
         raise ValueError(f"{save_as} comes with tinyredux and would be found in place of the new one; choose another --save-as")
     tune = train.given(prune.TUNE if rate is None else replace(prune.TUNE, peak_rate=rate), epochs, seed)
-    pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
     root = name
     while earlier := nets.pruning_of(root, (data,)):
         root = earlier["base"]
-    cache = datasets.cache_folder()
-    kept = checkpoint or cache / "checkpoints" / f"{nets.own_name(name)}.{data}.pruned.{aim}.{budget_bytes}.{tune.seed}.pt"
-    found = prune.prune(net, images, pruning, kept, nets.load_net(root, data))
-    others = (" --aim anywhere" if aim != "peak" else "") + (f" --steps {steps}" if steps != 12 else "")
-    others += f" --rate {rate}" if rate is not None else ""
-    command = f"tinyredux prune {name} --sram {budget_bytes} --data {data}{_options(epochs, seed)}{others} --save-as {save_as}"
-    out = out or cache / "weights"
-    record = save_weights(net, save_as, images, tune, command, out, {"base": name, **found})
-    write_card(out)
-    if checkpoint is None:
-        kept.unlink()
-        prune.tuning_checkpoint(kept).unlink()
-    return record
+
+    def work(kept: Path) -> Account:
+        pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
+        return {"pruning": {"base": name, **prune.prune(net, images, pruning, kept, nets.load_net(root, data))}}
+
+    others = {"aim": None if aim == "peak" else aim, "steps": None if steps == 12 else steps, "rate": rate, "save-as": save_as}
+    command = f"prune {name} --sram {budget_bytes} --data {data}{_options(epochs=epochs, seed=seed, **others)}"
+    key = f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}"
+    return _finished(work, net, save_as, images, tune, command, key, checkpoint, out)
 
 
 def trec_net(
@@ -151,22 +144,20 @@ def trec_net(
     """
     check_places(out, checkpoint)
     images, net = nets.with_data(name, data)
-    data, own = images.name, nets.own_name(name)
-    recipe = finetune_trec.recipe_for(own, data, epochs, seed, table_file)
+    own = nets.own_name(name)
+    recipe = finetune_trec.recipe_for(own, images.name, epochs, seed, table_file)
     table = finetune_trec.table_for(own, net, table_file)
     converted = copy.deepcopy(net)
     convert(converted, table)
     check_trainable(converted, images)
-    kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{own}.{data}.trec.{recipe.epochs}.{recipe.seed}.pt"
-    finetune_trec.fine_tune(net, table, images, recipe, kept)
-    chosen = f" --trec {table_file}" if table_file else ""
-    command = f"tinyredux train {name} --method trec --data {data}{chosen}{_options(epochs, seed)}"
-    short, out = _place(name, out)
-    record = save_weights(net, short, images, recipe, command, out, table=table)
-    write_card(out)
-    if checkpoint is None:
-        kept.unlink()
-    return record
+
+    def work(kept: Path) -> Account:
+        finetune_trec.fine_tune(net, table, images, recipe, kept)
+        return {"table": finetune_trec.to_json(table)}
+
+    options = _options(trec=table_file, epochs=epochs, seed=seed)
+    command = f"train {name} --method trec --data {images.name}{options}"
+    return _finished(work, net, name, images, recipe, command, f"{own}.trec", checkpoint, out)
 
 
 def skip_net(
@@ -186,52 +177,62 @@ def skip_net(
     finetune_skip.check_share(share)
     check_places(out, checkpoint)
     images, net = nets.with_data(name, data)
-    data, own = images.name, nets.own_name(name)
     check_trainable(net, images)
     recipe = train.given(finetune_skip.TUNE, epochs, seed)
-    key = f"{own}.{data}.skip.{share}.{recipe.epochs}.{recipe.seed}"
-    kept = checkpoint or datasets.cache_folder() / "checkpoints" / f"{key}.pt"
-    found = finetune_skip.fine_tune(net, images, share, recipe, kept)
-    command = f"tinyredux train {name} --method skip --share {share} --data {data}{_options(epochs, seed)}"
-    short, out = _place(name, out)
-    record = save_weights(net, short, images, recipe, command, out, skipping=found)
+
+    def work(kept: Path) -> Account:
+        return {"skipping": finetune_skip.fine_tune(net, images, share, recipe, kept)}
+
+    options = _options(epochs=epochs, seed=seed)
+    command = f"train {name} --method skip --share {share} --data {images.name}{options}"
+    return _finished(work, net, name, images, recipe, command, f"{nets.own_name(name)}.skip.{share}", checkpoint, out)
+
+
+def _options(**given: object) -> str:
+    """Returns the options of a command for what was given."""
+    return "".join(f" --{key} {value}" for key, value in given.items() if value is not None)
+
+
+def _finished(
+    work: Callable[[Path], Account], net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str,
+    key: str, checkpoint: Path | None, out: Path | None,
+) -> Record:  # fmt: skip
+    """Trains a network by `work`, which is given its checkpoint, writes weights, record and card, and returns the record.
+
+    Without a checkpoint of the user's there is one in the cache, called after `key`, until the weights are written. There
+    all weights share a folder, so a user's network has its own name.
+    """
+    cache = datasets.cache_folder()
+    kept = checkpoint or cache / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
+    account = work(kept)
+    name, out = (nets.short_name(name), out) if out else (nets.own_name(name), cache / "weights")
+    record = save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
     write_card(out)
     if checkpoint is None:
         kept.unlink()
+        prune.tuning_checkpoint(kept).unlink(missing_ok=True)
     return record
 
 
-def _options(epochs: int | None, seed: int | None) -> str:
-    """Returns the options of a command for what was given."""
-    return "".join(f" --{key} {value}" for key, value in (("epochs", epochs), ("seed", seed)) if value is not None)
-
-
-def _place(name: str, out: Path | None) -> tuple[str, Path]:
-    """Returns name and folder of a network's files: in the cache, where all share a folder, a user's by its own name."""
-    return (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
-
-
 def save_weights(
-    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path,
-    pruning: dict[str, Any] | None = None, table: finetune_trec.Table | None = None,
-    skipping: dict[str, Any] | None = None,
-) -> Record:  # fmt: skip
+    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path, **account: Any
+) -> Record:
     """Writes NAME.DATA.safetensors and its record, and returns the record; accuracies are those of the file as written.
 
-    With a `table` of TREC layers the name is NAME.trec.DATA, with what `skipping` left out NAME.skip.DATA.
+    The account is what the record says beside it: `pruning`; the `table` of TREC layers, and the name is NAME.trec.DATA; what
+    `skipping` left out, and the name is NAME.skip.DATA.
     """
-    path = out / f"{name}{'.trec' if table else '.skip' if skipping else ''}.{data.name}.safetensors"
+    path = out / f"{name}{'.trec' if 'table' in account else '.skip' if 'skipping' in account else ''}.{data.name}.safetensors"
     content = safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()})
     net.load_state_dict(safetensors.torch.load(content))
     calibration = datasets.calibration(data)
-    found = accuracy.evaluate(net, data.test, calibration)
+    graph = quantize(export(net), calibration)
     record = Record(
         name, data.name, path.name, hashlib.sha256(content).hexdigest(),
         sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
-        len(data.validation.images), train.correct(net, data.validation),
-        found.images, found.correct_float, found.correct_int8, len(calibration),
-        torch.__version__, np.__version__, command, pruning=pruning,
-        table=finetune_trec.to_json(table) if table else None, skipping=skipping,
+        len(data.validation.images), train.correct(net, data.validation), len(data.test.images),
+        train.correct(net, data.test), evaluator.correct(graph, data.test), len(calibration),
+        torch.__version__, np.__version__, command, **account,
     )  # fmt: skip
     write_whole(path, content)
     record.save(path.with_suffix(".json"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import copy
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,20 +107,23 @@ def tuning_checkpoint(checkpoint: Path) -> Path:
 
 def check_budget(found: Channels, budget_bytes: int) -> None:
     """Raises ValueError where even one channel in every tensor that can be cut leaves a plan above the budget."""
-    gone: set[int] = set()
-    left = {name: len(labels) for name, labels in found.tensors.items()}
-    for label in (label for label in range(found.count) if label not in found.fixed):
-        feet = found.footprint(label)
-        if feet and all(left[name] > number for name, number in feet):
-            gone.add(label)
-            for name, number in feet:
-                left[name] -= number
-    least = plan_partial(without(found, frozenset(gone))).peak_bytes
+    least = plan_partial(without(found, frozenset(_removable(found, range(found.count))))).peak_bytes
     if least > budget_bytes:
         raise ValueError(
             f"a budget of {budget_bytes:,} bytes is out of reach: with one channel in every tensor that can be cut the plan "
             f"needs {least:,}; give a larger one, or a network with a smaller input"
         )
+
+
+def _removable(found: Channels, order: Iterable[int]) -> list[int]:
+    """Returns those labels of an order that can go one after the other, for every tensor keeps a channel."""
+    gone, left = [], {name: len(labels) for name, labels in found.tensors.items()}
+    for label in order:
+        feet = found.footprint(label) if label not in found.fixed else ()
+        if feet and all(left[name] > number for name, number in feet):
+            gone.append(label)
+            left.update({name: left[name] - number for name, number in feet})
+    return gone
 
 
 def choose(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[frozenset[int], PartialPlan]:
@@ -139,13 +143,7 @@ def choose(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[froz
 
 def choose_anywhere(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[frozenset[int], PartialPlan]:
     """Returns as `choose` does, but in the order of saliency alone, blind to where the bytes are: as few labels as will do."""
-    order: list[int] = []
-    left = {name: len(labels) for name, labels in found.tensors.items()}
-    for label in sorted(set(range(found.count)) - found.fixed, key=lambda label: (saliency[label], label)):
-        feet = found.footprint(label)
-        if feet and all(left[name] > number for name, number in feet):
-            order.append(label)
-            left.update({name: left[name] - number for name, number in feet})
+    order = _removable(found, sorted(range(found.count), key=lambda label: (saliency[label], label)))
     fits = bisect.bisect_left(
         range(len(order)),
         True,

@@ -46,7 +46,7 @@ class Settings:
             )
 
 
-Piece = tuple[int, slice, tuple[slice, ...]]
+Piece = tuple[int, slice, tuple[slice, ...]]  # block, columns inside it, slices of the padded maps (B, H, W, C)
 PAPER_ALPHA, PAPER_K = 1e4, 5.0  # steepness and width of the published relaxation
 
 
@@ -106,17 +106,13 @@ class TRECConv2d(nn.Conv2d):
         if maps.ndim == 3:
             return self.forward(maps[None])[0]
         stride, padding = (list(map(int, value)) for value in (self.stride, self.padding))
+        weights = maps, self.weight, self.bias, self.vectors
+        settings = self.sub_length, self.hash_bits, self.threshold, self.scope
         if torch.compiler.is_exporting():
-            exported: torch.Tensor = trec_conv(
-                maps, self.weight, self.bias, self.vectors, stride, padding,
-                self.sub_length, self.hash_bits, self.threshold, self.scope,
-            )  # fmt: skip
+            exported: torch.Tensor = trec_conv(*weights, stride, padding, *settings)
             return exported
         kind = self.hash if self.training else "frozen"
-        result, self.kept_share = _forward(
-            maps, self.weight, self.bias, self.vectors, stride, padding,
-            self.sub_length, self.hash_bits, self.threshold, self.scope, kind,
-        )  # fmt: skip
+        result, self.kept_share = _forward(*weights, stride, padding, *settings, kind)
         return result
 
     @torch.no_grad()
@@ -343,12 +339,9 @@ class _Rows(torch.autograd.Function):
         return total[:, ctx.padding[0] : bottom, ctx.padding[1] : right].permute(0, 3, 1, 2), None, None, None, None
 
 
-def _pieces(
-    shape: torch.Size, kernel: list[int], stride: list[int], sub_length: int
-) -> list[tuple[int, slice, tuple[slice, ...]]]:
-    """Returns (block, columns inside it, slices of the padded maps (B, H, W, C)) of each run of channels in the windows."""
-    channels = shape[3]
-    pieces: list[Piece] = []
+def _pieces(shape: torch.Size, kernel: list[int], stride: list[int], sub_length: int) -> list[Piece]:
+    """Returns each run of channels in the windows."""
+    pieces, channels = list[Piece](), shape[3]
     high, wide = ((size - k) // s * s + 1 for size, k, s in zip(shape[1:3], kernel, stride, strict=True))
     for tap in range(kernel[0] * kernel[1]):
         y, x = divmod(tap, kernel[1])
