@@ -15,7 +15,7 @@ import numpy as np
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
 from tinyredux.kernels.asm.schedule import cycles_of
@@ -99,10 +99,7 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: A
         "strip": strip, "in_place": int(in_place), "copied": int(copied),
         **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
-
-    def call(places: Places) -> str:
-        return kernel_call("gemm", places, fields)
-
+    call = kernel_call("gemm", fields)
     name = f"gemm_{'pointwise' if is_pointwise(op) else 'columns'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = strips * (1 if copied else strip // 2) * groups.nbytes

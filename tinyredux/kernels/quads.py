@@ -24,7 +24,7 @@ from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels import gemm
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import Sums, kernel_call, sums_of, words
 from tinyredux.kernels.asm.schedule import cycles_of
@@ -129,10 +129,7 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
         "second_row_words": second.row_words, "second_group_words": second.group_words, "copied": int(copied),
         **dict(zip(("pack", "copy", "second", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
-
-    def call(places: Places) -> str:
-        return kernel_call("quads", places, fields)
-
+    call = kernel_call("quads", fields)
     proof = f"fields: the magnitudes of a channel's weights sum up to {magnitude(sums)} at most, below {WEIGHT_LIMIT}"
     streamed = strips * sum(values.nbytes for values in arrays.values())
     return Form(f"quads_{shape.strip}", round(cycles), 4 * scratch_words, functions, call, arrays, proof, streamed)

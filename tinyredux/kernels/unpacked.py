@@ -25,7 +25,7 @@ from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.cost import code_bytes, function_cycles
-from tinyredux.kernels.asm.forms import Form, Later, Places
+from tinyredux.kernels.asm.forms import Form, Later
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, kernel_call, paired, sums_of, window_fields
 from tinyredux.kernels.asm.schedule import DUAL_ISSUE
@@ -230,9 +230,7 @@ def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tupl
     def write() -> tuple[Function, ...]:
         return tuple(product_function(op.name, layer, pair) for pair in range(len(prices)))
 
-    def call(places: Places) -> str:
-        return kernel_call("unpacked", places, fields, [f"static const tr_unpacked_product products[] = {{{table}}};"])
-
+    call = kernel_call("unpacked", fields, [f"static const tr_unpacked_product products[] = {{{table}}};"])
     proof = f"|sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = round(PREFETCHED * -(-quads // strip) * code)
     return Form(f"unpacked_{strip}", round(cycles), scratch, (interleave,), call, {}, proof, streamed, Later(write, code))

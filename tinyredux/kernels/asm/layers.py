@@ -6,7 +6,7 @@ numbers adds to S_A + 256 * S_B, with SXTB16 of it to S_A alone; their differenc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +84,12 @@ def c_call(kernel: str, struct: str, fields: Fields, arguments: Sequence[str], b
     return "{\n" + "".join(f"    {line}\n" for line in lines) + "}"
 
 
-def kernel_call(kind: str, places: Places, fields: Fields, before: Sequence[str] = ()) -> str:
-    """Returns the call of tr_`kind`_conv_s8 with all arrays of its form, and with words of scratch."""
-    scratch = f"(int32_t *)(void *)({places.scratch})"
-    arguments = [places.out, places.inputs[0], *places.arrays.values(), "&parameters", scratch]
-    return c_call(f"tr_{kind}_conv_s8", f"static const struct tr_{kind}", fields, arguments, before)
+def kernel_call(kind: str, fields: Fields, before: Sequence[str] = ()) -> Callable[[Places], str]:
+    """Returns what writes the call of tr_`kind`_conv_s8 with all arrays of its form, and with words of scratch."""
+
+    def call(places: Places) -> str:
+        scratch = f"(int32_t *)(void *)({places.scratch})"
+        arguments = [places.out, places.inputs[0], *places.arrays.values(), "&parameters", scratch]
+        return c_call(f"tr_{kind}_conv_s8", f"static const struct tr_{kind}", fields, arguments, before)
+
+    return call

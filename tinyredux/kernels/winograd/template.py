@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyredux.graph import Conv, Graph, Op
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE
 from tinyredux.kernels.asm.layers import Sums, kernel_call, map_fields, sums_of
 from tinyredux.kernels.asm.schedule import cycles_of
@@ -52,10 +52,7 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, sums: Sums) -> Form:
         "group_words": layer.group_words, "v_words": v_words, "filling": (factors.input_zero_point + 128) * 0x10001,
         **dict(zip(("widen", "input", "product", "output", "edge_output"), (each.name for each in functions), strict=True)),
     }  # fmt: skip
-
-    def call(places: Places) -> str:
-        return kernel_call("winograd", places, fields)
-
+    call = kernel_call("winograd", fields)
     proof = f"Winograd: |output| <= {largest_output(sums.rows)}, below {tile.output_limit}"
     arrays = {"groups": data(layer, values, sums)}
     streamed = batches * arrays["groups"].nbytes
