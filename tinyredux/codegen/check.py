@@ -2,7 +2,7 @@
 
 `run_schedule.verify` follows steps, which say where boxes lie; what the C gets are sizes and distances between rows and pixels,
 in structs where 0 stands for a default and where not every kernel knows every field. This module knows the kernels, and nothing
-of how `emit_calls` fills the structs.
+of how `calls` fills the structs.
 """
 
 from __future__ import annotations

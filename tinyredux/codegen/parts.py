@@ -94,7 +94,7 @@ def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dic
     at_once = item.kind == "whole" and not any(step in fast.convs for step in Loop((nodes,)).steps())
     ops = [graph.by_name[name] for name in item.ops]
     return {
-        "name": "+".join(item.ops), "kind": type(ops[0]).__name__ if item.kind == "whole" else item.kind, 
+        "name": "+".join(item.ops), "kind": type(ops[0]).__name__ if item.kind == "whole" else item.kind,
         "module": graph.origin.get(item.sink, "") if at_once else "", "macs": sum(macs(graph, op) for op in ops),
         "macs_executed": memory.executed_macs(graph, Loop((nodes,)).steps()),
         **(described_form(by_form[1] if by_form else None) if at_once else {}),

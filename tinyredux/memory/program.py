@@ -1,4 +1,4 @@
-"""A schedule says in which order and in which parts a network runs; lowering.py turns it into loops of kernel calls.
+"""A schedule says in which order and in which parts a network runs; lower.py turns it into loops of kernel calls.
 
 Four kinds of items: "whole" runs one operator at once; "materialise" computes a chain slice by slice of channels and
 keeps the last operator's output; "accumulate" feeds a convolution or dense layer slice by slice, which adds up 32-bit

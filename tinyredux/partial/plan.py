@@ -230,26 +230,21 @@ def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) ->
         for i in bits(masks[item]):
             by_first.setdefault(i, []).append(item)
     full = (1 << len(net.graph.ops)) - 1
-    memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
+    following: dict[int, list[Item]] = {}  # by operators covered: the items that can cover the next one
     todo = [0]
-    while todo:
-        covered = todo[-1]
-        if covered in memo:
-            todo.pop()
-            continue
-        first = (~covered & full & -(~covered & full)).bit_length() - 1
-        fitting = [item for item in by_first.get(first, []) if not masks[item] & covered]
-        missing = [covered | masks[item] for item in fitting if covered | masks[item] not in memo]
-        if missing:
-            todo += missing
-            continue
+    for covered in todo:
+        if covered != full and covered not in following:
+            first = (~covered & (covered + 1)).bit_length() - 1
+            following[covered] = [item for item in by_first.get(first, []) if not masks[item] & covered]
+            todo += [covered | masks[item] for item in following[covered]]
+    memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
+    for covered in sorted(following, key=int.bit_count, reverse=True):
         found = [
             (count + (len(item.ops) if item.kind != "whole" else 0), [item, *rest])
-            for item in fitting
+            for item in following[covered]
             for count, rest in memo[covered | masks[item]]
         ]
         memo[covered] = sorted(found, key=lambda pair: pair[0])[:most]
-        todo.pop()
     return [chosen for _, chosen in memo[0]]
 
 
