@@ -22,7 +22,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (88, ""), "graph": (430, ""),
-    "datasets": (580, "PIL pooch"), "simulator": (1802, "unicorn capstone"), "measurement": (110, ""), "trec": (500, "torch"),
+    "datasets": (580, "PIL pooch"), "simulator": (1799, "unicorn capstone"), "measurement": (110, ""), "trec": (500, "torch"),
     "int8": (586, "torch tqdm"), "memory": (1260, ""), "partial": (1034, ""), "skip": (398, "torch tqdm"),
     "kernels": (4005, ""), "codegen": (915, ""), "device": (1201, "serial"), "frontends": (610, "torch"),
     "nets": (399, "torch safetensors"), "train": (1150, "torch safetensors tqdm"), "methods": (210, "torch"),
