@@ -22,7 +22,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (374, ""),
-    "datasets": (548, "PIL pooch"), "simulator": (1802, "unicorn capstone"), "measurement": (109, ""), "trec": (493, "torch"),
+    "datasets": (548, "PIL pooch"), "simulator": (1799, "unicorn capstone"), "measurement": (109, ""), "trec": (493, "torch"),
     "int8": (567, "torch tqdm"), "memory": (1123, ""), "partial": (918, ""), "skip": (395, "torch tqdm"),
     "kernels": (3663, ""), "codegen": (800, ""), "device": (1201, "serial"), "frontends": (496, "torch"),
     "nets": (388, "torch safetensors"), "train": (1057, "torch safetensors tqdm"), "methods": (200, "torch"),

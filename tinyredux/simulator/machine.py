@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyredux.boards import Board
-from tinyredux.simulator import exceptions, hooks
-from tinyredux.simulator.core_registers import CoreRegisters
+from tinyredux.simulator import core, hooks
+from tinyredux.simulator.core import CoreFault, CoreRegisters, even
 from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Devices, Emulator, Stop
-from tinyredux.simulator.exceptions import CoreFault, even
 from tinyredux.simulator.hooks import NEVER
 from tinyredux.simulator.peripherals import Console, Peripherals
 from tinyredux.simulator.pricing import Pricing
@@ -79,6 +78,7 @@ class Machine:
         self.idles = self._running = self._polls = self._event = False
         self.console = Console()
         self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
+        self.exceptions = self.core.exceptions
         self.pricing = Pricing(board, self.program, memory, self.read, self._stop_at_return)
         self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access, self.now)
         self.memory, self.state = memory, self.pricing.state
@@ -102,7 +102,7 @@ class Machine:
         if table is None:
             stack, start = self.board.sram[0].base + self.board.sram[0].size_bytes, self.program.entry | 1
         else:
-            self.core.exceptions.vector_table = table
+            self.exceptions.vector_table = table
             stack, start = (int.from_bytes(self.read(table + 4 * i, 4), "little") for i in range(2))
         registers = dict.fromkeys(range(R0, R0 + 13), 0) | {LR: NO_ADDRESS, SP: stack, PC: start | 1}
         for register, value in registers.items():
@@ -135,7 +135,7 @@ class Machine:
             self.pricing.switch_float(self.core.float_on())
 
     def _pend(self, number: int) -> None:
-        self.core.exceptions.pending.add(exceptions.FIRST_INTERRUPT + number)
+        self.exceptions.pending.add(core.FIRST_INTERRUPT + number)
         self._look()
 
     def _polled(self) -> None:
@@ -205,7 +205,7 @@ class Machine:
         if self.end is not None:
             return
         state.stop, state.self_loops = hooks.STOP_NONE, 0
-        state.pending = int(bool(self.core.exceptions.pending & self.core.exceptions.enabled))
+        state.pending = int(bool(self.exceptions.pending & self.exceptions.enabled))
         state.next_event = max(0, min(self.core.next_tick() - self.slept_cycles, int(state.now) + SLICE_CYCLES))
         self._running = True
         try:
@@ -230,9 +230,9 @@ class Machine:
     def _deliver(self) -> bool:
         """Enters the most urgent pending exception, if any may run now."""
         self.peripherals.wake()
-        number = self.core.exceptions.next(self.cpu)
+        number = self.exceptions.next(self.cpu)
         if number is not None:
-            self._change_context(lambda: self.core.exceptions.enter(self.cpu, number), exceptions.ENTRY_CYCLES)
+            self._change_context(lambda: self.exceptions.enter(self.cpu, number), core.ENTRY_CYCLES)
         return number is not None
 
     def _change_context(self, change: Callable[[], None], cycles: int) -> None:
@@ -245,15 +245,14 @@ class Machine:
             self.fail(str(fault), place)
 
     def _software_interrupt(self, number: int, pc: int) -> None:
-        core = self.core.exceptions
         if number == INTERRUPT_BREAKPOINT:
             self._breakpoint(pc)
         elif number == INTERRUPT_SVC:
-            core.pending.add(exceptions.SVCALL)
+            self.exceptions.pending.add(core.SVCALL)
             if not self._deliver():
                 self.fail("HardFault: SVC while it is masked", pc)
-        elif pc >= 0xFFFFFF00 and core.active:
-            self._change_context(lambda: core.leave(self.cpu, pc | 1), exceptions.EXIT_CYCLES)
+        elif pc >= 0xFFFFFF00 and self.exceptions.active:
+            self._change_context(lambda: self.exceptions.leave(self.cpu, pc | 1), core.EXIT_CYCLES)
             self._event = True
         elif number in INTERRUPTS:
             self.pricing.unwind(pc)
@@ -284,24 +283,24 @@ class Machine:
 
     def _wait(self, pc: int, for_event: bool) -> None:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
-        wake, core = self.core.next_tick(), self.core.exceptions
+        wake = self.core.next_tick()
         if not for_event and self._main is None and self.program.place(pc).partition("+")[0] in ("_exit", "exit", "_Exit"):
             self._finish("exit", self.cpu.get(R0) & 0xFF, "exit was called")
             return
         self.peripherals.wake()
-        if core.next(self.cpu) is not None:
+        if self.exceptions.next(self.cpu) is not None:
             return
         if self._event and self.read(pc - 2, 2) == WAIT_FOR_EVENT:
             self._event = False
-        elif wake < NEVER and (for_event or core.next(self.cpu, also=exceptions.SYSTICK) is not None):
+        elif wake < NEVER and (for_event or self.exceptions.next(self.cpu, also=core.SYSTICK) is not None):
             self.slept_cycles += max(0, wake - int(self.state.now) - self.slept_cycles)
             self._count_wait(pc)
         elif self._main is not None:
             self._end_at_main()
-        elif self.peripherals.listens() and not core.active:
+        elif self.peripherals.listens() and not self.exceptions.active:
             self._polls = True
-        elif core.active:
-            self.fail(f"endless loop in the handler of exception {core.active[-1]}", pc)
+        elif self.exceptions.active:
+            self.fail(f"endless loop in the handler of exception {self.exceptions.active[-1]}", pc)
         else:
             self._quiet = {}
             self._end_in_loop(pc, "that nothing can interrupt")
@@ -344,7 +343,7 @@ class Machine:
         elif "UNMAPPED" in error or "PROT" in error:
             reason = "which is read-only" if "PROT" in error else "where there is no memory"
             kind = f"BusFault: {'write to' if 'WRITE' in error else 'read of'} {stop.address:#010x}, {reason}"
-        elif "INSN_INVALID" in error and not self.cpu.get(PSR) & exceptions.THUMB_STATE:
+        elif "INSN_INVALID" in error and not self.cpu.get(PSR) & core.THUMB_STATE:
             kind = f"{even('branch target', pc)}, coming from {self.pricing.last_function(before=True)}"
         elif "INSN_INVALID" in error:
             kind = "UsageFault: undefined instruction"
