@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from tinyredux import fixedpoint
 from tinyredux.cli import app as cli
 from tinyredux.cli import magics
-from tinyredux.cli.magics import Lines, Trouble
+from tinyredux.cli.magics import Shown, Trouble
 from tinyredux.cli.verbs import VERBS
 from tinyredux.device import BuildError
 from tinyredux.device.link import LinkError
@@ -171,7 +171,7 @@ def test_other_build_errors_pass_as_they_are() -> None:
 
 
 def test_doctor_and_help(shell: Any) -> None:
-    assert isinstance(run(shell, "%doctor"), Lines)
+    assert isinstance(run(shell, "%doctor"), Shown)
     for name, kind in (("measure", "line"), ("flash", "line"), ("serial", "line"), ("doctor", "line"), ("firmware", "cell")):
         assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
 
@@ -184,7 +184,7 @@ def flags(parser: argparse.ArgumentParser) -> set[str]:
 def test_a_magic_has_the_options_of_its_verb(name: str) -> None:
     verb = argparse.ArgumentParser()
     VERBS[name].options(verb)
-    magic: argparse.ArgumentParser = getattr(magics, f"_{name}_arguments")()
+    magic: argparse.ArgumentParser = magics.arguments(name)
     assert flags(verb) <= flags(magic)
     defaults = {action.dest: action.default for action in magic._actions}
     assert all(defaults[action.dest] == action.default for action in verb._actions if action.option_strings)
@@ -207,11 +207,11 @@ def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
     board = simulated_board(compiled.model)
     try:
         answer = run(shell, f"%serial --port {board.port} info")
-        assert isinstance(answer, Lines) and answer.lines[0].startswith("info version=1 model=")
+        assert isinstance(answer, Shown) and answer.text.startswith("info version=1 model=")
         result = run(shell, f'%%firmware --target board:{board.port}\nprint_number("six", 6);')
         assert isinstance(result, CellResult) and result["six"] == 6 and result.cycles_kind == "modelled"
-        assert "name=cell" in run(shell, f"%serial --port {board.port} info").lines[0]
-        assert run(shell, f"%flash lenet --data synthetic --port {board.port}").rows[0] == ("board", "disco_f469ni")
+        assert "name=cell" in run(shell, f"%serial --port {board.port} info").text.splitlines()[0]
+        assert run(shell, f"%flash lenet --data synthetic --port {board.port}").data["board"] == "disco_f469ni"
         folder = compiled.artifact.write(tmp_path / "lenet_c")
         assert run(shell, f"%flash {folder} --port {board.port}").data["model_hash"] == compiled.artifact.model_hash
     finally:

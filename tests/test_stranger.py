@@ -118,9 +118,8 @@ def parse(command: str) -> argparse.Namespace | None:
             assert chosen and all(plan.has_section(f"env:{name}") for name in chosen), command
         case ["papermill", chapter, _, *rest]:
             assert (ROOT / "book" / chapter).is_file() and rest[::3] == ["-p"] * (len(rest) // 3), command
-        case [magic, *rest] if (arguments := getattr(magics, f"_{magic.lstrip('%')}_arguments", None)) and rest:
-            parsed: argparse.Namespace = arguments().parse_args(rest)
-            return parsed
+        case [magic, *rest] if magic.lstrip("%") in magics.MAGICS and rest:
+            return magics.arguments(magic.lstrip("%")).parse_args(rest)
     return None
 
 
@@ -132,7 +131,7 @@ def checked(options: argparse.Namespace) -> argparse.Namespace:
     if board and not PLACEHOLDER.match(board) and "{" not in board:
         find_board(board)
     if options.verb in ("measure", "compile"):
-        network._settings(options)
+        network.named_run(options)
     if options.verb == "book" and options.chapter:
         book.find_chapter(options.chapter)
     return options
@@ -171,7 +170,7 @@ def written_by(command: str) -> Path:
         return Path(getattr(options, "out", None) or f"data/records/trec_{options.sweep}.json")
     if options.verb == "plan":
         return Path(options.out / f"{options.net}.plan-x{options.mac_limit:.2f}.json")
-    settings = network._settings(options, target=options.target, images=options.images)
+    settings = network.named_run(options)
     name = f"{settings.net}.{settings.method}.{settings.kernel_set}.{settings.board}.{settings.target}.{settings.data}.json"
     record = load(ROOT / options.out / name)
     found = (record.net, record.method, record.kernels, record.board, record.target, record.data, record.images)

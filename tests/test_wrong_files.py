@@ -353,7 +353,7 @@ def test_cifar10_that_is_damaged(capsys: pytest.CaptureFixture[str], here: Path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e308"),
+        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e+308"),
         (["plan", "net.py:make", "--data", "random", "--mac-limit=nan"], "limit of MACs is nan"),
         (["measure", "net.py:make", *RANDOM, "--method", "partial", "--mac-limit=-1"], "limit of MACs is -1"),
         (["measure", "net.py:make", *RANDOM, f"--sram={10**30}"], "expected 1 to 4,294,967,295"),
@@ -415,7 +415,7 @@ def test_a_full_disk_at_the_end_does_not_lose_the_result(
     def full(path: Path, content: bytes | str) -> Path:
         raise OSError(errno.ENOSPC, "cannot be written: No space left on device", str(path))
 
-    monkeypatch.setattr("tinyredux.measurement.write_whole", full)
+    monkeypatch.setattr("tinyredux.cli.verbs.base.write_whole", full)
     assert cli.main(["measure", "net.py:make", *RANDOM, "--out", "records", "--json"]) == 3
     answer = json.loads(capsys.readouterr().out)
     assert answer["bit_exact"] is True and "No space left on device; the result is here alone" in answer["unsaved"]

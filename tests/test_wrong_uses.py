@@ -248,9 +248,11 @@ COMMANDS = {
     "plan x.py:": "no file x.py",
     "plan lenet --method trec": "choose from",
     "plan lenet --accumulator int64": "choose from",
+    "plan lenet --method exact --accumulator int16": "layer by layer there are none: add --method partial",
+    "explore lenet --methods skip,skip": "methods is 'skip,skip', expected some of partial,trec,skip, each once",
     "plan lenet --mac-limit nan": "limit of MACs is nan, expected 1.0",
     "plan lenet --mac-limit 1e308": "expected 1.0",
-    "plan lenet --mac-limit x": "limit of MACs is x",
+    "plan lenet --mac-limit x": "invalid float value: 'x'",
     "plan lenet --mac-limit -1": "limit of MACs is -1",
     "plan lenet --sram 0": "sram is 0",
     "plan lenet --sram -5": "sram is -5",
@@ -425,9 +427,9 @@ def test_command_lines(capsys: pytest.CaptureFixture[str], command: str) -> None
 
 @pytest.mark.parametrize("line", ["'x", "net.py:make --data 'a b", "x\\"])
 def test_lines_of_magics_with_an_open_quote(line: str) -> None:
-    for magic in (magics.measure, magics.flash, magics.serial, magics.doctor, lambda line: magics.firmware(line, "", {})):
+    for magic in magics.MAGICS:
         with pytest.raises(ValueError, match=r"(closing quotation|escaped character); close each quote"):
-            magic(line)
+            magics.read(magic, line)
 
 
 @pytest.mark.parametrize("cell", ["", "\n", "#define X 1"])

@@ -60,10 +60,6 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
     try:
         with _lent_output(options.json):
             answer: Answer = VERBS[options.verb].run(options)
-    except KeyboardInterrupt:
-        _tell("interrupted")
-        said = json.dumps({"schema": 1, "verb": options.verb, "error": "interrupted", "exit": 130})
-        return _written(said if options.json else "", 130)
     except BaseException as failure:  # a user's network may raise anything, GeneratorExit too
         return _failed(options, failure)
     if sys.stderr.isatty():
@@ -136,10 +132,11 @@ def _written(text: str, code: int) -> int:
 
 def _failed(options: argparse.Namespace, failure: BaseException) -> int:
     """Tells what went wrong and returns the exit code."""
-    if options.debug:
+    stopped = isinstance(failure, KeyboardInterrupt)
+    if options.debug and not stopped:
         _tell("".join(traceback.format_exception(failure)))
-    code, said = _judged(failure)
-    _tell(f"tinyredux{f' {options.verb}' if options.verb else ''}: {said}")
+    code, said = (130, "interrupted") if stopped else _judged(failure)
+    _tell(said if stopped else f"tinyredux{f' {options.verb}' if options.verb else ''}: {said}")
     fits = {"fits": False} if code == 1 else {}
     answer = {"schema": 1, "verb": options.verb, "error": said, "exit": code} | fits
     return _written(json.dumps(answer) if options.json else "", code)
@@ -200,7 +197,7 @@ def _place(failure: BaseException, users: bool) -> str | None:
     return found
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose errors end like every other mistake: a sentence, and with --json an object."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -226,7 +223,7 @@ def _whole_number(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="tinyredux", description="CNNs on STM32 microcontrollers without redundant work.")
+    parser = Parser(prog="tinyredux", description="CNNs on STM32 microcontrollers without redundant work.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():

@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,23 +22,14 @@ _PATIENCE_S = 20.0  # a tool that says nothing for longer is as good as missing
 FREE_BYTES_WANTED = 2 * 1024**3
 
 
-@dataclass(frozen=True)
-class Tool:
-    """One line of the report. `needed_by`: the paths that do not work without it; `version` is None when it is missing."""
-
-    name: str
-    version: str | None
-    needed_by: tuple[str, ...]
-    without: str
-    fix: str
-
-
 def examine() -> dict[str, Any]:
-    """Returns the report as one JSON object; `ok` says whether the host and the simulator path both work."""
-    tools = [*_python_tools(), *_programs(), *_places()]
-    paths = {path: all(tool.version is not None for tool in tools if path in tool.needed_by) for path in PATHS}
-    rows = [{**asdict(tool), "ok": tool.version is not None, "needed_by": list(tool.needed_by)} for tool in tools]
-    return {"schema": 1, "ok": paths["host"] and paths["simulator"], "paths": paths, "tools": rows}
+    """Returns the report as one JSON object; `ok` says whether the host and the simulator path both work.
+
+    A row of `tools` says which of the PATHS need it; its `version` is None where it is missing.
+    """
+    tools = _tools()
+    paths = {path: all(tool["ok"] for tool in tools if path in tool["needed_by"]) for path in PATHS}
+    return {"schema": 1, "ok": paths["host"] and paths["simulator"], "paths": paths, "tools": tools}
 
 
 def to_text(report: dict[str, Any]) -> str:
@@ -57,12 +46,15 @@ def to_text(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"works: {works}" + (f"; does not: {broken}" if broken else "")])
 
 
-def _python_tools() -> list[Tool]:
-    python = f"{sys.version.split()[0]} ({sys.executable})"
-    needed = ("host", "simulator", "board", "networks", "book")
+def _tools() -> list[dict[str, Any]]:
+    """Returns what was looked for, row by row: Python and its packages, programs, boards, data, room on the disk."""
+    python = f"{sys.version.split()[0]} ({sys.executable})" if sys.version_info >= (3, 11) else None
+    named, cache = os.environ.get("CC"), datasets.cache_folder()
+    unset = f"CC names {named!r}, which compiles nothing: unset it, or " if named else ""
+    data = datasets.cifar10_folder()
     return [
-        Tool("python", python if sys.version_info >= (3, 11) else None, needed, "nothing", "make PYTHON=python3.11"),
-        _package("numpy", needed, "nothing", ""),
+        _tool("python", python, PATHS, "nothing", "make PYTHON=python3.11"),
+        _package("numpy", PATHS, "nothing", ""),
         _package("torch", ("networks", "book"), "plan, build and run networks that were converted before", "torch"),
         _package("matplotlib", ("book",), "everything but figures", "lab"),
         _package("sphinx", ("book",), "the chapters as notebooks: make lab", "book"),
@@ -71,12 +63,35 @@ def _python_tools() -> list[Tool]:
         _package("capstone", ("simulator",), "host and board", ""),
         _package("pyserial", ("board",), "host and simulator", ""),
         _package("ai-edge-litert", (), "everything; only the comparison with LiteRT is left out", "tflite"),
-    ]
+        _tool("host compiler", _tried(lambda: _compiler(build.host_compiler(), "int x;")), ("host",),
+              "simulator and board", unset + _apt("gcc libc6-dev")),
+        # Debian packs the C library of the Arm compiler apart
+        _tool("Arm compiler", _tried(_compiler, build.CROSS_COMPILER, "#include <string.h>"),
+              ("simulator", "board"), "host; `simulate` of ELF files built elsewhere",
+              _apt("gcc-arm-none-eabi libnewlib-arm-none-eabi")),
+        _tool("platformio", _platformio(), ("board",), "host and simulator: the plain compiler builds the same bytes", SETUP),
+        _program("qemu-system-arm", "everything; only the second opinion on instruction counts"),
+        _program("openocd", "everything but uploading without PlatformIO's registry"),
+        _tool("board", ", ".join(found.port for found in find_boards()) or None, ("board",),
+              "host and simulator", "plug a board in by its ST-Link socket, with a cable that carries data"),
+        _tool("CIFAR-10", str(data) if data else None, (), "everything, on the set `synthetic`", datasets.GET_CIFAR10),
+        _tool("cache", _room(cache), (), "what needs no download",
+              f"free 2 GiB for {cache}, or name another folder in TINYREDUX_CACHE"),
+    ]  # fmt: skip
 
 
-def _package(name: str, needed_by: tuple[str, ...], without: str, extra: str) -> Tool:
+def _tool(name: str, version: str | None, needed_by: tuple[str, ...], without: str, fix: str) -> dict[str, Any]:
+    needed = list(needed_by)
+    return {"name": name, "version": version, "needed_by": needed, "without": without, "fix": fix, "ok": version is not None}
+
+
+def _package(name: str, needed_by: tuple[str, ...], without: str, extra: str) -> dict[str, Any]:
     fix = how_to_install(extra) if extra else f"pip install {name}"
-    return Tool(name, _version_of(name), needed_by, without, f"make setup, or: {fix}" if IS_CHECKOUT else fix)
+    return _tool(name, _version_of(name), needed_by, without, f"make setup, or: {fix}" if IS_CHECKOUT else fix)
+
+
+def _program(name: str, without: str) -> dict[str, Any]:
+    return _tool(name, _tried(_first_words, [name, "--version"]), (), without, _apt(name))
 
 
 def _version_of(package: str) -> str | None:
@@ -84,35 +99,6 @@ def _version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _programs() -> list[Tool]:
-    """Returns the compilers, PlatformIO, QEMU and OpenOCD."""
-    named = os.environ.get("CC")
-    unset = f"CC names {named!r}, which compiles nothing: unset it, or " if named else ""
-    return [
-        Tool(
-            "host compiler",
-            _tried(lambda: _compiler(build.host_compiler(), "int x;")),
-            ("host",),
-            "simulator and board",
-            unset + _apt("gcc libc6-dev"),
-        ),
-        Tool(
-            "Arm compiler",
-            _tried(partial(_compiler, build.CROSS_COMPILER, "#include <string.h>")),  # Debian packs its C library apart
-            ("simulator", "board"),
-            "host; `simulate` of ELF files built elsewhere",
-            _apt("gcc-arm-none-eabi libnewlib-arm-none-eabi"),
-        ),
-        Tool("platformio", _platformio(), ("board",), "host and simulator: the plain compiler builds the same bytes", SETUP),
-        _program("qemu-system-arm", "everything; only the second opinion on instruction counts", "qemu-system-arm"),
-        _program("openocd", "everything but uploading without PlatformIO's registry", "openocd"),
-    ]
-
-
-def _program(name: str, without: str, package: str) -> Tool:
-    return Tool(name, _tried(partial(_first_words, [name, "--version"])), (), without, _apt(package))
 
 
 def _first_words(command: list[str], given: str = "") -> str:
@@ -135,20 +121,12 @@ def _apt(packages: str) -> str:
     return f"sudo apt-get install --no-install-recommends {packages}"
 
 
-def _tried(version: Callable[[], str]) -> str | None:
+def _tried(version: Callable[..., str], *given: Any) -> str | None:
+    """Returns what says the version of a tool, None where it cannot."""
     try:
-        return version()
+        return version(*given)
     except (build.MissingTool, OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
-
-
-def _hooks() -> str | None:
-    """Returns what says that the simulator's counting runs as machine code, compiled here now if it was not yet."""
-    if _version_of("unicorn") is None or _version_of("capstone") is None:
-        return None
-    from tinyredux.simulator.hooks import compiled_hooks
-
-    return "compiled" if compiled_hooks() else None
 
 
 def _platformio() -> str | None:
@@ -159,27 +137,9 @@ def _platformio() -> str | None:
     return f"{version} ({'offline pieces in this checkout' if offline else 'packages from its registry'})"
 
 
-def _places() -> list[Tool]:
-    """Returns what is not a program: boards, data, room on the disk."""
-    boards = ", ".join(found.port for found in find_boards()) or None
-    data = datasets.cifar10_folder()
-    cache = datasets.cache_folder()
-    free = shutil.disk_usage(_existing(cache)).free
-    writable = _existing(cache).is_dir() and os.access(_existing(cache), os.W_OK)
-    room = f"{cache} ({free / 1024**3:.0f} GiB free)" if writable and free >= FREE_BYTES_WANTED else None
-    return [
-        Tool(
-            "board",
-            boards,
-            ("board",),
-            "host and simulator",
-            "plug a board in by its ST-Link socket, with a cable that carries data",
-        ),
-        Tool("CIFAR-10", str(data) if data else None, (), "everything, on the set `synthetic`", datasets.GET_CIFAR10),
-        Tool("cache", room, (), "what needs no download", f"free 2 GiB for {cache}, or name another folder in TINYREDUX_CACHE"),
-    ]
-
-
-def _existing(path: Path) -> Path:
-    """Returns the path, or its nearest parent that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+def _room(folder: Path) -> str | None:
+    """Returns a folder with what is free on its disk, None where nothing can be written or too little is free."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())  # it may still have to be made
+    free = shutil.disk_usage(there).free
+    usable = there.is_dir() and os.access(there, os.W_OK) and free >= FREE_BYTES_WANTED
+    return f"{folder} ({free / 1024**3:.0f} GiB free)" if usable else None

@@ -10,27 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from tinyredux import graph
 from tinyredux.boards import Board
 from tinyredux.codegen import KERNELS, assemble, board_budget
 from tinyredux.device import DoesNotFit, build_firmware, default_build_folder
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.files import expect
-from tinyredux.graph import (
-    Add,
-    Array,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Quant,
-    Relu,
-    Tensor,
-    macs,
-    output_shape,
-    verify,
-)
 from tinyredux.int8 import interpret
 from tinyredux.kernels import Form, candidates
 from tinyredux.trec import Choice, with_trec
@@ -94,13 +79,11 @@ def parse_spec(text: str) -> LayerSpec:
     match = SPEC.fullmatch(text)
     if match is None:
         raise ValueError(f"layer {text!r} is not understood; layers look like {', '.join(LAYERS)}")
-    kind = match[1]
-    numbers = [None if value is None else int(value) for value in match.groups()[1:]]
+    kind, numbers = match[1], [None if value is None else int(value) for value in match.groups()[1:]]
     kernel_h, kernel_w, stride, in_c, out_c, height, width, length, bits = numbers
-    wanted = {
-        "kernel": (kernel_h, kind in WINDOWED), "-OUTPUTS": (out_c, kind in ("conv", "dense")), "@HxW": (height, kind != "dense"),
-    }  # fmt: skip
-    for what, (value, needed) in wanted.items():
+    for what, value, needed in (
+        ("kernel", kernel_h, kind in WINDOWED), ("-OUTPUTS", out_c, kind in ("conv", "dense")), ("@HxW", height, kind != "dense"),
+    ):  # fmt: skip
         if (value is not None) != needed:
             says = f"{kind} {'needs' if needed else 'takes no'} {what}"
             raise ValueError(f"layer {text!r}: {says}; layers look like {', '.join(LAYERS)}")
@@ -108,64 +91,56 @@ def parse_spec(text: str) -> LayerSpec:
         raise ValueError(f"layer {text!r}: only conv takes /LENGTHHBITS; layers look like {', '.join(LAYERS)}")
     if (stride is not None and kind not in WINDOWED) or 0 in (*numbers[:7], bits):
         raise ValueError(f"layer {text!r}: sizes are 1 or more, and only {', '.join(WINDOWED)} have a stride")
-    channels = in_c or 1
-    return LayerSpec(
-        kind, channels, out_c or channels, (height or 1, width or 1), (kernel_h or 1, kernel_w or 1), stride or 1,
-        length or 0, bits or 0,
-    )  # fmt: skip
+    size, kernel, channels = (height or 1, width or 1), (kernel_h or 1, kernel_w or 1), in_c or 1
+    return LayerSpec(kind, channels, out_c or channels, size, kernel, stride or 1, length or 0, bits or 0)
 
 
-def layer_graph(spec: LayerSpec, seed: int = 0) -> Graph:
+def layer_graph(spec: LayerSpec, seed: int = 0) -> graph.Graph:
     """Returns an int8 network of that one layer: weights normal with deviation 36, outputs that rarely saturate."""
     expect(LayerSpec, spec, "the layer", "such as parse_spec('conv3x3:32-32@16x16')")
-    rng = np.random.default_rng(seed)
-    shape = (*spec.size, spec.in_c)
-    tensors = {"input": Tensor("input", shape, "int8", Quant((0.05,), -128))}
-    constants: dict[str, Array] = {}
-    op = _operator(spec)
-    if isinstance(op, Conv | DepthwiseConv | Dense):
-        weights_shape = {
-            "conv": (spec.out_c, *spec.kernel, spec.in_c), "depthwise": (*spec.kernel, spec.in_c),
-            "dense": (spec.out_c, spec.in_c),
-        }[spec.kind]  # fmt: skip
-        constants["weights"] = np.clip(np.round(rng.normal(0, 36, weights_shape)), -127, 127).astype(np.int8)
+    rng, op = np.random.default_rng(seed), _operator(spec)
+    tensors = {"input": graph.Tensor("input", (*spec.size, spec.in_c), "int8", graph.Quant((0.05,), -128))}
+    constants: dict[str, graph.Array] = {}
+    if isinstance(op, graph.Weighted):
+        window = () if isinstance(op, graph.Dense) else spec.kernel
+        shape = (*window, spec.in_c) if isinstance(op, graph.DepthwiseConv) else (spec.out_c, *window, spec.in_c)
+        constants["weights"] = np.clip(np.round(rng.normal(0, 36, shape)), -127, 127).astype(np.int8)
         constants["bias"] = rng.integers(-4000, 4000, spec.out_c).astype(np.int32)
         products = constants["weights"].size / spec.out_c
         scales = 40 / (60 * 36 * products**0.5) * 2.0 ** rng.uniform(-1, 1, spec.out_c)
         op = replace(op, weight_scale=tuple(float(scale) for scale in scales))
-    graph = Graph("layer", (op,), tensors, constants, ("input",), ("output",))
-    out = Quant((0.07,), -20) if isinstance(op, Add) else Quant((0.05,), -128)
-    tensors = {**tensors, "output": Tensor("output", output_shape(graph, op), "int8", out)}
-    graph = replace(graph, tensors=tensors)
-    verify(graph)
-    return with_trec(graph, {"layer": Choice(spec.sub_length, spec.hash_bits)}) if spec.hash_bits else graph
+    net = graph.Graph("layer", (op,), tensors, constants, ("input",), ("output",))
+    quant = graph.Quant((0.07,), -20) if isinstance(op, graph.Add) else graph.Quant((0.05,), -128)
+    net = replace(net, tensors=tensors | {"output": graph.Tensor("output", graph.output_shape(net, op), "int8", quant)})
+    graph.verify(net)
+    return with_trec(net, {"layer": Choice(spec.sub_length, spec.hash_bits)}) if spec.hash_bits else net
 
 
-def _operator(spec: LayerSpec) -> Op:
+def _operator(spec: LayerSpec) -> graph.Op:
     names: dict[str, Any] = {"name": "layer", "inputs": ("input",), "output": "output"}
     weighted = {**names, "weights": "weights", "bias": "bias", "activation": "relu"}
     pairs = zip(spec.size, spec.kernel, strict=True)
-    needed = [max(0, (-(-size // spec.stride) - 1) * spec.stride + kernel - size) for size, kernel in pairs]
-    padding = (needed[0] // 2, needed[0] - needed[0] // 2, needed[1] // 2, needed[1] - needed[1] // 2)
+    more = [max(0, (-(-size // spec.stride) - 1) * spec.stride + kernel - size) for size, kernel in pairs]
+    padding = tuple(side for rows in more for side in (rows // 2, rows - rows // 2))
     window: dict[str, Any] = {"kernel": spec.kernel, "stride": (spec.stride, spec.stride), "padding": padding}
     match spec.kind:
         case "conv":
-            return Conv(**weighted, **window)
+            return graph.Conv(**weighted, **window)
         case "depthwise":
-            return DepthwiseConv(**weighted, **window)
+            return graph.DepthwiseConv(**weighted, **window)
         case "dense":
-            return Dense(**weighted)
+            return graph.Dense(**weighted)
         case "add":
-            return Add(**{**names, "inputs": ("input", "input")})
+            return graph.Add("layer", ("input", "input"), "output")
         case "relu":
-            return Relu(**names)
-    return Pool(**names, **window, kind=spec.kind)
+            return graph.Relu(**names)
+    return graph.Pool(**names, **window, kind=spec.kind)
 
 
 def layer_forms(text: str, board: Board) -> list[Form]:
     """Returns the ways in which the fast kernels can compute a layer on a board's core, those predicted to be fastest first."""
-    graph = layer_graph(parse_spec(text))
-    return candidates(graph, graph.ops[0], board.cpu)
+    net = layer_graph(parse_spec(text))
+    return candidates(net, net.ops[0], board.cpu)
 
 
 def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | None = None) -> LayerTime:
@@ -176,22 +151,17 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
     spec, folder = parse_spec(text), folder or default_build_folder()
     expect(Board, board, "the board", "such as find_board('disco_f469ni')")
     check_size(spec, text, board)
-    graph = layer_graph(spec)
-    plan, artifact = assemble(graph, f"bench --layer {text}", kernels, board)
+    net = layer_graph(spec)
+    plan, artifact = assemble(net, f"bench --layer {text}", kernels, board)
     firmware = build_firmware(artifact.write(folder / "models" / artifact.model_hash), board, folder)
-    image = np.random.default_rng(1).normal(-40, 60, graph.input.shape).clip(-128, 127).astype(np.int8)
-    target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
-    try:
-        output = target.run(image)
-        cost = target.machine.watched[-1]
-    finally:
-        target.close()
-    if not np.array_equal(output, interpret.run(graph, image[None])[0]):
+    image = np.random.default_rng(1).normal(-40, 60, net.input.shape).clip(-128, 127).astype(np.int8)
+    target = SimulatorTarget(firmware.elf, board, artifact.model_hash, net.output.shape)
+    output, cost = target.run(image), target.machine.watched[-1]
+    if not np.array_equal(output, interpret.run(net, image[None])[0]):
         raise ValueError(f"layer {text}: the {kernels} kernel does not write the interpreter's bytes; report this as a bug")
-    op, outputs = graph.ops[0], graph.output.elements
-    form, (_, scratch) = artifact.manifest["ops"][0].get("form", "reference"), plan.scratch.get(op.name, (0, 0))
+    form, (_, scratch) = artifact.manifest["ops"][0].get("form", "reference"), plan.scratch.get("layer", (0, 0))
     costs = (cost.instructions, cost.core_cycles, cost.memory_cycles)
-    return LayerTime(text, kernels, macs(graph, op), outputs, *costs, form, scratch)
+    return LayerTime(text, kernels, graph.macs(net, net.ops[0]), net.output.elements, *costs, form, scratch)
 
 
 def check_size(spec: LayerSpec, text: str, board: Board) -> None:

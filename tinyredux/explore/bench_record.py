@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import find_board
 from tinyredux.explore.bench import bench
-from tinyredux.files import write_whole
 
 BOARDS = {"F469": "disco_f469ni", "F746": "nucleo_f746zg", "U575": "nucleo_u575zi_q"}
 
@@ -27,11 +24,6 @@ OF_CORE = {"F469": 0, "F746": 1}
 def layers_record() -> dict[str, Any]:
     """Returns the record of all layers with both kernel sets on every board of BOARDS; simulates them all, some minutes."""
     return {"schema": 1, "kind": "layers", "boards": {name: bench(find_board(name)) for name in BOARDS.values()}}
-
-
-def save(record: dict[str, Any], folder: Path) -> Path:
-    """Writes the record as layers.json and returns the path."""
-    return write_whole(folder / "layers.json", json.dumps(record, indent=1) + "\n")
 
 
 def layer_table(record: dict[str, Any]) -> list[dict[str, Any]]:

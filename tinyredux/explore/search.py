@@ -12,6 +12,7 @@ lost trial had: TPE draws the others from what are then other random numbers. In
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -22,7 +23,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -36,11 +37,8 @@ DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQL
 CONNECT_SECONDS = 20
 TIMEOUT_SECONDS = 30  # for a lock of an SQLite file that others write as well
 AIMS: dict[str, Literal["maximize", "minimize"]] = {
-    "accuracy": "maximize",
-    "cycles": "minimize",
-    "flash_bytes": "minimize",
-    "sram_bytes": "minimize",
-}
+    "accuracy": "maximize", "cycles": "minimize", "flash_bytes": "minimize", "sram_bytes": "minimize",
+}  # fmt: skip
 
 T = TypeVar("T")
 Space = Mapping[str, int]  # parameters, whole numbers from 0 up to this
@@ -51,7 +49,7 @@ Parameters = Mapping[str, int]
 class Judgement:
     """What a trial came to, in the order of AIMS, and facts to keep with it. `short`: by how much it misses what is asked for."""
 
-    values: tuple[float, ...]
+    values: Sequence[float]
     facts: Mapping[str, Any]
     short: float = 0.0
 
@@ -68,9 +66,8 @@ def open_study(url: str, name: str) -> optuna.Study:
 
     Raises ValueError for a database that cannot be opened and MissingTool where its driver is not installed.
     """
-    return _tried(url, lambda: optuna.create_study(
-        storage=_storage(url), study_name=name, directions=list(AIMS.values()), load_if_exists=True
-    ))  # fmt: skip
+    aims = list(AIMS.values())
+    return _tried(url, lambda: optuna.create_study(storage=_storage(url), study_name=name, directions=aims, load_if_exists=True))
 
 
 def check_storage(url: str) -> None:
@@ -119,9 +116,7 @@ def said_by(wrong: Exception, url: str) -> str:
     return said.replace(secret, "...") if secret else said
 
 
-def run(
-    study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int, given: Sequence[Parameters] = ()
-) -> None:  # fmt: skip
+def run(study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int, given: Sequence[Parameters] = ()) -> None:
     """Makes trials until the study has `trials` of them; the first ones are `given`.
 
     Trials of processes that are no more are made again. Raises what `judge` raises, but for RefusedError.
@@ -136,7 +131,7 @@ def run(
                 return
             time.sleep(WAIT_SECONDS)  # for the last ones of other processes
             continue
-        study.sampler = _Fixed({})
+        study.sampler = RandomSampler()  # asking for a trial draws nothing
         trial = study.ask()
         trial.set_user_attr("owner", {"host": platform.node(), "process": os.getpid(), "time": time.time()})
         before = [other for other in _counted(study) if other.number < trial.number]
@@ -149,16 +144,11 @@ def run(
         _finish(study, trial, parameters, judge, [other for other in before if other.state == TrialState.COMPLETE])
 
 
-def _finish(
-    study: optuna.Study, trial: optuna.Trial, parameters: Parameters, judge: Judge, done: Sequence[FrozenTrial]
-) -> None:  # fmt: skip
+def _finish(study: optuna.Study, trial: optuna.Trial, parameters: Parameters, judge: Judge, done: list[FrozenTrial]) -> None:
     """Judges a trial, or takes what the same parameters came to before, and writes it down."""
     same = next((other for other in done if other.params == parameters), None)
     try:
-        if same is None:
-            found = judge(parameters)
-        else:
-            found = Judgement(tuple(same.values), same.user_attrs["facts"], same.constraints["short"])
+        found = judge(parameters) if same is None else Judgement(same.values, same.user_attrs["facts"], same.constraints["short"])
     except RefusedError as limit:
         trial.set_user_attr("refused", str(limit))
         study.tell(trial, state=TrialState.FAIL)
@@ -177,30 +167,20 @@ def _sampler(seed: int, index: int) -> TPESampler:
     return TPESampler(seed=drawn, constant_liar=False)
 
 
-class _Fixed(BaseSampler):
+class _Fixed(RandomSampler):
     """Gives the parameters that it was made with."""
 
     def __init__(self, parameters: Parameters) -> None:
+        super().__init__()
         self.parameters = parameters
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:  # fmt: skip
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> int:  # fmt: skip
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, *_: BaseDistribution) -> int:
         return self.parameters[param_name]
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that count, by number: done, refused or under way."""
-    trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.state != TrialState.FAIL or "refused" in trial.user_attrs]
+    return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL or "refused" in t.user_attrs]
 
 
 def refusals(study: optuna.Study) -> list[str]:
@@ -219,10 +199,8 @@ def _drop_lost(study: optuna.Study) -> None:
         time.sleep(WAIT_SECONDS)
     for trial in running:
         if trial in unowned or _lost(trial.user_attrs["owner"]):
-            try:
+            with contextlib.suppress(ValueError):  # another process was faster
                 study.tell(trial.number, state=TrialState.FAIL)
-            except ValueError:
-                pass  # another process was faster
 
 
 def _lost(owner: Mapping[str, Any]) -> bool:
@@ -232,10 +210,8 @@ def _lost(owner: Mapping[str, Any]) -> bool:
         return True  # asked before a trial of ours begins, so it is of one before us that had the same number
     try:
         os.kill(owner["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
+    except OSError as wrong:  # PermissionError: it is there, another user's
+        return isinstance(wrong, ProcessLookupError)
     return False
 
 

@@ -7,7 +7,6 @@ database holds many studies, and one that was begun with other weights is never 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from tqdm import tqdm
 
 from tinyredux import flow
 from tinyredux.boards import Board, find_board
-from tinyredux.codegen import check_kernels
 from tinyredux.datasets import cache_folder
 from tinyredux.device import DoesNotFit
 from tinyredux.explore import search
 from tinyredux.explore.designs import Calibration, Cost, Design, Designs, Images, errors_percent
 from tinyredux.explore.search import Judgement, Parameters, RefusedError
-from tinyredux.files import check_types, checked, write_whole
+from tinyredux.files import check_types, checked
 from tinyredux.graph import Graph
 from tinyredux.int8 import evaluator
 from tinyredux.measurement import Measurement
@@ -61,22 +59,19 @@ class Exploration:
         """Rejects what cannot be explored, naming what can."""
         check_types(self)
         known = [method for method in METHODS if method != "exact"]
-        if not self.methods or set(self.methods) - set(known):
-            raise ValueError(f"methods is {','.join(self.methods)!r}, expected some of {','.join(known)}")
-        check_kernels(self.kernels)
-        for name, least in (("trials", 1), ("finalists", 0), ("images", 1)):
-            value = getattr(self, name)
+        if not self.methods or set(self.methods) - set(known) or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods is {','.join(self.methods)!r}, expected some of {','.join(known)}, each once")
+        for name, value, least in (("trials", self.trials, 1), ("finalists", self.finalists, 0), ("images", self.images, 1)):
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}, expected at least {least}")
-        if not 0 <= self.seed < 1 << 32:
-            raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if not 0 <= self.loss_points <= 100:
             raise ValueError(f"loss is {self.loss_points} points of accuracy, expected 0 to 100")
+        _ = self.settings  # which check the rest
 
     @property
     def settings(self) -> Settings:
         """How one design is compiled and measured."""
-        return Settings(self.net, "skip", self.board, kernels=self.kernels, sram=self.sram, images=1, data=self.data)
+        return Settings(self.net, "skip", self.board, "simulator", self.kernels, self.sram, 1, self.data, seed=self.seed)
 
     @property
     def url(self) -> str:
@@ -158,17 +153,14 @@ def _study_name(options: Exploration, graph: Graph, board: Board, images: Images
 
 
 def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Graph) -> Compiled:
-    call = f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}"
-    schedule = Layerwise(options.sram)
     model = flow.compile(
-        graph, designs.board, passes=[Skip()], schedule=schedule, kernels=options.kernels, source=exact.graph, call=call
-    )
+        graph, designs.board, passes=[Skip()], schedule=Layerwise(options.sram), kernels=options.kernels, source=exact.graph,
+        call=f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}",
+    )  # fmt: skip
     return replace(exact, model=model)
 
 
-def _calibrate(
-    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs
-) -> None:  # fmt: skip
+def _calibrate(study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs) -> None:
     """Calibrates the costs in the simulator, or as another process of the study has done.
 
     Raises DoesNotFit where not even the smallest design fits the board.
@@ -206,11 +198,9 @@ class Candidate:
     skip: records.Record | None = None
 
 
-def _result(
-    study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images
-) -> dict[str, Any]:  # fmt: skip
+def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images) -> dict[str, Any]:
     found = [_candidate(options, designs, images, trial) for trial in search.front(study, images.least)]
-    others = [_other(options, method, designs, images) for method in options.methods if method != "skip"]
+    others = [_other(options, method, images) for method in options.methods if method != "skip"]
     found += [one for one in others if one is not None and one.right / one.images >= images.least]
     front = [found[i] for i in search.nondominated([one.values for one in found])]
     front.sort(key=lambda one: one.values[1])
@@ -229,7 +219,7 @@ def _result(
     calibration, done = designs.calibration, optuna.trial.TrialState.COMPLETE
     limits = {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points}
     errors = {"error_percent": dict(calibration.error_percent), "finalists_error_percent": errors_percent(pairs)}
-    baselines = [_baseline(options, kernels) for kernels in ("reference", "fast")] if tested else []
+    exact_runs = {kernels: _run(options, "exact", kernels)[1] for kernels in ("reference", "fast")} if tested else {}
     result: dict[str, Any] = {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": exact.data.name, "seed": options.seed, "study": study.study_name,
@@ -237,7 +227,7 @@ def _result(
         "limits": limits, "cost_model": {"designs": calibration.designs} | errors,
         "validation": {"images": len(images.labels), "exact": images.exact},
         "test": {"images": len(exact.data.test.images), "exact": exact_right, "uses": uses},
-        "baselines": [one for one in baselines if one],
+        "baselines": [{"kernels": kernels, "measured": _measured(run)} for kernels, run in exact_runs.items() if run],
         "front": [_entry(one, tested.get(i)) for i, one in enumerate(front)],
     }  # fmt: skip
     return result | {"no_loss": no_loss(result)}
@@ -249,53 +239,44 @@ def no_loss(result: Mapping[str, Any]) -> dict[str, Any] | None:
     With it by how many per cent it has fewer cycles than exact inference, by kernels, and the points it loses on test images.
     """
     exact = result["validation"]["exact"] / result["validation"]["images"]
-    good = [
-        (one["measured"]["cycles"], i)
-        for i, one in enumerate(result["front"])
-        if one["measured"] and one["validation_correct"] / one["validation_images"] >= exact
-    ]
+    front, test = result["front"], result["test"]
+    good = [i for i, one in enumerate(front) if one["measured"] and one["validation_correct"] / one["validation_images"] >= exact]
     if not good:
         return None
-    cycles, number = min(good)
-    test = result["test"]
-    lost = 100 * (test["exact"] - result["front"][number]["test_correct"]) / test["images"]
+    number = min(good, key=lambda i: front[i]["measured"]["cycles"])
+    cycles = front[number]["measured"]["cycles"]
+    lost = 100 * (test["exact"] - front[number]["test_correct"]) / test["images"]
     whole = {one["kernels"]: one["measured"]["cycles"] for one in result["baselines"]}
     fewer = {kernels: round(100 * (1 - cycles / there), 2) for kernels, there in whole.items()}
     return {"design": number, "cycles": cycles, "fewer_percent": fewer, "test_points_lost": round(lost, 2)}
 
 
-def _candidate(
-    options: Exploration, designs: Designs, images: Images, trial: optuna.trial.FrozenTrial
-) -> Candidate:  # fmt: skip
+def _candidate(options: Exploration, designs: Designs, images: Images, trial: optuna.trial.FrozenTrial) -> Candidate:
     design, facts = design_of(designs, trial.params), trial.user_attrs["facts"]
     record = designs.record(design, short_name(options.net), facts["right"], images.exact, facts["images"])
     graph, cost = designs.graph_of(design), Cost(**facts["cost"])
     return Candidate("skip", graph, facts["right"], facts["images"], tuple(trial.values), cost, None, record)
 
 
-def _other(options: Exploration, method: str, designs: Designs, images: Images) -> Candidate | None:
+def _other(options: Exploration, method: str, images: Images) -> Candidate | None:
     """Returns the one design that another method has for the network, measured; None where it breaks a limit."""
     kernels = options.kernels if options.kernels in METHODS[method] else None
-    settings = replace(options.settings, method=method, kernels=kernels)
-    compiled = compile_net(settings)
-    if compiled.plan.total_bytes > designs.sram_bytes:
-        return None
-    try:
-        measured = measure_compiled(settings, compiled)
-    except DoesNotFit:
+    compiled, found = _run(options, method, kernels)
+    if found is None:
         return None
     right, seen = images.right(compiled.int8)
-    values = (right / seen, measured.cycles or 0, measured.flash_bytes["total"] or 0, compiled.plan.total_bytes)
-    return Candidate(method, compiled.int8, right, seen, values, None, measured)
+    values = (right / seen, found.cycles or 0, found.flash_bytes["total"] or 0, compiled.plan.total_bytes)
+    return Candidate(method, compiled.int8, right, seen, values, None, found)
 
 
-def _baseline(options: Exploration, kernels: str) -> dict[str, Any]:
-    """Returns exact inference with a kernel set, measured: what the front is compared with; empty where it does not fit."""
-    settings = replace(options.settings, method="exact", kernels=kernels)
+def _run(options: Exploration, method: str, kernels: str | None) -> tuple[Compiled, Measurement | None]:
+    """Returns the network compiled by a method, and measured where it fits."""
+    settings = replace(options.settings, method=method, kernels=kernels)
+    compiled = compile_net(settings)
     try:
-        return {"kernels": kernels, "measured": _measured(measure_compiled(settings, compile_net(settings)))}
+        return compiled, measure_compiled(settings, compiled)
     except DoesNotFit:
-        return {}
+        return compiled, None
 
 
 def _entry(one: Candidate, tested: int | None) -> dict[str, Any]:
@@ -309,11 +290,9 @@ def _entry(one: Candidate, tested: int | None) -> dict[str, Any]:
 def _measured(found: Measurement | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    return {
-        "cycles": found.cycles, "cycles_kind": found.cycles_kind, "timing_model": found.timing_model, "ms": found.ms,
-        "flash_bytes": found.flash_bytes["total"], "sram_bytes": found.sram_bytes["total"],
-        "macs_executed": found.macs_executed, "bit_exact": found.bit_exact, "model_hash": found.model_hash,
-    }  # fmt: skip
+    names = "cycles cycles_kind timing_model ms flash_bytes sram_bytes macs_executed bit_exact model_hash"
+    shown = {name: getattr(found, name) for name in names.split()}
+    return shown | {name: shown[name]["total"] for name in ("flash_bytes", "sram_bytes")}
 
 
 def finalists(points: Sequence[tuple[float, float]], count: int) -> list[int]:
@@ -329,8 +308,3 @@ def finalists(points: Sequence[tuple[float, float]], count: int) -> list[int]:
 def file_name(result: Mapping[str, Any]) -> str:
     """Returns the usual file name of a result: network, kernels, board and data."""
     return f"{short_name(result['net'])}.explore.{result['kernels']}.{result['board']}.{Path(result['data']).stem}.json"
-
-
-def save(result: Mapping[str, Any], path: Path) -> Path:
-    """Writes a result as JSON, whole or not at all, and returns the path."""
-    return write_whole(path, json.dumps(result, indent=1) + "\n")

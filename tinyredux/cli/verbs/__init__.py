@@ -5,4 +5,9 @@ from __future__ import annotations
 from tinyredux.cli.verbs import course, device, exploring, network, training
 from tinyredux.cli.verbs.base import Verb
 
-VERBS: dict[str, Verb] = {**device.VERBS, **network.VERBS, **training.VERBS, **exploring.VERBS, **course.VERBS}
+VERBS: dict[str, Verb] = {
+    name: found
+    for module in (device, network, training, exploring, course)
+    for name, found in vars(module).items()
+    if isinstance(found, Verb)
+}

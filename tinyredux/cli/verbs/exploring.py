@@ -6,52 +6,46 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tinyredux.cli.verbs.base import Answer, Verb, board_option, saved, table
+from tinyredux.cli.verbs.base import BOARD, NET, Answer, as_fields, option, saved, table, verb
 from tinyredux.files import check_output, how_to_install
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument(
-        "--methods", default="skip", help="skip is searched; partial and trec have one design each, added (default: skip)"
-    )
-    board_option(parser)
-    parser.add_argument("--kernels", help="fast or reference (default: as `measure --method skip`)")
-    parser.add_argument("--trials", type=int, default=100, help="designs to try, those of earlier runs counted (default: 100)")
-    parser.add_argument(
-        "--storage", metavar="URL",
-        help="database of the trials, which several processes may share: sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME, "
-        "mysql://... (default: a file in the user's cache)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of the search (default: 0)")
-    parser.add_argument("--images", type=int, metavar="N", help="validation images of a trial (default: all)")
-    parser.add_argument("--loss", type=float, default=5.0, metavar="POINTS", help="how far the front goes down (default: 5)")
-    parser.add_argument("--finalists", type=int, default=6, metavar="N", help="designs to simulate and test (default: 6)")
-    parser.add_argument("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)")
-    parser.add_argument("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)")
-
-
-def _explore(options: argparse.Namespace) -> Answer:
+@verb(
+    "search designs that trade accuracy for cycles, flash and SRAM; can be stopped and resumed; writes the Pareto front",
+    "explore lenet --methods skip --trials 60 --board nucleo_u575zi_q",
+    NET,
+    option("--methods", default="skip", type=lambda text: tuple(text.split(",")),
+           help="skip is searched; partial and trec have one design each, added (default: skip)"),
+    BOARD,
+    option("--kernels", default="fast", help="fast or reference (default: as `measure --method skip`)"),
+    option("--trials", type=int, default=100, help="designs to try, those of earlier runs counted (default: 100)"),
+    option("--storage", metavar="URL",
+           help="database of the trials, which several processes may share: sqlite:///FILE, "
+           "postgresql://USER:PASSWORD@HOST/NAME, mysql://... (default: a file in the user's cache)"),
+    option("--seed", type=int, default=0, help="seed of the search (default: 0)"),
+    option("--images", type=int, metavar="N", help="validation images of a trial (default: all)"),
+    option("--loss", type=float, default=5.0, metavar="POINTS", dest="loss_points",
+           help="how far the front goes down (default: 5)"),
+    option("--finalists", type=int, default=6, metavar="N", help="designs to simulate and test (default: 6)"),
+    option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
+    option("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)"),
+    option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
+)  # fmt: skip
+def explore(options: argparse.Namespace) -> Answer:
+    """Searches the designs of a network."""
     try:
-        from tinyredux.explore.study import Exploration, explore, file_name, save
+        from tinyredux.explore.study import Exploration, explore, file_name
     except ModuleNotFoundError as missing:
         from tinyredux.device import MissingTool
 
         raise MissingTool(f"exploring needs {missing.name}; run: {how_to_install('search')}") from None
-    kernels = {} if options.kernels is None else {"kernels": options.kernels}
-    asked = Exploration(
-        options.net, tuple(options.methods.split(",")), options.board, data=options.data, trials=options.trials,
-        seed=options.seed, storage=options.storage, images=options.images, loss_points=options.loss,
-        finalists=options.finalists, sram=options.sram, **kernels,
-    )  # fmt: skip
+    asked = as_fields(Exploration, options)
     check_output(options.out)
     result = explore(asked)
-    path = options.out / file_name(result)
+    path = options.out / (name := file_name(result))
     skips = any(one["skip"] for one in result["front"])
     again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""
-    answer = Answer(result, f"{_text(result)}\n\n{path}{again}", 0 if result["front"] else 1)
-    return saved(answer, lambda: save(result, path))
+    return saved(Answer(result, f"{_text(result)}\n\n{path}{again}", 0 if result["front"] else 1), options.out, name)
 
 
 def _text(result: dict[str, Any]) -> str:
@@ -69,13 +63,3 @@ def _text(result: dict[str, Any]) -> str:
 def _sizes(one: dict[str, Any]) -> tuple[int | None, int | None]:
     measured = one["measured"] or {}
     return measured.get("cycles"), measured.get("flash_bytes", (one.get("predicted") or {}).get("flash_bytes"))
-
-
-VERBS = {
-    "explore": Verb(
-        "search designs that trade accuracy for cycles, flash and SRAM; can be stopped and resumed; writes the Pareto front",
-        "explore lenet --methods skip --trials 60 --board nucleo_u575zi_q",
-        _options,
-        _explore,
-    )
-}

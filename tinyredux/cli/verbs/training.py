@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyredux.cli.verbs.base import LABELLED, Answer, Verb, table
+from tinyredux.cli.verbs.base import LABELLED, NET, Answer, option, table, verb
 
 if TYPE_CHECKING:
     from tinyredux.train.pretrained import Record
 
-
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", metavar="DATA", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is)")
-    parser.add_argument("--download", action="store_true", help="fetch CIFAR-10 from its authors' site into the user's cache")
+DATA = option("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)")
+OUT = option("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
 
 
-def _data(options: argparse.Namespace) -> Answer:
+@verb(
+    "which data is on this machine, and where; --download fetches CIFAR-10", "data",
+    option("data", nargs="?", metavar="DATA", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is)"),
+    option("--download", action="store_true", help="fetch CIFAR-10 from its authors' site into the user's cache"),
+)  # fmt: skip
+def data(options: argparse.Namespace) -> Answer:
+    """Says which data there is."""
     from tinyredux import datasets
 
     found = datasets.load(options.data, download=options.download)
-    parts = {"train": found.train, "validation": found.validation, "test": found.test}
-    sizes = {name: len(part.images) for name, part in parts.items()}
+    sizes = {name: len(getattr(found, name).images) for name in ("train", "validation", "test")}
     text = f"{found.name} ({found.source})\n{table(list(sizes.items()), ('part', 'images'))}"
     labels = found.test.labels is not None
     return Answer({"schema": 1, "data": found.name, "source": found.source, "labels": labels, "images": sizes}, text)
 
 
-def _train_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("net", metavar="NET", help="a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)")
-    parser.add_argument(
-        "--method", choices=("exact", "trec", "skip"), default="exact",
-        help="trec, skip: from exact weights, with TREC layers or without some input channels (default: exact)",
-    )  # fmt: skip
-    parser.add_argument("--share", type=float, help="of the exact network's predicted cycles: method skip keeps so many at most")
-    parser.add_argument(
-        "--trec", type=Path, metavar="FILE", help="layers of TREC: JSON, {module path: {sub_length, hash_bits, hash}}"
-    )
-    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's)")
-    parser.add_argument("--seed", type=int, help="seed of weights, order and augmentation (default: 0)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="state after every epoch (default: in the user's cache)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
-
-
-def _train(options: argparse.Namespace) -> Answer:
-    from dataclasses import asdict
-
+@verb(
+    "train a network from scratch, or fine-tune it with TREC: weights, record, model card", "train lenet --data synthetic",
+    NET,
+    DATA,
+    option("--method", choices=("exact", "trec", "skip"), default="exact",
+           help="trec, skip: from exact weights, with TREC layers or without some input channels (default: exact)"),
+    option("--share", type=float, help="of the exact network's predicted cycles: method skip keeps so many at most"),
+    option("--trec", type=Path, metavar="FILE", help="layers of TREC: JSON, {module path: {sub_length, hash_bits, hash}}"),
+    option("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's)"),
+    option("--seed", type=int, help="seed of weights, order and augmentation (default: 0)"),
+    option("--checkpoint", type=Path, metavar="FILE", help="state after every epoch (default: in the user's cache)"),
+    OUT,
+)  # fmt: skip
+def train(options: argparse.Namespace) -> Answer:
+    """Trains a network."""
     from tinyredux import datasets
     from tinyredux.train.finetune_skip import SHARE
     from tinyredux.train.pretrained import skip_net, train_net, trec_net
@@ -93,31 +92,25 @@ def _shares(record: Record) -> str:
     return table(rows, ("part", "right", "of", "share"))
 
 
-def _prune_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory")
-    parser.add_argument("--sram", type=int, required=True, metavar="BYTES", help="what the least plan in parts may need")
-    parser.add_argument("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)")
-    parser.add_argument("--seed", type=int, help="seed of order and augmentation (default: 0)")
-    parser.add_argument(
-        "--steps", type=int, default=12, metavar="N", help="cuts, each after 60 batches of training (default: 12)"
-    )
-    parser.add_argument("--rate", type=float, help="highest learning rate of the tuning (default: 0.1, for many epochs)")
-    parser.add_argument(
-        "--aim", choices=("peak", "anywhere"), default="peak",
-        help="what goes first: least saliency per byte freed where the plan peaks (default), or least saliency anywhere",
-    )  # fmt: skip
-    parser.add_argument("--save-as", metavar="NAME", help="its name for all other verbs (default: NET_pruned_BYTES)")
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE",
-        help="state after every cut, beside it that of the tuning; the same command goes on from there (default: in the cache)",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)")
-
-
-def _prune(options: argparse.Namespace) -> Answer:
-    from dataclasses import asdict
-
+@verb(
+    "prune a trained network where its partial plan peaks, to an SRAM budget, and tune it", "prune cifarnet --sram 6000",
+    option("net", metavar="NET", help="a trained network: a built-in name (see `nets`) or path/to/file.py:factory"),
+    option("--sram", type=int, required=True, metavar="BYTES", help="what the least plan in parts may need"),
+    DATA,
+    option("--epochs", type=int, metavar="N", help="epochs of tuning after the last cut (default: 40)"),
+    option("--seed", type=int, help="seed of order and augmentation (default: 0)"),
+    option("--steps", type=int, default=12, metavar="N", help="cuts, each after 60 batches of training (default: 12)"),
+    option("--rate", type=float, help="highest learning rate of the tuning (default: 0.1, for many epochs)"),
+    option("--aim", choices=("peak", "anywhere"), default="peak",
+           help="what goes first: least saliency per byte freed where the plan peaks (default), or least saliency anywhere"),
+    option("--save-as", metavar="NAME", help="its name for all other verbs (default: NET_pruned_BYTES)"),
+    option("--checkpoint", type=Path, metavar="FILE",
+           help="state after every cut, beside it that of the tuning; the same command goes on from there "
+           "(default: in the cache)"),
+    OUT,
+)  # fmt: skip
+def prune(options: argparse.Namespace) -> Answer:
+    """Prunes a network."""
     from tinyredux.train.pretrained import prune_net
 
     prepare(options)
@@ -131,20 +124,3 @@ def _prune(options: argparse.Namespace) -> Answer:
         f"pruning, {found['reduction']} times less\n{_shares(record)}"
     )
     return Answer(asdict(record), text)
-
-
-VERBS = {
-    "data": Verb("which data is on this machine, and where; --download fetches CIFAR-10", "data", _data_options, _data),
-    "train": Verb(
-        "train a network from scratch, or fine-tune it with TREC: weights, record, model card",
-        "train lenet --data synthetic",
-        _train_options,
-        _train,
-    ),
-    "prune": Verb(
-        "prune a trained network where its partial plan peaks, to an SRAM budget, and tune it",
-        "prune cifarnet --sram 6000",
-        _prune_options,
-        _prune,
-    ),
-}
