@@ -17,45 +17,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyredux.boards import Board as Board
-    from tinyredux.boards import board_names as board_names
-    from tinyredux.boards import find_board as find_board
-    from tinyredux.codegen import board_budget as board_budget
-    from tinyredux.course.teaching import check as check
-    from tinyredux.course.teaching import hint as hint
-    from tinyredux.flow import compile as compile
-    from tinyredux.flow import measure as measure
-    from tinyredux.frontends import export as export
-    from tinyredux.graph import Graph as Graph
-    from tinyredux.graph import Quant as Quant
-    from tinyredux.graph import Tensor as Tensor
-    from tinyredux.graph import total_macs as total_macs
-    from tinyredux.graph import verify as verify
-    from tinyredux.graph.operators import to_text as to_text
-    from tinyredux.int8 import quantize as quantize
-    from tinyredux.int8.quantization import quant_from_range as quant_from_range
-    from tinyredux.measurement import Measurement as Measurement
-    from tinyredux.measurement import load as load
-    from tinyredux.methods.layerwise import Layerwise as Layerwise
-    from tinyredux.methods.partial import Partial as Partial
-    from tinyredux.methods.skip import Skip as Skip
-    from tinyredux.methods.trec import Trec as Trec
-    from tinyredux.model import Model as Model
-    from tinyredux.notebook.cell import run_cell as run_cell
-    from tinyredux.notebook.show import recorded as recorded
-    from tinyredux.notebook.show import refused as refused
-    from tinyredux.notebook.show import show as show
-    from tinyredux.notebook.show import simulated_board as simulated_board
-    from tinyredux.notebook.show import table as table
-    from tinyredux.settings import Settings as Settings
-    from tinyredux.settings import compile_net as compile_net
-    from tinyredux.settings import measure_compiled as measure_compiled
-    from tinyredux.settings import measure_net as measure_net
-    from tinyredux.trec import Choice as Choice
-    from tinyredux.trec import exactly as exactly
-    from tinyredux.trec import with_trec as with_trec
+    from tinyredux.boards import Board, board_names, find_board
+    from tinyredux.codegen import board_budget
+    from tinyredux.course.teaching import check, hint
+    from tinyredux.flow import compile, measure
+    from tinyredux.frontends import export
+    from tinyredux.graph import Graph, Quant, Tensor, total_macs, verify
+    from tinyredux.graph.operators import to_text
+    from tinyredux.int8 import quantize
+    from tinyredux.int8.quantization import quant_from_range
+    from tinyredux.measurement import Measurement, load
+    from tinyredux.methods.layerwise import Layerwise
+    from tinyredux.methods.partial import Partial
+    from tinyredux.methods.skip import Skip
+    from tinyredux.methods.trec import Trec
+    from tinyredux.model import Model
+    from tinyredux.notebook.cell import run_cell
+    from tinyredux.notebook.show import recorded, refused, show, simulated_board, table
+    from tinyredux.settings import Settings, compile_net, measure_compiled, measure_net
+    from tinyredux.trec import Choice, exactly, with_trec
 
 __version__ = "0.1.0"
+__all__ = [
+    "Board", "Choice", "Graph", "Layerwise", "Measurement", "Model", "Partial", "Quant", "Settings", "Skip", "Tensor", "Trec",
+    "board_budget", "board_names", "check", "compile", "compile_net", "exactly", "export", "find_board", "hint", "load",
+    "measure", "measure_compiled", "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show",
+    "simulated_board", "table", "to_text", "total_macs", "verify", "with_trec",
+]  # fmt: skip
 
 _HOMES = {
     "boards": "Board board_names find_board", "codegen": "board_budget", "course.teaching": "check hint",
