@@ -577,6 +577,12 @@ def test_a_compiler_that_makes_nothing(here: Path, monkeypatch: pytest.MonkeyPat
         build.build_host(None, here / "build")
 
 
+def test_arguments_that_a_compiler_does_not_know(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc -nope")
+    with pytest.raises(build.BuildError, match=r"gcc \(CC='gcc -nope'\) could not make "):
+        build.build_host(None, here / "build")
+
+
 def test_a_compiler_with_arguments_and_a_cache_beside_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "gcc -g0")
     monkeypatch.setenv("TINYREDUX_CACHE", "cache")

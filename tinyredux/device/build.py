@@ -336,11 +336,11 @@ def _largest_symbol(objects: Sequence[Path], section: str) -> str:
 
 def _run(command: list[str], target: Path) -> None:
     """Runs a compiler with -o `target`, which appears whole or not at all."""
-    partial = partial_name(target)
+    partial, cc = partial_name(target), os.environ.get("CC", "") if command[0] == host_compiler() else ""
     done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, errors="replace", cwd=ROOT)
     if done.returncode != 0:
         partial.unlink(missing_ok=True)
-        raise BuildError(f"{Path(command[0]).name} could not make {target.name}:\n{done.stderr.strip()}")
+        raise BuildError(f"{Path(command[0]).name}{cc and f' (CC={cc!r})'} could not make {target.name}:\n{done.stderr.strip()}")
     if not partial.is_file():
         raise MissingTool(f"{shlex.join(command[:1])} made no {target.name}: it is no C compiler; set CC to one, such as gcc")
     partial.replace(target)
