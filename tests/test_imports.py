@@ -26,10 +26,10 @@ ROOMS: dict[str, tuple[int, str]] = {
     "int8": (586, "torch tqdm"), "memory": (1260, ""), "partial": (1034, ""), "skip": (398, "torch tqdm"),
     "kernels": (4005, ""), "codegen": (915, ""), "device": (1288, "serial"), "frontends": (610, "torch"),
     "nets": (399, "torch safetensors"), "train": (1150, "torch safetensors tqdm"), "methods": (210, "torch"),
-    "model": (112, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (170, ""), "explore": (965, "optuna tqdm"),
+    "model": (112, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (885, "optuna tqdm"),
     "notebook": (1115, "IPython matplotlib"),
-    "course": (810, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (1132, "IPython tqdm"),
-    "__init__": (67, ""), "__main__": (35, ""),
+    "course": (766, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
+    "__init__": (55, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3600
 LINES_PER_FILE = 400
