@@ -417,7 +417,7 @@ def test_a_full_disk_at_the_end_does_not_lose_the_result(
     def full(path: Path, content: bytes | str) -> Path:
         raise OSError(errno.ENOSPC, "cannot be written: No space left on device", str(path))
 
-    monkeypatch.setattr("tinyredux.measurement.write_whole", full)
+    monkeypatch.setattr("tinyredux.cli.verbs.base.write_whole", full)
     assert cli.main(["measure", "net.py:make", *RANDOM, "--out", "records", "--json"]) == 3
     answer = json.loads(capsys.readouterr().out)
     assert answer["bit_exact"] is True and "No space left on device; the result is here alone" in answer["unsaved"]
