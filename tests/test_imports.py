@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (88, ""), "graph": (430, ""),
     "datasets": (548, "PIL pooch"), "simulator": (2236, "unicorn capstone"), "measurement": (110, ""), "trec": (493, "torch"),
     "int8": (586, "torch tqdm"), "memory": (1260, ""), "partial": (1034, ""), "skip": (395, "torch tqdm"),
-    "kernels": (4005, ""), "codegen": (915, ""), "device": (1288, "serial"), "frontends": (498, "torch"),
+    "kernels": (4005, ""), "codegen": (915, ""), "device": (1288, "serial"), "frontends": (500, "torch"),
     "nets": (388, "torch safetensors"), "train": (1057, "torch safetensors tqdm"), "methods": (210, "torch"),
     "model": (112, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (170, ""), "explore": (965, "optuna tqdm"),
     "notebook": (969, "IPython matplotlib pygments"),
