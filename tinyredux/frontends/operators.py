@@ -12,7 +12,7 @@ from torch import fx
 from tinyredux.frontends.builder import Builder, Call, pair
 from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Pool, Relu, Softmax, TrecConv, Weighted
 
-HARDTANH = {"min_val": -1.0, "max_val": 1.0}  # torch's defaults
+RELUS: dict[str, tuple[Any, Any]] = {"relu": (0.0, None), "relu6": (0.0, 6.0)}  # lowest and highest value
 
 
 def flatten(call: Call) -> None:
@@ -103,8 +103,12 @@ def _batch_norm(call: Call) -> None:
 
 
 def _relu(call: Call) -> None:
-    fixed, names = {"relu": (0.0, None), "relu6": (0.0, 6.0)}, {"min": None, "max": None}
-    low, high = fixed.get(call.kind) or call.arguments(**HARDTANH if call.kind == "hardtanh" else names)
+    if call.kind in RELUS:
+        low, high = RELUS[call.kind]
+    elif call.kind == "hardtanh":
+        low, high = call.arguments(min_val=-1.0, max_val=1.0)
+    else:
+        low, high = call.arguments(min=None, max=None)
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         raise call.refuse("a clamp to a tensor", "nn.ReLU or nn.ReLU6")
     low, high = (-float("inf") if low is None else float(low)), (float("inf") if high is None else float(high))
