@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 
 from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
-from tinyredux.kernels import FastSteps, fitted, predicted_cycles, ways, with_forms, with_rows
+from tinyredux.kernels import FastSteps, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.measurement import MOST_TIMES
-from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, Schedule, lower, rough_cycles
+from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, Schedule, lower
 from tinyredux.methods.layerwise import check_sram
 from tinyredux.partial import MARGIN, SLOWDOWN, plan_hybrid, plan_partial, within_bytes
 
@@ -70,15 +72,16 @@ def in_parts(
     `sram_bytes` that with the fewest predicted cycles.
     """
     accumulator, mac_limit, input_outside = options
+    price = partial(cycles, core=board.cpu)
     pure, fast = mac_limit == 1 and not input_outside, kernels == "fast"
     if pure:
-        found = plan_partial(graph, accumulator, sram_bytes or 0, math.inf if fast else SLOWDOWN)
+        found = plan_partial(graph, accumulator, sram_bytes or 0, math.inf if fast else SLOWDOWN, price)
     else:
-        found = plan_hybrid(graph, mac_limit, accumulator, input_outside)
+        found = plan_hybrid(graph, mac_limit, accumulator, input_outside, price)
     templates, flash_bytes = templates_of(kernels, unpack), limits(board)[1]
     if not templates:
         layerwise = lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops)))
-        factor = rough_cycles(graph, found.program.steps()) / max(1, rough_cycles(graph, layerwise.steps()))
+        factor = price(graph, found.program.steps()) / max(1, price(graph, layerwise.steps()))
         return FastSteps(found.program, found.arena), factor
     ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
 
@@ -86,26 +89,26 @@ def in_parts(
         some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
         return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
 
-    chosen, whole = fitted(graph, ways_of, *limits(board, None, graph))
-    exact, most = sum(way.cycles for way in chosen.values()), sram_bytes or whole.total_bytes - 1
-    others = within_bytes(graph, most, accumulator) if fast and pure else []
+    whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph))
+    exact, most = whole.cycles, sram_bytes or whole.total_bytes - 1
+    others = within_bytes(graph, most, accumulator, price) if fast and pure else []
     plans = [(found.program, found.arena), *others]
     if sram_bytes or not (fast and pure):
-        best = min((by_forms(*one, sram_bytes or 0) for one in plans), key=predicted_cycles)
+        best = min((by_forms(*one, sram_bytes or 0) for one in plans), key=attrgetter("cycles"))
     else:
         sizes = [(one, arena, arena.size_bytes + share * (most - arena.size_bytes)) for one, arena in plans for share in WIDENED]
         best = _least([by_forms(one, arena, int(size)) for one, arena, size in sizes], exact, most)
-    return best, predicted_cycles(best) / max(1, exact)
+    return best, best.cycles / max(1, exact)
 
 
 def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:
     """Returns the smallest of the plans that are about as fast as `exact`; where none is, the fastest that saves bytes."""
-    cycles = [predicted_cycles(plan) for plan in plans]
-    enough = [i for i, count in enumerate(cycles) if count <= (1 + SLOWDOWN - MARGIN) * exact]
+    counts = [plan.cycles for plan in plans]
+    enough = [i for i, count in enumerate(counts) if count <= (1 + SLOWDOWN - MARGIN) * exact]
     if enough:
-        return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, cycles[i]))]
+        return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, counts[i]))]
     saving = [i for i, plan in enumerate(plans) if plan.arena.size_bytes <= most_bytes] or list(range(len(plans)))
-    return plans[min(saving, key=lambda i: (cycles[i], plans[i].arena.size_bytes))]
+    return plans[min(saving, key=lambda i: (counts[i], plans[i].arena.size_bytes))]
 
 
 def what_fits(graph: Graph, budget_bytes: int, method: str = "partial") -> str:

@@ -21,16 +21,12 @@ from tinyredux.graph import Concat, Dense, Graph, Op
 from tinyredux.memory import (
     Arena,
     Item,
+    Price,
     Program,
     Schedule,
-    blocks_of,
-    is_barrier,
-    live_bytes,
+    executed_macs,
     lower,
-    moments,
     place,
-    place_apart,
-    rough_cycles,
 )
 from tinyredux.partial.order import Order, around, best_order, given_order, orders_below, problem
 from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
@@ -68,16 +64,18 @@ class PartialPlan:
         return self.arena.size_bytes
 
 
-def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
-    """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` - MARGIN times those of layer
-    by layer; infinite: the least peak that the search finds. Never above the plan layer by layer.
+def plan_partial(
+    graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf, price: Price = executed_macs
+) -> PartialPlan:
+    """Returns the plan with the least placed peak whose steps cost at most 1 + `slowdown` - MARGIN times those of layer by layer,
+    by `price`; infinite: the least peak that the search finds. Never above the plan layer by layer.
 
     With `limit` it takes at most so many bytes, or the least peak where that is more, even if it is slower then.
 
     The lower bound holds for all schedules of whole operators and `candidates`, however wide their parts: the candidates are
     the narrowest, and a part's buffers grow with it. `optimal` is True where the arena reaches it.
     """
-    net = Net(graph, accumulator)
+    net = Net(graph, accumulator, price)
     layerwise = memory.plan(graph).total_bytes
     singles = [Item((op.name,)) for op in graph.ops]
     every = candidates(net)
@@ -98,7 +96,7 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
         program = lower(graph, _fitter(net, costs, schedule, max(least, min(whole, limit or whole))).within(least))
         arena = place(program, least)
     else:
-        wanted = (1 + slowdown - MARGIN) * rough_cycles(graph, lower(graph, Schedule(tuple(singles))).steps())
+        wanted = (1 + slowdown - MARGIN) * price(graph, lower(graph, Schedule(tuple(singles))).steps())
         in_turn = [option[0] for option in sorted(options, key=lambda option: option[1].size_bytes)]
         program, arena = _fast_enough(net, costs, in_turn, wanted, least, max(least, min(layerwise, limit or layerwise)))
     peaks = {
@@ -110,13 +108,15 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
     return PartialPlan(program, arena, peaks, lowest, lowest, arena.size_bytes == lowest, narrowest, least)
 
 
-def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
+def within_bytes(
+    graph: Graph, limit_bytes: int, accumulator: str = "int32", price: Price = executed_macs
+) -> list[tuple[Program, Arena]]:
     """Returns placed programs of at most `limit_bytes`, from few operators in parts to the least peak: each with the narrowest
     parts, which leave bytes idle for scratch, and with parts as wide as fit. None where nothing fits.
 
     They are for kernels whose cycles this planner does not know: whoever knows them chooses.
     """
-    net = Net(graph, accumulator)
+    net = Net(graph, accumulator, price)
     every = candidates(net)
     costs = {item: item_costs(net, item) for item in every}
     masks, bounds = {item: net.mask(item) for item in every}, {item: bound_bytes(net, item, costs) for item in every}
@@ -147,21 +147,22 @@ def _fitter(net: Net, costs: Costs, schedule: Schedule, most_bytes: int) -> Fitt
 def _fast_enough(
     net: Net, costs: Costs, schedules: list[Schedule], wanted: float, least: int, most: int
 ) -> tuple[Program, Arena]:
-    """Returns the first schedule that can be widened within `most` bytes until it takes at most `wanted` cycles by estimate, or
-    else the one with the fewest."""
-    found: list[tuple[int, int, Program, Arena]] = []
+    """Returns the first schedule that can be widened within `most` bytes until it costs at most `wanted`, or the cheapest."""
+    found: list[tuple[float, int, Program, Arena]] = []
     for schedule in schedules:
-        program = lower(net.graph, _fitter(net, costs, schedule, most).within_cycles(least, wanted))
-        arena, cycles = place(program, least), rough_cycles(net.graph, program.steps())
+        program = lower(net.graph, _fitter(net, costs, schedule, most).within_price(least, wanted))
+        arena, cost = place(program, least), net.price(net.graph, program.steps())
         if arena.size_bytes <= most:
-            found.append((cycles, len(found), program, arena))
-            if cycles <= wanted:
+            found.append((cost, len(found), program, arena))
+            if cost <= wanted:
                 break
     _, _, program, arena = min(found, key=lambda some: some[:2])
     return program, arena
 
 
-def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False) -> PartialPlan:
+def plan_hybrid(
+    graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False, price: Price = executed_macs
+) -> PartialPlan:
     """Returns the plan with the least placed peak among channel schedules and hybrid ones, which run early layers in patches
     and compute up to `mac_limit` times the network's MACs.
 
@@ -173,7 +174,7 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
         raise ValueError(
             f"the limit of MACs is {mac_limit}, expected 1.0 (no recomputation) to {MOST_MACS:g} times the network's"
         )
-    pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
+    pure, net = plan_partial(graph, accumulator, price=price), Net(graph, accumulator)
     bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
     pure = replace(pure, lower_bound_bytes=bound, optimal=pure.peak_bytes == bound)
     items = hybrid_items(net, mac_limit, input_outside)
@@ -181,7 +182,7 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
     if items is not None:
         schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
         program = lower(graph, schedule)
-        arena = place_apart(program, graph.inputs[0]) if input_outside else place(program)
+        arena = memory.place_apart(program, graph.inputs[0]) if input_outside else place(program)
         peaks = pure.peaks | {"partial": arena.size_bytes}
         optimal = arena.size_bytes == bound
         plans.append(replace(pure, program=program, arena=arena, peaks=peaks, optimal=optimal, narrowest=schedule))
@@ -189,7 +190,7 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
 
 
 def _apart(plan: PartialPlan) -> PartialPlan:
-    arena = place_apart(plan.program, plan.program.graph.inputs[0])
+    arena = memory.place_apart(plan.program, plan.program.graph.inputs[0])
     peaks, optimal = plan.peaks | {"partial": arena.size_bytes}, arena.size_bytes == plan.lower_bound_bytes
     return replace(plan, arena=arena, peaks=peaks, optimal=optimal)
 
@@ -352,8 +353,8 @@ def can_alias(net: Net, op: Op) -> bool:
         if (
             name in net.graph.inputs
             or name in net.graph.outputs
-            or is_barrier(net.graph.ops[net.producer[name]])
-            or any(is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in others)
+            or memory.is_barrier(net.graph.ops[net.producer[name]])
+            or any(memory.is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in others)
         ):
             return False
     return True
@@ -389,10 +390,10 @@ def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
 
 def item_bytes(program: Program) -> list[tuple[str, int]]:
     """Returns (operators, most bytes alive while they run) for each item in order."""
-    live = live_bytes(blocks_of(program.buffers, program.ties))
+    live = memory.live_bytes(memory.blocks_of(program.buffers, program.ties))
     found, clock = [], 0
     for item, nodes in zip(program.schedule.items, program.nodes, strict=True):
-        end = clock + moments(nodes)
+        end = clock + memory.moments(nodes)
         if end > clock:
             found.append(("+".join(item.ops), max(live[clock:end])))
         clock = end

@@ -18,11 +18,13 @@ from tinyredux.memory import (
     Item,
     Lowering,
     Node,
+    Price,
     Schedule,
     Storage,
     blocks_of,
     boxes_for,
     buffer_lifetimes,
+    executed_macs,
     is_barrier,
     is_elementwise,
     is_generator,
@@ -41,10 +43,14 @@ CANDIDATES_PER_SINK = 64
 
 @dataclass(frozen=True)
 class Net:
-    """A graph with the relations that planning asks for again and again; operators by index, sets as bit masks."""
+    """A graph with the relations that planning asks for again and again; operators by index, sets as bit masks.
+
+    `price` says what steps cost.
+    """
 
     graph: Graph
     accumulator: str = "int32"
+    price: Price = executed_macs
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -17,6 +17,7 @@ from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.cost import program_cycles
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.program import Program
+from tinyredux.kernels.cycles import Counts, c_cycles
 from tinyredux.kernels.trec.programs import OCTET, add_program, product_program, project_program, recover_program
 from tinyredux.memory import layerwise_peak, live_steps
 from tinyredux.trec import NARROW, TrecSizes, block_vectors, blocks, trec_sizes
@@ -24,10 +25,6 @@ from tinyredux.trec import NARROW, TrecSizes, block_vectors, blocks, trec_sizes
 SLICES = (32, 16, 8)
 IMMEDIATE = 4095  # largest number in an instruction
 MOST_BITS = 8
-PARTS = {  # cycles of the programs, as a share of their own prediction; of the C around: slot, mean, exact, widen, copy, output
-    "cortex-m4": (1, 39.8, 28.8, 73.9, 4.8, 4.9, 49.8),
-    "cortex-m7": (0.81, 28.5, 20.7, 36.1, 1.9, 5.9, 34.1),
-}  # fitted to 24 layers in the simulator: 3.4 and 3.8 % off on average, 11 % at most
 LOOPS = ("project", "add", "product", "recover")
 
 
@@ -110,18 +107,18 @@ def _programs(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, factors: 
     )  # fmt: skip
 
 
-def predicted_cycles(sizes: TrecSizes, part: int, programs: tuple[Program, ...], core: str) -> float:
-    """Returns the cycles of a layer in whose blocks every code is as likely."""
+def rounds(sizes: TrecSizes, part: int, programs: tuple[Program, ...], core: str) -> Counts:
+    """Returns the cycles of the programs in all, and how often the C around them assigns a slot, takes a mean, computes an exact
+    output, widens a mean, copies an output, finishes one; in a layer in whose blocks every code is as likely."""
     project, add, product, recover = (program_cycles(program, core) for program in programs)
-    own, slot, mean, exact, widen, copy, output = PARTS["cortex-m7" if core == "cortex-m7" else "cortex-m4"]
     passes, pairs = sizes.rows * sizes.columns / part, sizes.blocks * (sizes.likely_clusters + 0.5) / 2
     quads = 2 * -(-(sizes.out_c - sizes.exact_c) // OCTET)
     slices, one = -(-4 * quads // sizes.slice_c), sizes.blocks == 1
     generated = passes * (project + add) / 8 + pairs * quads * product / 4 + (0 if one else quads / 2 * recover)
-    first = 2 * slot * sizes.rows * sizes.blocks * (1 + sizes.bits / 4)
-    means = mean * sizes.likely_clusters * sizes.columns + exact * sizes.rows * sizes.exact_c
-    outputs = quads / 2 * (copy * sizes.rows + output * sizes.likely_clusters * OCTET) if one else 0
-    return own * generated + first + means + widen * pairs * slices * sizes.length + outputs
+    return (
+        generated, sizes.rows * sizes.blocks * (1 + sizes.bits / 4), sizes.likely_clusters * sizes.columns,
+        sizes.rows * sizes.exact_c, pairs * slices * sizes.length, one * quads * sizes.rows, one * quads * sizes.likely_clusters,
+    )  # fmt: skip
 
 
 def _form(
@@ -151,7 +148,7 @@ def _form(
             f"    const struct tr_trec parameters = {{{body}}};\n    tr_trec_conv_s8({arguments});\n}}"
         )
 
-    cycles = predicted_cycles(sizes, part, programs, core)
+    cycles = c_cycles(core, "trec loops", rounds(sizes, part, programs, core))
     proof = f"byte pairs: |sum of a channel| < 2^23 = {gemm.PAIR_LIMIT}"
     streamed = (sizes.clusters + 1) // 2 * arrays["products"].nbytes
     return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, programs, call, arrays, proof, streamed)
