@@ -15,7 +15,7 @@ from tinyredux.boards import find_board
 from tinyredux.codegen import assemble, board_budget, limits
 from tinyredux.codegen.assemble import SCRATCH_BYTES
 from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
-from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, placed, reference_cycles, ways
+from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 CYCLES = Path(__file__).resolve().parent / "golden" / "fast_cycles.json"
@@ -45,7 +45,7 @@ def test_no_layer_grows(layer: str, board: str) -> None:
     assert time.core_cycles <= GROWTH * committed, "if that is meant: python tests/test_choose.py"
     graph = layer_graph(parse_spec(layer))
     found = find_board(board)
-    predicted = choose(graph, found.cpu, *limits(found, graph=graph)).forms["layer"].cycles
+    predicted = choose(graph, found.cpu, *limits(found, graph=graph)).cycles
     assert abs(predicted / time.core_cycles - 1) <= PREDICTED[board]
     if board == "disco_f469ni":
         cycles = time.per_mac if time.macs else time.per_output
@@ -56,19 +56,19 @@ def test_forms_come_fastest_first_and_beat_the_reference_kernel() -> None:
     for layer in LAYERS:
         graph = layer_graph(parse_spec(layer))
         costs = [form.cost for form in candidates(graph, graph.ops[0], "cortex-m4")]
-        assert costs and costs == sorted(costs) and costs[-1] < reference_cycles(graph, graph.ops[0], "cortex-m4")
+        assert costs and costs == sorted(costs) and costs[-1] < operator_cycles(graph, graph.ops[0], "cortex-m4")
 
 
 def test_less_sram_gives_smaller_forms_down_to_the_reference_kernel() -> None:
     graph = layer_graph(parse_spec("depthwise3x3:64@16x16"))
     roomy = choose(graph, "cortex-m4")
-    arena = memory.plan_of(roomy.fast.program, roomy.fast.arena).arena_bytes
-    assert roomy.forms["layer"].name == "depthwise_planes"
+    arena = memory.plan_of(roomy.program, roomy.arena).arena_bytes
+    assert roomy.form_of_operator["layer"].name == "depthwise_planes"
     small = choose(graph, "cortex-m4", sram_bytes=arena + 1500)
-    assert small.fast.total_bytes <= arena + 1500 and "strips" in small.forms["layer"].name
-    assert small.forms["layer"].cycles > roomy.forms["layer"].cycles
+    assert small.total_bytes <= arena + 1500 and "strips" in small.form_of_operator["layer"].name
+    assert small.cycles > roomy.cycles
     none = choose(graph, "cortex-m4", sram_bytes=arena)
-    assert none.fast.total_bytes == arena and not none.forms
+    assert none.total_bytes == arena and not none.forms
 
 
 @pytest.mark.parametrize("seed", [0, 2, 23, 37])
@@ -77,14 +77,14 @@ def test_no_operator_could_be_faster_within_a_tight_limit(seed: int) -> None:
     graph = random_graph(seed, 14)
     limit = memory.place_operators(memory.layer_by_layer(graph)).size_bytes
     ways_of = {op.name: ways(graph, op, "cortex-m4", TEMPLATES) for op in graph.ops}
-    chosen, fast = fitted(graph, ways_of, limit, None)
+    fast = fitted(graph, "cortex-m4", ways_of, limit, None)
     assert fast.total_bytes <= limit and fast.forms
     memory.verify(fast.program, fast.arena)
     for op, some in ways_of.items():
         for way in some:
-            if way.cycles < chosen[op].cycles:
-                forms = {name: other.form for name, other in (chosen | {op: way}).items() if other.form is not None}
-                assert placed(graph, forms).total_bytes > limit
+            taken = fast.form_of_operator.get(op)
+            if way.form is not None and (taken is None or way.form.cost < taken.cost):
+                assert placed(graph, "cortex-m4", fast.form_of_operator | {op: way.form}).total_bytes > limit
 
 
 def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:

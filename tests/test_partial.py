@@ -21,11 +21,11 @@ from tinyredux.codegen.parts import Block, emit_partial, lines_of
 from tinyredux.device import build_firmware, build_host
 from tinyredux.device.host import HostTarget
 from tinyredux.device.simulated import SimulatorTarget
+from tinyredux.explore.plans import PRICE, timeline
 from tinyredux.explore.plans import plan as plan_net
-from tinyredux.explore.plans import timeline
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Pool, Quant, Tensor, output_shape, verify
 from tinyredux.int8 import interpret
-from tinyredux.memory import Arena, Item, Schedule, blocks_of, live_bytes, lower, place, rough_cycles
+from tinyredux.memory import Arena, Item, Schedule, blocks_of, live_bytes, lower, place
 from tinyredux.memory import verify as verify_program
 from tinyredux.memory.run_schedule import run
 from tinyredux.partial import MARGIN, SLOWDOWN, Net, PartialPlan, candidates, item_costs, plan_partial
@@ -254,12 +254,12 @@ def test_more_bytes_for_fewer_cycles() -> None:
     values = {"w": rng.integers(-127, 128, (32, 3, 3, 3)).astype(np.int8), "b": rng.integers(-500, 500, 32).astype(np.int32)}
     tensors = {name: Tensor(name, shape, "int8", quant) for name, shape in shapes.items()}
     graph = Graph("pooled", ops, tensors, values, ("input",), ("pooled",))
-    whole = rough_cycles(graph, lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops))).steps())
-    least, fast = plan_partial(graph), plan_partial(graph, slowdown=SLOWDOWN)
+    whole = PRICE(graph, lower(graph, Schedule(tuple(Item((op.name,)) for op in graph.ops))).steps())
+    least, fast = plan_partial(graph), plan_partial(graph, slowdown=SLOWDOWN, price=PRICE)
     assert least.peak_bytes == fast.least_bytes < fast.peak_bytes <= fast.peaks["layerwise"]
-    estimates = [rough_cycles(graph, plan.program.steps()) for plan in (fast, least)]
+    estimates = [PRICE(graph, plan.program.steps()) for plan in (fast, least)]
     assert estimates[0] <= (1 + SLOWDOWN - MARGIN) * whole < estimates[1]
-    assert plan_partial(graph, limit=least.peak_bytes, slowdown=SLOWDOWN).peak_bytes == least.peak_bytes
+    assert plan_partial(graph, limit=least.peak_bytes, slowdown=SLOWDOWN, price=PRICE).peak_bytes == least.peak_bytes
     image = image_for(graph, 3)
     assert verify_program(fast.program, fast.arena)["bytes"] <= fast.peak_bytes
     np.testing.assert_array_equal(run(fast.program, fast.arena, image), interpret.run(graph, image[None])[0])

@@ -15,7 +15,7 @@ from tinyredux.device import DoesNotFit, build_host
 from tinyredux.device.host import HostTarget
 from tinyredux.graph import Conv, Graph, TrecConv
 from tinyredux.int8 import interpret
-from tinyredux.kernels import TEMPLATES, FastSteps, Way, predicted_cycles, ways, with_forms, with_rows
+from tinyredux.kernels import TEMPLATES, FastSteps, Way, ways, with_forms, with_rows
 from tinyredux.memory import verify
 from tinyredux.methods.partial import what_fits
 from tinyredux.methods.trec import NO_TREC
@@ -100,7 +100,7 @@ def test_a_limit_costs_fewer_cycles_in_parts() -> None:
     least = compile_net(Settings("lenet", "partial", kernels="fast", data="synthetic", images=1, sram=1)).model.steps
     within = compile_net(settings).model.steps
     assert within.arena.size_bytes <= limit
-    assert predicted_cycles(within) < predicted_cycles(least)
+    assert within.cycles < least.cycles
 
 
 def test_fast_kernels_in_parts_by_default() -> None:

@@ -17,7 +17,7 @@ from tinyredux.explore import bench
 from tinyredux.fixedpoint import rounded_mean
 from tinyredux.graph import Graph, Quant, TrecConv, verify
 from tinyredux.int8 import interpret, quantize, requantization
-from tinyredux.kernels import TEMPLATES, trec_cost
+from tinyredux.kernels import TEMPLATES, trec_pays
 from tinyredux.memory import clustering
 from tinyredux.settings import Settings, measure_net
 from tinyredux.trec import Choice, exactly, hashing, with_trec
@@ -195,24 +195,24 @@ def test_the_naive_form_is_planned_with_its_tables() -> None:
 def test_the_cost_model_is_close(kernels: str) -> None:
     spec = "conv3x3:16-64@16x16/L48H3"
     graph = bench.layer_graph(bench.parse_spec(spec))
-    predicted = trec_cost.core_cycles(graph, graph.ops[0], kernels, "cortex-m4")
+    predicted = trec_pays.fastest_cycles(graph, graph.ops[0], kernels, "cortex-m4")
     assert predicted == pytest.approx(bench.bench_layer(spec, find_board("disco_f469ni"), kernels).core_cycles, rel=0.15)
 
 
 def test_layers_where_trec_loses_are_named() -> None:
     graph = bench.layer_graph(bench.parse_spec("conv3x3:4-16@16x16/L4H8"))
-    assert trec_cost.losing(graph, "cortex-m4") == ["layer"]
+    assert trec_pays.losing(graph, "cortex-m4") == ["layer"]
     graph = bench.layer_graph(bench.parse_spec("conv3x3:32-128@16x16/L32H4"))
-    assert trec_cost.losing(graph, "cortex-m4") == []
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES) == []
+    assert trec_pays.losing(graph, "cortex-m4") == []
+    assert trec_pays.losing(graph, "cortex-m4", TEMPLATES) == []
 
 
 def test_a_layer_that_loses_alone_may_pay_where_flash_is_short() -> None:
     """Winograd beats TREC here, but its tables are larger than TREC's: with less flash the layer keeps its clusters."""
     graph = bench.layer_graph(bench.parse_spec("conv3x3:64-64@8x8/L64H4"))
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES) == ["layer"]
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, lambda _: (None, 90_000)) == []
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, lambda _: (None, 90_000), together=True) == []
+    assert trec_pays.losing(graph, "cortex-m4", TEMPLATES) == ["layer"]
+    assert trec_pays.losing(graph, "cortex-m4", TEMPLATES, lambda _: (None, 90_000)) == []
+    assert trec_pays.losing(graph, "cortex-m4", TEMPLATES, lambda _: (None, 90_000), together=True) == []
 
 
 def test_a_layer_is_compared_within_the_memory_that_the_exact_network_has() -> None:
@@ -222,8 +222,8 @@ def test_a_layer_is_compared_within_the_memory_that_the_exact_network_has() -> N
     def limits(one: Graph) -> tuple[int | None, int | None]:
         return (40_000 if isinstance(one.ops[0], TrecConv) else 20_000), None
 
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, lambda _: (40_000, None)) == ["layer"]
-    assert trec_cost.losing(graph, "cortex-m4", TEMPLATES, limits) == []
+    assert trec_pays.losing(graph, "cortex-m4", TEMPLATES, lambda _: (40_000, None)) == ["layer"]
+    assert trec_pays.losing(graph, "cortex-m4", TEMPLATES, limits) == []
 
 
 @pytest.mark.parametrize(
@@ -254,12 +254,12 @@ def test_statistics_of_redundancy() -> None:
 def test_the_cost_model_picks_length_and_bits() -> None:
     """A wide 1x1 layer pays with many bits, a narrow one does not at all; what is picked is within its share of the cycles."""
     wide, narrow = (bench.layer_graph(bench.parse_spec(spec)) for spec in ("conv1x1:64-128@8x8", "conv1x1:64-8@8x8"))
-    assert trec_cost.picks(narrow, "cortex-m4", "reference") == {}
-    (length, bits) = trec_cost.picks(wide, "cortex-m4", "reference")["layer"]
+    assert trec_pays.picks(narrow, "cortex-m4", "reference") == {}
+    (length, bits) = trec_pays.picks(wide, "cortex-m4", "reference")["layer"]
     assert length == 64 and bits >= 4
-    exact = trec_cost.core_cycles(wide, wide.ops[0], "reference", "cortex-m4")
+    exact = trec_pays.fastest_cycles(wide, wide.ops[0], "reference", "cortex-m4")
     trec = with_trec(wide, {"layer": Choice(length, bits)})
-    assert trec_cost.core_cycles(trec, trec.ops[0], "reference", "cortex-m4") <= trec_cost.WORTH * exact
+    assert trec_pays.fastest_cycles(trec, trec.ops[0], "reference", "cortex-m4") <= trec_pays.WORTH * exact
 
 
 def test_a_network_without_trec_weights_gets_what_the_model_picks() -> None:

@@ -58,7 +58,7 @@ def main() -> None:
         for layer in LAYERS:
             graph = graph_of(layer)
             for forms in ways(graph, board):
-                fast = placed(graph, forms)
+                fast = placed(graph, board.cpu, forms)
                 artifact = emit_steps(fast, "fit")
                 firmware = build_firmware(artifact.write(default_build_folder() / "models" / artifact.model_hash), board)
                 version, total = firmware.compiler, firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes

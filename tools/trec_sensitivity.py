@@ -24,7 +24,8 @@ from tinyredux.codegen import limits
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph
 from tinyredux.int8 import evaluator, quantize
-from tinyredux.kernels.trec_cost import layer_ways, network_costs
+from tinyredux.kernels import TEMPLATES, ways
+from tinyredux.kernels.trec_pays import network_costs
 from tinyredux.trec import Choice, pigeonhole_floor, redundancy, with_trec
 from tinyredux.trec.rewrite import module_path
 
@@ -46,8 +47,8 @@ def choices(graph: Graph) -> Iterator[tuple[Conv, int, int]]:
 def lines(graph: Graph, split: datasets.Split, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yields a line for each choice that is predicted to save cycles on a board and is not done."""
     boards = [find_board(name) for name in BOARDS]
-    plain = {board.name: {op.name: layer_ways(graph, op, board.cpu) for op in graph.ops} for board in boards}
-    exact = {board.name: network_costs(graph, plain[board.name], partial(limits, board, None))[1] for board in boards}
+    plain = {board.name: {op.name: ways(graph, op, board.cpu, TEMPLATES) for op in graph.ops} for board in boards}
+    exact = {board.name: network_costs(graph, board.cpu, plain[board.name], partial(limits, board, None))[1] for board in boards}
     for op, length, bits in choices(graph):
         key = {"net": graph.name, "layer": module_path(graph, op), "sub_length": length, "hash_bits": bits}
         if any(all(line[name] == value for name, value in key.items()) for line in done):
@@ -55,8 +56,9 @@ def lines(graph: Graph, split: datasets.Split, done: list[dict[str, Any]]) -> It
         changed = with_trec(graph, {op.name: Choice(length, bits)})
         trec, saved = next(one for one in changed.ops if one.name == op.name), {}
         for board in boards:
-            ways = plain[board.name] | {op.name: layer_ways(changed, trec, board.cpu)}
-            saved[board.name] = round(exact[board.name] - network_costs(changed, ways, partial(limits, board, None))[1])
+            ways_of = plain[board.name] | {op.name: ways(changed, trec, board.cpu, TEMPLATES)}
+            costs = network_costs(changed, board.cpu, ways_of, partial(limits, board, None))
+            saved[board.name] = round(exact[board.name] - costs[1])
         if max(saved.values()) <= 0:
             continue
         ready = evaluator.Evaluator(changed)

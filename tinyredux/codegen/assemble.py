@@ -63,7 +63,7 @@ def trec_bytes(graph: Graph, board: Board) -> int:
     """
     exact = exactly(graph, [op.name for op in graph.ops])
     sram, flash = limits(board, None, exact)
-    least = min(plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).fast.total_bytes)
+    least = min(plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).total_bytes)
     return min(sram, int(TREC_SHARE * least))
 
 
@@ -94,7 +94,7 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
     if not templates:
         return FastSteps(*place_reference(graph))
     sram, flash = limits(board, sram_bytes, graph)
-    return choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates).fast
+    return choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates)
 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:

@@ -25,7 +25,7 @@ FILE = Path(__file__).with_name("code_sizes.json")
 def flash_bytes(fast: FastSteps, core: str) -> int:
     """Returns the predicted bytes of flash of a firmware: weights, code and runtime."""
     table, weights = _table()["cores"][core], Weights(fast)
-    forms = {step.op: form for step, form in fast.forms.items()}
+    forms = fast.form_of_operator
     calls = sum(table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in fast.program.graph.ops)
     return int(table["runtime"] + calls + len(weights.blob.data) + program_bytes(forms) + kernel_bytes(fast, weights, core))
 

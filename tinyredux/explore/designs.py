@@ -1,7 +1,7 @@
 """Designs of a network with operands left out: the graph of each, how many images it gets right, and what it will cost.
 
-Costs are predicted before anything is built: the way that each operator would be computed is chosen as `codegen.layers` does,
-and the cycles that its form predicts are multiplied by what simulated designs have shown (`calibrate`).
+Costs are predicted before anything is built: the kernel of each operator is chosen as `codegen.layers` does, at the cycles of
+`kernels.cycles`; simulated designs show what the board's flash adds to them (`calibrate`).
 """
 
 from __future__ import annotations
@@ -49,15 +49,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What simulated designs showed of the predictions.
+    """What simulated designs showed of the predictions: the factor by which their cycles were more, which is what this board's
+    flash adds to its core, the bytes of flash that they were more, and the largest errors that are left, in per cent."""
 
-    `factors`: measured by predicted cycles, by operator and kind of form. `unpriced`: cycles of operators that nothing predicts.
-    `overhead_cycles` and `overhead_bytes`: what belongs to no operator. `error_percent`: the largest of the simulated designs.
-    """
-
-    factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    unpriced: Mapping[str, float] = field(default_factory=dict)
-    overhead_cycles: float = 0.0
+    cycles_factor: float = 1.0
     overhead_bytes: int = 0
     error_percent: Mapping[str, float] = field(default_factory=dict)
     designs: int = 0
@@ -132,10 +127,12 @@ class Designs:
         """Returns what the graph of a design is predicted to cost."""
         graph = compacted(graph, unpack=True)
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
-        chosen, fast = fitted(graph, known, *limits(self.board, self.asked_bytes, graph))
-        cycles = self.calibration.overhead_cycles + sum(self._cycles(name, way) for name, way in chosen.items())
+        fast = fitted(graph, self.board.cpu, known, *limits(self.board, self.asked_bytes, graph))
+        cycles = self.calibration.cycles_factor * fast.cycles
         flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board.cpu)
-        return Cost(round(cycles), flash, fast.total_bytes, {name: way.name for name, way in chosen.items()})
+        forms = fast.form_of_operator
+        names = {op.name: forms[op.name].name if op.name in forms else "reference" for op in graph.ops}
+        return Cost(round(cycles), flash, fast.total_bytes, names)
 
     def excess(self, cost: Cost) -> str | None:
         """Returns which limit a cost breaks, None where it keeps to all."""
@@ -147,14 +144,6 @@ class Designs:
                 return f"{bytes_} bytes of {kind} with what predictions may be off, {limit} are allowed"
         return None
 
-    def _cycles(self, op: str, way: Way) -> float:
-        if way.cycles == float("inf"):
-            return self.calibration.unpriced.get(op, 0.0)
-        known, family = self.calibration.factors, _family(way.name)
-        factors = [factors[family] for factors in known.values() if family in factors]
-        usual = float(np.mean(factors)) if factors else 1.0
-        return way.cycles * known.get(op, {}).get(family, usual)
-
     def _ways_of(self, graph: Graph, op: Op) -> list[Way]:
         key = _digest(graph, op)
         if key not in self._ways:
@@ -162,32 +151,15 @@ class Designs:
         return self._ways[key]
 
     def calibrate(self, simulated: Sequence[tuple[Graph, Measurement]]) -> Calibration:
-        """Takes the calibration from simulated designs, and returns it: factors by least squares, overheads by the mean."""
-        self.calibration = Calibration(overhead_bytes=0)
-        pairs: dict[str, dict[str, list[tuple[float, int]]]] = {}
-        unpriced: dict[str, list[int]] = {}
-        raw = [self.cost(graph) for graph, _ in simulated]
-        for (graph, measured), cost in zip(simulated, raw, strict=True):
-            small = compacted(graph, unpack=True)
-            by_name = {op.name: op for op in small.ops}
-            for record in measured.per_op:
-                way = next(way for way in self._ways_of(small, by_name[record.name]) if way.name == cost.ways[record.name])
-                if way.cycles == float("inf"):
-                    unpriced.setdefault(record.name, []).append(record.cycles or 0)
-                else:
-                    families = pairs.setdefault(record.name, {})
-                    families.setdefault(_family(way.name), []).append((way.cycles, record.cycles or 0))
-        factors = {
-            op: {family: sum(p * m for p, m in seen) / max(1.0, sum(p * p for p, _ in seen)) for family, seen in families.items()}
-            for op, families in pairs.items()
-        }
-        between = [(m.cycles or 0) - sum(op.cycles or 0 for op in m.per_op) for _, m in simulated]
-        beside = [(m.flash_bytes["total"] or 0) - cost.flash_bytes for (_, m), cost in zip(simulated, raw, strict=True)]
-        means = {op: float(np.mean(seen)) for op, seen in unpriced.items()}
-        found = Calibration(factors, means, float(np.mean(between)), round(float(np.mean(beside))), {}, len(simulated))
-        self.calibration = found
+        """Takes the calibration from simulated designs, and returns it: the factor by least squares, the bytes by the mean."""
+        self.calibration = Calibration()
+        pairs = [(self.cost(graph), measured) for graph, measured in simulated]
+        squares = sum(cost.cycles**2 for cost, _ in pairs)
+        factor = sum(cost.cycles * (measured.cycles or 0) for cost, measured in pairs) / max(1, squares)
+        beside = [(measured.flash_bytes["total"] or 0) - cost.flash_bytes for cost, measured in pairs]
+        self.calibration = Calibration(factor, round(float(np.mean(beside))))
         errors = errors_percent([(self.cost(graph), measured) for graph, measured in simulated])
-        self.calibration = replace(found, error_percent=errors)
+        self.calibration = replace(self.calibration, error_percent=errors, designs=len(simulated))
         return self.calibration
 
 
@@ -237,10 +209,6 @@ class Images:
 def _right(graph: Graph, images: Bytes, labels: Array) -> Array:
     outputs = Evaluator(graph).run(images)
     return np.asarray(outputs.reshape(len(images), -1).argmax(axis=1) == labels)
-
-
-def _family(name: str) -> str:
-    return name.split("_")[0]
 
 
 def _digest(graph: Graph, op: Op) -> str:

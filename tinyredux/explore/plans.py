@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tinyredux import datasets, memory, nets
@@ -9,12 +10,14 @@ from tinyredux.files import expect
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import quantize
+from tinyredux.kernels import cycles
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, blocks_of, executed_macs, live_bytes, moments
 from tinyredux.methods.partial import what_fits
 from tinyredux.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
 from tinyredux.settings import CALIBRATION_IMAGES
 
 BAR = 60  # characters of the arena's map
+PRICE = partial(cycles, core="cortex-m4")  # plans are made for no board: by the prices of the most usual core
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METHODS = ("exact", "partial")
 
@@ -85,8 +88,8 @@ def plan_in_parts(
 ) -> PartialPlan:
     """Returns the plan for reference kernels: hybrid with a `mac_limit` above 1 or `input_outside`, else in slices."""
     if mac_limit != 1 or input_outside:
-        return plan_hybrid(graph, mac_limit, accumulator, input_outside)
-    return plan_partial(graph, accumulator, budget_bytes, SLOWDOWN)
+        return plan_hybrid(graph, mac_limit, accumulator, input_outside, PRICE)
+    return plan_partial(graph, accumulator, budget_bytes, SLOWDOWN, PRICE)
 
 
 def layerwise_steps(graph: Graph, plan: memory.MemoryPlan) -> list[dict[str, Any]]:

@@ -145,7 +145,7 @@ def given(designs: Designs) -> list[dict[str, int]]:
 
 def _study_name(options: Exploration, graph: Graph, board: Board, images: Images) -> str:
     """Returns a name that only the same exploration has, however many trials it is given."""
-    settings = (board, options.sram, options.loss_points, len(images.labels), FINEST, ON_ONE_PRICE, LEVELS)
+    settings = (board, options.sram, options.loss_points, len(images.labels), FINEST, ON_ONE_PRICE, LEVELS, Calibration())
     content = hashlib.sha256(repr(settings).encode())
     for name in sorted(graph.constants):
         content.update(graph.constants[name].tobytes())

@@ -1,8 +1,9 @@
 """Generated kernels: the fastest exact code for each operator, written for one core by templates in Python.
 
 Each module (`dense`, `depthwise`, `gemm`, `rows`, `winograd`, `pool`, ...) is one template: it returns the variants it has for an
-operator, with their predicted cycles and scratch. `choose` takes the fastest that fit; `slices` and `whole` do so for networks in
-parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 11 teaches it.
+operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choose` takes the fastest that fit, and
+`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 11 teaches
+it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.schedule import scheduled
-from tinyredux.kernels.choose import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways
-from tinyredux.kernels.reference_cost import reference_cycles
+from tinyredux.kernels.choose import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways, with_forms
+from tinyredux.kernels.cycles import cycles, operator_cycles
 from tinyredux.kernels.slices import FastSteps, with_rows
-from tinyredux.kernels.trec_cost import losing, picks
-from tinyredux.kernels.whole import predicted_cycles, with_forms
+from tinyredux.kernels.trec_pays import losing, picks
 
 __all__ = [
     "ASSEMBLY_HEAD",
@@ -34,15 +34,15 @@ __all__ = [
     "candidates",
     "choose",
     "code_bytes",
+    "cycles",
     "fitted",
     "losing",
+    "operator_cycles",
     "picks",
     "placed",
-    "predicted_cycles",
     "print_assembly",
     "print_c",
     "print_longest_loop",
-    "reference_cycles",
     "scheduled",
     "unpacked",
     "ways",

@@ -29,7 +29,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return [] if found is None else [_form("add_words", [(found, 4)], count, core)]
     if isinstance(op, Relu):
         clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-        many, one = (relu_program(clamp, words, count // (4 * words)) for words in (RELU_WORDS, 1))
+        times, left = divmod(count, 4 * RELU_WORDS)
+        many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
         return [_form("relu_words", [(many, 4 * RELU_WORDS), (one, 4)], count, core)]
     return []
 

@@ -17,12 +17,13 @@ from tinyredux.graph import Array, Conv
 from tinyredux.int8 import requantization
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function as Code
+from tinyredux.kernels.cycles import cycles
 from tinyredux.kernels.rows.layer import Rows, row_tables, rows_of, weight_array
 from tinyredux.kernels.rows.plan import Geometry
 from tinyredux.kernels.rows.template import SMALLEST_KERNEL, strip_forms
-from tinyredux.memory import Arena, Buffer, Loop, Node, Program, Step, gap, restricted, step_cycles
+from tinyredux.memory import Arena, Buffer, Loop, Node, Program, Step, gap, restricted
 
-WORTH = 0.7  # a row convolution is taken where it is predicted to need at most this part of the reference kernel's cycles
+WORTH = 0.7  # a row convolution is taken where it is predicted to need at most this part of the C kernel's cycles
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class SliceConv:
     channel: int
     pack: Code
     compute: Code
-    cycles: float
+    cost: float
 
 
 @dataclass
@@ -56,6 +57,16 @@ class FastSteps:
     def total_bytes(self) -> int:
         """Bytes of the arena, scratch included."""
         return self.arena.size_bytes
+
+    @property
+    def cycles(self) -> float:
+        """Predicted cycles."""
+        return cycles(self.program.graph, self.program.steps(), self.core, {**self.forms, **self.convs})
+
+    @property
+    def form_of_operator(self) -> dict[str, Form]:
+        """The form of each operator that has one."""
+        return {step.op: form for step, form in self.forms.items()}
 
     def form_of(self, nodes: Sequence[Node]) -> tuple[Step, Form] | None:
         """Returns the step that the nodes of an item are, and its form, where it has one."""
@@ -131,7 +142,7 @@ class _Search:
         chosen = self.choose(op, step, size)
         if chosen is None:
             return step
-        rows, height, pack, compute, cycles = chosen
+        rows, height, pack, compute, cost = chosen
         needed = rows.scratch_bytes(height)
         name = f"{op.name}:rows:{offset}:{needed}"
         before = self.buffers.get(name, Buffer(needed, 4, moment, moment))
@@ -139,7 +150,7 @@ class _Search:
         self.offsets[name] = offset
         changed = replace(step, scratch=name)
         packed, table = self.arrays_of(op, rows, height)
-        self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute, cycles)
+        self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute, cost)
         return changed
 
     def choose(self, op: Conv, step: Step, free_bytes: int) -> tuple[Rows, int, Code, Code, float] | None:
@@ -159,10 +170,10 @@ class _Search:
             rows = rows_of(geometry, weights, bias, requantization(graph, op))
             if rows is not None:
                 pack, compute, strips = strip_forms(rows, self.core)
-                fitting = [(cycles, height) for height, cycles in strips if rows.scratch_bytes(height) <= free_bytes]
-                if fitting and min(fitting)[0] <= WORTH * step_cycles(graph, op, step):
-                    cycles, height = min(fitting)
-                    self.known[key] = (rows, height, pack, compute, cycles)
+                fitting = [(cost, height) for height, cost in strips if rows.scratch_bytes(height) <= free_bytes]
+                if fitting and min(fitting)[0] <= WORTH * cycles(graph, [step], self.core):
+                    cost, height = min(fitting)
+                    self.known[key] = (rows, height, pack, compute, cost)
         return self.known[key]
 
     def arrays_of(self, op: Conv, rows: Rows, height: int) -> tuple[str, str]:

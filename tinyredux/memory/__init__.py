@@ -2,8 +2,8 @@
 
 `program` and `tiles` say what a program is: loops of steps that read and write boxes of buffers. `lower` makes one from a
 schedule, `place` gives its buffers addresses in the arena, `run_schedule` executes and checks it byte by byte in NumPy.
-`layerwise` says what is alive one operator at a time, `whole_operators` makes that a program and places it; `costs` counts the
-work of a step, `blob` lays out weights in flash.
+`layerwise` says what is alive one operator at a time, `whole_operators` makes that a program and places it; `work` counts the
+products of steps, `blob` lays out weights in flash.
 Chapter 3 teaches it.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from tinyredux.memory import run_schedule
 from tinyredux.memory.blob import Blob, arrays, pack_arrays
-from tinyredux.memory.costs import conv_loops, executed_macs, rough_cycles, step_cycles
 from tinyredux.memory.layerwise import (
     Lifetime,
     LiveStep,
@@ -50,6 +49,7 @@ from tinyredux.memory.tiles import (
     Step,
     View,
     computed_macs,
+    group_sizes,
     in_lines,
     is_barrier,
     is_elementwise,
@@ -62,3 +62,4 @@ from tinyredux.memory.tiles import (
     windows_meet_map,
 )
 from tinyredux.memory.whole_operators import layer_by_layer, place_operators, place_reference, plan, plan_of, tensors_end
+from tinyredux.memory.work import Price, conv_loops, executed_macs

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 
 from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
-from tinyredux.kernels import FastSteps, fitted, predicted_cycles, ways, with_forms, with_rows
+from tinyredux.kernels import FastSteps, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.measurement import MOST_TIMES
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
 from tinyredux.methods.layerwise import check_sram
-from tinyredux.partial import MARGIN, SLOWDOWN, plan_hybrid, plan_partial, within_bytes
+from tinyredux.partial import MARGIN, SLOWDOWN, layerwise_price, plan_hybrid, plan_partial, within_bytes
 
 WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
@@ -47,29 +49,30 @@ class Partial:
         """Returns the placed program of an int8 graph in parts, with the kernels that its steps have, and by which factor it is
         predicted to be slower than layer by layer with the same kernels."""
         graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
-        pure = self.mac_limit == 1 and not self.input_outside
+        pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=board.cpu)
         if pure:
-            found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN)
+            found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN, price)
         else:
-            found = plan_hybrid(graph, self.mac_limit, self.accumulator, self.input_outside)
+            found = plan_hybrid(graph, self.mac_limit, self.accumulator, self.input_outside, price)
         templates, flash_bytes = templates_of(kernels.name, kernels.immediates), limits(board)[1]
         if not templates:
-            return FastSteps(found.program, found.arena, factor=found.estimated_factor)
+            factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
+            return FastSteps(found.program, found.arena, board.cpu, factor=factor)
         ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
 
         def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
             some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
             return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
 
-        chosen, whole = fitted(graph, ways_of, *limits(board, None, graph))
-        exact, most = sum(way.cycles for way in chosen.values()), self.sram or whole.total_bytes - 1
-        plans = [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator) if fast and pure else [])]
+        whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph))
+        exact, most = whole.cycles, self.sram or whole.total_bytes - 1
+        plans = [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator, price) if fast and pure else [])]
         if self.sram or not (fast and pure):
-            best = min((by_forms(*one, self.sram or 0) for one in plans), key=predicted_cycles)
+            best = min((by_forms(*one, self.sram or 0) for one in plans), key=attrgetter("cycles"))
         else:
             sizes = [(*one, one[1].size_bytes + share * (most - one[1].size_bytes)) for one in plans for share in WIDENED]
             best = _least([by_forms(program, arena, int(size)) for program, arena, size in sizes], exact, most)
-        return replace(best, factor=predicted_cycles(best) / max(1, exact))
+        return replace(best, factor=best.cycles / max(1, exact))
 
     def notes(self, steps: FastSteps) -> tuple[str, ...]:
         """Returns what a reader must know of a placed program: how much slower it is predicted to be."""
@@ -82,12 +85,12 @@ class Partial:
 
 def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:
     """Returns the smallest of the plans that are about as fast as `exact`; where none is, the fastest that saves bytes."""
-    cycles = [predicted_cycles(plan) for plan in plans]
-    enough = [i for i, count in enumerate(cycles) if count <= (1 + SLOWDOWN - MARGIN) * exact]
+    counts = [plan.cycles for plan in plans]
+    enough = [i for i, count in enumerate(counts) if count <= (1 + SLOWDOWN - MARGIN) * exact]
     if enough:
-        return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, cycles[i]))]
+        return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, counts[i]))]
     saving = [i for i, plan in enumerate(plans) if plan.arena.size_bytes <= most_bytes] or list(range(len(plans)))
-    return plans[min(saving, key=lambda i: (cycles[i], plans[i].arena.size_bytes))]
+    return plans[min(saving, key=lambda i: (counts[i], plans[i].arena.size_bytes))]
 
 
 def what_fits(graph: Graph, budget_bytes: int, method: str = "partial") -> str:

@@ -12,5 +12,15 @@ Source: Pex, arXiv 2211.17246; MCUNetV2, arXiv 2110.15352 for patches.
 from __future__ import annotations
 
 from tinyredux.partial.order import given_order, problem
-from tinyredux.partial.plan import MARGIN, SLOWDOWN, PartialPlan, arena_plan, item_bytes, plan_hybrid, plan_partial, within_bytes
+from tinyredux.partial.plan import (
+    MARGIN,
+    SLOWDOWN,
+    PartialPlan,
+    arena_plan,
+    item_bytes,
+    layerwise_price,
+    plan_hybrid,
+    plan_partial,
+    within_bytes,
+)
 from tinyredux.partial.regions import Net, candidates, internal_bytes, item_costs

@@ -20,7 +20,7 @@ from typing import Any
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, Graph, Op
-from tinyredux.memory import Arena, Item, Program, Schedule
+from tinyredux.memory import Arena, Item, Price, Program, Schedule
 from tinyredux.partial.order import Order, around, best_order, given_order, orders_below, problem
 from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
 from tinyredux.partial.regions import Cost, Net, bits, candidates, item_costs
@@ -60,12 +60,6 @@ class PartialPlan:
         """True where the arena is as small as the lower bound."""
         return self.arena.size_bytes == self.lower_bound_bytes
 
-    @property
-    def estimated_factor(self) -> float:
-        """Estimated cycles with the reference kernels, over those layer by layer."""
-        graph = self.program.graph
-        return memory.rough_cycles(graph, self.program.steps()) / max(1, layerwise_cycles(graph))
-
     def placed(self, arena: Arena, **changes: Any) -> PartialPlan:
         """Returns this plan with another arena (and other fields, by name)."""
         return replace(self, arena=arena, peaks=self.peaks | {"partial": arena.size_bytes}, **changes)
@@ -89,16 +83,18 @@ class Known:
         return cover(self.net, [item for item in self.usable if self.bounds[item] <= most_bytes], self.masks, most)
 
 
-def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf) -> PartialPlan:
-    """Returns the plan with the least placed peak whose estimated cycles are at most 1 + `slowdown` - MARGIN times those of layer
-    by layer; infinite: the least peak that the search finds. Never above the plan layer by layer.
+def plan_partial(
+    graph: Graph, accumulator: str = "int32", limit: int = 0, slowdown: float = math.inf, price: Price = memory.executed_macs
+) -> PartialPlan:
+    """Returns the plan with the least placed peak whose steps cost at most 1 + `slowdown` - MARGIN times those of layer by layer,
+    by `price`; infinite: the least peak that the search finds. Never above the plan layer by layer.
 
     With `limit` it takes at most so many bytes, or the least peak where that is more, even if it is slower then.
 
     The lower bound holds for all schedules of whole operators and `candidates`, however wide their parts: the candidates are
     the narrowest, and a part's buffers grow with it. `optimal` is True where the arena reaches it.
     """
-    net, layerwise = Net(graph, accumulator), memory.plan(graph).total_bytes
+    net, layerwise = Net(graph, accumulator, price), memory.plan(graph).total_bytes
     known = Known(net)
     lowest, found = search(known)
     options = [_placed(net, *order) for order in (found, _best_alone(known, reorder=True), _best_alone(known, reorder=False))]
@@ -113,25 +109,27 @@ def plan_partial(graph: Graph, accumulator: str = "int32", limit: int = 0, slowd
         program = memory.lower(graph, _fitter(known, narrowest, max(least, min(whole, limit or whole))).within(least))
         arena = memory.place(program, least)
     else:
-        wanted = (1 + slowdown - MARGIN) * layerwise_cycles(graph)
+        wanted = (1 + slowdown - MARGIN) * layerwise_price(graph, price)
         most = max(least, min(layerwise, limit or layerwise))
         program, arena = _fast_enough(known, [schedule for schedule, _ in in_turn], wanted, least, most)
     peaks = {"layerwise": layerwise, "inplace": in_place, "reordered": whole, "partial": arena.size_bytes}
     return PartialPlan(program, arena, peaks, lowest, lowest, narrowest, least)
 
 
-def layerwise_cycles(graph: Graph) -> int:
-    """Returns the estimated cycles of a network layer by layer with the reference kernels."""
-    return memory.rough_cycles(graph, memory.lower(graph, memory.one_by_one(graph)).steps())
+def layerwise_price(graph: Graph, price: Price) -> float:
+    """Returns what a network costs layer by layer."""
+    return price(graph, memory.lower(graph, memory.one_by_one(graph)).steps())
 
 
-def within_bytes(graph: Graph, limit_bytes: int, accumulator: str = "int32") -> list[tuple[Program, Arena]]:
+def within_bytes(
+    graph: Graph, limit_bytes: int, accumulator: str = "int32", price: Price = memory.executed_macs
+) -> list[tuple[Program, Arena]]:
     """Returns placed programs of at most `limit_bytes`, from few operators in parts to the least peak: each with the narrowest
     parts, which leave bytes idle for scratch, and with parts as wide as fit. None where nothing fits.
 
     They are for kernels whose cycles this planner does not know: whoever knows them chooses.
     """
-    net = Net(graph, accumulator)
+    net = Net(graph, accumulator, price)
     known, found, seen = Known(net), list[tuple[Program, Arena]](), set[tuple[Item, ...]]()
     levels = [level for level in known.levels if level <= limit_bytes]
     for level in levels[:: -max(1, len(levels) // LEVELS)]:
@@ -154,21 +152,22 @@ def _fitter(known: Known, schedule: Schedule, most_bytes: int) -> Fitter:
 
 
 def _fast_enough(known: Known, schedules: list[Schedule], wanted: float, least: int, most: int) -> tuple[Program, Arena]:
-    """Returns the first schedule that can be widened within `most` bytes until it takes at most `wanted` cycles by estimate, or
-    else the one with the fewest."""
-    found: list[tuple[int, Program, Arena]] = []
+    """Returns the first schedule that can be widened within `most` bytes until it costs at most `wanted`, or the cheapest."""
+    found: list[tuple[float, Program, Arena]] = []
     for schedule in schedules:
-        program = memory.lower(known.net.graph, _fitter(known, schedule, most).within_cycles(least, wanted))
-        arena, cycles = memory.place(program, least), memory.rough_cycles(known.net.graph, program.steps())
+        program = memory.lower(known.net.graph, _fitter(known, schedule, most).within_price(least, wanted))
+        arena, cost = memory.place(program, least), known.net.price(known.net.graph, program.steps())
         if arena.size_bytes <= most:
-            found.append((cycles, program, arena))
-            if cycles <= wanted:
+            found.append((cost, program, arena))
+            if cost <= wanted:
                 break
     _, program, arena = min(found, key=lambda some: some[0])
     return program, arena
 
 
-def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False) -> PartialPlan:
+def plan_hybrid(
+    graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False, price: Price = memory.executed_macs
+) -> PartialPlan:
     """Returns the plan with the least placed peak among channel schedules and hybrid ones, which run early layers in patches
     and compute up to `mac_limit` times the network's MACs.
 
@@ -180,7 +179,7 @@ def plan_hybrid(graph: Graph, mac_limit: float, accumulator: str = "int32", inpu
         raise ValueError(
             f"the limit of MACs is {mac_limit}, expected 1.0 (no recomputation) to {MOST_MACS:g} times the network's"
         )
-    pure, net = plan_partial(graph, accumulator), Net(graph, accumulator)
+    pure, net = plan_partial(graph, accumulator, price=price), Net(graph, accumulator)
     pure = replace(pure, lower_bound_bytes=min(pure.lower_bound_bytes, segment_bound_bytes(graph)))
     plans = [pure if not input_outside else pure.placed(memory.place_apart(pure.program, graph.inputs[0]))]
     if (items := hybrid_items(net, mac_limit, input_outside)) is not None:

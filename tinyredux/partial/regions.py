@@ -14,17 +14,21 @@ from functools import cached_property
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softmax, Windowed
-from tinyredux.memory import Buffer, Item, Program, Schedule, Storage
+from tinyredux.memory import Buffer, Item, Price, Program, Schedule, Storage
 
 CANDIDATES_PER_SINK = 64
 
 
 @dataclass(frozen=True)
 class Net:
-    """A graph with the relations that planning asks for again and again; operators by index, sets as bit masks."""
+    """A graph with the relations that planning asks for again and again; operators by index, sets as bit masks.
+
+    `price` says what steps cost.
+    """
 
     graph: Graph
     accumulator: str = "int32"
+    price: Price = memory.executed_macs
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tinyredux.memory import Item, Loop, Lowering, Schedule, blocks_of, is_generator, live_bytes, lower, place, rough_cycles
+from tinyredux.memory import Item, Loop, Lowering, Schedule, blocks_of, is_generator, live_bytes, lower, place
 from tinyredux.partial.order import Around
 from tinyredux.partial.regions import Net, at_once, in_place_sources, in_rows, internal_bytes, parts_are_free, phases
 
@@ -22,10 +22,10 @@ class Fitter:
         self.net, self.schedule, self.around, self.most_bytes = net, schedule, around, most_bytes
         self.ways = {item: self._ways(item) for item in schedule.items}
         self.bytes: dict[tuple[Item, frozenset[str]], int] = {}
-        self.cycles: dict[tuple[Item, frozenset[str]], int] = {}
+        self.prices: dict[tuple[Item, frozenset[str]], float] = {}
 
-    def within_cycles(self, least: int, wanted: float) -> Schedule:
-        """Returns the schedule of the lowest limit whose estimated cycles are at most `wanted`, or as few as the bytes allow."""
+    def within_price(self, least: int, wanted: float) -> Schedule:
+        """Returns the schedule of the lowest limit whose price is at most `wanted`, or as low as the bytes allow."""
         wanted = max(wanted, self._total(self.within(self.most_bytes)))
         limits = [least]
         while limits[-1] < self.most_bytes:
@@ -40,13 +40,13 @@ class Fitter:
         return self.within(limits[low])
 
     def within(self, limit: int) -> Schedule:
-        """Returns the schedule with each item in the way that is fastest by estimate and still fits into `limit` bytes.
+        """Returns the schedule with each item in the way that costs least and still fits into `limit` bytes.
 
         Where the placement of all together takes more, the items with the largest gain in bytes go back to their narrowest
         form.
         """
         narrow = [(item, self._direct(item)) for item in self.schedule.items]
-        chosen = [self.fastest(item, limit) for item in self.schedule.items]
+        chosen = [self.cheapest(item, limit) for item in self.schedule.items]
         keep = set(range(len(chosen)))
         while True:
             ways = [chosen[i] if i in keep else way for i, way in enumerate(narrow)]
@@ -56,15 +56,15 @@ class Fitter:
                 return wider
             keep.remove(max(keep, key=lambda i: internal_bytes(self.net, chosen[i][0], None, chosen[i][1])))
 
-    def fastest(self, item: Item, limit: int) -> Choice:
-        """Returns the way to run an item with the fewest estimated cycles while which at most `limit` bytes are alive: the item
+    def cheapest(self, item: Item, limit: int) -> Choice:
+        """Returns the way to run an item that costs least of those while which at most `limit` bytes are alive: the item
         itself, without scratch, where no other fits."""
         found = []
         for ways in self.ways[item] if item in self.around else ():
             fitting = next((way for way in ways if self._bytes(item, way) <= limit), None)
             if fitting is not None:
                 found.append(fitting)
-        return min(found, key=lambda way: self._cycles(item, way), default=(item, self._direct(item)))
+        return min(found, key=lambda way: self._price(item, way), default=(item, self._direct(item)))
 
     def _direct(self, item: Item) -> frozenset[str]:
         return frozenset(op.name for op in self.net.ops(item) if is_generator(op))
@@ -83,18 +83,18 @@ class Fitter:
             self.bytes[way] = self.around[item].bytes(way[0], some)
         return self.bytes[way]
 
-    def _cycles(self, item: Item, way: Choice) -> int:
-        if way not in self.cycles:
+    def _price(self, item: Item, way: Choice) -> float:
+        if way not in self.prices:
             output = self.net.output(item)
             in_place = {output: self.schedule.in_place[output]} if output in self.schedule.in_place else {}
             alone = Schedule((way[0],), in_place, frozenset(), way[1], self.net.accumulator)
             nodes = Lowering(self.net.graph, alone).item(way[0])
-            self.cycles[way] = rough_cycles(self.net.graph, Loop((tuple(nodes),)).steps())
-        return self.cycles[way]
+            self.prices[way] = self.net.price(self.net.graph, Loop((tuple(nodes),)).steps())
+        return self.prices[way]
 
-    def _total(self, schedule: Schedule) -> int:
+    def _total(self, schedule: Schedule) -> float:
         ways = [(item, frozenset(schedule.direct & self._direct(item))) for item in schedule.items]
-        return sum(self._cycles(item, way) for item, way in zip(self.schedule.items, ways, strict=True))
+        return sum(self._price(item, way) for item, way in zip(self.schedule.items, ways, strict=True))
 
     def _fits(self, schedule: Schedule, limit: int) -> bool:
         program = lower(self.net.graph, schedule, full=False)

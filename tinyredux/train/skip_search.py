@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tinyredux.datasets import Dataset
 from tinyredux.files import checked, read_json
 from tinyredux.graph import MULTIPLE, Graph, without_dead_channels
 from tinyredux.int8 import evaluator
-from tinyredux.kernels import choose, reference_cycles
+from tinyredux.kernels import choose
 from tinyredux.nets import WEIGHTS_FOLDER, own_name, short_name
 from tinyredux.skip import Cut, skip, skippable, windows, without
 from tinyredux.skip.records import Record, path_of, statistics_of, step_of
@@ -102,11 +101,8 @@ def worths(graph: Graph, unit: str, board: str = BOARD) -> dict[str, float]:
 
 
 def predicted_cycles(graph: Graph, board: str = BOARD) -> float:
-    """Returns the predicted cycles of a graph's fast kernels on a board, without what nobody reads; as far as they are known."""
-    core, small = find_board(board).cpu, without_dead_channels(graph)
-    forms = choose(small, core).forms
-    plain = [reference_cycles(small, op, core) for op in small.ops if op.name not in forms]
-    return sum(form.cost for form in forms.values()) + sum(cycles for cycles in plain if math.isfinite(cycles))
+    """Returns the predicted cycles of a graph's fast kernels on a board, without what nobody reads."""
+    return choose(without_dead_channels(graph), find_board(board).cpu).cycles
 
 
 def _positions(graph: Graph, name: str) -> int:

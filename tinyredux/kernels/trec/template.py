@@ -16,6 +16,7 @@ from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, c_call, halves, paired, sums_of, window_fields, words
+from tinyredux.kernels.cycles import Counts, c_cycles
 from tinyredux.kernels.gemm import byte_pairs
 from tinyredux.kernels.trec.functions import OCTET, add_function, product_function, project_function, recover_function
 from tinyredux.memory import layerwise_peak, live_steps
@@ -23,10 +24,6 @@ from tinyredux.trec import NARROW, TrecSizes, block_vectors, blocks, trec_sizes
 
 SLICES = (32, 16, 8)
 MOST_BITS = 8
-PARTS = {  # cycles of the functions, as a share of their own prediction; of the C around: slot, mean, exact, widen, copy, output
-    "cortex-m4": (1, 39.8, 28.8, 73.9, 4.8, 4.9, 49.8),
-    "cortex-m7": (0.81, 28.5, 20.7, 36.1, 1.9, 5.9, 34.1),
-}  # fitted to 24 layers in the simulator: 3.4 and 3.8 % off on average, 11 % at most
 LOOPS = ("project", "add", "product", "recover")
 
 
@@ -93,18 +90,18 @@ def vector_tables(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums:
     return words(np.stack(found))
 
 
-def predicted_cycles(sizes: TrecSizes, part: int, functions: tuple[Function, ...], core: str) -> float:
-    """Returns the cycles of a layer in whose blocks every code is as likely."""
+def rounds(sizes: TrecSizes, part: int, functions: tuple[Function, ...], core: str) -> Counts:
+    """Returns the cycles of the functions in all, and how often the C around them assigns a slot, takes a mean, computes an exact
+    output, widens a mean, copies an output, finishes one; in a layer in whose blocks every code is as likely."""
     project, add, product, recover = (function_cycles(function, core) for function in functions)
-    own, slot, mean, exact, widen, copy, output = PARTS["cortex-m7" if core == "cortex-m7" else "cortex-m4"]
     passes, pairs = sizes.rows * sizes.columns / part, sizes.blocks * (sizes.likely_clusters + 0.5) / 2
     quads = 2 * -(-(sizes.out_c - sizes.exact_c) // OCTET)
     slices, one = -(-4 * quads // sizes.slice_c), sizes.blocks == 1
     generated = passes * (project + add) / 8 + pairs * quads * product / 4 + (0 if one else quads / 2 * recover)
-    first = 2 * slot * sizes.rows * sizes.blocks * (1 + sizes.bits / 4)
-    means = mean * sizes.likely_clusters * sizes.columns + exact * sizes.rows * sizes.exact_c
-    outputs = quads / 2 * (copy * sizes.rows + output * sizes.likely_clusters * OCTET) if one else 0
-    return own * generated + first + means + widen * pairs * slices * sizes.length + outputs
+    return (
+        generated, sizes.rows * sizes.blocks * (1 + sizes.bits / 4), sizes.likely_clusters * sizes.columns,
+        sizes.rows * sizes.exact_c, pairs * slices * sizes.length, one * quads * sizes.rows, one * quads * sizes.likely_clusters,
+    )  # fmt: skip
 
 
 def _form(
@@ -132,7 +129,7 @@ def _form(
         before = [f"static const struct tr_trec_loops loops = {{{loops}}};"]
         return c_call("tr_trec_conv_s8", "const struct tr_trec", fields | pointers, arguments, before)
 
-    cycles = predicted_cycles(sizes, part, functions, core)
+    cycles = c_cycles(core, "trec loops", rounds(sizes, part, functions, core))
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = (sizes.clusters + 1) // 2 * arrays["products"].nbytes
     return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, functions, call, arrays, proof, streamed)

@@ -1,54 +1,56 @@
-"""What a kernel call costs in cycles: enough to choose between ways to run the same thing, and to say how much slower one is.
+"""What steps cost on a core: the one function that the choice of kernels, plans in parts, TREC and `explore` ask.
 
-Cycles are a sum: how often each loop of the kernel runs, times what a round takes on the simulator's Cortex-M4. The costs are
-fitted by least squares to calls of random shapes; `tools/fit_part_costs.py` does it and measures on whole networks how far the
-estimates lie from the simulator. No number that is reported comes from here. Source: ours.
+Generated code is priced from its own instructions by the simulator's timing rules (`asm.cost`). A C kernel's cycles are a sum:
+how often each of its loops runs, times what a round takes on the core; cycles.json has that, fitted to random layers in the
+simulator by `python tools/fit_cycles.py`. Stalls of the flash belong to a board, not to a core, and are not counted, but for
+arrays that are read over and over. No number that is reported comes from here. Source: ours.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, TrecConv
-from tinyredux.memory.tiles import Step, computed_macs, group_sizes, in_lines
+from tinyredux.memory import Item, Loop, Lowering, Schedule, Step, clustering, conv_loops, group_sizes, in_lines
+from tinyredux.trec import TrecSizes
 
 Counts = tuple[float, ...]
-FILE = Path(__file__).with_name("costs.json")
+FILE = Path(__file__).with_name("cycles.json")
 
 
-@cache
-def costs() -> dict[str, Counts]:
-    """Returns the cycles of each kernel's loops, in the order of `counts`."""
-    return {kernel: tuple(some) for kernel, some in json.loads(FILE.read_text())["cycles"].items()}
+class Priced(Protocol):
+    """A generated kernel, which knows its cycles."""
+
+    @property
+    def cost(self) -> float:
+        """Predicted cycles."""
 
 
-def rough_cycles(graph: Graph, steps: Iterable[Step]) -> int:
-    """Returns the cycles of kernel calls."""
-    by_name = {op.name: op for op in graph.ops}
-    return sum(step_cycles(graph, by_name[step.op], step) for step in steps)
+def cycles(graph: Graph, steps: Iterable[Step], core: str, kernels: Mapping[Step, Priced] | None = None) -> float:
+    """Returns the predicted cycles of steps on a core: each by its generated kernel of `kernels`, or by its C kernel."""
+    by_name, generated = {op.name: op for op in graph.ops}, kernels or {}
+    return sum(
+        c_cycles(core, "call", (1,)) + generated[step].cost
+        if step in generated
+        else c_cycles(core, *counts(graph, by_name[step.op], step))
+        for step in steps
+    )
 
 
-def executed_macs(graph: Graph, steps: Iterable[Step]) -> int:
-    """Returns the multiply-accumulates that kernel calls execute."""
-    by_name = {op.name: op for op in graph.ops}
-    total = 0
-    for step in steps:
-        if step.kind == "run":
-            total += computed_macs(graph, by_name[step.op], step.output.box)
-        elif step.kind == "add_up":
-            total += computed_macs(graph, by_name[step.op], step.output.box, step.inputs[0].box.shape[2])
-    return total
+def operator_cycles(graph: Graph, op: Op, core: str, kernel: Priced | None = None) -> float:
+    """Returns the predicted cycles of an operator that is computed as a whole, by a generated kernel or by its C kernel."""
+    item = Item((op.name,))
+    steps = [*Loop((tuple(Lowering(graph, Schedule((item,))).item(item)),)).steps()]
+    return cycles(graph, steps, core, dict.fromkeys(steps, kernel) if kernel else None)
 
 
-def step_cycles(graph: Graph, op: Op, step: Step) -> int:
-    """Returns the cycles of one call; none for a TREC layer, which every schedule runs once and as a whole."""
-    if isinstance(op, TrecConv):
-        return 0
-    kernel, rounds = counts(graph, op, step)
-    return round(sum(cost * times for cost, times in zip(costs()[kernel], rounds, strict=True)))
+def c_cycles(core: str, kernel: str, rounds: Counts) -> float:
+    """Returns the predicted cycles of C whose loops run so often."""
+    return sum(cost * times for cost, times in zip(table()[core][kernel], rounds, strict=True))
 
 
 def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
@@ -60,6 +62,8 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
     if step.kind in ("start", "finish"):
         return step.kind, (1, pixels, outputs)
     match op:
+        case TrecConv():
+            return "trec", _trec(clustering(graph, op))
         case Dense() if step.kind == "run":
             taps = step.inputs[0].box.elements
             return "dense", (1, channels, (channels + 1) // 2 * (taps // 4), channels * (taps % 4))
@@ -81,18 +85,6 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
         case Relu():
             return "relu", (len(in_lines(step)), outputs)
     return "softmax", (1, outputs)
-
-
-def conv_loops(op: Conv, step: Step) -> str:
-    """Returns which loops of the reference kernels run a convolution: "pointwise", "columns" (im2col) or "direct".
-
-    A part of a 1x1 convolution with padding may lie inside the map: tr_conv_s8 reads it in place, and then knows no gaps.
-    """
-    source, target = step.inputs[0], step.output
-    in_place = op.groups == 1 and op.kernel == op.stride == (1, 1) and source.box.shape[:2] == target.box.shape[:2]
-    if in_place and not (source.gaps[0] or source.gaps[1] or target.gaps[0]):
-        return "pointwise"
-    return "direct" if op.groups == 1 and (in_place or target.gaps[0] or not step.scratch) else "columns"
 
 
 def windows(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> tuple[list[int], list[int]]:
@@ -182,3 +174,22 @@ def _pairs(columns: tuple[int, ...], kernel: int) -> tuple[int, list[int]]:
         alone += [] if pair else [columns[x]]
         x += 2 if pair else 1
     return pairs, alone
+
+
+def _trec(sizes: TrecSizes) -> Counts:
+    """How often TREC multiplies for a hash, assigns, adds to a mean, multiplies a mean and widens it, adds up a product, finishes
+    a sum, copies an output; where every code is as likely."""
+    outputs, matrix = sizes.out_c - sizes.exact_c, sizes.likely_clusters * sizes.columns
+    passes, slices = sizes.rows * sizes.blocks, -(-outputs // sizes.slice_c)
+    added = outputs if sizes.blocks > 1 else 0
+    return (
+        sizes.rows * sizes.columns * sizes.bits, passes * (1 + sizes.bits), sizes.rows * sizes.columns, matrix * outputs,
+        matrix * slices, passes * added, sizes.rows * added, sizes.rows * (outputs - added + sizes.exact_c),
+    )  # fmt: skip
+
+
+@cache
+def table() -> dict[str, dict[str, list[float]]]:
+    """Returns for each core and kernel what a round of each of its loops takes, in the order of `counts`."""
+    found: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
+    return found
