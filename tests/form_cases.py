@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import unicorn
+from compiled import cross, host, kernels, made, objects
 from elftools.elf.elffile import ELFFile
+from generated import CPU_MODELS
 from kernel_calls import CoreKernels
 from strategies import Layer
 from unicorn import arm_const
@@ -26,14 +28,7 @@ from tinyredux.kernels.choose import on_core
 
 MOST_SCRATCH = 1 << 19
 TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
-KERNELS = build.ROOT / "firmware" / "kernels"
-INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
 
-CPU_MODELS = {
-    "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
-    "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
-    "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
-}
 MAIN = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,18 +103,16 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
     (folder / "cases.c").write_text(text)
     for name, content in sources(programs(forms), "").items():
         (folder / name).write_text(content)
-    return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c", *sorted(KERNELS.glob("*.c"))]
+    return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c"]
 
 
 class HostForms:
     """Cases in a process of this computer, under sanitizers unless it is compiled in a hurry."""
 
     def __init__(self, cases: Sequence[Case], folder: Path, sanitize: bool = True) -> None:
-        checks = [*build.option("flags", "sanitize").split(), "-O1"] if sanitize else ["-O0", "-g0"]
-        flags = [*build.option("flags", "host").split(), *checks, "-Wa,--noexecstack"]
-        program = folder / "cases"
-        files = [str(path) for path in write_sources(cases, folder)]
-        subprocess.run([build.host_compiler(), *flags, INCLUDE, *files, "-o", str(program)], check=True)
+        checks = build.option("flags", "sanitize").split() if sanitize else ["-g0"]
+        command = host(*checks, "-O0", "-Wa,--noexecstack")  # optimising long programs under sanitizers takes 20 times as long
+        program = made(command, *objects(command, *write_sources(cases, folder)), *kernels(command))
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, number: int, case: Case) -> np.ndarray:
@@ -147,12 +140,9 @@ class CoreForms:
     """Cases as machine code of a Cortex-M core in the emulator."""
 
     def __init__(self, cases: Sequence[Case], folder: Path, core: str) -> None:
-        flags = build.option("flags", "common").split() + build.option(core, "flags").split()
-        link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000", "-Wl,-e,run_case"]
-        program = folder / f"{core}.elf"
-        files = [str(path) for path in write_sources(cases, folder)]
-        command = [build.CROSS_COMPILER, *flags, INCLUDE, *link, "-Wl,--gc-sections", "-Wl,--undefined=run_case", *files]
-        subprocess.run([*command, "-o", str(program)], check=True)
+        command, link = cross(core), ["-Wl,-Ttext=0x08000000", "-Wl,-e,run_case", "-Wl,--undefined=run_case"]
+        files = [*objects(command, *write_sources(cases, folder)), *kernels(command)]
+        program = made([*command, *build.option("flags", "link").split(), *link], *files, suffix=".elf")
         self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
         self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
         for base in (CoreKernels.FLASH, CoreKernels.RAM, CoreKernels.STACK):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 import subprocess
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import unicorn
+from compiled import cross, host, kernels, made, objects
 from elftools.elf.elffile import ELFFile
+from generated import CPU_MODELS
 from strategies import Layer
 from unicorn import arm_const
 
@@ -21,21 +21,9 @@ from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool
 from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import clustering
 
-OPERATORS = (
-    "conv",
-    "depthwise",
-    "dense",
-    "max",
-    "average",
-    "add",
-    "concat",
-    "relu",
-    "softmax",
-    "trec",
-    "direct",
-    "add_s32",
-    "add_s16",
-)  # enum operator
+OPERATORS = (  # enum operator
+    "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
+)  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
 EMPTY = np.zeros(0, np.int8)
@@ -105,14 +93,10 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
 class HostKernels:
     """The kernels with the plain C twins, as a process of this computer that computes one call after another."""
 
-    def __init__(self, folder: Path, sanitize: bool = False) -> None:
-        sources = [*(build.ROOT / "firmware" / "kernels").glob("*.c"), DRIVER]
-        flags = build.option("flags", "host").split() + (build.option("flags", "sanitize").split() if sanitize else [])
-        program = folder / "kernels"
-        include = f"-I{build.ROOT / 'firmware' / 'include'}"
-        subprocess.run(
-            [build.host_compiler(), *flags, "-DTR_DRIVER_MAIN", include, *map(str, sources), "-o", str(program)], check=True
-        )
+    def __init__(self, sanitize: bool = False) -> None:
+        command = host(*(build.option("flags", "sanitize").split() if sanitize else []))
+        driver = objects([*command, "-DTR_DRIVER_MAIN"], DRIVER)
+        program = made(command, *driver, *kernels(command))
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, layer: Layer) -> np.ndarray:
@@ -143,30 +127,20 @@ class HostKernels:
         return self.process.communicate()[1].decode()
 
 
-@cache
-def _core_program(folder: Path, core: str) -> Path:
-    sources = [*(build.ROOT / "firmware" / "kernels").glob("*.c"), DRIVER]
-    flags = build.option("flags", "common").split() + build.option(core, "flags").split()
-    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000", "-Wl,-e,run_case"]
-    include = f"-I{build.ROOT / 'firmware' / 'include'}"
-    program = folder / f"{core}.elf"
-    keep = ["-Wl,--undefined=run_case", "-Wl,--undefined=scratch_bytes"]
-    subprocess.run([build.CROSS_COMPILER, *flags, include, *link, *keep, *map(str, sources), "-o", str(program)], check=True)
-    return program
-
-
 class CoreKernels:
     """The kernels with the DSP instructions, compiled for a Cortex-M core and called in the emulator."""
 
     FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x080F0000
 
-    def __init__(self, folder: Path, core: str = "cortex-m4") -> None:
+    def __init__(self, core: str = "cortex-m4") -> None:
+        command, link = cross(core), ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000"]
+        keep = ["-Wl,-e,run_case", "-Wl,--undefined=run_case", "-Wl,--undefined=scratch_bytes"]
+        program = made([*command, *link, *keep], *objects(command, DRIVER), *kernels(command), suffix=".elf")
         self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        model = {"cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4, "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7}[core]
-        self.cpu.ctl_set_cpu_model(model)
+        self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
         for base in (self.FLASH, self.RAM, self.STACK):
             self.cpu.mem_map(base, 1 << 20)
-        with _core_program(folder, core).open("rb") as stream:
+        with program.open("rb") as stream:
             elf = ELFFile(stream)
             for part in elf.iter_segments():
                 if part["p_type"] == "PT_LOAD":

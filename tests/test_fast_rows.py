@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import host, made
 
 from tinyredux.boards import find_board
-from tinyredux.device.build import host_compiler, option
 from tinyredux.explore.bench import bench_layer, layer_graph, parse_spec
-from tinyredux.files import ROOT
 from tinyredux.graph import Conv, Graph, Quant, Tensor, macs, output_shape
 from tinyredux.int8 import interpret, requantization
 from tinyredux.kernels import C_HEAD, Form, Places, print_c
@@ -72,17 +70,8 @@ def library(folder: Path, cases: list[tuple[Graph, Form]]) -> ctypes.CDLL:
         arguments = "int8_t *out, const int8_t *in, int8_t *scratch, const int32_t *packed, const int32_t *rows"
         text += f"void case_{i}({arguments});\nvoid case_{i}({arguments})\n{{\n{form.call(places)}\n}}\n"
     (folder / "cases.c").write_text(text)
-    flags = [*option("flags", "host").split(), "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC"]
-    command = [
-        host_compiler(),
-        *flags,
-        f"-I{ROOT / 'firmware' / 'include'}",
-        str(folder / "cases.c"),
-        "-o",
-        str(folder / "cases.so"),
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return ctypes.CDLL(str(folder / "cases.so"))
+    checks = ("-O0", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC")
+    return ctypes.CDLL(str(made(host(*checks), folder / "cases.c", suffix=".so")))
 
 
 def guarded(content: np.ndarray, folder_byte: int = 0x5A) -> tuple[np.ndarray, np.ndarray]:
