@@ -45,7 +45,7 @@ def test_three_thousand_random_networks(first: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "core"), zip(["lenet", "cifarnet_quick", "squeezenet"], BOARDS, strict=True))
+@pytest.mark.parametrize(("name", "core"), list(zip(["lenet", "cifarnet_quick", "squeezenet"], BOARDS, strict=True)))
 def test_built_in_networks(name: str, core: str) -> None:
     """Twin and machine code of the fast kernels, with the order of instructions that the core gets."""
     net = nets.resolve(name).eval()

@@ -52,7 +52,7 @@ def test_operators_of_random_networks(board: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layer", "board"), zip(LAYERS, BOARDS * 2, strict=True))
+@pytest.mark.parametrize(("layer", "board"), list(zip(LAYERS, BOARDS * 2, strict=True)))
 def test_layers_of_odd_shapes(layer: str, board: str) -> None:
     fast, plain = (bench_layer(layer, find_board(board), kernels) for kernels in ("fast", "reference"))
     assert fast.core_cycles + fast.memory_cycles <= plain.core_cycles + plain.memory_cycles

@@ -137,7 +137,11 @@ def test_forms_stay_within_the_flash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("net", "method", "data"), [("zfnet", "trec+partial", "cifar10"), ("lenet", "partial+skip", "synthetic")]
+    ("net", "method", "data"),
+    [
+        pytest.param("zfnet", "trec+partial", "cifar10", marks=pytest.mark.sweep),
+        ("lenet", "partial+skip", "synthetic"),
+    ],
 )
 def test_methods_joined(net: str, method: str, data: str) -> None:
     """The simulator writes the interpreter's bytes, in less SRAM than layer by layer, and does fewer multiplications."""
