@@ -12,13 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import unicorn
 from compiled import cross, host, kernels, made, objects
-from elftools.elf.elffile import ELFFile
-from generated import CPU_MODELS
-from kernel_calls import CoreKernels
+from generated import RAM, Core
 from strategies import Layer
-from unicorn import arm_const
 
 from tinyredux.codegen.fast import programs, sources
 from tinyredux.codegen.trec import naive_forms
@@ -143,32 +139,17 @@ class CoreForms:
         command, link = cross(core), ["-Wl,-Ttext=0x08000000", "-Wl,-e,run_case", "-Wl,--undefined=run_case"]
         files = [*objects(command, *write_sources(cases, folder)), *kernels(command)]
         program = made([*command, *build.option("flags", "link").split(), *link], *files, suffix=".elf")
-        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
-        for base in (CoreKernels.FLASH, CoreKernels.RAM, CoreKernels.STACK):
-            self.cpu.mem_map(base, 1 << 24)  # more than boards have: the arrays of a layer's weights lie here too
-        with program.open("rb") as stream:
-            elf = ELFFile(stream)
-            for part in elf.iter_segments():
-                if part["p_type"] == "PT_LOAD":
-                    self.cpu.mem_write(part["p_paddr"], part.data())
-            self.entry = elf.get_section_by_name(".symtab").get_symbol_by_name("run_case")[0]["st_value"]
+        self.core = Core(program, core)
 
     def run(self, number: int, case: Case) -> np.ndarray:
         """Returns a case's output (H, W, C)."""
         shape = case.layer.graph.output.shape
         blocks = [b"\x55" * int(np.prod(shape)), b"\x55" * case.form.scratch_bytes, *(a.tobytes() for a in case.arrays)]
-        at, pointers = CoreKernels.RAM, []
+        at, pointers = RAM, []
         for block in blocks:
             pointers.append(at)
-            self.cpu.mem_write(at, block)
+            self.core.write(at, block)
             at += (len(block) + 31) // 16 * 16
-        self.cpu.mem_write(at, struct.pack(f"<{len(pointers)}I", *pointers))
-        registers = {
-            arm_const.UC_ARM_REG_R0: number, arm_const.UC_ARM_REG_R1: at,
-            arm_const.UC_ARM_REG_SP: CoreKernels.STACK + (1 << 20), arm_const.UC_ARM_REG_LR: CoreKernels.RETURN | 1,
-        }  # fmt: skip
-        for register, value in registers.items():
-            self.cpu.reg_write(register, value)
-        self.cpu.emu_start(self.entry | 1, CoreKernels.RETURN)
-        return np.frombuffer(bytes(self.cpu.mem_read(CoreKernels.RAM, len(blocks[0]))), np.int8).reshape(shape)
+        self.core.write(at, struct.pack(f"<{len(pointers)}I", *pointers))
+        self.core.call("run_case", number, at)
+        return np.frombuffer(self.core.read(RAM, len(blocks[0])), np.int8).reshape(shape)

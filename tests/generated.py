@@ -25,8 +25,43 @@ CPU_MODELS = {
     "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
     "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
 }
-FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x08300000
+FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x08F00000  # with more memory than boards have
 NO_PORT = "#include <stdint.h>\nvoid tr_mark(int32_t i);\nvoid tr_mark(int32_t i) { (void)i; }\n"
+
+
+class Core:
+    """A program on an emulated Cortex-M core: its memory, and calls of its functions."""
+
+    def __init__(self, program: Path, core: str) -> None:
+        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
+        for base, size in ((FLASH, 16 << 20), (RAM, 64 << 20), (STACK, 1 << 20), (0xE0000000, 1 << 20)):
+            self.cpu.mem_map(base, size)
+        with program.open("rb") as stream:
+            elf = ELFFile(stream)
+            for part in elf.iter_segments():
+                if part["p_type"] == "PT_LOAD" and part["p_filesz"]:
+                    self.cpu.mem_write(part["p_paddr"], part.data())
+            self.symbols = {symbol.name: symbol["st_value"] for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
+        self.cpu.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes bytes."""
+        self.cpu.mem_write(address, data)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Returns bytes."""
+        return bytes(self.cpu.mem_read(address, size))
+
+    def call(self, name: str, *arguments: int) -> int:
+        """Returns what a function returns."""
+        registers = (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1, arm_const.UC_ARM_REG_R2)
+        for register, value in zip(registers, arguments, strict=False):
+            self.cpu.reg_write(register, value)
+        self.cpu.reg_write(arm_const.UC_ARM_REG_SP, STACK + (1 << 20))
+        self.cpu.reg_write(arm_const.UC_ARM_REG_LR, RETURN | 1)
+        self.cpu.emu_start(self.symbols[name] | 1, RETURN)
+        return int(self.cpu.reg_read(arm_const.UC_ARM_REG_R0))
 
 
 def without_marks(command: list[str]) -> list[Path]:
@@ -69,29 +104,12 @@ def on_core(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...], core
         command = [*cross(core, "-w", "-O1"), f"-I{INCLUDE}", f"-I{folder}", *link, *keep, "-Wl,-e,tr_model_run", *sources]
         made = [*map(str, without_marks(cross(core))), "-o", str(folder / "model.elf")]
         subprocess.run([*command, *made], check=True, cwd=folder, capture_output=True)
-        cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        cpu.ctl_set_cpu_model(CPU_MODELS[core])
-        for base, size in ((FLASH, 4 << 20), (RAM, 64 << 20), (STACK, 1 << 16), (0xE0000000, 1 << 20)):
-            cpu.mem_map(base, size)
-        with (folder / "model.elf").open("rb") as stream:
-            elf = ELFFile(stream)
-            for part in elf.iter_segments():
-                if part["p_type"] == "PT_LOAD" and part["p_filesz"]:
-                    cpu.mem_write(part["p_paddr"], part.data())
-            symbols = {symbol.name: symbol["st_value"] for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
-
-    def call(name: str) -> int:
-        cpu.reg_write(arm_const.UC_ARM_REG_SP, STACK + (1 << 16))
-        cpu.reg_write(arm_const.UC_ARM_REG_LR, RETURN | 1)
-        cpu.emu_start(symbols[name] | 1, RETURN)
-        return int(cpu.reg_read(arm_const.UC_ARM_REG_R0))
-
-    cpu.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
+        program = Core(folder / "model.elf", core)
     found = []
     for image in images:
-        cpu.mem_write(call("tr_input"), image.tobytes())
-        call("tr_model_run")
-        found.append(np.frombuffer(bytes(cpu.mem_read(call("tr_output"), int(np.prod(shape)))), np.int8))
+        program.write(program.call("tr_input"), image.tobytes())
+        program.call("tr_model_run")
+        found.append(np.frombuffer(program.read(program.call("tr_output"), int(np.prod(shape))), np.int8))
     return np.stack(found).reshape(len(images), *shape)
 
 

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import unicorn
 from compiled import cross, host, kernels, made, objects
-from elftools.elf.elffile import ELFFile
-from generated import CPU_MODELS
+from generated import RAM, Core
 from strategies import Layer
-from unicorn import arm_const
 
 from tinyredux.codegen.trec import trec_fields
 from tinyredux.device import build
@@ -130,41 +127,24 @@ class HostKernels:
 class CoreKernels:
     """The kernels with the DSP instructions, compiled for a Cortex-M core and called in the emulator."""
 
-    FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x080F0000
-
     def __init__(self, core: str = "cortex-m4") -> None:
         command, link = cross(core), ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000"]
         keep = ["-Wl,-e,run_case", "-Wl,--undefined=run_case", "-Wl,--undefined=scratch_bytes"]
         program = made([*command, *link, *keep], *objects(command, DRIVER), *kernels(command), suffix=".elf")
-        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
-        for base in (self.FLASH, self.RAM, self.STACK):
-            self.cpu.mem_map(base, 1 << 20)
-        with program.open("rb") as stream:
-            elf = ELFFile(stream)
-            for part in elf.iter_segments():
-                if part["p_type"] == "PT_LOAD":
-                    self.cpu.mem_write(part["p_paddr"], part.data())
-            self.entry = elf.get_section_by_name(".symtab").get_symbol_by_name("run_case")[0]["st_value"]
+        self.core = Core(program, core)
 
     def run(self, layer: Layer) -> np.ndarray:
         """Returns the layer's output (H, W, C)."""
         shape = layer.graph.output.shape
         size = int(np.prod(shape))
-        self.cpu.mem_write(self.RAM, b"\x55" * (1 << 16))
+        self.core.write(RAM, b"\x55" * (1 << 16))
         for fields, arrays in calls(layer):
-            at, pointers = self.RAM + (size + 7) // 8 * 8, [self.RAM]
+            at, pointers = RAM + (size + 7) // 8 * 8, [RAM]
             for array in arrays:
                 pointers.append(at)
-                self.cpu.mem_write(at, np.ascontiguousarray(array).tobytes())
+                self.core.write(at, np.ascontiguousarray(array).tobytes())
                 at += (array.nbytes + 7) // 8 * 8
             table, words = at, [*pointers, *fields]
-            self.cpu.mem_write(table, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
-            arguments = (table + 4 * len(pointers), table, table + 4 * len(words))
-            registers = (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1, arm_const.UC_ARM_REG_R2)
-            for register, value in zip(registers, arguments, strict=True):
-                self.cpu.reg_write(register, value)
-            self.cpu.reg_write(arm_const.UC_ARM_REG_SP, self.STACK + (1 << 20))
-            self.cpu.reg_write(arm_const.UC_ARM_REG_LR, self.RETURN | 1)
-            self.cpu.emu_start(self.entry | 1, self.RETURN)
-        return np.frombuffer(bytes(self.cpu.mem_read(self.RAM, size)), np.int8).reshape(shape)
+            self.core.write(table, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
+            self.core.call("run_case", table + 4 * len(pointers), table, table + 4 * len(words))
+        return np.frombuffer(self.core.read(RAM, size), np.int8).reshape(shape)
