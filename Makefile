@@ -32,8 +32,7 @@ lab: setup
 test: setup
 	@$(RUN) $(BIN)/ruff check
 	@$(RUN) $(BIN)/ruff format --check
-	@$(RUN) $(BIN)/mypy
-	@$(RUN) $(BIN)/pytest -n auto
+	@$(RUN) $(BIN)/mypy & types=$$!; $(RUN) $(BIN)/pytest -n auto; tests=$$?; wait $$types && exit $$tests
 
 clean:
 	rm -rf build .pio

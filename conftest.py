@@ -23,7 +23,6 @@ NEEDS = {
 }
 ALLOWED = (  # nothing is missing
     "raised an exception",  # an earlier cell, which fails
-    "no form computes",  # a kernel of a kind that has no such variant
     "a shared library may leave a symbol open",
     "sizes are of",  # of another version of the compiler
 )
@@ -63,7 +62,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the cells of the book; skips those that need a board where none was promised."""
+    """Marks the cells of the book; skips those that need a board where none was promised.
+
+    What takes longest comes first, so that no process works alone at the end: chapters, then files with a slow test.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not hasattr(item, "cell"), item.path not in slow))
     for item in items:
         cell = getattr(item, "cell", None)
         if cell is not None:

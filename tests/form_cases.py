@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import unicorn
-from elftools.elf.elffile import ELFFile
-from kernel_calls import CoreKernels
+from compiled import cross, host, kernels, made, objects
+from generated import RAM, Core
 from strategies import Layer
-from unicorn import arm_const
 
 from tinyredux.codegen.fast import sources
 from tinyredux.codegen.trec import naive_forms
@@ -26,14 +24,7 @@ from tinyredux.kernels.choose import on_core
 
 MOST_SCRATCH = 1 << 19
 TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
-KERNELS = build.ROOT / "firmware" / "kernels"
-INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
 
-CPU_MODELS = {
-    "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
-    "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
-    "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
-}
 MAIN = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,18 +99,16 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
     (folder / "cases.c").write_text(text)
     for name, content in sources(functions(forms), "").items():
         (folder / name).write_text(content)
-    return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c", *sorted(KERNELS.glob("*.c"))]
+    return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c"]
 
 
 class HostForms:
     """Cases in a process of this computer, under sanitizers unless it is compiled in a hurry."""
 
     def __init__(self, cases: Sequence[Case], folder: Path, sanitize: bool = True) -> None:
-        checks = [*build.option("flags", "sanitize").split(), "-O1"] if sanitize else ["-O0", "-g0"]
-        flags = [*build.option("flags", "host").split(), *checks, "-Wa,--noexecstack"]
-        program = folder / "cases"
-        files = [str(path) for path in write_sources(cases, folder)]
-        subprocess.run([build.host_compiler(), *flags, INCLUDE, *files, "-o", str(program)], check=True)
+        checks = build.option("flags", "sanitize").split() if sanitize else ["-g0"]
+        command = host(*checks, "-O0", "-Wa,--noexecstack")  # optimising long programs under sanitizers takes 20 times as long
+        program = made(command, *objects(command, *write_sources(cases, folder)), *kernels(command))
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, number: int, case: Case) -> np.ndarray:
@@ -147,38 +136,20 @@ class CoreForms:
     """Cases as machine code of a Cortex-M core in the emulator."""
 
     def __init__(self, cases: Sequence[Case], folder: Path, core: str) -> None:
-        flags = build.option("flags", "common").split() + build.option(core, "flags").split()
-        link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000", "-Wl,-e,run_case"]
-        program = folder / f"{core}.elf"
-        files = [str(path) for path in write_sources(cases, folder)]
-        command = [build.CROSS_COMPILER, *flags, INCLUDE, *link, "-Wl,--gc-sections", "-Wl,--undefined=run_case", *files]
-        subprocess.run([*command, "-o", str(program)], check=True)
-        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.cpu.ctl_set_cpu_model(CPU_MODELS[core])
-        for base in (CoreKernels.FLASH, CoreKernels.RAM, CoreKernels.STACK):
-            self.cpu.mem_map(base, 1 << 24)  # more than boards have: the arrays of a layer's weights lie here too
-        with program.open("rb") as stream:
-            elf = ELFFile(stream)
-            for part in elf.iter_segments():
-                if part["p_type"] == "PT_LOAD":
-                    self.cpu.mem_write(part["p_paddr"], part.data())
-            self.entry = elf.get_section_by_name(".symtab").get_symbol_by_name("run_case")[0]["st_value"]
+        command, link = cross(core), ["-Wl,-Ttext=0x08000000", "-Wl,-e,run_case", "-Wl,--undefined=run_case"]
+        files = [*objects(command, *write_sources(cases, folder)), *kernels(command)]
+        program = made([*command, *build.option("flags", "link").split(), *link], *files, suffix=".elf")
+        self.core = Core(program, core)
 
     def run(self, number: int, case: Case) -> np.ndarray:
         """Returns a case's output (H, W, C)."""
         shape = case.layer.graph.output.shape
         blocks = [b"\x55" * int(np.prod(shape)), b"\x55" * case.form.scratch_bytes, *(a.tobytes() for a in case.arrays)]
-        at, pointers = CoreKernels.RAM, []
+        at, pointers = RAM, []
         for block in blocks:
             pointers.append(at)
-            self.cpu.mem_write(at, block)
+            self.core.write(at, block)
             at += (len(block) + 31) // 16 * 16
-        self.cpu.mem_write(at, struct.pack(f"<{len(pointers)}I", *pointers))
-        registers = {
-            arm_const.UC_ARM_REG_R0: number, arm_const.UC_ARM_REG_R1: at,
-            arm_const.UC_ARM_REG_SP: CoreKernels.STACK + (1 << 20), arm_const.UC_ARM_REG_LR: CoreKernels.RETURN | 1,
-        }  # fmt: skip
-        for register, value in registers.items():
-            self.cpu.reg_write(register, value)
-        self.cpu.emu_start(self.entry | 1, CoreKernels.RETURN)
-        return np.frombuffer(bytes(self.cpu.mem_read(CoreKernels.RAM, len(blocks[0]))), np.int8).reshape(shape)
+        self.core.write(at, struct.pack(f"<{len(pointers)}I", *pointers))
+        self.core.call("run_case", number, at)
+        return np.frombuffer(self.core.read(RAM, len(blocks[0])), np.int8).reshape(shape)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import struct
 import subprocess
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import unicorn
-from elftools.elf.elffile import ELFFile
+from compiled import cross, host, kernels, made, objects
+from generated import RAM, Core
 from strategies import Layer
-from unicorn import arm_const
 
 from tinyredux.codegen.trec import trec_fields
 from tinyredux.device import build
@@ -21,21 +18,9 @@ from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool
 from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params
 from tinyredux.memory import clustering
 
-OPERATORS = (
-    "conv",
-    "depthwise",
-    "dense",
-    "max",
-    "average",
-    "add",
-    "concat",
-    "relu",
-    "softmax",
-    "trec",
-    "direct",
-    "add_s32",
-    "add_s16",
-)  # enum operator
+OPERATORS = (  # enum operator
+    "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
+)  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
 EMPTY = np.zeros(0, np.int8)
@@ -105,14 +90,10 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
 class HostKernels:
     """The kernels with the plain C twins, as a process of this computer that computes one call after another."""
 
-    def __init__(self, folder: Path, sanitize: bool = False) -> None:
-        sources = [*(build.ROOT / "firmware" / "kernels").glob("*.c"), DRIVER]
-        flags = build.option("flags", "host").split() + (build.option("flags", "sanitize").split() if sanitize else [])
-        program = folder / "kernels"
-        include = f"-I{build.ROOT / 'firmware' / 'include'}"
-        subprocess.run(
-            [build.host_compiler(), *flags, "-DTR_DRIVER_MAIN", include, *map(str, sources), "-o", str(program)], check=True
-        )
+    def __init__(self, sanitize: bool = False) -> None:
+        command = host(*(build.option("flags", "sanitize").split() if sanitize else []))
+        driver = objects([*command, "-DTR_DRIVER_MAIN"], DRIVER)
+        program = made(command, *driver, *kernels(command))
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def run(self, layer: Layer) -> np.ndarray:
@@ -143,54 +124,27 @@ class HostKernels:
         return self.process.communicate()[1].decode()
 
 
-@cache
-def _core_program(folder: Path, core: str) -> Path:
-    sources = [*(build.ROOT / "firmware" / "kernels").glob("*.c"), DRIVER]
-    flags = build.option("flags", "common").split() + build.option(core, "flags").split()
-    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000", "-Wl,-e,run_case"]
-    include = f"-I{build.ROOT / 'firmware' / 'include'}"
-    program = folder / f"{core}.elf"
-    keep = ["-Wl,--undefined=run_case", "-Wl,--undefined=scratch_bytes"]
-    subprocess.run([build.CROSS_COMPILER, *flags, include, *link, *keep, *map(str, sources), "-o", str(program)], check=True)
-    return program
-
-
 class CoreKernels:
     """The kernels with the DSP instructions, compiled for a Cortex-M core and called in the emulator."""
 
-    FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x080F0000
-
-    def __init__(self, folder: Path, core: str = "cortex-m4") -> None:
-        self.cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        model = {"cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4, "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7}[core]
-        self.cpu.ctl_set_cpu_model(model)
-        for base in (self.FLASH, self.RAM, self.STACK):
-            self.cpu.mem_map(base, 1 << 20)
-        with _core_program(folder, core).open("rb") as stream:
-            elf = ELFFile(stream)
-            for part in elf.iter_segments():
-                if part["p_type"] == "PT_LOAD":
-                    self.cpu.mem_write(part["p_paddr"], part.data())
-            self.entry = elf.get_section_by_name(".symtab").get_symbol_by_name("run_case")[0]["st_value"]
+    def __init__(self, core: str = "cortex-m4") -> None:
+        command, link = cross(core), ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", "-Wl,-Ttext=0x08000000"]
+        keep = ["-Wl,-e,run_case", "-Wl,--undefined=run_case", "-Wl,--undefined=scratch_bytes"]
+        program = made([*command, *link, *keep], *objects(command, DRIVER), *kernels(command), suffix=".elf")
+        self.core = Core(program, core)
 
     def run(self, layer: Layer) -> np.ndarray:
         """Returns the layer's output (H, W, C)."""
         shape = layer.graph.output.shape
         size = int(np.prod(shape))
-        self.cpu.mem_write(self.RAM, b"\x55" * (1 << 16))
+        self.core.write(RAM, b"\x55" * (1 << 16))
         for fields, arrays in calls(layer):
-            at, pointers = self.RAM + (size + 7) // 8 * 8, [self.RAM]
+            at, pointers = RAM + (size + 7) // 8 * 8, [RAM]
             for array in arrays:
                 pointers.append(at)
-                self.cpu.mem_write(at, np.ascontiguousarray(array).tobytes())
+                self.core.write(at, np.ascontiguousarray(array).tobytes())
                 at += (array.nbytes + 7) // 8 * 8
             table, words = at, [*pointers, *fields]
-            self.cpu.mem_write(table, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
-            arguments = (table + 4 * len(pointers), table, table + 4 * len(words))
-            registers = (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1, arm_const.UC_ARM_REG_R2)
-            for register, value in zip(registers, arguments, strict=True):
-                self.cpu.reg_write(register, value)
-            self.cpu.reg_write(arm_const.UC_ARM_REG_SP, self.STACK + (1 << 20))
-            self.cpu.reg_write(arm_const.UC_ARM_REG_LR, self.RETURN | 1)
-            self.cpu.emu_start(self.entry | 1, self.RETURN)
-        return np.frombuffer(bytes(self.cpu.mem_read(self.RAM, size)), np.int8).reshape(shape)
+            self.core.write(table, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
+            self.core.call("run_case", table + 4 * len(pointers), table, table + 4 * len(words))
+        return np.frombuffer(self.core.read(RAM, size), np.int8).reshape(shape)

@@ -8,26 +8,21 @@ once. By hand, over any factory of torch modules:
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import unicorn
-from elftools.elf.elffile import ELFFile
+from generated import on_core, on_host
 from torch import nn
-from unicorn import arm_const
 
 from tinyredux.boards import find_board
 from tinyredux.codegen import Artifact, Kernels, assemble, emit_steps
@@ -42,14 +37,6 @@ from tinyredux.skip.cuts import UNITS, together, unit_numbers
 from tinyredux.trec import Choice, with_trec
 
 BOARDS = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}
-CPU_MODELS = {
-    "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
-    "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
-    "cortex-m33": arm_const.UC_CPU_ARM_CORTEX_M33,
-}
-FLASH, RAM, STACK, RETURN = 0x08000000, 0x20000000, 0x30000000, 0x080F0000
-INCLUDE = f"-I{build.ROOT / 'firmware' / 'include'}"
-NO_PORT = "#include <stdint.h>\nvoid tr_mark(int32_t i);\nvoid tr_mark(int32_t i) { (void)i; }\n"
 Options = tuple[str, float, bool]  # of plans in parts: width of sums, limit of MACs, input apart
 WIDE: Options = ("int32", 1.0, False)
 Maker = Callable[[], tuple[Artifact, np.ndarray]]
@@ -62,101 +49,6 @@ class Case:
     name: str
     core: str
     make: Maker
-
-
-# Compiling and running ----------------------------------------------------------------------------------------------------
-
-
-@cache
-def workshop() -> Path:
-    """Returns the folder of this process, with the kernels compiled for this computer."""
-    folder = Path(tempfile.mkdtemp(prefix="sweep"))
-    (folder / "port.c").write_text(NO_PORT)
-    return folder
-
-
-@cache
-def kernel_objects(core: str) -> tuple[str, ...]:
-    """Returns the kernels' object files for a core, or for this computer ("host")."""
-    folder = workshop() / core
-    folder.mkdir()
-    compiler, flags = toolchain(core)
-    files = [*sorted((build.ROOT / "firmware" / "kernels").glob("*.c")), workshop() / "port.c"]
-    for path in files:
-        subprocess.run([compiler, *flags, INCLUDE, "-c", str(path), "-o", str(folder / f"{path.stem}.o")], check=True)
-    return tuple(str(folder / f"{path.stem}.o") for path in files)
-
-
-def toolchain(core: str) -> tuple[str, list[str]]:
-    """Returns compiler and flags."""
-    if core == "host":
-        return build.host_compiler(), [*build.option("flags", "host").split(), "-fPIC", "-w"]
-    return build.CROSS_COMPILER, [*build.option("flags", "common").split(), *build.option(core, "flags").split(), "-w"]
-
-
-def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the outputs of the C twin on this computer. A small compiler, where there is one, saves most of the time."""
-    folder = artifact.write(Path(tempfile.mkdtemp(dir=workshop())))
-    (folder / "weights.c").write_text(f"signed char tr_weights[{len(artifact.blob) + 16}] __attribute__((aligned(16)));\n")
-    sources = [str(folder / name) for name in ("model.c", "weights.c", "fast_host.c") if (folder / name).is_file()]
-    compiler = os.environ.get("SWEEP_CC", build.host_compiler())
-    library, objects = folder / "model.so", []
-    for source in sources:
-        objects.append(f"{source}.o")
-        subprocess.run([compiler, "-w", "-O0", "-fPIC", INCLUDE, f"-I{folder}", "-c", source, "-o", objects[-1]], check=True)
-    subprocess.run(
-        [build.host_compiler(), "-shared", "-Wl,-z,noexecstack", *objects, *kernel_objects("host"), "-o", str(library)],
-        check=True,
-    )
-    model = ctypes.CDLL(str(library))
-    ctypes.memmove(model.tr_weights, artifact.blob, len(artifact.blob))
-    model.tr_input.restype = model.tr_output.restype = ctypes.c_void_p
-    found = []
-    for image in images:
-        ctypes.memmove(model.tr_input(), np.ascontiguousarray(image).ctypes.data, image.nbytes)
-        model.tr_model_run()
-        found.append(np.ctypeslib.as_array((ctypes.c_int8 * int(np.prod(shape))).from_address(model.tr_output())).copy())
-    shutil.rmtree(folder)
-    return np.stack(found).reshape(len(images), *shape)
-
-
-def on_core(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...], core: str) -> np.ndarray:
-    """Returns the outputs of the machine code in the emulator."""
-    folder = artifact.write(Path(tempfile.mkdtemp(dir=workshop())))
-    compiler, flags = toolchain(core)
-    sources = [str(path) for path in (folder / "model.c", folder / "fast.S", folder / "weights.S") if path.is_file()]
-    keep = [f"-Wl,--undefined=tr_{name}" for name in ("model_run", "input", "output")]
-    link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", f"-Wl,-Ttext={FLASH:#x}", f"-Wl,-Tbss={RAM:#x}"]
-    command = [compiler, *flags, "-O1", INCLUDE, f"-I{folder}", *link, *keep, "-Wl,-e,tr_model_run", *sources]
-    subprocess.run(
-        [*command, *kernel_objects(core), "-o", str(folder / "model.elf")], check=True, cwd=folder, capture_output=True
-    )
-    cpu = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-    cpu.ctl_set_cpu_model(CPU_MODELS[core])
-    for base, size in ((FLASH, 4 << 20), (RAM, 64 << 20), (STACK, 1 << 16)):
-        cpu.mem_map(base, size)
-    with (folder / "model.elf").open("rb") as stream:
-        elf = ELFFile(stream)
-        for part in elf.iter_segments():
-            if part["p_type"] == "PT_LOAD" and part["p_filesz"]:
-                cpu.mem_write(part["p_paddr"], part.data())
-        symbols = {symbol.name: symbol["st_value"] for symbol in elf.get_section_by_name(".symtab").iter_symbols()}
-
-    def call(name: str) -> int:
-        cpu.reg_write(arm_const.UC_ARM_REG_SP, STACK + (1 << 16))
-        cpu.reg_write(arm_const.UC_ARM_REG_LR, (FLASH + (3 << 20)) | 1)
-        cpu.emu_start(symbols[name] | 1, FLASH + (3 << 20))
-        return int(cpu.reg_read(arm_const.UC_ARM_REG_R0))
-
-    cpu.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
-    cpu.mem_map(0xE0000000, 1 << 20)
-    found = []
-    for image in images:
-        cpu.mem_write(call("tr_input"), image.tobytes())
-        call("tr_model_run")
-        found.append(np.frombuffer(bytes(cpu.mem_read(call("tr_output"), int(np.prod(shape)))), np.int8))
-    shutil.rmtree(folder)
-    return np.stack(found).reshape(len(images), *shape)
 
 
 # Ways to compile ----------------------------------------------------------------------------------------------------------

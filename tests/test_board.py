@@ -390,7 +390,7 @@ def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(FACTORY.format(name=name, seed=seed))
         settings.append(Settings(f"{tmp_path / name}.py:{name}", board=chip.name, data="random", images=2))
     compiled = [compile_net(one) for one in settings]
-    simulated = serve_simulator(compiled[0].model.build(tmp_path).elf, chip)
+    simulated = serve_simulator(compiled[0].model.build().elf, chip)
     thread = threading.Thread(target=simulated.serve)
     thread.start()
     try:

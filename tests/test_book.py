@@ -155,12 +155,9 @@ def test_refused_shows_the_words_and_wants_them(capsys: pytest.CaptureFixture[st
         1 / 0  # noqa: B018 (a mistake of the chapter's own is no refusal)
 
 
-# nbval runs every cell of every notebook in `make test`; these few also by the program that readers use, the rest with -m sweep.
-QUICK = {"00_start_here", "03_where_the_bytes_go", "10_on_the_board", "lab2_memory_placement"}
-
-
+# nbval runs every cell of every notebook in `make test`; one also by the program that readers use, the rest with -m sweep.
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.slow if p.stem in QUICK else pytest.mark.sweep) for p in NOTEBOOKS]
+    "path", [pytest.param(p, id=p.stem, marks=[] if p.stem == "lab2_memory_placement" else pytest.mark.sweep) for p in NOTEBOOKS]
 )
 def test_plain_papermill_runs_every_notebook(path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "papermill", "-k", "python3", "--no-progress-bar", path.name, str(tmp_path / path.name)]

@@ -248,19 +248,3 @@ def test_pio_offline_leaves_a_users_own_settings_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0 and "your own" in done.stderr
     assert not (tmp_path / ".pio-core").exists()
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("clock_hz", 0, "clock_hz is 0 and oscillator_hz 8000000, expected"),
-        ("clock_hz", "fast", 'mine.json: field clock_hz is "fast", expected a whole number'),
-        ("flash", {"base": 0, "size_bytes": -1}, "size_bytes is -1, expected 1 byte to 128 MiB"),
-        ("name", "../up", "board name is '../up'"),
-    ],
-)
-def test_a_board_file_with_impossible_values(tmp_path: Path, field: str, value: object, words: str) -> None:
-    fields = json.loads((ROOT / "tinyredux" / "board_files" / "disco_f469ni.json").read_text())
-    (tmp_path / "mine.json").write_text(json.dumps(fields | {field: value}))
-    with pytest.raises(ValueError, match=words):
-        find_board(str(tmp_path / "mine.json"))

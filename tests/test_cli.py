@@ -24,22 +24,10 @@ def make():
     net.input_shape = (3, 7, 7)
     return net
 
-def nan():
-    net = make()
-    net[0].weight.data[1, 2, 0, 1] = float("nan")
-    return net
-
 def wide():
     net = nn.Sequential(nn.Conv2d(3, 512, 3, 1, 1), nn.ReLU(), nn.Conv2d(512, 2, 1))
     net.input_shape = (3, 32, 32)
     return net
-
-def chatty():
-    print("made")
-    return make()
-
-def ends():
-    raise SystemExit(0)
 
 def odd():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid())
@@ -97,49 +85,12 @@ def test_equal_input_gives_equal_bytes_wherever_it_lies(capsys: pytest.CaptureFi
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 
-@pytest.mark.parametrize(
-    ("factory", "arguments", "code", "words"),
-    [
-        ("nan", (), 2, ["conv1.weights", "1 of 108 values that are NaN"]),
-        ("odd", (), 2, ["Sigmoid", "nn.ReLU6"]),
-        ("none", (), 2, ["no function 'none'", "make"]),
-        ("ends", (), 2, ["ends raised SystemExit"]),
-        ("wide", (), 1, ["SRAM", "327680", "conv1"]),
-        ("make", ("--seed", "-1"), 2, ["seed is -1"]),
-        ("make", ("--method", "partial", "--mac-limit", "inf"), 2, ["limit of MACs is inf"]),
-        ("make", ("--board", "nonesuch"), 2, ["unknown board 'nonesuch'", "disco_f469ni"]),
-        ("make", ("--method", "magic"), 2, ["magic", "exact"]),
-        ("make", ("--images", "0"), 2, ["images is 0"]),
-        ("make", ("--images", "few"), 2, ["--images", "invalid int value: 'few'"]),
-        ("make", ("--nonsense",), 2, ["unrecognized arguments: --nonsense"]),
-        ("make", ("--data", "gone.npz"), 2, ["gone.npz"]),
-        ("make", ("--target", "board:/dev/nonesuch"), 3, ["/dev/nonesuch"]),
-    ],
-)
-def test_mistakes_end_in_a_sentence(
-    capsys: pytest.CaptureFixture[str], net: Path, factory: str, arguments: tuple[str, ...], code: int, words: list[str]
-) -> None:
-    found, answer, error = run(capsys, "measure", f"{net}:{factory}", "--data", "random", *arguments)
-    assert found == code == answer["exit"], error
-    assert all(word in error for word in words), error
-    assert "Traceback" not in error
-    assert (answer.get("fits") is False) == (code == 1)
-
-
-def test_what_a_network_prints_is_no_part_of_the_answer(capsys: pytest.CaptureFixture[str], net: Path) -> None:
-    code, answer, error = run(capsys, "plan", f"{net}:chatty", "--data", "random")
-    assert code == 0 and answer["net"] == f"{net}:chatty" and "made" in error
-
-
-def test_a_place_where_nothing_can_be_written(capsys: pytest.CaptureFixture[str], net: Path) -> None:
-    """A file in the place of a folder is named in one sentence; no traceback."""
-    code, answer, error = run(capsys, "compile", f"{net}:make", "--data", "random", "--out", str(net))
-    assert code == 2 == answer["exit"] and str(net) in error and "Traceback" not in error
-
-
-def test_a_reader_that_has_enough_is_no_mistake() -> None:
-    command = f"{sys.executable} -m tinyredux lab list | true"
-    assert subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True).stderr == ""
+def test_what_does_not_fit_is_a_no(capsys: pytest.CaptureFixture[str], net: Path) -> None:
+    """Other mistakes are in test_wrong_uses.py and test_wrong_files.py."""
+    code, answer, error = run(capsys, "measure", f"{net}:wide", "--data", "random")
+    assert code == 1 == answer["exit"] and answer["fits"] is False and all(word in error for word in ("SRAM", "327680", "conv1"))
+    code, answer, error = run(capsys, "measure", f"{net}:make", "--data", "random", "--target", "board:/dev/nonesuch")
+    assert code == 3 == answer["exit"] and "/dev/nonesuch" in error and "Traceback" not in error
 
 
 def test_debug_shows_the_traceback(net: Path) -> None:

@@ -28,14 +28,14 @@ def images_of(graph: Graph, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-128, 128, (count, *graph.input.shape)).astype(np.int8)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_random_graphs(seed: int) -> None:
-    graph = random_graph(seed)
-    images = images_of(graph, 5, seed)
-    assert np.array_equal(evaluator.Evaluator(graph).run(images), interpret.run(graph, images))
+def test_random_graphs() -> None:
+    for seed in range(60):
+        graph = random_graph(seed)
+        images = images_of(graph, 5, seed)
+        assert np.array_equal(evaluator.Evaluator(graph).run(images), interpret.run(graph, images)), f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_networks(seed: int) -> None:
     graph, images = int8_net(seed)
     stored = evaluator.quantized(graph, images)
@@ -45,7 +45,7 @@ def test_random_networks(seed: int) -> None:
 @pytest.mark.parametrize("kind", ["conv", "square", "trec", "trec_vectors", "trec_taps"])
 def test_random_layers(kind: str) -> None:
     """Layers of every window, quantisation and hash, over batches in which equal images and unlike ones stand side by side."""
-    for seed, layer in enumerate(random_layers(kind, 150, seed=7)):
+    for seed, layer in enumerate(random_layers(kind, 50, seed=7)):
         other = images_of(layer.graph, 3, seed)
         batch = np.concatenate([layer.inputs[0][None], other, other[:1] // 2, np.full_like(other[:1], -128)])
         ready = evaluator.Evaluator(layer.graph)
@@ -109,7 +109,7 @@ def test_sums_of_16_bits_as_in_the_plan(layers: tuple[nn.Module, ...]) -> None:
     assert not np.array_equal(found, evaluator.Evaluator(graph).run(few))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
 def test_a_thousand_images_of_lenet_a_second_on_two_cores() -> None:
     data, net = nets.with_data("lenet", "synthetic")
     graph = quantize(export(net, name="lenet"), datasets.calibration(data))

@@ -81,8 +81,8 @@ def test_every_form_equals_the_interpreter(tmp_path: Path) -> None:
         ("conv5x5:32-64@8x8", "disco_f469ni", 0.70), ("conv1x1:64-64@16x16", "nucleo_f746zg", 0.528),
     ],
 )  # fmt: skip
-def test_cycles_on_the_simulated_board(spec: str, board: str, bound: float, tmp_path: Path) -> None:
-    time = bench_layer(spec, find_board(board), "fast", tmp_path)
+def test_cycles_on_the_simulated_board(spec: str, board: str, bound: float) -> None:
+    time = bench_layer(spec, find_board(board), "fast")
     assert time.per_mac is not None and time.per_mac <= bound
 
 

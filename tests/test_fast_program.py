@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import host, made
 from sim_tools import build
 
 from tinyredux.boards import find_board
-from tinyredux.device.build import host_compiler, option
-from tinyredux.files import ROOT
+from tinyredux.device.build import option
 from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Function, print_assembly, print_c, scheduled
 from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.instructions import OPS
@@ -129,10 +129,9 @@ int main(void)
     return 0;
 }}
 """
-    source, binary = folder / "twin.c", folder / "twin"
+    source = folder / "twin.c"
     source.write_text(C_HEAD + f"{program.declaration};\n" + print_c(program) + main)
-    flags = [*option("flags", "host").split(), *option("flags", "sanitize").split(), f"-I{ROOT / 'firmware' / 'include'}"]
-    subprocess.run([host_compiler(), *flags, str(source), "-o", str(binary)], check=True)
+    binary = made(host(*option("flags", "sanitize").split(), "-O0"), source)
     done = subprocess.run([str(binary)], check=True, capture_output=True, text=True)
     return np.array(done.stdout.split(), np.uint32)
 

@@ -56,10 +56,10 @@ def artifact() -> Artifact:
     return emit_partial(*place_reference(graph()), "python tests/test_golden.py")
 
 
-def sizes(folder: Path) -> dict[str, Any]:
+def sizes() -> dict[str, Any]:
     found: dict[str, Any] = {"compiler": build.compiler_version(build.CROSS_COMPILER)}
     for name in BOARDS:
-        firmware = build.build_firmware(FOLDER, find_board(name), folder)
+        firmware = build.build_firmware(FOLDER, find_board(name))
         found[name] = {key: getattr(firmware, f"{key}_bytes") for key in ("text", "rodata", "data", "bss")}
     return found
 
@@ -72,18 +72,18 @@ def test_generated_files_are_those_committed(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), f"{name} changed; python tests/test_golden.py"
 
 
-def test_its_c_gives_the_interpreters_bytes(tmp_path: Path) -> None:
+def test_its_c_gives_the_interpreters_bytes() -> None:
     images = np.random.default_rng(1).integers(-128, 128, (20, 8, 8, 3)).astype(np.int8)
-    target = HostTarget(build.build_host(FOLDER, tmp_path), (8, 8, 3), (1, 1, 5))
+    target = HostTarget(build.build_host(FOLDER), (8, 8, 3), (1, 1, 5))
     expected = interpret.run(graph(), images)
     assert int(expected.max()) - int(expected.min()) > 50, "the golden model must not saturate"
     for image, scores in zip(images, expected, strict=True):
         assert np.array_equal(target.run(image).ravel(), scores.ravel())
 
 
-def test_sections_have_the_committed_sizes(tmp_path: Path) -> None:
+def test_sections_have_the_committed_sizes() -> None:
     committed = json.loads(SIZES.read_text())
-    found = sizes(tmp_path)
+    found = sizes()
     if found["compiler"] != committed["compiler"]:
         pytest.skip(f"sizes are of {committed['compiler']}, this is {found['compiler']}")
     assert found == committed, "the firmware grew or shrank; if that is meant: python tests/test_golden.py"
@@ -92,7 +92,7 @@ def test_sections_have_the_committed_sizes(tmp_path: Path) -> None:
 def main() -> None:
     """Writes the golden files again."""
     artifact().write(FOLDER)
-    SIZES.write_text(json.dumps(sizes(build.default_build_folder()), indent=1) + "\n")
+    SIZES.write_text(json.dumps(sizes(), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def load(kind: str, folder: Path) -> tuple[HostTarget, np.ndarray, np.ndarray]:
     """Returns a target with a random layer of one input, the input, and the output expected."""
     layer = next(layer for layer in random_layers(kind, 9, seed=6) if len(np.unique(layer.expected())) > 1)
     artifact = emit_partial(*memory.place_reference(layer.graph), "test")
-    library = build_host(artifact.write(folder / "model"), folder)
+    library = build_host(artifact.write(folder / "model"))
     target = HostTarget(library, layer.graph.input.shape, layer.graph.output.shape)
     return target, layer.inputs[0], layer.expected()
 
@@ -44,6 +44,6 @@ def test_wrong_image(tmp_path: Path) -> None:
 def test_not_a_model(tmp_path: Path) -> None:
     """A file that is no library, or one without a model, is named."""
     (tmp_path / "text.so").write_text("no library")
-    for library in (tmp_path / "text.so", build_host(None, tmp_path)):
+    for library in (tmp_path / "text.so", build_host(None)):
         with pytest.raises(ValueError, match="is no shared library of a generated model"):
             HostTarget(library, (1, 1, 1), (1, 1, 1))

@@ -11,29 +11,29 @@ from hypothesis import strategies as st
 from kernel_calls import CoreKernels, HostKernels
 from strategies import KINDS, Layer, layers, random_layers
 
-SWEEP = 1000  # layers of each kind: 11,000 in all
+SWEEP = 1000  # layers of each kind
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostKernels]:
+def host() -> Iterator[HostKernels]:
     """The kernels of this computer."""
-    kernels = HostKernels(tmp_path_factory.mktemp("host"))
+    kernels = HostKernels()
     yield kernels
     kernels.close()
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostKernels]:
+def sanitized() -> Iterator[HostKernels]:
     """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    kernels = HostKernels(tmp_path_factory.mktemp("sanitized"), sanitize=True)
+    kernels = HostKernels(sanitize=True)
     yield kernels
     assert kernels.close() == ""
 
 
 @pytest.fixture(scope="module", params=["cortex-m4", "cortex-m7"])
-def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CoreKernels:
+def core(request: pytest.FixtureRequest) -> CoreKernels:
     """The kernels with DSP instructions in the emulator."""
-    return CoreKernels(tmp_path_factory.mktemp(request.param), request.param)
+    return CoreKernels(request.param)
 
 
 def check(kernels: HostKernels | CoreKernels, layer: Layer) -> None:
@@ -62,17 +62,10 @@ def test_dsp_instructions(core: CoreKernels, kind: str) -> None:
         check(core, layer)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
-def test_sweep(host: HostKernels, kind: str) -> None:
-    """A thousand layers of each kind."""
-    for layer in random_layers(kind, SWEEP, seed=3):
-        check(host, layer)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_sweep_under_sanitizers(sanitized: HostKernels, kind: str) -> None:
-    """A thousand others under sanitizers."""
-    for layer in random_layers(kind, SWEEP, seed=4):
-        check(sanitized, layer)
+def test_sweep(host: HostKernels, sanitized: HostKernels, kind: str) -> None:
+    """A thousand layers of each kind, and a thousand others under sanitizers."""
+    for kernels, seed in ((host, 3), (sanitized, 4)):
+        for layer in random_layers(kind, SWEEP, seed):
+            check(kernels, layer)

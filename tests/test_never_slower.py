@@ -19,28 +19,17 @@ from tinyredux.int8 import interpret
 
 pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")
-SEEDS = (0, 1, 4, 6, 7)  # with every kind of operator; 1 and 7 have pointwise layers that the cost model once got wrong
+SEEDS = (1, 4, 7)  # 1 and 7 have pointwise layers that the cost model once got wrong
 LAYERS = (
-    "conv3x3s2:3-20@19x17",
-    "conv1x1:30-11@13x9",
-    "conv5x1:9-2@14x3",
-    "depthwise5x5s2:9@15x14",
-    "max2x2:7@9x9",
-    "dense:5-33",
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One build folder: what is not generated is compiled once a board."""
-    return tmp_path_factory.mktemp("never_slower")
+    "conv3x3s2:3-20@19x17", "conv1x1:30-11@13x9", "conv5x1:9-2@14x3", "depthwise5x5s2:9@15x14", "max2x2:7@9x9", "dense:5-33",
+)  # fmt: skip
 
 
 def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[list[str], list[int]]:
     """Returns the form and the cycles of each operator, flash stalls included; its output has the interpreter's bytes."""
     board = find_board(board_name)
     _, artifact = assemble(graph, "test_never_slower", kernels, board)
-    firmware = build_firmware(artifact.write(folder / artifact.model_hash), board, folder)
+    firmware = build_firmware(artifact.write(folder / artifact.model_hash), board)
     target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
     image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
     run = target.measure(image)
@@ -49,22 +38,21 @@ def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[l
 
 
 @pytest.mark.parametrize("board", BOARDS)
-def test_operators_of_random_networks(board: str, folder: Path) -> None:
+def test_operators_of_random_networks(board: str, tmp_path: Path) -> None:
     """Operators that keep their reference kernel are the same code; theirs differ only by what a cache holds when they begin."""
     formed = 0
     for seed in SEEDS:
         graph = random_graph(seed, 14)
-        _, plain = cycles(graph, "reference", board, folder)
-        forms, fast = cycles(graph, "fast", board, folder)
+        _, plain = cycles(graph, "reference", board, tmp_path)
+        forms, fast = cycles(graph, "fast", board, tmp_path)
         for op, form, there, here in zip(graph.ops, forms, plain, fast, strict=True):
             assert form == "reference" or here <= there, f"seed {seed}: {op} takes {here} by {form}, {there} by reference"
             formed += form != "reference"
-    assert formed > 20
+    assert formed > 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("board", BOARDS)
-@pytest.mark.parametrize("layer", LAYERS)
-def test_layers_of_odd_shapes(layer: str, board: str, folder: Path) -> None:
-    fast, plain = (bench_layer(layer, find_board(board), kernels, folder) for kernels in ("fast", "reference"))
+@pytest.mark.parametrize(("layer", "board"), list(zip(LAYERS, BOARDS * 2, strict=True)))
+def test_layers_of_odd_shapes(layer: str, board: str) -> None:
+    fast, plain = (bench_layer(layer, find_board(board), kernels) for kernels in ("fast", "reference"))
     assert fast.core_cycles + fast.memory_cycles <= plain.core_cycles + plain.memory_cycles

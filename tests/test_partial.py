@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from brute_force import Plans, every_plan, least_live_bytes, least_placed_bytes
+from generated import assert_c_equals_interpreter, on_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import random_graph
@@ -18,8 +19,7 @@ from random_graphs import random_graph
 from tinyredux.boards import find_board
 from tinyredux.codegen.calls import Address, Call
 from tinyredux.codegen.parts import Block, emit_partial, lines_of
-from tinyredux.device import build_firmware, build_host
-from tinyredux.device.host import HostTarget
+from tinyredux.device import build_firmware
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.explore.plans import PRICE, timeline
 from tinyredux.explore.plans import plan as plan_net
@@ -33,7 +33,7 @@ from tinyredux.partial.plan import EVERY_COVER, bound_bytes, cover
 from tinyredux.partial.regions import at_once, bits, phases
 from tinyredux.partial.widths import variants
 
-SLOW_GRAPHS = 2000
+FEW, MANY = 100, 2000  # random networks in the usual run, and with -m sweep
 
 
 def image_for(graph: Graph, seed: int) -> np.ndarray:
@@ -59,21 +59,23 @@ def test_random_graphs(seed: int) -> None:
     check(random_graph(seed), seed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, SLOW_GRAPHS, 100))
-def test_many_random_graphs(first: int) -> None:
-    """Two thousand networks, the same ones every time."""
-    for seed in range(first, first + 100):
+SEEDS = [pytest.param(range(FEW), id="few"), pytest.param(range(FEW, MANY), id="many", marks=pytest.mark.sweep)]
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_many_random_graphs(seeds: range) -> None:
+    """The same ones every time."""
+    for seed in seeds:
         check(random_graph(seed), seed)
 
 
-@pytest.mark.parametrize("first", range(0, 800, 100))
-def test_small_graphs_equal_brute_force(first: int) -> None:
-    """On graphs of up to 7 operators, 400 and more, the bound is the least peak of live bytes of all plans of the kind searched.
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_small_graphs_equal_brute_force(seeds: range) -> None:
+    """On graphs of up to 7 operators the bound is the least peak of live bytes of all plans of the kind searched.
 
     The plan is as small, or no plan's buffers can be placed in fewer bytes.
     """
-    for seed in range(first, first + 100):
+    for seed in seeds:
         graph = random_graph(seed, most=6)
         if len(graph.ops) <= EVERY_COVER:
             plan, net = plan_partial(graph), Net(graph)
@@ -163,18 +165,16 @@ def test_no_wider_part_needs_less(first: int) -> None:
 
 @pytest.mark.parametrize("accumulator", ["int32", "int16"])
 @pytest.mark.parametrize("seed", range(6))
-def test_c_equals_the_interpreter(seed: int, accumulator: str, tmp_path: Path) -> None:
+def test_c_equals_the_interpreter(seed: int, accumulator: str) -> None:
     """The generated C writes the bytes that the interpreter writes, 16-bit sums included."""
     graph = random_graph(seed)
     plan = plan_partial(graph, accumulator)
-    artifact = emit_partial(plan.program, plan.arena, "test")
-    target = HostTarget(build_host(artifact.write(tmp_path / "model"), tmp_path), graph.input.shape, graph.output.shape)
-    for i in range(3):
-        image = image_for(graph, i)
-        np.testing.assert_array_equal(target.run(image), run(plan.program, plan.arena, image))
+    images = np.stack([image_for(graph, i) for i in range(3)])
+    written = on_host(emit_partial(plan.program, plan.arena, "test"), images, graph.output.shape)
+    np.testing.assert_array_equal(written, [run(plan.program, plan.arena, image) for image in images])
 
 
-def test_slices_of_a_map_whose_edge_nobody_reads(tmp_path: Path) -> None:
+def test_slices_of_a_map_whose_edge_nobody_reads() -> None:
     """An addition of slices for a pool that leaves out the last row and column: gaps between pixels and rows, row by row in C."""
     quant = Quant((0.05,), -3)
     shapes = {"input": (5, 5, 8), "sum": (5, 5, 8), "pooled": (2, 2, 8)}
@@ -182,9 +182,7 @@ def test_slices_of_a_map_whose_edge_nobody_reads(tmp_path: Path) -> None:
     tensors = {name: Tensor(name, shape, "int8", quant) for name, shape in shapes.items()}
     graph = Graph("edge", ops, tensors, {}, ("input",), ("pooled",))
     program = lower(graph, Schedule((Item(("add", "pool"), "materialise", 3),)))
-    artifact = emit_partial(program, place(program), "test")
-    target = HostTarget(build_host(artifact.write(tmp_path / "model"), tmp_path), (5, 5, 8), (2, 2, 8))
-    np.testing.assert_array_equal(target.run(image_for(graph, 0)), interpret.run(graph, image_for(graph, 0)[None])[0])
+    assert_c_equals_interpreter(graph, emit_partial(program, place(program), "test"))
 
 
 def test_one_loop_moves_one_struct_twice() -> None:
@@ -279,6 +277,7 @@ def test_the_plan_as_text_and_as_steps() -> None:
     assert max(len(line) for line in text.splitlines()) < 130
 
 
+@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
 def test_a_large_graph_takes_seconds() -> None:
     """170 operators with branches and joins: planned in less than ten seconds of processor time, safe and to the bit."""
     graph = random_graph(4, most=130)
@@ -314,6 +313,7 @@ def branches(count: int) -> Graph:
     return graph
 
 
+@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
 def test_many_branches_take_seconds() -> None:
     """127 operators in 32 branches of three widths: planned in less than ten seconds, in fewer bytes than in the given order."""
     graph = branches(32)
@@ -353,7 +353,7 @@ def written_bytes(plan: PartialPlan, folder: Path, image: np.ndarray) -> tuple[i
     """
     graph, board = plan.program.graph, find_board("disco_f469ni")
     artifact = emit_partial(plan.program, plan.arena, "test")
-    firmware = build_firmware(artifact.write(folder / "model"), board, folder)
+    firmware = build_firmware(artifact.write(folder / "model"), board)
     touched = np.zeros(plan.peak_bytes, bool)
     for pattern in (0x5A, 0xA5):
         target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)

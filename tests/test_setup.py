@@ -201,5 +201,5 @@ def test_continuous_integration_does_what_make_does(setup: ModuleType) -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     assert "run: make test\n" in workflow and " ".join((*setup.ARM_COMPILER, *setup.EMULATOR)) in workflow
     hooks = re.findall(r"entry: \.venv/bin/(.*)", (ROOT / ".pre-commit-config.yaml").read_text())
-    done = [line.partition("$(BIN)/")[2] for line in (ROOT / "Makefile").read_text().splitlines()]
+    done = [line.partition("$(BIN)/")[2].partition(" &")[0] for line in (ROOT / "Makefile").read_text().splitlines()]
     assert hooks == ["ruff check", "ruff format --check", "mypy"] and set(hooks) < set(done)

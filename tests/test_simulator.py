@@ -381,6 +381,7 @@ def test_the_verb_tells_ends_apart(body: str, tmp_path: Path, capsys: pytest.Cap
     assert "a board takes 0.94 to 1.07 of the modelled cycles" in text and result["end"] in text
 
 
+@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
 def test_speed(tmp_path: Path) -> None:
     elf = build(tmp_path, LOOP, "-DREPEATS=4000")
     machine, start = Machine(F469, elf), time.process_time()

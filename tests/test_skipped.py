@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generated import assert_c_equals_interpreter
 from torch import nn
 
 from tinyredux import datasets, nets
 from tinyredux.boards import find_board
 from tinyredux.codegen import assemble, compacted
 from tinyredux.datasets import Dataset, Split
-from tinyredux.device import build_host
-from tinyredux.device.host import HostTarget
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.int8 import evaluator, interpret, quantize
+from tinyredux.int8 import evaluator, quantize
 from tinyredux.methods import skip
 from tinyredux.settings import Settings, measure_net
 from tinyredux.skip import kept_share, records, windows
@@ -99,7 +98,7 @@ def test_tuning_keeps_what_is_left_out_at_zero(monkeypatch: pytest.MonkeyPatch) 
         finetune_skip.fine_tune(net, data, 0.01, finetune_skip.TUNE)
 
 
-def test_the_generated_code_runs_to_the_bit(tmp_path: Path) -> None:
+def test_the_generated_code_runs_to_the_bit() -> None:
     graph, data = small()
     cases = (
         (records.apply(graph, data, found()), "reference"),
@@ -109,11 +108,7 @@ def test_the_generated_code_runs_to_the_bit(tmp_path: Path) -> None:
     for again, kernels in cases:
         plan, artifact = assemble(again, "test", kernels, find_board("disco_f469ni"), unpack=True)
         assert plan.total_bytes > 0
-        library = build_host(artifact.write(tmp_path / artifact.model_hash), tmp_path)
-        target = HostTarget(library, graph.input.shape, graph.output.shape)
-        images = evaluator.quantized(graph, data.validation.images[:3])
-        for image, expected in zip(images, interpret.run(again, images), strict=True):
-            assert np.array_equal(target.run(image), expected)
+        assert_c_equals_interpreter(again, artifact, evaluator.quantized(graph, data.validation.images[:3]))
 
 
 def test_fast_kernels_take_the_tuned_weights_by_themselves() -> None:

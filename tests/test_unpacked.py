@@ -90,7 +90,7 @@ def test_flash_is_foreseen(tmp_path: Path) -> None:
         graph = small_layer("block", share)
         choice = choose(graph, board.cpu, templates=(unpacked.forms,))
         artifact = emit_steps(choice, "test")
-        firmware = build_firmware(artifact.write(tmp_path / artifact.model_hash), board, tmp_path)
+        firmware = build_firmware(artifact.write(tmp_path / artifact.model_hash), board)
         built.append(firmware.text_bytes + firmware.rodata_bytes)
         foreseen.append(choice.form_of_operator["layer"].flash_bytes)
     assert abs(built[0] - built[1] - (foreseen[0] - foreseen[1])) < 0.05 * (foreseen[0] - foreseen[1])

@@ -106,6 +106,8 @@ BOARDS: dict[str, tuple[object, str]] = {
     "a title of lines": (BOARD | {"title": "a\nb"}, "expected printable text"),
     "a title that ends a comment": (BOARD | {"title": "a */ b"}, "expected text without */"),
     "a clock in MHz": (BOARD | {"clock_hz": 180.5}, "field clock_hz is 180.5, expected a whole number"),
+    "a clock that stands": (BOARD | {"clock_hz": 0}, "clock_hz is 0 and oscillator_hz 8000000, expected"),
+    "a name that leads up": (BOARD | {"name": "../up"}, "board name is '../up'"),
     "a clock that is true": (BOARD | {"clock_hz": True}, "field clock_hz is true, expected a whole number"),
     "a clock of 2^100": (BOARD | {"clock_hz": 1 << 100}, "expected 32 bits"),
     "bypass as a number": (BOARD | {"oscillator_bypass": 1}, "expected true or false"),

@@ -124,6 +124,8 @@ hooked = lambda: changed(lambda n: n.conv.register_forward_hook(lambda *_: 1 / 0
 memory = lambda: nn.Linear(10**7, 10**8)
 two_inputs = lambda: changed(lambda n: n.__dict__.update(forward=lambda x, y: x + y))
 number = 5
+returns_number, needs = lambda: 3, lambda width: Net()
+without_shape, shape_in_list = lambda: nn.Linear(2, 2), lambda: Net(shape=[1, 4, 4])
 """
 SENTENCES = {
     "good": "",
@@ -165,6 +167,10 @@ SENTENCES = {
     "memory": "more memory than the machine has",
     "two_inputs": "missing a required argument: 'y'",
     "number": "has no function 'number'; it has Config, Net",
+    "returns_number": "returned int, expected a torch.nn.Module",
+    "needs": "must run without arguments",
+    "without_shape": "input_shape is None; give (channels, height, width), or the module an attribute input_shape",
+    "shape_in_list": "input_shape is [1, 4, 4]",
     "a.b": "has no function 'a.b'",
     "": "has no function ''",
 }

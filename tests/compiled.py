@@ -1,0 +1,56 @@
+"""C of tests, compiled once: what was made of the same text by the same command is kept beside the library's own builds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from tinyredux.device import build
+
+FOLDER = build.default_build_folder() / "tests"  # shared by all processes that test at once
+INCLUDE = build.ROOT / "firmware" / "include"
+KERNELS = build.ROOT / "firmware" / "kernels"
+
+
+@cache
+def headers() -> bytes:
+    """Returns the text of all headers of the kernels."""
+    return b"".join(path.read_bytes() for path in sorted(INCLUDE.glob("*.h")))
+
+
+def made(command: Sequence[str], *files: Path, suffix: str = "") -> Path:
+    """Returns what a compiler makes of files. Their text is what counts, so they must include none but the kernels' headers."""
+    parts = [build.compiler_version(command[0]), *command[1:], *(path.name for path in files)]
+    texts = [headers(), *(path.read_bytes() for path in files)]
+    digest = hashlib.sha256(b"\0".join([*map(str.encode, parts), *texts])).hexdigest()[:16]
+    target = FOLDER / f"{files[0].stem}-{digest}{suffix}"
+    if not target.is_file():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{os.getpid()}")
+        subprocess.run([*command, f"-I{INCLUDE}", *map(str, files), "-o", str(partial)], check=True)
+        partial.replace(target)
+    return target
+
+
+def objects(command: Sequence[str], *files: Path) -> list[Path]:
+    """Returns one object file a source, each made by itself."""
+    return [made([*command, "-c"], path, suffix=".o") for path in files]
+
+
+def kernels(command: Sequence[str]) -> list[Path]:
+    """Returns the object files of our C kernels."""
+    return objects(command, *sorted(KERNELS.glob("*.c")))
+
+
+def host(*flags: str) -> list[str]:
+    """Returns the command that compiles for this computer."""
+    return [*build.host_command(), *build.option("flags", "host").split(), *flags]
+
+
+def cross(core: str, *flags: str) -> list[str]:
+    """Returns the command that compiles for a core."""
+    return [build.CROSS_COMPILER, *build.option("flags", "common").split(), *build.option(core, "flags").split(), *flags]
