@@ -12,7 +12,7 @@ from form_cases import TYPES, Case, cases_of
 from kernel_calls import OPERATORS, Call, calls
 from strategies import KINDS, Layer, random_layers
 
-from tinyredux.codegen.fast import programs, sources
+from tinyredux.codegen.fast import functions, sources
 from tinyredux.graph import Conv
 from tinyredux.kernels import Form, Places, unpacked
 
@@ -127,7 +127,7 @@ def write_vectors(folder: Path, core: str) -> list[str]:
     """Writes vectors.h, vectors.c and the generated code that they call into a folder; returns the vectors' names."""
     vectors = list(all_vectors(core))
     forms = {str(i): vector.form for i, vector in enumerate(vectors) if vector.form}
-    found = programs(forms)
+    found = functions(forms)
     text = [HEAD.format(header="vectors.h"), *dict.fromkeys(f"{program.declaration};\n" for program in found)]
     for i, vector in enumerate(vectors):
         expected = vector.layer.expected()
