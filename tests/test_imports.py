@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (399, "torch safetensors"), "train": (1150, "torch safetensors tqdm"), "methods": (210, "torch"),
     "model": (112, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (885, "optuna tqdm"),
     "notebook": (1115, "IPython matplotlib"),
-    "course": (766, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
+    "course": (763, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
     "__init__": (55, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3600
