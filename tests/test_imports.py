@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (388, "torch safetensors"), "train": (1053, "torch safetensors tqdm"), "methods": (200, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
     "notebook": (954, "IPython matplotlib"),
-    "course": (766, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
+    "course": (763, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
     "__init__": (55, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3516

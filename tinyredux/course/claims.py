@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,12 @@ def reproduce(ids: Sequence[str] = (), profile: str = "quick") -> list[dict[str,
         check_is_checkout("making records again")
     chosen = [known[name] for name in ids or known]
     before = {record: _written(record) for claim in chosen if claim.evidence for record in claim.evidence.records}
-    ended: dict[str, str] = {}  # with what words each command failed, "" where it did not: several claims share one
+    run = cache(_run) if profile == "full" else lambda command: ""  # several claims share a command
     rows = []
     for claim in tqdm(chosen, "claims", leave=False, disable=None):
         started = time.monotonic()
-        commands = claim.evidence.commands if claim.evidence else ()
-        for command in commands if profile == "full" else ():
-            if command not in ended:
-                ended[command] = _run(command)
-        failed = "; ".join(ended[command] for command in commands if ended.get(command))
-        records = claim.evidence.records if claim.evidence else ()
+        commands, records = (claim.evidence.commands, claim.evidence.records) if claim.evidence else ((), frozenset())
+        failed = "; ".join(filter(None, map(run, commands)))
         remade = not failed and all(_written(record) != before[record] for record in records)
         rows.append(_row(claim, remade, failed, time.monotonic() - started))
     return rows
