@@ -20,7 +20,7 @@ from tinyredux.codegen.fast import sources
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.device import build
 from tinyredux.kernels import TEMPLATES, Form, Places
-from tinyredux.kernels.choose import on_core
+from tinyredux.kernels.choice import on_core
 
 MOST_SCRATCH = 1 << 19
 TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}

@@ -23,9 +23,9 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (374, ""),
     "datasets": (548, "PIL pooch"), "simulator": (1799, "unicorn capstone"), "measurement": (109, ""), "trec": (493, "torch"),
-    "int8": (567, "torch tqdm"), "memory": (1011, ""), "partial": (913, ""), "skip": (395, "torch tqdm"),
+    "int8": (567, "torch tqdm"), "memory": (1011, ""), "partial": (926, ""), "skip": (395, "torch tqdm"),
     "kernels": (3729, ""), "codegen": (800, ""), "device": (1201, "serial"), "frontends": (500, "torch"),
-    "nets": (388, "torch safetensors"), "train": (1053, "torch safetensors tqdm"), "methods": (200, "torch"),
+    "nets": (388, "torch safetensors"), "train": (1053, "torch safetensors tqdm"), "methods": (203, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
     "notebook": (954, "IPython matplotlib"),
     "course": (763, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),

@@ -32,7 +32,7 @@ def trec_check(op: TrecConv, sizes: TrecSizes, planned: int) -> str:
 
 
 def naive_forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns TREC by the tables of `trec_naive.c`, a template as those of `kernels.choose`; none for other operators."""
+    """Returns TREC by the tables of `trec_naive.c`, a template as those of `kernels.choice`; none for other operators."""
     if not isinstance(op, TrecConv):
         return []
     sizes, factors = clustering(graph, op), requantization(graph, op)

@@ -1,7 +1,7 @@
 """Generated kernels: the fastest exact code for each operator, written for one core by templates in Python.
 
 Each module (`dense`, `depthwise`, `gemm`, `rows`, `winograd`, `pool`, ...) is one template: it returns the variants it has for an
-operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choose` takes the fastest that fit, and
+operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choice` takes the fastest that fit, and
 `slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 11 teaches
 it.
 """
@@ -14,7 +14,7 @@ from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.schedule import scheduled
-from tinyredux.kernels.choose import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways, with_forms
+from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways, with_forms
 from tinyredux.kernels.cycles import cycles, operator_cycles
 from tinyredux.kernels.slices import FastSteps, with_rows
 from tinyredux.kernels.trec_pays import losing, picks

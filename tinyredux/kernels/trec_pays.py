@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from tinyredux.graph import Conv, Graph, Op, TrecConv
-from tinyredux.kernels.choose import TEMPLATES, Template, Ways, fitted, ways
+from tinyredux.kernels.choice import TEMPLATES, Template, Ways, fitted, ways
 from tinyredux.trec import exactly
 
 Limits = Callable[[Graph], tuple[int | None, int | None]]
