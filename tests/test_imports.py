@@ -23,7 +23,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (374, ""),
     "datasets": (580, "PIL pooch"), "simulator": (2236, "unicorn capstone"), "measurement": (110, ""), "trec": (500, "torch"),
-    "int8": (567, "torch tqdm"), "memory": (1123, ""), "partial": (913, ""), "skip": (398, "torch tqdm"),
+    "int8": (567, "torch tqdm"), "memory": (1123, ""), "partial": (924, ""), "skip": (398, "torch tqdm"),
     "kernels": (4005, ""), "codegen": (808, ""), "device": (1288, "serial"), "frontends": (610, "torch"),
     "nets": (399, "torch safetensors"), "train": (1150, "torch safetensors tqdm"), "methods": (200, "torch"),
     "model": (106, ""), "results": (80, ""), "flow": (73, "tqdm"), "settings": (170, ""), "explore": (965, "optuna tqdm"),
