@@ -18,6 +18,7 @@ from tinyredux.partial.regions import Cost, Net, Phase
 
 STATES = 1500  # sets of one size; 12 items have at most 924
 MANY = 32  # items from which on fewer sets are kept, so that large graphs take seconds
+FEW = 4  # users of a buffer up to which a move's change is told apart by which of them have run
 Stage = tuple[tuple[str, ...], bool, int]  # a phase: buffers read until just before it, whether the output is begun, extra bytes
 
 
@@ -193,23 +194,23 @@ def states_for(count: int) -> int:
 def best_order(given: Problem, bound: int) -> Order | None:
     """Returns the order with the least peak, or None where items wait for each other in a circle or all exceed `bound`.
 
-    What a move changes depends only on which users of the buffers that it touches have run: it is computed once for each case.
+    What a move changes depends only on the buffers it touches: it is computed once for each of their states.
     """
     limit, moves = states_for(len(given.moves)), given.moves
     level = {0: (given.start_bytes,) * 2}  # by moves run: peak, live bytes
     ready = {0: [i for i, move in enumerate(moves) if not move.needs]}
     came: dict[int, int] = {}  # by moves run: the last of them
     unlocked = [[k for k, move in enumerate(moves) if move.needs >> i & 1] for i in range(len(moves))]
-    near = [0] * len(moves)
-    for users in given.users.values():
-        near = [mask | (users if users >> i & 1 else 0) for i, mask in enumerate(near)]
+    wide = [name for name, users in given.users.items() if users.bit_count() > FEW]
+    near = [_near(given, wide, move) for move in moves]
     known: list[dict[int, Run]] = [{} for _ in moves]
     exact = True
     for _ in moves:
         following: dict[int, tuple[int, int]] = {}
         for done, (peak, live) in level.items():
+            seen = _seen(given, wide, done)
             for i in ready[done]:
-                state = done & near[i]
+                state = seen & near[i]
                 if state not in known[i]:
                     known[i][state] = best_run(given, i, done, 0)
                 run, key = known[i][state], done | 1 << i
@@ -227,6 +228,22 @@ def best_order(given: Problem, bound: int) -> Order | None:
         last.append(came[left])
         left ^= 1 << came[left]
     return in_order(given, reversed(last), exact)
+
+
+def _seen(given: Problem, wide: list[str], done: int) -> int:
+    """Returns the moves of `done` as bits, and above them two for each buffer of `wide`: begun, and only one user left."""
+    for k, name in enumerate(wide):
+        begun, last = given.writers.get(name, 0) & done != 0, (given.users[name] & ~done).bit_count() == 1
+        done |= (begun | last << 1) << len(given.moves) + 2 * k
+    return done
+
+
+def _near(given: Problem, wide: list[str], move: Move) -> int:
+    """Returns the bits of `_seen` that a move depends on: the users of its buffers, for those of `wide` their two bits."""
+    found = 0
+    for name in (*move.reads, move.writes):
+        found |= 3 << len(given.moves) + 2 * wide.index(name) if name in wide else given.users[name]
+    return found
 
 
 def _ready(moves: tuple[Move, ...], unlocked: list[int], before: list[int], done: int) -> list[int]:
