@@ -26,8 +26,10 @@ Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multip
 EMPTY = np.zeros(0, np.int8)
 
 
-def calls(layer: Layer) -> list[Call]:
-    """Returns the kernel calls that compute a layer; only a concat takes more than one."""
+def calls(layer: Layer, operator: str = "") -> list[Call]:
+    """Returns the kernel calls that compute a layer, a convolution by another `operator`; only a concat takes more than one."""
+    if operator:
+        return [([OPERATORS.index(operator), *fields[1:]], arrays) for fields, arrays in calls(layer)]
     graph, op, inputs = layer.graph, layer.op, layer.inputs
     height, width, channels = inputs[0].shape
     out = graph.tensors[op.output]
@@ -96,11 +98,11 @@ class HostKernels:
         program = made(command, *driver, *kernels(command))
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def run(self, layer: Layer) -> np.ndarray:
+    def run(self, layer: Layer, operator: str = "") -> np.ndarray:
         """Returns the layer's output (H, W, C). Raises RuntimeError with the sanitizer's report where it stopped."""
         shape = layer.graph.output.shape
         result = np.full(shape, 0x55, np.int8)
-        for fields, arrays in calls(layer):
+        for fields, arrays in calls(layer, operator):
             written = self._run_call(fields, arrays, result.size).reshape(shape)
             result = written if not isinstance(layer.op, Concat) else np.where(written == 0x55, result, written)
         return result
@@ -133,12 +135,12 @@ class CoreKernels:
         program = made([*command, *link, *keep], *objects(command, DRIVER), *kernels(command), suffix=".elf")
         self.core = Core(program, core)
 
-    def run(self, layer: Layer) -> np.ndarray:
+    def run(self, layer: Layer, operator: str = "") -> np.ndarray:
         """Returns the layer's output (H, W, C)."""
         shape = layer.graph.output.shape
         size = int(np.prod(shape))
         self.core.write(RAM, b"\x55" * (1 << 16))
-        for fields, arrays in calls(layer):
+        for fields, arrays in calls(layer, operator):
             at, pointers = RAM + (size + 7) // 8 * 8, [RAM]
             for array in arrays:
                 pointers.append(at)

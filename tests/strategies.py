@@ -115,23 +115,24 @@ def _quant(pick: Pick, scale: float = 0.05) -> Quant:
     return Quant((scale,), pick(ZERO_POINTS))
 
 
-def _window(pick: Pick) -> dict[str, Any]:
-    """Returns kernel, stride, padding (each side below the kernel) and an input size on which the window fits."""
+def _window(pick: Pick, far: bool = False) -> dict[str, Any]:
+    """Returns kernel, stride and padding; with `far` also padding wider than the kernel: windows that see nothing of the map."""
     kernel, stride = (pick(KERNELS), pick(KERNELS)), (pick(STRIDES), pick(STRIDES))
-    padding = tuple(pick(range(size)) for size in (kernel[0], kernel[0], kernel[1], kernel[1]))
+    more = pick((0, 0, 4)) if far else 0
+    padding = tuple(pick(range(size + more)) for size in (kernel[0], kernel[0], kernel[1], kernel[1]))
     return {"kernel": kernel, "stride": stride, "padding": padding}
 
 
 def _map_size(pick: Pick, window: dict[str, Any], macs_per_pixel: int = 0) -> tuple[int, int]:
     kernel, padding = window["kernel"], window["padding"]
-    height, width = pick(SIZES), pick(SIZES)
+    height, width = pick(SIZES), pick((*SIZES, *[kernel[1]] * 6))  # a map as wide as the kernel is one run of values
     while macs_per_pixel * height * width > MOST_MACS and height * width > 1:
         height, width = -(-height // 2), -(-width // 2)
-    return max(height, kernel[0] - padding[0] - padding[1]), max(width, kernel[1] - padding[2] - padding[3])
+    return max(height, kernel[0] - padding[0] - padding[1], 1), max(width, kernel[1] - padding[2] - padding[3], 1)
 
 
 def _weighted_layer(pick: Pick, kind: str) -> Layer:
-    in_c, out_c, window = pick(CHANNELS), pick(CHANNELS), _window(pick)
+    in_c, out_c, window = pick(CHANNELS), pick(CHANNELS), _window(pick, far=True)
     if kind == "pointwise":
         window = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0, 0, 0)}
     if kind == "square":  # what Winograd convolution takes

@@ -159,7 +159,7 @@ struct tr_field tr_field_at(const int8_t *in, const int8_t *weights, const struc
     const int32_t y = tr_max(0, -in_y), x = tr_max(0, -in_x);
     const int32_t rows = tr_min(p->kernel_h, p->in_h - in_y) - y, columns = tr_min(p->kernel_w, p->in_w - in_x) - x;
     const int32_t together = pixel == p->in_c,
-                  plane = together && columns == p->kernel_w && row == columns * pixel && columns > 0;
+                  plane = together && columns == p->kernel_w && row == columns * pixel && rows > 0;
     return (struct tr_field){.in = in + (in_y + y) * row + (in_x + x) * pixel,
                              .weights = weights + (y * p->kernel_w + x) * p->in_c,
                              .rows = columns <= 0 ? 0
