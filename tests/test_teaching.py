@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 
 from tinyredux import fixedpoint, memory
@@ -22,10 +23,23 @@ RIGHT["lab2.by_hand"] = next(
     found for found in PLACEMENTS if memory.arena_end(exercises.BRANCH_SIZES, found) == exercises.BRANCH_BOUND
 )
 RIGHT["lab3.by_hand"] = ["expand+filter", "project+shortcut+sum+classify"]
+
+
+class Equal(int):
+    """Says that it equals whatever it is compared with."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = int.__hash__
+
+
 FAULTS: dict[str, tuple[Any, ...]] = {
     "lab1.round_shift": (
         lambda value, exponent: value >> exponent,
         lambda value, exponent: (value + (1 << exponent >> 1)) >> exponent,
+        3,  # what the first case wants, in the place of a function
+        lambda value, exponent: Equal(),
     ),
     "lab1.high_mul": (lambda a, b: (a * b) >> 31, lambda a, b: (a * b + 2**30) >> 31),
     "lab1.quantize_multiplier": (lambda real: (round(real * 2**31), 0),),
@@ -57,6 +71,11 @@ FAULTS: dict[str, tuple[Any, ...]] = {
         lambda weights, inputs: [
             abs(w) * sum(row[i] for row in inputs) / len(inputs) / max(1, sum(map(abs, weights))) for i, w in enumerate(weights)
         ],
+        lambda weights, inputs: [  # the mean first, then its absolute value
+            abs(w * sum(row[i] for row in inputs) / len(inputs))
+            / max(1.0, abs(sum(sum(map(int.__mul__, weights, row)) for row in inputs) / len(inputs)))
+            for i, w in enumerate(weights)
+        ],
         None,
     ),
     "lab5.saved": (
@@ -66,6 +85,17 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "lab5.repaired_bias": (lambda weights, kept, means, bias: bias, lambda weights, kept, means, bias: bias - round(sum(means))),
     "lab5.front": (sorted, lambda points: points[:1]),
 }
+
+
+def test_a_right_answer_may_be_written_in_other_ways() -> None:
+    assert teaching.check("lab3.by_hand", ("expand + filter", "shortcut+project+sum+classify")).passed
+    assert teaching.check(
+        "lab4.stack", lambda ids: [np.array(part) for part in exercises.EXERCISES["lab4.stack"].expected(ids)]
+    ).passed
+    assert teaching.check(
+        "lab5.repaired_bias",
+        lambda w, kept, means, bias: round(bias + sum(a * m for a, k, m in zip(w, kept, means, strict=True) if not k)),
+    ).passed
 
 
 @pytest.mark.parametrize("name", exercises.EXERCISES)

@@ -47,16 +47,16 @@ def schedule_peak(found: Any) -> int:
     net, items = small_net(), []
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise ValueError(f"expected a list such as ['expand', 'filter+project', ...], found {found!r}")
-    ways: dict[tuple[str, ...], Item] = {}
+    ways: dict[frozenset[str], Item] = {}
     for item in sorted(candidates(net), key=lambda item: -internal_bytes(net, item)):
-        ways[item.ops] = item  # of several ways to run the same operators the one with the fewest bytes is left
+        ways[frozenset(item.ops)] = item  # of several ways to run the same operators the one with the fewest bytes is left
     for text in found:
-        names = tuple(text.split("+"))
+        names = [name.strip() for name in text.split("+")]
         if unknown := [name for name in names if name not in net.index]:
             raise ValueError(f"there is no operator {unknown[0]!r}; there are {', '.join(net.index)}")
-        if names not in ways:
+        if frozenset(names) not in ways:
             raise ValueError(f"{text} cannot run in slices of channels: some operator in it needs all channels of the one before")
-        items.append(ways[names])
+        items.append(ways[frozenset(names)])
     run = [name for item in items for name in item.ops]
     if sorted(run) != sorted(net.index):
         raise ValueError(f"each operator has to run once, found {', '.join(run)}")

@@ -44,13 +44,13 @@ def front(points: list[Point]) -> list[Point]:
 
 def _draw_share(chance: random.Random) -> tuple[Any, ...]:
     count = chance.randint(1, 6)
-    images = [[chance.randint(0, 255) for _ in range(count)] for _ in range(chance.randint(1, 5))]
+    images = [[chance.randint(-128, 127) for _ in range(count)] for _ in range(chance.randint(1, 5))]
     return [chance.randint(-127, 127) for _ in range(count)], images
 
 
 def _draw_repair(chance: random.Random) -> tuple[Any, ...]:
     count = chance.randint(1, 8)
-    means = [chance.randint(0, 1020) / 4 for _ in range(count)]
+    means = [chance.randint(-300, 300) / 3 for _ in range(count)]  # their sums are never halves, which one may round either way
     kept = [chance.random() < 0.5 for _ in range(count)]
     return [chance.randint(-127, 127) for _ in range(count)], kept, means, chance.randint(-5000, 5000)
 
@@ -87,7 +87,7 @@ EXERCISES = (
         "lab5.repaired_bias", _draw_repair, repaired_bias,
         ("What is left out of the sum is, on average, weight times mean input, for each operand that is not kept.",
          "Round once, at the end."),
-        (([3, 4], [True, True], [10.0, 10.0], 7), ([3, 4], [False, True], [10.5, 10.0], -1)),
+        (([3, 4], [True, True], [10.0, 10.0], 7), ([3, 4], [False, True], [10.25, 10.0], -1)),
     ),
     Exercise(
         "lab5.front", _draw_front, front,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tinyredux.files import expect
 
 CASES = 200
@@ -37,11 +39,7 @@ class Exercise:
         if self.judge is not None:
             return self.judge(arguments, found)
         expected = self.expected(*copy.deepcopy(arguments))
-        try:
-            right = bool(found == expected)
-        except Exception:  # a comparison that fails, or that has no single answer, is a wrong answer
-            right = False
-        return None if right else f"expected {expected!r}, found {found!r}"
+        return None if found == _plain(expected) else f"expected {expected!r}, found {found!r}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def check(name: str, answer: Any, seed: int = 0) -> Verdict:
 
 def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | None:
     if not callable(answer):
-        return _fault(exercise, arguments, answer)
+        return "expected a function, found a value" if arguments else _fault(exercise, arguments, answer)
     try:
         found = answer(*copy.deepcopy(arguments))
     except NotImplementedError:
@@ -102,9 +100,23 @@ def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | N
 
 def _fault(exercise: Exercise, arguments: tuple[Any, ...], found: Any) -> str | None:
     try:
-        return exercise.fault(arguments, found)
-    except Exception as error:  # an object of the student's answers as it likes, also to the question what it is
-        return f"found an object of type {type(found).__name__} that cannot be compared: it raised {type(error).__name__}"
+        return exercise.fault(arguments, _plain(found))
+    except TypeError as error:
+        return str(error)
+
+
+def _plain(value: Any) -> Any:
+    """Returns an answer in Python's own types, tuples as lists. Raises TypeError for others: an object answers as it likes, also
+    when it is asked whether it is equal."""
+    if type(value).__module__ == "numpy":
+        value = np.asarray(value).tolist()
+    if type(value) in (list, tuple):
+        return [_plain(each) for each in value]
+    if type(value) is dict:
+        return {key: _plain(each) for key, each in value.items() if type(key) in (int, str)}
+    if type(value) in (bool, int, float, str, type(None)):
+        return value
+    raise TypeError(f"expected numbers, strings, lists or dictionaries, found an object of type {type(value).__name__}")
 
 
 def missing(name: str) -> Callable[..., Any]:
