@@ -16,7 +16,7 @@ from compiled import cross, host, kernels, made, objects
 from generated import RAM, Core
 from strategies import Layer
 
-from tinyredux.codegen.fast import sources
+from tinyredux.codegen.fast import functions, sources
 from tinyredux.codegen.trec import naive_forms
 from tinyredux.device import build
 from tinyredux.kernels import TEMPLATES, Form, Places
@@ -81,7 +81,7 @@ def cases_of(layers: Sequence[Layer], core: str) -> list[Case]:
 
 def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
     """Writes the C that calls the cases and their Programs. An array of pointers holds output, scratch, inputs, arrays."""
-    functions = []
+    bodies = []
     for i, case in enumerate(cases):
         first = 2 + len(case.layer.inputs)
         arrays = {
@@ -90,12 +90,12 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
         }
         inputs = tuple(f"((int8_t *)at[{2 + k}])" for k in range(len(case.layer.inputs)))
         body = case.form.call(Places("((int8_t *)at[0])", inputs, "((int8_t *)at[1])", arrays))
-        functions.append(f"static void case_{i}(void *const *at)\n{{\n{body}\n}}\n")
+        bodies.append(f"static void case_{i}(void *const *at)\n{{\n{body}\n}}\n")
     forms = {str(i): case.form for i, case in enumerate(cases)}
     declarations = {f"{program.declaration};\n": None for form in forms.values() for program in form.functions}
     table = f"static void (*const cases[])(void *const *) = {{{', '.join(f'case_{i}' for i in range(len(cases)))}}};\n"
     run = "void run_case(int32_t i, void *const *at);\nvoid run_case(int32_t i, void *const *at)\n{\n    cases[i](at);\n}\n"
-    text = "".join(['#include "tinyredux.h"\n', *declarations, *functions, table, run, f"#if !defined(__arm__)\n{MAIN}#endif\n"])
+    text = "".join(['#include "tinyredux.h"\n', *declarations, *bodies, table, run, f"#if !defined(__arm__)\n{MAIN}#endif\n"])
     (folder / "cases.c").write_text(text)
     for name, content in sources(functions(forms), "").items():
         (folder / name).write_text(content)
