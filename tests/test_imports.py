@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3729, ""), "codegen": (818, ""), "device": (1201, "serial"), "frontends": (500, "torch"),
     "nets": (388, "torch safetensors"), "train": (1053, "torch safetensors tqdm"), "methods": (203, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
-    "notebook": (954, "IPython matplotlib"),
+    "notebook": (955, "IPython matplotlib"),
     "course": (770, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
     "__init__": (55, ""), "__main__": (35, ""),
 }  # fmt: skip

@@ -92,6 +92,17 @@ def test_the_staircase_counts_what_the_rules_say() -> None:
     assert f"differs at {differ} of 4096." in repr(plots.rounding_staircase(1518500250, -3, 0, 4095))
 
 
+def test_no_curve_of_the_book_lies_below_its_own_floor() -> None:
+    record = recorded("trec_redundancy")
+    chosen = [("cifarnet", "body.2.0"), ("squeezenet", "body.fires.2.expand3.0"), ("squeezenet", "body.fires.6.expand3.0")]
+    series = {layer: plots_redundancy.curve(record, net, layer) for net, layer in chosen}
+    left = plots_redundancy.removed_and_lost(series).figure.axes[0]
+    solid = [line.get_ydata() for line in left.lines if line.get_linestyle() == "-" and len(line.get_ydata())]
+    dashed = [line.get_ydata() for line in left.lines if line.get_linestyle() == "--" and len(line.get_ydata())]
+    assert len(solid) == len(dashed) == 3
+    assert all((np.array(curve) >= np.array(floor) - 1e-9).all() for curve, floor in zip(solid, dashed, strict=True))
+
+
 def test_axes_are_named() -> None:
     for name, draw in FIGURES.items():
         for axes in draw().figure.axes:

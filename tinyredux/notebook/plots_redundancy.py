@@ -62,14 +62,15 @@ def clusters(image: Pixels, windows: Pixels, found: Clusters) -> Picture:
 
 @styled
 def removed_and_lost(series: Mapping[str, Sequence[Redundancy]]) -> Picture:
-    """Returns two curves over the bits of the hash for each series: the share of vectors removed, and the error left."""
+    """Returns two curves over the bits of the hash for each series: the share of vectors removed, above the share that any data
+    of as many rows loses (dashed), and the error left."""
     figure, (left, right) = figure_with_axes(8.6, 3.3, 2)
     for i, (name, points) in enumerate(series.items()):
         bits = [point.bits for point in points]
         left.plot(bits, [100 * point.removed for point in points], "o-", ms=4, color=PALETTE[i], label=name)
         right.plot(bits, [100 * point.error for point in points], "o-", ms=4, color=PALETTE[i], label=name)
-    first = next(iter(series.values()))
-    left.plot([p.bits for p in first], [100 * p.floor for p in first], "--", color=GREY, label="what any data loses")
+        left.plot(bits, [100 * point.floor for point in points], "--", color=PALETTE[i])
+    left.plot([], [], "--", color=GREY, label="what any data loses")
     for axes, title in ((left, "removed, % of the vectors"), (right, "error, % of the variance")):
         axes.set(xlabel="bits of the hash", title=title, ylim=(0, 104))
     left.legend(loc="lower left")
