@@ -21,7 +21,7 @@ NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, r
 CYCLES = Path(__file__).resolve().parent / "golden" / "fast_cycles.json"
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")
 GROWTH = 1.02
-PREDICTED = {"disco_f469ni": 0.10, "nucleo_f746zg": 0.15, "nucleo_u575zi_q": 0.10}  # error of the prediction, at most
+PREDICTED = {"disco_f469ni": 0.10, "nucleo_f746zg": 0.15, "nucleo_u575zi_q": 0.11}  # error of the prediction, at most
 
 # On an STM32F469 without flash stalls: cycles per MAC, for pools and add per output.
 BARS = {
