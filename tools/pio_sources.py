@@ -35,7 +35,7 @@ if testing:  # a test brings its own main and needs no network
     for pattern in ("*runtime/main.c", "*runtime/link.c"):
         env.AddBuildMiddleware(lambda node: None, pattern)
     vectors = Path(env.subst("$BUILD_DIR")) / "vectors"
-    command = [env.subst("$PYTHONEXE"), str(project / "tests" / "kernel_vectors.py"), str(vectors), "cortex-m4"]
+    command = [env.subst("$PYTHONEXE"), str(project / "tests" / "helpers" / "kernel_vectors.py"), str(vectors), "cortex-m4"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(project)})
     env.Append(CPPPATH=["$PROJECT_INCLUDE_DIR", str(vectors)])
     env.BuildSources("$BUILD_DIR/vectors_built", str(vectors), "+<*.c> +<*.S>")

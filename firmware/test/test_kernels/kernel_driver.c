@@ -1,4 +1,4 @@
-/* kernel_driver.c: one kernel call described by numbers, for test_main.c and for tests/test_kernels.py.
+/* kernel_driver.c: one kernel call described by numbers, for test_main.c and for tests/kernels/test_kernels.py.
  *
  * As a host program (TR_DRIVER_MAIN) it reads cases from standard input and writes outputs to standard output. A case is int32 words: number
  * of fields, the fields, the byte size of each of the seven arrays output, input, second (weights, or the second addend),

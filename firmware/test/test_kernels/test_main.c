@@ -1,5 +1,5 @@
 /*
- * Kernels against vectors that the interpreter wrote (tests/kernel_vectors.py), on this computer and on the emulated board:
+ * Kernels against vectors that the interpreter wrote (tests/helpers/kernel_vectors.py), on this computer and on the emulated board:
  * `pio test -e native -e emulator`. Each vector prints "PASS name" or "FAIL name: why"; "END" closes the run
  * (test_custom_runner.py reads them).
  */

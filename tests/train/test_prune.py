@@ -283,7 +283,7 @@ def test_what_cannot_be_pruned(own: str, tmp_path: Path) -> None:
 def test_the_curve_of_the_record(data: str) -> None:
     """Points of committed networks are those of their weights; a pruned one fits the budget in its name; never above
     layer by layer. The points of the tool are in it, made as it says, and reach from 4 to 60 KB."""
-    home = Path(__file__).parent.parent
+    home = Path(__file__).parents[2]
     record = json.loads((home / "data" / "records" / f"sram_curve.{data}.json").read_text())
     points = {point["net"]: point for point in record["points"]}
     committed = [one for one in pretrained.records() if one.data == data and not one.table and not one.skipping]

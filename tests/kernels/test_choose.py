@@ -18,7 +18,7 @@ from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph,
 from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
-CYCLES = Path(__file__).resolve().parent / "golden" / "fast_cycles.json"
+CYCLES = Path(__file__).resolve().parents[1] / "golden" / "fast_cycles.json"
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")
 GROWTH = 1.02
 PREDICTED = {"disco_f469ni": 0.10, "nucleo_f746zg": 0.15, "nucleo_u575zi_q": 0.11}  # error of the prediction, at most
@@ -42,7 +42,7 @@ def test_no_layer_grows(layer: str, board: str) -> None:
     """Modelled cycles stay within 2 % of the committed ones, and the prediction near them."""
     committed = json.loads(CYCLES.read_text())[board][layer]
     time = fast_cycles(layer, board)
-    assert time.core_cycles <= GROWTH * committed, "if that is meant: python tests/test_choose.py"
+    assert time.core_cycles <= GROWTH * committed, "if that is meant: python tests/kernels/test_choose.py"
     graph = layer_graph(parse_spec(layer))
     found = find_board(board)
     predicted = choose(graph, found.cpu, *limits(found, graph=graph)).cycles

@@ -219,7 +219,7 @@ def test_a_flash_miss_of_the_l4r5_is_its_wait_states_and_one() -> None:
 
 
 def test_records_from_before_the_bands_are_read(tmp_path: Path) -> None:
-    source = next((Path(__file__).parent.parent / "data" / "records").glob("lenet.exact.fast.disco_f469ni.*.json"))
+    source = next((Path(__file__).parents[2] / "data" / "records").glob("lenet.exact.fast.disco_f469ni.*.json"))
     content = json.loads(source.read_text())
     content.pop("error_band", None)
     (tmp_path / "old.json").write_text(json.dumps(content))

@@ -1,6 +1,6 @@
 """Random networks by every method, kernel set and core: twin and machine code write the interpreter's bytes, torch agrees.
 
-The usual run takes a few; three thousand of them, in an hour on two cores: pytest -m sweep tests/test_network_sweep.py
+The usual run takes a few; three thousand of them, in an hour on two cores: pytest -m sweep tests/laws/test_network_sweep.py
 """
 
 from __future__ import annotations

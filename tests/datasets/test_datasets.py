@@ -218,7 +218,7 @@ def test_load_refuses_unknown_names_and_other_shapes() -> None:
 
 def test_synthetic_pixels_are_those_of_the_data_card() -> None:
     """Every machine makes the same pixels, classes in equal numbers."""
-    card = (Path(__file__).parent.parent / "data" / "README.md").read_text()
+    card = (Path(__file__).parents[2] / "data" / "README.md").read_text()
     for seed, count in enumerate(datasets.SYNTHETIC_IMAGES):
         pixels, labels = generated.pixels_and_labels(count, seed)
         assert hashlib.sha256(pixels.tobytes()).hexdigest() in card

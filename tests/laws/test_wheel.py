@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKED = "tinyredux firmware data book tools platformio.ini pyproject.toml setup.py README.md LICENSE LICENSE-book".split()
 NET = """import torch
 

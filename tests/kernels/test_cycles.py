@@ -14,7 +14,7 @@ from tinyredux.boards import find_board
 from tinyredux.kernels import operator_cycles
 from tinyredux.kernels.cycles import table
 
-SPEC = importlib.util.spec_from_file_location("fit_cycles", Path(__file__).resolve().parent.parent / "tools" / "fit_cycles.py")
+SPEC = importlib.util.spec_from_file_location("fit_cycles", Path(__file__).resolve().parents[2] / "tools" / "fit_cycles.py")
 assert SPEC is not None and SPEC.loader is not None
 fit = sys.modules["fit_cycles"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(fit)

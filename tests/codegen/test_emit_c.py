@@ -55,7 +55,7 @@ def test_another_process_with_another_hash_seed_gives_equal_bytes() -> None:
     )  # fmt: skip
     hashes = set()
     for seed in ("1", "2"):
-        command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+        command = [sys.executable, "-c", program, str(Path(__file__).parents[1])]
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": str(build.ROOT)}
         hashes.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
     assert len(hashes) == 1

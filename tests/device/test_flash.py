@@ -180,7 +180,7 @@ def test_an_artifact_for_another_core(tmp_path: Path, port: str) -> None:
 @pytest.mark.parametrize("name", ["weights.bin", "model.c", "model.h", "weights.S"])
 def test_files_that_are_not_the_manifests(name: str, tmp_path: Path, port: str) -> None:
     """Weights that were cut would be flashed, and the board would answer with the hash of the whole."""
-    golden = Path(__file__).parent / "golden" / "three_layers"
+    golden = Path(__file__).parents[1] / "golden" / "three_layers"
     folder = Path(shutil.copytree(golden, tmp_path / "copy"))
     board = find_board("disco_f469ni")
     assert read_model_hash(folder, board) == json.loads((folder / "manifest.json").read_text())["model_hash"]

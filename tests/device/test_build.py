@@ -16,7 +16,7 @@ import pytest
 from tinyredux.boards import Board, Memory, board_names, find_board
 from tinyredux.device import build
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "firmware" / "boards"
 
 MODEL_H = """#include <stdint.h>

@@ -31,7 +31,7 @@ HEAD = """#include "{header}"
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
 
 """
-HEADER = """/* Written by tests/kernel_vectors.py. */
+HEADER = """/* Written by tests/helpers/kernel_vectors.py. */
 #include "tinyredux.h"
 
 #define VECTORS {count}

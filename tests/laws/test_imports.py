@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "tinyredux"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
@@ -50,7 +50,7 @@ def drawn(text: str) -> str:
 
 def test_the_picture_of_the_rooms_is_true() -> None:
     text = CONTRIBUTING.read_text()
-    assert "```text" in text and drawn(text) == text, "CONTRIBUTING.md shows other rooms; run: python tests/test_imports.py"
+    assert "```text" in text and drawn(text) == text, "CONTRIBUTING.md shows other rooms; run: python tests/laws/test_imports.py"
 
 
 def test_the_files_that_a_contributor_copies_from_are_there() -> None:

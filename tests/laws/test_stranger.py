@@ -32,7 +32,7 @@ from tinyredux.course import book
 from tinyredux.course.claims import Evidence, all_claims, reproduce
 from tinyredux.measurement import load
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "book/index.md", "tinyredux/weights/README.md")
 OURS = re.compile(r"(?:tinyredux|python -m tinyredux|(?:python )?tools/\S+\.py|make|pio|papermill|%%?\w+)(?: .*)?$")
 PLACEHOLDER = re.compile(r"[A-Z_]+$")

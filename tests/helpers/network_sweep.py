@@ -3,7 +3,7 @@
 A case is an int8 graph compiled one way. Its C runs on this computer, its machine code in the emulator; the kernels are compiled
 once. By hand, over any factory of torch modules:
 
-    python tests/network_sweep.py FILE.py:g 0 100            networks g0 to g99, each in all ways
+    python tests/helpers/network_sweep.py FILE.py:g 0 100            networks g0 to g99, each in all ways
 """
 
 from __future__ import annotations

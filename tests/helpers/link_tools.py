@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tinyredux.device.link import LinkClosedError
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ["firmware/runtime/main.c", "firmware/runtime/link.c", "tests/link_device.c"]
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ["firmware/runtime/main.c", "firmware/runtime/link.c", "tests/helpers/link_device.c"]
 FLAGS = "-std=c11 -O1 -g -Wall -Wextra -Wconversion -Wshadow -Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
 INPUT_BYTES = 48
 OUTPUT_BYTES = 10

@@ -117,7 +117,7 @@ def test_every_notebook_is_in_the_table_of_contents() -> None:
 
 
 def test_sanitising_hides_no_number() -> None:
-    rules = (Path(__file__).parent / "sanitize.cfg").read_text()
+    rules = (Path(__file__).parents[1] / "sanitize.cfg").read_text()
     assert not re.search(r"^regex:\s*\\d", rules, re.M)
 
 
