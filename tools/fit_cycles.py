@@ -45,7 +45,7 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.kernels import FastSteps, Form, cycles
+from tinyredux.kernels import STALLED, FastSteps, Form, cycles
 from tinyredux.kernels.cycles import FILE, Counts, counts, table
 from tinyredux.kernels.trec import template as trec
 from tinyredux.memory import Item, Loop, Program, Schedule, Step, lower, place
@@ -194,11 +194,11 @@ def without_stalls(board: Board) -> Board:
     return replace(board, flash_timing=replace(board.flash_timing, wait_states=0, miss_cycles=0))
 
 
-def simulated(fast: FastSteps, board: Board) -> list[int]:
-    """Returns the simulated cycles of each item of a program."""
+def simulated(fast: FastSteps, board: Board, stalls: bool = False) -> list[int]:
+    """Returns the simulated cycles of each item of a program, those of its core alone or with the stalls of its flash."""
     artifact, shapes = emit_steps(fast, "fit"), fast.program.graph
     firmware = build_firmware(artifact.write(default_build_folder() / "models" / artifact.model_hash), board)
-    target = SimulatorTarget(firmware.elf, without_stalls(board), artifact.model_hash, shapes.output.shape)
+    target = SimulatorTarget(firmware.elf, board if stalls else without_stalls(board), artifact.model_hash, shapes.output.shape)
     image = np.random.default_rng(0).normal(-40, 60, shapes.input.shape).clip(-128, 127).astype(np.int8)
     try:
         found = target.measure(image).cycles_per_op
@@ -208,9 +208,9 @@ def simulated(fast: FastSteps, board: Board) -> list[int]:
     return list(found)
 
 
-def run(way: str, fast: FastSteps, board: Board) -> Iterator[Layer]:
+def run(way: str, fast: FastSteps, board: Board, stalls: bool) -> Iterator[Layer]:
     """Yields the items of a program as they ran."""
-    for nodes, count in zip(fast.program.nodes, simulated(fast, board), strict=True):
+    for nodes, count in zip(fast.program.nodes, simulated(fast, board, stalls), strict=True):
         steps, by_form = tuple(Loop((nodes,)).steps()), fast.form_of(nodes)
         if steps:
             yield Layer(way, fast.program.graph, steps, by_form[1] if by_form else None, count)
@@ -247,9 +247,9 @@ def checked_programs(board: Board, every: int = 1) -> Iterator[tuple[str, FastSt
         yield "TREC, generated kernels", layers(trec_net(seed), Kernels("fast"), board)
 
 
-def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board) -> list[Layer]:
+def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board, stalls: bool = False) -> list[Layer]:
     """Returns the items of all programs as they ran."""
-    return [layer for way, fast in tqdm(programs, board.name, disable=None) for layer in run(way, fast, board)]
+    return [layer for way, fast in tqdm(programs, board.name, disable=None) for layer in run(way, fast, board, stalls)]
 
 
 def fit(rows: list[tuple[Sums, float]]) -> dict[str, list[float]]:
@@ -282,13 +282,17 @@ def errors(found: Iterable[Layer], core: str) -> dict[str, list[float]]:
 
 
 def fit_all() -> None:
-    """Fits every core to its layers, writes the costs, and prints how far off the prices of other layers are."""
+    """Fits every core to its layers, and the board STALLED to C kernels with its flash; writes the costs, and prints how far off
+    the prices of other layers are."""
     costs: dict[str, dict[str, list[float]]] = {}
     for board in map(find_board, BOARDS):
         found = run_all(fitted_programs(board), board)
         forms = [layer for layer in found if layer.way == "generated" and layer.form is not None]
         others = [layer for layer in found if layer.way != "generated"]
         costs[board.cpu] = fit([(layer.rounds(board.cpu), layer.simulated) for layer in others]) | {"call": [call_cycles(forms)]}
+    board = find_board(STALLED)
+    found = run_all(((way, fast) for way, fast in fitted_programs(board) if way == "C"), board, stalls=True)
+    costs[STALLED] = costs[board.cpu] | fit([(layer.rounds(board.cpu), layer.simulated) for layer in found])
     FILE.write_text(json.dumps({"command": "python tools/fit_cycles.py", "cycles": costs}, indent=1) + "\n")
     table.cache_clear()
     print("errors in per cent          layers   mean  95 % below  most")
@@ -315,7 +319,7 @@ def compared(name: str, graph: Graph) -> dict[str, object]:
     plan, one, board = plan_partial(graph, slowdown=SLOWDOWN, price=PRICE), whole(graph), find_board(BOARDS[0])
     predicted = PRICE(graph, plan.program.steps()) / PRICE(graph, one.steps())
     placed = FastSteps(one, place(one)), FastSteps(plan.program, plan.arena)
-    before, after = (sum(simulated(fast, board)) for fast in placed)
+    before, after = (sum(simulated(fast, board, stalls=True)) for fast in placed)
     return {
         "net": name, "layerwise_bytes": plan.peaks["layerwise"], "partial_bytes": plan.peak_bytes,
         "least_bytes": plan.least_bytes, "lower_bound_bytes": plan.lower_bound_bytes,

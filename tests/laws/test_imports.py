@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (410, ""),
     "datasets": (548, "PIL pooch"), "simulator": (1799, "unicorn capstone"), "measurement": (109, ""), "trec": (493, "torch"),
     "int8": (567, "torch tqdm"), "memory": (1078, ""), "partial": (954, ""), "skip": (395, "torch tqdm"),
-    "kernels": (3729, ""), "codegen": (818, ""), "device": (1201, "serial"), "frontends": (500, "torch"),
+    "kernels": (3731, ""), "codegen": (818, ""), "device": (1201, "serial"), "frontends": (500, "torch"),
     "nets": (388, "torch safetensors"), "train": (1053, "torch safetensors tqdm"), "methods": (203, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
     "notebook": (955, "IPython matplotlib"),

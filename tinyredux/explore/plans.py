@@ -10,14 +10,14 @@ from tinyredux.files import expect
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import quantize
-from tinyredux.kernels import cycles
+from tinyredux.kernels import STALLED, cycles
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, blocks_of, executed_macs, live_bytes, moments
 from tinyredux.methods.partial import what_fits
 from tinyredux.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
 from tinyredux.settings import CALIBRATION_IMAGES
 
 BAR = 60  # characters of the arena's map
-PRICE = partial(cycles, core="cortex-m4")  # plans are made for no board: by the prices of the most usual core
+PRICE = partial(cycles, core=STALLED)  # a plan is the same on every board
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METHODS = ("exact", "partial")
 

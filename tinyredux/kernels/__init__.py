@@ -15,7 +15,7 @@ from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways, with_forms
-from tinyredux.kernels.cycles import cycles, operator_cycles
+from tinyredux.kernels.cycles import STALLED, cycles, operator_cycles
 from tinyredux.kernels.slices import FastSteps, with_rows
 from tinyredux.kernels.trec_pays import losing, picks
 
@@ -23,6 +23,7 @@ __all__ = [
     "ASSEMBLY_HEAD",
     "ASSEMBLY_TAIL",
     "C_HEAD",
+    "STALLED",
     "TEMPLATES",
     "FastSteps",
     "Form",

@@ -3,7 +3,9 @@
 Generated code is priced from its own instructions by the simulator's timing rules (`asm.cost`). A C kernel's cycles are a sum:
 how often each of its loops runs, times what a round takes on the core; cycles.json has that, fitted to random layers in the
 simulator by `python tools/fit_cycles.py`. Stalls of the flash belong to a board, not to a core, and are not counted, but for
-arrays that are read over and over. No number that is reported comes from here. Source: ours.
+arrays that are read over and over. Plans in parts trade one C kernel for another whose loops fill the instruction cache more:
+they are priced with the stalls of one board, STALLED, an entry of its own. No number that is reported comes from here.
+Source: ours.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from tinyredux.trec import TrecSizes
 
 Counts = tuple[float, ...]
 FILE = Path(__file__).with_name("cycles.json")
+STALLED = "disco_f469ni"  # stands for a core where the stalls of its flash count
 
 
 class Priced(Protocol):

@@ -11,7 +11,7 @@ from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
-from tinyredux.kernels import FastSteps, cycles, fitted, ways, with_forms, with_rows
+from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.measurement import MOST_TIMES
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
 from tinyredux.methods.layerwise import check_sram
@@ -49,7 +49,7 @@ class Partial:
         """Returns the placed program of an int8 graph in parts, with the kernels that its steps have, and by which factor it is
         predicted to be slower than layer by layer with the same kernels."""
         graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
-        pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=board.cpu)
+        pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=STALLED)
         if pure:
             found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN, price)
         else:
