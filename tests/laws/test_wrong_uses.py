@@ -403,7 +403,7 @@ def raises(failure: BaseException) -> Callable[..., object]:
         (raises(SystemExit(0)), "raised SystemExit: 0"),
         (raises(GeneratorExit()), "raised GeneratorExit"),
         (raises(type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})()), "raised Odd"),
-        (Strange(), "found an object of type Strange"),
+        (Strange(), "expected a function, found a value"),
         (lambda *arguments: Strange(), "found an object of type Strange"),
     ],
     ids=range(5),
