@@ -37,9 +37,9 @@ def family(form: Form | None) -> str:
 
 def program_bytes(forms: Mapping[str, Form]) -> int:
     """Returns the bytes of the functions of all forms, each once."""
-    programs = {program.name: program for form in forms.values() for program in form.functions}
+    functions = {function.name: function for form in forms.values() for function in form.functions}
     later = sum(form.later.code_bytes for form in forms.values() if form.later)
-    return sum(code_bytes(program) for program in programs.values()) + later
+    return sum(code_bytes(function) for function in functions.values()) + later
 
 
 def kernel_bytes(fast: FastSteps, weights: Weights, core: str) -> int:
@@ -52,8 +52,8 @@ def kernel_bytes(fast: FastSteps, weights: Weights, core: str) -> int:
 def kernels_called(fast: FastSteps, weights: Weights) -> set[str]:
     """Returns the names of the functions that the generated C calls, generated ones aside."""
     calls = "\n".join(line for lines in statements(fast, weights, {}) for line in lines)
-    programs = {program.name for form in fast.forms.values() for program in form.functions}
-    return set(re.findall(r"\b(tr_\w+)\(", calls)) - programs
+    functions = {function.name for form in fast.forms.values() for function in form.functions}
+    return set(re.findall(r"\b(tr_\w+)\(", calls)) - functions
 
 
 @cache

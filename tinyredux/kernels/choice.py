@@ -214,6 +214,6 @@ def fit_flash(left: dict[str, list[Way]], flash_bytes: int) -> None:
 
 
 def on_core(form: Form, core: str) -> Form:
-    """Returns a form with all its programs, in the order of instructions that suits a core."""
+    """Returns a form with all its functions, in the order of instructions that suits a core."""
     complete = form.complete()
     return replace(complete, functions=tuple(scheduled(function, core) for function in complete.functions))

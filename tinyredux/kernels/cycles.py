@@ -4,9 +4,11 @@ Generated code is priced from its own instructions by the simulator's timing rul
 how often each of its loops runs, times what a round takes on the core; cycles.json has that, fitted to random layers in the
 simulator by `python tools/fit_cycles.py`. Stalls of the flash belong to a board, not to a core, and are not counted, but for
 arrays that are read over and over. Plans in parts trade one C kernel for another whose loops fill the instruction cache more:
-they are priced with the stalls of one board, STALLED, an entry of its own. No number that is reported comes from here.
+they are priced with the stalls of one board, STALLED, an entry of its own. (Today's is an earlier fit, to 905 calls; the command
+makes it again from its own networks.) No number that is reported comes from here.
 
-Mean error (and that below which 95 % lie), in per cent, on layers of random networks that the fit has not seen, core cycles:
+Mean error (and that below which 95 % lie), in per cent, on layers of random networks that the fit has not seen, core cycles;
+the command prints it:
 
                             layers     M4           M33          M7
     C kernels                   99     2.0 (8.3)    1.9 (8.1)    3.6 (10.6)
