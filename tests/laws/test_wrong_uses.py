@@ -345,6 +345,12 @@ class Strange:
         raise RuntimeError("never print me")
 
 
+def endless_list() -> list[object]:
+    found: list[object] = []
+    found.append(found)
+    return found
+
+
 CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "measure": (lambda: measure_net("lenet"), "what to compile is 'lenet', expected Settings, such as Settings('lenet')"),  # type: ignore[arg-type]
     "compile_net": (lambda: compile_net(Strange()), "of type Strange, expected Settings"),  # type: ignore[arg-type]
@@ -405,8 +411,10 @@ def raises(failure: BaseException) -> Callable[..., object]:
         (raises(type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})()), "raised Odd"),
         (Strange(), "expected a function, found a value"),
         (lambda *arguments: Strange(), "found an object of type Strange"),
+        (lambda *arguments: endless_list(), "found an object of type list"),
+        (lambda *arguments: type("Array", (), {"__module__": "numpy", "__array__": raises(OSError("no"))})(), "type Array"),
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_a_student_s_strange_answer_is_a_verdict(given: object, words: str) -> None:
     verdict = teaching.check("lab1.round_shift", given)

@@ -101,8 +101,8 @@ def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | N
 def _fault(exercise: Exercise, arguments: tuple[Any, ...], found: Any) -> str | None:
     try:
         return exercise.fault(arguments, _plain(found))
-    except TypeError as error:
-        return str(error)
+    except Exception:  # an object may raise whatever it is asked, and a list may hold itself
+        return f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
 
 
 def _plain(value: Any) -> Any:
@@ -113,10 +113,10 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return [_plain(each) for each in value]
     if type(value) is dict:
-        return {key: _plain(each) for key, each in value.items() if type(key) in (int, str)}
+        return {_plain(key): _plain(each) for key, each in value.items()}
     if type(value) in (bool, int, float, str, type(None)):
         return value
-    raise TypeError(f"expected numbers, strings, lists or dictionaries, found an object of type {type(value).__name__}")
+    raise TypeError(type(value).__name__)
 
 
 def missing(name: str) -> Callable[..., Any]:
