@@ -24,20 +24,6 @@ from tinyredux.codegen.assemble import (
 from tinyredux.codegen.parts import emit_steps
 
 __all__ = [
-    "HASH_PLACEHOLDER",
-    "KERNELS",
-    "Artifact",
-    "Kernels",
-    "assemble",
-    "board_budget",
-    "check_kernels",
-    "code_sizes",
-    "compacted",
-    "emit_steps",
-    "hash_of",
-    "kernels_for",
-    "layers",
-    "limits",
-    "templates_of",
-    "trec_bytes",
-]
+    "HASH_PLACEHOLDER", "KERNELS", "Artifact", "Kernels", "assemble", "board_budget", "check_kernels", "code_sizes",
+    "compacted", "emit_steps", "hash_of", "kernels_for", "layers", "limits", "templates_of", "trec_bytes",
+]  # fmt: skip

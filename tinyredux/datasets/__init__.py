@@ -32,27 +32,7 @@ from tinyredux.datasets.sets import (
 from tinyredux.files import cache_folder
 
 __all__ = [
-    "DEVIATION",
-    "GET_CIFAR10",
-    "IMAGE_SHAPE",
-    "MEAN",
-    "SHAPES",
-    "SYNTHETIC_IMAGES",
-    "Dataset",
-    "Images",
-    "Labels",
-    "MissingDataError",
-    "Split",
-    "cache_folder",
-    "calibration",
-    "check_labels",
-    "cifar10_folder",
-    "cifar10_pixels",
-    "from_file",
-    "generated",
-    "load",
-    "normalize",
-    "random_images",
-    "read_array",
-    "synthetic",
-]
+    "DEVIATION", "GET_CIFAR10", "IMAGE_SHAPE", "MEAN", "SHAPES", "SYNTHETIC_IMAGES", "Dataset", "Images", "Labels",
+    "MissingDataError", "Split", "cache_folder", "calibration", "check_labels", "cifar10_folder", "cifar10_pixels", "from_file",
+    "generated", "load", "normalize", "random_images", "read_array", "synthetic",
+]  # fmt: skip

@@ -21,23 +21,7 @@ from tinyredux.device.build import (
 from tinyredux.device.target import RawMeasurement, Target
 
 __all__ = [
-    "BuildError",
-    "DoesNotFit",
-    "Firmware",
-    "MissingTool",
-    "RawMeasurement",
-    "Target",
-    "board",
-    "build",
-    "build_firmware",
-    "build_host",
-    "check_is_checkout",
-    "default_build_folder",
-    "firmware_folder",
-    "flash",
-    "host",
-    "link",
-    "serial_port",
-    "served",
-    "simulated",
-]
+    "BuildError", "DoesNotFit", "Firmware", "MissingTool", "RawMeasurement", "Target", "board", "build", "build_firmware",
+    "build_host", "check_is_checkout", "default_build_folder", "firmware_folder", "flash", "host", "link", "serial_port",
+    "served", "simulated",
+]  # fmt: skip

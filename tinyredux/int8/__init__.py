@@ -24,18 +24,6 @@ from tinyredux.int8.interpret import run
 from tinyredux.int8.quantization import quantize
 
 __all__ = [
-    "ADD_LEFT_SHIFT",
-    "AddParams",
-    "Clamp",
-    "Requantization",
-    "add_params",
-    "clamp_of",
-    "evaluator",
-    "int16_shifts",
-    "interpret",
-    "quant_of",
-    "quantize",
-    "requantization",
-    "run",
-    "softmax_params",
-]
+    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_of", "evaluator", "int16_shifts",
+    "interpret", "quant_of", "quantize", "requantization", "run", "softmax_params",
+]  # fmt: skip

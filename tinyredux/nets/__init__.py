@@ -28,26 +28,7 @@ from tinyredux.nets.builtin import (
 from tinyredux.nets.user import own_name
 
 __all__ = [
-    "FIRES",
-    "NETS",
-    "POOL_AFTER",
-    "WEIGHTS_FOLDER",
-    "Net",
-    "alexnet",
-    "cifarnet",
-    "cifarnet_quick",
-    "lenet",
-    "load_net",
-    "load_weights",
-    "names",
-    "own_name",
-    "pruning_of",
-    "resize",
-    "resolve",
-    "short_name",
-    "squeezenet",
-    "squeezenet_bypass",
-    "weights_file",
-    "with_data",
-    "zfnet",
-]
+    "FIRES", "NETS", "POOL_AFTER", "WEIGHTS_FOLDER", "Net", "alexnet", "cifarnet", "cifarnet_quick", "lenet", "load_net",
+    "load_weights", "names", "own_name", "pruning_of", "resize", "resolve", "short_name", "squeezenet", "squeezenet_bypass",
+    "weights_file", "with_data", "zfnet",
+]  # fmt: skip

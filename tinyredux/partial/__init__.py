@@ -26,19 +26,6 @@ from tinyredux.partial.plan import (
 from tinyredux.partial.regions import Net, candidates, internal_bytes, item_costs
 
 __all__ = [
-    "MARGIN",
-    "SLOWDOWN",
-    "Net",
-    "PartialPlan",
-    "arena_plan",
-    "candidates",
-    "given_order",
-    "internal_bytes",
-    "item_bytes",
-    "item_costs",
-    "layerwise_price",
-    "plan_hybrid",
-    "plan_partial",
-    "problem",
-    "within_bytes",
-]
+    "MARGIN", "SLOWDOWN", "Net", "PartialPlan", "arena_plan", "candidates", "given_order", "internal_bytes", "item_bytes",
+    "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem", "within_bytes",
+]  # fmt: skip

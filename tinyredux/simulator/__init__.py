@@ -24,20 +24,6 @@ from tinyredux.simulator.timing import (
 )
 
 __all__ = [
-    "LATENCY",
-    "NO_REGISTER",
-    "RULES",
-    "Instruction",
-    "MissingTool",
-    "Rules",
-    "cycles_kind",
-    "dual_issue_port",
-    "error_band",
-    "machine",
-    "model_name",
-    "ports_pair",
-    "price_block",
-    "read_elf",
-    "run",
-    "say_band",
-]
+    "LATENCY", "NO_REGISTER", "RULES", "Instruction", "MissingTool", "Rules", "cycles_kind", "dual_issue_port", "error_band",
+    "machine", "model_name", "ports_pair", "price_block", "read_elf", "run", "say_band",
+]  # fmt: skip

@@ -26,17 +26,6 @@ from tinyredux.skip.cuts import (
 )
 
 __all__ = [
-    "UNITS",
-    "Cut",
-    "Statistics",
-    "cuts_by_reading",
-    "kept_share",
-    "records",
-    "running_significance",
-    "share_significance",
-    "skip",
-    "skippable",
-    "weight_mask",
-    "windows",
-    "without",
-]
+    "UNITS", "Cut", "Statistics", "cuts_by_reading", "kept_share", "records", "running_significance", "share_significance",
+    "skip", "skippable", "weight_mask", "windows", "without",
+]  # fmt: skip

@@ -22,20 +22,6 @@ from tinyredux.train.loop import (
 )
 
 __all__ = [
-    "Guide",
-    "Recipe",
-    "augmented",
-    "correct",
-    "finetune_skip",
-    "finetune_trec",
-    "given",
-    "predictions",
-    "pretrained",
-    "read_checkpoint",
-    "recipe_for",
-    "save_checkpoint",
-    "shifted",
-    "skip_search",
-    "train",
-    "use_cores",
-]
+    "Guide", "Recipe", "augmented", "correct", "finetune_skip", "finetune_trec", "given", "predictions", "pretrained",
+    "read_checkpoint", "recipe_for", "save_checkpoint", "shifted", "skip_search", "train", "use_cores",
+]  # fmt: skip

@@ -18,21 +18,6 @@ from tinyredux.trec.scratch import NARROW, TrecSizes, trec_sizes
 from tinyredux.trec.sums import Clustered, block_vectors, clustered_sums, exactly
 
 __all__ = [
-    "NARROW",
-    "Choice",
-    "Clustered",
-    "Clusters",
-    "Redundancy",
-    "TrecSizes",
-    "block_vectors",
-    "blocks",
-    "clustered_sums",
-    "exactly",
-    "hashing",
-    "layer",
-    "pigeonhole_floor",
-    "redundancy",
-    "sums",
-    "trec_sizes",
-    "with_trec",
-]
+    "NARROW", "Choice", "Clustered", "Clusters", "Redundancy", "TrecSizes", "block_vectors", "blocks", "clustered_sums",
+    "exactly", "hashing", "layer", "pigeonhole_floor", "redundancy", "sums", "trec_sizes", "with_trec",
+]  # fmt: skip
