@@ -344,6 +344,18 @@ def test_flash_costs_what_the_board_says(tmp_path: Path) -> None:
     assert simulate(elf, faster)["cycles_memory"] == 0
 
 
+def test_a_branch_is_predicted_alike_wherever_it_lies(tmp_path: Path) -> None:
+    """The emulator ends a block at each KiB, so one branch may end several blocks; the core predicts the branch."""
+
+    def cycles(skipped: int) -> int:
+        loops = "movw r2, #5000; 1: movs r1, #3; 2: nop.w; nop.w; nop.w; nop.w; subs r1, #1; bne 2b; subs r2, #1; bne 1b"
+        body = f'__asm__ volatile(".balign 1024; .skip {skipped}; {loops}" ::: "r1", "r2", "cc");'
+        source = f"int main(void) {{ goto over; over: {body} leave(0); return 0; }}"
+        return int(simulate(build(tmp_path, source, cpu="cortex-m7"), find_board("nucleo_f746zg"))["cycles"])
+
+    assert abs(cycles(1024 - 14) - cycles(64)) < 5000
+
+
 def test_an_endless_program_hears_ctrl_c_and_gives_its_counts(tmp_path: Path) -> None:
     polls = "for (;;) { (void)REG(0x40010000); (void)REG(0x40010010); }"
     for body in ("volatile int n = 0; for (;;) n++;", polls):

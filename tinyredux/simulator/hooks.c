@@ -24,9 +24,10 @@ enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
 struct block { /* what one basic block costs, and how often it ran; laid out as hooks.py's Block */
     uint32_t address, end, instructions, cycles, stack_bytes, function, first_line, lines;
     uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
+    uint32_t branch;                      /* index of the first block that ends at the same branch; it holds what follows */
     uint32_t predictor;                   /* M7: two-bit counter and, for indirect branches, the last target */
     uint32_t last_target;
-    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[3];
+    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[7];
     uint64_t runs, calls, extra_core, extra_memory;
 };
 
@@ -118,16 +119,17 @@ static uint32_t branch_cycles(struct state *s, struct block *from, struct block 
         return 0;
     if (!s->mispredict_cycles)
         return taken ? from->taken_cycles + to->target_cycles : 0;
+    struct block *seen = &s->block[from->branch]; /* the core remembers branches, wherever a block that ends there begins */
     if (from->end_kind == END_CONDITIONAL) {
-        uint32_t wrong = (from->predictor >> 1) != taken;
-        if (taken && from->predictor < 3)
-            from->predictor++;
-        if (!taken && from->predictor > 0)
-            from->predictor--;
+        uint32_t wrong = (seen->predictor >> 1) != taken;
+        if (taken && seen->predictor < 3)
+            seen->predictor++;
+        if (!taken && seen->predictor > 0)
+            seen->predictor--;
         return wrong ? s->mispredict_cycles : taken ? from->taken_cycles : 0;
     }
-    if (from->end_kind == END_INDIRECT && from->last_target != to->address) {
-        from->last_target = to->address;
+    if (from->end_kind == END_INDIRECT && seen->last_target != to->address) {
+        seen->last_target = to->address;
         return s->mispredict_cycles;
     }
     return taken ? from->taken_cycles : 0;

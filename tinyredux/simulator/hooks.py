@@ -42,9 +42,9 @@ class Block(ctypes.Structure):
 
     _fields_ = (
         *_words("address end instructions cycles stack_bytes function first_line lines taken_cycles target_cycles"),
-        *_words("predictor last_target"),
+        *_words("branch predictor last_target"),
         *_words("end_kind is_entry loops_to_itself changes_masks waits", c_uint8),
-        ("spare", c_uint8 * 3),
+        ("spare", c_uint8 * 7),
         *_words("runs calls extra_core extra_memory", c_uint64),
     )
 

@@ -33,6 +33,7 @@ class Pricing:
         self.loads = hooks.zeroed(hooks.Load, hooks.MAX_LOADS)
         self.block_count = self.load_count = 1
         self.decoded: dict[int, list[Instruction]] = {}
+        self.branches: dict[int, int] = {}  # the first block that ends at an address
         self.watch_float, self.was_on = True, False  # off at reset; most programs switch it on once
         self.regions = (hooks.Region * len(memory.spans))()
         for region, span in zip(self.regions, memory.spans, strict=True):
@@ -111,7 +112,7 @@ class Pricing:
             block.lines = last_line - block.first_line + 1
         block.target_cycles = self.rules.wide_target if address & 2 and instructions[0].size == 4 else 0
         block.end_kind = _end_kind(last)
-        block.predictor = 1
+        block.predictor, block.branch = 1, self.branches.setdefault(address + size, self.block_count)
         if last.kind == "mask" and last.size == 4 and content[-2] == SYSM_PSP:
             self.state.stack_floor = self.image.data_end  # a second stack: do not take it for depth of the first
         block.loops_to_itself = content[-2:] == b"\xfe\xe7" and len(instructions) <= 2

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-MODEL_VERSIONS = {"cortex-m4": 1, "cortex-m7": 2, "cortex-m33": 2}
+MODEL_VERSIONS = {"cortex-m4": 1, "cortex-m7": 3, "cortex-m33": 2}
 NO_REGISTER = 16
 PROGRAM_COUNTER, STACK_POINTER = 15, 13
 
