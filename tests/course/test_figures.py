@@ -1,0 +1,59 @@
+"""The pictures of ideas: their files are what the script draws, chapters show them, and they can be read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import draw
+import pytest
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+DRAWN = {name: drawing() for name, drawing in draw.pictures().items()}
+TEXT = re.compile(r'<text x="([-\d.]+)" y="([-\d.]+)" font-size="([\d.]+)" text-anchor="(\w+)"([^>]*)>([^<]*)</text>')
+
+
+def shown() -> list[tuple[str, str, str]]:
+    """Returns chapter, picture and words of every picture in the chapters."""
+    found = []
+    for path in sorted(BOOK.rglob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        found += [(path.stem, match[2], match[1]) for match in draw.SHOWN.finditer(text)]
+    return found
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_file_is_what_the_script_draws(name: str) -> None:
+    assert (BOOK / "figures" / f"{name}.svg").read_text() == DRAWN[name].svg(), "run: python book/figures/draw.py"
+
+
+def test_every_picture_is_shown_with_its_words() -> None:
+    assert {name for _, name, _ in shown()} == set(DRAWN) == {path.stem for path in (BOOK / "figures").glob("*.svg")}
+    assert [(chapter, name) for chapter, name, words in shown() if words != DRAWN[name].alt] == [], (
+        "run: python book/figures/draw.py"
+    )
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_words_lie_within_the_picture_and_are_large_enough(name: str) -> None:
+    drawing = DRAWN[name]
+    for x, y, size, anchor, rest, words in TEXT.findall(drawing.svg()):
+        assert float(size) >= 12, f"{words!r} is smaller than 9 pt"
+        long = len(words) * float(size) * (0.62 if "Mono" in rest else 0.55)
+        left = float(x) - {"start": 0, "middle": long / 2, "end": long}[anchor]
+        inside = "rotate" in rest or (left >= -2 and left + long <= drawing.width + 2 and 10 <= float(y) <= drawing.height)
+        assert inside, f"{words!r} leaves the picture"
+
+
+def test_captions_count_the_figures_of_a_chapter() -> None:
+    for path in sorted(BOOK.glob("[01]*.ipynb")):
+        text = "\n".join(
+            "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"
+        )
+        numbers = re.findall(r"^\*Figure (\d+)[.](\d+)[.]", text, flags=re.M)
+        assert numbers == [(str(int(path.stem[:2])), str(i + 1)) for i in range(len(numbers))], path.stem
+        pictures = Counter(chapter for chapter, *_ in shown())
+        assert len(numbers) >= pictures[path.stem], f"{path.stem} shows a picture without a caption"
