@@ -7,6 +7,7 @@ page's width, 688; no letter is smaller than 12 (9 pt).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -42,6 +43,11 @@ class Drawing:
                 font_weight="bold" if bold else None, font_family="DejaVu Sans Mono, monospace" if mono else None,
                 transform=f"rotate({_number(turn)} {_number(x)} {_number(y)})" if turn else None,
             )  # fmt: skip
+
+    def note(self, x: float, y: float, words: str, width: float = 0, colour: str = INK) -> None:
+        """Writes small words in lines of at most so many pixels (0: up to the right edge)."""
+        letters = int((width or self.width - x - 8) / (0.55 * SMALL))
+        self.text(x, y, "\n".join(textwrap.wrap(words, letters)), SMALL, colour=colour)
 
     def box(
         self, x: float, y: float, width: float, height: float, words: str = "", fill: str = "none", line: str = INK,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kit import BLUE, GREEN, LARGE, ORANGE, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+
+from tinyredux import find_board, fixedpoint, quant_from_range
 
 
 def smlad_lanes() -> Drawing:
@@ -37,4 +39,285 @@ def smlad_lanes() -> Drawing:
     d.text(14, y + 41, "rotation by 8 bits. Four products take two", SMALL)
     d.text(14, y + 58, "loads, four SXTB16 and two SMLAD.", SMALL)
     d.text(14, y + 82, "A weight that is widened once serves every pixel that shares it.", SMALL)
+    return d
+
+
+def laptop_and_chip() -> Drawing:
+    """The memory of a laptop and of the STM32F469, to scale; then the chip's flash and SRAM, to scale of their own."""
+    board = find_board("disco_f469ni")
+    sram, flash = board.sram_bytes, board.flash_bytes
+    laptop = 16 << 30
+    d = Drawing(
+        300,
+        f"A square stands for the 16 GiB of a laptop. At that scale the {flash >> 20} MiB of flash of the chip are a dot and its "
+        f"{sram >> 10} KiB of SRAM cannot be seen: {laptop // sram:,} times less. Beside it the chip's own memory, enlarged: "
+        f"flash with code and weights, SRAM with the arena, static data and the stack.",
+    )
+    side = 190.0
+    d.text(20, 26, "a laptop: 16 GiB", bold=True)
+    d.box(20, 40, side, side, fill=SKY, round_by=0)
+    dot = side * (flash / laptop) ** 0.5
+    d.box(232, 222, dot, dot, fill=RED, alpha=1, line=RED, round_by=0)
+    d.text(232, 206, "the chip's\nflash", SMALL, colour=RED)
+    d.text(20, 252, f"Drawn to scale, the chip's SRAM would be {side * (sram / laptop) ** 0.5:.1f} pixels wide:", SMALL)
+    d.text(20, 270, f"{laptop // sram:,} times less than the laptop has.", SMALL)
+    d.line([(234, 218), (330, 60)], GREY, 1, dashed=True)
+    d.line([(236, 226), (330, 230)], GREY, 1, dashed=True)
+    height, x = 190.0, 340.0
+    d.text(x, 26, f"the chip, enlarged {(130 * height) ** 0.5 / dot:.0f} times", bold=True)
+    d.box(x, 40, 130, height, fill=BLUE, alpha=0.15, round_by=0)
+    d.text(x + 65, 60, f"flash, {flash >> 20} MiB", SMALL, "middle", bold=True)
+    d.box(x + 8, 74, 114, 28, "code", BLUE, size=SMALL)
+    d.box(x + 8, 108, 114, 84, "weights", BLUE, alpha=0.5, size=SMALL)
+    d.text(x + 65, 214, "kept, only read", SMALL, "middle")
+    tall = height * sram / flash * 4
+    d.box(x + 170, 40, 150, tall, fill=ORANGE, alpha=0.15, round_by=0)
+    d.text(x + 245, 58, f"SRAM, {sram >> 10} KiB", SMALL, "middle", bold=True)
+    d.box(x + 178, 66, 134, 24, "arena: activations", ORANGE, alpha=0.5, size=SMALL)
+    d.box(x + 178, 94, 64, 20, "static", ORANGE, size=SMALL)
+    d.box(x + 248, 94, 64, 20, "stack", GREEN, size=SMALL)
+    d.note(x + 170, 40 + tall + 22, "four times taller than the flash is drawn; lost without power, and first to run out")
+    return d
+
+
+def one_iteration() -> Drawing:
+    """The loop of four instructions, and what each costs on a Cortex-M4 in an iteration that goes round again."""
+    rows = (
+        ("ldr.w  r3, [r2], #4", 2, "load: the address, then the word", BLUE),
+        ("cmp    r2, r1", 1, "", GREY),
+        ("add    r0, r3", 1, "", GREEN),
+        ("bne    loop", 2, "a taken branch empties the pipeline", ORANGE),
+    )
+    total = sum(cycles for _, cycles, *_ in rows)
+    d = Drawing(
+        224,
+        "A loop of four instructions with the cycles of each on a Cortex-M4: a load takes two, compare and addition one each, "
+        f"and the branch that is taken two, {total} cycles for one useful addition.",
+    )
+    x0, unit, x = 210.0, 50.0, 0
+    for k in range(total + 1):
+        d.line([(x0 + k * unit, 40), (x0 + k * unit, 182)], PALE, 1)
+        if k < total:
+            d.text(x0 + (k + 0.5) * unit, 32, str(k + 1), SMALL, "middle")
+    d.text(x0 - 12, 32, "cycle", SMALL, "end")
+    for i, (code, cycles, why, colour) in enumerate(rows):
+        y = 50 + i * 34
+        d.text(20, y + 17, code, mono=True, size=SMALL)
+        d.box(x0 + x * unit, y, cycles * unit, 24, fill=colour, alpha=0.6)
+        if why:
+            side = "start" if i == 0 else "end"
+            d.text(x0 + (x + cycles) * unit + 10 if i == 0 else x0 + x * unit - 10, y + 17, why, SMALL, side)
+        x += cycles
+    d.text(20, 208, f"{total} cycles, of which one adds: fewer loads and branches per product make a kernel fast.", SMALL)
+    return d
+
+
+def the_one_flow() -> Drawing:
+    """From a torch module to a measurement, with the chapters that treat each step."""
+    d = Drawing(
+        312,
+        "Boxes and arrows from left to right and back: a torch module is exported to a graph, quantised to int8, rewritten by "
+        "passes, scheduled into a program of steps, placed in an arena, given kernels, written as C, built, and run on host, "
+        "simulator or board; the measurement is compared with the interpreter. Each arrow names its chapters.",
+    )
+    boxes = {
+        "torch\nmodule": (20, 50, SKY), "graph": (160, 50, SKY), "int8\ngraph": (300, 50, BLUE), "int8 graph,\nless work": (460, 50, BLUE),
+        "program\nof steps": (560, 160, ORANGE), "placed in\nan arena": (400, 160, ORANGE), "kernels\nchosen": (240, 160, ORANGE),
+        "C and\nweights": (80, 160, GREEN), "host, simulator\nor board": (80, 250, GREEN), "measurement": (380, 250, PINK),
+    }  # fmt: skip
+    wide, tall = 100.0, 44.0
+    for words, (x, y, colour) in boxes.items():
+        d.box(x, y, 124 if "board" in words else wide, tall, words, colour, size=SMALL)
+    arrows = (
+        ((120, 72), (160, 72), "export", "1"), ((260, 72), (300, 72), "quantise", "2"), ((400, 72), (460, 72), "TREC, skip", "5 to 8"),
+        ((540, 182), (500, 182), "place", "3"), ((400, 182), (340, 182), "choose", "11"), ((240, 182), (180, 182), "emit", "1"),
+        ((204, 272), (380, 272), "run, compare every byte", "1, 10"),
+    )  # fmt: skip
+    for start, end, verb, chapter in arrows:
+        d.arrow(start if start[0] != 540 else (560, 182), end)
+        middle, y = (start[0] + end[0]) / 2, start[1] - 28
+        d.text(middle, y if len(verb) < 12 else start[1] - 8, verb, SMALL, "middle")
+        d.text(middle, start[1] + 36 if len(verb) < 12 else start[1] + 18, f"ch. {chapter}", SMALL, "middle", colour=RED)
+    d.arrow((560, 72), (610, 72), (610, 160))
+    d.text(618, 112, "schedule", SMALL)
+    d.text(618, 130, "ch. 3, 4", SMALL, colour=RED)
+    d.arrow((130, 204), (130, 250))
+    d.text(140, 232, "build", SMALL)
+    d.text(490, 264, "instructions, cycles, bytes;", SMALL)
+    d.text(490, 282, "one wrong bit is a bug", SMALL)
+    d.text(20, 24, "One flow for all methods", bold=True)
+    return d
+
+
+def number_line() -> Drawing:
+    """The 256 codes of a byte over the real numbers of its range."""
+    quant = quant_from_range(-1.0, 3.0)
+    scale, zero = quant.scale[0], quant.zero_point
+    d = Drawing(
+        170,
+        f"A line of real numbers from -1.5 to 3.7. The range -1 to 3 holds 256 codes, a step of {scale:.4f} apart; code {zero} "
+        f"means 0 exactly. What lies outside is stored as -128 or 127.",
+    )
+
+    def at(real: float) -> float:
+        return 60 + (real + 1.5) * 110
+
+    d.text(20, 26, "real numbers", bold=True)
+    d.arrow((at(-1.5), 62), (at(3.9), 62))
+    for real in (-1, 0, 1, 2, 3):
+        d.line([(at(real), 56), (at(real), 68)])
+        d.text(at(real), 48, str(real), SMALL, "middle")
+    d.text(20, 136, "codes", bold=True)
+    for code in range(-128, 128):
+        x = at((code - zero) * scale)
+        d.line([(x, 100), (x, 112 if code % 16 else 118)], BLUE, 0.7)
+    for code in (-128, zero, 0, 64, 127):
+        x = at((code - zero) * scale)
+        d.line([(x, 98), (x, 120)], RED if code == zero else INK, 1.6)
+        d.text(x, 136, str(code), SMALL, "middle", colour=RED if code == zero else INK)
+    d.arrow((at(0), 70), (at(0), 96), colour=RED)
+    d.text(at(0) + 6, 88, "zero has a code of its own", SMALL, colour=RED)
+    d.arrow((at(3.6), 70), (at(3.08), 100), colour=ORANGE)
+    d.text(at(3.7), 88, "saturates", SMALL, "middle", colour=ORANGE)
+    d.text(20, 160, f"One step is 4/255 = {scale:.4f}; a value inside is at most half a step from its code.", SMALL)
+    return d
+
+
+def conv_is_a_matrix_product() -> Drawing:
+    """A window of a map, the row of the matrix that it becomes, and the product with one column per output channel."""
+    d = Drawing(
+        300,
+        "A map of 5 by 5 pixels with a window of 3 by 3 marked. Its nine values, of each channel, are one row of a matrix with "
+        "a row for every output pixel, N rows of K numbers. Times a matrix of weights, K by M, it gives N by M: every output pixel in every channel.",
+    )
+    size = 24.0
+    d.text(20, 26, "a map", bold=True)
+    for i in range(5):
+        for k in range(5):
+            inside = 1 <= i < 4 and k < 3
+            d.box(
+                20 + k * size, 40 + i * size, size, size, fill=ORANGE if inside else SKY, alpha=0.6 if inside else 0.2, round_by=0
+            )
+    d.box(20, 40 + size, 3 * size, 3 * size, line=RED, round_by=0)
+    d.text(20, 182, "3x3 window, C channels:", SMALL)
+    d.text(20, 199, "K = 9 C numbers", SMALL)
+    x, y, cell, rows = 200.0, 40.0, 19.0, 9
+    d.text(x, 26, "one row per output pixel", bold=True)
+    for i in range(rows):
+        for k in range(9):
+            d.box(x + k * cell, y + i * 16, cell, 16, fill=ORANGE if i == 3 else SKY, alpha=0.6 if i == 3 else 0.2, round_by=0)
+    d.arrow((96, 112), (196, y + 3.5 * 16))
+    d.text(x + 4.5 * cell, y + rows * 16 + 18, "N rows of K", SMALL, "middle")
+    d.text(394, 112, "×", LARGE, "middle", bold=True)
+    x2 = 414.0
+    d.text(x2, 26, "weights", bold=True)
+    for i in range(9):
+        for k in range(4):
+            d.box(x2 + k * cell, y + i * 16, cell, 16, fill=GREEN, alpha=0.7 if k == 1 else 0.25, round_by=0)
+    d.text(x2 + 2 * cell, y + 9 * 16 + 18, "K by M channels", SMALL, "middle")
+    d.text(516, 112, "=", LARGE, "middle", bold=True)
+    x3 = 540.0
+    d.text(x3, 26, "output", bold=True)
+    for i in range(rows):
+        for k in range(4):
+            marked = i == 3 and k == 1
+            d.box(x3 + k * cell, y + i * 16, cell, 16, fill=PINK, alpha=1 if marked else 0.25, round_by=0)
+    d.text(x3 + 2 * cell, y + rows * 16 + 18, "N by M", SMALL, "middle")
+    d.note(
+        20, 242,
+        "N K M multiply-accumulates. Neighbouring windows overlap, so the rows repeat each other: fast kernels use exactly that "
+        "(chapter 11), TREC makes rows that are merely alike the same (chapter 6). No kernel here ever stores the whole matrix.",
+    )  # fmt: skip
+    return d
+
+
+def requantise_bits() -> Drawing:
+    """The accumulator 5 through both roundings of the reference, and through one."""
+    m, shift = 1518500250, 3
+    exact = 5 * m / 2**31
+    first = int(fixedpoint.saturating_rounding_doubling_high_mul(5, m))
+    twice = int(fixedpoint.rounding_divide_by_power_of_two(first, shift))
+    once = (5 * m + (1 << (30 + shift))) >> (31 + shift)
+    d = Drawing(
+        214,
+        f"The accumulator 5 times {m / 2**31:.4f} is {exact:.2f}, rounded to {first}; divided by 8 that is {first / 8}, a "
+        f"half, rounded up to {twice}. In one step 5 times {m / 2**31:.4f} / 8 is {exact / 8:.2f}, rounded to {once}.",
+    )
+    d.text(20, 28, "rounded twice", bold=True)
+    d.text(20, 128, "rounded once", bold=True)
+    chain = ((20, "5"), (176, f"{exact:.2f}"), (312, str(first)), (446, f"{first / 8}"), (580, str(twice)))
+    for x, words in chain:
+        d.box(x, 46, 74, 36, words, ORANGE if words in (str(first), str(twice)) else SKY, size=LARGE)
+    for (x, _), (to, _), words in zip(chain, chain[1:], (f"× {m / 2**31:.4f}", "round", "÷ 8", "round"), strict=False):
+        d.arrow((x + 76, 64), (to - 3, 64))
+        d.text((x + 74 + to) / 2, 58, words, SMALL, "middle")
+    chain = ((20, "5"), (446, f"{exact / 8:.2f}"), (580, str(once)))
+    for x, words in chain:
+        d.box(x, 146, 74, 36, words, ORANGE if words == str(once) else SKY, size=LARGE)
+    d.arrow((96, 164), (443, 164))
+    d.text(260, 158, f"× {m / 2**31:.4f} ÷ 8", SMALL, "middle")
+    d.arrow((522, 164), (577, 164))
+    d.text(550, 158, "round", SMALL, "middle")
+    d.text(
+        20,
+        206,
+        f"The first rounding lifts {exact:.2f} to {first}, whose eighth is exactly a half, and the second lifts that again.",
+        SMALL,
+    )
+    return d
+
+
+def sram_painted() -> Drawing:
+    """SRAM before a run and after it: arena, static data, paint, and the stack that has eaten into the paint."""
+    d = Drawing(
+        250,
+        "Two bars of SRAM. Before main all free bytes hold a pattern. After the run the arena and static data lie at the "
+        "bottom, the stack has grown from the top and overwritten some of the pattern; the deepest byte that changed is the stack's depth.",
+    )
+    for x, title, after in ((40.0, "painted before main", False), (270.0, "after the run", True)):
+        d.text(x, 26, title, bold=True)
+        d.box(x, 40, 130, 180, round_by=0)
+        d.box(x, 132, 130, 70, "arena", ORANGE, alpha=0.5, size=SMALL, round_by=0)
+        d.box(x, 202, 130, 18, "static", ORANGE, size=SMALL, round_by=0)
+        top = 74 if after else 40
+        for k in range((132 - top) // 14):
+            y = 128 - 14 * k
+            d.text(x + 65, float(y), "a5 a5 a5 a5 a5", SMALL, "middle", mono=True, colour=GREY)
+        if after:
+            d.box(x, 40, 130, 34, "stack", GREEN, alpha=0.5, size=SMALL, round_by=0)
+    d.text(174, 50, "highest\naddress", SMALL)
+    d.text(174, 216, "lowest", SMALL)
+    d.arrow((416, 42), (416, 74), colour=GREEN)
+    d.text(426, 54, "grows down: the first", SMALL)
+    d.text(426, 71, "byte whose paint is gone", SMALL)
+    d.text(426, 88, "says how deep it was", SMALL)
+    d.text(426, 124, "paint that is left: free", SMALL, colour=GREY)
+    d.text(426, 170, "planned, to the byte", SMALL)
+    d.text(426, 214, "the linker's .data, .bss", SMALL)
+    return d
+
+
+def one_exchange() -> Drawing:
+    """One inference over the serial line, and what happens when a line is damaged."""
+    d = Drawing(
+        300,
+        "A sequence between host and board. The host asks who is there; the board answers with the model's hash. The host "
+        "sends the input with a checksum; a damaged line is refused and sent again; the board runs and answers output, cycles and checksum.",
+    )
+    left, right = 150.0, 540.0
+    for x, words in ((left, "this computer"), (right, "the board")):
+        d.box(x - 60, 14, 120, 28, words, SKY, bold=True)
+        d.line([(x, 42), (x, 286)], PALE)
+    steps = (
+        (64, 1, "who are you?", INK), (92, -1, "model hash, input and output bytes", INK), (128, 1, "input, CRC-32", INK),
+        (156, -1, "CRC is wrong: again", RED), (184, 1, "input, CRC-32", INK), (248, -1, "output, cycles, CRC-32", INK),
+    )  # fmt: skip
+    for y, way, words, colour in steps:
+        a, b = (left, right) if way > 0 else (right, left)
+        d.arrow((a + 4 * way, float(y)), (b - 4 * way, float(y + 10)), colour=colour)
+        d.text((left + right) / 2, y - 2.0, words, SMALL, "middle", colour=colour)
+    d.box(right - 8, 200, 16, 44, fill=GREEN, alpha=0.8)
+    d.text(right + 16, 226, "runs; counter on", SMALL)
+    d.text(left - 16, 106, "another hash:\nrefused", SMALL, "end")
+    d.text(left - 16, 262, "every byte\nis compared", SMALL, "end")
     return d

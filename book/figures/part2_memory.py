@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kit import BLUE, GREEN, ORANGE, PALE, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+
+from tinyredux import memory
 
 
 def three_ways_to_cut() -> Drawing:
@@ -38,4 +40,108 @@ def three_ways_to_cut() -> Drawing:
         d.text(x, 300, need, SMALL)
     d.text(20, 160, "output", SMALL, colour=GREEN)
     d.text(20, 276, "input", SMALL, colour=BLUE)
+    return d
+
+
+def first_fit_film() -> Drawing:
+    """Six tensors are placed one after the other at the lowest gap that is free during their life."""
+    tensors = {"a": (0, 1, 40), "b": (1, 2, 60), "c": (2, 4, 30), "d": (3, 4, 50), "e": (4, 5, 40), "f": (2, 3, 20)}
+    order = sorted(tensors, key=lambda name: -tensors[name][2])
+    colours = dict(zip(tensors, (BLUE, ORANGE, GREEN, PINK, SKY, RED), strict=True))
+    sizes, spans = {name: size for name, (*_, size) in tensors.items()}, {name: span[:2] for name, span in tensors.items()}
+    places = memory.first_fit(order, sizes, spans, 1)
+    d = Drawing(
+        330,
+        "Six small pictures, time to the right and addresses upwards. Tensors are placed largest first, each at the lowest "
+        f"address that nobody alive at the same time holds: {', '.join(order)}.",
+    )
+    for i, name in enumerate(order):
+        x0, y0 = 30 + i % 3 * 226.0, 146 + i // 3 * 160.0
+        d.text(x0, y0 - 118, f"{i + 1}. {name}, {sizes[name]} bytes, goes to {places[name]}", SMALL, bold=True)
+        d.line([(x0, y0 - 108), (x0, y0), (x0 + 190, y0)], GREY)
+        for o in order[: i + 1]:
+            (begin, end, bytes_), at = tensors[o], places[o]
+            new = o == name
+            box = (x0 + begin * 31 + 2, y0 - (at + bytes_) * 0.9, (end - begin + 1) * 31 - 4, bytes_ * 0.9)
+            d.box(*box, o, colours[o], alpha=0.9 if new else 0.3, size=SMALL, round_by=0)
+    return d
+
+
+def operator_classes() -> Drawing:
+    """Five classes of operators by what a slice of their channels needs, and a region made of them."""
+    d = Drawing(
+        330,
+        "Five pictograms. A generator needs all input channels for any output channel. What passes slices through needs only "
+        "the same channel. A placement moves channels to their place. An accumulator takes input channels one by one and gives "
+        "all outputs at the end. A barrier needs everything. Below, a region: generator, pass, pass, accumulator.",
+    )
+    names = (
+        ("generator", "convolution,\ndense"), ("passes slices", "depthwise, pool,\naddition, ReLU"), ("placement", "concatenation"),
+        ("accumulator", "convolution,\nfed slice by slice"), ("barrier", "softmax"),
+    )  # fmt: skip
+    wires = {
+        "generator": [(i, 1) for i in range(4)], "passes slices": [(1, 1)], "placement": [(1, 3)],
+        "accumulator": [(1, i) for i in range(4)], "barrier": [(i, k) for i in range(4) for k in range(4)],
+    }  # fmt: skip
+    for p, (name, which) in enumerate(names):
+        x, y = 20 + p * 136.0, 50.0
+        d.text(x, 26, name, bold=True)
+        d.text(x, 148, which, SMALL)
+        for i in range(4):
+            used_in, used_out = any(a == i for a, _ in wires[name]), any(b == i for _, b in wires[name])
+            d.box(x, y + i * 20, 26, 16, fill=BLUE, alpha=0.7 if used_in else 0.1, round_by=0)
+            d.box(x + 80, y + i * 20, 26, 16, fill=GREEN, alpha=0.7 if used_out else 0.1, round_by=0)
+        for a, b in wires[name]:
+            d.line([(x + 26, y + a * 20 + 8.0), (x + 80, y + b * 20 + 8.0)], GREY, 1.2)
+    d.text(20, 206, "a region: one slice at a time goes through, and only slices of the maps between exist", bold=True)
+    chain = (
+        ("input", 130, BLUE),
+        ("conv, a slice", 40, ORANGE),
+        ("depthwise", 40, ORANGE),
+        ("pool", 24, ORANGE),
+        ("conv, adds up", 110, GREEN),
+    )
+    x = 20.0
+    for i, (words, bytes_, colour) in enumerate(chain):
+        tall = bytes_ * 0.6
+        d.box(x, 260 - tall / 2, 76, tall, fill=colour, alpha=0.5)
+        d.text(x + 38, 316, words, SMALL, "middle")
+        if i:
+            d.arrow((x - 54, 260), (x - 4, 260))
+        x += 134
+    return d
+
+
+def halo() -> Drawing:
+    """Two patches of an output, the windows that they look through, and the rows that both compute."""
+    d = Drawing(
+        300,
+        "Two patches of two rows of an output, computed through two layers of 3x3 windows. Each needs four rows of the map "
+        "between and six of the input; the rows that both need are computed twice.",
+    )
+    cell, cols = 20.0, 8
+    maps = (
+        ("input", 40.0, BLUE, 10, (0, 6), (2, 8)),
+        ("map between", 270.0, ORANGE, 8, (0, 4), (2, 6)),
+        ("output", 500.0, GREEN, 6, (0, 2), (2, 4)),
+    )
+    for title, x, colour, rows, one, two in maps:
+        top = 50 + (10 - rows) * cell / 2
+        d.text(x, 30, title, bold=True)
+        for r in range(rows):
+            inside = (one[0] <= r < one[1], two[0] <= r < two[1])
+            fill = RED if all(inside) else colour if any(inside) else "none"
+            d.box(x, top + r * cell, cols * cell, cell, fill=fill, alpha=0.55 if inside[0] else 0.25, round_by=0)
+        for k, (low, high) in enumerate((one, two)):
+            side = x - 7 - 7 * k
+            d.line([(side, top + low * cell + 2), (side, top + high * cell - 2)], INK, 2.4, dashed=bool(k))
+    d.arrow((206, 150), (250, 150))
+    d.arrow((436, 150), (480, 150))
+    d.text(228, 142, "3x3", SMALL, "middle")
+    d.text(458, 142, "3x3", SMALL, "middle")
+    d.note(
+        40, 274,
+        "Solid: what the first patch needs. Dashed: the second. Red rows serve both: of the input they are only read twice, of "
+        "the map between they are computed twice.",
+    )  # fmt: skip
     return d

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
-from kit import BLUE, GREEN, ORANGE, SKY, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+
+from tinyredux.skip import UNITS
 
 
 def trec_pipeline() -> Drawing:
@@ -97,4 +101,146 @@ def planes() -> Drawing:
             d.box(x0 + x - 7, y0 - y - 7, 14, 14, fill=colours[i], alpha=1, round_by=0)
             d.text(x0 + x + 11, y0 - y - 10, f"{i >> 1}{i & 1}: {int((ids == i).sum())}", SMALL, bold=True)
         d.text(x0 + 2.2 * unit, y0 + 20, f"{len(np.unique(ids))} clusters of {len(points)} rows", SMALL, "middle")
+    return d
+
+
+def units() -> Drawing:
+    """The units that kernels can skip, each on the weights of a kernel of 2x2 taps, four input and two output channels."""
+    d = Drawing(
+        404,
+        "The weights of two output channels A and B as grids: a row per tap of a 2x2 kernel, a column per input channel. A "
+        "pair is operands 0 and 2 of one tap in A alone; a block the same in both; a row one channel in the two taps of a "
+        "kernel row; a tap all channels of one tap; channels two input channels in all taps; a line a kernel row in all channels; input one channel everywhere.",
+    )
+    everywhere = [(tap, k) for tap in range(4) for k in range(4)]
+    chosen = {
+        "pair": [(0, 0), (0, 2)], "block": [(0, 0), (0, 2)], "row": [(0, 0), (1, 0)], "tap": [(0, k) for k in range(4)],
+        "channels": [(tap, k) for tap, k in everywhere if k in (0, 2)], "line": [(tap, k) for tap, k in everywhere if tap < 2],
+        "input": [(tap, 0) for tap in range(4)],
+    }  # fmt: skip
+    cell = 17.0
+    for i, (name, weights) in enumerate(chosen.items()):
+        x, y = 20 + i % 4 * 168.0, 24 + i // 4 * 186.0
+        d.text(x, y, name, bold=True)
+        d.text(x, y + 18, _meaning(UNITS[name].meaning), SMALL)
+        for k, channel in enumerate("AB"):
+            left, top = x + k * 78, y + 90
+            d.text(left + 2 * cell, top - 5, channel, SMALL, "middle")
+            for tap, c in everywhere:
+                off = (tap, c) in weights and (name != "pair" or k == 0)
+                fill = ORANGE if off else SKY
+                d.box(left + c * cell, top + tap * cell, cell, cell, fill=fill, alpha=0.9 if off else 0.2, round_by=0)
+    d.note(524, 300, "A row is a tap, a column an input channel. Orange weights are left out as one: that saves instructions.")
+    return d
+
+
+def _meaning(words: str) -> str:
+    """Returns a meaning in lines that fit a panel."""
+    return "\n".join(textwrap.wrap(words, 23))
+
+
+def share_and_walk() -> Drawing:
+    """The sum of one output as a walk over its operands, and two ways to say how much an operand matters."""
+    steps = [9.0, -4.0, 0.5, 7.0, -8.5, 1.0, -0.5, 3.0]
+    path = np.concatenate([[0], np.cumsum(steps)])
+    total = float(np.abs(steps).sum())
+    share = [abs(v) / total for v in steps]
+    d = Drawing(
+        286,
+        f"Eight products of one output added one after the other: {', '.join(str(v) for v in steps)}; the sum ends at "
+        f"{path[-1]:g}. Below, each product's share of the sum of absolute values; the smallest are the least significant.",
+    )
+    x0, y0, unit, wide = 60.0, 150.0, 7.0, 74.0
+    d.text(20, 26, "the sum as a walk", bold=True)
+    d.line([(x0, y0), (x0 + 8 * wide, y0)], PALE)
+    d.text(x0 - 8, y0 + 4, "0", SMALL, "end")
+    for i, value in enumerate(steps):
+        a, b = y0 - float(path[i]) * unit, y0 - float(path[i + 1]) * unit
+        x = x0 + (i + 0.5) * wide
+        d.line([(x0 + i * wide, a), (x, a)], GREY, 1, dashed=True)
+        if abs(value) > 1.4:
+            d.arrow((x, a), (x, b), colour=GREEN if value > 0 else RED, width=2.2)
+        else:
+            d.dot(x, b, 4, GREY)
+        d.text(x + 8, (a + b) / 2 + 4, f"{value:+g}", SMALL)
+        d.line([(x, b), (x0 + (i + 1) * wide, b)], GREY, 1, dashed=True)
+    end = y0 - float(path[-1]) * unit
+    d.text(x0 + 8 * wide - 6, end - 8, f"{path[-1]:g}", bold=True, anchor="end")
+    d.text(20, 214, "share of the absolute sum", bold=True)
+    for i, value in enumerate(share):
+        x = x0 + i * wide
+        d.box(x, 262 - 130 * value, wide - 14, 130 * value, fill=GREY if value < 0.05 else BLUE, alpha=0.6, round_by=0)
+        d.text(x + wide / 2 - 7, 278, f"{100 * value:.0f} %", SMALL, "middle")
+    return d
+
+
+def fields_in_a_register() -> Drawing:
+    """A 64-bit accumulator as three fields of 21 bits, what one product adds to each, and the borrow between them."""
+    d = Drawing(
+        262,
+        "A register pair of 64 bits, cut into three fields of 21 bits. One product of two packed words adds x1 times w0 to the "
+        "high field, x0 times w0 plus x1 times w1 to the middle one, and x0 times w1 to the low one. A negative low field borrows one from its neighbour.",
+    )
+    x0, wide = 60.0, 560.0
+    d.text(20, 26, "one SMLAL: two weights packed into a word times two pixels packed into a word", bold=True)
+    for k, (words, colour) in enumerate((("w0 at bit 21", ORANGE), ("w1 at bit 0", ORANGE))):
+        d.box(60 + k * 130, 44, 130, 30, words, colour, alpha=0.5, size=SMALL, round_by=0)
+    d.text(340, 65, "×", LARGE, "middle", bold=True)
+    for k, (words, colour) in enumerate((("x1 at bit 21", BLUE), ("x0 at bit 0", BLUE))):
+        d.box(360 + k * 130, 44, 130, 30, words, colour, alpha=0.5, size=SMALL, round_by=0)
+    d.arrow((340, 82), (340, 112))
+    d.text(14, 132, "64-bit\nsum", SMALL)
+    thirds = (("x1·w0", "begins the odd output, right"), ("x0·w0 + x1·w1", "the even output"), ("x0·w1", "the odd output, left"))
+    for k, (words, meaning) in enumerate(thirds):
+        x = x0 + k * wide / 3
+        d.box(x, 118, wide / 3, 34, words, (GREEN, PINK, SKY)[k], alpha=0.5, round_by=0)
+        d.text(x + wide / 6, 170, meaning, SMALL, "middle")
+        d.text(x + 4, 114, f"bit {62 - 21 * k}", SMALL)
+    d.arrow((x0 + 2 * wide / 3 + 40, 186), (x0 + 2 * wide / 3 - 30, 186), colour=RED)
+    d.text(x0 + 2 * wide / 3 + 46, 190, "borrows one when negative", SMALL, colour=RED)
+    d.note(
+        20, 222,
+        "A field is emptied before it can leave its 21 bits; adding one where the field below is negative undoes the borrow "
+        "exactly. One instruction makes four products: for neighbouring pixels of one row all of them count.",
+    )  # fmt: skip
+    return d
+
+
+def winograd_tile() -> Drawing:
+    """F(2x2, 3x3): a tile of 4x4 inputs and a kernel of 3x3, transformed, multiplied place by place, and folded to 2x2 outputs."""
+    d = Drawing(
+        270,
+        "A tile of 4 by 4 inputs is transformed by additions; a kernel of 3 by 3 is transformed once, beforehand, to 4 by 4. "
+        "Their 16 products, place by place, fold by additions into 2 by 2 outputs, for which the direct way takes 36 products.",
+    )
+    cell = 24.0
+
+    def grid(x: float, y: float, side: int, colour: str, alpha: float = 0.4) -> None:
+        for i in range(side):
+            for k in range(side):
+                d.box(x + k * cell, y + i * cell, cell, cell, fill=colour, alpha=alpha, round_by=0)
+
+    d.text(20, 26, "inputs, 4x4", bold=True)
+    grid(20, 40, 4, BLUE)
+    d.text(20, 164, "kernel, 3x3", bold=True)
+    grid(20, 178, 3, ORANGE)
+    d.arrow((122, 88), (186, 88))
+    d.text(154, 78, "adds", SMALL, "middle")
+    grid(194, 40, 4, BLUE, 0.7)
+    d.arrow((98, 212), (186, 212))
+    d.text(142, 202, "beforehand", SMALL, "middle")
+    grid(194, 164, 4, ORANGE, 0.7)
+    d.text(314, 150, "×", LARGE, "middle", bold=True)
+    d.line([(294, 88), (314, 88), (314, 132)])
+    d.line([(294, 212), (314, 212), (314, 158)])
+    d.arrow((326, 146), (366, 146))
+    d.text(376, 84, "16 products", bold=True)
+    grid(376, 98, 4, PINK, 0.5)
+    d.arrow((476, 146), (540, 146))
+    d.text(508, 136, "adds", SMALL, "middle")
+    d.text(548, 108, "outputs, 2x2", bold=True)
+    grid(548, 122, 2, GREEN, 0.6)
+    d.text(376, 226, "Direct: 4 outputs of 9 products, 36.", SMALL)
+    d.text(376, 243, "In int8 the transformed values need more", SMALL)
+    d.text(376, 260, "bits, which is why scratch holds 16 of them.", SMALL)
     return d
