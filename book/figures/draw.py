@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import part0_front
 import part1_chip
 import part2_memory
 import part3_work
@@ -22,7 +23,7 @@ SHOWN = re.compile(r"!\[([^\]]*)\]\((?:\.\./)?figures/(\w+)\.svg\)")
 
 def pictures() -> dict[str, Callable[[], Drawing]]:
     """Returns the functions that draw, by the name of their picture."""
-    parts = (part1_chip, part2_memory, part3_work)
+    parts = (part0_front, part1_chip, part2_memory, part3_work)
     return {
         name: value
         for part in parts
@@ -31,17 +32,23 @@ def pictures() -> dict[str, Callable[[], Drawing]]:
     }
 
 
+def with_words(text: str, drawn: dict[str, Drawing]) -> str:
+    """Returns a page's text, with each picture's words between the brackets where the page shows it."""
+    return SHOWN.sub(lambda shown: shown[0].replace(shown[1], drawn[shown[2]].alt, 1), text)
+
+
 def main() -> None:
     """Writes all pictures, and their words into the chapters."""
     drawn = {name: draw() for name, draw in pictures().items()}
     for name, drawing in drawn.items():
         (FOLDER / f"{name}.svg").write_text(drawing.svg(), encoding="utf-8")
+    for path in FOLDER.parent.glob("*.md"):
+        path.write_text(with_words(path.read_text(encoding="utf-8"), drawn), encoding="utf-8")
     for path in FOLDER.parent.rglob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
-                text = SHOWN.sub(lambda m: m[0].replace(m[1], drawn[m[2]].alt, 1) if m[1] else m[0], "".join(cell["source"]))
-                cell["source"] = text.splitlines(keepends=True)
+                cell["source"] = with_words("".join(cell["source"]), drawn).splitlines(keepends=True)
         written = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if written != path.read_text(encoding="utf-8"):
             path.write_text(written, encoding="utf-8")

@@ -15,13 +15,18 @@ DRAWN = {name: drawing() for name, drawing in draw.pictures().items()}
 TEXT = re.compile(r'<text x="([-\d.]+)" y="([-\d.]+)" font-size="([\d.]+)" text-anchor="(\w+)"([^>]*)>([^<]*)</text>')
 
 
+def prose(path: Path) -> str:
+    """Returns the text of a page: of a chapter, what its markdown cells say."""
+    if path.suffix == ".md":
+        return path.read_text()
+    return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown")
+
+
 def shown() -> list[tuple[str, str, str]]:
     """Returns chapter, picture and words of every picture in the chapters."""
     found = []
-    for path in sorted(BOOK.rglob("*.ipynb")):
-        cells = json.loads(path.read_text())["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        found += [(path.stem, match[2], match[1]) for match in draw.SHOWN.finditer(text)]
+    for path in sorted([*BOOK.rglob("*.ipynb"), *BOOK.glob("*.md")]):
+        found += [(path.stem, match[2], match[1]) for match in draw.SHOWN.finditer(prose(path))]
     return found
 
 
