@@ -1,6 +1,7 @@
 """Fits tinyredux/kernels/cycles.json, the cycles of the C kernels' loops on each core, and says how far off all prices are.
 
-    python tools/fit_cycles.py             fits to random layers, prices others, prints the table of errors; minutes
+    python tools/fit_cycles.py             fits to random layers, prices others, and writes data/records/cycle_prices.json:
+                                           how far off the prices are, by core and kind; a quarter of an hour
     python tools/fit_cycles.py --plans     plans random and our networks in parts, and writes data/records/part_costs.json:
                                            predicted and simulated cycles against layer by layer
 
@@ -50,9 +51,10 @@ from tinyredux.kernels.cycles import FILE, Counts, counts, table
 from tinyredux.kernels.trec import template as trec
 from tinyredux.memory import Item, Loop, Program, Schedule, Step, lower, place
 from tinyredux.partial import MARGIN, SLOWDOWN, Net, candidates, plan_partial
+from tinyredux.simulator import model_name
 from tinyredux.trec import Choice, trec_sizes, with_trec
 
-RECORD = Path("data/records/part_costs.json")
+RECORD, PRICES = Path("data/records/part_costs.json"), Path("data/records/cycle_prices.json")
 BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")  # one for each core
 FITTED, FITTED_TREC = (*range(16), *range(16, 40, 2)), range(8)  # the even ones have convolutions of many channels
 CHECKED, CHECKED_TREC = range(1000, 1010), range(1000, 1004)
@@ -282,8 +284,8 @@ def errors(found: Iterable[Layer], core: str) -> dict[str, list[float]]:
 
 
 def fit_all() -> None:
-    """Fits every core to its layers, and the board STALLED to C kernels with its flash; writes the costs, and prints how far off
-    the prices of other layers are."""
+    """Fits every core to its layers, and the board STALLED to C kernels with its flash; writes the costs, and how far off the
+    prices of other layers are."""
     costs: dict[str, dict[str, list[float]]] = {}
     for board in map(find_board, BOARDS):
         found = run_all(fitted_programs(board), board)
@@ -295,9 +297,9 @@ def fit_all() -> None:
     costs[STALLED] = costs[board.cpu] | fit([(layer.rounds(board.cpu), layer.simulated) for layer in found])
     FILE.write_text(json.dumps({"command": "python tools/fit_cycles.py", "cycles": costs}, indent=1) + "\n")
     table.cache_clear()
-    print("errors in per cent          layers   mean  95 % below  most")
-    for board in map(find_board, BOARDS):
-        show(board, errors(run_all(checked_programs(board), board), board.cpu))
+    rows = [row for board in map(find_board, BOARDS) for row in summary(board, run_all(checked_programs(board), board))]
+    record = {"schema": 1, "kind": "cycle_prices", "command": "python tools/fit_cycles.py", "rows": rows}
+    PRICES.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def call_cycles(forms: list[Layer]) -> float:
@@ -307,11 +309,13 @@ def call_cycles(forms: list[Layer]) -> float:
     return round(float(np.average(beside, weights=weights)), 1)
 
 
-def show(board: Board, found: dict[str, list[float]]) -> None:
-    """Prints a core's rows of the table of errors, in per cent: mean, below which 95 % are, largest."""
-    for way, values in found.items():
-        off = 100 * np.abs(values)
-        print(f"{board.cpu:10}  {way:24} {len(off):6} {off.mean():6.1f} {np.quantile(off, 0.95):11.1f} {off.max():5.1f}")
+def summary(board: Board, layers: Iterable[Layer]) -> Iterator[dict[str, object]]:
+    """Yields a core's relative errors by the way in which layers are computed: mean, below which 95 % are, largest."""
+    for way, values in errors(layers, board.cpu).items():
+        off = np.abs(values)
+        figures = {"mean": off.mean(), "quantile_95": np.quantile(off, 0.95), "largest": off.max()}
+        rounded = {name: round(float(value), 3) for name, value in figures.items()}
+        yield {"cpu": board.cpu, "timing_model": model_name(board.cpu), "kernels": way, "layers": len(off)} | rounded
 
 
 def compared(name: str, graph: Graph) -> dict[str, object]:
