@@ -15,6 +15,7 @@ import part0_front
 import part1_chip
 import part2_memory
 import part3_work
+import part4_everything
 from kit import Drawing
 
 FOLDER = Path(__file__).parent
@@ -23,7 +24,7 @@ SHOWN = re.compile(r"!\[([^\]]*)\]\((?:\.\./)?figures/(\w+)\.svg\)")
 
 def pictures() -> dict[str, Callable[[], Drawing]]:
     """Returns the functions that draw, by the name of their picture."""
-    parts = (part0_front, part1_chip, part2_memory, part3_work)
+    parts = (part0_front, part1_chip, part2_memory, part3_work, part4_everything)
     return {
         name: value
         for part in parts

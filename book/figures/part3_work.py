@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 import textwrap
+from pathlib import Path
 
 import numpy as np
-from kit import BLUE, GREEN, GREY, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
 
 from tinyredux.skip import UNITS
+
+RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
 
 
 def trec_pipeline() -> Drawing:
@@ -243,4 +248,104 @@ def winograd_tile() -> Drawing:
     d.text(376, 226, "Direct: 4 outputs of 9 products, 36.", SMALL)
     d.text(376, 243, "In int8 the transformed values need more", SMALL)
     d.text(376, 260, "bits, which is why scratch holds 16 of them.", SMALL)
+    return d
+
+
+def trec_memory() -> Drawing:
+    """Scratch of the naive form and of ours, for every layer that was trained with TREC."""
+    layers = json.loads((RECORDS / "trec_memory.json").read_text())["layers"]
+    rows = [
+        (f"{one['net']}, {one['layer'].removeprefix('body.')}", one["naive"]["written"], one["ours"]["written"]) for one in layers
+    ]
+    said = "; ".join(f"{name} {naive:,} and {ours:,} bytes" for name, naive, ours in rows)
+    d = Drawing(62 + 36 * len(rows), f"Pairs of bars, bytes of scratch that were written, naive and ours: {said}.")
+    most = max(naive for _, naive, _ in rows)
+    d.text(14, 24, "bytes of scratch, as written", bold=True)
+    for i, (name, naive, ours) in enumerate(rows):
+        y = 38 + 36 * i
+        d.text(14, y + 18, name, SMALL)
+        d.box(220, y, 330 * naive / most, 12, fill=ORANGE, alpha=0.6, round_by=0)
+        d.box(220, y + 14, max(1, 330 * ours / most), 12, fill=BLUE, alpha=0.9, round_by=0)
+        d.text(228 + 330 * naive / most, y + 12, f"{naive:,}", SMALL)
+        d.text(228 + 330 * ours / most, y + 26, f"{ours:,}, {naive / ours:.1f} times less", SMALL)
+    bottom = 44 + 36 * len(rows)
+    d.text(
+        14,
+        bottom + 10,
+        "Orange: the whole matrix and a place for each id. Blue: stacks of clusters, a slice of the outputs.",
+        SMALL,
+    )
+    return d
+
+
+def bits_and_pots() -> Drawing:
+    """Right answers and the share of rows removed, by bits of the hash, and by how many images share their clusters."""
+    bits, scope = (json.loads((RECORDS / f"trec_{name}.json").read_text()) for name in ("bits", "scope"))
+    curve = [(run["hash_bits"], run["correct"], next(iter(run["redundancy"].values()))) for run in bits["runs"]]
+    pots = [(run["together"], run["correct"], next(iter(run["redundancy"].values()))) for run in scope["runs"]]
+    exact, total = bits["correct_exact"]["zfnet"], bits["validation_images"]
+    said = "; ".join(f"{n} bits {right} right, {share:.0%} removed" for n, right, share in curve)
+    more = "; ".join(f"{n} images in a pot {right} right, {share:.0%} removed" for n, right, share in pots)
+    d = Drawing(276, f"Two panels. zfnet by bits of the hash, {exact} of {total} right exactly: {said}. cifarnet: {more}.")
+    d.text(14, 24, "more bits, more clusters (zfnet)", bold=True)
+    x0, y0 = 66.0, 220.0
+
+    def at(n: int, right: float) -> tuple[float, float]:
+        return x0 + (n - 1) * 52, y0 - 170 * (right / total - 0.8) / 0.08
+
+    for share in (0.80, 0.82, 0.84, 0.86, 0.88):
+        d.line([(x0 - 6, at(1, share * total)[1]), (x0 + 280, at(1, share * total)[1])], PALE, 1)
+        d.text(x0 - 12, at(1, share * total)[1] + 4, f"{share:.0%}", SMALL, "end")
+    d.line([(x0 - 6, at(1, exact)[1]), (x0 + 280, at(1, exact)[1])], INK, 1.2, dashed=True)
+    d.text(x0 + 200, at(1, exact)[1] - 6, "exact network", SMALL)
+    d.line([at(n, right) for n, right, _ in curve], BLUE, 2)
+    for n, right, share in curve:
+        d.dot(*at(n, right), 5, BLUE)
+        d.text(at(n, right)[0], at(n, right)[1] + 20, f"{share:.0%}", SMALL, "middle", colour=BLUE)
+        d.text(at(n, right)[0], y0 + 20, str(n), SMALL, "middle")
+    d.text(x0, y0 + 40, "bits; in blue the share of rows removed", SMALL)
+    d.text(400, 24, "one image, or a pot (cifarnet)", bold=True)
+    for i, (n, right, share) in enumerate(pots):
+        y = 60 + 74 * i
+        d.text(400, y, f"{n} image{'s' * (n > 1)} clustered together", SMALL)
+        d.box(400, y + 8, 250 * right / total, 18, fill=BLUE, alpha=0.6)
+        d.text(408, y + 22, f"{right / total:.1%} right", SMALL)
+        d.box(400, y + 30, 250 * share, 12, fill=ORANGE, alpha=0.6)
+        d.text(408, y + 56, f"{share:.1%} of rows removed", SMALL, colour=ORANGE)
+    d.note(
+        400,
+        226,
+        "A pot of a hundred images removes more rows than any single image could, and what it computes is no longer an answer about one.",
+    )
+    return d
+
+
+def surrogate_gradients() -> Drawing:
+    """The gradient that a row's hash bit lets through, over its distance from the threshold."""
+    d = Drawing(
+        280,
+        "Over the projection, from -4 to 4 spreads: the hash bit, a step at zero; the logistic membership that training uses in its place, "
+        "whose slope is largest at the threshold and small far away; and a step's own slope, zero everywhere but at the threshold.",
+    )
+    x0, wide = 344.0, 76.0
+
+    def curve(values: list[float], base: float, tall: float) -> list[tuple[float, float]]:
+        return [(x0 + (-4 + i / 20) * wide, base - tall * v) for i, v in enumerate(values)]
+
+    places = [-4 + i / 20 for i in range(161)]
+    soft = [1 / (1 + math.exp(-p)) for p in places]
+    slope = [4 * v * (1 - v) for v in soft]
+    d.text(14, 24, "what the forward pass computes", bold=True)
+    d.line([(40, 110), (x0, 110), (x0, 46), (648, 46)], ORANGE, 2.2)
+    d.line(curve(soft, 110, 64), BLUE, 2)
+    d.text(470, 66, "a chance, logistic", SMALL, colour=BLUE)
+    d.text(360, 104, "the bit", SMALL, colour=ORANGE)
+    d.text(14, 150, "what the backward pass may learn from", bold=True)
+    d.line([(40, 236), (648, 236)], ORANGE, 2.2)
+    d.line(curve(slope, 236, 64), BLUE, 2)
+    d.text(420, 184, "every row says a little", SMALL, colour=BLUE)
+    d.text(46, 254, "of the bit itself: nothing", SMALL, colour=ORANGE)
+    d.line([(x0, 36), (x0, 240)], GREY, 1, dashed=True)
+    d.text(x0, 258, "threshold", SMALL, "middle")
+    d.text(648, 258, "projection, in spreads", SMALL, "end")
     return d

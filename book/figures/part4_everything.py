@@ -1,0 +1,87 @@
+"""Pictures for part IV of the book: the methods together, and the claims of the papers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from kit import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+
+from tinyredux.course.claims import reproduce
+
+RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
+COLOURS = {"reproduced": GREEN, "exceeded": BLUE, "not reproduced": RED}
+
+
+def claims() -> Drawing:
+    """Every claim with a published figure: the band in which ours counts as reproduced, and ours, over the band's middle."""
+    rows = [row for row in reproduce() if row["band"] and isinstance(row["ours"], float | int)]
+    said = "; ".join(f"{row['id']} {row['published']} published, {row['ours']:g} ours, {row['verdict']}" for row in rows)
+    d = Drawing(78 + 26 * len(rows), f"A row for each claim: {said}.")
+
+    def at(ratio: float) -> float:
+        return 470 + 190 * math.log2(max(0.5, min(2, ratio)))
+
+    bottom = 44 + 26 * len(rows)
+    d.line([(at(1), 30), (at(1), bottom)], PALE)
+    for ratio, words in ((0.5, "half"), (1, "the published figure"), (2, "twice")):
+        d.text(at(ratio), 22, words, SMALL, "end" if ratio == 2 else "middle")
+    for i, row in enumerate(rows):
+        y, (low, high), colour = 40 + 26 * i, row["band"], COLOURS[row["verdict"]]
+        middle = (low + high) / 2
+        d.text(14, y + 13, row["id"], SMALL)
+        d.text(190, y + 13, row["published"].split(" (")[0], SMALL, colour=GREY)
+        d.box(
+            at(low / middle),
+            y + 3,
+            max(3, at(high / middle) - at(low / middle)),
+            12,
+            fill=SKY,
+            alpha=0.5,
+            line="none",
+            round_by=0,
+        )
+        d.dot(at(row["ours"] / middle), y + 9.0, 5, colour)
+    for i, (verdict, colour) in enumerate(COLOURS.items()):
+        d.dot(20 + i * 150, bottom + 20.0, 5, colour)
+        d.text(32 + i * 150, bottom + 24, verdict, SMALL)
+    d.text(460, bottom + 24, "blue bars: counts as reproduced", SMALL)
+    return d
+
+
+def what_each_adds() -> Drawing:
+    """zfnet on the F469, from reference kernels to everything: cycles, and the bytes that they need."""
+    together = json.loads((RECORDS / "together.zfnet.disco_f469ni.json").read_text())["runs"]
+    first = json.loads((RECORDS / "zfnet.exact.reference.disco_f469ni.simulator.cifar10.json").read_text())
+    rows = [("exact, reference kernels", first["cycles"], first["sram_bytes"]["arena"] + first["sram_bytes"]["scratch"], GREY)]
+    fastest = {
+        method: min((run for run in together if run["method"] == method), key=lambda run: run["cycles"])
+        for method in ("exact", "trec")
+    }
+    rows.append(("exact, fast kernels", fastest["exact"]["cycles"], fastest["exact"]["arena_bytes"], BLUE))
+    rows.append(("TREC, fast kernels", fastest["trec"]["cycles"], fastest["trec"]["arena_bytes"], ORANGE))
+    for method, limit in (("partial", 20480), ("trec+partial", 24576), ("partial", 12288)):
+        run = next((run for run in together if (run["method"], run["limit_bytes"]) == (method, limit)), None)
+        if run:
+            rows.append(
+                (
+                    f"{method}, within {limit // 1024} KiB",
+                    run["cycles"],
+                    run["arena_bytes"],
+                    GREEN if method == "partial" else PINK,
+                )
+            )
+    said = "; ".join(f"{name} {cycles / 1e6:.1f} million cycles in {size:,} bytes" for name, cycles, size, _ in rows)
+    d = Drawing(56 + 34 * len(rows), f"Bars of modelled cycles: {said}.")
+    most = max(cycles for _, cycles, *_ in rows)
+    d.text(14, 24, "zfnet, STM32F469", bold=True)
+    d.text(236, 24, "million cycles, modelled", SMALL)
+    d.text(674, 24, "arena and scratch, bytes", SMALL, "end")
+    for i, (name, cycles, size, colour) in enumerate(rows):
+        y = 38 + 34 * i
+        d.text(14, y + 16, name, SMALL)
+        d.box(236, y, 300 * cycles / most, 22, fill=colour, alpha=0.6)
+        d.text(242 + 300 * cycles / most, y + 16, f"{cycles / 1e6:.1f}", SMALL, bold=True)
+        d.text(674, y + 16, f"{size:,}", SMALL, "end")
+    return d
