@@ -107,7 +107,9 @@ def test_only_public_names(path: Path) -> None:
                 given = getattr(room, "__all__", dir(room)) if room else public
                 assert set(inside[:1]) <= public and (set(inside[1:2]) or names) <= set(given), node.module
             if isinstance(node, ast.Import):
-                assert not any(name.name.startswith("tinyredux") for name in node.names)
+                assert not any(name.name.startswith("tinyredux.") for name in node.names)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "tr":
+                assert node.attr in public, f"tr.{node.attr}"
 
 
 def test_every_notebook_is_in_the_table_of_contents() -> None:
