@@ -1,5 +1,9 @@
 """Sphinx settings of the book: `python -m tinyredux book` renders the chapters as they were committed."""
 
+from pathlib import Path
+
+from docutils.nodes import literal_block
+
 project = "tinyredux"
 author = "the authors of tinyredux"
 copyright = "text: CC BY 4.0, code: Apache-2.0"
@@ -9,17 +13,47 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 nb_execution_mode = "off"  # outputs are made and checked elsewhere: `make chapters`, `make test`
 nb_merge_streams = True
+nb_code_prompt_show = "Show the set-up: parameters and imports"
+nb_code_prompt_hide = "Hide the set-up"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 
 html_theme = "sphinx_book_theme"
 html_title = "tinyredux: neural networks on microcontrollers"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
-html_copy_source = False
+html_copy_source = True  # the button on each page downloads its notebook
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "home_page_in_toc": True,
     "show_navbar_depth": 1,
-    "use_download_button": False,
+    "use_download_button": True,
+    "navbar_end": [],
+    "navbar_persistent": [],
     "use_fullscreen_button": False,
 }
+
+MATHJAX_KEPT = ("tex-chtml.js", "output/chtml/fonts/woff-v2")  # what the pages load; the other 22 MB are other input and output
+
+
+def setup(app):
+    """Colours cells of C as C, and leaves out of the built site what no page loads."""
+    app.connect("doctree-read", colour_c)
+    app.connect("build-finished", remove_unused)
+
+
+def colour_c(app, doctree):
+    """Marks the cells that `%%firmware` compiles as C."""
+    for block in doctree.findall(literal_block):
+        if block.astext().startswith("%%firmware"):
+            block["language"] = "c"
+
+
+def remove_unused(app, error):
+    """Removes MathJax's other forms, and the maps of scripts, from a built site."""
+    static = Path(app.outdir) / "_static"
+    mathjax = static / "mathjax"
+    kept = tuple(str(mathjax / name) for name in MATHJAX_KEPT)
+    for path in [*mathjax.rglob("*"), *static.rglob("*.map")]:
+        if path.is_file() and not str(path).startswith(kept):
+            path.unlink()
