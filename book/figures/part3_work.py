@@ -349,3 +349,42 @@ def surrogate_gradients() -> Drawing:
     d.text(x0, 258, "threshold", SMALL, "middle")
     d.text(648, 258, "projection, in spreads", SMALL, "end")
     return d
+
+
+def threshold_matters() -> Drawing:
+    """How rows behind a ReLU fall on the two sides of a threshold at zero and of one at the mean."""
+    rng = np.random.default_rng(0)
+    rows, vector = np.maximum(rng.normal(0.3, 1, (4000, 32)), 0), rng.normal(0, 1, 32) + 0.25
+    projections = rows @ vector
+    mean = float(projections.mean())
+    shares = [float((projections > threshold).mean()) for threshold in (0.0, mean)]
+    counts, edges = np.histogram(projections, 48, (-8, 24))
+    d = Drawing(
+        250,
+        f"A histogram of the projections of 4,000 rows that are never negative onto one vector. {shares[0]:.0%} of them lie above zero, "
+        f"so that bit says little; {shares[1]:.0%} lie above their mean.",
+    )
+
+    def at(value: float) -> float:
+        return 40 + 608 * (value + 8) / 32
+
+    for count, left, right in zip(counts, edges, edges[1:], strict=False):
+        tall = 150 * float(count) / float(counts.max())
+        d.box(
+            at(float(left)),
+            200 - tall,
+            at(float(right)) - at(float(left)),
+            tall,
+            fill=SKY if left < mean else BLUE,
+            alpha=0.6,
+            round_by=0,
+        )
+    for value, words, colour, anchor in (
+        (0.0, f"zero: {shares[0]:.0%} above", RED, "end"),
+        (mean, f"mean: {shares[1]:.0%} above", INK, "start"),
+    ):
+        d.line([(at(value), 30), (at(value), 206)], colour, 1.8, dashed=True)
+        d.text(at(value) + (8 if anchor == "start" else -8), 40, words, SMALL, anchor, bold=True, colour=colour)
+    d.text(344, 224, "projection of a row onto one hash vector", SMALL, "middle")
+    d.text(344, 242, "A bit tells most where it splits the rows in halves.", SMALL, "middle")
+    return d
