@@ -117,22 +117,28 @@ def relu_program(clamp: Clamp, words: int, times: int) -> Function:
     """Returns the function that clamps `words` words at a time."""
     name = f"tr_relu{words}_{clamp.low + 128:02x}{clamp.high + 128:02x}"
     p = Function(name, ("int8_t *out", "const int8_t *in", "int32_t times"), f"ReLU, {4 * words} values at a time.")
-    limits = [("low", clamp.low)] * (clamp.low > -128) + [("high", clamp.high)] * (clamp.high < 127)
-    for limit, value in limits:
+    limits, names = limits_of(clamp), [f"word_{i}" for i in range(words)]
+    for limit, value in limits.items():
         p.new(limit)
         p.constant(limit, (value & 255) * 0x01010101)
-    p.new("difference")
-    names = [f"word_{i}" for i in range(words)]
-    p.new(*names)
+    p.new("difference", *names)
     with p.loop("times", times=times):
-        for i, word in enumerate(names):
-            p.ldr(word, "in", 4 * i)
+        p.load("in", 0, *names)
         p.add("in", "in", 4 * words)
         for word in names:
-            for limit, _ in limits:
-                p.ssub8("difference", word, limit)
-                p.sel(word, *((word, limit) if limit == "low" else (limit, word)))
-        for i, word in enumerate(names):
-            p.str(word, "out", 4 * i)
+            for limit in limits:
+                keep_limit(p, word, limit, larger=limit == "low")
+        p.store("out", 0, *names)
         p.add("out", "out", 4 * words)
     return p
+
+
+def limits_of(clamp: Clamp) -> dict[str, int]:
+    """Returns those of the limits `low` and `high` that an int8 number does not keep by itself."""
+    return {name: value for name, value, end in (("low", clamp.low, -128), ("high", clamp.high, 127)) if value != end}
+
+
+def keep_limit(p: Function, to: str, other: str, larger: bool) -> None:
+    """Keeps the larger, or the smaller, of two bytes in each lane; by way of `difference`."""
+    p.ssub8("difference", to, other)
+    p.sel(to, *((to, other) if larger else (other, to)))
