@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen.artifact import Artifact
 from tinyredux.codegen.parts import emit_steps
-from tinyredux.codegen.trec import naive_forms
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, unpacked, ways, with_forms
+from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, naive_forms, unpacked, ways, with_forms
 from tinyredux.memory import MemoryPlan, Program, layer_by_layer, place, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 

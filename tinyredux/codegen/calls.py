@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux.codegen.trec import trec_check, trec_fields
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
 from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
-from tinyredux.kernels import FastSteps
+from tinyredux.kernels import FastSteps, trec_fields
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
 TAKES_SCRATCH = ("tr_conv_s8", "tr_depthwise_conv_s8", "tr_dense_s8")
+TREC_SIZES = ("rows", "columns", "blocks", "length", "in_c", "bits", "exact_c", "clusters", "slice_c")  # of its scratch
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Weights:
     """
 
     def __init__(self, fast: FastSteps) -> None:
-        self.fast, self.graph, found = fast, fast.program.graph, dict[str, Array]()
-        lossy = fast.program.schedule.accumulator == "int16"
-        self.at: dict[tuple[Any, ...], int] = {}
-        self.raw = set[str]()
+        self.graph, self.fast, forms = fast.program.graph, fast, fast.form_of_operator
+        lossy, found = fast.program.schedule.accumulator == "int16", dict[str, Array]()
+        self.at, self.raw = dict[tuple[Any, ...], int](), set[str]()
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
         for step in fast.program.steps():
             op = self.graph.by_name[step.op]
@@ -81,7 +80,6 @@ class Weights:
             if isinstance(op, Weighted) and step.kind in ("run", "add_up") and not (step in fast.convs or step in fast.forms):
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
-        forms = {step.op: form for step, form in fast.forms.items()}
         for op in self.graph.ops:
             own = forms[op.name].arrays if op.name in forms else {}
             found |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
@@ -107,10 +105,8 @@ class Weights:
 
     def key(self, op: Weighted, step: Step) -> tuple[Any, ...]:
         """Returns what names the weights that a step reads."""
-        box = step.output.box
-        if step.kind == "add_up":
-            return op.name, (box.c0, box.c1), (step.inputs[0].box.c0, step.inputs[0].box.c1)
-        return op.name, (box.c0, box.c1)
+        boxes = [step.output.box, *([step.inputs[0].box] if step.kind == "add_up" else [])]
+        return op.name, *((box.c0, box.c1) for box in boxes)
 
     def weights(self, op: Weighted, step: Step) -> Address:
         """Returns where a step's weights begin."""
@@ -145,47 +141,45 @@ def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
     conv = fast.convs.get(step)
     if conv is None:
         return [call_of(weights, step)]
-    g, scratch, found = conv.rows.geometry, fast.arena.offsets[step.scratch], []
+    g, scratch, found, start = conv.rows.geometry, fast.arena.offsets[step.scratch], list[Call](), 0
     out, source = _places(fast.arena, step)
     packed, table = (weights.blob.entries[name] for name in (conv.packed, conv.table))
     own = Address("I32", packed.offset + packed.size_bytes // packed.shape[0] * conv.channel)
-    start = 0
+    sums, to = (Address("SUMS32", at) for at in (scratch, scratch + conv.rows.weight_bytes))
     for y in range(0, g.out_h, conv.height):
         seen = conv.rows.strip(y, conv.height)
         strip_in = replace(source, base=source.base + seen.start * g.in_row)
         strip_out = replace(out, base=out.base + y * g.out_row)
-        to = Address("SUMS32", scratch + conv.rows.weight_bytes)
         found.append(Call(step.op, conv.pack.name, "", (), (to, strip_in, Address("", len(seen)))))
         row_table = Address("I32", table.offset + 4 * start)
-        found.append(Call(step.op, conv.compute.name, "", (), (strip_out, Address("SUMS32", scratch), own, row_table)))
+        found.append(Call(step.op, conv.compute.name, "", (), (strip_out, sums, own, row_table)))
         start += 1 + 4 * (min(y + conv.height, g.out_h) - y)
     return found
 
 
 def call_of(weights: Weights, step: Step) -> Call:
     """Returns the reference kernel's call of a step."""
-    graph, maps = weights.graph, _places(weights.fast.arena, step)
-    _, op = restricted(graph, graph.by_name[step.op], step.output.box)
+    graph, maps, box = weights.graph, _places(weights.fast.arena, step), step.output.box
+    _, op = restricted(graph, graph.by_name[step.op], box)
+    fields: dict[str, int]
     match op:
         case _ if step.kind == "copy":
-            kernel, struct, fields = "concat", "concat", _copy(step)
+            kernel, fields = "concat", _copy(step)
         case Weighted():
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
-            kernel, struct = f"{op.kind}_pool", "pool"
-            fields = _window(op, step) | {"c": step.output.box.shape[2]} | _clamps(graph, op)
-            fields |= _strides("in", step.inputs[0]) | _strides("out", step.output)
+            kernel, fields = "pool", _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
         case Add():
-            kernel, struct, fields = "add", "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
+            kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Relu():
-            kernel, struct, fields = "relu", "relu", _clamps(graph, op) | _rows(step, ("in_row",))
+            kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Softmax():
-            height, width, channels = step.output.box.shape
-            kernel, struct = "softmax", "softmax"
-            fields = {"rows": height * width, "n": channels, **asdict(softmax_params(graph, op))}
+            rows = box.shape[0] * box.shape[1]
+            kernel, fields = "softmax", {"rows": rows, "n": box.shape[2], **asdict(softmax_params(graph, op))}
         case _:
             raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
-    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct}", tuple(fields.items()), maps)
+    name = f"{op.kind}_pool" if isinstance(op, Pool) else kernel
+    return Call(op.name, f"tr_{name}_s8", f"tr_{kernel}", tuple(fields.items()), maps)
 
 
 def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
@@ -213,9 +207,11 @@ def _window(op: Windowed, step: Step) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _strides(side: str, view: View) -> dict[str, int]:
-    """Returns the fields of the distances in a map ("in" or "out") whose rows or pixels have gaps."""
-    return {f"{side}_{key}": value for key, value in zip(("row", "pixel"), view.gaps, strict=True) if value}
+def _strides(step: Step, sides: tuple[str, ...] = ("in", "out")) -> dict[str, int]:
+    """Returns the fields of the distances in those maps whose rows or pixels have gaps."""
+    views = {"in": step.inputs[0], "out": step.output}
+    gaps = {f"{side}_{key}": gap for side in sides for key, gap in zip(("row", "pixel"), views[side].gaps, strict=True)}
+    return {key: gap for key, gap in gaps.items() if gap}
 
 
 def _lines(views: Sequence[View]) -> tuple[int, int, list[int]]:
@@ -257,7 +253,7 @@ def _weighted(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, .
     arguments = (*maps, weights.weights(op, step), weights.per_channel(op.bias, first))
     scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
     planned = program.buffers[step.scratch].size_bytes if step.scratch else 0
-    strides, check = _strides("in", step.inputs[0]) | _strides("out", step.output), ""
+    strides, check = _strides(step), ""
     match op:
         case Conv():
             kernel, struct, loops = "conv", "conv", conv_loops(op, step)
@@ -273,15 +269,15 @@ def _weighted(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, .
         case TrecConv():
             kernel, struct, own = "trec_conv", "trec", len(weights.graph.constants[op.vectors]) if op.vectors else 0
             sizes = trec_sizes(weights.graph, op, planned)
-            check = trec_check(op, sizes, planned)
+            numbers = ", ".join(str(getattr(sizes, name)) for name in TREC_SIZES)
+            check = f'_Static_assert(TR_TREC_SCRATCH_BYTES({numbers}) == {planned}, "scratch of {op.name}");\n'
             fields = _window(op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, sizes, own)
             vectors = Address("I8", weights.blob.entries[op.vectors or op.weights].offset)
             arguments = (*arguments[:3], vectors, arguments[3])
         case _:
             kernel, struct = "dense", "dense"
             fields = {"in_n": step.inputs[0].box.elements, "out_n": out_c}
-    fields |= weights.points(op)
-    named = tuple(fields.items())
+    named = tuple((fields | weights.points(op)).items())
     return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct}", named, arguments, weights.factors(op, first), scratch, check)
 
 
@@ -295,10 +291,10 @@ def _sums(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, ...])
             kernel, arguments = "sums_start", (*maps, weights.per_channel(op.bias))
         case "finish":
             kernel, arguments, factors = "sums_finish", maps, weights.factors(op)
-            fields |= _strides("out", step.output) | weights.points(op)
+            fields |= _strides(step, ("out",)) | weights.points(op)
         case _:
             kernel, arguments, source = "conv_add", (*maps, weights.weights(op, step)), step.inputs[0]
             conv = op if isinstance(op, Conv) else Conv(op.name, op.inputs, op.output, kernel=source.box.shape[:2])
             fields = _window(conv, step) | {"in_c": source.box.shape[2], "out_c": fields["out_c"]}
-            fields |= {"input_zero_point": weights.points(op)["input_zero_point"]} | _strides("in", source)
+            fields |= {"input_zero_point": weights.points(op)["input_zero_point"]} | _strides(step, ("in",))
     return Call(op.name, f"tr_{kernel}_{bits}", "tr_conv", tuple(fields.items()), (*arguments, *right), factors)

@@ -1,4 +1,4 @@
-"""Forms of TREC: the C kernel with generated inner loops.
+"""Forms of TREC: the C kernel with generated inner loops, and the naive one that it is measured against.
 
 Blocks are whole taps of the window or equal shares of one, so that every part of a block has the same length. Means and pixels
 stay raw int8: the zero point is in the bias, and in the start values of projections. Source: ours.
@@ -6,20 +6,22 @@ stay raw int8: the zero point is in the bias, and in the start values of project
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tinyredux.graph import Array, Graph, Op, TrecConv
+from tinyredux.int8 import Requantization, requantization
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
-from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, c_call, halves, paired, sums_of, window_fields, words
+from tinyredux.kernels.asm.layers import PAIR_LIMIT, Fields, Sums, c_call, halves, paired, sums_of, window_fields, words
 from tinyredux.kernels.cycles import Counts, c_cycles
 from tinyredux.kernels.gemm import byte_pairs
 from tinyredux.kernels.trec.functions import OCTET, add_function, product_function, project_function, recover_function
-from tinyredux.memory import layerwise_peak, live_steps
+from tinyredux.memory import clustering, layerwise_peak, live_steps
 from tinyredux.trec import NARROW, TrecSizes, block_vectors, blocks, trec_sizes
 
 SLICES = (32, 16, 8)
@@ -44,8 +46,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     channels = octets(sizes)
     arrays = {
         "products": product_tables(sums, sizes, channels), "vectors": vector_tables(graph, op, sizes, part, sums),
-        "bias": graph.constants[op.bias], "multiplier": np.array(factors.multiplier, np.int32),
-        "shift": np.array(factors.shift, np.int32),
+        **_shared_arrays(graph, op, factors),
         "factors": np.ascontiguousarray(requantize.constants(factors)[channels].transpose(0, 2, 1)),
     }  # fmt: skip
     shapes = [replace(sizes, slice_c=width) for width in SLICES if width <= OCTET * len(channels)]
@@ -113,23 +114,69 @@ def _form(
         project_function(part, sizes.bits, step, sizes.length > part), add_function(part, sizes.length, step),
         product_function(sizes.length, sizes.slice_c), recover_function(*recovered, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
-    fields = window_fields(graph, op) | {
-        "k_n": sizes.columns, "blocks": sizes.blocks, "sub_length": sizes.length, "hash_bits": sizes.bits,
-        "mean_threshold": int(op.threshold == "mean"), "exact_c": sizes.exact_c, "most_clusters": sizes.clusters,
-        "slice_c": sizes.slice_c, "input_zero_point": factors.input_zero_point, "output_zero_point": factors.output_zero_point,
-        "activation_min": factors.clamp.low, "activation_max": factors.clamp.high,
-    }  # fmt: skip
-
-    def call(places: Places) -> str:
-        loops = ", ".join(f".{name} = {function.name}" for name, function in zip(LOOPS, functions, strict=True))
-        pointers = {key: places.arrays[key] for key in ("multiplier", "shift", "factors")} | {"loops": "&loops"}
-        tables = (f"(const int8_t *)({places.arrays[key]})" for key in ("products", "vectors"))
-        arguments = [places.out, places.inputs[0], *tables, places.arrays["bias"], "&parameters"]
-        arguments.append(f"(int16_t *)(void *)({places.scratch})")
-        before = [f"static const struct tr_trec_loops loops = {{{loops}}};"]
-        return c_call("tr_trec_conv_s8", "const struct tr_trec", fields | pointers, arguments, before)
-
+    fields = _fields(graph, op, sizes, factors, 0)
+    names = ", ".join(f".{name} = {function.name}" for name, function in zip(LOOPS, functions, strict=True))
+    call = _call(
+        "conv", {key: value for key, value in fields.items() if not key.startswith("vector")},
+        [f"(const int8_t *)({{{key}}})" for key in ("products", "vectors")], ["multiplier", "shift", "factors"],
+        {"loops": "&loops"}, f"static const struct tr_trec_loops loops = {{{names}}};",
+    )  # fmt: skip
     cycles = c_cycles(core, "trec loops", rounds(sizes, part, functions, core))
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = (sizes.clusters + 1) // 2 * arrays["products"].nbytes
     return Form(f"trec_{sizes.slice_c}", round(cycles), sizes.scratch_bytes, functions, call, arrays, proof, streamed)
+
+
+def naive_forms(graph: Graph, op: Op, core: str) -> list[Form]:
+    """Returns TREC by the tables of `trec_naive.c`, a template as those of `kernels.choice`; none for other operators."""
+    if not isinstance(op, TrecConv):
+        return []
+    sizes, factors = clustering(graph, op), requantization(graph, op)
+    arrays = {"weights": graph.constants[op.weights], **_shared_arrays(graph, op, factors)}
+    if op.vectors:
+        arrays["vectors"] = np.ascontiguousarray(graph.constants[op.vectors].transpose(0, 2, 1))
+    fields = _fields(graph, op, sizes, factors, len(arrays.get("vectors", ())))
+    numbers = ", ".join(map(str, (sizes.rows, sizes.columns, sizes.length, sizes.out_c, sizes.bits)))
+    check = f'_Static_assert(TR_TREC_NAIVE_BYTES({numbers}) == {sizes.naive_bytes}, "scratch of {op.name}");'
+    tables = ["{weights}", "{vectors}" if op.vectors else "{weights}"]
+    call = _call("naive", fields, tables, ["multiplier", "shift"], {}, check)
+    return [Form("trec_naive", 0, sizes.naive_bytes, (), call, arrays)]
+
+
+def trec_fields(op: TrecConv, sizes: TrecSizes, own_vectors: int) -> dict[str, int]:
+    """Returns the fields of struct tr_trec beside those of any convolution. `own_vectors` counts blocks with hash vectors of
+    their own: 0 where the filters serve, 1 where all blocks share one set."""
+    row, block = (sizes.length, sizes.length * sizes.bits * (own_vectors > 1)) if own_vectors else (sizes.columns, sizes.length)
+    return {
+        "k_n": sizes.columns, "blocks": sizes.blocks, "sub_length": sizes.length, "hash_bits": sizes.bits,
+        "mean_threshold": int(op.threshold == "mean"), "exact_c": sizes.exact_c, "vector_row": row, "vector_block": block,
+        "most_clusters": sizes.clusters, "slice_c": sizes.slice_c,
+    }  # fmt: skip
+
+
+def _fields(graph: Graph, op: TrecConv, sizes: TrecSizes, factors: Requantization, own_vectors: int) -> Fields:
+    points = {
+        "input_zero_point": factors.input_zero_point, "output_zero_point": factors.output_zero_point,
+        "activation_min": factors.clamp.low, "activation_max": factors.clamp.high,
+    }  # fmt: skip
+    return window_fields(graph, op) | trec_fields(op, sizes, own_vectors) | points
+
+
+def _shared_arrays(graph: Graph, op: TrecConv, factors: Requantization) -> dict[str, Array]:
+    multiplier, shift = np.array([factors.multiplier, factors.shift], np.int32)
+    return {"bias": graph.constants[op.bias], "multiplier": multiplier, "shift": shift}
+
+
+def _call(
+    kernel: str, fields: Fields, tables: Sequence[str], pointers: Sequence[str], more: Fields, before: str
+) -> Callable[[Places], str]:  # fmt: skip
+    """Returns what writes the call of tr_trec_`kernel`_s8 behind a statement; arrays are `pointers` in the struct or arguments,
+    those of `tables` written as they say."""
+
+    def call(places: Places) -> str:
+        arguments = [places.out, places.inputs[0], *(table.format(**places.arrays) for table in tables), places.arrays["bias"]]
+        arguments += ["&parameters", f"(int16_t *)(void *)({places.scratch})"]
+        every = {**fields, **{key: places.arrays[key] for key in pointers}, **more}
+        return c_call(f"tr_trec_{kernel}_s8", "const struct tr_trec", every, arguments, [before])
+
+    return call
