@@ -160,11 +160,9 @@ void tr_model_run(void)
 
 def details(op: Op) -> str:
     """Returns what a comment says of an operator beside its shapes."""
-    text = ""
+    text = f", {op.kind}" if isinstance(op, Pool) else ""
     if isinstance(op, Windowed):
-        text = f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
-    if isinstance(op, Pool):
-        text = f", {op.kind}{text}"
+        text += f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
     if isinstance(op, TrecConv):
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
     activation = getattr(op, "activation", "none")

@@ -250,6 +250,4 @@ def _store(p: Function, channels: int) -> None:
             raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
             part(p, raw, low, doubled=False)
             p.store("out", 8 * pair, low, raw)
-        if pixel == 0:
-            p.move("out", "out", 4 * channels, "x0")
-    p.move("out", "out", -4 * channels, "x0")
+        p.move("out", "out", (4, -4)[pixel] * channels, "x0")
