@@ -11,7 +11,6 @@ Where the planes are too large, a strip of output rows at a time is copied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -32,53 +31,27 @@ STRIPS = (8, 4, 2, 1)
 TABLE_HEAD = ("bias", "multiplier", "right")  # words before the taps
 
 
-@dataclass(frozen=True)
 class Layer:
     """A layer between maps of two shapes; `strip`: output rows for which the planes hold the input."""
 
-    op: DepthwiseConv
-    source: Shape
-    target: Shape
-    factors: Requantization
-    strip: int
-
-    @property
-    def pitch(self) -> int:
-        """Pixels of a plane's row, an even number."""
-        needed = max((self.target[1] - 1) * self.op.stride[1] + self.op.kernel[1], self.op.padding[2] + self.source[1])
-        return (needed + 1) // 2 * 2
-
-    @property
-    def plane_rows(self) -> int:
-        """Rows of a plane."""
-        return (self.strip - 1) * self.op.stride[0] + self.op.kernel[0]
-
-    @property
-    def plane_bytes(self) -> int:
-        """Bytes of a plane and of the taps of its channel, which lie in front of it."""
-        return 2 * self.pitch * self.plane_rows + self.taps_bytes
-
-    @property
-    def pairs(self) -> list[int]:
-        """The first taps of the words that hold a row of taps: all pairs, or where outputs begin at words every other one."""
-        step = 2 if self.op.stride[1] % 2 == 0 or self.target[1] == 1 else 1
-        return list(range(0, max(1, self.op.kernel[1] - (step == 1)), step))
-
-    @property
-    def outputs(self) -> int:
-        """How many outputs are computed together: as many as registers allow, an even number where they lie oddly."""
+    def __init__(self, op: DepthwiseConv, source: Shape, target: Shape, factors: Requantization, strip: int) -> None:
+        """Measures the planes."""
+        self.op, self.source, self.target, self.factors, self.strip = op, source, target, factors, strip
+        even, (rows, columns) = op.stride[1] % 2 == 0, op.kernel
+        needed = max((target[1] - 1) * op.stride[1] + columns, op.padding[2] + source[1])
+        self.pitch = (needed + 1) // 2 * 2  # pixels of a plane's row, an even number
+        self.plane_rows = (strip - 1) * op.stride[0] + rows
+        # The first taps of the words that hold a row of taps: all pairs, or where outputs begin at words every other one.
+        step = 2 if even or target[1] == 1 else 1
+        self.pairs = list(range(0, max(1, columns - (step == 1)), step))
+        self.taps_bytes = 4 * rows * len(self.pairs)  # of one output channel
+        self.plane_bytes = 2 * self.pitch * self.plane_rows + self.taps_bytes  # the taps of its channel lie in front of a plane
         free = len(CORE_REGISTERS) - FIXED_REGISTERS - len(self.pairs) - 1
-        return min(OUTPUTS, free if self.op.stride[1] % 2 == 0 else free // 2 * 2)
+        self.outputs = min(OUTPUTS, free if even else free // 2 * 2)  # computed together: an even number where they lie oddly
 
-    @property
-    def taps_bytes(self) -> int:
-        """Bytes of the taps of one output channel."""
-        return 4 * self.op.kernel[0] * len(self.pairs)
-
-    @property
     def applies(self) -> bool:
-        """Whether registers and distances suffice, and each strip of outputs sees a row of the map: one that lies wholly in
-        padding has nothing to copy."""
+        """Returns whether registers and distances suffice, and each strip of outputs sees a row of the map: one that lies wholly
+        in padding has nothing to copy."""
         last_tap = 2 * self.pitch * self.op.kernel[0]
         distances = (last_tap, self.taps_bytes, PLANES * self.source[2], OUTPUTS * self.target[2])
         if self.source[2] < PLANES or self.outputs < 2 or max(distances) > LARGEST_IMMEDIATE:
@@ -98,7 +71,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     strips = (target[0], *(rows for rows in STRIPS if rows < target[0]))
     layers = [Layer(op, source, target, sums.factors, strip) for strip in strips]
-    return [_form(layer, sums, core) for layer in layers if layer.applies]
+    return [_form(layer, sums, core) for layer in layers if layer.applies()]
 
 
 def _table(layer: Layer, sums: Sums) -> Array:

@@ -31,57 +31,26 @@ SHAPES = 9
 C_LOOP_CYCLES = 8  # of model.c, for each call
 
 
-@dataclass(frozen=True)
 class Window:
     """What a function is made for. `pitch` and `step`: bytes from row to row, and from pixel to pixel of a run."""
 
-    kind: str
-    rows: int
-    columns: int
-    channels: int
-    pitch: int
-    step: int
-    clamp: Clamp
-
-    @property
-    def lanes(self) -> int:
-        """Channels at a time."""
-        return 4 if self.channels >= 4 else 1
-
-    @property
-    def positions(self) -> int:
-        """Positions in the window."""
-        return self.rows * self.columns
-
-    @property
-    def unrolled(self) -> bool:
-        """Whether all positions are written out."""
-        return self.positions <= UNROLLED
-
-    @property
-    def average(self) -> bool:
-        """Whether there is something to divide."""
-        return self.kind == "average" and self.positions > 1
-
-    @property
-    def sums(self) -> tuple[str, ...]:
-        """The registers in which outputs come to be: a word or value, or the 16-bit sums of four channels in two."""
-        return ("even", "odd") if self.average and self.lanes == 4 else ("even",)
-
-    @property
-    def offsets(self) -> list[int]:
-        """The bytes from the first position to each of those that are written out: all, or one row."""
-        rows = range(self.rows if self.unrolled else 1)
-        return [y * self.pitch + x * self.channels for y in rows for x in range(self.columns)]
-
-    @property
-    def anchors(self) -> dict[str, int]:
-        """The pointers into the window, and the bytes from its first position to each: every position is near behind one."""
-        found = {"in" if self.unrolled else "row": 0}
+    def __init__(self, op: Pool, rows: int, columns: int, channels: int, pitch: int, clamp: Clamp) -> None:
+        """Finds the registers and the pointers of a window of so many rows and columns inside the map."""
+        self.kind, self.rows, self.columns, self.channels, self.clamp = op.kind, rows, columns, channels, clamp
+        self.pitch, self.step = pitch, op.stride[1] * channels
+        self.lanes = 4 if channels >= 4 else 1  # channels at a time
+        self.positions = rows * columns
+        self.unrolled = self.positions <= UNROLLED
+        self.average = op.kind == "average" and self.positions > 1  # there is something to divide
+        # Outputs come to be in a register each: a word or value; or the 16-bit sums of four channels in two.
+        self.sums = ("even", "odd") if self.average and self.lanes == 4 else ("even",)
+        # The bytes from the first position to each of those that are written out, all or one row; and the pointers into the
+        # window, with the bytes to each: every position is near behind one.
+        self.offsets = [y * pitch + x * channels for y in range(rows if self.unrolled else 1) for x in range(columns)]
+        self.anchors = {"in" if self.unrolled else "row": 0}
         for offset in self.offsets:
-            if offset - max(found.values()) > LARGEST_IMMEDIATE:
-                found[f"in_{len(found)}"] = offset
-        return found
+            if offset - max(self.anchors.values()) > LARGEST_IMMEDIATE:
+                self.anchors[f"in_{len(self.anchors)}"] = offset
 
 
 @dataclass(frozen=True)
@@ -103,10 +72,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     rows = runs(out_h, in_h, op.kernel[0], op.stride[0], op.padding[0])
     columns = runs(out_w, in_w, op.kernel[1], op.stride[1], op.padding[2])
     clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-    shapes = {
-        (y.size, x.size): Window(op.kind, y.size, x.size, channels, in_w * channels, op.stride[1] * channels, clamp)
-        for y in rows for x in columns
-    }  # fmt: skip
+    pitch = in_w * channels
+    shapes = {(y.size, x.size): Window(op, y.size, x.size, channels, pitch, clamp) for y in rows for x in columns}
     far = any(len(window.anchors) > POINTERS for window in shapes.values())
     if far or len(shapes) > SHAPES or any(w.average and w.positions > LANE_POSITIONS for w in shapes.values()):
         return []

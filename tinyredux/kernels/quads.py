@@ -15,7 +15,6 @@ Source: ours.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,44 +38,23 @@ STRIPS = (8, 16, 32)  # pixels at a time
 C_STRIP_CYCLES, C_GROUP_CYCLES = 40, 24  # of the C around
 
 
-@dataclass(frozen=True)
 class Shape:
     """A product of four pixels' `k` inputs with `channels` weights each: `rounds` of `steps` inputs cover k.
 
     `strip` pixels lie in scratch at a time, a multiple of 4.
     """
 
-    k: int
-    channels: int
-    strip: int
-    rounds: int
-    steps: int
-    second_steps: int
-
-    @property
-    def quads(self) -> int:
-        """Groups of four pixels in a strip."""
-        return self.strip // 4
-
-    @property
-    def groups(self) -> int:
-        """Groups of four channels."""
-        return -(-self.channels // 4)
-
-    @property
-    def pair_words(self) -> int:
-        """Words of two pixels."""
-        return self.rounds * self.steps
-
-    @property
-    def group_words(self) -> int:
-        """Words of one group's data: weights, then bias, multiplier and shift of each channel; a multiple of 8."""
-        return -(-(2 * self.pair_words + 12) // 8) * 8
-
-    @property
-    def second(self) -> gemm.Shape:
-        """The product of pixels p with channels B, two of each group of four."""
-        return gemm.Shape(self.k, 2 * self.groups, self.second_steps)
+    def __init__(self, k: int, channels: int, strip: int, most: int) -> None:
+        """Divides the inputs into rounds of at most `most`."""
+        self.k, self.channels, self.strip = k, channels, strip
+        self.rounds = -(-k // most)
+        self.steps = 4 * -(-k // (4 * self.rounds))
+        self.quads = strip // 4  # groups of four pixels in a strip
+        self.groups = -(-channels // 4)  # of four channels
+        self.pair_words = self.rounds * self.steps  # of two pixels
+        # Words of one group's data: weights, then bias, multiplier and shift of each channel; a multiple of 8.
+        self.group_words = -(-(2 * self.pair_words + 12) // 8) * 8
+        self.second = gemm.Shape(k, 2 * self.groups, max(16, most))  # of pixels p with channels B, two of each group of four
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -89,10 +67,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     if magnitude(sums) >= WEIGHT_LIMIT or largest >= requantize.SUM_LIMIT // 2 or not sums.stay_below(requantize.SUM_LIMIT):
         return []
-    rounds = -(-k // STEPS_MAX[core])
-    rest = rounds, 4 * -(-k // (4 * rounds)), max(16, STEPS_MAX[core])
     strips = {min(4 * -(-pixels // (4 * -(-pixels // strip))), pixels // 4 * 4) for strip in STRIPS}  # as equal as can be
-    return [_form(core, Shape(k, channels, strip, *rest), sums, pixels) for strip in sorted(strips)]
+    return [_form(core, Shape(k, channels, strip, STEPS_MAX[core]), sums, pixels) for strip in sorted(strips)]
 
 
 def magnitude(sums: Sums) -> int:
