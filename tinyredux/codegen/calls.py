@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,18 @@ from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_a
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
-TAKES_SCRATCH = ("tr_conv_s8", "tr_depthwise_conv_s8", "tr_dense_s8")
 TREC_SIZES = ("rows", "columns", "blocks", "length", "in_c", "bits", "exact_c", "clusters", "slice_c")  # of its scratch
 
 
 @dataclass(frozen=True)
 class Address:
-    """`kind`(base + each * i ...): bytes into the arena or into weights.bin; `terms` are (loop variable, bytes each)."""
+    """`kind`(base + each * i ...): bytes into the arena or into weights.bin; `terms` are (loop variable, bytes each).
+
+    Addresses that differ in their base alone are equal: calls with equal addresses may be one call in a loop.
+    """
 
     kind: str
-    base: int
+    base: int = field(compare=False)
     terms: tuple[tuple[str, int], ...] = ()
 
     def text(self) -> str:
@@ -35,20 +37,16 @@ class Address:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call: struct type and fields, the arguments before it, the pointers set in it, the arguments after it."""
+    """One kernel call: struct type and fields, the arguments before it, the pointers set in it, the argument after it."""
 
     op: str
     kernel: str
-    struct: str
+    struct: str  # empty where there are only arguments
     fields: Fields
     arguments: tuple[Address, ...]
     factors: tuple[Address, ...] = ()
-    scratch: tuple[Address, ...] = ()  # `struct` is empty where there are only arguments
+    scratch: str = ""
     check: str = ""  # the assertion in C that the scratch is what the kernel needs
-
-    def shape(self) -> tuple[Any, ...]:
-        """Returns what calls must share to be one call in a loop."""
-        return self.op, self.kernel, self.fields, [(a.kind, a.terms) for a in self.addresses()], self.scratch
 
     def addresses(self) -> tuple[Address, ...]:
         """Returns all addresses that may grow from part to part."""
@@ -252,14 +250,14 @@ def _weighted(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, .
     program, arena, first = weights.fast.program, weights.fast.arena, step.output.box.c0
     in_c, out_c = step.inputs[0].box.shape[2], step.output.box.shape[2]
     arguments = (*maps, weights.weights(op, step), weights.per_channel(op.bias, first))
-    scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
+    scratch = f"SCRATCH({arena.offsets[step.scratch]})" if step.scratch else "0"
     planned = program.buffers[step.scratch].size_bytes if step.scratch else 0
     strides, check = _strides(step), ""
     match op:
         case Conv():
             kernel, struct, loops = "conv", "conv", conv_loops(op, step)
             if loops == "direct":
-                kernel, scratch = "conv_direct", ()
+                kernel, scratch = "conv_direct", ""
             else:
                 window = ", ".join(map(str, (*op.kernel, in_c, op.groups, int(loops == "pointwise"))))
                 check = f'_Static_assert(TR_CONV_SCRATCH_BYTES({window}) <= {planned}, "scratch of {op.name}");\n'

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinyredux import memory
 from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, head, model_c
-from tinyredux.codegen.calls import TAKES_SCRATCH, Address, Call, Weights, calls_of
+from tinyredux.codegen.calls import Address, Call, Weights, calls_of
 from tinyredux.codegen.check import check_call
 from tinyredux.codegen.fast import FORM_MACROS, form_call, functions, sources
 from tinyredux.graph import Conv, Graph, Softmax, Weighted, macs
@@ -35,10 +35,6 @@ class Block:
     variable: str
     count: int
     body: tuple[Call | Block, ...]
-
-    def shape(self) -> tuple[Any, ...]:
-        """Returns what loops must share to be one loop in another."""
-        return self.variable, self.count, [node.shape() for node in self.body]
 
     def addresses(self) -> tuple[Address, ...]:
         """Returns the addresses of all calls in it."""
@@ -199,9 +195,9 @@ def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call
 
 def _continues(parts: Sequence[Sequence[Call | Block]], i: int) -> bool:
     """True where part `i` is alike to the first two, its addresses as far on as theirs have grown till then."""
-    first, second, last = ([node.shape() for node in part] for part in (parts[0], parts[1], parts[i]))
-    bases = ([address.base for node in part for address in node.addresses()] for part in (parts[0], parts[1], parts[i]))
-    return first == second == last and all(c - a == (b - a) * i for a, b, c in zip(*bases, strict=True))
+    some = parts[0], parts[1], parts[i]
+    bases = ([address.base for node in part for address in node.addresses()] for part in some)
+    return some[0] == some[1] == some[2] and all(c - a == (b - a) * i for a, b, c in zip(*bases, strict=True))
 
 
 def _growing(a: Call | Block, b: Call | Block, variable: str) -> Call | Block:
@@ -216,7 +212,7 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
         name, own = node.variable, set[str]()
         lines = [line for inner in node.body for line in lines_of(inner, structs, indent + "    ", own)]
         return [f"{indent}for (int32_t {name} = 0; {name} < {node.count}; {name}++) {{", *lines, f"{indent}}}"]
-    arguments = [a.text() for a in node.arguments]
+    arguments, scratch = [a.text() for a in node.arguments], [node.scratch] if node.scratch else []
     if not node.struct:
         return [f"{indent}{node.kernel}({', '.join(arguments)});"]
     moving = any(a.terms for a in node.factors)
@@ -224,11 +220,12 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
     fields: tuple[tuple[str, int | str], ...] = (*node.fields, *(() if moving else factors.items()))
     free = f"{node.op}_{len(structs)}" if node.op in structs.values() else node.op
     name = structs.setdefault((node.struct, fields, node.check), free)
-    scratch = [a.text() for a in node.scratch] or (["0"] if node.kernel in TAKES_SCRATCH else [])
-    if not moving:
-        return [f"{indent}{node.kernel}({', '.join((*arguments, f'&{name}', *scratch))});"]
-    part, known = f"{name}_part", moved if moved is not None else set()
-    copy = [] if part in known else [f"struct {node.struct} {part} = {name};"]
-    known.add(part)
-    sets = [f"{part}.{key} = {text};" for key, text in factors.items()]
-    return [f"{indent}{line}" for line in (*copy, *sets, f"{node.kernel}({', '.join((*arguments, f'&{part}', *scratch))});")]
+    lines, known = list[str](), moved if moved is not None else set()
+    if moving:
+        part = f"{name}_part"
+        lines = [] if part in known else [f"struct {node.struct} {part} = {name};"]
+        lines += [f"{part}.{key} = {text};" for key, text in factors.items()]
+        known.add(part)
+        name = part
+    call = f"{node.kernel}({', '.join((*arguments, f'&{name}', *scratch))});"
+    return [f"{indent}{line}" for line in (*lines, call)]
