@@ -73,12 +73,11 @@ def test_a_price_is_that_of_the_program() -> None:
         ("conv1x1:7-3@3x3", "pair", 0.9), ("conv3x3:8-6@6x6", "block", 1.0), ("conv3x3:40-4@6x6", "input", 0.5),
     ):  # fmt: skip
         one = with_zeros(layer(spec, 1), unit, share, 1)
-        words = unpacked.layer_of(one.graph, one.op)  # type: ignore[arg-type]
-        assert words is not None
-        for pair in range(len(words.a)):
-            program = unpacked.product_function("layer", words, pair)
+        pairs = unpacked.pairs_of(one.graph, one.op)  # type: ignore[arg-type]
+        for pair in pairs:
+            program = unpacked.product_function("layer", pair)
             for core, near in (("cortex-m4", 1e-9), ("cortex-m33", 1e-9), ("cortex-m7", 0.08)):
-                cycles, bytes_ = unpacked.product_price(words, pair, core)
+                cycles, bytes_ = unpacked.product_price(pair, core)
                 assert bytes_ == code_bytes(program) and cycles == pytest.approx(function_cycles(program, core), rel=near)
             found += 1
         for form in unpacked.forms(one.graph, one.op, "cortex-m4"):
