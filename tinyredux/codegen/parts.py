@@ -87,19 +87,18 @@ def statements(fast: FastSteps, weights: Weights, structs: dict[Declared, str]) 
 
 def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dict[str, Any]:
     """Returns what the manifest says of an item, and of the form of an operator that is computed at once."""
-    graph, by_form, facts = fast.program.graph, fast.form_of(nodes), dict[str, Any]()
-    ops, whole, steps = [graph.by_name[name] for name in item.ops], item.kind == "whole", [*Loop((nodes,)).steps()]
-    at_once = whole and not any(step in fast.convs for step in steps)
-    if at_once and by_form:
+    graph, steps = fast.program.graph, [*Loop((nodes,)).steps()]
+    ops, whole = [graph.by_name[name] for name in item.ops], item.kind == "whole"
+    facts: dict[str, Any] = {"module": ""}
+    if whole and not any(step in fast.convs for step in steps):
+        facts = {"module": graph.origin.get(item.sink, ""), "form": "reference"}
+    if by_form := fast.form_of(nodes):
         form = by_form[1]
-        facts = {"form": form.name, "cycles_predicted": form.cycles, "scratch_bytes": form.scratch_bytes}
+        facts |= {"form": form.name, "cycles_predicted": form.cycles, "scratch_bytes": form.scratch_bytes}
         facts |= {"proof": form.proof} if form.proof else {}
-    elif at_once:
-        facts = {"form": "reference"}
     return {
         "name": "+".join(item.ops), "kind": type(ops[0]).__name__ if whole else item.kind,
-        "module": graph.origin.get(item.sink, "") if at_once else "", "macs": sum(macs(graph, op) for op in ops),
-        "macs_executed": memory.executed_macs(graph, steps), **facts,
+        "macs": sum(macs(graph, op) for op in ops), "macs_executed": memory.executed_macs(graph, steps), **facts,
     }  # fmt: skip
 
 

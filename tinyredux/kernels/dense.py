@@ -11,12 +11,10 @@ Source: ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from tinyredux.graph import Array, Dense, Graph, Op
-from tinyredux.int8 import Clamp
+from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, halves, paired, sums_of, words
@@ -28,19 +26,14 @@ UNIT = 16  # inputs in one round of the inner loop
 GROUP = 4  # outputs together
 
 
-@dataclass(frozen=True)
 class Layer:
     """The numbers of a layer; `units`: rounds of the inner loop between two drains of the sums."""
 
-    inputs: int
-    units: int
-    zero_point: int
-    clamp: Clamp
-
-    @property
-    def chunks(self) -> int:
-        """How often the sums are drained before the last time."""
-        return max(0, -(-(self.inputs // UNIT) // self.units) - 1)
+    def __init__(self, weights: Array, factors: Requantization) -> None:
+        """Finds how often the sums are drained."""
+        self.inputs, self.units = weights.shape[1], chunk_units(weights)
+        self.zero_point, self.clamp = factors.output_zero_point, factors.clamp
+        self.chunks = max(0, -(-(self.inputs // UNIT) // self.units) - 1)  # drains before the last time
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -48,11 +41,10 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if not isinstance(op, Dense):
         return []
     sums = sums_of(graph, op)
-    weights, factors = sums.rows, sums.factors
     if not sums.stay_below(SUM_LIMIT):
         return []
-    layer = Layer(weights.shape[1], chunk_units(weights), factors.output_zero_point, factors.clamp)
-    params, fours = np.column_stack([2 * sums.start, constants(factors)]), len(weights) // GROUP
+    weights, layer = sums.rows, Layer(sums.rows, sums.factors)
+    params, fours = np.column_stack([2 * sums.start, constants(sums.factors)]), len(weights) // GROUP
     tables, calls, read = list[Array](), list[tuple[Function, int, int, int]](), 0
     for first, left, times in ((0, GROUP, fours), (GROUP * fours, len(weights) % GROUP, 1)):
         if left and times:
