@@ -1,4 +1,4 @@
-"""Generated C: equal input gives equal bytes, it compiles without a warning, and it says where every byte lies."""
+"""Generated C: equal input gives equal bytes, it compiles without a warning, and what cannot be written is refused."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
 from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
-from tinyredux.kernels import FastSteps, trec_fields
+from tinyredux.kernels import FastSteps, point_fields, trec_fields
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
@@ -120,12 +120,8 @@ class Weights:
 
     def points(self, op: Weighted) -> dict[str, int]:
         """Returns the fields of an operator's zero points and of its activation's limits."""
-        factors = requantization(self.graph, op)
-        return {
-            "input_zero_point": 0 if op.name in self.raw else factors.input_zero_point,
-            "output_zero_point": factors.output_zero_point,
-            **clamp_fields(factors.clamp),
-        }
+        raw = {"input_zero_point": 0} if op.name in self.raw else {}
+        return point_fields(requantization(self.graph, op)) | raw
 
 
 def _takes_raw(graph: Graph, step: Step) -> bool:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tinyredux.kernels.trec.template import forms, naive_forms, trec_fields
+from tinyredux.kernels.trec.template import forms, naive_forms, point_fields, trec_fields
 
-__all__ = ["forms", "naive_forms", "trec_fields"]
+__all__ = ["forms", "naive_forms", "point_fields", "trec_fields"]

@@ -114,12 +114,12 @@ def _form(
         project_function(part, sizes.bits, step, sizes.length > part), add_function(part, sizes.length, step),
         product_function(sizes.length, sizes.slice_c), recover_function(*recovered, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
-    fields = _fields(graph, op, sizes, factors, 0)
+    fields = window_fields(graph, op) | trec_fields(op, sizes, 0) | point_fields(factors)
     names = ", ".join(f".{name} = {function.name}" for name, function in zip(LOOPS, functions, strict=True))
     call = _call(
         "conv", {key: value for key, value in fields.items() if not key.startswith("vector")},
-        [f"(const int8_t *)({{{key}}})" for key in ("products", "vectors")], ["multiplier", "shift", "factors"],
-        {"loops": "&loops"}, f"static const struct tr_trec_loops loops = {{{names}}};",
+        [f"(const int8_t *)({{{key}}})" for key in ("products", "vectors")], ["multiplier", "shift", "factors", "loops"],
+        f"static const struct tr_trec_loops loops = {{{names}}};",
     )  # fmt: skip
     cycles = c_cycles(core, "trec loops", rounds(sizes, part, functions, core))
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
@@ -135,11 +135,12 @@ def naive_forms(graph: Graph, op: Op, core: str) -> list[Form]:
     arrays = {"weights": graph.constants[op.weights], **_shared_arrays(graph, op, factors)}
     if op.vectors:
         arrays["vectors"] = np.ascontiguousarray(graph.constants[op.vectors].transpose(0, 2, 1))
-    fields = _fields(graph, op, sizes, factors, len(arrays.get("vectors", ())))
+    own_vectors = len(arrays.get("vectors", ()))
+    fields = window_fields(graph, op) | trec_fields(op, sizes, own_vectors) | point_fields(factors)
     numbers = ", ".join(map(str, (sizes.rows, sizes.columns, sizes.length, sizes.out_c, sizes.bits)))
     check = f'_Static_assert(TR_TREC_NAIVE_BYTES({numbers}) == {sizes.naive_bytes}, "scratch of {op.name}");'
     tables = ["{weights}", "{vectors}" if op.vectors else "{weights}"]
-    call = _call("naive", fields, tables, ["multiplier", "shift"], {}, check)
+    call = _call("naive", fields, tables, ["multiplier", "shift"], check)
     return [Form("trec_naive", 0, sizes.naive_bytes, (), call, arrays)]
 
 
@@ -154,12 +155,12 @@ def trec_fields(op: TrecConv, sizes: TrecSizes, own_vectors: int) -> dict[str, i
     }  # fmt: skip
 
 
-def _fields(graph: Graph, op: TrecConv, sizes: TrecSizes, factors: Requantization, own_vectors: int) -> Fields:
-    points = {
+def point_fields(factors: Requantization) -> dict[str, int]:
+    """Returns the fields of a layer's zero points and of its activation's limits."""
+    return {
         "input_zero_point": factors.input_zero_point, "output_zero_point": factors.output_zero_point,
         "activation_min": factors.clamp.low, "activation_max": factors.clamp.high,
     }  # fmt: skip
-    return window_fields(graph, op) | trec_fields(op, sizes, own_vectors) | points
 
 
 def _shared_arrays(graph: Graph, op: TrecConv, factors: Requantization) -> dict[str, Array]:
@@ -167,16 +168,14 @@ def _shared_arrays(graph: Graph, op: TrecConv, factors: Requantization) -> dict[
     return {"bias": graph.constants[op.bias], "multiplier": multiplier, "shift": shift}
 
 
-def _call(
-    kernel: str, fields: Fields, tables: Sequence[str], pointers: Sequence[str], more: Fields, before: str
-) -> Callable[[Places], str]:  # fmt: skip
-    """Returns what writes the call of tr_trec_`kernel`_s8 behind a statement; arrays are `pointers` in the struct or arguments,
-    those of `tables` written as they say."""
+def _call(kernel: str, fields: Fields, tables: Sequence[str], pointers: Sequence[str], before: str) -> Callable[[Places], str]:
+    """Returns what writes the call of tr_trec_`kernel`_s8 behind a statement. Arrays are arguments, those of `tables` written as
+    they say, or `pointers` in the struct; one that is no array names what the statement declares."""
 
     def call(places: Places) -> str:
         arguments = [places.out, places.inputs[0], *(table.format(**places.arrays) for table in tables), places.arrays["bias"]]
         arguments += ["&parameters", f"(int16_t *)(void *)({places.scratch})"]
-        every = {**fields, **{key: places.arrays[key] for key in pointers}, **more}
+        every = {**fields, **{key: places.arrays.get(key, f"&{key}") for key in pointers}}
         return c_call(f"tr_trec_{kernel}_s8", "const struct tr_trec", every, arguments, [before])
 
     return call
