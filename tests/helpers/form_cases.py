@@ -16,7 +16,7 @@ from compiled import cross, host, kernels, made, objects
 from generated import RAM, Core
 from strategies import Layer
 
-from tinyredux.codegen.fast import functions, sources
+from tinyredux.codegen.artifact import functions, sources
 from tinyredux.device import build
 from tinyredux.kernels import TEMPLATES, Form, Places, naive_forms
 from tinyredux.kernels.choice import on_core

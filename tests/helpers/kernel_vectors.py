@@ -12,7 +12,7 @@ from form_cases import TYPES, Case, cases_of
 from kernel_calls import OPERATORS, Call, calls
 from strategies import KINDS, Layer, random_layers
 
-from tinyredux.codegen.fast import functions, sources
+from tinyredux.codegen.artifact import functions, sources
 from tinyredux.graph import Conv
 from tinyredux.kernels import Form, Places, unpacked
 

@@ -6,25 +6,25 @@ parts, never assumed. The weights of operators that run in slices are stored sli
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, head, model_c
+from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, functions, head, model_c, sources
 from tinyredux.codegen.calls import Address, Call, Weights, calls_of
 from tinyredux.codegen.check import check_call
-from tinyredux.codegen.fast import FORM_MACROS, form_call, functions, sources
 from tinyredux.graph import Conv, Graph, Softmax, Weighted, macs
-from tinyredux.kernels import FastSteps, scheduled
+from tinyredux.kernels import FastSteps, Form, Places, scheduled
 from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
 #define SUMS16(offset) ((int16_t *)(void *)(tr_arena + (offset)))
 """
-
-
+FORM_MACROS = "#define I16(offset) ((const int16_t *)(const void *)(tr_weights + (offset)))\n"
+ARRAYS = {"int8": "I8", "int16": "I16", "int32": "I32"}
 Declared = tuple[str, tuple[tuple[str, int | str], ...], str]  # struct type, its fields, the assertion before it
 
 
@@ -83,6 +83,22 @@ def statements(fast: FastSteps, weights: Weights, structs: dict[Declared, str]) 
         else [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
         for nodes in fast.program.nodes
     ]
+
+
+def form_call(fast: FastSteps, blob: Blob, step: Step, form: Form) -> str:
+    """Returns the statements that compute a step by a form."""
+
+    def at(view: View) -> str:
+        return f"(tr_arena + {fast.arena.offsets[view.buffer] + view.offset})"
+
+    arrays = {key: blob.entries[f"{step.op}.{key}"] for key in form.arrays}
+    places = Places(
+        out=at(step.output),
+        inputs=tuple(map(at, step.inputs)),
+        scratch=f"(tr_arena + {fast.arena.offsets[step.scratch]})" if step.scratch else "0",
+        arrays={key: f"{ARRAYS[entry.dtype]}({entry.offset})" for key, entry in arrays.items()},
+    )
+    return textwrap.indent(form.call(places).rstrip(), "    ")
 
 
 def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dict[str, Any]:
