@@ -157,13 +157,15 @@ def call_of(weights: Weights, step: Step) -> Call:
     graph, maps, box = weights.graph, _places(weights.fast.arena, step), step.output.box
     _, op = restricted(graph, graph.by_name[step.op], box)
     fields: dict[str, int]
+    struct = ""  # named as the kernel unless it is said
     match op:
         case _ if step.kind == "copy":
             kernel, fields = "concat", _copy(step)
         case Weighted():
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
-            kernel, fields = "pool", _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
+            kernel, struct = f"{op.kind}_pool", "pool"
+            fields = _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
         case Add():
             kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Relu():
@@ -173,8 +175,7 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, fields = "softmax", {"rows": rows, "n": box.shape[2], **asdict(softmax_params(graph, op))}
         case _:
             raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
-    name = f"{op.kind}_pool" if isinstance(op, Pool) else kernel
-    return Call(op.name, f"tr_{name}_s8", f"tr_{kernel}", tuple(fields.items()), maps)
+    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct or kernel}", tuple(fields.items()), maps)
 
 
 def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
