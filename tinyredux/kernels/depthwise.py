@@ -11,8 +11,6 @@ Where the planes are too large, a strip of output rows at a time is copied.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from tinyredux.graph import Array, DepthwiseConv, Graph, Op, Shape
@@ -91,11 +89,11 @@ def _form(layer: Layer, sums: Sums, core: str) -> Form:
         cycles += groups * PLANES * (layer.op.kernel[0] - 1) * (fill + 2 * layer.pitch)
     name = "depthwise_planes" if strips == 1 else f"depthwise_strips_of_{layer.strip}"
     proof, arrays = f"largest |sum| {sums.largest}, below 2^30", {"table": _table(layer, sums)}
-    call = partial(_call, layer, *(function.name for function in functions))
-    return Form(name, round(cycles), scratch_bytes, functions, call, arrays, proof)
+    names = [function.name for function in functions]
+    return Form(name, round(cycles), scratch_bytes, functions, lambda places: _call(layer, places, *names), arrays, proof)
 
 
-def _call(layer: Layer, pack: str, rows: str, fill: str, places: Places) -> str:
+def _call(layer: Layer, places: Places, pack: str, rows: str, fill: str) -> str:
     (in_h, in_w, in_c), (out_h, out_w, out_c), op, strip = layer.source, layer.target, layer.op, layer.strip
     zero, words, plane = (layer.factors.input_zero_point & 0xFFFF) * 0x10001, layer.pitch // 2, layer.plane_bytes
     source = f"{places.inputs[0]} + first * {in_w * in_c} + c"

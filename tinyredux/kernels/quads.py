@@ -84,11 +84,11 @@ def _form(core: str, shape: Shape, sums: Sums, pixels: int) -> Form:
         pack_function(shape), gemm.copy_function(second),
         gemm.product_function(second, shape.quads, None), product_function(shape, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
-    pack, copy, *products = (cycles_of(function, core) for function in functions)
+    pack, copy, first, last = (cycles_of(function, core) for function in functions)
     strips, copying = -(-pixels // shape.strip), copy / second.group_words if copied else 0
     cycles = strips * (pack + C_STRIP_CYCLES)
-    for part, product in zip((second, shape), products, strict=True):
-        cycles += strips * part.groups * (product + C_GROUP_CYCLES + copying * part.group_words)
+    cycles += strips * second.groups * (first + C_GROUP_CYCLES + copying * second.group_words)
+    cycles += strips * shape.groups * (last + C_GROUP_CYCLES + copying * shape.group_words)
     scratch_words = shape.strip // 2 * (shape.pair_words + second.row_words + 2 * shape.groups)
     scratch_words += max(shape.group_words, second.group_words) if copied else 0
     fields: dict[str, int | str] = {
