@@ -14,11 +14,10 @@ from tinyredux.boards import Board, find_board
 from tinyredux.codegen import emit_steps
 from tinyredux.codegen.calls import Weights
 from tinyredux.codegen.code_sizes import FILE, family, kernels_called, program_bytes
-from tinyredux.codegen.trec import naive_forms
 from tinyredux.device import build_firmware, default_build_folder
 from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Concat, Graph, Quant, Softmax, Tensor
-from tinyredux.kernels import TEMPLATES, Form, placed, unpacked
+from tinyredux.kernels import TEMPLATES, Form, naive_forms, placed, unpacked
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")  # one for each core
 LAYERS = (

@@ -46,9 +46,8 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.kernels import STALLED, FastSteps, Form, cycles
+from tinyredux.kernels import STALLED, FastSteps, Form, cycles, trec
 from tinyredux.kernels.cycles import FILE, Counts, counts, table
-from tinyredux.kernels.trec import template as trec
 from tinyredux.memory import Item, Loop, Program, Schedule, Step, lower, place
 from tinyredux.partial import MARGIN, SLOWDOWN, Net, candidates, plan_partial
 from tinyredux.simulator import model_name

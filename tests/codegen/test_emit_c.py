@@ -1,4 +1,4 @@
-"""Generated C: equal input gives equal bytes, it compiles without a warning, and it says where every byte lies."""
+"""Generated C: equal input gives equal bytes, it compiles without a warning, and what cannot be written is refused."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 from random_nets import int8_net
 from strategies import KINDS, random_layers
 
 from tinyredux.boards import find_board
 from tinyredux.codegen import Artifact
-from tinyredux.codegen.calls import Weights
 from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build
-from tinyredux.graph import Conv, Graph, Relu, Softmax, Tensor, Weighted
-from tinyredux.int8 import requantization
-from tinyredux.kernels import FastSteps
-from tinyredux.memory import blob, place_reference, plan
+from tinyredux.graph import Graph, Softmax, Tensor, Weighted
+from tinyredux.memory import place_reference
 
 
 def emitted(graph: Graph, call: str = "test") -> Artifact:
@@ -40,11 +35,6 @@ def network() -> Graph:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One build folder: runtime and kernels are compiled once."""
     return tmp_path_factory.mktemp("emit")
-
-
-def test_equal_input_gives_equal_bytes() -> None:
-    first, second = emitted(network()), emitted(network())
-    assert first == second
 
 
 def test_another_process_with_another_hash_seed_gives_equal_bytes() -> None:
@@ -93,38 +83,6 @@ def test_files(tmp_path: Path) -> None:
     assert not re.search(r"20\d\d-\d\d", written["model.c"].read_text())
 
 
-def test_one_call_per_operator_under_a_comment_with_byte_ranges() -> None:
-    graph = network()
-    found = plan(graph)
-    text = emitted(graph).files["model.c"]
-    for index, op in enumerate(graph.ops):
-        size, start = graph.tensors[op.output].size_bytes, found.offsets[op.output]
-        assert f"/* {op.name}: {type(op).__name__} " in text and f"tr_mark({index});" in text
-        assert f"writes {op.output} {start}..{start + size}" in text
-    assert f"tr_mark({len(graph.ops)});" in text
-
-
-def test_weights_read_back_as_they_went_in() -> None:
-    graph = network()
-    packed = Weights(FastSteps(*place_reference(graph))).blob
-    for op in graph.ops:
-        if isinstance(op, Weighted):
-            factors = requantization(graph, op)
-            for name, values in [
-                (op.weights, graph.constants[op.weights]),
-                (op.bias, graph.constants[op.bias]),
-                (f"{op.name}.multiplier", np.array(factors.multiplier)),
-                (f"{op.name}.shift", np.array(factors.shift)),
-            ]:
-                entry = packed.entries[name]
-                content = np.frombuffer(packed.data[entry.offset : entry.offset + entry.size_bytes], entry.dtype)
-                np.testing.assert_array_equal(content.reshape(entry.shape), values)
-                assert entry.offset % blob.ALIGNMENT == 0
-    ends = sorted((entry.offset, entry.offset + entry.size_bytes) for entry in packed.entries.values())
-    assert all(end <= start for (_, end), (start, _) in pairwise(ends))
-    assert ends[-1][1] == len(packed.data)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_compiles_without_a_warning(kind: str, folder: Path) -> None:
     """platformio.ini's flags: -Wall -Wextra -Wconversion -Wshadow -Werror, for this computer and for a Cortex-M4."""
@@ -135,13 +93,6 @@ def test_every_kind_compiles_without_a_warning(kind: str, folder: Path) -> None:
     includes = [f"-I{build.firmware_folder() / 'include'}", f"-I{folder / kind}"]
     for compiler, options in ((build.CROSS_COMPILER, flags), (build.host_compiler(), build.option("flags", "host").split())):
         subprocess.run([compiler, *options, *includes, "-c", str(source), "-o", str(folder / "model.o")], check=True)
-
-
-def test_network_links_for_a_board(folder: Path) -> None:
-    artifact = emitted(network())
-    firmware = build.build_firmware(artifact.write(folder / "network"), find_board("nucleo_f746zg"), folder)
-    assert firmware.rodata_bytes >= len(artifact.blob)
-    assert firmware.bss_bytes >= artifact.manifest["arena_bytes"] + artifact.manifest["scratch_bytes"]
 
 
 def test_compiler_refuses_scratch_that_is_too_small(folder: Path) -> None:
@@ -181,9 +132,3 @@ def test_softmax_over_more_channels_than_its_sum_holds_is_refused() -> None:
     graph = Graph("wide", (Softmax("softmax1", ("in",), "out"),), tensors, {}, ("in",), ("out",))
     with pytest.raises(ValueError, match="softmax over 4096 channels, at most 4095"):
         emitted(graph)
-
-
-def test_pointwise_convolution_needs_no_scratch() -> None:
-    graph = random_layers("pointwise", 1, seed=1)[0].graph
-    assert isinstance(graph.ops[0], Conv) and plan(graph).scratch == {} and ", 0);" in emitted(graph).files["model.c"]
-    assert not any(isinstance(op, Relu) for op in graph.ops)

@@ -16,10 +16,9 @@ from compiled import cross, host, kernels, made, objects
 from generated import RAM, Core
 from strategies import Layer
 
-from tinyredux.codegen.fast import functions, sources
-from tinyredux.codegen.trec import naive_forms
+from tinyredux.codegen.artifact import functions, sources
 from tinyredux.device import build
-from tinyredux.kernels import TEMPLATES, Form, Places
+from tinyredux.kernels import TEMPLATES, Form, Places, naive_forms
 from tinyredux.kernels.choice import on_core
 
 MOST_SCRATCH = 1 << 19
@@ -91,13 +90,13 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
         inputs = tuple(f"((int8_t *)at[{2 + k}])" for k in range(len(case.layer.inputs)))
         body = case.form.call(Places("((int8_t *)at[0])", inputs, "((int8_t *)at[1])", arrays))
         bodies.append(f"static void case_{i}(void *const *at)\n{{\n{body}\n}}\n")
-    forms = {str(i): case.form for i, case in enumerate(cases)}
-    declarations = {f"{program.declaration};\n": None for form in forms.values() for program in form.functions}
+    programs = functions(case.form for case in cases)
+    declarations = [f"{program.declaration};\n" for program in programs]
     table = f"static void (*const cases[])(void *const *) = {{{', '.join(f'case_{i}' for i in range(len(cases)))}}};\n"
     run = "void run_case(int32_t i, void *const *at);\nvoid run_case(int32_t i, void *const *at)\n{\n    cases[i](at);\n}\n"
     text = "".join(['#include "tinyredux.h"\n', *declarations, *bodies, table, run, f"#if !defined(__arm__)\n{MAIN}#endif\n"])
     (folder / "cases.c").write_text(text)
-    for name, content in sources(functions(forms), "").items():
+    for name, content in sources(programs, "").items():
         (folder / name).write_text(content)
     return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c"]
 

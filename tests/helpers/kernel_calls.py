@@ -12,10 +12,10 @@ from compiled import cross, host, kernels, made, objects
 from generated import RAM, Core
 from strategies import Layer
 
-from tinyredux.codegen.trec import trec_fields
 from tinyredux.device import build
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted
 from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.kernels import trec_fields
 from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator

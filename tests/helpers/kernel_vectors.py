@@ -12,7 +12,7 @@ from form_cases import TYPES, Case, cases_of
 from kernel_calls import OPERATORS, Call, calls
 from strategies import KINDS, Layer, random_layers
 
-from tinyredux.codegen.fast import functions, sources
+from tinyredux.codegen.artifact import functions, sources
 from tinyredux.graph import Conv
 from tinyredux.kernels import Form, Places, unpacked
 
@@ -126,8 +126,7 @@ def call_text(case: Case) -> str:
 def write_vectors(folder: Path, core: str) -> list[str]:
     """Writes vectors.h, vectors.c and the generated code that they call into a folder; returns the vectors' names."""
     vectors = list(all_vectors(core))
-    forms = {str(i): vector.form for i, vector in enumerate(vectors) if vector.form}
-    found = functions(forms)
+    found = functions(vector.form for vector in vectors if vector.form)
     text = [HEAD.format(header="vectors.h"), *dict.fromkeys(f"{program.declaration};\n" for program in found)]
     for i, vector in enumerate(vectors):
         expected = vector.layer.expected()

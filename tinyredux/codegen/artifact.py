@@ -1,11 +1,11 @@
-"""What a board needs of a network: model.c around the body of tr_model_run, model.h, weights and manifest under one hash."""
+"""What a board needs of a network: model.c around the body of tr_model_run, kernels, weights and manifest under one hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from tinyredux import __version__
 from tinyredux.files import write_whole
 from tinyredux.graph import Graph, Op, Pool, TrecConv, Windowed
 from tinyredux.int8 import quant_of
+from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Form, Function, print_assembly, print_c
 from tinyredux.memory import Blob
 
 HASH_PLACEHOLDER = "@MODEL_HASH@"
+GUARD = "defined(__ARM_FEATURE_DSP)"  # of a core that runs the generated kernels
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,29 @@ void tr_model_run(void)
 
 def details(op: Op) -> str:
     """Returns what a comment says of an operator beside its shapes."""
-    text = ""
+    text = f", {op.kind}" if isinstance(op, Pool) else ""
     if isinstance(op, Windowed):
-        text = f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
-    if isinstance(op, Pool):
-        text = f", {op.kind}{text}"
+        text += f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
     if isinstance(op, TrecConv):
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
     activation = getattr(op, "activation", "none")
     return text if activation == "none" else f"{text}, {activation}"
+
+
+def functions(forms: Iterable[Form]) -> list[Function]:
+    """Returns the functions of all forms, each once. Raises ValueError for two of one name that differ."""
+    found: dict[str, Function] = {}
+    for function in (function for form in forms for function in form.functions):
+        if print_c(found.setdefault(function.name, function)) != print_c(function):
+            raise ValueError(f"two kernels are named {function.name}; put what differs into the name")
+    return list(found.values())
+
+
+def sources(found: list[Function], head: str) -> dict[str, str]:
+    """Returns fast.S and fast_host.c: the same functions for cores with the DSP instructions and for every other machine."""
+    assembly = "\n".join(print_assembly(function) for function in found)
+    c = "\n".join(f"{function.declaration};\n{print_c(function)}" for function in found)
+    return {
+        "fast.S": f"{head}#if {GUARD}\n{ASSEMBLY_HEAD}{assembly}#endif\n{ASSEMBLY_TAIL}",
+        "fast_host.c": f"{head}#if !{GUARD}\n{C_HEAD}\n{c}#else\ntypedef int tr_no_host_code;\n#endif\n",
+    }

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen.artifact import Artifact
 from tinyredux.codegen.parts import emit_steps
-from tinyredux.codegen.trec import naive_forms
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, unpacked, ways, with_forms
+from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, naive_forms, unpacked, ways, with_forms
 from tinyredux.memory import MemoryPlan, Program, layer_by_layer, place, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 
@@ -90,7 +89,7 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
     The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
     nothing fits, the smallest are taken.
     """
-    templates, graph = templates_of(kernels.name, kernels.immediates), compacted(graph, kernels.immediates)
+    graph, templates = compacted(graph, kernels.immediates), templates_of(kernels.name, kernels.immediates)
     if not templates:
         return FastSteps(*place_reference(graph))
     sram, flash = limits(board, sram_bytes, graph)
@@ -99,12 +98,9 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
     """Returns a program of steps placed in one arena, with the fastest kernels of a set that its bytes allow."""
-    arena, templates, (sram, flash) = place(program), templates_of(kernels.name, kernels.immediates), limits(board)
-    if not templates:
-        return FastSteps(program, arena)
-    graph = program.graph
-    found = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
-    return with_forms(program, arena, board.cpu, found, sram, flash)
+    templates = templates_of(kernels.name, kernels.immediates)
+    known = {op.name: ways(program.graph, op, board.cpu, templates) for op in program.graph.ops}
+    return with_forms(program, place(program), board.cpu, known, *limits(board))
 
 
 def assemble(

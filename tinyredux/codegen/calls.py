@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tinyredux.codegen.trec import trec_check, trec_fields
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
 from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
-from tinyredux.kernels import FastSteps
+from tinyredux.kernels import FastSteps, point_fields, trec_fields
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
-TAKES_SCRATCH = ("tr_conv_s8", "tr_depthwise_conv_s8", "tr_dense_s8")
+TREC_SIZES = ("rows", "columns", "blocks", "length", "in_c", "bits", "exact_c", "clusters", "slice_c")  # of its scratch
 
 
 @dataclass(frozen=True)
 class Address:
-    """`kind`(base + each * i ...): bytes into the arena or into weights.bin; `terms` are (loop variable, bytes each)."""
+    """`kind`(base + each * i ...): bytes into the arena or into weights.bin; `terms` are (loop variable, bytes each).
+
+    Addresses that differ in their base alone are equal: calls with equal addresses may be one call in a loop.
+    """
 
     kind: str
-    base: int
+    base: int = field(compare=False)
     terms: tuple[tuple[str, int], ...] = ()
 
     def text(self) -> str:
@@ -35,20 +37,16 @@ class Address:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call: struct type and fields, the arguments before it, the pointers set in it, the arguments after it."""
+    """One kernel call: struct type and fields, the arguments before it, the pointers set in it, the argument after it."""
 
     op: str
     kernel: str
-    struct: str
+    struct: str  # empty where there are only arguments
     fields: Fields
     arguments: tuple[Address, ...]
     factors: tuple[Address, ...] = ()
-    scratch: tuple[Address, ...] = ()  # `struct` is empty where there are only arguments
+    scratch: str = ""
     check: str = ""  # the assertion in C that the scratch is what the kernel needs
-
-    def shape(self) -> tuple[Any, ...]:
-        """Returns what calls must share to be one call in a loop."""
-        return self.op, self.kernel, self.fields, [(a.kind, a.terms) for a in self.addresses()], self.scratch
 
     def addresses(self) -> tuple[Address, ...]:
         """Returns all addresses that may grow from part to part."""
@@ -69,10 +67,9 @@ class Weights:
     """
 
     def __init__(self, fast: FastSteps) -> None:
-        self.fast, self.graph, found = fast, fast.program.graph, dict[str, Array]()
-        lossy = fast.program.schedule.accumulator == "int16"
-        self.at: dict[tuple[Any, ...], int] = {}
-        self.raw = set[str]()
+        self.graph, self.fast, forms = fast.program.graph, fast, fast.form_of_operator
+        lossy, found = fast.program.schedule.accumulator == "int16", dict[str, Array]()
+        self.at, self.raw = dict[tuple[Any, ...], int](), set[str]()
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
         for step in fast.program.steps():
             op = self.graph.by_name[step.op]
@@ -81,7 +78,6 @@ class Weights:
             if isinstance(op, Weighted) and step.kind in ("run", "add_up") and not (step in fast.convs or step in fast.forms):
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
-        forms = {step.op: form for step, form in fast.forms.items()}
         for op in self.graph.ops:
             own = forms[op.name].arrays if op.name in forms else {}
             found |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
@@ -107,10 +103,8 @@ class Weights:
 
     def key(self, op: Weighted, step: Step) -> tuple[Any, ...]:
         """Returns what names the weights that a step reads."""
-        box = step.output.box
-        if step.kind == "add_up":
-            return op.name, (box.c0, box.c1), (step.inputs[0].box.c0, step.inputs[0].box.c1)
-        return op.name, (box.c0, box.c1)
+        boxes = [step.output.box, *([step.inputs[0].box] if step.kind == "add_up" else [])]
+        return op.name, *((box.c0, box.c1) for box in boxes)
 
     def weights(self, op: Weighted, step: Step) -> Address:
         """Returns where a step's weights begin."""
@@ -126,12 +120,8 @@ class Weights:
 
     def points(self, op: Weighted) -> dict[str, int]:
         """Returns the fields of an operator's zero points and of its activation's limits."""
-        factors = requantization(self.graph, op)
-        return {
-            "input_zero_point": 0 if op.name in self.raw else factors.input_zero_point,
-            "output_zero_point": factors.output_zero_point,
-            **clamp_fields(factors.clamp),
-        }
+        raw = {"input_zero_point": 0} if op.name in self.raw else {}
+        return point_fields(requantization(self.graph, op)) | raw
 
 
 def _takes_raw(graph: Graph, step: Step) -> bool:
@@ -164,28 +154,28 @@ def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
 
 def call_of(weights: Weights, step: Step) -> Call:
     """Returns the reference kernel's call of a step."""
-    graph, maps = weights.graph, _places(weights.fast.arena, step)
-    _, op = restricted(graph, graph.by_name[step.op], step.output.box)
+    graph, maps, box = weights.graph, _places(weights.fast.arena, step), step.output.box
+    _, op = restricted(graph, graph.by_name[step.op], box)
+    fields: dict[str, int]
+    struct = ""  # named as the kernel unless it is said
     match op:
         case _ if step.kind == "copy":
-            kernel, struct, fields = "concat", "concat", _copy(step)
+            kernel, fields = "concat", _copy(step)
         case Weighted():
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
             kernel, struct = f"{op.kind}_pool", "pool"
-            fields = _window(op, step) | {"c": step.output.box.shape[2]} | _clamps(graph, op)
-            fields |= _strides("in", step.inputs[0]) | _strides("out", step.output)
+            fields = _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
         case Add():
-            kernel, struct, fields = "add", "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
+            kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Relu():
-            kernel, struct, fields = "relu", "relu", _clamps(graph, op) | _rows(step, ("in_row",))
+            kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Softmax():
-            height, width, channels = step.output.box.shape
-            kernel, struct = "softmax", "softmax"
-            fields = {"rows": height * width, "n": channels, **asdict(softmax_params(graph, op))}
+            rows = box.shape[0] * box.shape[1]
+            kernel, fields = "softmax", {"rows": rows, "n": box.shape[2], **asdict(softmax_params(graph, op))}
         case _:
             raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
-    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct}", tuple(fields.items()), maps)
+    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct or kernel}", tuple(fields.items()), maps)
 
 
 def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
@@ -213,9 +203,11 @@ def _window(op: Windowed, step: Step) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _strides(side: str, view: View) -> dict[str, int]:
-    """Returns the fields of the distances in a map ("in" or "out") whose rows or pixels have gaps."""
-    return {f"{side}_{key}": value for key, value in zip(("row", "pixel"), view.gaps, strict=True) if value}
+def _strides(step: Step, sides: tuple[str, ...] = ("in", "out")) -> dict[str, int]:
+    """Returns the fields of the distances in those maps whose rows or pixels have gaps."""
+    views = {"in": step.inputs[0], "out": step.output}
+    gaps = {f"{side}_{key}": gap for side in sides for key, gap in zip(("row", "pixel"), views[side].gaps, strict=True)}
+    return {key: gap for key, gap in gaps.items() if gap}
 
 
 def _lines(views: Sequence[View]) -> tuple[int, int, list[int]]:
@@ -255,14 +247,14 @@ def _weighted(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, .
     program, arena, first = weights.fast.program, weights.fast.arena, step.output.box.c0
     in_c, out_c = step.inputs[0].box.shape[2], step.output.box.shape[2]
     arguments = (*maps, weights.weights(op, step), weights.per_channel(op.bias, first))
-    scratch = (Address("SCRATCH", arena.offsets[step.scratch]),) if step.scratch else ()
+    scratch = f"SCRATCH({arena.offsets[step.scratch]})" if step.scratch else "0"
     planned = program.buffers[step.scratch].size_bytes if step.scratch else 0
-    strides, check = _strides("in", step.inputs[0]) | _strides("out", step.output), ""
+    strides, check = _strides(step), ""
     match op:
         case Conv():
             kernel, struct, loops = "conv", "conv", conv_loops(op, step)
             if loops == "direct":
-                kernel, scratch = "conv_direct", ()
+                kernel, scratch = "conv_direct", ""
             else:
                 window = ", ".join(map(str, (*op.kernel, in_c, op.groups, int(loops == "pointwise"))))
                 check = f'_Static_assert(TR_CONV_SCRATCH_BYTES({window}) <= {planned}, "scratch of {op.name}");\n'
@@ -273,15 +265,15 @@ def _weighted(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, .
         case TrecConv():
             kernel, struct, own = "trec_conv", "trec", len(weights.graph.constants[op.vectors]) if op.vectors else 0
             sizes = trec_sizes(weights.graph, op, planned)
-            check = trec_check(op, sizes, planned)
+            numbers = ", ".join(str(getattr(sizes, name)) for name in TREC_SIZES)
+            check = f'_Static_assert(TR_TREC_SCRATCH_BYTES({numbers}) == {planned}, "scratch of {op.name}");\n'
             fields = _window(op, step) | {"in_c": in_c, "out_c": out_c} | trec_fields(op, sizes, own)
             vectors = Address("I8", weights.blob.entries[op.vectors or op.weights].offset)
             arguments = (*arguments[:3], vectors, arguments[3])
         case _:
             kernel, struct = "dense", "dense"
             fields = {"in_n": step.inputs[0].box.elements, "out_n": out_c}
-    fields |= weights.points(op)
-    named = tuple(fields.items())
+    named = tuple((fields | weights.points(op)).items())
     return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct}", named, arguments, weights.factors(op, first), scratch, check)
 
 
@@ -295,10 +287,10 @@ def _sums(weights: Weights, op: Weighted, step: Step, maps: tuple[Address, ...])
             kernel, arguments = "sums_start", (*maps, weights.per_channel(op.bias))
         case "finish":
             kernel, arguments, factors = "sums_finish", maps, weights.factors(op)
-            fields |= _strides("out", step.output) | weights.points(op)
+            fields |= _strides(step, ("out",)) | weights.points(op)
         case _:
             kernel, arguments, source = "conv_add", (*maps, weights.weights(op, step)), step.inputs[0]
             conv = op if isinstance(op, Conv) else Conv(op.name, op.inputs, op.output, kernel=source.box.shape[:2])
             fields = _window(conv, step) | {"in_c": source.box.shape[2], "out_c": fields["out_c"]}
-            fields |= {"input_zero_point": weights.points(op)["input_zero_point"]} | _strides("in", source)
+            fields |= {"input_zero_point": weights.points(op)["input_zero_point"]} | _strides(step, ("in",))
     return Call(op.name, f"tr_{kernel}_{bits}", "tr_conv", tuple(fields.items()), (*arguments, *right), factors)

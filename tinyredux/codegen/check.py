@@ -74,16 +74,10 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
             return [_dense(p["out_h"], p["out_w"], p["out_c"]), _dense(p["in_h"], p["in_w"], p["in_c"])]
     channels = p.get("c") or p.get("out_c") or p["in_c"] * p["multiplier_c"]
     sums = _dense(p["out_h"], p["out_w"], channels)
-    if kernel.startswith("tr_sums_start"):
-        return [sums]
-    pixel = p.get("out_pixel", 0) or channels
-    row = p.get("out_row", 0) or p["out_w"] * pixel
-    output = Walk((p["out_h"], p["out_w"], channels), row, pixel)
-    if kernel.startswith("tr_sums_finish"):
-        return [output, sums]
-    in_c = p["in_c"] if "in_c" in p else channels
-    pixel = p.get("in_pixel", 0) or in_c
-    source = Walk((p["in_h"], p["in_w"], in_c), p.get("in_row", 0) or p["in_w"] * pixel, pixel)
+    output = _spaced(p, "out", channels)
+    if kernel.startswith("tr_sums"):
+        return [sums] if "start" in kernel else [output, sums]
+    source = _spaced(p, "in", p.get("in_c", channels))
     if kernel in KNOW_GAPS:
         return [sums if kernel.startswith("tr_conv_add") else output, source]
     if kernel != "tr_conv_s8":
@@ -92,6 +86,12 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
     pointwise = alike and p["out_h"] == p["in_h"] and p["out_w"] == p["in_w"]
     output = Walk(output.shape, p["out_w"] * output.pixel, output.pixel)  # it knows no out_row
     return [output, _dense(*source.shape) if pointwise else source]
+
+
+def _spaced(p: dict[str, int], side: str, channels: int) -> Walk:
+    """Returns the walk of a map whose pixels and rows may have gaps: distances of 0 stand for none."""
+    height, width, pixel = p[f"{side}_h"], p[f"{side}_w"], p.get(f"{side}_pixel", 0) or channels
+    return Walk((height, width, channels), p.get(f"{side}_row", 0) or width * pixel, pixel)
 
 
 def _dense(height: int, width: int, channels: int) -> Walk:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tinyredux.codegen.calls import Weights
 from tinyredux.codegen.parts import statements
@@ -23,11 +21,11 @@ FILE = Path(__file__).with_name("code_sizes.json")
 
 
 def flash_bytes(fast: FastSteps, core: str) -> int:
-    """Returns the predicted bytes of flash of a firmware: weights, code and runtime."""
-    table, weights = _table()["cores"][core], Weights(fast)
-    forms = fast.form_of_operator
-    calls = sum(table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in fast.program.graph.ops)
-    return int(table["runtime"] + calls + len(weights.blob.data) + program_bytes(forms) + kernel_bytes(fast, weights, core))
+    """Returns the predicted bytes of flash of a firmware: weights, code and runtime, every function once."""
+    table, weights, forms = json.loads(FILE.read_text())["cores"][core], Weights(fast), fast.form_of_operator
+    calls = [table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in fast.program.graph.ops]
+    kernels = {tuple(part) for name in kernels_called(fast, weights) for part in table["functions"].get(name, [])}
+    return int(table["runtime"] + sum(calls) + len(weights.blob.data) + program_bytes(forms) + sum(size for _, size in kernels))
 
 
 def family(form: Form | None) -> str:
@@ -42,21 +40,7 @@ def program_bytes(forms: Mapping[str, Form]) -> int:
     return sum(code_bytes(function) for function in functions.values()) + later
 
 
-def kernel_bytes(fast: FastSteps, weights: Weights, core: str) -> int:
-    """Returns the bytes of the C kernels that a network calls, with what these call, each once."""
-    functions = _table()["cores"][core]["functions"]
-    parts = {(name, size) for called in kernels_called(fast, weights) for name, size in functions.get(called, [])}
-    return sum(size for _, size in parts)
-
-
 def kernels_called(fast: FastSteps, weights: Weights) -> set[str]:
     """Returns the names of the functions that the generated C calls, generated ones aside."""
-    calls = "\n".join(line for lines in statements(fast, weights, {}) for line in lines)
     functions = {function.name for form in fast.forms.values() for function in form.functions}
-    return set(re.findall(r"\b(tr_\w+)\(", calls)) - functions
-
-
-@cache
-def _table() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(FILE.read_text())
-    return found
+    return set(re.findall(r"\b(tr_\w+)\(", "\n".join(map("\n".join, statements(fast, weights, {}))))) - functions

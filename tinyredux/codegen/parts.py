@@ -6,25 +6,25 @@ parts, never assumed. The weights of operators that run in slices are stored sli
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, head, model_c
-from tinyredux.codegen.calls import TAKES_SCRATCH, Address, Call, Weights, calls_of
+from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, functions, head, model_c, sources
+from tinyredux.codegen.calls import Address, Call, Weights, calls_of
 from tinyredux.codegen.check import check_call
-from tinyredux.codegen.fast import FORM_MACROS, described_form, form_call, functions, prototypes, sources
 from tinyredux.graph import Conv, Graph, Softmax, Weighted, macs
-from tinyredux.kernels import FastSteps, Form, scheduled
+from tinyredux.kernels import FastSteps, Form, Places, scheduled
 from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS32(offset) ((int32_t *)(void *)(tr_arena + (offset)))
 #define SUMS16(offset) ((int16_t *)(void *)(tr_arena + (offset)))
 """
-
-
+FORM_MACROS = "#define I16(offset) ((const int16_t *)(const void *)(tr_weights + (offset)))\n"
+ARRAYS = {"int8": "I8", "int16": "I16", "int32": "I32"}
 Declared = tuple[str, tuple[tuple[str, int | str], ...], str]  # struct type, its fields, the assertion before it
 
 
@@ -35,10 +35,6 @@ class Block:
     variable: str
     count: int
     body: tuple[Call | Block, ...]
-
-    def shape(self) -> tuple[Any, ...]:
-        """Returns what loops must share to be one loop in another."""
-        return self.variable, self.count, [node.shape() for node in self.body]
 
     def addresses(self) -> tuple[Address, ...]:
         """Returns the addresses of all calls in it."""
@@ -67,8 +63,8 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
         for index, (item, nodes, lines) in enumerate(items)
     ]
     codes = [scheduled(code, fast.core) for code in fast.codes()]
-    codes += functions({step.op: form for step, form in fast.forms.items()})
-    declarations = prototypes(codes)
+    codes += functions(fast.forms.values())
+    declarations = "".join(f"{code.declaration};\n" for code in codes)
     for (kind, fields, check), name in structs.items():
         body = ", ".join(f".{key} = {value}" for key, value in fields)
         declarations += f"{check}static const struct {kind} {name} = {{{body}}};\n"
@@ -82,31 +78,44 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
 def statements(fast: FastSteps, weights: Weights, structs: dict[Declared, str]) -> list[list[str]]:
     """Returns the lines of C that compute each item; `structs` gets the parameters that they name."""
     return [
-        [_by_form(fast, weights, *by_form)]
+        [form_call(fast, weights.blob, *by_form)]
         if (by_form := fast.form_of(nodes))
         else [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
         for nodes in fast.program.nodes
     ]
 
 
+def form_call(fast: FastSteps, blob: Blob, step: Step, form: Form) -> str:
+    """Returns the statements that compute a step by a form."""
+
+    def at(view: View) -> str:
+        return f"(tr_arena + {fast.arena.offsets[view.buffer] + view.offset})"
+
+    arrays = {key: blob.entries[f"{step.op}.{key}"] for key in form.arrays}
+    places = Places(
+        out=at(step.output),
+        inputs=tuple(map(at, step.inputs)),
+        scratch=f"(tr_arena + {fast.arena.offsets[step.scratch]})" if step.scratch else "0",
+        arrays={key: f"{ARRAYS[entry.dtype]}({entry.offset})" for key, entry in arrays.items()},
+    )
+    return textwrap.indent(form.call(places).rstrip(), "    ")
+
+
 def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dict[str, Any]:
-    graph, by_form = fast.program.graph, fast.form_of(nodes)
-    at_once = item.kind == "whole" and not any(step in fast.convs for step in Loop((nodes,)).steps())
-    ops = [graph.by_name[name] for name in item.ops]
+    """Returns what the manifest says of an item, and of the form of an operator that is computed at once."""
+    graph, steps = fast.program.graph, [*Loop((nodes,)).steps()]
+    ops, whole = [graph.by_name[name] for name in item.ops], item.kind == "whole"
+    facts: dict[str, Any] = {"module": ""}
+    if whole and not any(step in fast.convs for step in steps):
+        facts = {"module": graph.origin.get(item.sink, ""), "form": "reference"}
+    if by_form := fast.form_of(nodes):
+        form = by_form[1]
+        facts |= {"form": form.name, "cycles_predicted": form.cycles, "scratch_bytes": form.scratch_bytes}
+        facts |= {"proof": form.proof} if form.proof else {}
     return {
-        "name": "+".join(item.ops), "kind": type(ops[0]).__name__ if item.kind == "whole" else item.kind,
-        "module": graph.origin.get(item.sink, "") if at_once else "", "macs": sum(macs(graph, op) for op in ops),
-        "macs_executed": memory.executed_macs(graph, Loop((nodes,)).steps()),
-        **(described_form(by_form[1] if by_form else None) if at_once else {}),
+        "name": "+".join(item.ops), "kind": type(ops[0]).__name__ if whole else item.kind,
+        "macs": sum(macs(graph, op) for op in ops), "macs_executed": memory.executed_macs(graph, steps), **facts,
     }  # fmt: skip
-
-
-def _by_form(fast: FastSteps, weights: Weights, step: Step, form: Form) -> str:
-    """Returns the statements of a step that is computed by a form."""
-    op, at = fast.program.graph.by_name[step.op], fast.arena.offsets
-    offsets = {view.tensor: at[view.buffer] + view.offset for view in (*step.inputs, step.output)}
-    scratch = {op.name: (at[step.scratch], form.scratch_bytes)} if step.scratch else {}
-    return form_call(offsets, scratch, weights.blob, op, form)
 
 
 def _title(fast: FastSteps, blob: Blob, item: Item, nodes: tuple[Node, ...]) -> str:
@@ -189,26 +198,21 @@ def _lines(graph: Graph, step: Step) -> list[Step]:
 def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call | Block]:
     """Returns parts one after the other; runs of parts whose addresses grow evenly become loops."""
     found: list[Call | Block] = []
-    start = 0
-    while start < len(parts):
-        end = start + 1
-        while end < len(parts) and _continues(parts, start, end):
-            end += 1
-        if end - start > 1:
-            body = [_growing(a, b, variable) for a, b in zip(parts[start], parts[start + 1], strict=True)]
-            found.append(Block(variable, end - start, tuple(body)))
+    while parts:
+        count = next((i for i in range(1, len(parts)) if not _continues(parts, i)), len(parts))
+        if count > 1:
+            found.append(Block(variable, count, tuple(_growing(a, b, variable) for a, b in zip(*parts[:2], strict=True))))
         else:
-            found += parts[start]
-        start = end
+            found += parts[0]
+        parts = parts[count:]
     return found
 
 
-def _continues(parts: Sequence[Sequence[Call | Block]], start: int, end: int) -> bool:
-    """True where part `end` is alike to the first two from `start` on, its addresses as far on as theirs have grown till then."""
-    some = [parts[start], parts[start + 1], parts[end]]
-    first, second, last = ([node.shape() for node in part] for part in some)
+def _continues(parts: Sequence[Sequence[Call | Block]], i: int) -> bool:
+    """True where part `i` is alike to the first two, its addresses as far on as theirs have grown till then."""
+    some = parts[0], parts[1], parts[i]
     bases = ([address.base for node in part for address in node.addresses()] for part in some)
-    return first == second == last and all(c - a == (b - a) * (end - start) for a, b, c in zip(*bases, strict=True))
+    return some[0] == some[1] == some[2] and all(c - a == (b - a) * i for a, b, c in zip(*bases, strict=True))
 
 
 def _growing(a: Call | Block, b: Call | Block, variable: str) -> Call | Block:
@@ -223,7 +227,7 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
         name, own = node.variable, set[str]()
         lines = [line for inner in node.body for line in lines_of(inner, structs, indent + "    ", own)]
         return [f"{indent}for (int32_t {name} = 0; {name} < {node.count}; {name}++) {{", *lines, f"{indent}}}"]
-    arguments = [a.text() for a in node.arguments]
+    arguments, scratch = [a.text() for a in node.arguments], [node.scratch] if node.scratch else []
     if not node.struct:
         return [f"{indent}{node.kernel}({', '.join(arguments)});"]
     moving = any(a.terms for a in node.factors)
@@ -231,11 +235,12 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
     fields: tuple[tuple[str, int | str], ...] = (*node.fields, *(() if moving else factors.items()))
     free = f"{node.op}_{len(structs)}" if node.op in structs.values() else node.op
     name = structs.setdefault((node.struct, fields, node.check), free)
-    scratch = [a.text() for a in node.scratch] or (["0"] if node.kernel in TAKES_SCRATCH else [])
-    if not moving:
-        return [f"{indent}{node.kernel}({', '.join((*arguments, f'&{name}', *scratch))});"]
-    part, known = f"{name}_part", moved if moved is not None else set()
-    copy = [] if part in known else [f"struct {node.struct} {part} = {name};"]
-    known.add(part)
-    sets = [f"{part}.{key} = {text};" for key, text in factors.items()]
-    return [f"{indent}{line}" for line in (*copy, *sets, f"{node.kernel}({', '.join((*arguments, f'&{part}', *scratch))});")]
+    lines, known = list[str](), moved if moved is not None else set()
+    if moving:
+        part = f"{name}_part"
+        lines = [] if part in known else [f"struct {node.struct} {part} = {name};"]
+        lines += [f"{part}.{key} = {text};" for key, text in factors.items()]
+        known.add(part)
+        name = part
+    call = f"{node.kernel}({', '.join((*arguments, f'&{name}', *scratch))});"
+    return [f"{indent}{line}" for line in (*lines, call)]

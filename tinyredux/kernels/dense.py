@@ -11,12 +11,10 @@ Source: ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from tinyredux.graph import Array, Dense, Graph, Op
-from tinyredux.int8 import Clamp
+from tinyredux.int8 import Requantization
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, halves, paired, sums_of, words
@@ -28,24 +26,14 @@ UNIT = 16  # inputs in one round of the inner loop
 GROUP = 4  # outputs together
 
 
-@dataclass(frozen=True)
 class Layer:
     """The numbers of a layer; `units`: rounds of the inner loop between two drains of the sums."""
 
-    inputs: int
-    units: int
-    zero_point: int
-    clamp: Clamp
-
-    @property
-    def all_units(self) -> int:
-        """Rounds of the inner loop."""
-        return self.inputs // UNIT
-
-    @property
-    def chunks(self) -> int:
-        """How often the sums are drained before the last time."""
-        return max(0, -(-self.all_units // self.units) - 1)
+    def __init__(self, weights: Array, factors: Requantization) -> None:
+        """Finds how often the sums are drained."""
+        self.inputs, self.units = weights.shape[1], chunk_units(weights)
+        self.zero_point, self.clamp = factors.output_zero_point, factors.clamp
+        self.chunks = max(0, -(-(self.inputs // UNIT) // self.units) - 1)  # drains before the last time
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -53,18 +41,17 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if not isinstance(op, Dense):
         return []
     sums = sums_of(graph, op)
-    weights, factors = sums.rows, sums.factors
     if not sums.stay_below(SUM_LIMIT):
         return []
-    layer = Layer(weights.shape[1], chunk_units(weights), factors.output_zero_point, factors.clamp)
-    params = np.column_stack([2 * sums.start, constants(factors)])
-    fours, left = divmod(len(weights), GROUP)
-    calls = [(groups_function(layer, GROUP, GROUP, fours), 0, 0, fours)] if fours else []
-    tables = [group_table(weights, params, GROUP * i, GROUP) for i in range(fours)]
-    if left:
-        rows = 2 if left <= 2 else GROUP
-        calls.append((groups_function(layer, rows, left, 1), GROUP * fours, sum(len(each) for each in tables), 1))
-        tables.append(group_table(weights, params, GROUP * fours, rows))
+    weights, layer = sums.rows, Layer(sums.rows, sums.factors)
+    params, fours = np.column_stack([2 * sums.start, constants(sums.factors)]), len(weights) // GROUP
+    tables, calls, read = list[Array](), list[tuple[Function, int, int, int]](), 0
+    for first, left, times in ((0, GROUP, fours), (GROUP * fours, len(weights) % GROUP, 1)):
+        if left and times:
+            rows = left + left % 2
+            calls.append((groups_function(layer, rows, left, times), first, read, times))
+            tables += [group_table(weights, params, first + GROUP * i, rows) for i in range(times)]
+            read = sum(map(len, tables))
 
     def call(places: Places) -> str:
         table, out = places.arrays["table"], places.out
@@ -113,21 +100,15 @@ def groups_function(layer: Layer, rows: int, stored: int, groups: int) -> Functi
     with p.loop("groups_left", times=groups):
         if layer.chunks:
             _drained_chunks(p, layer, sums)
-        _clear(p, sums)
-        _chunk(p, sums, layer.all_units - layer.chunks * layer.units)
-        for _ in range(layer.inputs % UNIT // STEP):
-            _step(p, sums, STEP)
-            p.add("in", "in", STEP)
-        if layer.inputs % STEP:
-            _step(p, sums, layer.inputs % STEP)
+        _chunk(p, sums, layer.inputs // UNIT - layer.chunks * layer.units)
+        for at in range(layer.inputs // UNIT * UNIT, layer.inputs, STEP):
+            _step(p, sums, min(STEP, layer.inputs - at), 0)
+            p.add("table", "table", 4 * len(sums))
+            if layer.inputs - at >= STEP:
+                p.add("in", "in", STEP)
         _finish(p, layer, sums, stored)
         p.move("in", "in", layer.inputs % STEP - layer.inputs, "distance")
     return p
-
-
-def _clear(p: Function, sums: list[str]) -> None:
-    for name in sums:
-        p.mov(name, 0)
 
 
 def _drained_chunks(p: Function, layer: Layer, sums: list[str]) -> None:
@@ -139,20 +120,20 @@ def _drained_chunks(p: Function, layer: Layer, sums: list[str]) -> None:
         p.movw("x", layer.chunks)
         p.vmov("chunks", "x")
     with p.loop("chunks", times=layer.chunks):
-        _clear(p, sums)
         _chunk(p, sums, layer.units)
         with p.registers("x"):
             for raw, low in zip(sums[::2], sums[1::2], strict=True):
                 p.sub(raw, raw, low)
-                p.vmov("x", f"kept_{low}")
-                p.add("x", "x", low)
-                p.vmov(f"kept_{low}", "x")
-                p.vmov("x", f"kept_{raw}")
-                p.add("x", "x", raw, "asr 7")
-                p.vmov(f"kept_{raw}", "x")
+                for name, shift in ((low, ()), (raw, ("asr 7",))):
+                    p.vmov("x", f"kept_{name}")
+                    p.add("x", "x", name, *shift)
+                    p.vmov(f"kept_{name}", "x")
 
 
 def _chunk(p: Function, sums: list[str], units: int) -> None:
+    """Sums of `units` rounds of the inner loop, from 0."""
+    for name in sums:
+        p.mov(name, 0)
     if not units:
         return
     with p.registers("units"):
@@ -164,9 +145,9 @@ def _chunk(p: Function, sums: list[str], units: int) -> None:
             p.add("table", "table", 4 * len(sums) * UNIT // STEP)
 
 
-def _step(p: Function, sums: list[str], inputs: int, position: int | None = None) -> None:
-    """Four inputs or the last ones: a word of inputs times a word of weights for each sum; without position moves `table`."""
-    weights, at = [f"word_{i}" for i in range(len(sums))], position or 0
+def _step(p: Function, sums: list[str], inputs: int, at: int) -> None:
+    """Four inputs, `at` words further on, or the last ones: their word times a word of weights for each sum."""
+    weights = [f"word_{i}" for i in range(len(sums))]
     with p.registers("even", "odd", *weights, "weights"):
         if inputs == STEP:
             p.ldr("odd", "in", STEP * at)
@@ -184,8 +165,6 @@ def _step(p: Function, sums: list[str], inputs: int, position: int | None = None
             p.sxtb16("weights", word)
             p.smlad(raw, word, values, raw)
             p.smlad(low, "weights", values, low)
-        if position is None:
-            p.add("table", "table", 4 * len(weights))
 
 
 def _finish(p: Function, layer: Layer, sums: list[str], stored: int) -> None:

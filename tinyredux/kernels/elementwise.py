@@ -22,14 +22,11 @@ RELU_WORDS = 4
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns the form of an addition or a ReLU of at least one word."""
     count = graph.tensors[op.output].elements
-    if count < 4:
-        return []
-    if isinstance(op, Add):
+    if isinstance(op, Add) and count >= 4:
         found = add_program(add_params(graph, op), count // 4)
-        return [] if found is None else [_form("add_words", [(found, 4)], count, core)]
-    if isinstance(op, Relu):
-        clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-        times, left = divmod(count, 4 * RELU_WORDS)
+        return [_form("add_words", [(found, 4)], count, core)] if found else []
+    if isinstance(op, Relu) and count >= 4:
+        clamp, (times, left) = clamp_of(op.activation, quant_of(graph.tensors[op.output])), divmod(count, 4 * RELU_WORDS)
         many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
         return [_form("relu_words", [(many, 4 * RELU_WORDS), (one, 4)], count, core)]
     return []
@@ -37,26 +34,23 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
 
 def _form(name: str, programs: list[tuple[Function, int]], count: int, core: str) -> Form:
     """Returns the form of functions that take some values at a time, each where those before have left off."""
-    calls, done = list[tuple[str, int, int]](), 0  # function, first value, how often
-    cycles = 0.0
+    calls, done, cycles = dict[tuple[int, int], Function](), 0, 0.0  # (first value, how often)
     for program, size in programs:
-        times = (count - done) // size
-        if times:
-            calls.append((program.name, done, times))
+        if times := (count - done) // size:
+            calls[done, times] = program
             cycles += cycles_of(program, core)
             done += times * size
     if done < count:
-        calls.append((programs[-1][0].name, count - 4, 1))
-    used = {name for name, _, _ in calls}
+        calls[count - 4, 1] = programs[-1][0]
 
     def call(places: Places) -> str:
-        lines = []
-        for function, first, times in calls:
-            pointers = [f"{place} + {first}" for place in (places.out, *places.inputs)]
-            lines.append(f"{function}({', '.join(pointers)}, {times});")
-        return "\n".join(lines)
+        return "\n".join(
+            f"{function.name}({', '.join(f'{place} + {first}' for place in (places.out, *places.inputs))}, {times});"
+            for (first, times), function in calls.items()
+        )
 
-    return Form(name, round(cycles), 0, tuple(program for program, _ in programs if program.name in used), call)
+    used = tuple(program for program, _ in programs if program in calls.values())
+    return Form(name, round(cycles), 0, used, call)
 
 
 def add_program(params: AddParams, words: int) -> Function | None:
@@ -92,20 +86,18 @@ def add_program(params: AddParams, words: int) -> Function | None:
 def _doubled_term(p: Function, x: str, source: str, lane: int, params: AddParams, i: int) -> None:
     """Sets `x` to 2 * A for one byte of the source's word."""
     multiplier, right = params.multipliers[i], -params.shifts[i]
-    add_byte = {0: p.sxtab, 1: p.sxtab_ror8, 2: p.sxtab_ror16, 3: p.sxtab_ror24}[lane]
-    add_byte(x, f"minus_zero_{source}", f"word_{source}")
+    getattr(p, ("sxtab", "sxtab_ror8", "sxtab_ror16", "sxtab_ror24")[lane])(x, f"minus_zero_{source}", f"word_{source}")
     if _is_shift(multiplier, right):
         p.lsl(x, x, ADD_LEFT_SHIFT - right)
-        return
-    if multiplier == 0:
+    elif multiplier == 0:
         p.mov(x, 0)
-        return
-    p.lsl(x, x, ADD_LEFT_SHIFT + 1)
-    p.smmulr(x, x, f"multiplier_{source}")
-    p.add(x, x, x, "asr 31")
-    p.asrs(x, x, right)
-    p.adc(x, x, 0)
-    p.lsl(x, x, 1)
+    else:
+        p.lsl(x, x, ADD_LEFT_SHIFT + 1)
+        p.smmulr(x, x, f"multiplier_{source}")
+        p.add(x, x, x, "asr 31")
+        p.asrs(x, x, right)
+        p.adc(x, x, 0)
+        p.lsl(x, x, 1)
 
 
 def _is_shift(multiplier: int, right: int) -> bool:
@@ -117,22 +109,28 @@ def relu_program(clamp: Clamp, words: int, times: int) -> Function:
     """Returns the function that clamps `words` words at a time."""
     name = f"tr_relu{words}_{clamp.low + 128:02x}{clamp.high + 128:02x}"
     p = Function(name, ("int8_t *out", "const int8_t *in", "int32_t times"), f"ReLU, {4 * words} values at a time.")
-    limits = [("low", clamp.low)] * (clamp.low > -128) + [("high", clamp.high)] * (clamp.high < 127)
-    for limit, value in limits:
+    limits, names = limits_of(clamp), [f"word_{i}" for i in range(words)]
+    for limit, value in limits.items():
         p.new(limit)
         p.constant(limit, (value & 255) * 0x01010101)
-    p.new("difference")
-    names = [f"word_{i}" for i in range(words)]
-    p.new(*names)
+    p.new("difference", *names)
     with p.loop("times", times=times):
-        for i, word in enumerate(names):
-            p.ldr(word, "in", 4 * i)
+        p.load("in", 0, *names)
         p.add("in", "in", 4 * words)
         for word in names:
-            for limit, _ in limits:
-                p.ssub8("difference", word, limit)
-                p.sel(word, *((word, limit) if limit == "low" else (limit, word)))
-        for i, word in enumerate(names):
-            p.str(word, "out", 4 * i)
+            for limit in limits:
+                keep_limit(p, word, limit, larger=limit == "low")
+        p.store("out", 0, *names)
         p.add("out", "out", 4 * words)
     return p
+
+
+def limits_of(clamp: Clamp) -> dict[str, int]:
+    """Returns those of the limits `low` and `high` that an int8 number does not keep by itself."""
+    return {name: value for name, value, end in (("low", clamp.low, -128), ("high", clamp.high, 127)) if value != end}
+
+
+def keep_limit(p: Function, to: str, other: str, larger: bool) -> None:
+    """Keeps the larger, or the smaller, of two bytes in each lane; by way of `difference`."""
+    p.ssub8("difference", to, other)
+    p.sel(to, *((to, other) if larger else (other, to)))

@@ -8,8 +8,6 @@ Source: ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
@@ -29,43 +27,19 @@ PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (pair of channels, pixel) of two sum
 C_CYCLES = {"cortex-m4": (84, 47, 122, 2.6), "cortex-m7": (40, 15, 79, 4.2), "cortex-m33": (80, 35, 113, 1.8)}
 
 
-@dataclass(frozen=True)
 class Shape:
     """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover k."""
 
-    k: int
-    channels: int
-    steps_max: int = STEPS_MAX
-
-    @property
-    def fours(self) -> int:
-        """Groups of four values in a row."""
-        return -(-self.k // 4)
-
-    @property
-    def rounds(self) -> int:
-        """How often the inner loop runs."""
-        return -(-2 * self.fours // self.steps_max)
-
-    @property
-    def steps(self) -> int:
-        """Pairs of values in one round, an even number: four values make two words."""
-        return 2 * -(-self.fours // self.rounds)
-
-    @property
-    def row_words(self) -> int:
-        """Words of one widened row, padding included."""
-        return self.rounds * self.steps
-
-    @property
-    def groups(self) -> int:
-        """Groups of four channels."""
-        return -(-self.channels // 4)
-
-    @property
-    def group_words(self) -> int:
-        """Words of one group's data: start values, weights, multipliers and shifts, filled up to a multiple of 8."""
-        return -(-(4 + 2 * self.row_words + 8) // 8) * 8
+    def __init__(self, k: int, channels: int, steps_max: int = STEPS_MAX) -> None:
+        """Divides the values into rounds of at most `steps_max` pairs."""
+        self.k, self.channels = k, channels
+        self.fours = -(-k // 4)  # groups of four values in a row
+        self.rounds = -(-2 * self.fours // steps_max)
+        self.steps = 2 * -(-self.fours // self.rounds)  # an even number: four values make two words
+        self.row_words = self.rounds * self.steps  # of one widened row, padding included
+        self.groups = -(-channels // 4)  # of four channels
+        # Words of one group's data: start values, weights, multipliers and shifts, filled up to a multiple of 8.
+        self.group_words = -(-(4 + 2 * self.row_words + 8) // 8) * 8
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -250,6 +224,4 @@ def _store(p: Function, channels: int) -> None:
             raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
             part(p, raw, low, doubled=False)
             p.store("out", 8 * pair, low, raw)
-        if pixel == 0:
-            p.move("out", "out", 4 * channels, "x0")
-    p.move("out", "out", -4 * channels, "x0")
+        p.move("out", "out", (4, -4)[pixel] * channels, "x0")

@@ -14,9 +14,7 @@ Source: ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +26,7 @@ from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import Sums, kernel_call, sums_of, words
 from tinyredux.kernels.asm.schedule import cycles_of
+from tinyredux.kernels.gemm import PAIRS
 from tinyredux.memory import is_pointwise
 
 FIELD = 21
@@ -37,47 +36,25 @@ CHANNELS_MAX, INPUTS_MAX = 1024, 4000  # so that offsets of outputs fit into ins
 STEPS_MAX = {"cortex-m4": 8, "cortex-m33": 16, "cortex-m7": 64}  # inputs in one round of the loop; an M4's code lies in 1 KiB
 STRIPS = (8, 16, 32)  # pixels at a time
 C_STRIP_CYCLES, C_GROUP_CYCLES = 40, 24  # of the C around
-CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (pair of channels, pair of pixels) of an accumulator
 
 
-@dataclass(frozen=True)
 class Shape:
     """A product of four pixels' `k` inputs with `channels` weights each: `rounds` of `steps` inputs cover k.
 
     `strip` pixels lie in scratch at a time, a multiple of 4.
     """
 
-    k: int
-    channels: int
-    strip: int
-    rounds: int
-    steps: int
-    second_steps: int
-
-    @property
-    def quads(self) -> int:
-        """Groups of four pixels in a strip."""
-        return self.strip // 4
-
-    @property
-    def groups(self) -> int:
-        """Groups of four channels."""
-        return -(-self.channels // 4)
-
-    @property
-    def pair_words(self) -> int:
-        """Words of two pixels."""
-        return self.rounds * self.steps
-
-    @property
-    def group_words(self) -> int:
-        """Words of one group's data: weights, then bias, multiplier and shift of each channel; a multiple of 8."""
-        return -(-(2 * self.pair_words + 12) // 8) * 8
-
-    @property
-    def second(self) -> gemm.Shape:
-        """The product of pixels p with channels B, two of each group of four."""
-        return gemm.Shape(self.k, 2 * self.groups, self.second_steps)
+    def __init__(self, k: int, channels: int, strip: int, most: int) -> None:
+        """Divides the inputs into rounds of at most `most`."""
+        self.k, self.channels, self.strip = k, channels, strip
+        self.rounds = -(-k // most)
+        self.steps = 4 * -(-k // (4 * self.rounds))
+        self.quads = strip // 4  # groups of four pixels in a strip
+        self.groups = -(-channels // 4)  # of four channels
+        self.pair_words = self.rounds * self.steps  # of two pixels
+        # Words of one group's data: weights, then bias, multiplier and shift of each channel; a multiple of 8.
+        self.group_words = -(-(2 * self.pair_words + 12) // 8) * 8
+        self.second = gemm.Shape(k, 2 * self.groups, max(16, most))  # of pixels p with channels B, two of each group of four
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -85,12 +62,13 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if not isinstance(op, Conv) or not is_pointwise(op):
         return []
     (out_h, out_w, channels), sums = graph.tensors[op.output].shape, sums_of(graph, op)
-    k, largest = sums.rows.shape[1], np.abs(sums.start).max(initial=0)
-    if k % 4 or k > INPUTS_MAX or not 5 <= channels <= CHANNELS_MAX or out_h * out_w < 4:
+    k, pixels, largest = sums.rows.shape[1], out_h * out_w, np.abs(sums.start).max(initial=0)
+    if k % 4 or k > INPUTS_MAX or not 5 <= channels <= CHANNELS_MAX or pixels < 4:
         return []
     if magnitude(sums) >= WEIGHT_LIMIT or largest >= requantize.SUM_LIMIT // 2 or not sums.stay_below(requantize.SUM_LIMIT):
         return []
-    return [_form(graph, op, core, shape, sums) for shape in shapes(k, channels, out_h * out_w, core)]
+    strips = {min(4 * -(-pixels // (4 * -(-pixels // strip))), pixels // 4 * 4) for strip in STRIPS}  # as equal as can be
+    return [_form(core, Shape(k, channels, strip, STEPS_MAX[core]), sums, pixels) for strip in sorted(strips)]
 
 
 def magnitude(sums: Sums) -> int:
@@ -98,17 +76,8 @@ def magnitude(sums: Sums) -> int:
     return int(np.abs(sums.rows).sum(axis=1).max(initial=0))
 
 
-def shapes(k: int, channels: int, pixels: int, core: str) -> list[Shape]:
-    """Returns one shape per length of strip; strips are as equal as fours of pixels allow."""
-    rounds = -(-k // STEPS_MAX[core])
-    steps = 4 * -(-k // (4 * rounds))
-    lengths = {min(4 * -(-pixels // (4 * -(-pixels // strip))), pixels // 4 * 4) for strip in STRIPS}
-    return [Shape(k, channels, strip, rounds, steps, max(16, STEPS_MAX[core])) for strip in sorted(lengths)]
-
-
-def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
-    out_h, out_w, out_c = graph.tensors[op.output].shape
-    factors, second, pixels = sums.factors, shape.second, out_h * out_w
+def _form(core: str, shape: Shape, sums: Sums, pixels: int) -> Form:
+    factors, second = sums.factors, shape.second
     arrays = {"groups": data(shape, sums), "seconds": second_data(shape, sums.rows)}
     copied = core != "cortex-m7"  # which reads flash through a cache
     functions = (
@@ -116,23 +85,23 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums) -> Form:
         gemm.product_function(second, shape.quads, None), product_function(shape, factors.output_zero_point, factors.clamp),
     )  # fmt: skip
     pack, copy, first, last = (cycles_of(function, core) for function in functions)
-    strips = -(-pixels // shape.strip)
-    copying = copy / second.group_words if copied else 0
+    strips, copying = -(-pixels // shape.strip), copy / second.group_words if copied else 0
     cycles = strips * (pack + C_STRIP_CYCLES)
     cycles += strips * second.groups * (first + C_GROUP_CYCLES + copying * second.group_words)
     cycles += strips * shape.groups * (last + C_GROUP_CYCLES + copying * shape.group_words)
     scratch_words = shape.strip // 2 * (shape.pair_words + second.row_words + 2 * shape.groups)
     scratch_words += max(shape.group_words, second.group_words) if copied else 0
     fields: dict[str, int | str] = {
-        "in_c": shape.k, "out_c": out_c, "pixels": pixels, "strip": shape.strip,
+        "in_c": shape.k, "out_c": shape.channels, "pixels": pixels, "strip": shape.strip,
         "pair_words": shape.pair_words, "group_words": shape.group_words,
         "second_row_words": second.row_words, "second_group_words": second.group_words, "copied": int(copied),
         **dict(zip(("pack", "copy", "second", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
-    call = kernel_call("quads", fields)
     proof = f"fields: the magnitudes of a channel's weights sum up to {magnitude(sums)} at most, below {WEIGHT_LIMIT}"
     streamed = strips * sum(values.nbytes for values in arrays.values())
-    return Form(f"quads_{shape.strip}", round(cycles), 4 * scratch_words, functions, call, arrays, proof, streamed)
+    return Form(
+        f"quads_{shape.strip}", round(cycles), 4 * scratch_words, functions, kernel_call("quads", fields), arrays, proof, streamed
+    )
 
 
 def data(shape: Shape, sums: Sums) -> Array:
@@ -204,12 +173,12 @@ def product_function(shape: Shape, zero_point: int, clamp: Clamp) -> Function:
     name = f"tr_quads_k{shape.pair_words}_c{shape.channels}_n{shape.quads}_{requantize.name(zero_point, clamp)}"
     p = Function(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "const int32_t *sums"), about)
     p.keep("*out", "*columns", "*sums")
-    p.new_float("quads", *(f"second{i}{j}" for i, j in CORNERS))
+    p.new_float("quads", *(f"second{i}{j}" for i, j in PAIRS))
     with p.registers("count"):
         p.constant("count", shape.quads)
         p.vmov("quads", "count")
     with p.loop("quads", shape.quads):
-        with p.registers(*(f"{part}{i}{j}" for i, j in CORNERS for part in ("low", "high"))):
+        with p.registers(*(f"{part}{i}{j}" for i, j in PAIRS for part in ("low", "high"))):
             _start(p, shape)
             _rounds(p, shape)
             _finish(p, shape.channels, zero_point, clamp)
@@ -222,7 +191,7 @@ def _start(p: Function, shape: Shape) -> None:
     """Accumulators begin with what `sums` holds in their middle fields."""
     with p.registers("x", "offset"), p.fetched("sums"):
         p.mov("offset", OFFSET)
-        for i, j in CORNERS:
+        for i, j in PAIRS:
             p.ldr("x", "sums", 4 * (2 * shape.groups * j + i))
             p.vmov(f"second{i}{j}", "x")
             p.asr(f"high{i}{j}", "x", 32 - FIELD)
@@ -238,23 +207,23 @@ def _rounds(p: Function, shape: Shape) -> None:
             p.mov("count", shape.rounds)
             p.vmov("rounds", "count")
         with p.loop("rounds", shape.rounds) if shape.rounds > 1 else nullcontext():
-            _round(p, shape.steps)
+            with p.registers("x0", "x1", "w0", "w1"):
+                for step in range(shape.steps):
+                    p.load("columns", 8 * step, "x0", "x1")
+                    p.load("group", 8 * step, "w0", "w1")
+                    for i, j in PAIRS:
+                        p.smlal(f"low{i}{j}", f"high{i}{j}", f"x{j}", f"w{i}")
+            p.add("columns", "columns", 8 * shape.steps)
+            p.add("group", "group", 8 * shape.steps)
         p.free("rounds")
 
 
-def _round(p: Function, steps: int) -> None:
-    with p.registers("x0", "x1", "w0", "w1"):
-        for step in range(steps):
-            p.load("columns", 8 * step, "x0", "x1")
-            p.load("group", 8 * step, "w0", "w1")
-            for i, j in CORNERS:
-                p.smlal(f"low{i}{j}", f"high{i}{j}", f"x{j}", f"w{i}")
-    p.add("columns", "columns", 8 * steps)
-    p.add("group", "group", 8 * steps)
-
-
 def _finish(p: Function, channels: int, zero_point: int, clamp: Clamp) -> None:
-    """From four accumulators and the four sums that were known to sixteen outputs; `group` points to the channels' factors."""
+    """From four accumulators and the four sums that were known to sixteen outputs; `group` points to the channels' factors.
+
+    Of a channel A the low and the middle fields are pixels p and q; of a channel B the high fields are pixels q, and pixels p
+    are the sums that were known.
+    """
 
     def put(total: str, pixel: int, channel: int) -> None:
         """Requantises the doubled sum and stores it."""
@@ -264,33 +233,24 @@ def _finish(p: Function, channels: int, zero_point: int, clamp: Clamp) -> None:
     with p.fetched("out"), p.registers("bias", "multiplier", "right", "u"):
         for channel in range(4):
             p.load("group", 12 * channel, "bias", "multiplier", "right")
-            (_finish_b if channel % 2 else _finish_a)(p, channel, put)
+            fields = [(f"low{channel // 2}{j}", f"high{channel // 2}{j}") for j in range(2)]
+            for j, (low, high) in enumerate(fields):
+                if channel % 2:
+                    p.asr(high, high, 2 * FIELD - 32)
+                    p.add(high, "bias", high, "lsl 1")
+                    put(high, 2 * j + 1, channel)
+                    continue
+                p.ubfx("u", low, 0, FIELD)
+                p.add("u", "bias", "u", "lsl 1")
+                put("u", 2 * j, channel)
+                p.lsr(low, low, FIELD)
+                p.bfi(low, high, 32 - FIELD, 2 * FIELD - 32)
+                p.add(low, "bias", low, "lsl 1")
+                put(low, 2 * j + 1, channel)
+            if channel % 2:
+                p.add("bias", "bias", 2 * OFFSET)
+                for j, (low, _) in enumerate(fields):
+                    p.vmov(low, f"second{channel // 2}{j}")
+                    p.sub(low, "bias", low, "lsl 1")
+                    put(low, 2 * j, channel)
         p.move("out", "out", 4 * channels, "bias")
-
-
-def _finish_a(p: Function, channel: int, put: Callable[[str, int, int], None]) -> None:
-    """The low and the middle fields: pixels p and q of both pairs."""
-    for j in range(2):
-        low, high = f"low{channel // 2}{j}", f"high{channel // 2}{j}"
-        p.ubfx("u", low, 0, FIELD)
-        p.add("u", "bias", "u", "lsl 1")
-        put("u", 2 * j, channel)
-        p.lsr(low, low, FIELD)
-        p.bfi(low, high, 32 - FIELD, 2 * FIELD - 32)
-        p.add(low, "bias", low, "lsl 1")
-        put(low, 2 * j + 1, channel)
-
-
-def _finish_b(p: Function, channel: int, put: Callable[[str, int, int], None]) -> None:
-    """The high fields, pixels q, and the sums that were known, pixels p."""
-    for j in range(2):
-        high = f"high{channel // 2}{j}"
-        p.asr(high, high, 2 * FIELD - 32)
-        p.add(high, "bias", high, "lsl 1")
-        put(high, 2 * j + 1, channel)
-    p.add("bias", "bias", 2 * OFFSET)
-    for j in range(2):
-        low = f"low{channel // 2}{j}"
-        p.vmov(low, f"second{channel // 2}{j}")
-        p.sub(low, "bias", low, "lsl 1")
-        put(low, 2 * j, channel)

@@ -14,20 +14,17 @@ Source: ours; weights as immediates and the omission of SMLADs are those of arXi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
-from tinyredux.int8 import Requantization
+from tinyredux.int8 import requantization
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.cost import code_bytes, function_cycles
 from tinyredux.kernels.asm.forms import Form, Later
 from tinyredux.kernels.asm.function import Function
-from tinyredux.kernels.asm.layers import PAIR_LIMIT, kernel_call, paired, sums_of, window_fields
+from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, kernel_call, paired, sums_of, window_fields
 from tinyredux.kernels.asm.schedule import DUAL_ISSUE
 from tinyredux.simulator import RULES
 
@@ -39,45 +36,44 @@ PREFETCHED = 0.4  # of a line's wait is left where code runs straight on: the ne
 SHARED, OWN = 15, 6  # cycles of a unit beyond its load: byte pairs for both channels, or constants of one
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution as words: `a` and `b` (pairs of channels, units) hold two weights each; b is zero for a missing channel."""
+class Pair:
+    """Two neighbouring channels as words: `a` and `b` (units, 2) hold two weights each; b is zero where `both` is false."""
 
-    a: Array
-    b: Array
-    bias: Array
-    factors: Requantization
-    channels: int
-    fours: int
-
-    @cached_property
-    def digest(self) -> str:
-        """Distinguishes the code of layers that differ."""
-        parts = (self.a.tobytes(), self.b.tobytes(), self.bias.tobytes(), repr((self.factors, self.channels)).encode())
-        return hashlib.sha256(b"".join(parts)).hexdigest()[:6]
+    def __init__(self, sums: Sums, number: int, digest: str) -> None:
+        """Lays out channels 2 * number and 2 * number + 1; `digest` distinguishes the code of layers that differ."""
+        channels, self.first = slice(2 * number, 2 * number + 2), 2 * number
+        rows, start = sums.rows[channels], sums.start[channels].tolist()
+        self.channels, self.both, self.digest = len(sums.rows), len(rows) == 2, digest
+        self.a, self.b = paired(np.pad(rows, ((0, 2 - len(rows)), (0, -rows.shape[1] % 4))))
+        self.bias, self.output = [*start, 0][:2], (sums.factors.output_zero_point, sums.factors.clamp)
+        self.factors = requantize.constants(sums.factors)[channels].tolist()
+        self.kept = np.flatnonzero(self.a.any(axis=1) | self.b.any(axis=1))  # units that are not left out
+        self.shared = shares_words(self.a, self.b)
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns one form per length of strip for a convolution of one group whose sums stay in their bounds."""
     if not isinstance(op, Conv) or op.groups > 1:
         return []
-    height, width, _ = graph.tensors[op.output].shape
-    layer = layer_of(graph, op)
-    if layer is None or height * width < PIXELS or 4 * layer.fours > MOST_OPERANDS:
+    (height, width, _), pairs = graph.tensors[op.output].shape, pairs_of(graph, op)
+    if not pairs or height * width < PIXELS or 2 * len(pairs[0].a) > MOST_OPERANDS:
         return []
     strips = sorted({min(strip, -(-height * width // PIXELS)) for strip in STRIPS})
-    prices = [product_price(layer, pair, core) for pair in range(len(layer.a))]
-    return [_form(graph, op, core, layer, prices, strip) for strip in strips]
+    prices = [product_price(pair, core) for pair in pairs]
+    return [_form(graph, op, core, pairs, prices, strip) for strip in strips]
 
 
-def layer_of(graph: Graph, op: Conv) -> Layer | None:
-    """Returns a convolution's weights in words, None where a sum could leave its bounds or needs another requantisation."""
+def pairs_of(graph: Graph, op: Conv) -> list[Pair]:
+    """Returns the pairs of channels of a convolution, none where a sum could leave its bounds or needs another requantisation."""
     sums = sums_of(graph, op)
     if not sums.stay_below(PAIR_LIMIT):
-        return None
-    channels, k = sums.rows.shape
-    units = paired(np.pad(sums.rows, ((0, channels % 2), (0, -k % 4))))
-    return Layer(units[0::2], units[1::2], np.pad(sums.start, (0, channels % 2)), sums.factors, channels, -(-k // 4))
+        return []
+    channels = len(sums.rows)
+    units = paired(np.pad(sums.rows, ((0, channels % 2), (0, -sums.rows.shape[1] % 4))))
+    parts = (units[0::2], units[1::2], np.pad(sums.start, (0, channels % 2)))
+    text = b"".join([*(part.tobytes() for part in parts), repr((sums.factors, channels)).encode()])
+    digest = hashlib.sha256(text).hexdigest()[:6]
+    return [Pair(sums, number, digest) for number in range(-(-channels // 2))]
 
 
 def shares_words(a: Array, b: Array) -> bool:
@@ -86,18 +82,18 @@ def shares_words(a: Array, b: Array) -> bool:
     return bool(SHARED * np.count_nonzero(in_a | in_b) <= OWN * (np.count_nonzero(in_a) + np.count_nonzero(in_b)) + 3)
 
 
-def product_name(name: str, layer: Layer, pair: int) -> str:
+def product_name(name: str, pair: Pair) -> str:
     """Returns the name of the function of one pair of channels."""
-    return f"tr_{name}_{layer.digest}_c{2 * pair}"
+    return f"tr_{name}_{pair.digest}_c{pair.first}"
 
 
-def product_price(layer: Layer, pair: int, core: str) -> tuple[float, int]:
+def product_price(pair: Pair, core: str) -> tuple[float, int]:
     """Returns the cycles of a call of STRIPS[-1] groups and the bytes of a pair's function, by counting its instructions.
 
     The function without units is written and priced; what each unit adds follows from its weights.
     """
-    a, b, kept, rules = layer.a[pair], layer.b[pair], _kept(layer, pair), RULES[core]
-    shared, bare = shares_words(a, b), product_function("bare", layer, pair, np.zeros(0, np.int64))
+    a, b, kept, shared, rules = pair.a, pair.b, pair.kept, pair.shared, RULES[core]
+    bare = product_function("bare", pair, np.zeros(0, np.int64))
     words = 256 * b[kept] + a[kept] if shared else np.concatenate([a[a.any(axis=1)], b[b.any(axis=1)]])
     constants = len(words) + int(np.count_nonzero(words[:, 1] & 0xFFFF))  # MOVW, and MOVT where there is an upper half
     gaps = np.diff(kept, prepend=-1, append=len(a)) - 1
@@ -109,39 +105,33 @@ def product_price(layer: Layer, pair: int, core: str) -> tuple[float, int]:
     return function_cycles(bare, core) + STRIPS[-1] * more, code_bytes(bare) + 4 * (len(kept) + products + others)
 
 
-def _kept(layer: Layer, pair: int) -> Array:
-    return np.flatnonzero(layer.a[pair].any(axis=1) | layer.b[pair].any(axis=1))
-
-
-def product_function(name: str, layer: Layer, pair: int, kept: Array | None = None) -> Function:
+def product_function(name: str, pair: Pair, kept: Array | None = None) -> Function:
     """Returns the code of one pair of channels for any number of groups of four pixels, by all units or those that are `kept`.
 
     out: the first channel of the first pixel; columns: words of the groups, one behind the other; quads: groups, at least one.
     """
-    kept = _kept(layer, pair) if kept is None else kept
-    a, b = layer.a[pair], layer.b[pair]
-    shared, both = shares_words(a, b), 2 * pair + 1 < layer.channels
+    kept = pair.kept if kept is None else kept
     about = (
-        f"Channels {2 * pair}{f' and {2 * pair + 1}' if both else ''} of {name} x {PIXELS} pixels: {len(kept)}/{len(a)} units, "
-        + ("byte pairs." if shared else "constants of each channel.")
+        f"Channels {pair.first}{f' and {pair.first + 1}' if pair.both else ''} of {name} x {PIXELS} pixels: "
+        f"{len(kept)}/{len(pair.a)} units, {'byte pairs' if pair.shared else 'constants of each channel'}."
     )
-    p = Function(product_name(name, layer, pair), ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
+    p = Function(product_name(name, pair), ("int8_t *out", "const int32_t *columns", "int32_t quads"), about)
     p.keep("*out", "quads")
     p.new("x0", "x1", "x2", "x3", "w", *(f"{channel}{i}" for channel in ("a", "b") for i in range(PIXELS)))
     with p.loop("quads_kept", STRIPS[-1], through="x0"):
-        _units(p, layer, pair, kept, shared)
-        _store(p, layer, pair, both)
+        _units(p, pair, kept)
+        _store(p, pair)
     return p
 
 
-def _units(p: Function, layer: Layer, pair: int, kept: Array, shared: bool) -> None:
+def _units(p: Function, pair: Pair, kept: Array) -> None:
     """Leaves the doubled sums of channels A and B, and `columns` at the next four pixels."""
-    a, b, bias = layer.a[pair], layer.b[pair], [int(value) for value in layer.bias[2 * pair : 2 * pair + 2]]
-    for channel, start in (("a", bias[0]), ("b", bias[1] * 256 + bias[0] if shared else bias[1])):
+    a, b, (start_a, start_b), shared = pair.a, pair.b, pair.bias, pair.shared
+    for channel, start in (("a", start_a), ("b", start_b * 256 + start_a if shared else start_b)):
         p.constant(f"{channel}0", start & 0xFFFFFFFF)
         for i in range(1, PIXELS):
             p.mov(f"{channel}{i}", f"{channel}0")
-    places = [*(int(unit) for unit in kept), len(a)]
+    places = [*kept.tolist(), len(a)]
     _step_over(p, places[0])
     for unit, following in pairwise(places):
         p.ldm("columns", "x0", "x1", "x2", "x3")
@@ -150,10 +140,10 @@ def _units(p: Function, layer: Layer, pair: int, kept: Array, shared: bool) -> N
             _multiply(p, "b", 256 * b[unit] + a[unit])
             p.sxtb16("w", "w")
             _multiply(p, "a", None)
-        else:
-            for channel, weights in (("a", a[unit]), ("b", b[unit])):
-                if weights.any():
-                    _multiply(p, channel, weights)
+            continue
+        for channel, weights in (("a", a[unit]), ("b", b[unit])):
+            if weights.any():
+                _multiply(p, channel, weights)
     for i in range(PIXELS):
         if shared:
             p.sub(f"b{i}", f"b{i}", f"a{i}")
@@ -179,17 +169,16 @@ def _step_over(p: Function, units: int) -> None:
         units -= 255
 
 
-def _store(p: Function, layer: Layer, pair: int, both: bool) -> None:
+def _store(p: Function, pair: Pair) -> None:
     p.free("x3")
     with p.fetched("to", "out_kept"):
-        constants = requantize.constants(layer.factors).tolist()
-        for channel, (multiplier, right) in enumerate(constants[2 * pair : 2 * pair + 1 + both]):
+        for channel, (multiplier, right) in enumerate(pair.factors):
             p.constant("w", multiplier)
             for i in range(PIXELS):
                 total = f"{'ab'[channel]}{i}"
-                requantize.requantize(p, total, "w", right, layer.factors.output_zero_point, layer.factors.clamp)
-                p.strb(total, "to", i * layer.channels + channel)
-        p.constant("w", PIXELS * layer.channels)
+                requantize.requantize(p, total, "w", right, *pair.output)
+                p.strb(total, "to", i * pair.channels + channel)
+        p.constant("w", PIXELS * pair.channels)
         p.add("to", "to", "w")
     p.new("x3")
 
@@ -211,26 +200,24 @@ def interleave_function(fours: int) -> Function:
     return p
 
 
-def _form(graph: Graph, op: Conv, core: str, layer: Layer, prices: Sequence[tuple[float, int]], strip: int) -> Form:
+def _form(graph: Graph, op: Conv, core: str, pairs: list[Pair], prices: list[tuple[float, int]], strip: int) -> Form:
     out_h, out_w, _ = graph.tensors[op.output].shape
-    interleave = interleave_function(layer.fours)
+    fours = len(pairs[0].a) // 2
+    interleave = interleave_function(fours)
     quads, operands = -(-out_h * out_w // PIXELS), op.kernel[0] * op.kernel[1] * graph.tensors[op.inputs[0]].shape[2]
     gathered = C_PIXEL_CYCLES + op.kernel[0] * C_ROW_CYCLES + C_BYTE_CYCLES * operands
     cycles = quads * (function_cycles(interleave, core) + PIXELS * gathered)
     cycles += quads * sum(each / STRIPS[-1] for each, _ in prices)
-    cycles += -(-quads // strip) * len(prices) * C_CALL_CYCLES
+    cycles += -(-quads // strip) * len(pairs) * C_CALL_CYCLES
     code = sum(bytes_ for _, bytes_ in prices)
-    scratch = 4 * (strip * PIXELS * 2 * layer.fours + PIXELS * layer.fours)
+    scratch = 4 * PIXELS * fours * (2 * strip + 1)
     fields = window_fields(graph, op) | {
-        "input_zero_point": layer.factors.input_zero_point, "fours": layer.fours, "strip": strip, "pairs": len(prices),
+        "input_zero_point": requantization(graph, op).input_zero_point, "fours": fours, "strip": strip, "pairs": len(pairs),
         "interleave": interleave.name, "products": "products",
     }  # fmt: skip
-    table = ", ".join(product_name(op.name, layer, pair) for pair in range(len(prices)))
-
-    def write() -> tuple[Function, ...]:
-        return tuple(product_function(op.name, layer, pair) for pair in range(len(prices)))
-
+    table = ", ".join(product_name(op.name, pair) for pair in pairs)
     call = kernel_call("unpacked", fields, [f"static const tr_unpacked_product products[] = {{{table}}};"])
+    later = Later(lambda: tuple(product_function(op.name, pair) for pair in pairs), code)
     proof = f"|sum of a channel| < 2^23 = {PAIR_LIMIT}"
     streamed = round(PREFETCHED * -(-quads // strip) * code)
-    return Form(f"unpacked_{strip}", round(cycles), scratch, (interleave,), call, {}, proof, streamed, Later(write, code))
+    return Form(f"unpacked_{strip}", round(cycles), scratch, (interleave,), call, {}, proof, streamed, later)

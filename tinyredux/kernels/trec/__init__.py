@@ -1,7 +1,0 @@
-"""Functions of the TREC operator: projections, hashing, adding up clusters, products and recovery."""
-
-from __future__ import annotations
-
-from tinyredux.kernels.trec.template import forms
-
-__all__ = ["forms"]
