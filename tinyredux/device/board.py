@@ -69,11 +69,7 @@ def run_file(path: Path, port: str | None = None, index: int = 0) -> RawMeasurem
 
 def read_inputs(path: Path) -> Int8Array:
     """Returns the values of an input file, as they lie in it. Raises ValueError for what is no file of int8 values."""
-    check_is_file(path, "input", "such as the inputs.bin that `tinyredux compile NET --out DIR` writes")
-    if not 0 < path.stat().st_size <= _MOST_INPUT_BYTES:
-        raise ValueError(
-            f"{path} has {path.stat().st_size} bytes, expected the int8 values of an input, at most {_MOST_INPUT_BYTES}"
-        )
+    check_is_file(path, "input", "such as the inputs.bin that `tinyredux compile NET --out DIR` writes", _MOST_INPUT_BYTES)
     if path.suffix != ".npy":
         return np.frombuffer(path.read_bytes(), dtype=np.int8)
     values = read_array(path)

@@ -125,7 +125,7 @@ def board_header(board: Board) -> str:
     clock = {"clock_hz": board.clock_hz, "wait_states": board.flash_timing.wait_states}
     oscillator = {"oscillator_hz": board.oscillator_hz, "oscillator_bypass": int(board.oscillator_bypass)}
     pins = {"tx_port": uart.tx[1], "tx_pin": uart.tx[2:], "rx_port": uart.rx[1], "rx_pin": uart.rx[2:]}
-    console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}", "alternate": uart.alternate}
+    console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}", "alternate": str(uart.alternate)}
     return _render("board.h.in", board, **clock, **oscillator, **pins, **console)
 
 

@@ -149,8 +149,9 @@ class ServedBoard:
             signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
         try:
             while not self._over.is_set():
-                ready, _, _ = select.select([self._master, self._socket], [], [], 0)
-                if self._socket in ready:
+                control = self._socket.fileno()
+                ready, _, _ = select.select([self._master, control], [], [], 0)
+                if control in ready:
                     self._answer_control()
                 if self._master in ready:
                     self._machine.write(os.read(self._master, 4096))
