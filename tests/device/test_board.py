@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pty
-import select
 import socket
 import sys
 import threading
@@ -18,21 +17,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from link_tools import (
-    INPUT_BYTES,
-    MODEL_HASH,
-    DeviceProcess,
-    build_device,
-    expected_cycles,
-    expected_output,
-)
+from link_tools import INPUT_BYTES, MODEL_HASH, DeviceProcess, build_device, expected_cycles, expected_output
 
 from tinyredux.boards import find_board
 from tinyredux.device import BuildError, MissingTool, serial_port
 from tinyredux.device import flash as flash_module
 from tinyredux.device.board import BoardTarget, ask_board, readable, run_file, terminal
 from tinyredux.device.flash import flash, run_bounded
-from tinyredux.device.link import LinkClosedError, LinkError, Patience, WrongModelError, seal
+from tinyredux.device.link import LinkClosedError, LinkError, Patience, WrongModelError
 from tinyredux.device.serial_port import SerialTransport, explain_open, find_port
 from tinyredux.device.served import ServedBoard, control, served_facts
 from tinyredux.settings import Settings, compile_net, measure_net
@@ -43,30 +35,14 @@ DATA = bytes(range(200, 200 + INPUT_BYTES))
 IMAGE = np.frombuffer(DATA, dtype=np.int8).reshape(4, 4, 3)
 
 
-class ProcessMachine:
-    """The device process as the machine of a served board; its "ELF" is the program."""
-
-    def __init__(self, program: Path) -> None:
-        if not program.is_file():
-            raise ValueError(f"no such program: {program}")
-        self.device = DeviceProcess(program)
-        self.waiting = self.device.banner
-
-    def feed(self, data: bytes) -> None:
-        """Sends bytes to the process."""
-        self.device.write(data)
-
-    def take(self) -> bytes:
-        """Returns its output."""
-        data, self.waiting = self.waiting, b""
-        while select.select([self.device.from_device], [], [], 0)[0]:
-            data += os.read(self.device.from_device, 4096)
-        return data
-
-    def step(self) -> bool:
-        """Waits a little."""
-        time.sleep(0.001)
-        return True
+def start(program: Path) -> DeviceProcess:
+    """Returns the device process as the machine of a served board; its "ELF" is the program."""
+    if not program.is_file():
+        raise ValueError(f"no such program: {program}")
+    device = DeviceProcess(program)
+    banner, read = [device.banner], device.read
+    device.read = lambda timeout_s: banner.pop() if banner else read(timeout_s)  # type: ignore[method-assign]
+    return device
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +54,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def board(programs: dict[str, Path]) -> Iterator[ServedBoard]:
     """Serves the device process behind a pseudo-terminal."""
-    served_board = ServedBoard(ProcessMachine, programs[MODEL_HASH], "disco_f469ni", "modelled", "test 1")
+    served_board = ServedBoard(start, programs[MODEL_HASH], "disco_f469ni", "modelled", "test 1")
     thread = threading.Thread(target=served_board.serve)
     thread.start()
     yield served_board
     served_board.stop()
     thread.join(5.0)
-    served_board._machine.device.close()
+    served_board._machine.close()
     assert not served_board.folder.exists()
 
 
@@ -92,11 +68,9 @@ def test_measure_through_a_serial_port(board: ServedBoard) -> None:
     """Run and measure give the model's bytes and cycles; the cycles of a simulated board are not called a board's."""
     with BoardTarget(str(board.port), MODEL_HASH, (1, 2, 5), PATIENCE) as target:
         assert target.run(IMAGE).tobytes() == expected_output(DATA)
-        result = target.measure(IMAGE, 3)
+        result = target.measure(IMAGE)
         with pytest.raises(ValueError, match=r"input is float32 with 48 values, expected int8 with 48"):
             target.run(IMAGE.astype(np.float32))  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="repeats is 0"):
-            target.measure(IMAGE, 0)
     assert result.output.shape == (1, 2, 5) and result.output.tobytes() == expected_output(DATA)
     assert (result.cycles_per_op, result.cycles, result.stack_bytes) == (expected_cycles(DATA), sum(expected_cycles(DATA)), 1234)
     assert (result.cycles_kind, result.timing_model) == ("modelled", "test 1")
@@ -115,15 +89,15 @@ def test_another_board_is_refused(board: ServedBoard) -> None:
 def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A board that gives two outputs for one input gives no measurement."""
     with BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE) as target:
-        answers = iter([DATA, DATA, DATA[::-1]])
+        answers = iter([DATA, DATA[::-1]])
         run = target.link.run
         monkeypatch.setattr(target.link, "run", lambda data: run(next(answers)))
-        with pytest.raises(LinkError, match=r"1 of 2 runs on the same input gave another output"):
-            target.measure(IMAGE, 2)
+        with pytest.raises(LinkError, match=r"two runs on the same input gave different outputs"):
+            target.measure(IMAGE)
 
 
 def test_the_verbs(board: ServedBoard, tmp_path: Path) -> None:
-    """`serial` and `run` as functions: plain data back, errors that name the file and what is expected."""
+    """`serial` and `run` as functions: plain data back."""
     port = str(board.port)
     with BoardTarget(port) as target:
         assert (target.info.name, target.info.board) == ("xor", "test")
@@ -133,14 +107,6 @@ def test_the_verbs(board: ServedBoard, tmp_path: Path) -> None:
     for name in ("image.npy", "image.bin"):
         result = run_file(tmp_path / name, port)
         assert result.output.tobytes() == expected_output(DATA) and result.cycles_kind == "modelled"
-    np.save(tmp_path / "float.npy", IMAGE / 2)
-    with pytest.raises(ValueError, match=r"float64 with 48 values, expected int8"):
-        run_file(tmp_path / "float.npy", port)
-    (tmp_path / "not.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"not\.npy is not a NumPy array"):
-        run_file(tmp_path / "not.npy", port)
-    with pytest.raises(ValueError, match=r"gone\.npy does not exist"):
-        run_file(tmp_path / "gone.npy", port)
 
 
 def test_the_terminal(board: ServedBoard) -> None:
@@ -160,7 +126,7 @@ def test_another_model_is_refused(board: ServedBoard, programs: dict[str, Path])
     facts = served_facts(str(board.port))
     assert facts is not None
     with BoardTarget(str(board.port), None, patience=PATIENCE) as target:
-        control(facts, {"do": "flash", "elf": str(programs[OTHER_HASH])})
+        control(facts, {"elf": str(programs[OTHER_HASH])})
         with pytest.raises(WrongModelError, match=f"carries model {OTHER_HASH}, expected {MODEL_HASH}"):
             target.run(IMAGE)
 
@@ -170,7 +136,7 @@ def test_reset_in_the_middle(board: ServedBoard, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LINK_DEVICE_RUN_MS", "20")
     facts = served_facts(os.path.realpath(board.port))  # known by its pseudo-terminal too
     assert facts is not None
-    control(facts, {"do": "reset"})
+    control(facts, {})
     outputs, repeated = set(), []
     with BoardTarget(str(board.port), MODEL_HASH, patience=replace(PATIENCE, attempts=30, total_s=60.0)) as target:
         monkeypatch.setattr(target.link, "_wait_for_silence", lambda deadline: repeated.append(time.sleep(0.05)))
@@ -178,7 +144,7 @@ def test_reset_in_the_middle(board: ServedBoard, monkeypatch: pytest.MonkeyPatch
         def press() -> None:
             for _ in range(8):
                 time.sleep(0.11)
-                control(facts, {"do": "reset"})
+                control(facts, {})
 
         button = threading.Thread(target=press)
         button.start()
@@ -192,28 +158,23 @@ def test_control_refuses_nonsense(board: ServedBoard, tmp_path: Path) -> None:
     """A bad request or a bad ELF changes nothing."""
     facts = served_facts(str(board.port))
     assert facts is not None
-    with pytest.raises(LinkError, match=r"unknown request 'dance'; known: flash, reset, stop"):
-        control(facts, {"do": "dance"})
     with pytest.raises(LinkError, match=r"refused: ValueError: no such program"):
-        control(facts, {"do": "flash", "elf": str(tmp_path / "none.elf")})
+        control(facts, {"elf": str(tmp_path / "none.elf")})
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(facts.control))
         line.sendall(b"not json\n")
     with BoardTarget(str(board.port)) as target:
         assert target.info.model_hash == MODEL_HASH
-    control(facts, {"do": "stop"})
+    board.stop()
     time.sleep(0.2)
     with pytest.raises(LinkError, match="does not answer"):
-        control(facts, {"do": "reset"})
+        control(facts, {})
     assert served_facts(str(board.port)) is None and served_facts("socket://localhost:1") is None
 
 
 @pytest.mark.parametrize("moment", ["idle", "reading", "in the terminal"])
-def test_unplugged(programs: dict[str, Path], moment: str) -> None:
+def test_unplugged(board: ServedBoard, moment: str) -> None:
     """Closing the other end is noticed in any state, said, and the port is released."""
-    board = ServedBoard(ProcessMachine, programs[MODEL_HASH], "disco_f469ni", "modelled", "test 1")
-    thread = threading.Thread(target=board.serve)
-    thread.start()
     plug = threading.Timer(0.2, board.stop)
     if moment == "in the terminal":
         plug.start()
@@ -223,9 +184,10 @@ def test_unplugged(programs: dict[str, Path], moment: str) -> None:
         target = BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE)
         if moment == "idle":
             board.stop()
-            thread.join(5.0)
+            while board.folder.exists():
+                time.sleep(0.01)
         else:
-            board._machine.take = lambda: b""  # type: ignore[method-assign]
+            board._machine.read = lambda timeout_s: time.sleep(timeout_s) or b""  # type: ignore[method-assign,func-returns-value]
             plug.start()
         with pytest.raises(LinkClosedError, match=r"is gone \(.*unplugged.*The port is released.*run again"):
             target.run(IMAGE)
@@ -234,8 +196,6 @@ def test_unplugged(programs: dict[str, Path], moment: str) -> None:
             target.run(IMAGE)
         target.close()
         target.close()
-    thread.join(5.0)
-    board._machine.device.close()
 
 
 @pytest.fixture
@@ -301,36 +261,6 @@ def test_ports_that_do_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         SerialTransport("/dev/ttyACM0")
 
 
-def test_a_board_over_tcp(programs: dict[str, Path]) -> None:
-    """socket:// works as well, and its end is noticed."""
-    device = DeviceProcess(programs[MODEL_HASH])
-    listener = socket.create_server(("localhost", 0))
-
-    def bridge() -> None:
-        line, _ = listener.accept()
-        with line:
-            while True:
-                ready, _, _ = select.select([line, device.from_device], [], [])
-                if line in ready:
-                    data = line.recv(4096)
-                    if not data or b"halt" in data:
-                        return
-                    device.write(data)
-                if device.from_device in ready:
-                    line.sendall(os.read(device.from_device, 4096))
-
-    thread = threading.Thread(target=bridge)
-    thread.start()
-    with BoardTarget(f"socket://localhost:{listener.getsockname()[1]}", MODEL_HASH, patience=PATIENCE) as target:
-        assert target.measure(IMAGE).output.tobytes() == expected_output(DATA)
-        target.link.transport.write(seal("halt"))
-        thread.join(5.0)
-        with pytest.raises(LinkClosedError, match="is gone"):
-            target.run(IMAGE)
-    listener.close()
-    device.close()
-
-
 def test_finding_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
     """One ST-Link is taken, none or several are named; other serial ports are left alone."""
 
@@ -344,9 +274,7 @@ def test_finding_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LinkError, match=r"found no board .*board:/dev/ttyACM0"):
         find_port()
     plugged(("/dev/ttyACM1", 0x0483, 0x374B), ("/dev/ttyACM0", 0x0483, 0x374E))
-    with pytest.raises(
-        LinkError, match=r"found 2 boards, expected one; choose by --port, or board:PORT, from /dev/ttyACM0, /dev/ttyACM1"
-    ):
+    with pytest.raises(LinkError, match=r"found 2 boards, expected one; choose by .* from /dev/ttyACM0, /dev/ttyACM1"):
         find_port()
 
 
@@ -408,44 +336,32 @@ def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
         thread.join(10.0)
 
 
-@pytest.mark.parametrize(
-    ("script", "error", "message"),
-    [
-        (
-            "print('Error: open failed'); raise SystemExit(1)",
-            LinkError,
-            r"found no disco_f469ni to upload to.*\n.*open failed",
-        ),
-        ("print('OpenOCD is not installed'); raise SystemExit(1)", MissingTool, r"run: sudo apt-get install"),
-        ("print('LIBUSB_ERROR_ACCESS'); raise SystemExit(1)", LinkError, r"no permission to use the ST-Link; install"),
-        (
-            "print('model.c:1: error: no'); raise SystemExit(1)",
-            BuildError,
-            r"could not build or upload.*\n.*error: no",
-        ),
-        ("print('Flashing', flush=True); import time; time.sleep(60)", LinkError, r"stopped after 0.5 s.*\n.*Flashing"),
-    ],
-)
-def test_uploads_that_fail(
-    script: str,
-    error: type[Exception],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    silent_port: tuple[int, str],
-) -> None:
+FAILED = "raise SystemExit(1)"
+UPLOADS = {  # a program in the place of the uploader, the error, its message
+    f"print('Error: open failed'); {FAILED}": (LinkError, r"found no disco_f469ni to upload to.*\n.*open failed"),
+    f"print('OpenOCD is not installed'); {FAILED}": (MissingTool, r"run: sudo apt-get install"),
+    f"print('LIBUSB_ERROR_ACCESS'); {FAILED}": (LinkError, r"no permission to use the ST-Link; install"),
+    f"print('model.c:1: error: no'); {FAILED}": (BuildError, r"could not build or upload.*\n.*error: no"),
+    "print('Flashing', flush=True); import time; time.sleep(60)": (LinkError, r"stopped after 0.5 s.*\n.*Flashing"),
+}
+
+
+@pytest.mark.parametrize("script", UPLOADS)
+def test_uploads_that_fail(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent_port: tuple[int, str]) -> None:
     """No board, a compiler error, a stuck probe: bounded time and the tool's own words."""
+    monkeypatch.setattr(flash_module, "UPLOAD_TIMEOUT_S", 0.5)
     monkeypatch.setattr(
         flash_module, "run_bounded", lambda command, env, timeout_s: run_bounded([sys.executable, "-c", script], env, timeout_s)
     )
     monkeypatch.setattr(flash_module, "check_files", lambda *_: None)
     monkeypatch.setattr(flash_module, "find_openocd", lambda: [])
     disco = find_board("disco_f469ni")
-    with pytest.raises(ValueError, match=r"holds no manifest\.json; write an Artifact there"):
-        flash(tmp_path, disco, silent_port[1], timeout_s=0.5)
+    with pytest.raises(ValueError, match=r"manifest\.json does not exist; .*; write an Artifact there"):
+        flash(tmp_path, disco, silent_port[1])
     (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
+    error, message = UPLOADS[script]
     with pytest.raises(error, match=message):
-        flash(tmp_path, disco, silent_port[1], timeout_s=0.5)
+        flash(tmp_path, disco, silent_port[1])
 
 
 def test_a_stopped_command_leaves_no_children(tmp_path: Path) -> None:

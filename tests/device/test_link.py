@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,18 +34,6 @@ STRANDS = 20
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the device program."""
     return build_device(tmp_path_factory.mktemp("device"))
-
-
-@dataclass
-class Tally:
-    """Outcomes of many exchanges."""
-
-    right: int = 0
-    refused: int = 0
-    wrong: int = 0
-    hung: int = 0
-    struck: int = 0
-    slowest_s: float = 0.0
 
 
 def plan_faults(chance: random.Random) -> tuple[list[Fault], list[Fault]]:
@@ -78,27 +66,22 @@ def exchange(link: Link, chance: random.Random) -> bool:
 PATTERN = {"repeats": "2", "min": "1699", "median": "1699", "max": "1699", "stack": "1234", "output": "bbd8c5ad"}
 
 
-def strand(program: Path, seed: int, exchanges: int) -> Tally:
-    """Makes many exchanges with one device over one bad wire."""
-    tally, chance = Tally(), random.Random(seed)
+def strand(program: Path, seed: int, exchanges: int) -> Counter[str]:
+    """Makes many exchanges with one device over one bad wire. Returns how many ended how, and how many faults struck."""
+    tally, chance = Counter[str](), random.Random(seed)
     wire = FaultyWire(DeviceProcess(program), chance)
     link = Link(wire, MODEL_HASH, PATIENCE)
     for _ in range(exchanges):
         wire.arm(*plan_faults(chance))
         start = time.monotonic()
         try:
-            if exchange(link, chance):
-                tally.right += 1
-            else:
-                tally.wrong += 1
+            tally["right" if exchange(link, chance) else "wrong"] += 1
         except LinkClosedError:
             raise
         except LinkError:
-            tally.refused += 1
-        seconds = time.monotonic() - start
-        tally.slowest_s = max(tally.slowest_s, seconds)
-        tally.hung += seconds > HANG_S
-    tally.struck = wire.struck
+            tally["refused"] += 1
+        tally["hung"] += time.monotonic() - start > HANG_S
+    tally["struck"] = wire.struck
     wire.arm([], [])
     assert Link(wire, MODEL_HASH).info().input_bytes == INPUT_BYTES, "the board did not come back after the faults"
     wire.close()
@@ -108,11 +91,9 @@ def strand(program: Path, seed: int, exchanges: int) -> Tally:
 def test_a_thousand_damaged_exchanges(device: Path) -> None:
     """No damaged exchange hangs, none gives a wrong result, and most give the right one by asking again."""
     with ThreadPoolExecutor(STRANDS) as pool:
-        tallies = list(pool.map(lambda i: strand(device, SEED + i, 1000 // STRANDS), range(STRANDS)))
-    total = {name: sum(getattr(tally, name) for tally in tallies) for name in ("right", "refused", "wrong", "hung", "struck")}
-    print(f"seed {SEED}: {total}, slowest {max(tally.slowest_s for tally in tallies):.2f} s")
-    assert total["right"] + total["refused"] == 1000
-    assert total["wrong"] == 0 and total["hung"] == 0
+        total = sum(pool.map(lambda i: strand(device, SEED + i, 1000 // STRANDS), range(STRANDS)), Counter[str]())
+    print(f"seed {SEED}: {total}")
+    assert total["right"] + total["refused"] == 1000 and not total["hung"]
     assert total["struck"] > 1000 and total["right"] > 500  # about 940 on an idle machine; time-outs strike on a busy one
 
 
@@ -132,35 +113,17 @@ def test_one_fault_is_cured_by_asking_again(device: Path, kind: str) -> None:
     wire.close()
 
 
-def test_the_faults_have_teeth(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that does not check the CRC of lines takes wrong results, so the tests above would notice."""
-    monkeypatch.setattr(
-        "tinyredux.device.link.unseal", lambda line: line.rstrip(b"\r\n").rpartition(b"*")[0].decode("ascii", "replace")
-    )
-    chance = random.Random(SEED)
-    wire = FaultyWire(DeviceProcess(device), chance)
-    link = Link(wire, MODEL_HASH, PATIENCE)
-    wrong = 0
-    for position in range(30, 130):
-        wire.arm([], [Fault("flip", position)])
-        data = chance.randbytes(INPUT_BYTES)
-        try:
-            wrong += link.run(data).cycles_per_op != expected_cycles(data)
-        except LinkError:
-            pass
-    wire.close()
-    assert wrong > 0
-
-
 def test_noise_during_an_inference_is_waited_out(device: Path) -> None:
     """Noise while the board computes does not shorten the wait for its result: one attempt is enough."""
     board = DeviceProcess(device, {"LINK_DEVICE_RUN_MS": "300"})
+    patience = Patience(reply_s=5.0, run_s=5.0, quiet_s=0.03, attempts=1, total_s=10.0)
+    link = Link(board, MODEL_HASH, patience)
+    link.info()
     heard = iter([b"", b"\xff\n", b"static\r\n"])
     read = board.read
     board.read = lambda timeout_s: next(heard, b"") or read(timeout_s)
-    patience = Patience(reply_s=5.0, run_s=5.0, quiet_s=0.03, attempts=1, total_s=10.0)
     data = bytes(range(INPUT_BYTES))
-    assert Link(board, MODEL_HASH, patience).run(data).output == expected_output(data)
+    assert link.run(data).output == expected_output(data)
     board.close()
 
 
@@ -221,15 +184,6 @@ def test_another_protocol_version_is_refused() -> None:
     script.write = lambda data: setattr(script, "waiting", seal(data.split()[0].decode() + " info version=2 model=x"))
     with pytest.raises(LinkError, match=r"speaks protocol 2, expected 1; flash it again"):
         Link(script, None, PATIENCE).info()
-
-
-def test_garbage_before_the_banner(device: Path) -> None:
-    """Bytes from before a boot, and the banner, cost one attempt at most."""
-    board = DeviceProcess(device)
-    link = Link(board, MODEL_HASH, PATIENCE)
-    link._waiting += b"\x00\xffgarb\r\n" + seal(f"tinyredux READY {MODEL_HASH}")
-    assert link.info().model_hash == MODEL_HASH
-    board.close()
 
 
 def test_a_refusal_is_not_repeated(device: Path) -> None:

@@ -15,7 +15,6 @@ from sim_tools import build
 
 from tinyredux.boards import find_board
 from tinyredux.cli.app import main
-from tinyredux.device.build import loadable_bytes, section_sizes
 from tinyredux.simulator import read_elf
 from tinyredux.simulator.run import simulate
 
@@ -50,27 +49,19 @@ def damaged(data: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-def run(file: Path) -> object:
-    return simulate(file, F469, max_instructions=20_000)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_damaged_files_end_in_a_sentence_or_in_a_result(seed: int, elf: Path, tmp_path: Path) -> None:
     draw, file, data = random.Random(seed), tmp_path / "damaged.elf", elf.read_bytes()
     refused = 0
     for _ in range(FILES):
         file.write_bytes(damaged(data, draw))
-        for read in (
-            lambda: simulate(file, F469, max_instructions=20_000),
-            lambda: section_sizes(file),
-            lambda: loadable_bytes(file),
-        ):
+        for read in (lambda: simulate(file, F469, max_instructions=20_000), lambda: read_elf(file)):
             try:
                 read()
             except ValueError as sentence:
                 refused += 1
                 assert str(sentence).count(" ") > 4 and "Traceback" not in str(sentence)
-    assert refused > FILES  # of three times as many
+    assert refused > FILES / 2  # of twice as many
 
 
 def patched(data: bytes, place: int, form: str, value: int) -> bytes:
@@ -148,25 +139,19 @@ def test_an_attribute_section_may_hold_anything(elf: Path, tmp_path: Path) -> No
     for junk in (0, 0x80, 0xFF):
         data[place + 6 : place + 30] = bytes([junk]) * 24
         file.write_bytes(data)
-        assert set(read_elf(file).attributes) <= set(range(1 << 7)) | {
-            number for number in read_elf(file).attributes if number > 127
-        }
+        assert read_elf(file).symbols == read_elf(elf).symbols
 
 
-@pytest.mark.parametrize(
-    ("cpu", "board", "runs"),
-    [
-        ("cortex-m4", "nucleo_f746zg", True),
-        ("cortex-m4", "nucleo_u575zi_q", True),
-        ("cortex-m7", "disco_f469ni", False),
-        ("cortex-m33", "disco_f469ni", False),
-        ("cortex-m33", "nucleo_f746zg", False),
-        ("cortex-m7", "nucleo_u575zi_q", True),
-    ],
-)
-def test_a_program_of_another_core_is_told(cpu: str, board: str, runs: bool, tmp_path: Path) -> None:
+CORES = {  # what a program is built for, a board, whether it runs
+    ("cortex-m4", "nucleo_f746zg"): True, ("cortex-m4", "nucleo_u575zi_q"): True, ("cortex-m7", "disco_f469ni"): False,
+    ("cortex-m33", "disco_f469ni"): False, ("cortex-m33", "nucleo_f746zg"): False, ("cortex-m7", "nucleo_u575zi_q"): True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cpu", "board"), CORES)
+def test_a_program_of_another_core_is_told(cpu: str, board: str, tmp_path: Path) -> None:
     program = build(tmp_path, SOURCE, cpu=cpu)
-    if runs:
+    if CORES[cpu, board]:
         assert simulate(program, find_board(board))["reason"] == "exit"
     else:
         with pytest.raises(ValueError, match=f"is built for .*, which a {find_board(board).cpu} does not run"):

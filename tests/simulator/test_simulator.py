@@ -26,48 +26,49 @@ pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reaso
 F469 = find_board("disco_f469ni")
 TICK = "REG(0xE000E014) = 9999; REG(0xE000E018) = 0; REG(0xE000E010) = 7;"
 
-ENDS = {
-    "semihosting exit": ('int main(void) { print("hello\\n"); leave(7); }', 7, "semihosting exit"),
-    "return from main": ("int main(void) { return 5; }", 5, "main returned"),
-    "endless loop": ("int main(void) { for (;;) { } }", 0, "endless loop in main"),
-    "no memory": ("int bad(int *p) { return *p; } int main(void) { return bad((int *)0x70000000); }", 1, "read of 0x70000000"),
-    "write to flash": ("int main(void) { REG(0x08000100) = 1; return 0; }", 1, "write to 0x08000100"),
-    "undefined instruction": ('int main(void) { __asm__("udf #0"); return 0; }', 1, "undefined instruction"),
-    "jump into nothing": ("int main(void) { ((void (*)(void))0x30000001)(); return 0; }", 1, "coming from main"),
+ENDS = {  # source, reason, exit code, words of the end
+    "semihosting exit": ('int main(void) { print("hello\\n"); leave(7); }', "exit", 7, "semihosting exit"),
+    "return from main": ("int main(void) { return 5; }", "return", 5, "main returned"),
+    "endless loop": ("int main(void) { for (;;) { } }", "return", 0, "endless loop in main"),
+    "no memory": (
+        "int bad(int *p) { return *p; } int main(void) { return bad((int *)0x70000000); }", "fault", 1, "read of 0x70000000",
+    ),
+    "write to flash": ("int main(void) { REG(0x08000100) = 1; return 0; }", "fault", 1, "write to 0x08000100"),
+    "undefined instruction": ('int main(void) { __asm__("udf #0"); return 0; }', "fault", 1, "undefined instruction"),
+    "jump into nothing": ("int main(void) { ((void (*)(void))0x30000001)(); return 0; }", "fault", 1, "coming from main"),
     "stack overflow": (
         "int deep(int n) { volatile int a[99]; a[0] = n; return deep(n + 1) + a[0]; } int main(void) { return deep(1); }",
-        1, "in deep",
+        "fault", 1, "in deep",
     ),
-    "reset": ("int main(void) { REG(0xE000ED0C) = 0x05FA0004; for (;;) { } }", 1, "reset the system in main"),
+    "reset": ("int main(void) { REG(0xE000ED0C) = 0x05FA0004; for (;;) { } }", "exit", 1, "reset the system in main"),
     "stuck handler": (
         f"void tick(void) {{ for (;;) {{ }} }} int main(void) {{ {TICK} for (;;) {{ }} }}",
-        1, "handler of exception 15",
+        "fault", 1, "handler of exception 15",
     ),
     "nothing left but SysTick": (
-        f'void tick(void) {{ }} int main(void) {{ {TICK} for (;;) __asm__("wfi"); }}', 0, "that only SysTick interrupts",
+        f'void tick(void) {{ }} int main(void) {{ {TICK} for (;;) __asm__("wfi"); }}',
+        "return", 0, "that only SysTick interrupts",
     ),
     "exit that ends in a loop": (
         f"void tick(void) {{ }} void _exit(int code) {{ for (;;) {{ }} }} int main(void) {{ {TICK} _exit(9); return 0; }}",
-        9, "exit was called",
+        "exit", 9, "exit was called",
     ),
-    "input that never comes": ("int main(void) { while (!(REG(0x40004800) & 32)) { } return 0; }", 3, "waits for console input"),
+    "input that never comes": (
+        "int main(void) { while (!(REG(0x40004800) & 32)) { } return 0; }", "limit", 3, "waits for console input",
+    ),
 }  # fmt: skip
-
-
-REASONS = {"semihosting exit": "exit", "exit that ends in a loop": "exit", "reset": "exit", "input that never comes": "limit"}
-LOOPS = ("return from main", "endless loop", "nothing left but SysTick")
 
 
 @pytest.mark.parametrize("name", ENDS)
 def test_ends(name: str, tmp_path: Path) -> None:
-    source, code, text = ENDS[name]
+    source, reason, code, text = ENDS[name]
     elf = build(tmp_path, source, "-fno-optimize-sibling-calls", "-fno-inline")
     result = simulate(elf, F469, max_instructions=5_000_000)
-    assert result["exit"] == code and text in result["end"]
-    assert result["reason"] == REASONS.get(name, "return" if name in LOOPS else "fault")
+    assert (result["reason"], result["exit"]) == (reason, code) and text in result["end"]
     fault = result["fault"]
-    assert (fault is not None) == (result["reason"] == "fault")
+    assert (fault is not None) == (reason == "fault")
     assert fault is None or (str(fault["kind"]) in result["end"] and fault["function"] and isinstance(fault["address"], int))
+    assert "SysTick" not in text or result["instructions"] < 1000, "the counts are those of when it fell quiet"
 
 
 COUNT = "volatile int n; void tick(void) { n++; } int main(void) { "
@@ -187,30 +188,10 @@ FAULTS = {  # assembly in main, words of the fault
     "pop": ("ldr r0, =0x08000100\\n push {r0}\\n pop {pc}", "branch target 0x08000100 is even"),
     "ldr pc": ("ldr r0, =0x08000100\\n push {r0}\\n ldr pc, [sp]", "branch target 0x08000100 is even"),
     "ldm pc": ("ldr r1, =0x08000100\\n push {r0, r1}\\n mov r2, sp\\n ldm r2, {r0, pc}", "branch target 0x08000100 is even"),
-    "vmov, unit off": (
-        "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n vmov s0, r1",
-        "while its unit is off",
-    ),
-    "vpush, unit off": (
-        "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n vpush {s0, s1}",
-        "while its unit is off",
-    ),
-    "vmrs, unit off": (
-        "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n vmrs r1, fpscr",
-        "while its unit is off",
-    ),
+    "vmov, unit off": (OFF + "vmov s0, r1", "while its unit is off"),
+    "vpush, unit off": (OFF + "vpush {s0, s1}", "while its unit is off"),
+    "vmrs, unit off": (OFF + "vmrs r1, fpscr", "while its unit is off"),
 }
-
-
-@pytest.mark.parametrize(("board", "cpu"), CORES)
-@pytest.mark.parametrize("name", FAULTS)
-def test_what_faults_on_a_board_faults_here(name: str, board: str, cpu: str, tmp_path: Path) -> None:
-    text, words = FAULTS[name]
-    source = f'__attribute__((naked)) int main(void) {{ __asm__ volatile("{text}\\n movs r0, #0\\n bx lr\\n .ltorg"); }}'
-    end = Machine(find_board(board), build(tmp_path, source, cpu=cpu)).run(100_000)
-    assert end is not None and (end.reason, end.code) == ("fault", 1) and words in end.text and "main" in end.text
-
-
 FINE = {
     "words anywhere": "ldr r0, =0x20000101\\n ldr r1, [r0]\\n strh r1, [r0, #2]",
     "doubles at multiples of 4": "ldr r0, =0x20000104\\n ldrd r2, r3, [r0]\\n strd r2, r3, [r0, #4]\\n vldr s0, [r0]",
@@ -220,10 +201,12 @@ FINE = {
 
 
 @pytest.mark.parametrize(("board", "cpu"), CORES)
-@pytest.mark.parametrize("name", FINE)
-def test_what_runs_on_a_board_runs_here(name: str, board: str, cpu: str, tmp_path: Path) -> None:
-    source = f'__attribute__((naked)) int main(void) {{ __asm__ volatile("{FINE[name]}\\n movs r0, #0\\n bx lr\\n .ltorg"); }}'
-    assert simulate(build(tmp_path, source, cpu=cpu), find_board(board), max_instructions=100_000)["end"] == "main returned"
+@pytest.mark.parametrize("name", [*FAULTS, *FINE])
+def test_what_faults_on_a_board_faults_here(name: str, board: str, cpu: str, tmp_path: Path) -> None:
+    text, words = FAULTS[name] if name in FAULTS else (FINE[name], "main returned")
+    source = f'__attribute__((naked)) int main(void) {{ __asm__ volatile("{text}\\n movs r0, #0\\n bx lr\\n .ltorg"); }}'
+    end = Machine(find_board(board), build(tmp_path, source, cpu=cpu)).run(100_000)
+    assert end is not None and (end.reason == "fault") == (name in FAULTS) and words in end.text and "main" in end.text
 
 
 def test_vectors_are_odd(tmp_path: Path) -> None:
@@ -324,11 +307,6 @@ def test_the_caches_of_an_l4_are_on_at_reset(tmp_path: Path) -> None:
     assert int(result["console"]) == 0x605 and result["cycles_memory"] < 1000
 
 
-def test_counts_stop_when_a_program_falls_quiet(tmp_path: Path) -> None:
-    source = f'void tick(void) {{ }} int main(void) {{ {TICK} for (;;) __asm__("wfi"); }}'
-    assert simulate(build(tmp_path, source), F469)["instructions"] < 1000
-
-
 def test_flash_costs_what_the_board_says(tmp_path: Path) -> None:
     table = """const volatile uint32_t table[4096] = {1};
         int main(void) { uint32_t s = 0; for (int i = 0; i < 4096; i++) s += table[i]; number(s); leave(0); }"""
@@ -391,21 +369,3 @@ def test_the_verb_tells_ends_apart(body: str, tmp_path: Path, capsys: pytest.Cap
     assert main(command) == code
     text = capsys.readouterr().out
     assert "a board takes 0.94 to 1.07 of the modelled cycles" in text and result["end"] in text
-
-
-@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
-def test_speed(tmp_path: Path) -> None:
-    elf = build(tmp_path, LOOP, "-DREPEATS=4000")
-    machine, start = Machine(F469, elf), time.process_time()
-    machine.run()
-    assert int(machine.state.instructions) / (time.process_time() - start) > 30e6  # half of what this is built for
-
-
-def test_wrong_files_are_refused(tmp_path: Path) -> None:
-    text = tmp_path / "notes.txt"
-    text.write_text("no program")
-    for path, words in ((text, "not an ELF file"), (tmp_path / "none.elf", "does not exist")):
-        with pytest.raises(ValueError, match=words):
-            simulate(path, F469)
-    with pytest.raises(ValueError, match="linked for another board"):
-        simulate(build(tmp_path, "int main(void) { return 0; }", flash=0x10100000), F469)

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -116,8 +116,7 @@ def linker_script(board: Board) -> str:
         f"    {name} ({'rx' if name == 'FLASH' else 'rwx'}) : ORIGIN = {block.base:#010x}, LENGTH = {block.size_bytes}"
         for name, block in zip(names, (board.flash, *board.sram), strict=True)
     ]
-    facts = {"memory": "\n".join(lines), "sram": names[1], "stack_reserve": str(STACK_RESERVE_BYTES)}
-    return _render("memory.ld.in", board, facts)
+    return _render("memory.ld.in", board, memory="\n".join(lines), sram=names[1], stack_reserve=STACK_RESERVE_BYTES)
 
 
 def board_header(board: Board) -> str:
@@ -127,13 +126,12 @@ def board_header(board: Board) -> str:
     oscillator = {"oscillator_hz": board.oscillator_hz, "oscillator_bypass": int(board.oscillator_bypass)}
     pins = {"tx_port": uart.tx[1], "tx_pin": uart.tx[2:], "rx_port": uart.rx[1], "rx_pin": uart.rx[2:]}
     console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}", "alternate": str(uart.alternate)}
-    return _render("board.h.in", board, clock | oscillator | pins | console)
+    return _render("board.h.in", board, **clock, **oscillator, **pins, **console)
 
 
-def _render(template: str, board: Board, facts: Mapping[str, str | int]) -> str:
-    text = (firmware_folder() / "boards" / template).read_text()
-    known = {**facts, "name": board.name, "title": board.title}
-    return re.sub(r"@(\w+)@", lambda match: str(known[match[1]]), text)
+def _render(template: str, board: Board, **facts: str | int) -> str:
+    known = {"name": board.name, "title": board.title} | facts
+    return re.sub(r"@(\w+)@", lambda match: str(known[match[1]]), (firmware_folder() / "boards" / template).read_text())
 
 
 def board_files(board: Board, folder: Path) -> Path:
@@ -185,45 +183,26 @@ def build_firmware(sources: Path, board: Board, build_folder: Path | None = None
     compiler = compiler_version(CROSS_COMPILER)
     flags = " ".join(board_flags(board))
     elf = _build_with_platformio(sources, board, build_folder) if pio else _build_plainly(sources, board, build_folder)
-    sizes = section_sizes(elf)
+    sizes = {section.name: section.size for section in read_elf(elf).sections}
     text = sizes.get(".isr_vector", 0) + sizes.get(".text", 0) + sizes.get(".ARM.exidx", 0)
     return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags)
 
 
-def build_host(sources: Path | None, build_folder: Path | None = None, sanitize: bool = False) -> Path:
+def build_host(sources: Path | None, build_folder: Path | None = None) -> Path:
     """Returns a shared library of the kernels, with the Artifact in `sources` where one is given."""
     build_folder = build_folder or default_build_folder()
     compiler, *arguments = host_command()
-    flags = [*arguments, *option("flags", "host").split(), *(option("flags", "sanitize").split() if sanitize else []), "-fPIC"]
-    files = [*source_files("host"), *_artifact_sources(sources)]
-    objects = _compile(compiler, flags, _includes(sources, firmware_folder() / "boards" / "host"), files, build_folder)
-    library = build_folder / "host" / f"tinyredux-{_digest([path.name for path in objects])}.so"
-    if not library.is_file():
-        _link([compiler, "-shared", *flags, *map(str, objects)], library, None, objects)
-    return library
-
-
-def section_sizes(elf: Path) -> dict[str, int]:
-    """Returns the size in bytes of each section of an ELF file. Raises ValueError for a damaged one."""
-    return {section.name: section.size for section in read_elf(elf).sections}
-
-
-def loadable_bytes(elf: Path) -> dict[int, bytes]:
-    """Returns what an ELF file puts into memory: {physical address: bytes} of its loaded segments."""
-    return {segment.load_address: segment.data for segment in read_elf(elf).segments if segment.data}
+    flags = [*arguments, *option("flags", "host").split(), "-fPIC"]
+    objects = _compile(compiler, flags, sources, firmware_folder() / "boards" / "host", "host", build_folder)
+    return _link([compiler, "-shared", *flags], objects, build_folder / "host", "tinyredux.so")
 
 
 def _build_plainly(sources: Path, board: Board, build_folder: Path) -> Path:
     shape = _digest([linker_script(board), board_header(board)])
     home = board_files(board, build_folder.resolve() / "boards" / shape)
-    files = [*source_files(board.family), *_artifact_sources(sources)]
-    objects = _compile(CROSS_COMPILER, board_flags(board), _includes(sources, home), files, build_folder)
+    objects = _compile(CROSS_COMPILER, board_flags(board), sources, home, board.family, build_folder)
     link = [*option(board.cpu, "flags").split(), *option("flags", "link").split(), "-T", str(home / "memory.ld")]
-    name = _digest([linker_script(board), *link, *(path.name for path in objects)])
-    elf = build_folder / board.name / name / "firmware.elf"
-    if not elf.is_file():
-        _link([CROSS_COMPILER, *link, *map(str, objects)], elf, board, objects)
-    return elf
+    return _link([CROSS_COMPILER, *link], objects, build_folder / board.name, "firmware.elf", board)
 
 
 def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> Path:
@@ -240,46 +219,37 @@ def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> P
 
 
 def platformio_run(sources: Path, board: Board, workspace: Path) -> tuple[list[str], dict[str, str]]:
-    """Returns the command by which PlatformIO builds the Artifact in `sources` for a board, and its environment."""
-    places = {"TINYREDUX_MODEL": str(sources.resolve()), "PLATFORMIO_WORKSPACE_DIR": str(workspace)}
-    command = [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env]
-    return command, platformio_environment() | places
+    """Returns the command by which PlatformIO builds the Artifact in `sources` for a board, and its environment.
 
-
-def platformio_environment() -> dict[str, str]:
-    """Returns the environment for PlatformIO: this one, and the checkout's offline pieces where `make` prepared them."""
+    That is this process's, and the checkout's offline pieces where `make` prepared them.
+    """
     environment = {**os.environ, "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "No", "PLATFORMIO_DISABLE_UPGRADE_CHECK": "true"}
     if (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir():
         environment.setdefault("PLATFORMIO_CORE_DIR", str(ROOT / ".pio-core"))
-    return environment
+    environment |= {"TINYREDUX_MODEL": str(sources.resolve()), "PLATFORMIO_WORKSPACE_DIR": str(workspace)}
+    return [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env], environment
 
 
-def _includes(sources: Path | None, board: Path) -> list[Path]:
-    return [firmware_folder() / "include", board, *([sources.resolve()] if sources else [])]
+def _compile(compiler: str, flags: list[str], sources: Path | None, board: Path, kind: str, build_folder: Path) -> list[Path]:
+    """Returns one object file for each source of the firmware for a `kind` of chip, and of an Artifact where one is given.
 
-
-def _artifact_sources(sources: Path | None) -> list[Path]:
-    if sources is None:
-        return []
-    found = [path for pattern in ("*.c", "*.S") for path in sorted(sources.resolve().glob(pattern))]
-    if not found:
-        raise ValueError(f"{sources} holds no C file; write an Artifact there first: python -m tinyredux compile NET --out DIR")
-    return found
-
-
-def _compile(compiler: str, flags: list[str], includes: list[Path], files: list[Path], build_folder: Path) -> list[Path]:
-    """Returns one object file per source, compiled unless the same text, flags and compiler were met before."""
-    objects = build_folder.resolve() / "objects"
+    `board` is the folder of its header. A source is compiled unless the same text, flags and compiler were met before.
+    """
+    objects, version = build_folder.resolve() / "objects", compiler_version(compiler)
     objects.mkdir(parents=True, exist_ok=True)
-    folders = [f"-I{folder}" for folder in includes]
-    version = compiler_version(compiler)
+    files, includes = source_files(kind), [firmware_folder() / "include", board]
+    if sources is not None:
+        found = [path for pattern in ("*.c", "*.S") for path in sorted(sources.resolve().glob(pattern))]
+        if not found:
+            raise ValueError(f"{sources} holds no C file; write an Artifact there first: tinyredux compile NET --out DIR")
+        files, includes = files + found, [*includes, sources.resolve()]
 
     def compile_one(path: Path) -> Path:
         parts = [part.read_bytes() for part in _included(ROOT / path, includes)]
         target = objects / f"{path.stem}-{_digest([version, *flags, *parts])}.o"
         if not target.is_file():
             stack = ["-Wa,--noexecstack"] if path.suffix == ".S" else []
-            _run([compiler, *flags, *folders, *stack, "-c", str(path)], target)
+            _run([compiler, *flags, *(f"-I{folder}" for folder in includes), *stack, "-c", str(path)], target)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -290,18 +260,21 @@ def _included(path: Path, includes: list[Path]) -> list[Path]:
     """Returns a source and every file of ours that it includes, directly or not."""
     found = [path]
     for current in found:
-        if current.suffix == ".bin":
-            continue
-        for name in re.findall(r'(?:#include|\.incbin)\s+"(.+?)"', current.read_text()):
-            home = next((folder / name for folder in (current.parent, *includes) if (folder / name).is_file()), path)
-            found += [home] if home not in found else []
+        names = [] if current.suffix == ".bin" else re.findall(r'(?:#include|\.incbin)\s+"(.+?)"', current.read_text())
+        for name in names:
+            homes = [folder / name for folder in (current.parent, *includes) if (folder / name).is_file()][:1]
+            found += [home for home in homes if home not in found]
     return found
 
 
-def _link(command: list[str], target: Path, board: Board | None, objects: Sequence[Path]) -> None:
+def _link(command: list[str], objects: list[Path], folder: Path, name: str, board: Board | None = None) -> Path:
+    """Returns what a command links of objects, in a folder named after both. Raises DoesNotFit for a board that is too small."""
+    target = folder / _digest([*command, *(path.name for path in objects)]) / name
+    if target.is_file():
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _run(command, target)
+        _run([*command, *map(str, objects)], target)
     except BuildError as error:
         section = re.search(r"section `(\S+)' will not fit in region `(\w+)'", str(error))
         overflow = re.search(r"region `(\w+)' overflowed by (\d+) byte", str(error))
@@ -311,13 +284,13 @@ def _link(command: list[str], target: Path, board: Board | None, objects: Sequen
         there = board.flash_bytes if flash else board.sram_bytes
         largest = _largest_symbol(objects, ".rodata" if flash else ".bss")
         raise DoesNotFit(section[1], overflow[1], there + int(overflow[2]), there, board.name, largest) from None
+    return target
 
 
 def _largest_symbol(objects: Sequence[Path], section: str) -> str:
     """Returns "name N bytes" of the largest symbol in sections of that name: the one worth shrinking."""
     found = [(0, "none")]
-    for path in objects:
-        elf = read_elf(path)
+    for elf in map(read_elf, objects):
         homes = {i for i, part in enumerate(elf.sections) if part.name.startswith(section)}
         found += [(symbol.size, symbol.name) for symbol in elf.symbols if symbol.section in homes]
     size, name = max(found)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyredux.device.target import Int8Array, RawMeasurement, repeated
+from tinyredux.device.target import Int8Array, RawMeasurement, Target
 
 
-class HostTarget:
-    """A network's shared library (build.build_host), loaded. It proves arithmetic; it has no cycle counter."""
+class HostTarget(Target):
+    """A network's shared library (build.build_host), which stays loaded. It proves arithmetic; it has no cycle counter."""
 
     def __init__(self, library: Path, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
         """Loads the library. Raises ValueError where the file is no generated model."""
@@ -24,18 +24,10 @@ class HostTarget:
             raise ValueError(f"{library} is no shared library of a generated model ({wrong}); build it with build_host") from None
         self._input_shape, self._output_shape = input_shape, output_shape
 
-    def run(self, image: Int8Array) -> Int8Array:
-        """Returns the output for one image (height, width, channels). Raises ValueError for another shape or dtype."""
+    def measure(self, image: Int8Array) -> RawMeasurement:
+        """Returns the output for one image. Raises ValueError for another shape or dtype."""
         if image.shape != self._input_shape or image.dtype != np.int8:
             raise ValueError(f"the network takes int8 {self._input_shape}, found {image.dtype} {image.shape}")
-        values = np.ascontiguousarray(image)
-        ctypes.memmove(self._library.tr_input(), values.ctypes.data, values.nbytes)
+        ctypes.memmove(self._library.tr_input(), image.tobytes(), image.nbytes)
         self._library.tr_model_run()
-        return np.ctypeslib.as_array(self._library.tr_output(), self._output_shape).copy()
-
-    def measure(self, image: Int8Array, repeats: int = 1) -> RawMeasurement:
-        """Runs one image `repeats` times. Raises ValueError if two outputs differ."""
-        return repeated(lambda: RawMeasurement(self.run(image)), repeats, "a kernel reads memory that nobody wrote")
-
-    def close(self) -> None:
-        """Nothing to release: the library stays loaded until the program ends."""
+        return RawMeasurement(np.ctypeslib.as_array(self._library.tr_output(), self._output_shape).copy())

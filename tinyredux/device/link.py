@@ -6,7 +6,6 @@ for again after a silence in which the board drops whatever half it holds; attem
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 import time
@@ -21,7 +20,6 @@ BANNER = "tinyredux READY "
 FAULT = b"tinyredux FAULT"
 _LONGEST_LINE = 16384
 _MOST_LINES = 4096  # of one answer: above all that the firmware sends, below what fills the host's memory
-_MOST_OUTPUT_BYTES = 1 << 24  # while the model's own number is not known: above the memory of any microcontroller here
 _NOISE_SHOWN = 40
 _T = TypeVar("_T")
 
@@ -82,13 +80,11 @@ class BoardInfo(NamedTuple):
     name: str
     board: str
     clock_hz: int
-    has_counter: bool
     ops: int
     input_bytes: int
     output_bytes: int
     arena_bytes: int
     scratch_bytes: int
-    stack_bytes: int
 
 
 class BoardRun(NamedTuple):
@@ -149,33 +145,46 @@ class Link:
         """Returns what the board says about itself. Raises WrongModelError, LinkClosedError, LinkError."""
 
         def attempt(deadline: float) -> BoardInfo:
-            tag = self._request("info")
-            return self._read_info(self._answer(tag, "info", self.patience.reply_s, deadline, first=True))
+            self._request("info")
+            field = _fields(self._answer("info", self.patience.reply_s, deadline, first=True))
+            if field.get("version") != str(PROTOCOL_VERSION):
+                raise LinkError(
+                    f"the board on {self.transport.name} speaks protocol {field.get('version')}, expected {PROTOCOL_VERSION}; "
+                    "flash it again with this tinyredux"
+                )
+            self._check_model(field["model"])
+            numbers = (_count(field[key]) for key in "clock ops input output arena scratch".split())
+            return BoardInfo(field["model"], field["name"], field["board"], *numbers)
 
         self.about = self._retry("info", attempt)
         return self.about
 
     def run(self, data: bytes) -> BoardRun:
         """Returns the result of one inference on `data`, the bytes of the input tensor. Raises LinkError and its kinds."""
+        about, patience = self.about or self.info(), self.patience
 
         def attempt(deadline: float) -> BoardRun:
-            tag = self._request(f"run {len(data)} {zlib.crc32(data):08x}")
-            self._answer(tag, "send", self.patience.reply_s, deadline, first=True)
+            self._request(f"run {len(data)} {zlib.crc32(data):08x}")
+            self._answer("send", patience.reply_s, deadline, first=True)
             self.transport.write(data)  # into buffers: the last bytes may leave them long after it has returned
-            ran = _fields(self._answer(tag, "ran", self.patience.run_s + self._line_s(len(data)), deadline))
+            ran = _fields(self._answer("ran", patience.run_s + self._line_s(len(data)), deadline))
             self._check_model(ran["model"])
-            size, crc = self._answer(tag, "output", self.patience.reply_s, deadline).split()
-            output = self._bytes(self._output_bytes(size), self.patience.reply_s, deadline)
+            size, crc = self._answer("output", patience.reply_s, deadline).split()
+            ops = tuple(map(_count, ran["ops"].split(","))) if "ops" in ran else None
+            for what, found, there in (
+                ("output bytes", _count(size), about.output_bytes),
+                ("operators", len(ops) if ops else about.ops, about.ops),
+            ):
+                if found != there:
+                    raise LinkError(
+                        f"{self.transport.name} reports {found} {what}, its model has {there}; flash it again with this tinyredux"
+                    )
+            output = self._bytes(about.output_bytes, deadline)
             if zlib.crc32(output) != int(crc, 16):
                 raise _AttemptError("the output arrived with a wrong CRC")
-            ops = tuple(map(_count, ran["ops"].split(","))) if "ops" in ran else None
-            if self.about is not None and ops is not None and len(ops) != self.about.ops:
-                raise LinkError(
-                    f"{self.transport.name} reports {len(ops)} operators, its model has {self.about.ops}; flash it again"
-                )
             return BoardRun(output, ops, _count(ran["stack"]))
 
-        return self._retry("run", attempt, self._line_s(len(data) + (self.about.output_bytes if self.about else 0)))
+        return self._retry("run", attempt, self._line_s(len(data) + about.output_bytes))
 
     def ask(self, line: str) -> tuple[str, ...]:
         """Returns the lines with which the board answers one line of a person's. Raises LinkError, also when it refuses."""
@@ -183,10 +192,10 @@ class Link:
             raise ValueError(f"cannot send {line!r}: a request is 1 to 70 printable ASCII characters, no star, no # at the start")
 
         def attempt(deadline: float) -> tuple[str, ...]:
-            tag = self._request(line)
+            self._request(line)
             lines: list[str] = []
-            waits = itertools.chain([self.patience.reply_s], itertools.repeat(self.patience.run_s))  # it begins at once
-            while not (text := self._answer(tag, "", next(waits), deadline, first=not lines)).startswith("done "):
+            text = self._answer("", self.patience.reply_s, deadline, first=True)
+            while not text.startswith("done "):
                 lines.append(text)
                 if len(lines) > _MOST_LINES:
                     raise LinkError(f"the answer of {self.transport.name} has no end: over {_MOST_LINES} lines; reset the board")
@@ -194,6 +203,7 @@ class Link:
                     return tuple(lines)
                 if text.startswith("send "):
                     raise LinkError("this request wants a frame of bytes: send it with `run`")
+                text = self._answer("", self.patience.run_s, deadline)
             if int(text.split()[1]) != len(lines):
                 raise _AttemptError(f"{len(lines)} of {text.split()[1]} lines of the answer arrived")
             return tuple(lines)
@@ -202,31 +212,29 @@ class Link:
 
     # ---- one attempt ----
 
-    def _request(self, text: str) -> int:
-        """Sends a request behind a line end that finishes any half line the board may hold. Returns its tag."""
+    def _request(self, text: str) -> None:
+        """Sends a request with a new tag, behind a line end that finishes any half line the board may hold."""
         self._tag = (self._tag + 1) % (1 << 32)
         self._sent = f"#{self._tag} {text}"
         self.transport.write(b"\n" + seal(self._sent))
-        return self._tag
 
-    def _answer(self, tag: int, word: str, wait_s: float, deadline: float, first: bool = False) -> str:
+    def _answer(self, word: str, wait_s: float, deadline: float, first: bool = False) -> str:
         """Returns what follows `word` in the next line that carries our tag. `first`: the board may not have got the request."""
         until = min(deadline, time.monotonic() + wait_s)
-        soon = self.patience.quiet_s
         while (line := self._line(until)) is not None:
             text = unseal(line)
+            head, _, rest = (text or "").partition(" ")
+            soon = first and head in ("damaged", "error")  # our request, or noise before it: no need to wait for long
             if text is None:
                 self._take_noise(line)
-                until = min(until, time.monotonic() + soon) if first or self._fault else until
-                continue
-            if text.startswith(BANNER):
+                soon = first or bool(self._fault)
+            elif text.startswith(BANNER):
                 self._check_model(text[len(BANNER) :])
                 raise _AttemptError("the board was reset")
-            head, _, rest = text.partition(" ")
-            if head == f"#{tag}" and text != self._sent:  # our own words come back where something echoes
+            elif head == f"#{self._tag}" and text != self._sent:  # our own words come back where something echoes
                 return self._judge(rest, word)
-            if first and head in ("damaged", "error"):  # our request, or noise before it: no need to wait for long
-                until = min(until, time.monotonic() + soon)
+            if soon:
+                until = min(until, time.monotonic() + self.patience.quiet_s)
         if self._fault:
             raise LinkError(
                 f"the firmware on {self.transport.name} stopped: {self._fault}; "
@@ -246,22 +254,9 @@ class Link:
             raise LinkError(f"the board on {self.transport.name} refused: {rest}")
         if head == "damaged":
             raise _AttemptError(f"the board received a {text}")
-        if not word:
-            return text
-        if head != word:
+        if word and head != word:
             raise _AttemptError(f"a line of the answer is missing: expected {word!r}, found {head!r}")
-        return rest
-
-    def _read_info(self, text: str) -> BoardInfo:
-        field = _fields(text)
-        if field.get("version") != str(PROTOCOL_VERSION):
-            raise LinkError(
-                f"the board on {self.transport.name} speaks protocol {field.get('version')}, expected {PROTOCOL_VERSION}; "
-                "flash it again with this tinyredux"
-            )
-        self._check_model(field["model"])
-        clock, *sizes = (_count(field[key]) for key in "clock ops input output arena scratch stack".split())
-        return BoardInfo(field["model"], field["name"], field["board"], clock, field["counter"] == "1", *sizes)
+        return rest if word else text
 
     def _check_model(self, found: str) -> None:
         if self.model_hash is not None and found != self.model_hash:
@@ -269,17 +264,6 @@ class Link:
                 f"the board on {self.transport.name} carries model {found}, expected {self.model_hash}; "
                 "flash the model you mean (`tinyredux flash`)"
             )
-
-    def _output_bytes(self, announced: str) -> int:
-        """Returns the length of the output frame that the board announces. Raises LinkError where it is not the model's."""
-        count, known = _count(announced), self.about
-        if count > _MOST_OUTPUT_BYTES or (known is not None and count != known.output_bytes):
-            wanted = f"expected {_MOST_OUTPUT_BYTES} at most" if known is None else f"its model has {known.output_bytes}"
-            raise LinkError(
-                f"the board on {self.transport.name} announces an output of {count} bytes, {wanted}; "
-                "flash it again with this tinyredux"
-            )
-        return count
 
     # ---- repeating ----
 
@@ -323,11 +307,14 @@ class Link:
     def _fill(self, until: float) -> bool:
         """Adds what arrives to the waiting bytes. False when it is too late."""
         left_s = until - time.monotonic()
-        if left_s <= 0:
-            return False
-        data = self.transport.read(left_s)
+        data = self.transport.read(left_s) if left_s > 0 else b""
         self._waiting += data
         return bool(data)
+
+    def _take(self, count: int) -> bytes:
+        data = bytes(self._waiting[:count])
+        del self._waiting[:count]
+        return data
 
     def _line(self, until: float) -> bytes | None:
         while (end := self._waiting.find(b"\n")) < 0:
@@ -336,15 +323,11 @@ class Link:
             if not self._fill(until):
                 self._take_noise(bytes(self._waiting))
                 return None
-        line = bytes(self._waiting[: end + 1])
-        del self._waiting[: end + 1]
-        return line
+        return self._take(end + 1)
 
-    def _bytes(self, count: int, wait_s: float, deadline: float) -> bytes:
-        until = min(deadline, time.monotonic() + wait_s + self._line_s(count))
+    def _bytes(self, count: int, deadline: float) -> bytes:
+        until = min(deadline, time.monotonic() + self.patience.reply_s + self._line_s(count))
         while len(self._waiting) < count:
             if not self._fill(until):
                 raise _AttemptError(f"{len(self._waiting)} of {count} output bytes arrived")
-        data = bytes(self._waiting[:count])
-        del self._waiting[:count]
-        return data
+        return self._take(count)

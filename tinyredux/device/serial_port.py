@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import serial  # type: ignore[import-untyped]
@@ -16,15 +17,15 @@ from tinyredux.device.link import BAUD, LinkClosedError, LinkError
 
 WRITE_TIMEOUT_S = 5.0
 _POLL_S = 0.02
+_CHUNK_BYTES = BAUD // 100  # a tenth of a second on the line
 _ST_VENDOR = 0x0483
 _ST_LINK_PRODUCTS = range(0x3740, 0x3760)  # ST-LINK/V2, V2-1, V3 with their variants; those with a serial port are among them
 
-try:
+_GONE: tuple[type[Exception], ...] = (OSError, TypeError)  # TypeError: another thread has closed the port
+with suppress(ImportError):  # on Windows
     import termios
 
-    _TERMINAL_ERROR: type[Exception] = termios.error
-except ImportError:  # Windows
-    _TERMINAL_ERROR = OSError
+    _GONE += (termios.error,)
 
 
 class FoundPort(NamedTuple):
@@ -37,57 +38,52 @@ class FoundPort(NamedTuple):
 class SerialTransport:
     """A serial port through pyserial: a device name, a pseudo-terminal, or a URL (socket://host:port, loop://)."""
 
-    def __init__(self, port: str, baud: int = BAUD) -> None:
+    def __init__(self, port: str) -> None:
         """Opens the port for this program alone. Raises LinkError: no such port, busy, no permission, not a serial port."""
         self.name = port
-        self._chunk_bytes = max(1, baud // 100)  # a tenth of a second on the line
         try:
-            self._serial = serial.serial_for_url(
-                port, baudrate=baud, timeout=_POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True
-            )
+            self._serial = serial.serial_for_url(port, BAUD, timeout=_POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True)
         except Exception as failure:  # pyserial's handlers of URLs pass on whatever parsing and sockets raise
             raise LinkError(explain_open(port, failure)) from failure
 
     def read(self, timeout_s: float) -> bytes:
         """Returns what has arrived, at least one byte, or nothing after `timeout_s`. Raises LinkClosedError."""
         until = time.monotonic() + timeout_s
-        try:
-            while True:
-                data: bytes = self._serial.read(1)
-                if data:
-                    return data + bytes(self._serial.read(self._serial.in_waiting))
-                if time.monotonic() >= until:
-                    return b""
-        except (OSError, TypeError, _TERMINAL_ERROR) as failure:  # TypeError: another thread has closed the port
-            raise self._gone(failure) from failure
+        with self._noticed():
+            while not (data := bytes(self._serial.read(1))) and time.monotonic() < until:
+                pass
+            return data + bytes(self._serial.read(self._serial.in_waiting)) if data else b""
 
     def write(self, data: bytes) -> None:
         """Sends all of `data`. Raises LinkError when the port takes nothing for 5 s, LinkClosedError when it is gone.
 
         In pieces, because pyserial's limit is on a whole call, however many bytes it has.
         """
-        try:
-            for start in range(0, len(data), self._chunk_bytes):
-                self._serial.write(data[start : start + self._chunk_bytes])
-        except serial.SerialTimeoutException as failure:
-            self.close()
-            raise LinkError(f"{self.name} has taken no data for {WRITE_TIMEOUT_S:g} s; plug the board out and in") from failure
-        except (OSError, TypeError, _TERMINAL_ERROR) as failure:
-            raise self._gone(failure) from failure
+        with self._noticed():
+            for start in range(0, len(data), _CHUNK_BYTES):
+                self._serial.write(data[start : start + _CHUNK_BYTES])
 
     def close(self) -> None:
         """Releases the port."""
-        with suppress(OSError, TypeError, _TERMINAL_ERROR):
+        with suppress(*_GONE):
             self._serial.reset_output_buffer()  # else closing waits for bytes that nobody takes
-        with suppress(OSError, _TERMINAL_ERROR):
+        with suppress(*_GONE):
             self._serial.close()
 
-    def _gone(self, failure: Exception) -> LinkClosedError:
-        self.close()
-        return LinkClosedError(
-            f"{self.name} is gone ({failure}): unplugged, or the board lost power. The port is released; "
-            "plug the board in and run again"
-        )
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        """Says what it means that the port fails, and releases it."""
+        try:
+            yield
+        except serial.SerialTimeoutException as failure:
+            self.close()
+            raise LinkError(f"{self.name} has taken no data for {WRITE_TIMEOUT_S:g} s; plug the board out and in") from failure
+        except _GONE as failure:
+            self.close()
+            raise LinkClosedError(
+                f"{self.name} is gone ({failure}): unplugged, or the board lost power. The port is released; "
+                "plug the board in and run again"
+            ) from failure
 
 
 def explain_open(port: str, failure: Exception) -> str:

@@ -1,7 +1,7 @@
 """A simulated board behind a pseudo-terminal, so that whatever talks to a board on a serial port talks to it in the same way.
 
 A served board has a folder with three things: `port`, a link to the pseudo-terminal (the serial port to open); `control`, a
-socket that takes one line of JSON and stands for what a debug probe does to a real board (flash, reset) and for the plug (stop);
+socket that takes one line of JSON and stands for what a debug probe does to a real board (flash and reset);
 and `about.json`, which says that this board is simulated, so that nobody takes modelled cycles for measured ones.
 """
 
@@ -17,18 +17,21 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinyredux.boards import Board
-from tinyredux.device.link import LinkError
+from tinyredux.device.link import LinkError, Transport
+from tinyredux.device.simulated import SimulatorTransport
 from tinyredux.simulator import cycles_kind, model_name
+from tinyredux.simulator.machine import Machine
 
 _FOLDER = "tinyredux-board-"
 _CONTROL_TIMEOUT_S = 30.0
 _SLICE_INSTRUCTIONS = 1_000_000  # ten milliseconds or so
+_POLL_S = 0.01  # how long a machine that waits for input keeps its port unwatched
 _UNHEARD_BYTES = 1 << 16  # what nobody reads is lost beyond this, as on a real line
 
 
@@ -61,7 +64,8 @@ def served_facts(port: str) -> ServedFacts | None:
                         "its board is not believed; serve a board yourself: tinyredux simulate ELF --board B --serve"
                     )
                 continue
-            _connected(home / "control").close()  # refused: what a killed server left, its terminal another's by now
+            with _connected(home / "control"):  # refused: what a killed server left, its terminal another's by now
+                pass
             said = json.loads(about.read_bytes())
             return ServedFacts(home / "control", *(str(said[name]) for name in ("board", "cycles_kind", "timing_model")))
         except (OSError, ValueError, TypeError, KeyError):
@@ -75,19 +79,16 @@ def _is_private(folder: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
-def _connected(control: Path) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    line.settimeout(_CONTROL_TIMEOUT_S)
-    try:
+@contextmanager
+def _connected(control: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(_CONTROL_TIMEOUT_S)
         line.connect(str(control))
-    except OSError:
-        line.close()
-        raise
-    return line
+        yield line
 
 
 def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:
-    """Returns the answer of a served board to a request: {"do": "flash", "elf": path}, {"do": "reset"} or {"do": "stop"}.
+    """Returns the answer of a served board to a request: {"elf": path of the program to begin}, or {} to reset.
 
     Raises LinkError when it does not answer within 30 s, or refuses.
     """
@@ -98,88 +99,63 @@ def control(facts: ServedFacts, request: dict[str, str]) -> dict[str, Any]:
             answer: dict[str, Any] = json.loads(stream.readline() or b"{}")
     except (OSError, json.JSONDecodeError) as failure:
         raise LinkError(f"the served board at {facts.control.parent} does not answer ({failure}); start it again") from failure
-    if not answer.get("done"):
+    if "elf" not in answer:
         raise LinkError(f"the served board at {facts.control.parent} refused: {answer.get('error', 'no reason given')}")
     return answer
 
 
-class SimulatedMachine:
+class WallClockTransport(SimulatorTransport):
     """The simulator as the machine of a served board. While the program waits for input, its time is that of the wall."""
 
-    def __init__(self, elf: Path, board: Board) -> None:
-        """Loads the program. Raises ValueError when the board cannot hold it."""
-        from tinyredux.simulator.machine import Machine
-
-        self._simulator = Machine(board, elf)
-        self._clock_hz = board.clock_hz
-        self._idle_since: float | None = None
-        self._last_words = b""
-
-    def feed(self, data: bytes) -> None:
-        """Gives bytes to the console's receiver."""
-        self._simulator.console.received += data
-
-    def take(self) -> bytes:
-        """Returns what the console has sent since the last call, and at the end of the program how it ended."""
-        data, self._last_words = self._simulator.console.take_sent() + self._last_words, b""
-        return data
-
-    def step(self) -> bool:
-        """Runs a little. Returns whether there is more to do before the next byte arrives."""
-        simulator = self._simulator
-        if simulator.end is not None:
-            return False
-        if self._idle_since is not None:
-            simulator.slept_cycles += int((time.monotonic() - self._idle_since) * self._clock_hz)
-        end = simulator.run(_SLICE_INSTRUCTIONS, until_idle=True)
-        if end is not None and end.reason == "fault":
-            self._last_words = f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode()
-        self._idle_since = time.monotonic() if simulator.idles else None
-        return end is None and not simulator.idles
+    def read(self, timeout_s: float) -> bytes:
+        """Returns what the program sent while it ran a little, and at its end how it ended; sleeps while it waits for input."""
+        machine = self.machine
+        if machine.end is None:
+            end = machine.run(_SLICE_INSTRUCTIONS, until_idle=True)
+            if end is not None and end.reason == "fault":
+                machine.console.put(f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode())
+        if (machine.idles or machine.end is not None) and not machine.console.sent:
+            time.sleep(timeout_s)
+            machine.slept_cycles += int(timeout_s * machine.board.clock_hz)
+        return machine.console.take_sent()
 
 
 class ServedBoard:
-    """Serves one simulated board. `start` makes a machine that is about to begin the program in an ELF file."""
+    """Serves one simulated board. `start` returns the line to a machine that is about to begin the program in an ELF file."""
 
-    def __init__(
-        self, start: Callable[[Path], SimulatedMachine], elf: Path, board: str, cycles_kind: str, timing_model: str
-    ) -> None:
+    def __init__(self, start: Callable[[Path], Transport], elf: Path, board: str, cycles_kind: str, timing_model: str) -> None:
         """Starts the machine and creates the folder; `serve` does the work. Raises what `start` raises, OSError."""
-        import pty
         import tty
 
         self._start, self._elf = start, elf
         self._machine = start(elf)
         self.folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
         self.port, self.control = self.folder / "port", self.folder / "control"
-        self._master, self._slave = pty.openpty()  # the slave stays open here, or reading fails while nobody else has it open
+        self._master, self._slave = os.openpty()  # the slave stays open here, or reading fails while nobody else has it open
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self.port.symlink_to(os.ttyname(self._slave))
         about = {"board": board, "cycles_kind": cycles_kind, "timing_model": timing_model}
         (self.folder / "about.json").write_text(json.dumps(about))
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.control))
         self._socket.listen()
         self._unheard = b""
         self._over = threading.Event()
 
     def serve(self) -> None:
-        """Runs the board until `stop` (another thread's, the control socket's, SIGTERM); then folder and port are gone."""
-        busy = True
+        """Runs the board until `stop` (another thread's, SIGTERM); then folder and port are gone."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
         try:
             while not self._over.is_set():
                 control = self._socket.fileno()
-                unheard = [self._master] if self._unheard else []
-                ready, _, _ = select.select([self._master, control], unheard, [], 0.0 if busy else 0.1)
+                ready, _, _ = select.select([self._master, control], [], [], 0)
                 if control in ready:
                     self._answer_control()
                 if self._master in ready:
-                    self._machine.feed(os.read(self._master, 4096))
-                busy = self._machine.step()
-                self._send(self._machine.take())
+                    self._machine.write(os.read(self._master, 4096))
+                self._send(self._machine.read(_POLL_S))
         finally:
             self.close()
 
@@ -209,22 +185,15 @@ class ServedBoard:
 
     def _obey(self, request: dict[str, str]) -> dict[str, Any]:
         """Returns the answer to a control request, obeyed."""
+        elf = Path(request.get("elf", self._elf))
         try:
-            match request.get("do"):
-                case "flash":
-                    elf = Path(request["elf"])
-                    self._machine, self._elf = self._start(elf), elf
-                case "reset":
-                    self._machine = self._start(self._elf)
-                case "stop":
-                    self.stop()
-                case other:
-                    return {"done": False, "error": f"unknown request {other!r}; known: flash, reset, stop"}
+            self._machine, self._elf = self._start(elf), elf
         except Exception as failure:  # a bad ELF leaves the running program as it was
-            return {"done": False, "error": f"{type(failure).__name__}: {failure}"}
-        return {"done": True, "elf": str(self._elf)}
+            return {"error": f"{type(failure).__name__}: {failure}"}
+        return {"elf": str(elf)}
 
 
 def serve_simulator(elf: Path, board: Board) -> ServedBoard:
     """Returns a served board that runs `elf` in the simulator; call `serve`. Raises ValueError when the board cannot hold it."""
-    return ServedBoard(lambda elf: SimulatedMachine(elf, board), elf, board.name, cycles_kind(board.cpu), model_name(board.cpu))
+    kind, model = cycles_kind(board.cpu), model_name(board.cpu)
+    return ServedBoard(lambda elf: WallClockTransport(Machine(board, elf)), elf, board.name, kind, model)

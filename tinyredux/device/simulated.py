@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from tinyredux.boards import Board
-from tinyredux.device.link import Link, LinkClosedError, LinkError, Patience
-from tinyredux.device.target import Int8Array, RawMeasurement, repeated
+from tinyredux.device.link import Link, LinkClosedError, Patience
+from tinyredux.device.target import Int8Array, LinkTarget, RawMeasurement
 from tinyredux.simulator import cycles_kind, model_name
 from tinyredux.simulator.machine import Machine
 
@@ -37,8 +37,7 @@ class SimulatorTransport:
             machine.run(SLICE_INSTRUCTIONS, until_idle=True)
             if machine.idles and not machine.console.sent:
                 machine.slept_cycles += int(timeout_s * machine.board.clock_hz)
-                break
-            if time.monotonic() > until:
+            if machine.idles or time.monotonic() > until:
                 break
         return machine.console.take_sent()
 
@@ -50,53 +49,30 @@ class SimulatorTransport:
         """Nothing to release."""
 
 
-class SimulatorTarget:
-    """A simulated board that carries the model with `model_hash`, behind the Target protocol."""
+class SimulatorTarget(LinkTarget):
+    """A simulated board that carries the model with `model_hash`."""
 
     def __init__(self, elf: Path, board: Board, model_hash: str | None, output_shape: tuple[int, ...]) -> None:
         """Boots the firmware. Raises ValueError when it does not fit the board, LinkError when it does not answer as expected."""
-        self.board, self.output_shape = board, output_shape
         self.machine = Machine(board, elf)
         self.machine.watch(MODEL_FUNCTION)
-        self.link = Link(SimulatorTransport(self.machine), model_hash, PATIENCE)
-        self.info = self.link.info()
-        self.pattern = PATTERNS[0]
-        self.written = 0  # high-water mark of the arena over all runs so far
-        if self.info.clock_hz != board.clock_hz:
-            raise LinkError(f"the firmware runs at {self.info.clock_hz} Hz, expected {board.clock_hz}: its clock set-up failed")
+        self.cycles_kind, self.timing_model = cycles_kind(board.cpu), model_name(board.cpu)
+        self.pattern, self.written = PATTERNS[0], 0  # `written`: high-water mark of the arena over all runs so far
+        super().__init__(Link(SimulatorTransport(self.machine), model_hash, PATIENCE), output_shape, board)
 
-    def run(self, image: Int8Array) -> Int8Array:
-        """Returns the output (height, width, channels) for one image."""
-        return self.measure(image).output
-
-    def measure(self, image: Int8Array, repeats: int = 1) -> RawMeasurement:
-        """Runs one image `repeats` times and returns the median run; raises ValueError if two outputs differ."""
-        data = np.ascontiguousarray(image, dtype=np.int8).tobytes()
-        median = repeated(lambda: self._measure_once(data), repeats, "the firmware keeps state between runs")
-        return replace(median, stack_bytes=self.machine.stack_bytes, arena_bytes=self.written)
-
-    def _measure_once(self, data: bytes) -> RawMeasurement:
+    def measure(self, image: Int8Array) -> RawMeasurement:
         """Returns one run; the arena holds a pattern before, so that what was written can be seen after.
 
         A cell of a notebook has no arena.
         """
-        machine, start = self.machine, self.machine.program.symbols.get("tr_arena", 0)
-        size = self.info.arena_bytes + self.info.scratch_bytes if start else 0
+        machine, symbols = self.machine, self.machine.program.symbols
+        start = symbols.get("tr_arena", self.machine.board.flash.base)
+        size = self.info.arena_bytes + self.info.scratch_bytes if "tr_arena" in symbols else 0
         self.pattern = PATTERNS[self.pattern == PATTERNS[0]]
-        if size:
-            machine.cpu.write(start, bytes([self.pattern]) * size)
+        machine.cpu.write(start, bytes([self.pattern]) * size)
         machine.watched.clear()
-        ran = self.link.run(data)
-        if size:
-            changed = np.flatnonzero(np.frombuffer(machine.read(start, size), np.uint8) != self.pattern)
-            self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
-        return RawMeasurement(
-            output=np.frombuffer(ran.output, dtype=np.int8).reshape(self.output_shape),
-            cycles_per_op=ran.cycles_per_op,
-            instructions=machine.watched[-1].instructions if machine.watched else None,
-            cycles_kind=cycles_kind(self.board.cpu),
-            timing_model=model_name(self.board.cpu),
-        )
-
-    def close(self) -> None:
-        """Nothing to release."""
+        run = super().measure(image)
+        changed = np.flatnonzero(np.frombuffer(machine.read(start, size), np.uint8) != self.pattern)
+        self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
+        instructions = machine.watched[-1].instructions if machine.watched else None
+        return replace(run, instructions=instructions, stack_bytes=machine.stack_bytes, arena_bytes=self.written)

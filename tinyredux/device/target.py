@@ -1,13 +1,15 @@
-"""What runs a compiled network: the host, the simulator or a board, behind one small protocol."""
+"""What runs a compiled network: the host, the simulator or a board, each a `Target`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from tinyredux.boards import Board
+from tinyredux.device.link import Link, LinkError
 
 Int8Array = npt.NDArray[np.int8]
 
@@ -34,27 +36,68 @@ class RawMeasurement:
         return None if self.cycles_per_op is None else sum(self.cycles_per_op)
 
 
-def repeated(
-    run: Callable[[], RawMeasurement], repeats: int, doubt: str, refusal: type[Exception] = ValueError, warm_up: int = 0
-) -> RawMeasurement:
-    """Returns the median of `repeats` runs after `warm_up` more. Raises `refusal` with the `doubt` when two outputs differ."""
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, expected 1 or more")
-    runs = [run() for _ in range(warm_up + repeats)]
-    different = sum(not np.array_equal(one.output, runs[0].output) for one in runs)
-    if different:
-        raise refusal(f"{different} of {repeats} runs on the same input gave another output than the first; {doubt}")
-    return sorted(runs[warm_up:], key=lambda one: one.cycles or 0)[(repeats - 1) // 2]
-
-
-class Target(Protocol):
+class Target:
     """Something that holds one compiled network and runs it on int8 images (height, width, channels)."""
+
+    def measure(self, image: Int8Array) -> RawMeasurement:
+        """Returns one run. Raises ValueError for an image of another shape or type."""
+        raise NotImplementedError
 
     def run(self, image: Int8Array) -> Int8Array:
         """Returns the output (height, width, channels) for one image."""
-
-    def measure(self, image: Int8Array, repeats: int = 1) -> RawMeasurement:
-        """Runs one image `repeats` times and returns the median run; raises ValueError if two outputs differ."""
+        return self.measure(image).output
 
     def close(self) -> None:
         """Releases what the target holds. May be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LinkTarget(Target):
+    """A board that answers by the serial protocol, over any transport. `info` is what it said about itself at first."""
+
+    cycles_kind: str = "board"
+    timing_model: str | None = None
+
+    def __init__(self, link: Link, output_shape: tuple[int, ...] | None, board: Board | None) -> None:
+        """Asks who is there. `board`: which it must be, at full speed. Raises LinkError, WrongModelError."""
+        self.link, self.output_shape = link, output_shape or (1, 1, -1)
+        try:
+            self.info = link.info()
+            if board is not None:
+                self._check_board(board, link.transport.name)
+            self.link.model_hash = self.info.model_hash  # from here on a change of model is refused, whoever flashes
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(self, image: Int8Array) -> RawMeasurement:
+        """Returns one run, its output as checked bytes. Raises ValueError, LinkError."""
+        if image.dtype != np.int8 or image.size != self.info.input_bytes:
+            raise ValueError(
+                f"the input is {image.dtype} with {image.size} values, expected int8 with {self.info.input_bytes}: "
+                f"the quantised input of {self.info.name}, (height, width, channels)"
+            )
+        run = self.link.run(image.tobytes())
+        output = np.frombuffer(run.output, dtype=np.int8).reshape(self.output_shape)
+        kind, model = (self.cycles_kind, self.timing_model) if run.cycles_per_op else (None, None)
+        return RawMeasurement(output, run.cycles_per_op, stack_bytes=run.stack_bytes, cycles_kind=kind, timing_model=model)
+
+    def close(self) -> None:
+        """Releases the line."""
+        self.link.close()
+
+    def _check_board(self, board: Board, port: str) -> None:
+        if self.info.board != board.name:
+            raise LinkError(
+                f"the board on {port} is {self.info.board}, expected {board.name}; name it by --board, or take its port"
+            )
+        if self.info.clock_hz != board.clock_hz:
+            raise LinkError(
+                f"the board on {port} runs at {self.info.clock_hz} Hz, expected {board.clock_hz}: its external oscillator "
+                "did not start, and its times would mislead; check the solder bridges of the clock, then reset"
+            )

@@ -7,13 +7,16 @@ system control, cycle counter, trace output.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tinyredux.boards import Board
 from tinyredux.simulator import emulator as reg
 from tinyredux.simulator.chips import chip_of
 from tinyredux.simulator.emulator import Emulator
 from tinyredux.simulator.hooks import NEVER
+from tinyredux.simulator.pricing import Pricing
 
 SVCALL, PENDSV, SYSTICK, FIRST_INTERRUPT = 11, 14, 15, 16
 THREAD_PRIORITY = 256
@@ -35,6 +38,15 @@ CPUID_BASE, ICSR, VTOR, AIRCR, SHPR, CPACR = 0xED00, 0xED04, 0xED08, 0xED0C, 0xE
 
 class CoreFault(Exception):  # noqa: N818
     """The core cannot go on; the message is the sentence's first part."""
+
+
+@contextmanager
+def faulting(what: str) -> Iterator[None]:
+    """Makes an access to memory that is not there a fault of the core."""
+    try:
+        yield
+    except ValueError as wrong:
+        raise CoreFault(f"{what}: {wrong}") from None
 
 
 def even(what: str, address: int) -> str:
@@ -74,10 +86,8 @@ class Exceptions:
         if control & PROCESS_STACK and not running:
             back |= BACK_TO_PROCESS_STACK
         frame = (stack - 4 * len(words)) & ~7
-        try:
+        with faulting("BusFault: an exception's frame"):
             cpu.write(frame, struct.pack(f"<{len(words)}I", *words))
-        except ValueError:
-            raise CoreFault(f"BusFault: an exception's frame at {frame:#010x}, where there is no memory") from None
         self.active.append(number)
         cpu.push_stack(frame)
         cpu.set(reg.PSR, status & 0xF80F0000 | THUMB_STATE)  # flags stay, no IT block
@@ -85,10 +95,8 @@ class Exceptions:
         cpu.set(reg.CONTROL, control & ~(FLOAT_ACTIVE | PROCESS_STACK))
         cpu.set(reg.LR, back)
         entry, vector = self.vector_table + 4 * number, f"vector of exception {number}"
-        try:
+        with faulting(f"HardFault: the {vector}"):
             handler = int.from_bytes(cpu.read(entry, 4), "little")
-        except ValueError:
-            raise CoreFault(f"HardFault: the {vector} lies at {entry:#010x}, where there is no memory") from None
         if not handler & 1:
             raise CoreFault(even(vector, handler))
         cpu.set(reg.PC, handler)
@@ -102,43 +110,63 @@ class Exceptions:
             cpu.set(reg.CONTROL, cpu.get(reg.CONTROL) | PROCESS_STACK)
         frame, with_float = cpu.get(reg.SP), not back & BACK_WITHOUT_FLOAT
         count = BASIC_WORDS + (FLOAT_WORDS if with_float else 0)
-        try:
+        with faulting("BusFault: an exception's frame"):
             data = cpu.read(frame, 4 * count)
-        except ValueError:
-            raise CoreFault(f"BusFault: an exception's frame at {frame:#010x}, where there is no memory") from None
-        *words, status = struct.unpack_from("<8I", data)
-        if with_float:
-            for register, word in zip(FLOAT_FRAME, struct.unpack_from("<17I", data, 4 * BASIC_WORDS), strict=True):
-                cpu.set(register, word)
+        words = [*struct.unpack(f"<{count}I", data)]
+        status = words.pop(BASIC_WORDS - 1)
         cpu.set(reg.CONTROL, cpu.get(reg.CONTROL) & ~FLOAT_ACTIVE | (FLOAT_ACTIVE if with_float else 0))
         if not status & THUMB_STATE:
             raise CoreFault("UsageFault: the exception's frame has bit 24 of xPSR clear, and it must be 1 for Thumb code")
         cpu.set(reg.SP, frame + 4 * count + (status >> 7 & 4))
-        words[-1] |= 1
-        for register, word in zip(FRAME, words, strict=True):
+        words[FRAME.index(reg.PC)] |= 1
+        for register, word in zip((*FRAME, *FLOAT_FRAME), words, strict=False):  # as many as the frame has
             cpu.set(register, word)
         cpu.set(reg.PSR, status & ~0x3FF)
         cpu.set(reg.IPSR, running)
 
 
+@dataclass
+class Console:
+    """Bytes to and from the program, over whichever UART or semihosting call it uses."""
+
+    received: bytearray = field(default_factory=bytearray)
+    sent: bytearray = field(default_factory=bytearray)
+    idle_polls: int = 0
+
+    def take(self, count: int) -> bytes:
+        """Returns up to `count` bytes of input."""
+        taken = bytes(self.received[:count])
+        del self.received[:count]
+        return taken
+
+    def take_sent(self) -> bytes:
+        """Returns what the program has sent since the last call."""
+        sent = bytes(self.sent)
+        self.sent.clear()
+        return sent
+
+    def put(self, data: bytes) -> None:
+        """Appends bytes that the program sent."""
+        self.sent += data
+        self.idle_polls = 0
+
+
 class CoreRegisters:
     """Answers reads and writes at 0xE0000000..0xE00FFFFF."""
 
-    def __init__(
-        self, cpu: str, family: str, now: Callable[[], int], changed: Callable[[], None], put: Callable[[bytes], None]
-    ) -> None:
-        """`now()`: cycles so far; `changed()`: something that decides on exceptions was written; `put`: trace output."""
-        self.now, self.changed, self.put = now, changed, put
+    def __init__(self, board: Board, pricing: Pricing, console: Console, now: Callable[[], int]) -> None:
+        """`now()`: cycles so far; trace output goes to the console."""
+        self.pricing, self.console, self.now = pricing, console, now
         self.exceptions = Exceptions()
         self.reset_requested = False
         self.tick_start, self.tick_flag_base = 0, 0
         self.cycle_base: int | None = None
         self.cycle_value = 0
         self.registers = dict.fromkeys(range(0, TRACE_END, 4), 1) | {
-            CPUID_BASE: CPUID[cpu], 0xED14: 0x200, 0xED80: 0xF003E019, 0xED78: 0x09000003, 0xED90: 0x800, 0xEF34: 0xC0000000,
-            0xEF40: 0x10110021, 0xEDF0: 0x00010001, 0x2000: 0x260,
+            CPUID_BASE: CPUID[board.cpu], 0xED14: 0x200, 0xED80: 0xF003E019, 0xED78: 0x09000003, 0xED90: 0x800,
+            0xEF34: 0xC0000000, 0xEF40: 0x10110021, 0xEDF0: 0x00010001, 0x2000: 0x260,
         }  # fmt: skip
-        self.registers |= dict.fromkeys((0x42000, 0x44000), 0x10000000 | chip_of(family).device_id)
+        self.registers |= dict.fromkeys((0x42000, 0x44000), 0x10000000 | chip_of(board.family).device_id)
 
     def _bits(self, offset: int, mask: int) -> int:
         return self.registers.get(offset, 0) & mask
@@ -146,14 +174,14 @@ class CoreRegisters:
     # SysTick ------------------------------------------------------------------------------------------------------
 
     def _period(self) -> int:
-        return self.registers.get(SYST_RVR, 0) + 1
-
-    def _tick_enabled(self) -> bool:
-        return bool(self._bits(SYST_CSR, 1)) and self._period() > 1
+        """Returns the cycles from one wrap of the counter to the next, 0 while it stands."""
+        reload = self.registers.get(SYST_RVR, 0)
+        return reload + 1 if reload and self._bits(SYST_CSR, 1) else 0
 
     def next_tick(self) -> int:
         """Returns the cycle at which SysTick next pends its exception, or NEVER."""
-        return self.tick_start + self._period() if self._tick_enabled() and self._bits(SYST_CSR, 2) else NEVER
+        period = self._period()
+        return self.tick_start + period if period and self._bits(SYST_CSR, 2) else NEVER
 
     def advance(self) -> None:
         """Pends SysTick when its counter has wrapped since the last call."""
@@ -162,11 +190,11 @@ class CoreRegisters:
             self.exceptions.pending.add(SYSTICK)
 
     def _read_tick(self, offset: int) -> int:
-        enabled, period = self._tick_enabled(), self._period()
-        elapsed = (self.now() - self.tick_start) % period if enabled else 0
+        period = self._period()
+        elapsed = (self.now() - self.tick_start) % period if period else 0
         if offset == SYST_CVR:
-            return (period - elapsed) % period
-        wrapped = enabled and self.now() - self.tick_flag_base >= period
+            return period - elapsed if elapsed else 0
+        wrapped = period > 0 and self.now() - self.tick_flag_base >= period
         if wrapped:
             self.tick_flag_base = self.now() - elapsed
         return self._bits(SYST_CSR, 7) | wrapped << 16
@@ -182,10 +210,6 @@ class CoreRegisters:
 
     def _cycles(self) -> int:
         return self.cycle_value if self.cycle_base is None else self.now() - self.cycle_base
-
-    def float_on(self) -> bool:
-        """Whether the program has switched its floating-point unit on, in CPACR."""
-        return self._bits(CPACR, 5 << 20) == 5 << 20
 
     # Access -------------------------------------------------------------------------------------------------------
 
@@ -209,7 +233,7 @@ class CoreRegisters:
         if offset == AIRCR:
             return 0xFA050000 | self._bits(AIRCR, 0x700)
         if NVIC_ISER <= offset < NVIC_IABR + 0x40:
-            group = (exceptions.enabled, exceptions.pending, set(exceptions.active))[(offset - NVIC_ISER) >> 8]
+            group = (exceptions.enabled, exceptions.pending, exceptions.active)[(offset - NVIC_ISER) >> 8]
             first = FIRST_INTERRUPT + 8 * (offset & 0x7F)
             return sum(1 << i for i in range(32) if first + i in group)
         return self.registers.get(offset, 0)
@@ -224,12 +248,15 @@ class CoreRegisters:
         word, shift = offset & ~3, 8 * (offset & 3)
         mask = ((1 << 8 * size) - 1) << shift
         self._write_word(word, self.registers.get(word, 0) & ~mask | value << shift & mask, value)
-        self.changed()
+        self.pricing.state.next_event = 0  # come back at the next block: this may decide on exceptions
+        float_on = self._bits(CPACR, 5 << 20) == 5 << 20
+        if float_on != self.pricing.state.float_on:
+            self.pricing.switch_float(float_on)
 
     def _write_word(self, offset: int, full: int, value: int) -> None:
         """Takes a write after which the word is `full`; `value` is what was written of it."""
         if offset < TRACE_END:
-            self.put(bytes([value & 255]))
+            self.console.put(bytes([value & 255]))
         elif offset == DWT_CYCCNT:
             self.cycle_value = value
             self.cycle_base = None if self.cycle_base is None else self.now() - value
@@ -260,7 +287,4 @@ class CoreRegisters:
         first = FIRST_INTERRUPT + 8 * (offset & 0x7F)
         numbers = {first + i for i in range(32) if value >> i & 1}
         group = self.exceptions.pending if offset & 0x200 else self.exceptions.enabled
-        if offset & 0x80:
-            group -= numbers
-        else:
-            group |= numbers
+        (group.difference_update if offset & 0x80 else group.update)(numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache, lru_cache, reduce
 from operator import or_
 from typing import Any
@@ -60,17 +60,14 @@ def _listed(operands: Iterable[Any]) -> int:
     return _mask(operand.reg for operand in operands if operand.type == arm.ARM_OP_REG)
 
 
-def _number(register: int) -> int:
-    return _register_bit(register).bit_length() - 1 if register else NO_REGISTER
+def _number(mask: int) -> int:
+    return mask.bit_length() - 1 if mask else NO_REGISTER
 
 
-def decode_block(code: bytes, in_it: int = 0) -> list[Instruction]:
-    """Returns the instructions of a basic block; those under an IT instruction are marked conditional.
-
-    `in_it` says how many of the first instructions are under an IT instruction of the block before.
-    """
+def decode_block(code: bytes) -> list[Instruction]:
+    """Returns the instructions of a basic block; those under an IT instruction are marked conditional."""
     found: list[Instruction] = []
-    position, left = 0, in_it
+    position = left = 0
     while position < len(code):
         size = 4 if code[position + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2  # bytes
         instruction = decode(code[position : position + size], left > 0)
@@ -92,51 +89,18 @@ def decode(code: bytes, conditional: bool) -> Instruction:
     if insn is None:
         return Instruction(len(code), "alu", conditional=conditional)
     name = insn.insn_name()
-    reads, writes = _registers(insn, name)
     if name in _STACK_LISTS or name.startswith(("ldm", "stm", "vldm", "vstm")):
         fields = _list_fields(insn, name)
     elif name.startswith(("ldr", "str", "vldr", "vstr", "tb")):
         fields = _memory_fields(insn, name)
     else:
         fields = _other_fields(insn, name)
-    kind = fields["kind"]
-    to_pc = bool(writes >> PROGRAM_COUNTER & 1) or name.startswith("tb") or kind in BRANCHES
-    late = name.startswith(_EXTEND_AND_ADD) or (kind == "alu" and _shifts_an_operand(code))
-    return Instruction(
-        len(code), reads=reads, writes=writes, conditional=conditional, to_pc=to_pc, late=late,
-        sets_flags=bool(insn.update_flags), adds=_added(insn, name), **fields,
-    )  # fmt: skip
-
-
-def _registers(insn: capstone.CsInsn, name: str) -> tuple[int, int]:
-    """Returns the masks of what is read and written; where Capstone lists too little or too much, from the operands."""
     reads, writes = map(_mask, insn.regs_access())
-    if name.startswith(("vpush", "vpop", "vstm", "vldm")):
-        base, operands = _list(insn, name)
-        moved = base if name in _STACK_LISTS or insn.writeback else 0
-        listed = _listed(operands)
-        return (base | listed, moved) if name.startswith(("vpush", "vstm")) else (base, listed | moved)
-    kind = _KINDS.get(name)
-    if kind in ("mac", "mul", "dsp"):
-        long = name.startswith(_LONG)
-        reads |= _listed(insn.operands[(0 if kind == "mac" else 2) if long else 1 :])
-    return reads, writes
-
-
-def _list(insn: capstone.CsInsn, name: str) -> tuple[int, Sequence[Any]]:
-    """Returns the mask of the base of a load or store of a register list, and the operands that are the list."""
-    if name in _STACK_LISTS:
-        return 1 << STACK_POINTER, insn.operands
-    return _register_bit(insn.operands[0].reg), insn.operands[1:]
-
-
-def _added(insn: capstone.CsInsn, name: str) -> int:
-    """Returns the registers that an instruction adds a product or an extended part to."""
-    if name.startswith(_EXTEND_AND_ADD):
-        return _register_bit(insn.operands[-2].reg)
-    if _KINDS.get(name) != "mac":
-        return 0
-    return _listed(insn.operands[:2] if name.startswith(_LONG) else insn.operands[3:])
+    fields = {"reads": reads, "writes": writes} | fields
+    kind, size = fields["kind"], len(code)
+    to_pc = bool(fields["writes"] >> PROGRAM_COUNTER & 1) or name.startswith("tb") or kind in BRANCHES
+    late = name.startswith(_EXTEND_AND_ADD) or (kind == "alu" and _shifts_an_operand(code))
+    return Instruction(size, conditional=conditional, to_pc=to_pc, late=late, sets_flags=bool(insn.update_flags), **fields)
 
 
 def _shifts_an_operand(code: bytes) -> bool:
@@ -152,7 +116,8 @@ def _shifts_an_operand(code: bytes) -> bool:
 def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
     """Fields of a single or double load or store, and of the table branches."""
     memory = next(operand for operand in insn.operands if operand.type == arm.ARM_OP_MEM)
-    base, index = _number(memory.mem.base), _number(memory.mem.index)
+    base_bit, index_bit = _register_bit(memory.mem.base), _register_bit(memory.mem.index)
+    base, index = _number(base_bit), _number(index_bit)
     suffix = name if name.startswith("tb") else name.removeprefix("v")[3:]
     is_double = name in ("vldr", "vstr") and arm.ARM_REG_D0 <= insn.operands[0].reg <= arm.ARM_REG_D31
     offset = 0 if insn.post_index else memory.mem.disp
@@ -164,7 +129,7 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
         "offset": -offset if memory.subtracted and offset > 0 else offset,
         "words": 2 if suffix == "d" or is_double else 1,
         "access_bytes": _ACCESS_BYTES.get(suffix, 4),
-        "address_reads": _register_bit(memory.mem.base) | _register_bit(memory.mem.index),
+        "address_reads": base_bit | index_bit,
     }
     if insn.writeback and base == STACK_POINTER:
         last = insn.operands[-1]
@@ -174,9 +139,10 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
 
 def _list_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
     """Fields of a load or store of a register list."""
-    base, operands = _list(insn, name)
-    words = _listed(operands).bit_count()
-    loads = name in ("pop", "vpop") or "ldm" in name
+    on_stack, loads = name in _STACK_LISTS, name in ("pop", "vpop") or "ldm" in name
+    base = 1 << STACK_POINTER if on_stack else _register_bit(insn.operands[0].reg)
+    listed = _listed(insn.operands[0 if on_stack else 1 :])
+    moved, words = base if on_stack or insn.writeback else 0, listed.bit_count()
     fields: dict[str, Any] = {
         "kind": "load-many" if loads else "store-many",
         "base": base.bit_length() - 1,
@@ -184,18 +150,27 @@ def _list_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
         "address_reads": base,
         "offset": -4 * words if name in ("ldmdb", "vldmdb") else 0,
     }
-    if name in _STACK_LISTS or (insn.writeback and base == 1 << STACK_POINTER):
+    if name.startswith("v"):  # of which Capstone does not list all registers
+        fields |= {"reads": base if loads else base | listed, "writes": moved | listed if loads else moved}
+    if moved == 1 << STACK_POINTER:
         fields["stack_bytes"] = -4 * words if loads else 4 * words
     return fields
 
 
 def _other_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
-    """Fields of everything that is no load or store."""
+    """Fields of everything that is no load or store; Capstone does not list all registers that a product or a part is made of."""
     kind = _KINDS.get(name, "float" if name.startswith("v") else "alu")
     if name == "b":
         kind = "branch" if insn.cc in (arm.ARM_CC_AL, arm.ARM_CC_INVALID) else "branch-if"
     fields: dict[str, Any] = {"kind": kind}
-    if name in ("sub", "subw", "add", "addw") and insn.operands[0].reg == arm.ARM_REG_SP:
+    if kind in ("mac", "mul", "dsp"):
+        long = name.startswith(_LONG)
+        fields["reads"] = _mask(insn.regs_access()[0]) | _listed(insn.operands[(0 if kind == "mac" else 2) if long else 1 :])
+        if name.startswith(_EXTEND_AND_ADD):
+            fields["adds"] = _register_bit(insn.operands[-2].reg)
+        elif kind == "mac":
+            fields["adds"] = _listed(insn.operands[:2] if long else insn.operands[3:])
+    elif name in ("sub", "subw", "add", "addw") and insn.operands[0].reg == arm.ARM_REG_SP:
         last = insn.operands[-1]
         if last.type == arm.ARM_OP_IMM:
             fields["stack_bytes"] = last.imm if name.startswith("sub") else -last.imm

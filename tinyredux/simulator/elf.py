@@ -14,13 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-EXECUTABLE, RELOCATABLE = 2, 1  # e_type
+EXECUTABLE = 2  # e_type
 FUNCTION, GLOBAL = 2, 1  # type and binding of a symbol
 LOADED, WITHOUT_BYTES, SYMBOL_TABLE, ARM_ATTRIBUTES = 1, 8, 2, 0x70000003  # p_type; sh_type
-ARM_MACHINE, HEADER_BYTES, SEGMENT_BYTES, SECTION_BYTES, SYMBOL_BYTES = 40, 52, 32, 40, 16
+ARM_MACHINE, HEADER_BYTES, SEGMENT_BYTES, SECTION_BYTES = 40, 52, 32, 40
 CPU_ARCHITECTURE, FLOAT_ARCHITECTURE = 6, 10  # tags of attributes
 NAME_BYTES = 4096  # a longer name is cut: a damaged table of names may have no end
-TEXT_TAGS, NUMBER_AND_TEXT = (4, 5, 65, 67), 32  # of attributes, what they hold
+TEXT_TAGS, FIRST_OTHER_TAG = (4, 5, 65, 67), 32  # of attributes: those below hold a number each, but for these texts
 
 
 class Segment(NamedTuple):
@@ -91,13 +91,10 @@ def _parse(data: bytes) -> Elf:
     heads = _rows(data, sections_at, section_count * SECTION_BYTES, "<10I", "the table of sections")
     names = _content(data, heads, names_index) if section_count and names_index else b""
     sections = tuple(Section(_text(names, head[0]), head[1], head[2], head[3], head[5]) for head in heads)
-    table = next((head for head in heads if head[1] == SYMBOL_TABLE), None)
-    marks = next((i for i, head in enumerate(heads) if head[1] == ARM_ATTRIBUTES), None)
-    return Elf(
-        kind, entry, _segments(data, programs), sections,
-        () if table is None else _symbols(data, table, _content(data, heads, table[6])),
-        {} if marks is None else _attributes(_content(data, heads, marks)),
-    )  # fmt: skip
+    kinds = [section.kind for section in sections]
+    symbols = _symbols(data, heads, kinds.index(SYMBOL_TABLE)) if SYMBOL_TABLE in kinds else ()
+    marks = _content(data, heads, kinds.index(ARM_ATTRIBUTES)) if ARM_ATTRIBUTES in kinds else b""
+    return Elf(kind, entry, _segments(data, programs), sections, symbols, _attributes(marks))
 
 
 def _span(data: bytes, start: int, size: int, what: str) -> bytes:
@@ -138,34 +135,25 @@ def _segments(data: bytes, programs: list[tuple[int, ...]]) -> tuple[Segment, ..
     return tuple(found)
 
 
-def _symbols(data: bytes, head: tuple[int, ...], names: bytes) -> tuple[Symbol, ...]:
-    size = head[5] // SYMBOL_BYTES * SYMBOL_BYTES
+def _symbols(data: bytes, heads: list[tuple[int, ...]], index: int) -> tuple[Symbol, ...]:
+    start, size, link = heads[index][4:7]
+    names = _content(data, heads, link)
     return tuple(
         Symbol(_text(names, name), value, length, info & 15 == FUNCTION, info >> 4 == GLOBAL, section if section < 0xFF00 else 0)
-        for name, value, length, info, _, section in _rows(data, head[4], size, "<IIIBBH", "the table of symbols")
+        for name, value, length, info, _, section in _rows(data, start, size & ~15, "<IIIBBH", "the table of symbols")
     )
 
 
 def _attributes(content: bytes) -> dict[int, int]:
-    """Returns the numbers among the attributes of the whole file, by tag; none of a section that is damaged."""
+    """Returns the first numbers among the attributes of the whole file, by tag; none of a section that is damaged.
+
+    They come in the order of their tags, each in one byte up to tag 31; tag 67, a text, may stand before all.
+    """
     found: dict[int, int] = {}
-    place = content.find(b"aeabi\0\1") + 11  # the vendor's name, tag 1 (the whole file), four bytes of length
-    while 11 <= place < len(content):
-        tag, place = _number(content, place)
-        is_text = tag in TEXT_TAGS or (tag > NUMBER_AND_TEXT and tag & 1)
-        if not is_text:
-            found[tag], place = _number(content, place)
-        if is_text or tag == NUMBER_AND_TEXT:
-            place = (content.find(b"\0", place) + 1) or len(content)
+    rest = content.partition(b"aeabi\0\1")[2][4:]  # the vendor's name, tag 1 (the whole file), four bytes of length
+    while len(rest) > 1 and (rest[0] in TEXT_TAGS or rest[0] < FIRST_OTHER_TAG):
+        if rest[0] in TEXT_TAGS:
+            rest = rest.partition(b"\0")[2]
+        else:
+            found[rest[0]], rest = rest[1], rest[2:]
     return found
-
-
-def _number(content: bytes, place: int) -> tuple[int, int]:
-    """Returns a number of seven bits a byte, the least first, and the place after it."""
-    value = shift = 0
-    while place < len(content):
-        value |= (content[place] & 127) << min(shift, 63)
-        shift, place = shift + 7, place + 1
-        if not content[place - 1] & 128:
-            break
-    return value, place

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from itertools import count
 from threading import current_thread, main_thread
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_CODE, UC_HOOK_INTR, UC_HOOK_MEM_INVALID, UC_MODE_THUMB
 from unicorn import arm_const as reg
@@ -39,19 +39,14 @@ class Device(Protocol):
         """Takes a write."""
 
 
-Devices = Sequence[tuple[int, int, Device]]  # base, size, device
-
-
-class Stop(NamedTuple):
-    """Why `Emulator.run` came back. `interrupt`: number of a software interrupt; `error`: a fault, accessing `address`."""
-
-    interrupt: int | None = None
-    error: str = ""
-    address: int = 0
+Devices = Sequence[tuple[int, int, Device]]  # base, size, registers
 
 
 class Emulator:
-    """One core. Registers by the constants of this module, memory by address."""
+    """One core. Registers by the constants of this module, memory by address.
+
+    Why `run` came back: `interrupt` is the number of a software interrupt; `error` a fault, accessing `bad_address`.
+    """
 
     def __init__(self, cpu: str, memory: MemoryMap, devices: Devices, state: State) -> None:
         """Raises MissingTool without a C compiler."""
@@ -59,8 +54,8 @@ class Emulator:
         self._uc: Any = emulator(UC_ARCH_ARM, UC_MODE_THUMB)
         self._uc.ctl_set_cpu_model(CPU_MODELS[cpu])
         self._spans, self._state = memory.spans, state
-        self._interrupt: int | None = None
-        self._bad_address = 0
+        self.interrupt: int | None = None
+        self.error, self.bad_address = "", 0
         self._buffers: dict[int, Any] = {}
         for span in self._spans:
             if span.kind not in self._buffers:
@@ -75,7 +70,7 @@ class Emulator:
         for span in self._spans:
             if span.holds(address, size):
                 return ctypes.addressof(self._buffers[span.kind]) + span.offset + address - span.base
-        raise ValueError(f"{size} bytes at {address:#010x} are outside flash and RAM")
+        raise ValueError(f"{size} bytes at {address:#010x}, where there is no memory")
 
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes of flash or RAM. Raises ValueError outside them."""
@@ -99,26 +94,24 @@ class Emulator:
             self._state.lowest_sp = address
         self.set(SP, address)
 
-    def run(self) -> Stop:
+    def run(self) -> None:
         """Runs from the program counter until a hook stops it, an instruction raises an exception, or a fault.
 
         Ctrl+C is kept until the emulator is back: a KeyboardInterrupt inside its callbacks would be printed and lost.
         """
-        self._interrupt = None
-        self._pressed = False
+        self.interrupt, self.error, self._pressed = None, "", False
         ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
             signal.signal(signal.SIGINT, self._press)
         try:
             self._uc.emu_start(self.get(PC) | 1, NO_END)
         except binding.UcError as error:
-            return Stop(error=str(error), address=self._bad_address)
+            self.error = str(error)
         finally:
             if ours:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._pressed:
                 raise KeyboardInterrupt
-        return Stop(self._interrupt)
 
     def _press(self, _: int, __: object) -> None:
         """Notes Ctrl+C, and lets the emulator come back at the next block."""
@@ -144,11 +137,11 @@ class Emulator:
         self._library = library
 
     def _on_interrupt(self, _: Any, number: int, __: object) -> None:
-        self._interrupt = number
+        self.interrupt = number
         self._uc.emu_stop()
 
     def _on_invalid(self, _: Any, access: int, address: int, size: int, value: int, __: object) -> bool:
-        self._bad_address = address
+        self.bad_address = address
         return False
 
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from tinyredux.boards import Board
 from tinyredux.simulator import core, hooks
-from tinyredux.simulator.core import CoreFault, CoreRegisters, even
-from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Devices, Emulator, Stop
+from tinyredux.simulator.core import Console, CoreFault, CoreRegisters, even, faulting
+from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Devices, Emulator
 from tinyredux.simulator.hooks import NEVER
-from tinyredux.simulator.peripherals import Console, Peripherals
+from tinyredux.simulator.peripherals import IDLE_POLLS, Peripherals
 from tinyredux.simulator.pricing import Pricing
 from tinyredux.simulator.program import MemoryMap, load_image
 from tinyredux.simulator.semihosting import Semihosting
@@ -25,33 +25,21 @@ INTERRUPTS = {  # of the emulator, that are faults: what it says of them
 SLICE_CYCLES = 20_000_000  # the emulator comes back at least so often, so that Ctrl+C is heard
 INTERRUPTED = 130  # exit code, as shells have it
 NO_ADDRESS = 0xFFFFFFFF
-IDLE_POLLS = 2000
 AFTER_MAIN_INSTRUCTIONS = 2_000_000
 QUIET_WAITS, ENDLESS_WAITS = 20, 5000  # of one place, for SysTick, without output: taken for the end of the program
-
-
-class Fault(NamedTuple):
-    """Why the program cannot go on: kind, address of the instruction, function."""
-
-    kind: str
-    address: int
-    function: str
-
-    def __str__(self) -> str:
-        """Returns the sentence that people read."""
-        return f"{self.kind}, at {self.address:#010x} in {self.function}"
 
 
 class End(NamedTuple):
     """How a program ended.
 
     reason: exit, return, fault, limit, interrupted; code: its exit code, 1 after a fault, 3 at the limit or when it waits for
-    input that never comes, 130 when interrupted.
+    input that never comes, 130 when interrupted; fault: its kind, and where the instruction stands.
     """
 
     reason: str
     code: int
     text: str
+    fault: dict[str, Any] | None = None
 
 
 class Watched(NamedTuple):
@@ -65,7 +53,7 @@ class Watched(NamedTuple):
 class Machine:
     """A board with a program in flash, at its reset vector. `run` may be called again until `end` says that the program is over.
 
-    Attributes for others: `console` (append to `received`, take from `sent`), `end`, `fault`, `slept_cycles` (time nothing ran),
+    Attributes for others: `console` (append to `received`, take from `sent`), `end`, `slept_cycles` (time nothing ran),
     `idles` (the last `run` came back because the program waits for input), `watched` (see `watch`).
     """
 
@@ -73,15 +61,14 @@ class Machine:
         """Loads the program. Raises ValueError when it does not fit the board, MissingTool without a C compiler."""
         self.board, self.program, memory = board, load_image(elf, board.cpu), MemoryMap(board)
         self.end: End | None = None
-        self.fault: Fault | None = None
         self.slept_cycles = 0
-        self.idles = self._running = self._polls = self._event = False
+        self.idles = self._running = self._event = False
         self.console = Console()
-        self.core = CoreRegisters(board.cpu, board.family, self.now, self._look, self.console.put)
-        self.exceptions = self.core.exceptions
         self.pricing = Pricing(board, self.program, memory, self.read, self._stop_at_return)
-        self.peripherals = Peripherals(board, self.console, self._polled, self._pend, self.pricing.set_flash_access, self.now)
         self.memory, self.state = memory, self.pricing.state
+        self.core = CoreRegisters(board, self.pricing, self.console, self.now)
+        self.exceptions = self.core.exceptions
+        self.peripherals = Peripherals(board, self.pricing, self.exceptions, self.console, self.now)
         around = self.peripherals
         devices: Devices = [(0x40000000, 1 << 29, around), (0xA0000000, 0x2000, around), (0xE0000000, 1 << 20, self.core)]
         self.cpu = Emulator(board.cpu, memory, devices, self.state)
@@ -110,7 +97,7 @@ class Machine:
         self.initial_sp = self.state.lowest_sp = stack
         self.state.stop_address = NO_ADDRESS
         if not start & 1:
-            self.fail(even("reset vector", start), start)
+            self.fail(even("reset vector", start))
 
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes of flash or RAM. Raises ValueError outside them."""
@@ -127,21 +114,6 @@ class Machine:
         return counted - self.pricing.remaining(self.cpu.get(PC))[1] if self._running else counted
 
     # What devices and hooks report --------------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        """Something was written that decides on exceptions, or on floating point: come back at the next block."""
-        self.state.next_event = 0
-        if self.core.float_on() != self.state.float_on:
-            self.pricing.switch_float(self.core.float_on())
-
-    def _pend(self, number: int) -> None:
-        self.exceptions.pending.add(core.FIRST_INTERRUPT + number)
-        self._look()
-
-    def _polled(self) -> None:
-        if self.console.idle_polls >= IDLE_POLLS:
-            self._polls = True
-            self._look()
 
     def _stop_at_return(self) -> None:
         self.state.stop_address, self.state.stop_sp = self.cpu.get(LR) & ~1, self.cpu.get(SP)
@@ -179,16 +151,19 @@ class Machine:
         limit = NEVER if max_instructions is None else int(self.state.instructions) + max_instructions
         self.idles = False
         while self.end is None:
-            if self._polls:
-                self._polls, self.console.idle_polls = False, 0
+            if self.console.idle_polls >= IDLE_POLLS:
+                self.console.idle_polls = 0
                 if not self.console.received:
                     self.idles = until_idle
                     if not until_idle:
-                        self._finish("limit", 3, "the program waits for console input and there is none left")
+                        self.end = End("limit", 3, "the program waits for console input and there is none left")
                     break
             after_main = NEVER if self._main is None else self._main["instructions"] + AFTER_MAIN_INSTRUCTIONS
             self.state.limit_instructions = min(limit, after_main)
-            self._step()
+            try:
+                self._step()
+            except CoreFault as fault:
+                self.fail(str(fault))
             if between is not None:
                 between()
             if self.state.stop == hooks.STOP_LIMIT and self.end is None:
@@ -202,28 +177,27 @@ class Machine:
         state = self.state
         self.core.advance()
         self._deliver()
-        if self.end is not None:
-            return
         state.stop, state.self_loops = hooks.STOP_NONE, 0
         state.pending = int(bool(self.exceptions.pending & self.exceptions.enabled))
         state.next_event = max(0, min(self.core.next_tick() - self.slept_cycles, int(state.now) + SLICE_CYCLES))
         self._running = True
         try:
-            stop = self.cpu.run()
+            self.cpu.run()
         finally:
             self._running = False
-        self.pricing.check()
+        if self.pricing.error is not None:  # while a block was priced
+            raise self.pricing.error
         pc = self.cpu.get(PC)
         if state.stop in (hooks.STOP_FLOAT, hooks.STOP_ALIGNMENT):
-            self._forbidden(int(state.bad_place))
-        elif stop.error:
-            self._emulator_fault(stop, pc)
-        elif stop.interrupt is not None:
-            self._software_interrupt(stop.interrupt, pc)
+            self._forbidden()
+        elif self.cpu.error:
+            self._emulator_fault(self.cpu.error, pc)
+        elif self.cpu.interrupt is not None:
+            self._software_interrupt(self.cpu.interrupt, pc)
         elif state.stop == hooks.STOP_ADDRESS:
             self._watched_address()
         elif self.core.reset_requested:
-            self._finish("exit", 1, f"the program reset the system in {self.program.place(pc)}")
+            self.end = End("exit", 1, f"the program reset the system in {self.program.place(pc)}")
         elif (waits := self.pricing.waits()) or state.stop == hooks.STOP_LOOP:
             self._wait(pc, waits)
 
@@ -232,17 +206,9 @@ class Machine:
         self.peripherals.wake()
         number = self.exceptions.next(self.cpu)
         if number is not None:
-            self._change_context(lambda: self.exceptions.enter(self.cpu, number), core.ENTRY_CYCLES)
+            self.exceptions.enter(self.cpu, number)
+            self.pricing.outside(core.ENTRY_CYCLES)
         return number is not None
-
-    def _change_context(self, change: Callable[[], None], cycles: int) -> None:
-        """Enters or leaves an exception."""
-        place = self.cpu.get(PC)
-        try:
-            change()
-            self.pricing.outside(cycles)
-        except CoreFault as fault:
-            self.fail(str(fault), place)
 
     def _software_interrupt(self, number: int, pc: int) -> None:
         if number == INTERRUPT_BREAKPOINT:
@@ -250,42 +216,40 @@ class Machine:
         elif number == INTERRUPT_SVC:
             self.exceptions.pending.add(core.SVCALL)
             if not self._deliver():
-                self.fail("HardFault: SVC while it is masked", pc)
+                raise CoreFault("HardFault: SVC while it is masked")
         elif pc >= 0xFFFFFF00 and self.exceptions.active:
-            self._change_context(lambda: self.exceptions.leave(self.cpu, pc | 1), core.EXIT_CYCLES)
+            self.exceptions.leave(self.cpu, pc | 1)
+            self.pricing.outside(core.EXIT_CYCLES)
             self._event = True
         elif number in INTERRUPTS:
             self.pricing.unwind(pc)
-            self.fail(INTERRUPTS[number], pc)
+            raise CoreFault(INTERRUPTS[number])
         else:
-            self.fail(f"HardFault: branch to {pc:#010x}, where there is no code", pc)
+            raise CoreFault(f"HardFault: branch to {pc:#010x}, where there is no code")
 
-    def _forbidden(self, pc: int) -> None:
-        """The instruction at `pc` may not run: floating point that is switched off, or words at an odd place."""
-        self.pricing.unwind(pc)
+    def _forbidden(self) -> None:
+        """The instruction that stopped may not run: floating point that is switched off, or words at an odd place."""
+        self.pricing.unwind(int(self.state.bad_place))
+        self.cpu.set(PC, int(self.state.bad_place) | 1)
         if self.state.stop == hooks.STOP_FLOAT:
-            self.fail("UsageFault: floating point while its unit is off; set bits 20 to 23 of CPACR (0xE000ED88)", pc)
-        else:
-            self.fail(f"UsageFault: words at {int(self.state.bad_address):#010x}, which is no multiple of 4", pc)
+            raise CoreFault("UsageFault: floating point while its unit is off; set bits 20 to 23 of CPACR (0xE000ED88)")
+        raise CoreFault(f"UsageFault: words at {int(self.state.bad_address):#010x}, which is no multiple of 4")
 
     def _breakpoint(self, pc: int) -> None:
         if self.read(pc, 2) != SEMIHOSTING_CALL:
-            self.fail("HardFault: breakpoint without a debugger", pc)
-            return
+            raise CoreFault("HardFault: breakpoint without a debugger")
+        operation, argument = self.cpu.get(R0), self.cpu.get(R0 + 1)
+        with faulting(f"semihosting call {operation:#x}"):
+            self.cpu.set(R0, self.semihosting.call(operation, argument))
         self.cpu.set(PC, pc + 2 | 1)
-        try:
-            self.cpu.set(R0, self.semihosting.call(self.cpu.get(R0), self.cpu.get(R0 + 1)))
-        except ValueError as wrong:
-            self.fail(f"semihosting call {self.cpu.get(R0):#x}: {wrong}", pc)
-            return
         if self.semihosting.exit_code is not None:
-            self._finish("exit", self.semihosting.exit_code, "semihosting exit")
+            self.end = End("exit", self.semihosting.exit_code, "semihosting exit")
 
     def _wait(self, pc: int, for_event: bool) -> None:
         """The program waits for an interrupt, by WFI or in an empty loop: time jumps to the next one, or the program is over."""
         wake = self.core.next_tick()
         if not for_event and self._main is None and self.program.place(pc).partition("+")[0] in ("_exit", "exit", "_Exit"):
-            self._finish("exit", self.cpu.get(R0) & 0xFF, "exit was called")
+            self.end = End("exit", self.cpu.get(R0) & 0xFF, "exit was called")
             return
         self.peripherals.wake()
         if self.exceptions.next(self.cpu) is not None:
@@ -298,12 +262,12 @@ class Machine:
         elif self._main is not None:
             self._end_at_main()
         elif self.peripherals.listens() and not self.exceptions.active:
-            self._polls = True
+            self.console.idle_polls = IDLE_POLLS
         elif self.exceptions.active:
-            self.fail(f"endless loop in the handler of exception {self.exceptions.active[-1]}", pc)
+            raise CoreFault(f"endless loop in the handler of exception {self.exceptions.active[-1]}")
         else:
             self._quiet = {}
-            self._end_in_loop(pc, "that nothing can interrupt")
+            self.end = End("return", 0, f"endless loop in {self.program.place(pc)} that nothing can interrupt")
 
     def _count_wait(self, pc: int) -> None:
         """Ends a program that has nothing left to do but count SysTick; the counts are those of when it fell quiet."""
@@ -312,28 +276,23 @@ class Machine:
         self._waiting = place
         if self._waits == QUIET_WAITS:
             self._quiet = self.counts()
-        elif self._waits >= ENDLESS_WAITS and self.peripherals.listens():
-            self._polls, self._waits = True, 0
-        elif self._waits >= ENDLESS_WAITS and self._main is not None:
+        elif self._waits < ENDLESS_WAITS:
+            return
+        elif self.peripherals.listens():
+            self.console.idle_polls, self._waits = IDLE_POLLS, 0
+        elif self._main is not None:
             self._end_at_main()
-        elif self._waits >= ENDLESS_WAITS:
-            self._end_in_loop(pc, "that only SysTick interrupts")
+        else:
+            self.end = End("return", 0, f"endless loop in {self.program.place(pc)} that only SysTick interrupts")
 
     # Ends ---------------------------------------------------------------------------------------------------------
-
-    def _end_in_loop(self, pc: int, how: str) -> None:
-        self._finish("return", 0, f"endless loop in {self.program.place(pc)} {how}")
 
     def _end_at_main(self) -> None:
         assert self._main is not None
         self._quiet = self._main
-        self._finish("return", self._main["exit"], "main returned")
+        self.end = End("return", self._main["exit"], "main returned")
 
-    def _finish(self, reason: str, code: int, text: str) -> None:
-        self.end = End(reason, code, text)
-
-    def _emulator_fault(self, stop: Stop, pc: int) -> None:
-        error = stop.error
+    def _emulator_fault(self, error: str, pc: int) -> None:
         if "INSN_INVALID" in error and self.pricing.has_waited(pc):  # WFE, which the emulator does not know
             self._event |= self.memory.holds(pc - 4) and self.read(pc - 4, 2) == SEND_EVENT
             return
@@ -342,30 +301,30 @@ class Machine:
             kind = f"HardFault: branch to {pc:#010x}, where there is no code"
         elif "UNMAPPED" in error or "PROT" in error:
             reason = "which is read-only" if "PROT" in error else "where there is no memory"
-            kind = f"BusFault: {'write to' if 'WRITE' in error else 'read of'} {stop.address:#010x}, {reason}"
+            kind = f"BusFault: {'write to' if 'WRITE' in error else 'read of'} {self.cpu.bad_address:#010x}, {reason}"
         elif "INSN_INVALID" in error and not self.cpu.get(PSR) & core.THUMB_STATE:
             kind = f"{even('branch target', pc)}, coming from {self.pricing.last_function(before=True)}"
         elif "INSN_INVALID" in error:
             kind = "UsageFault: undefined instruction"
         else:
             kind = f"fault: {error}"
-        self.fail(kind, pc)
+        raise CoreFault(kind)
 
-    def fail(self, kind: str, pc: int) -> None:
-        """Ends the run with a fault of the instruction at `pc`; after main has returned it is the end of the program."""
+    def fail(self, kind: str) -> None:
+        """Ends the run with a fault of the next instruction; after main has returned it is the end of the program."""
         if self._main is not None:
             self._end_at_main()
             return
+        pc = self.cpu.get(PC) & ~1
         where = self.program.place(pc)
         if self.program.function_index(pc) < 0 and "coming from" not in kind:
             where += f", coming from {self.pricing.last_function()}"
-        self.fault = Fault(kind, pc, where)
-        self._finish("fault", 1, str(self.fault))
+        self.end = End("fault", 1, f"{kind}, at {pc:#010x} in {where}", {"kind": kind, "address": pc, "function": where})
 
     def interrupt(self) -> None:
         """Ends the run because its user wants so; what was counted stays."""
         if self.end is None:
-            self._finish("interrupted", INTERRUPTED, f"interrupted in {self.program.place(self.cpu.get(PC) & ~1)}")
+            self.end = End("interrupted", INTERRUPTED, f"interrupted in {self.program.place(self.cpu.get(PC) & ~1)}")
 
     def counts(self) -> dict[str, Any]:
         """Returns the counts so far, with the fields of `simulate --json`."""
@@ -377,5 +336,5 @@ class Machine:
         counts = (self._quiet if end.reason == "return" else {}) or self.counts()
         return {"schema": 1, "board": self.board.name} | counts | {
             "reason": end.reason, "exit": end.code, "end": end.text,
-            "console": self.console.sent.decode("utf-8", "replace"), "fault": self.fault and self.fault._asdict(),
+            "console": self.console.sent.decode("utf-8", "replace"), "fault": end.fault,
         }  # fmt: skip

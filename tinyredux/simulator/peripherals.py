@@ -7,10 +7,11 @@ that is read over and over with nothing else happening is taken for a wait: it t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from tinyredux.boards import Board
 from tinyredux.simulator.chips import chip_of
+from tinyredux.simulator.core import FIRST_INTERRUPT, Console, Exceptions
+from tinyredux.simulator.pricing import Pricing
 
 _COMMON_USARTS = {0x40004400: 38, 0x40004800: 39, 0x40004C00: 52, 0x40005000: 53, 0x40011000: 37, 0x40011400: 71}
 USARTS = {  # interrupts by address
@@ -26,36 +27,11 @@ TIMERS = {
 TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT, TIMER_PRESCALER, TIMER_RELOAD = 0x00, 0x14, 0x24, 0x28, 0x2C
 POLLS_UNTIL_DOUBT = 300
 BIT_BAND = 0x42000000
+IDLE_POLLS = 2000  # of an empty receiver, after which the program is taken to wait for input
 
 
 def _bit_byte(address: int) -> int:
     return 0x40000000 + (address - BIT_BAND) // 32
-
-
-@dataclass
-class Console:
-    """Bytes to and from the program, over whichever UART or semihosting call it uses."""
-
-    received: bytearray = field(default_factory=bytearray)
-    sent: bytearray = field(default_factory=bytearray)
-    idle_polls: int = 0
-
-    def take(self, count: int) -> bytes:
-        """Returns up to `count` bytes of input."""
-        taken = bytes(self.received[:count])
-        del self.received[:count]
-        return taken
-
-    def take_sent(self) -> bytes:
-        """Returns what the program has sent since the last call."""
-        sent = bytes(self.sent)
-        self.sent.clear()
-        return sent
-
-    def put(self, data: bytes) -> None:
-        """Appends bytes that the program sent."""
-        self.sent += data
-        self.idle_polls = 0
 
 
 class Peripherals:
@@ -64,17 +40,9 @@ class Peripherals:
     On a Cortex-M4, 0x42000000..0x43FFFFFF show each bit of the first MiB as a word of its own.
     """
 
-    def __init__(
-        self,
-        board: Board,
-        console: Console,
-        idle: Callable[[], None],
-        interrupt: Callable[[int], None],
-        flash: Callable[[int], None],
-        now: Callable[[], int],
-    ) -> None:
-        """`idle()`: empty input is polled; `interrupt(n)` pends interrupt n; `flash(v)`: FLASH_ACR is now v; `now()`: cycles."""
-        self.console, self.idle, self.interrupt, self.flash, self.now = console, idle, interrupt, flash, now
+    def __init__(self, board: Board, pricing: Pricing, exceptions: Exceptions, console: Console, now: Callable[[], int]) -> None:
+        """`now()`: cycles so far."""
+        self.pricing, self.exceptions, self.console, self.now = pricing, exceptions, console, now
         chip = chip_of(board.family)
         self.rules = {rule.address: rule for rule in chip.ready}
         self.status, self.receive, self.send, self.control = UART_REGISTERS[board.console]
@@ -113,7 +81,7 @@ class Peripherals:
         elif base in TIMERS and offset in (TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT):
             self._write_timer(base, offset)
         elif word == self.flash_control:
-            self.flash(self.registers[word])
+            self.pricing.set_flash_access(self.registers[word])
 
     def _read_word(self, word: int) -> int:
         base, offset, stored = word & ~0x3FF, word & 0x3FF, self.registers.get(word, 0)
@@ -161,7 +129,8 @@ class Peripherals:
         if offset == self.status:
             if not self.console.received:
                 self.console.idle_polls += 1
-                self.idle()
+                if self.console.idle_polls >= IDLE_POLLS:
+                    self.pricing.state.next_event = 0
             return SENT | TRANSMIT_EMPTY | self.acknowledged | (RECEIVED if self.console.received else 0)
         if offset == self.receive:
             self.console.idle_polls = 0
@@ -177,4 +146,5 @@ class Peripherals:
         wanted = TRANSMIT_EMPTY | SENT | (RECEIVED if self.console.received else 0)
         for base, number in self.uarts.items():
             if number >= 0 and self.registers.get(base + self.control, 0) & wanted:
-                self.interrupt(number)
+                self.exceptions.pending.add(FIRST_INTERRUPT + number)
+                self.pricing.state.next_event = 0

@@ -12,7 +12,7 @@ from tinyredux.simulator import hooks, timing
 from tinyredux.simulator.chips import chip_of
 from tinyredux.simulator.decode import decode_block
 from tinyredux.simulator.program import FLASH_KIND, Image, MemoryMap
-from tinyredux.simulator.timing import NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction, price_block
+from tinyredux.simulator.timing import NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction, LoadPrice, price_block
 
 SYSM_PSP = 9
 WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
@@ -49,8 +49,9 @@ class Pricing:
             self.data = hooks.new_cache(flash.data_lines, data_ways, flash.line_bytes, miss, False, covered)
         self._callback = hooks.PRICE(self._price_safely)
         self.state = hooks.State(
-            mispredict_cycles=self.rules.mispredict, price=self._callback, regions=len(self.regions), region=self.regions,
-            block=self.blocks, load=self.loads, code=ctypes.pointer(self.code), data=ctypes.pointer(self.data),
+            mispredict_cycles=self.rules.mispredict, regions=len(self.regions), region=self.regions, block=self.blocks,
+            load=self.loads, code=ctypes.pointer(self.code), data=ctypes.pointer(self.data),
+            price=ctypes.cast(self._callback, ctypes.c_void_p),
         )  # fmt: skip
 
     def set_flash_access(self, control: int) -> None:
@@ -89,67 +90,59 @@ class Pricing:
             self.error = self.error or error
             self.state.next_event = 0
 
-    def check(self) -> None:
-        """Raises what went wrong while a block was priced."""
-        if self.error is not None:
-            raise self.error
-
     def _price(self, address: int, size: int) -> None:
         if self.block_count >= hooks.MAX_BLOCKS or self.load_count + size // 2 >= hooks.MAX_LOADS:
             raise ValueError(f"the program has more than {hooks.MAX_BLOCKS} basic blocks: it seems to write code as it runs")
         content = self.read(address, size)
         instructions = self.decoded[self.block_count] = decode_block(content)
         last, price, region = instructions[-1], price_block(self.rules, instructions, address), self._region(address)
-        block = self.blocks[self.block_count]
-        block.address, block.end, block.instructions = address, address + size, len(instructions)
-        block.cycles, block.taken_cycles = price.cycles, price.taken_cycles
-        block.stack_bytes = max(0, *accumulate(instruction.stack_bytes for instruction in instructions))
-        block.function = 1 + self.image.function_index(address)
-        block.is_entry = block.function > 0 and self.image.functions[block.function - 1].start == address
+        function = self.image.function_index(address)
+        lines = range(0)
         if region.kind == FLASH_KIND:
-            ends = ((place - region.base) >> self.code.line_shift for place in (address, address + size - 1))
-            block.first_line, last_line = ends
-            block.lines = last_line - block.first_line + 1
-        block.target_cycles = self.rules.wide_target if address & 2 and instructions[0].size == 4 else 0
-        block.end_kind = _end_kind(last)
-        block.predictor, block.branch = 1, self.branches.setdefault(address + size, self.block_count)
+            first, end = ((place - region.base) >> self.code.line_shift for place in (address, address + size - 1))
+            lines = range(first, end + 1)
         if last.kind == "mask" and last.size == 4 and content[-2] == SYSM_PSP:
             self.state.stack_floor = self.image.data_end  # a second stack: do not take it for depth of the first
-        block.loops_to_itself = content[-2:] == b"\xfe\xe7" and len(instructions) <= 2
-        block.changes_masks, block.waits = last.kind == "mask", last.kind == "wait"
-        loads = {load.position: load for load in price.loads}
-        places = accumulate((instruction.size for instruction in instructions), initial=address)
-        for position, (instruction, place) in enumerate(zip(instructions, places, strict=False)):
-            code = content[place - address : place - address + instruction.size]
-            is_float = len(code) == 4 and code[1] & 0xEC == 0xEC and code[3] & 0x0E == 0x0A
-            checks = (hooks.FLOAT if is_float and self.watch_float else 0) | _must_be_aligned(instruction, is_float)
-            if position in loads or checks:
-                load = self._new_load(instruction, place)
-                load.checks = checks if position in loads else checks | hooks.NO_LOAD
-            if position in loads:
-                _, load.chained, load.after_stack, load.conditional_cycles = loads[position]
-                load.unaligned_cycles = self.rules.unaligned
+        self.blocks[self.block_count] = hooks.Block(
+            address=address, end=address + size, instructions=len(instructions), cycles=price.cycles,
+            taken_cycles=price.taken_cycles, stack_bytes=max(0, *accumulate(one.stack_bytes for one in instructions)),
+            function=1 + function, is_entry=function >= 0 and self.image.functions[function].start == address,
+            first_line=lines.start, lines=len(lines), predictor=1, end_kind=_end_kind(last),
+            branch=self.branches.setdefault(address + size, self.block_count),
+            target_cycles=self.rules.wide_target if address & 2 and instructions[0].size == 4 else 0,
+            loops_to_itself=content[-2:] == b"\xfe\xe7" and len(instructions) <= 2,
+            changes_masks=last.kind == "mask", waits=last.kind == "wait",
+        )  # fmt: skip
+        loads, place = {load.position: load for load in price.loads}, address
+        for position, instruction in enumerate(instructions):
+            self._look_at(instruction, loads.get(position), place, content[place - address :][: instruction.size])
+            place += instruction.size
         self._set(address, "block", self.block_count)
         self.block_count += 1
         if address == self.main_address and address:
             self.main_address = 0
             self.on_main()
 
-    def _new_load(self, instruction: Instruction, place: int) -> Any:
-        """Returns the entry of an instruction whose address, or permission to run, is to be looked at."""
-        load = self.loads[self.load_count]
-        load.base, load.index, load.shift = instruction.base, instruction.index, instruction.shift
-        load.offset = instruction.offset
-        if instruction.base == PROGRAM_COUNTER:
-            pc = place + 4 if instruction.index != NO_REGISTER else (place + 4) & ~3
-            load.offset = ctypes.c_int32(pc + instruction.offset).value
-        elif instruction.base == NO_REGISTER:
-            load.base = PROGRAM_COUNTER  # so that the hook reads no register
-        load.bytes = instruction.access_bytes
-        load.total_bytes = 4 * max(1, instruction.words) if load.bytes == 4 else load.bytes
+    def _look_at(self, instruction: Instruction, price: LoadPrice | None, place: int, code: bytes) -> None:
+        """Has an instruction looked at when it runs, where its address decides on its price, or on whether it may run."""
+        is_float = len(code) == 4 and code[1] & 0xEC == 0xEC and code[3] & 0x0E == 0x0A
+        checks = (hooks.FLOAT if is_float and self.watch_float else 0) | _must_be_aligned(instruction, is_float)
+        if price is None and not checks:
+            return
+        base, offset = instruction.base, instruction.offset
+        if base == PROGRAM_COUNTER:
+            offset += place + 4 if instruction.index != NO_REGISTER else (place + 4) & ~3
+        words = max(1, instruction.words) if instruction.access_bytes == 4 else 1
+        _, chained, after_stack, conditional_cycles = price or (0, False, False, 0)
+        self.loads[self.load_count] = hooks.Load(
+            base=PROGRAM_COUNTER if base == NO_REGISTER else base,  # so that the hook reads no register
+            index=instruction.index, shift=instruction.shift, offset=offset, bytes=instruction.access_bytes,
+            total_bytes=words * instruction.access_bytes, unaligned_cycles=self.rules.unaligned,
+            checks=checks if price else checks | hooks.NO_LOAD,
+            chained=chained, after_stack=after_stack, conditional_cycles=conditional_cycles,
+        )  # fmt: skip
         self._set(place, "load", self.load_count)
         self.load_count += 1
-        return load
 
     # Asked by the machine -----------------------------------------------------------------------------------------
 
@@ -196,17 +189,14 @@ class Pricing:
 
     def counts(self) -> dict[str, Any]:
         """Returns instructions, cycles and functions so far, as `simulate --json` names them."""
-        totals: dict[int, list[int]] = {}
+        totals: dict[int, dict[str, int]] = {}
         for block in self.blocks[: self.block_count]:
-            entry = totals.setdefault(block.function, [0, 0, 0])
-            entry[0] += block.calls
-            entry[1] += block.runs * block.instructions
-            entry[2] += block.runs * block.cycles + block.extra_core + block.extra_memory
-        functions = [
-            {"name": self.image.functions[index - 1].name, "calls": calls, "instructions": instructions, "cycles": cycles}
-            for index, (calls, instructions, cycles) in sorted(totals.items(), key=lambda item: -item[1][2])
-            if index
-        ]
+            entry = totals.setdefault(block.function, {"calls": 0, "instructions": 0, "cycles": 0})
+            entry["calls"] += block.calls
+            entry["instructions"] += block.runs * block.instructions
+            entry["cycles"] += block.runs * block.cycles + block.extra_core + block.extra_memory
+        ordered = sorted(totals.items(), key=lambda item: -item[1]["cycles"])
+        functions = [{"name": self.image.functions[index - 1].name} | entry for index, entry in ordered if index]
         core, memory, cpu = int(self.state.core), int(self.state.memory), self.board.cpu
         return {
             "instructions": int(self.state.instructions),

@@ -122,43 +122,40 @@ class MemoryMap:
         spans += [Span(base, size, kind) for kind, (base, size) in enumerate(chip.ram + chip.rom, others)]
         self.spans = tuple(spans)
         self.read_only = {FLASH_KIND, *range(others + len(chip.ram), others + len(chip.ram) + len(chip.rom))}
-        ordered = sorted(spans, key=lambda span: span.base)
-        where = f"board {board.name}:"
-        for before, after in pairwise(ordered):
-            if before.base + before.size > after.base:
-                raise ValueError(f"{where} {before.size} bytes at {before.base:#x} overlap the memory at {after.base:#x}")
-        for span in ordered:
+        ordered = sorted(spans)
+        for span, after in pairwise([*ordered, Span(1 << 32, 0, 0)]):
+            where = f"board {board.name}: memory at {span.base:#x} ({span.size} bytes)"
+            if span.base + span.size > after.base:
+                raise ValueError(f"{where} overlaps the memory at {after.base:#x}")
             if span.base % PAGE or span.size % PAGE:
-                raise ValueError(f"{where} memory at {span.base:#x} ({span.size} bytes) is not in units of {PAGE}")
+                raise ValueError(f"{where} is not in units of {PAGE}")
 
     def vector_table(self, image: Image) -> int | None:
         """Returns where the vector table lies: named by a symbol, or the first bytes loaded into flash; None if neither.
 
         A table whose reset vector is even, which no core can start at, is taken for one where a symbol or its place says so.
         """
-        starts = sorted(part.load_address for part in image.segments if len(part.data) >= 8)
-        sure = {image.vectors, self.board.flash.base}
-        for address in [*([] if image.vectors is None else [image.vectors]), *starts]:
+        starts = sorted(part.load_address for part in image.segments)
+        for address in starts if image.vectors is None else [image.vectors, *starts]:
             for part in image.segments:
                 offset = address - part.load_address
                 if 0 <= offset <= len(part.data) - 8:
                     stack, reset = struct.unpack_from("<II", part.data, offset)
-                    start = reset & 1 or address in sure
+                    start = reset & 1 or address in (image.vectors, self.board.flash.base)
                     if start and stack % 4 == 0 and self.holds(stack - 4) and self.holds(reset & ~1):
                         return address
         return None
 
     def check(self, image: Image) -> None:
         """Raises ValueError for bytes to load where no memory is, and for a segment that ends beyond the memory it starts in."""
-        for part in image.segments:
-            for base, size, must_start in (
-                (part.load_address, len(part.data), bool(part.data)), (part.address, part.size, False),
-            ):  # fmt: skip
-                if (must_start or self.holds(base)) and not (self.holds(base) and self.holds(base + max(0, size - 1))):
-                    raise ValueError(
-                        f"{size} bytes at {base:#010x} are outside flash and RAM of {self.board.name}; "
-                        "was the program linked for another board?"
-                    )
+        loaded = [(part.load_address, len(part.data)) for part in image.segments if part.data]
+        used = [(part.address, part.size) for part in image.segments if self.holds(part.address)]
+        for base, size in loaded + used:
+            if not (self.holds(base) and self.holds(base + max(0, size - 1))):
+                raise ValueError(
+                    f"{size} bytes at {base:#010x} are outside flash and RAM of {self.board.name}; "
+                    "was the program linked for another board?"
+                )
 
     def holds(self, address: int) -> bool:
         """Whether there is memory at an address."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from io import BytesIO
 
+from tinyredux.simulator.core import Console
 from tinyredux.simulator.emulator import Emulator
-from tinyredux.simulator.peripherals import Console
 
 SYS_OPEN, SYS_CLOSE, SYS_WRITEC, SYS_WRITE0, SYS_WRITE, SYS_READ, SYS_READC = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
 SYS_ISERROR, SYS_ISTTY, SYS_SEEK, SYS_FLEN, SYS_CLOCK, SYS_TIME = 0x08, 0x09, 0x0A, 0x0C, 0x10, 0x11
@@ -15,7 +16,7 @@ FILE_CALLS = (SYS_CLOSE, SYS_WRITE, SYS_READ, SYS_ISTTY, SYS_FLEN, SYS_SEEK)
 APPLICATION_EXIT = 0x20026
 MINUS_ONE = 0xFFFFFFFF
 FEATURES = b"SHFB\x03"  # exit-extended, and stdout apart from stderr
-FILES = {b":tt": -1, b":semihosting-features": 0}  # where reading starts; -1 for the console
+FILES = {b":tt": None, b":semihosting-features": FEATURES}  # what they hold; None: the console
 
 
 class Semihosting:
@@ -23,9 +24,17 @@ class Semihosting:
 
     def __init__(self, memory: Emulator, console: Console, now: Callable[[], int], hertz: int) -> None:
         """`now` counts the program's cycles, `hertz` of them a second."""
-        self.memory, self.console, self.now, self.hertz = memory, console, now, hertz
+        self.memory, self.console, self.now = memory, console, now
         self.exit_code: int | None = None
-        self.handles: dict[int, int] = {}  # handle: bytes read of the features file, -1 for the console
+        self.answers: dict[int, Callable[[int], int]] = {  # calls that only return something
+            SYS_READC: lambda _: next(iter(console.take(1)), MINUS_ONE),
+            SYS_CLOCK: lambda _: now() * 100 // hertz,
+            SYS_TIME: lambda _: int(time.time()) & MINUS_ONE,
+            SYS_TICKFREQ: lambda _: hertz,
+            SYS_OPEN: lambda argument: self._open(self._text(self._word(argument))),
+            SYS_ISERROR: lambda argument: self._word(argument) >> 31,
+        }
+        self.handles: dict[int, BytesIO | None] = {}  # None: the console
 
     def call(self, operation: int, argument: int) -> int:
         """Returns what r0 holds after the call. Sets `exit_code` when the program ends."""
@@ -35,23 +44,12 @@ class Semihosting:
         elif operation in (SYS_WRITEC, SYS_WRITE0):
             self.console.put(self.memory.read(argument, 1) if operation == SYS_WRITEC else self._text(argument))
             return argument
-        elif operation == SYS_READC:
-            byte = self.console.take(1)
-            return byte[0] if byte else MINUS_ONE
-        elif operation == SYS_CLOCK:
-            return self.now() * 100 // self.hertz
-        elif operation == SYS_TIME:
-            return int(time.time()) & MINUS_ONE
-        elif operation == SYS_TICKFREQ:
-            return self.hertz
+        elif operation in self.answers:
+            return self.answers[operation](argument)
         elif operation == SYS_ELAPSED:
             self.memory.write(argument, self.now().to_bytes(8, "little"))
-        elif operation == SYS_OPEN:
-            return self._open(self._text(self._word(argument)))
         elif operation in FILE_CALLS:
-            return self._file(operation, self._word(argument), self._word(argument + 4), self._word(argument + 8))
-        elif operation == SYS_ISERROR:
-            return self._word(argument) >> 31
+            return self._file(operation, *(self._word(argument + i) for i in (0, 4, 8)))
         elif operation == SYS_GET_CMDLINE:
             self.memory.write(self._word(argument), b"\0")
             self.memory.write(argument + 4, bytes(4))
@@ -72,25 +70,25 @@ class Semihosting:
         if name not in FILES:
             return MINUS_ONE
         handle = max(self.handles, default=0) + 1
-        self.handles[handle] = FILES[name]
+        content = FILES[name]
+        self.handles[handle] = None if content is None else BytesIO(content)
         return handle
 
     def _file(self, operation: int, handle: int, place: int, size: int) -> int:
         """Returns the answer to a call on an open file; `place` is an address in memory or a position in the file."""
-        position = self.handles.get(handle)
-        if position is None:
+        if handle not in self.handles:
             return MINUS_ONE
+        file = self.handles[handle]
         if operation == SYS_CLOSE:
             del self.handles[handle]
         elif operation == SYS_WRITE:
             self.console.put(self.memory.read(place, size))
         elif operation == SYS_READ:
-            data = self.console.take(size) if position < 0 else FEATURES[position : position + size]
-            self.handles[handle] += len(data) if position >= 0 else 0
+            data = file.read(size) if file else self.console.take(size)
             self.memory.write(place, data)
             return size - len(data)
-        elif operation == SYS_FLEN and position >= 0:
-            return len(FEATURES)
-        elif operation == SYS_SEEK and position >= 0:
-            self.handles[handle] = place
+        elif operation == SYS_FLEN and file:
+            return len(file.getvalue())
+        elif operation == SYS_SEEK and file:
+            file.seek(place)
         return 0

@@ -276,12 +276,10 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
     ready: dict[int, int] = {}
     now, slots, used = 0, 0, ""
     for instruction in block:
-        earliest = now
+        # A sum is needed a stage after the factors: from the product before, without a wait.
         added = (instruction.adds or instruction.reads & instruction.writes) if instruction.kind == "mac" else 0
-        for register in range(64):
-            if (instruction.reads | instruction.address_reads) >> register & 1:
-                late = added >> register & 1  # a sum is needed a stage after the factors: from the product before, without a wait
-                earliest = max(earliest, ready.get(register, 0) - late)
+        needed = _registers(instruction.reads | instruction.address_reads)
+        earliest = max([now, *(ready.get(register, 0) - (added >> register & 1) for register in needed)])
         group = dual_issue_port(instruction)
         if earliest > now or slots == 2 or not ports_pair(used, group):
             now, slots, used = max(earliest, now + (1 if slots else 0)), 0, ""
@@ -289,10 +287,13 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
         if group == "X":
             alone = {"divide": rules.divide, "float-divide": rules.float_divide, "barrier": 4}.get(instruction.kind, 1)
             now, slots, used = now + max(alone, (instruction.words + 1) // 2), 0, ""
-        for register in range(64):
-            if instruction.writes >> register & 1:
-                ready[register] = now + LATENCY.get(instruction.kind, 1) - (1 if group == "X" else 0)
+        done = now + LATENCY.get(instruction.kind, 1) - (1 if group == "X" else 0)
+        ready.update(dict.fromkeys(_registers(instruction.writes), done))
     return now + (1 if slots else 0)
+
+
+def _registers(mask: int) -> list[int]:
+    return [register for register in range(64) if mask >> register & 1]
 
 
 def dual_issue_port(instruction: Instruction) -> str:
