@@ -90,8 +90,9 @@ def parse_spec(text: str) -> LayerSpec:
     if 0 in (*sizes.values(), *(side for pair in pairs.values() for side in pair)):
         raise ValueError(f"layer {text!r}: sizes are 1 or more")
     spec = LayerSpec(**{"kind": kind, "out_c": sizes["in_c"], "sub_length": length, **sizes, **pairs})  # type: ignore[arg-type]
-    pixels, taps = spec.size[0] * spec.size[1], spec.kernel[0] * spec.kernel[1]
-    if (most := max(pixels * max(spec.in_c, spec.out_c), taps * spec.in_c * spec.out_c)) > MOST_VALUES:
+    maps = spec.size[0] * spec.size[1] * max(spec.in_c, spec.out_c)
+    weights = spec.kernel[0] * spec.kernel[1] * spec.in_c * (spec.out_c if kind in ("conv", "dense") else 1)
+    if (most := max(maps, weights)) > MOST_VALUES:
         raise ValueError(f"layer {text!r}: a map or its weights have {most:,} values, expected at most {MOST_VALUES:,}")
     return spec
 
@@ -123,7 +124,7 @@ def _operator(spec: LayerSpec) -> graph.Op:
     pairs = zip(spec.size, spec.kernel, strict=True)
     more = [max(0, (-(-size // spec.stride) - 1) * spec.stride + kernel - size) for size, kernel in pairs]
     padding = tuple(side for rows in more for side in (rows // 2, rows - rows // 2))
-    window = {"kernel": spec.kernel, "stride": (spec.stride, spec.stride), "padding": padding}
+    window: dict[str, Any] = {"kernel": spec.kernel, "stride": (spec.stride, spec.stride), "padding": padding}
     match spec.kind:
         case "conv":
             return graph.Conv(**weighted, **window)
