@@ -22,11 +22,11 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (380, ""),
-    "datasets": (528, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (109, ""), "trec": (478, "torch"),
+    "datasets": (528, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (109, ""), "trec": (397, "torch"),
     "int8": (555, "torch tqdm"), "memory": (1021, ""), "partial": (941, ""), "skip": (384, "torch tqdm"),
     "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (500, "torch"),
-    "nets": (369, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),
-    "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
+    "nets": (369, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (203, "torch"),
+    "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (774, "optuna tqdm"),
     "notebook": (955, "IPython matplotlib"),
     "course": (770, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
     "__init__": (55, ""), "__main__": (35, ""),
