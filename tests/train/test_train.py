@@ -86,7 +86,7 @@ def test_a_killed_training_resumes_to_the_same_bits(own: str, tmp_path: Path) ->
     """A process that dies in its second epoch, run again, ends with the weights of one that lived."""
     command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), own, str(tmp_path / "c.pt")]
     assert subprocess.run(command, check=False).returncode == 9
-    assert train.read_checkpoint(tmp_path / "c.pt", "epoch")["epoch"] == 1
+    assert loop.read_checkpoint(tmp_path / "c.pt", {}, "epoch")["epoch"] == 1
     data, steps = datasets.synthetic(counts=(960, 60, 60)), list[None]()
     resumed = train.train(nets.resolve(own), data, RECIPE, tmp_path / "c.pt", train.Guide(watch=lambda: steps.append(None)))
     assert len(steps) == 2 * 60  # the first epoch is not made again
@@ -133,16 +133,17 @@ def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp
     assert (record.images, record.correct_float, record.correct_int8) == (60, train.correct(again, few.test), right)
 
 
-def test_what_is_no_checkpoint_of_this_network_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
-    """Something else, a damaged file, and a checkpoint of another network: named, not a traceback of torch's."""
-    for content in (b"not a checkpoint", b"PK\x03\x04 cut short"):
-        (tmp_path / "c.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or damaged; remove it"):
-            train.train(tiny(), few, RECIPE, tmp_path / "c.pt")
-    (tmp_path / "c.pt").unlink()
-    train.train(tiny(), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")
-    with pytest.raises(ValueError, match=r"c\.pt is of another network or table"):
-        train.train(nets.resolve("lenet"), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")
+def test_a_checkpoint_of_something_else_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
+    """No checkpoint, and those of another network and of another recipe, whose weights no command would make."""
+    path, once = tmp_path / "c.pt", replace(RECIPE, epochs=1)
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or damaged; remove it"):
+        train.train(tiny(), few, once, path)
+    path.unlink()
+    train.train(tiny(), few, once, path)
+    for net, recipe, message in ((nets.lenet(), once, "of another network or table"), (tiny(), RECIPE, "made for recipe")):
+        with pytest.raises(ValueError, match=message):
+            train.train(net, few, recipe, path)
 
 
 def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) -> None:
@@ -157,13 +158,6 @@ def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) ->
     torch.testing.assert_close(weight.detach(), mean)
     last = train.train(tiny(), few, RECIPE).get_parameter("body.0.weight")
     assert len(met) == 45 and not torch.allclose(last, mean) and torch.allclose(last, met[-1], atol=1e-3)
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
-    """Resuming under other numbers would give weights that no command makes."""
-    train.train(tiny(), few, replace(RECIPE, epochs=1), tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="made with another recipe"):
-        train.train(tiny(), few, RECIPE, tmp_path / "c.pt")
 
 
 def test_what_cannot_be_trained(few: datasets.Dataset, tmp_path: Path) -> None:
@@ -184,7 +178,7 @@ def test_what_cannot_be_trained(few: datasets.Dataset, tmp_path: Path) -> None:
 def test_augmentation_flips_and_shifts_alone() -> None:
     """Every augmented image is its original, shifted by up to four pixels, or the mirror of it."""
     images = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8)
-    changed = train.augmented(images, torch.Generator().manual_seed(0))
+    changed = loop.augmented(images, torch.Generator().manual_seed(0))
     for image, found in zip(images, changed, strict=True):
         padded = nn.functional.pad(image[None], [4] * 4, mode="reflect")[0]
         shifted = [padded[:, top : top + 8, left : left + 8] for top in range(9) for left in range(9)]

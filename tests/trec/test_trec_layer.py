@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def made(hash: str = "kernel", sub_length: int = 5, bits: int = 3, scope: str = 
     """Returns a seeded layer with a stride, padding and a last block that is shorter."""
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=bias)
-    return TRECConv2d.from_conv(conv, sub_length, bits, hash, scope=scope)
+    return TRECConv2d(conv, Settings(sub_length, bits, hash), scope)
 
 
 def reference(layer: TRECConv2d, maps: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_one_row_per_cluster_is_a_convolution(hash: str) -> None:
     """A map of one pixel has one row: forward and backward are those of nn.Conv2d."""
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, 3)
-    layer = TRECConv2d.from_conv(conv, 12, 4, hash).train()
+    layer = TRECConv2d(conv, Settings(12, 4, hash)).train()
     maps = torch.randn(2, 4, 3, 3)
     gradients = []
     for one in (conv, layer):
@@ -82,7 +82,7 @@ def test_one_row_per_cluster_is_a_convolution(hash: str) -> None:
 def test_backward_is_the_published_one() -> None:
     """Weights get centroids times summed gradients; a row's gradient is the mean of its cluster's, times the weights."""
     torch.manual_seed(0)
-    layer = TRECConv2d.from_conv(nn.Conv2d(5, 7, 1, bias=False), 5, 2, "random")
+    layer = TRECConv2d(nn.Conv2d(5, 7, 1, bias=False), Settings(5, 2, "random"))
     maps, upstream = torch.randn(1, 5, 4, 4, requires_grad=True), torch.randn(1, 7, 4, 4)
     layer(maps).backward(upstream)
     rows, sums = maps.detach()[0].flatten(1).T, upstream[0].flatten(1).T
@@ -102,7 +102,7 @@ def test_backward_is_the_published_one() -> None:
 def test_paper_hash_gradient_is_the_formula() -> None:
     """The published relaxation, written out for one block with the constants of the artifact."""
     torch.manual_seed(0)
-    layer = TRECConv2d.from_conv(nn.Conv2d(5, 7, 1, bias=False), 5, 3, "paper", "zero").train()
+    layer = TRECConv2d(nn.Conv2d(5, 7, 1, bias=False), Settings(5, 3, "paper", "zero")).train()
     assert isinstance(layer.vectors, nn.Parameter)
     maps, upstream = 0.01 * torch.randn(1, 5, 16, 16), torch.randn(1, 7, 16, 16)
     layer(maps).backward(upstream)
@@ -129,7 +129,7 @@ def test_learned_hash_lowers_the_error_of_the_merge(hash: str) -> None:
     """With frozen products, following our gradient of the hash alone brings outputs closer to the convolution's."""
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 12, 3, padding=1, bias=False)
-    layer = TRECConv2d.from_conv(conv, 6, 3, hash).train()
+    layer = TRECConv2d(conv, Settings(6, 3, hash)).train()
     maps = torch.nn.functional.avg_pool2d(torch.rand(16, 6, 18, 18), 3, 1)
     target = conv(maps).detach()
     trained = layer.vectors if hash == "learned" else layer.weight
@@ -156,7 +156,7 @@ def test_state_dict_keys_are_the_convolutions() -> None:
 
 def test_pca_directions_are_orthonormal_and_of_the_data() -> None:
     """`fit_pca` finds the axis along which the sub-vectors vary."""
-    layer = TRECConv2d.from_conv(nn.Conv2d(4, 8, 1), 4, 2, "pca")
+    layer = TRECConv2d(nn.Conv2d(4, 8, 1), Settings(4, 2, "pca"))
     axis = torch.tensor([1.0, -1.0, 1.0, -1.0]) / 2
     maps = torch.randn(4, 1, 6, 6) * axis[:, None, None] + 0.01 * torch.randn(4, 4, 6, 6)
     layer.fit_pca(maps)
@@ -177,44 +177,20 @@ def test_export_keeps_the_layer_as_one_operator() -> None:
     torch.testing.assert_close(program.module()(maps), layer(maps))
 
 
-def test_what_is_refused() -> None:
-    """Grouped or dilated convolutions and settings out of range, each with what would do."""
-    with pytest.raises(ValueError, match="one group, no dilation"):
-        TRECConv2d.from_conv(nn.Conv2d(4, 4, 3, groups=2), 4, 2)
-    with pytest.raises(ValueError, match="one group, no dilation"):
-        TRECConv2d.from_conv(nn.Conv2d(4, 4, 3, dilation=2), 4, 2)
-    for settings, message in (
-        ((0, 2, "kernel"), "sub_length is 0, expected 1 to 36"),
-        ((37, 2, "kernel"), "sub_length is 37, expected 1 to 36"),
-        ((4, 5, "kernel"), "hash_bits is 5, expected 1 to 4"),
-        ((4, 2, "magic"), "hash is 'magic', expected one of kernel, "),
-    ):
-        with pytest.raises(ValueError, match=message):
-            TRECConv2d.from_conv(nn.Conv2d(4, 4, 3), *settings)  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("inputs", "outputs", "size", "sub_length", "bits"), [(64, 64, 14, 128, 3), (64, 256, 8, 64, 3)])
-def test_a_training_step_takes_at_most_four_dense_ones(inputs: int, outputs: int, size: int, sub_length: int, bits: int) -> None:
-    """One thread, bfloat16, the least of five steps forwards and backwards."""
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    layer = TRECConv2d.from_conv(conv, sub_length, bits).train()
-    maps = torch.rand(64, inputs, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
-
-    def step(one: nn.Module) -> float:
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
-            output = one(maps)
-        output.float().square().mean().backward()
-        return time.perf_counter() - started
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        dense, ours = (min(step(one) for _ in range(5)) for one in (conv, layer))
-    finally:
-        torch.set_num_threads(threads)
-    assert ours <= 4 * dense, f"a step takes {ours / dense:.1f} dense ones"
+@pytest.mark.parametrize(
+    ("conv", "settings", "message"),
+    [
+        ({"groups": 2}, (4, 2), "convolution '0': TREC: cannot replace .* one group, no dilation"),
+        ({"dilation": 2}, (4, 2), "one group, no dilation"), ({"padding": "same"}, (4, 2), "zero padding given in numbers"),
+        ({}, (37, 2), "convolution '0': TREC: sub_length is 37, expected 1 to 36"),
+        ({}, (4, 5), "hash_bits is 5, expected 1 to 4"),
+        ({}, (0, 2), "sub_length is 0"), ({}, (4, 2, "magic"), "hash is 'magic', expected one of kernel, "),
+    ],
+)  # fmt: skip
+def test_what_is_refused(conv: dict[str, Any], settings: tuple[Any, ...], message: str) -> None:
+    """Convolutions that TREC cannot replace and settings out of range, each with what would do and the layer's name."""
+    with pytest.raises(ValueError, match=message):
+        convert(nn.Sequential(nn.Conv2d(4, 4, 3, **conv)), {"0": Settings(*settings)})
 
 
 @pytest.mark.parametrize("hash", trec_layer.HASHES)
@@ -223,24 +199,9 @@ def test_one_image_without_a_batch_and_another_device(hash: str) -> None:
     layer, image = made(hash), torch.randn(4, 7, 7)
     assert torch.equal(layer(image), layer(image[None])[0])
     conv = nn.Conv2d(4, 6, 3, padding=1, device="meta", dtype=torch.bfloat16)
-    away = TRECConv2d.from_conv(conv, 5, 3, hash)
+    away = TRECConv2d(conv, Settings(5, 3, hash))
     assert {(one.device.type, one.dtype) for one in away.parameters()} == {("meta", torch.bfloat16)}
-    away = TRECConv2d.from_conv(nn.Conv2d(4, 6, 3, padding=1, device="meta"), 5, 3, hash)
+    away = TRECConv2d(nn.Conv2d(4, 6, 3, padding=1, device="meta"), Settings(5, 3, hash))
     for size in (5, 2):  # more rows than buckets, and fewer
         away(torch.randn(2, 4, size, size, device="meta")).square().sum().backward()
     assert all(one.grad is not None and one.grad.device.type == "meta" for one in away.parameters() if one.requires_grad)
-
-
-def test_padding_in_words_is_refused() -> None:
-    """A layer that no forward pass could use is not made."""
-    with pytest.raises(ValueError, match="padding is 'same'"):
-        TRECConv2d(4, 6, 3, padding="same", sub_length=4, hash_bits=2)  # type: ignore[arg-type]
-
-
-def test_a_table_that_does_not_fit_names_the_layer() -> None:
-    """The message says which of the table's layers is wrong."""
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2))
-    with pytest.raises(ValueError, match="convolution '0': TREC: sub_length is 99, expected 1 to 27"):
-        convert(net, {"0": Settings(99, 2)})
-    with pytest.raises(ValueError, match="convolution '1': TREC: cannot replace"):
-        convert(net, {"1": Settings(9, 2)})

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinyredux import graph
+from tinyredux import flow, graph
 from tinyredux.boards import Board
-from tinyredux.codegen import KERNELS, assemble, board_budget
-from tinyredux.device import DoesNotFit, build_firmware, default_build_folder
+from tinyredux.codegen import KERNELS, limits
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.files import expect
 from tinyredux.int8 import interpret
 from tinyredux.kernels import Form, candidates
+from tinyredux.methods.layerwise import Layerwise
 from tinyredux.trec import Choice, with_trec
 
 LAYERS = (
     "conv3x3:32-32@16x16", "conv5x5:3-32@32x32", "conv5x5:32-32@16x16", "conv5x5:32-64@8x8", "conv1x1:64-64@16x16",
     "depthwise3x3:64@16x16", "dense:1024-10", "max3x3s2:32@32x32", "average3x3s2:32@16x16", "add:32@16x16",
 )  # fmt: skip
-SPEC = re.compile(
-    r"(conv|depthwise|dense|max|average|add|relu)(?:(\d+)x(\d+))?(?:s(\d+))?:(\d+)(?:-(\d+))?(?:@(\d+)x(\d+))?(?:/L(\d+)H(\d+))?",
-    re.ASCII,
+WINDOW, MAP = r"(?P<kernel>\d+x\d+)(?:s(?P<stride>\d+))?", r"@(?P<size>\d+x\d+)"
+INPUTS, OUTPUTS = r":(?P<in_c>\d+)", r"-(?P<out_c>\d+)"
+FORMS = (
+    rf"(?P<kind>conv){WINDOW}{INPUTS}{OUTPUTS}{MAP}(/L(?P<sub_length>\d+)H(?P<hash_bits>\d+))?",
+    rf"(?P<kind>depthwise|max|average){WINDOW}{INPUTS}{MAP}",
+    rf"(?P<kind>dense){INPUTS}{OUTPUTS}",
+    rf"(?P<kind>add|relu){INPUTS}{MAP}",
 )
-WINDOWED = ("conv", "depthwise", "max", "average")
+MOST_VALUES = 1 << 24  # of a map, or of the weights: more than any board holds
 
 
 @dataclass(frozen=True)
@@ -76,23 +80,21 @@ class LayerTime:
 def parse_spec(text: str) -> LayerSpec:
     """Returns the layer that a text such as conv3x3s2:32-64@16x16 names. Raises ValueError with the forms allowed."""
     expect(str, text, "the layer", "such as 'conv3x3:32-32@16x16'")
-    match = SPEC.fullmatch(text)
+    match = next(filter(None, (re.fullmatch(form, text, re.ASCII) for form in FORMS)), None)
     if match is None:
         raise ValueError(f"layer {text!r} is not understood; layers look like {', '.join(LAYERS)}")
-    kind, numbers = match[1], [None if value is None else int(value) for value in match.groups()[1:]]
-    kernel_h, kernel_w, stride, in_c, out_c, height, width, length, bits = numbers
-    for what, value, needed in (
-        ("kernel", kernel_h, kind in WINDOWED), ("-OUTPUTS", out_c, kind in ("conv", "dense")), ("@HxW", height, kind != "dense"),
-    ):  # fmt: skip
-        if (value is not None) != needed:
-            says = f"{kind} {'needs' if needed else 'takes no'} {what}"
-            raise ValueError(f"layer {text!r}: {says}; layers look like {', '.join(LAYERS)}")
-    if bits is not None and kind != "conv":
-        raise ValueError(f"layer {text!r}: only conv takes /LENGTHHBITS; layers look like {', '.join(LAYERS)}")
-    if (stride is not None and kind not in WINDOWED) or 0 in (*numbers[:7], bits):
-        raise ValueError(f"layer {text!r}: sizes are 1 or more, and only {', '.join(WINDOWED)} have a stride")
-    size, kernel, channels = (height or 1, width or 1), (kernel_h or 1, kernel_w or 1), in_c or 1
-    return LayerSpec(kind, channels, out_c or channels, size, kernel, stride or 1, length or 0, bits or 0)
+    given = {name: value for name, value in match.groupdict().items() if value is not None}
+    kind, length = given.pop("kind"), int(given.pop("sub_length", 0))
+    pairs = {name: (int(high), int(wide)) for name, value in given.items() for high, x, wide in [value.partition("x")] if x}
+    sizes = {name: int(value) for name, value in given.items() if name not in pairs}
+    if 0 in (*sizes.values(), *(side for pair in pairs.values() for side in pair)):
+        raise ValueError(f"layer {text!r}: sizes are 1 or more")
+    spec = LayerSpec(**{"kind": kind, "out_c": sizes["in_c"], "sub_length": length, **sizes, **pairs})  # type: ignore[arg-type]
+    maps = spec.size[0] * spec.size[1] * max(spec.in_c, spec.out_c)
+    weights = spec.kernel[0] * spec.kernel[1] * spec.in_c * (spec.out_c if kind in ("conv", "dense") else 1)
+    if (most := max(maps, weights)) > MOST_VALUES:
+        raise ValueError(f"layer {text!r}: a map or its weights have {most:,} values, expected at most {MOST_VALUES:,}")
+    return spec
 
 
 def layer_graph(spec: LayerSpec, seed: int = 0) -> graph.Graph:
@@ -131,7 +133,7 @@ def _operator(spec: LayerSpec) -> graph.Op:
         case "dense":
             return graph.Dense(**weighted)
         case "add":
-            return graph.Add("layer", ("input", "input"), "output")
+            return graph.Add(**names | {"inputs": ("input", "input")})
         case "relu":
             return graph.Relu(**names)
     return graph.Pool(**names, **window, kind=spec.kind)
@@ -148,44 +150,26 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
 
     Raises DoesNotFit for a layer that the board cannot hold, ValueError if its output is not the interpreter's.
     """
-    spec, folder = parse_spec(text), folder or default_build_folder()
+    net = layer_graph(parse_spec(text))
     expect(Board, board, "the board", "such as find_board('disco_f469ni')")
-    check_size(spec, text, board)
-    net = layer_graph(spec)
-    plan, artifact = assemble(net, f"bench --layer {text}", kernels, board)
-    firmware = build_firmware(artifact.write(folder / "models" / artifact.model_hash), board, folder)
+    schedule = Layerwise(limits(board, None, net)[0])  # of TREC, too, what the board leaves
+    model = flow.compile(net, board, schedule=schedule, kernels=kernels, call=f"bench --layer {text}")
     image = np.random.default_rng(1).normal(-40, 60, net.input.shape).clip(-128, 127).astype(np.int8)
-    target = SimulatorTarget(firmware.elf, board, artifact.model_hash, net.output.shape)
+    target = SimulatorTarget(model.build(folder).elf, board, model.artifact.model_hash, net.output.shape)
     output, cost = target.run(image), target.machine.watched[-1]
     if not np.array_equal(output, interpret.run(net, image[None])[0]):
         raise ValueError(f"layer {text}: the {kernels} kernel does not write the interpreter's bytes; report this as a bug")
-    form, (_, scratch) = artifact.manifest["ops"][0].get("form", "reference"), plan.scratch.get("layer", (0, 0))
+    form, (_, scratch) = model.artifact.manifest["ops"][0].get("form", "reference"), model.plan.scratch.get("layer", (0, 0))
     costs = (cost.instructions, cost.core_cycles, cost.memory_cycles)
     return LayerTime(text, kernels, graph.macs(net, net.ops[0]), net.output.elements, *costs, form, scratch)
 
 
-def check_size(spec: LayerSpec, text: str, board: Board) -> None:
-    """Raises DoesNotFit where a layer's maps exceed a board's SRAM or its weights the flash."""
-    taps = spec.kernel[0] * spec.kernel[1] * (spec.in_c if spec.kind in ("conv", "dense") else 1)
-    pixels = spec.size[0] * spec.size[1]
-    maps = pixels * spec.in_c + pixels // spec.stride**2 * spec.out_c
-    for section, region, needed, there in (
-        (".bss (activations)", "SRAM", maps, board_budget(board)),
-        (".rodata (weights)", "FLASH", taps * spec.out_c, board.flash_bytes),
-    ):
-        if needed > there:
-            raise DoesNotFit(section, region, needed, there, board.name, f"layer {text}")
-
-
 def bench(board: Board, layers: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Returns one row per layer (default: LAYERS) and kernel set, with the fields of `bench --json`."""
-    times = [bench_layer(text, board, kernels) for text in layers or LAYERS for kernels in KERNELS]
-    return [
-        {
-            "layer": time.layer, "kernels": time.kernels, "macs": time.macs, "outputs": time.outputs,
-            "instructions": time.instructions, "cycles": time.core_cycles + time.memory_cycles, "cycles_core": time.core_cycles,
-            "per_mac": None if time.per_mac is None else round(time.per_mac, 3), "per_output": round(time.per_output, 1),
-            "form": time.form, "scratch_bytes": time.scratch_bytes,
-        }
-        for time in times
-    ]  # fmt: skip
+    rows = []
+    for time in (bench_layer(text, board, kernels) for text in layers or LAYERS for kernels in KERNELS):
+        row = asdict(time)
+        core = row.pop("core_cycles")
+        row |= {"cycles": core + row.pop("memory_cycles"), "cycles_core": core, "per_output": round(time.per_output, 1)}
+        rows.append(row | {"per_mac": None if time.per_mac is None else round(time.per_mac, 3)})
+    return rows

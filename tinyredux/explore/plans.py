@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import quantize
 from tinyredux.kernels import STALLED, cycles
-from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Item, Program, blocks_of, executed_macs, live_bytes, moments
-from tinyredux.methods.partial import what_fits
+from tinyredux.memory import Arena, Item, Program, blocks_of, executed_macs, live_bytes, moments
+from tinyredux.methods.partial import Partial, what_fits
 from tinyredux.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
 from tinyredux.settings import CALIBRATION_IMAGES
 
@@ -48,32 +49,20 @@ def plan(
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if budget_bytes is not None and budget_bytes < 0:
         raise ValueError(f"sram is {budget_bytes} bytes, expected 0 or more")
-    if accumulator not in ACCUMULATOR_BYTES:
-        raise ValueError(f"accumulator is {accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
+    Partial(None, accumulator, mac_limit, input_outside)  # which checks what it is given
     found, whole = plan_in_parts(graph, accumulator, budget_bytes or 0, mac_limit, input_outside), memory.plan(graph)
+    exact, layerwise = method == "exact", layerwise_steps(graph, whole)
+    best = whole if exact else found
+    factor = 1.0 if exact else executed_macs(graph, found.program.steps()) / max(1, total_macs(graph))
+    items = [] if exact else [item for item in found.program.schedule.items if item.kind != "whole"]
     answer: dict[str, Any] = {
-        "schema": 1,
-        "net": net,
-        "peak_bytes": found.peaks,
-        "accumulator": accumulator,
-        "least_bytes": found.least_bytes,
-        "channel_bound_bytes": found.channel_bound_bytes,
-        "least_is_proven": found.least_bytes <= found.channel_bound_bytes,
-        "layerwise": layerwise_steps(graph, whole),
-    }
-    if method == "exact":
-        answer |= {
-            "macs_factor": 1.0, "placement_bytes": whole.total_bytes, "lower_bound_bytes": whole.lower_bound_bytes,
-            "optimal": whole.optimal, "regions": [], "steps": layerwise_steps(graph, whole),
-        }  # fmt: skip
-    else:
-        factor = executed_macs(graph, found.program.steps()) / max(1, total_macs(graph))
-        answer |= {
-            "macs_factor": round(factor, 4),
-            "placement_bytes": found.arena.size_bytes, "lower_bound_bytes": found.lower_bound_bytes, "optimal": found.optimal,
-            "regions": [region(graph, item) for item in found.program.schedule.items if item.kind != "whole"],
-            "steps": program_steps(found.program, found.arena),
-        }  # fmt: skip
+        "schema": 1, "net": net, "peak_bytes": found.peaks, "accumulator": accumulator, "least_bytes": found.least_bytes,
+        "channel_bound_bytes": found.channel_bound_bytes, "least_is_proven": found.least_bytes <= found.channel_bound_bytes,
+        "layerwise": layerwise, "macs_factor": round(factor, 4),
+        "placement_bytes": whole.total_bytes if exact else found.peak_bytes,
+        "lower_bound_bytes": best.lower_bound_bytes, "optimal": best.optimal, "regions": [region(graph, item) for item in items],
+        "steps": layerwise if exact else program_steps(found.program, found.arena),
+    }  # fmt: skip
     if input_outside:
         answer |= {"input_bytes": graph.input.size_bytes}
         answer |= {"beside_input_bytes": answer["placement_bytes"] - graph.input.size_bytes}
@@ -120,10 +109,11 @@ def program_steps(program: Program, arena: Arena) -> list[dict[str, Any]]:
 def region(graph: Graph, item: Item) -> dict[str, Any]:
     """Returns a region of the contract: its operators, whether it runs in slices or patches, how many and how wide."""
     base = item.inner[0] if item.kind == "spatial" else item
-    sink = next(op for op in graph.ops if op.name == base.sink)
+    ops = graph.by_name
+    sink = ops[base.sink]
     channels = graph.tensors[sink.inputs[0] if base.kind == "accumulate" else sink.output].shape[2]
     width = min(base.width, channels) or channels
-    height, columns, _ = graph.tensors[next(op.output for op in graph.ops if op.name == item.sink)].shape
+    height, columns, _ = graph.tensors[ops[item.sink].output].shape
     patches = 1
     if item.kind == "spatial":
         rows, across = item.patch[0] or height, item.patch[1] or columns
@@ -146,11 +136,8 @@ def timeline(answer: dict[str, Any]) -> str:
         lines += ["", "in parts:", *_map(answer["steps"], scale)]
     peaks = ", ".join(f"{kind} {count:,}" for kind, count in answer["peak_bytes"].items())
     proven = "no schedule of this kind needs less" if answer["optimal"] else f"lower bound {answer['lower_bound_bytes']:,}"
-    lines += [
-        "",
-        f"peak bytes: {peaks}",
-        f"placed in {answer['placement_bytes']:,} bytes ({proven}), MACs x {answer['macs_factor']}",
-    ]
+    lines += ["", f"peak bytes: {peaks}"]
+    lines.append(f"placed in {answer['placement_bytes']:,} bytes ({proven}), MACs x {answer['macs_factor']}")
     apart = "beside_input_bytes" in answer  # then the least plan, whose input is not, compares with nothing
     if answer["steps"] != answer["layerwise"] and answer["least_bytes"] < answer["placement_bytes"] and not apart:
         lines.append(f"more bytes for fewer cycles: the least is {answer['least_bytes']:,}, ask for it with --sram")
@@ -165,10 +152,8 @@ def timeline(answer: dict[str, Any]) -> str:
 
 def _map(steps: list[dict[str, Any]], scale: int) -> list[str]:
     """Returns a row for each step and a row of names and bytes for each three buffers; `scale` bytes are the full width."""
-    sizes: dict[str, int] = {}
-    for step in steps:
-        sizes |= {name: size for name, (_, size) in step["buffers"].items()}
-    letters = {name: LETTERS[i % len(LETTERS)] for i, name in enumerate(sizes)}
+    sizes = {name: size for step in steps for name, (_, size) in step["buffers"].items()}
+    letters = dict(zip(sizes, itertools.cycle(LETTERS), strict=False))
     names = [step["op"] if len(step["op"]) <= BAR else step["op"][: BAR - 3] + "..." for step in steps]
     width, lines = max(map(len, names)), []
     for name, step in zip(names, steps, strict=True):
@@ -184,8 +169,6 @@ def _map(steps: list[dict[str, Any]], scale: int) -> list[str]:
 
 def int16_slices(graph: Graph) -> dict[str, tuple[tuple[int, int], ...]]:
     """Returns which operators the least plan with 16-bit sums computes in slices of their input channels, and in which."""
-    found: dict[str, dict[tuple[int, int], None]] = {}
-    for step in plan_partial(graph, "int16").program.steps():
-        if step.kind == "add_up":
-            found.setdefault(step.op, {})[step.inputs[0].box.c0, step.inputs[0].box.c1] = None
-    return {name: tuple(parts) for name, parts in found.items()}
+    adding = [step for step in plan_partial(graph, "int16").program.steps() if step.kind == "add_up"]
+    slices = {step.op: [one.inputs[0].box for one in adding if one.op == step.op] for step in adding}
+    return {name: tuple(dict.fromkeys((box.c0, box.c1) for box in boxes)) for name, boxes in slices.items()}

@@ -22,7 +22,6 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
@@ -30,7 +29,6 @@ from tqdm import tqdm
 from tinyredux.device import MissingTool
 
 STALE_SECONDS = 3600  # after which a trial of another machine counts as lost
-UNOWNED_SECONDS = 10  # a trial that nobody has signed after so long was made by a process killed at that moment
 WAIT_SECONDS = 0.5
 OPEN_SECONDS = 1.5
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # the packages of modules
@@ -54,7 +52,7 @@ class Judgement:
     short: float = 0.0
 
 
-class RefusedError(Exception):
+class RefusedError(optuna.TrialPruned):
     """Raised by a judge for parameters that break a limit, before it spends time on them."""
 
 
@@ -131,16 +129,19 @@ def run(study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int,
                 return
             time.sleep(WAIT_SECONDS)  # for the last ones of other processes
             continue
-        study.sampler = RandomSampler()  # asking for a trial draws nothing
-        trial = study.ask()
-        trial.set_user_attr("owner", {"host": platform.node(), "process": os.getpid(), "time": time.time()})
+        study.sampler = RandomSampler()  # making a trial draws nothing
+        owner = {"host": platform.node(), "process": os.getpid(), "time": time.time()}
+        signed = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"owner": owner})
+        trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, signed))  # `ask` would sign it afterwards
         before = [other for other in _counted(study) if other.number < trial.number]
         if len(before) >= trials:
             study.tell(trial, state=TrialState.FAIL)
             continue
-        index = len(before)
-        study.sampler = _Fixed(given[index]) if index < len(given) else _sampler(seed, index)
-        parameters = {name: trial.suggest_int(name, 0, most) for name, most in space.items()}
+        study.sampler = _sampler(seed, len(before))
+        spans = {name: (0, most) for name, most in space.items()}
+        if len(before) < len(given):
+            spans = {name: (value, value) for name, value in given[len(before)].items()}
+        parameters = {name: trial.suggest_int(name, *span) for name, span in spans.items()}
         _finish(study, trial, parameters, judge, [other for other in before if other.state == TrialState.COMPLETE])
 
 
@@ -149,12 +150,10 @@ def _finish(study: optuna.Study, trial: optuna.Trial, parameters: Parameters, ju
     same = next((other for other in done if other.params == parameters), None)
     try:
         found = judge(parameters) if same is None else Judgement(same.values, same.user_attrs["facts"], same.constraints["short"])
-    except RefusedError as limit:
-        trial.set_user_attr("refused", str(limit))
-        study.tell(trial, state=TrialState.FAIL)
-        return
-    except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
+    except BaseException as wrong:
+        study.tell(trial, state=TrialState.PRUNED if isinstance(wrong, RefusedError) else TrialState.FAIL)
+        if isinstance(wrong, RefusedError):
+            return
         raise
     trial.set_user_attr("facts", dict(found.facts))
     trial.set_constraint("short", found.short)
@@ -167,38 +166,15 @@ def _sampler(seed: int, index: int) -> TPESampler:
     return TPESampler(seed=drawn, constant_liar=False)
 
 
-class _Fixed(RandomSampler):
-    """Gives the parameters that it was made with."""
-
-    def __init__(self, parameters: Parameters) -> None:
-        super().__init__()
-        self.parameters = parameters
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, *_: BaseDistribution) -> int:
-        return self.parameters[param_name]
-
-
 def _counted(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that count, by number: done, refused or under way."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL or "refused" in t.user_attrs]
-
-
-def refusals(study: optuna.Study) -> list[str]:
-    """Returns what was said to each trial that was refused."""
-    return [trial.user_attrs["refused"] for trial in study.get_trials(deepcopy=False) if "refused" in trial.user_attrs]
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
 
 
 def _drop_lost(study: optuna.Study) -> None:
     """Marks trials of processes that are no more as failed."""
-    since = time.monotonic()
-    while True:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        unowned = [trial for trial in running if "owner" not in trial.user_attrs]
-        if not unowned or time.monotonic() - since > UNOWNED_SECONDS:
-            break
-        time.sleep(WAIT_SECONDS)
-    for trial in running:
-        if trial in unowned or _lost(trial.user_attrs["owner"]):
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _lost(trial.user_attrs["owner"]):
             with contextlib.suppress(ValueError):  # another process was faster
                 study.tell(trial.number, state=TrialState.FAIL)
 
@@ -215,17 +191,10 @@ def _lost(owner: Mapping[str, Any]) -> bool:
     return False
 
 
-def front(study: optuna.Study, least: float) -> list[FrozenTrial]:
-    """Returns the trials of an accuracy of at least `least` that no other of them beats in all aims, fewest cycles first."""
-    trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values[0] >= least]
-    kept = [trials[i] for i in nondominated([trial.values for trial in trials])]
-    return sorted(kept, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
+def front(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that miss nothing that was asked for and that no other beats in all aims, fewest cycles first.
 
-
-def nondominated(points: Sequence[Sequence[float]]) -> list[int]:
-    """Returns the numbers of the points, in the order of AIMS, that no other beats in all aims; of equal ones the first."""
-    signs = np.array([-1 if aim == "maximize" else 1 for aim in AIMS.values()])
-    first = {tuple(point): i for i, point in reversed(list(enumerate(points)))}
-    costs = np.array([signs * values for values in first]).reshape(-1, len(signs))
-    worse = [((costs <= cost).all(axis=1) & (costs < cost).any(axis=1)).any() for cost in costs]
-    return sorted(i for i, beaten in zip(first.values(), worse, strict=True) if not beaten)
+    Of those with equal values the first.
+    """
+    best = {tuple(trial.values): trial for trial in reversed(study.best_trials)}
+    return sorted(best.values(), key=lambda trial: (trial.values[1], -trial.values[0], trial.number))

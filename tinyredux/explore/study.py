@@ -1,7 +1,7 @@
 """The exploration of one network: calibrate the costs, search, measure the finalists, look at the test images once.
 
-Nothing is chosen by test images. The network's int8 weights, the board and the limits name the study in the database; so a
-database holds many studies, and one that was begun with other weights is never continued by mistake.
+Nothing is chosen by test images. The network's int8 weights, the methods, the board and the limits name the study in the
+database; so a database holds many studies, and one that was begun with other weights is never continued by mistake.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from tinyredux.methods.layerwise import Layerwise
 from tinyredux.methods.skip import Skip
 from tinyredux.nets import short_name
 from tinyredux.settings import METHODS, Compiled, Settings, compile_net, measure_compiled
-from tinyredux.skip import records
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
 ON_ONE_PRICE = 12  # trials to begin with, for each unit: one threshold for all layers
@@ -105,48 +104,63 @@ def _explore(options: Exploration) -> dict[str, Any]:
     images = Images(designs, options.images, options.loss_points / 100)
     study = search.open_study(options.url, _study_name(options, exact.int8, designs.board, images))
     _calibrate(study, options, exact, designs)
-    space = {op: FINEST for op, units in designs.units_of.items() if any(len(designs.path(op, unit)) > 1 for unit in units)}
-    space |= {f"{op}.unit": len(designs.units_of[op]) - 1 for op in space if len(designs.units_of[op]) > 1}
+    others = [{"method": list(METHODS).index(method)} for method in options.methods if method != "skip"]
+    paths = designs.paths.items() if "skip" in options.methods else ()
+    space = {op: FINEST for op, units in paths if any(len(path) > 1 for path in units.values())}
+    space |= {f"{op}.unit": len(designs.paths[op]) - 1 for op in space if len(designs.paths[op]) > 1}
 
     def judge(parameters: Parameters) -> Judgement:
+        if "method" in parameters:
+            return _judge_method(options, list(METHODS)[parameters["method"]], images)
         graph = designs.graph_of(design_of(designs, parameters))
         cost = designs.cost(graph)
-        excess = designs.excess(cost)
-        if excess:
+        if excess := designs.excess(cost):
             raise RefusedError(excess)
-        right, seen = images.right(graph)
-        facts = {"right": right, "images": seen, "cost": asdict(cost)}
-        short = max(0.0, images.least - right / seen)
-        return Judgement((right / seen, cost.cycles, cost.flash_bytes, cost.sram_bytes), facts, short)
+        facts = {"cost": asdict(cost)}
+        return _judgement(images, images.right(graph), (cost.cycles, cost.flash_bytes, cost.sram_bytes), facts)
 
-    skips = "skip" in options.methods
-    trials, space = (options.trials, space) if skips else (1, {})
-    search.run(study, space, judge, trials, options.seed, given(designs) if skips else ())
+    first = [{name: places[name] for name in space} for places in given(designs)] if space else [{}]
+    search.run(study, space, judge, len(others) + (options.trials if space else 1), options.seed, [*others, *first])
     return _result(study, options, exact, designs, images)
+
+
+def _judgement(images: Images, right: tuple[int, int], sizes: tuple[float, ...], facts: dict[str, Any]) -> Judgement:
+    share = right[0] / right[1]
+    return Judgement((share, *sizes), {"right": right[0], "images": right[1], **facts}, max(0.0, images.least - share))
+
+
+def _judge_method(options: Exploration, method: str, images: Images) -> Judgement:
+    """Judges the one design that a method which is not searched has for the network, measured."""
+    compiled, found = _run(_settings_of(options, method))
+    if found is None:
+        raise RefusedError(f"{method} does not fit {options.board}")
+    sizes = (found.cycles or 0, found.flash_bytes["total"] or 0, compiled.plan.total_bytes)
+    return _judgement(images, images.right(compiled.int8), sizes, {"measured": _measured(found)})
 
 
 def design_of(designs: Designs, parameters: Parameters) -> Design:
     """Returns the design that parameters stand for."""
-    chosen = {op: units[parameters.get(f"{op}.unit", 0)] for op, units in designs.units_of.items()}
-    steps = {op: round(parameters.get(op, 0) / FINEST * (len(designs.path(op, unit)) - 1)) for op, unit in chosen.items()}
-    return Design(chosen, steps)
+    chosen = {op: list(paths)[parameters.get(f"{op}.unit", 0)] for op, paths in designs.paths.items()}
+    longest = {op: len(designs.paths[op][unit]) - 1 for op, unit in chosen.items()}
+    return {op: (unit, round(parameters.get(op, 0) / FINEST * longest[op])) for op, unit in chosen.items()}
 
 
 def given(designs: Designs) -> list[dict[str, int]]:
     """Returns the parameters of the first trials: nothing left out, then one threshold for all layers, growing, by unit."""
-    nothing = {name: 0 for op in designs.units_of for name in (op, f"{op}.unit")}
+    nothing = {name: 0 for op in designs.paths for name in (op, f"{op}.unit")}
     found = [nothing]
     for unit in designs.units:
+        longest = {op: max(1, len(path) - 1) for op, path in designs.cut_by(unit).items()}
         for steps in designs.on_prices(unit, ON_ONE_PRICE):
-            places = {op: round(FINEST * step / max(1, len(designs.path(op, unit)) - 1)) for op, step in steps.items()}
-            found.append(nothing | places | {f"{op}.unit": designs.units_of[op].index(unit) for op in steps})
+            places = {op: round(FINEST * step / longest[op]) for op, step in steps.items()}
+            found.append(nothing | places | {f"{op}.unit": list(designs.paths[op]).index(unit) for op in steps})
     return found
 
 
 def _study_name(options: Exploration, graph: Graph, board: Board, images: Images) -> str:
     """Returns a name that only the same exploration has, however many trials it is given."""
-    settings = (board, options.sram, options.loss_points, len(images.labels), FINEST, ON_ONE_PRICE, LEVELS, Calibration())
-    content = hashlib.sha256(repr(settings).encode())
+    settings = (board, options.sram, options.loss_points, images.count, FINEST, ON_ONE_PRICE, LEVELS, Calibration())
+    content = hashlib.sha256(repr((*settings, options.methods)).encode())
     for name in sorted(graph.constants):
         content.update(graph.constants[name].tobytes())
     return f"{short_name(options.net)}.{options.kernels}.{board.name}.seed{options.seed}.{content.hexdigest()[:12]}"
@@ -172,9 +186,8 @@ def _calibrate(study: optuna.Study, options: Exploration, exact: Compiled, desig
     simulated: list[tuple[Graph, Measurement]] = []
     for unit in designs.units:
         for level in tqdm(LEVELS if simulated else (0.0, *LEVELS), f"calibrating by {unit}", leave=False, disable=None):
-            chosen = {op: unit for op, units in designs.units_of.items() if unit in units}
-            steps = {op: round(level * (len(designs.path(op, unit)) - 1)) for op in chosen}
-            graph = designs.graph_of(Design(chosen, steps))
+            cut = {op: (unit, round(level * (len(path) - 1))) for op, path in designs.cut_by(unit).items()}
+            graph = designs.graph_of(cut)
             try:
                 simulated.append((graph, measure_compiled(options.settings, _compiled(exact, designs, options, graph))))
             except DoesNotFit as wrong:
@@ -184,53 +197,56 @@ def _calibrate(study: optuna.Study, options: Exploration, exact: Compiled, desig
     study.set_user_attr("calibration", asdict(designs.calibrate(simulated)))
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A design that may come onto the front: its `values` in the order of AIMS, predicted, or measured for other methods."""
-
-    method: str
-    graph: Graph
-    right: int
-    images: int
-    values: tuple[float, ...]
-    predicted: Cost | None = None
-    measured: Measurement | None = None
-    skip: records.Record | None = None
-
-
 def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images) -> dict[str, Any]:
-    found = [_candidate(options, designs, images, trial) for trial in search.front(study, images.least)]
-    others = [_other(options, method, images) for method in options.methods if method != "skip"]
-    found += [one for one in others if one is not None and one.right / one.images >= images.least]
-    front = [found[i] for i in search.nondominated([one.values for one in found])]
-    front.sort(key=lambda one: one.values[1])
-    measured = finalists([(one.values[0], one.values[1]) for one in front], options.finalists)
-    right = [i for i, one in enumerate(front) if one.right / one.images >= images.exact / len(images.labels)]
-    measured = sorted({*measured, *right[:1]}) if measured else []
-    for i in tqdm(measured, "measuring designs", leave=False, disable=None):
-        if front[i].measured is None:
-            compiled = _compiled(exact, designs, options, front[i].graph)
-            front[i] = replace(front[i], measured=measure_compiled(options.settings, compiled))
-    tested = {i: evaluator.correct(one.graph, exact.data.test) for i, one in enumerate(front) if one.measured}
-    exact_right = evaluator.correct(exact.int8, exact.data.test) if tested else None
+    trials, data, board = search.front(study), exact.data, designs.board
+    front, graphs = [_entry(options, designs, images, trial) for trial in trials], dict[int, Graph]()
+    measured = finalists([(trial.values[0], trial.values[1]) for trial in trials], options.finalists)
+    right = [i for i, trial in enumerate(trials) if trial.values[0] >= images.exact / images.count]
+    pairs: list[tuple[Cost, Measurement]] = []
+    for i in tqdm(sorted({*measured, *right[:1]}) if measured else [], "measuring designs", leave=False, disable=None):
+        if front[i]["measured"] is None:
+            graphs[i] = designs.graph_of(design_of(designs, trials[i].params))
+            found = measure_compiled(options.settings, _compiled(exact, designs, options, graphs[i]))
+            pairs.append((Cost(**front[i]["predicted"]), found))
+            front[i]["measured"] = _measured(found)
+    tested = [i for i, entry in enumerate(front) if entry["measured"]]
+    for i in tested:
+        graph = graphs[i] if i in graphs else compile_net(_settings_of(options, front[i]["method"])).int8
+        front[i]["test_correct"] = evaluator.correct(graph, data.test)
     uses = study.user_attrs.get("test_uses", 0) + bool(tested)
     study.set_user_attr("test_uses", uses)
-    pairs = [(one.predicted, one.measured) for one in front if one.predicted and one.measured]
-    calibration, done = designs.calibration, optuna.trial.TrialState.COMPLETE
-    limits = {"flash_bytes": designs.board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points}
-    errors = {"error_percent": dict(calibration.error_percent), "finalists_error_percent": errors_percent(pairs)}
-    exact_runs = {kernels: _run(options, "exact", kernels)[1] for kernels in ("reference", "fast")} if tested else {}
+    states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+    exact_right = evaluator.correct(exact.int8, data.test) if tested else None
+    runs = {kernels: _run(_settings_of(options, "exact", kernels))[1] for kernels in ("reference", "fast")} if tested else {}
     result: dict[str, Any] = {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
-        "data": exact.data.name, "seed": options.seed, "study": study.study_name,
-        "trials": {"done": len(study.get_trials(deepcopy=False, states=(done,))), "refused": len(search.refusals(study))},
-        "limits": limits, "cost_model": {"designs": calibration.designs} | errors,
-        "validation": {"images": len(images.labels), "exact": images.exact},
-        "test": {"images": len(exact.data.test.images), "exact": exact_right, "uses": uses},
-        "baselines": [{"kernels": kernels, "measured": _measured(run)} for kernels, run in exact_runs.items() if run],
-        "front": [_entry(one, tested.get(i)) for i, one in enumerate(front)],
+        "data": data.name, "seed": options.seed, "study": study.study_name,
+        "trials": {"done": states.count("COMPLETE"), "refused": states.count("PRUNED")},
+        "limits": {"flash_bytes": board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points},
+        "cost_model": {
+            "designs": designs.calibration.designs, "error_percent": dict(designs.calibration.error_percent),
+            "finalists_error_percent": errors_percent(pairs),
+        },
+        "validation": {"images": images.count, "exact": images.exact},
+        "test": {"images": len(data.test.images), "exact": exact_right, "uses": uses},
+        "baselines": [{"kernels": kernels, "measured": _measured(run)} for kernels, run in runs.items() if run],
+        "front": front,
     }  # fmt: skip
     return result | {"no_loss": no_loss(result)}
+
+
+def _entry(options: Exploration, designs: Designs, images: Images, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """Returns a design of the front, which is not tested yet."""
+    facts, method = trial.user_attrs["facts"], trial.params.get("method")
+    record = None
+    if method is None:
+        design = design_of(designs, trial.params)
+        record = asdict(designs.record(design, short_name(options.net), facts["right"], images.exact, facts["images"]))
+    return {
+        "method": "skip" if method is None else list(METHODS)[method], "validation_correct": facts["right"],
+        "validation_images": facts["images"], "test_correct": None, "predicted": facts.get("cost"),
+        "measured": facts.get("measured"), "skip": record,
+    }  # fmt: skip
 
 
 def no_loss(result: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -251,27 +267,14 @@ def no_loss(result: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"design": number, "cycles": cycles, "fewer_percent": fewer, "test_points_lost": round(lost, 2)}
 
 
-def _candidate(options: Exploration, designs: Designs, images: Images, trial: optuna.trial.FrozenTrial) -> Candidate:
-    design, facts = design_of(designs, trial.params), trial.user_attrs["facts"]
-    record = designs.record(design, short_name(options.net), facts["right"], images.exact, facts["images"])
-    graph, cost = designs.graph_of(design), Cost(**facts["cost"])
-    return Candidate("skip", graph, facts["right"], facts["images"], tuple(trial.values), cost, None, record)
+def _settings_of(options: Exploration, method: str, kernels: str | None = None) -> Settings:
+    """Returns how a method that is not searched is measured, by its usual kernels unless it has those that are asked for."""
+    kernels = kernels or (options.kernels if options.kernels in METHODS[method] else None)
+    return replace(options.settings, method=method, kernels=kernels)
 
 
-def _other(options: Exploration, method: str, images: Images) -> Candidate | None:
-    """Returns the one design that another method has for the network, measured; None where it breaks a limit."""
-    kernels = options.kernels if options.kernels in METHODS[method] else None
-    compiled, found = _run(options, method, kernels)
-    if found is None:
-        return None
-    right, seen = images.right(compiled.int8)
-    values = (right / seen, found.cycles or 0, found.flash_bytes["total"] or 0, compiled.plan.total_bytes)
-    return Candidate(method, compiled.int8, right, seen, values, None, found)
-
-
-def _run(options: Exploration, method: str, kernels: str | None) -> tuple[Compiled, Measurement | None]:
-    """Returns the network compiled by a method, and measured where it fits."""
-    settings = replace(options.settings, method=method, kernels=kernels)
+def _run(settings: Settings) -> tuple[Compiled, Measurement | None]:
+    """Returns a network compiled, and measured where it fits."""
     compiled = compile_net(settings)
     try:
         return compiled, measure_compiled(settings, compiled)
@@ -279,17 +282,7 @@ def _run(options: Exploration, method: str, kernels: str | None) -> tuple[Compil
         return compiled, None
 
 
-def _entry(one: Candidate, tested: int | None) -> dict[str, Any]:
-    cost = asdict(one.predicted) if one.predicted else None
-    return {
-        "method": one.method, "validation_correct": one.right, "validation_images": one.images, "test_correct": tested,
-        "predicted": cost, "measured": _measured(one.measured), "skip": asdict(one.skip) if one.skip else None,
-    }  # fmt: skip
-
-
-def _measured(found: Measurement | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
+def _measured(found: Measurement) -> dict[str, Any]:
     names = "cycles cycles_kind timing_model ms flash_bytes sram_bytes macs_executed bit_exact model_hash"
     shown = {name: getattr(found, name) for name in names.split()}
     return shown | {name: shown[name]["total"] for name in ("flash_bytes", "sram_bytes")}

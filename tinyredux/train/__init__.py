@@ -6,22 +6,9 @@ memory; `pretrained` joins them to the records beside the weights.
 
 from __future__ import annotations
 
-from tinyredux.train.loop import (
-    Guide,
-    Recipe,
-    augmented,
-    correct,
-    given,
-    predictions,
-    read_checkpoint,
-    recipe_for,
-    save_checkpoint,
-    shifted,
-    train,
-    use_cores,
-)
+from tinyredux.train.loop import Guide, Recipe, correct, given, predictions, recipe_for, shifted, train, use_cores
 
 __all__ = [
-    "Guide", "Recipe", "augmented", "correct", "finetune_skip", "finetune_trec", "given", "predictions", "pretrained",
-    "read_checkpoint", "recipe_for", "save_checkpoint", "shifted", "skip_search", "train", "use_cores",
+    "Guide", "Recipe", "correct", "finetune_skip", "finetune_trec", "given", "predictions", "pretrained", "recipe_for",
+    "shifted", "skip_search", "train", "use_cores",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ any other, and the zeros lead `graph.dead_channels` to what nobody reads.
 
 from __future__ import annotations
 
+import bisect
 import copy
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ TUNE = train.Recipe(epochs=8, peak_rate=0.03, warmup_share=0.1, distil=0.5, drop
 
 
 def fine_tune(
-    net: nn.Module, data: Dataset, share: float, recipe: train.Recipe, checkpoint: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    net: nn.Module, data: Dataset, share: float, recipe: train.Recipe, checkpoint: Path | None = None
+) -> dict[str, Any]:
     """Leaves input channels out of a trained network, in place, trains it on without them, and returns what was left out.
 
     The exact network is the teacher. Resumable as `train.train`. Raises ValueError for a share of the cycles out of reach.
@@ -71,13 +72,10 @@ def cuts_for(graph: Graph, statistics: dict[str, Statistics], share: float) -> t
     def reached(price: float) -> float:
         return skip_search.predicted_cycles(without(graph, skip_search.below(paths, worth, price))) / whole
 
-    low, high = 0, len(prices) - 1
-    if (least := reached(prices[high])) > share:
+    if (least := reached(prices[-1])) > share:
         raise ValueError(f"leaving out input channels leads to {least:.2f} of the cycles, not to {share}; give a larger share")
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(prices[middle]) <= share else (middle + 1, high)
-    return skip_search.below(paths, worth, prices[low]), reached(prices[low])
+    price = prices[bisect.bisect_left(prices, True, hi=len(prices) - 1, key=lambda price: reached(price) <= share)]
+    return skip_search.below(paths, worth, price), reached(price)
 
 
 def masks_of(net: nn.Module, graph: Graph, cuts: dict[str, Cut]) -> Masks:

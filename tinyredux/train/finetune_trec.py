@@ -76,9 +76,7 @@ def to_json(table: Table) -> dict[str, dict[str, int | str]]:
     return {path: asdict(settings) for path, settings in table.items()}
 
 
-def fine_tune(
-    net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None,
-) -> nn.Module:  # fmt: skip
+def fine_tune(net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None) -> nn.Module:
     """Replaces the layers of `table` in a trained network, trains it on, resumable as `train.train`, and returns it.
 
     All layers learn, unless the recipe freezes what runs before the first of them. The exact network is the teacher where the

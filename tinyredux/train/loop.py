@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,7 @@ class Recipe:
     distil: float = 0.0  # share of the loss that compares with a teacher, the rest with the labels
     temperature: float = 2.0  # at which both outputs are compared
     dropout_factor: float = 1.0  # on the network's own dropout while it trains
-    average: float = (
-        0.0  # share of the running mean of all weights that a step keeps; the mean is the result. 0: the last weights
-    )
+    average: float = 0.0  # share of the running mean of the weights that a step keeps; the mean is the result. 0: the last ones
     freeze: bool = False  # what runs before the first layer that fine-tuning changes stays as it was
 
     def __post_init__(self) -> None:
@@ -72,34 +71,21 @@ class Guide:
 
 NO_GUIDE = Guide()
 SYNTHETIC = Recipe(epochs=8, batch=64, peak_rate=0.05)
+_SHORT, _WORDS = Recipe(epochs=18), Recipe(epochs=60, batch=64)
 RECIPES = {
-    "alexnet": Recipe(epochs=18),
-    "cifarnet": Recipe(epochs=30),
-    "cifarnet_quick": Recipe(epochs=18),
-    "ds_cnn": Recipe(epochs=60, batch=64),
-    "ds_cnn_wide": Recipe(epochs=30, batch=64),
-    "keyword_cnn": Recipe(epochs=60, batch=64),
-    "lenet": Recipe(epochs=24),
-    "squeezenet": Recipe(epochs=18),
-    "squeezenet_bypass": Recipe(epochs=18),
-    "zfnet": Recipe(epochs=18),
-}
+    "alexnet": _SHORT, "cifarnet_quick": _SHORT, "squeezenet": _SHORT, "squeezenet_bypass": _SHORT, "zfnet": _SHORT,
+    "lenet": Recipe(epochs=24), "ds_cnn": _WORDS, "keyword_cnn": _WORDS, "ds_cnn_wide": Recipe(epochs=30, batch=64),
+}  # fmt: skip
 
 
 def augmented(images: torch.Tensor, generator: torch.Generator, margin: int = 4) -> torch.Tensor:
     """Returns images (N, C, H, W) flipped at random and shifted by up to `margin` pixels, reflected at the edges."""
     count, _, height, width = images.shape
-    padded = functional.pad(images, [margin] * 4, mode="reflect")
-    top = torch.randint(0, 2 * margin + 1, (count,), generator=generator)
-    left = torch.randint(0, 2 * margin + 1, (count,), generator=generator)
-    flip = torch.rand(count, generator=generator) < 0.5
-    columns = torch.arange(width).repeat(count, 1)
-    columns[flip] = columns[flip].flip(1)
-    rows = (top[:, None] + torch.arange(height))[:, None, :, None]
-    columns = (left[:, None] + columns)[:, None, None, :]
-    batch = torch.arange(count)[:, None, None, None]
-    channel = torch.arange(images.shape[1])[None, :, None, None]
-    return padded[batch, channel, rows, columns]
+    padded = functional.pad(images, [margin] * 4, mode="reflect").permute(0, 2, 3, 1)
+    top, left = (torch.randint(0, 2 * margin + 1, (count, 1), generator=generator) for _ in range(2))
+    flip, columns = torch.rand((count, 1), generator=generator) < 0.5, torch.arange(width)
+    rows, columns = top + torch.arange(height), left + torch.where(flip, columns.flip(0), columns)
+    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
 def shifted(images: torch.Tensor, generator: torch.Generator, margin: int = 5, noise: float = 0.3) -> torch.Tensor:
@@ -144,10 +130,7 @@ def given(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
     return replace(recipe, epochs=recipe.epochs if epochs is None else epochs, seed=recipe.seed if seed is None else seed)
 
 
-def train(
-    net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None,
-    guide: Guide = NO_GUIDE,
-) -> nn.Module:  # fmt: skip
+def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, guide: Guide = NO_GUIDE) -> nn.Module:
     """Trains `net` in place on the training split and returns it.
 
     With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
@@ -161,44 +144,47 @@ def train(
     steps = len(data.train.images) // recipe.batch
     if steps == 0:
         raise ValueError(f"cannot train on {data.name}: {len(data.train.images)} training images, a batch takes {recipe.batch}")
-    threads = torch.get_num_threads()
-    dropouts = [(part, part.p) for part in net.modules() if isinstance(part, nn.Dropout)]
-    torch.set_num_threads(1)
+    with _alone(net, recipe):
+        torch.manual_seed(recipe.seed)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in guide.frozen:
+            part.requires_grad_(False)
+        optimizer = torch.optim.SGD(
+            net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
+        )
+        step = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+        mean = AveragedModel(net, multi_avg_fn=step, use_buffers=True) if recipe.average else None
+        parts = {"net": net, "optimizer": optimizer, "schedule": schedule} | ({"mean": mean} if mean else {})
+        settings = {"recipe": json.dumps(asdict(recipe)), "layers": guide.layers}
+        begin = _resume(checkpoint, parts, settings) if checkpoint else 0
+        epochs = tqdm(range(begin, recipe.epochs), "epochs", recipe.epochs, initial=begin, leave=False, disable=None)
+        for epoch in epochs:
+            loss = _epoch(net, data, recipe, epoch, optimizer, schedule, guide, mean)
+            if checkpoint:
+                _save(checkpoint, parts, settings, epoch + 1)
+            share = 100 * correct(mean.module if mean else net, data.validation) / max(1, len(data.validation.images))
+            epochs.set_postfix(loss=f"{loss:.3f}", validation=f"{share:.2f} %")
+        if mean:
+            net.load_state_dict(mean.module.state_dict())
+    return net
+
+
+@contextmanager
+def _alone(net: nn.Module, recipe: Recipe) -> Iterator[None]:
+    """Gives torch one thread and the network the recipe's dropout, until the training is over."""
+    threads, dropouts = torch.get_num_threads(), {part: part.p for part in net.modules() if isinstance(part, nn.Dropout)}
     try:
-        for part, share in dropouts:
+        torch.set_num_threads(1)
+        for part, share in dropouts.items():
             part.p = share * recipe.dropout_factor
-        return _train(net, data, recipe, steps, checkpoint, guide)
+        yield
     finally:
         torch.set_num_threads(threads)
-        for part, share in dropouts:
+        for part, share in dropouts.items():
             part.p = share
-
-
-def _train(net: nn.Module, data: Dataset, recipe: Recipe, steps: int, checkpoint: Path | None, guide: Guide) -> nn.Module:
-    torch.manual_seed(recipe.seed)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for part in guide.frozen:
-        part.requires_grad_(False)
-    optimizer = torch.optim.SGD(
-        net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
-    )
-    step = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
-    mean = AveragedModel(net, multi_avg_fn=step, use_buffers=True) if recipe.average else None
-    parts = {"net": net, "optimizer": optimizer, "schedule": schedule} | ({"mean": mean} if mean else {})
-    begin = _resume(checkpoint, parts, recipe, guide.layers) if checkpoint else 0
-    epochs = tqdm(range(begin, recipe.epochs), "epochs", recipe.epochs, initial=begin, leave=False, disable=None)
-    for epoch in epochs:
-        loss = _epoch(net, data, recipe, epoch, optimizer, schedule, guide, mean)
-        if checkpoint:
-            _save(checkpoint, parts, recipe, guide.layers, epoch + 1)
-        share = 100 * correct(mean.module if mean else net, data.validation) / max(1, len(data.validation.images))
-        epochs.set_postfix(loss=f"{loss:.3f}", validation=f"{share:.2f} %")
-    if mean:
-        net.load_state_dict(mean.module.state_dict())
-    return net
 
 
 def _epoch(
@@ -250,19 +236,14 @@ def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Re
     return (1 - recipe.distil) * loss + recipe.distil * distance
 
 
-def _save(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str, epoch: int) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
-    save_checkpoint(path, state | {"epoch": epoch, "recipe": json.dumps(asdict(recipe)), "layers": layers})
+def _save(path: Path, parts: Mapping[str, Any], settings: Mapping[str, str], epoch: int) -> None:
+    save_checkpoint(path, {**{name: part.state_dict() for name, part in parts.items()}, **settings, "epoch": epoch})
 
 
-def _resume(path: Path, parts: Mapping[str, Any], recipe: Recipe, layers: str) -> int:
-    if not path.exists():
+def _resume(path: Path, parts: Mapping[str, Any], settings: Mapping[str, str]) -> int:
+    """Puts a checkpoint's state into the parts; returns the epochs that it has made, 0 where there is none."""
+    if not (state := read_checkpoint(path, settings, "epoch", *parts)):
         return 0
-    state = read_checkpoint(path, "recipe", *parts)
-    if state["recipe"] != json.dumps(asdict(recipe)):
-        raise ValueError(f"checkpoint {path} was made with another recipe: {state['recipe']}; remove it or use its recipe")
-    if state.get("layers", "") != layers:
-        raise ValueError(f"checkpoint {path} is of other layers: {state.get('layers') or 'none'}; remove it to begin anew")
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])
@@ -278,13 +259,23 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     write_whole(path, f"{CHECKPOINT} {hashlib.sha256(content.getvalue()).hexdigest()}\n".encode() + content.getvalue())
 
 
-def read_checkpoint(path: Path, *keys: str) -> dict[str, Any]:
-    """Returns what a checkpoint holds, `keys` among it. Raises ValueError for a file that is damaged or something else."""
+def read_checkpoint(path: Path, settings: Mapping[str, str], *keys: str) -> dict[str, Any]:
+    """Returns what a checkpoint holds, `keys` among it; nothing where there is none yet.
+
+    Raises ValueError for a file that is damaged or something else, and for one that was made with other settings.
+    """
+    if not path.exists():
+        return {}
     check_is_file(path, "checkpoint")
     head, _, content = path.read_bytes().partition(b"\n")
     if head.decode("ascii", "replace") != f"{CHECKPOINT} {hashlib.sha256(content).hexdigest()}":
         raise ValueError(f"{path} is no checkpoint, or damaged; remove it to begin anew")
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-    if missing := set(keys) - set(state):
+    if missing := {*settings, *keys} - set(state):
         raise ValueError(f"{path} is no checkpoint of this kind: it lacks {', '.join(sorted(missing))}; remove it to begin anew")
+    for name, value in settings.items():
+        if state[name] != value:
+            raise ValueError(
+                f"checkpoint {path} was made for {name} {state[name] or 'none'}; remove it to begin anew, or use those"
+            )
     return state

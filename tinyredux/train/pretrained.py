@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,10 @@ from tinyredux.files import check_output, write_whole
 from tinyredux.frontends import export
 from tinyredux.int8 import evaluator, quantize
 from tinyredux.train import finetune_skip, finetune_trec, prune
-from tinyredux.train.model_card import Record as Record
-from tinyredux.train.model_card import card as card
-from tinyredux.train.model_card import load_record as load_record
-from tinyredux.train.model_card import records as records
-from tinyredux.train.model_card import write_card as write_card
+from tinyredux.train.model_card import Record, card, load_record, records, write_card
 from tinyredux.trec.layer import convert
 
-Account = dict[str, Any]  # what a record says of a method, by field
+__all__ = ["Record", "card", "load_record", "prune_net", "records", "save_weights", "skip_net", "train_net", "trec_net"]
 
 
 def train_net(
@@ -51,13 +48,10 @@ def train_net(
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
     check_trainable(net, images)
-
-    def work(kept: Path) -> Account:
-        train.train(net, images, recipe, kept)
-        return {}
-
     command = f"train {name} --data {images.name}{_options(epochs=epochs, seed=seed)}"
-    return _finished(work, net, name, images, recipe, command, nets.own_name(name), checkpoint, out)
+    with _state(nets.own_name(name), images, recipe, checkpoint) as kept:
+        train.train(net, images, recipe, kept)
+        return _written(net, name, images, recipe, command, out)
 
 
 def check_places(out: Path | None, checkpoint: Path | None) -> None:
@@ -117,15 +111,12 @@ def prune_net(
     root = name
     while earlier := nets.pruning_of(root, (data,)):
         root = earlier["base"]
-
-    def work(kept: Path) -> Account:
-        pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
-        return {"pruning": {"base": name, **prune.prune(net, images, pruning, kept, nets.load_net(root, data))}}
-
     others = {"aim": None if aim == "peak" else aim, "steps": None if steps == 12 else steps, "rate": rate, "save-as": save_as}
     command = f"prune {name} --sram {budget_bytes} --data {data}{_options(epochs=epochs, seed=seed, **others)}"
-    key = f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}"
-    return _finished(work, net, save_as, images, tune, command, key, checkpoint, out)
+    with _state(f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}", images, tune, checkpoint) as kept:
+        pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
+        account = prune.prune(net, images, pruning, kept, nets.load_net(root, data))
+        return _written(net, save_as, images, tune, command, out, pruning={"base": name, **account})
 
 
 def trec_net(
@@ -150,14 +141,11 @@ def trec_net(
     converted = copy.deepcopy(net)
     convert(converted, table)
     check_trainable(converted, images)
-
-    def work(kept: Path) -> Account:
-        finetune_trec.fine_tune(net, table, images, recipe, kept)
-        return {"table": finetune_trec.to_json(table)}
-
     options = _options(trec=table_file, epochs=epochs, seed=seed)
     command = f"train {name} --method trec --data {images.name}{options}"
-    return _finished(work, net, name, images, recipe, command, f"{own}.trec", checkpoint, out)
+    with _state(f"{own}.trec", images, recipe, checkpoint) as kept:
+        finetune_trec.fine_tune(net, table, images, recipe, kept)
+        return _written(net, name, images, recipe, command, out, table=finetune_trec.to_json(table))
 
 
 def skip_net(
@@ -179,13 +167,10 @@ def skip_net(
     images, net = nets.with_data(name, data)
     check_trainable(net, images)
     recipe = train.given(finetune_skip.TUNE, epochs, seed)
-
-    def work(kept: Path) -> Account:
-        return {"skipping": finetune_skip.fine_tune(net, images, share, recipe, kept)}
-
-    options = _options(epochs=epochs, seed=seed)
-    command = f"train {name} --method skip --share {share} --data {images.name}{options}"
-    return _finished(work, net, name, images, recipe, command, f"{nets.own_name(name)}.skip.{share}", checkpoint, out)
+    command = f"train {name} --method skip --share {share} --data {images.name}{_options(epochs=epochs, seed=seed)}"
+    with _state(f"{nets.own_name(name)}.skip.{share}", images, recipe, checkpoint) as kept:
+        account = finetune_skip.fine_tune(net, images, share, recipe, kept)
+        return _written(net, name, images, recipe, command, out, skipping=account)
 
 
 def _options(**given: object) -> str:
@@ -193,24 +178,24 @@ def _options(**given: object) -> str:
     return "".join(f" --{key} {value}" for key, value in given.items() if value is not None)
 
 
-def _finished(
-    work: Callable[[Path], Account], net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str,
-    key: str, checkpoint: Path | None, out: Path | None,
-) -> Record:  # fmt: skip
-    """Trains a network by `work`, which is given its checkpoint, writes weights, record and card, and returns the record.
+@contextmanager
+def _state(key: str, data: datasets.Dataset, recipe: train.Recipe, checkpoint: Path | None) -> Iterator[Path]:
+    """Gives a training its checkpoint: the user's, else one in the cache, called after `key`, until the weights are written."""
+    own = datasets.cache_folder() / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
+    yield checkpoint or own
+    if checkpoint is None:  # and nothing interrupted the training, which would be raised at the yield
+        own.unlink()
+        prune.tuning_checkpoint(own).unlink(missing_ok=True)
 
-    Without a checkpoint of the user's there is one in the cache, called after `key`, until the weights are written. There
-    all weights share a folder, so a user's network has its own name.
-    """
-    cache = datasets.cache_folder()
-    kept = checkpoint or cache / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
-    account = work(kept)
-    name, out = (nets.short_name(name), out) if out else (nets.own_name(name), cache / "weights")
+
+def _written(
+    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path | None, **account: Any
+) -> Record:
+    """Writes weights, record and card, and returns the record. In the cache all weights share a folder, so a user's network has
+    its own name there."""
+    name, out = (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
     record = save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
     write_card(out)
-    if checkpoint is None:
-        kept.unlink()
-        prune.tuning_checkpoint(kept).unlink(missing_ok=True)
     return record
 
 
@@ -223,7 +208,11 @@ def save_weights(
     `skipping` left out, and the name is NAME.skip.DATA.
     """
     path = out / f"{name}{'.trec' if 'table' in account else '.skip' if 'skipping' in account else ''}.{data.name}.safetensors"
-    content = safetensors.torch.save({key: _stored(value) for key, value in net.state_dict().items()})
+    halved = {  # matrices in float16, which int8 cannot tell from float32 (see the card), and everything else as it is
+        key: (value.half() if value.dtype == torch.float32 and value.dim() > 1 else value).contiguous()
+        for key, value in net.state_dict().items()
+    }
+    content = safetensors.torch.save(halved)
     net.load_state_dict(safetensors.torch.load(content))
     calibration = datasets.calibration(data)
     graph = quantize(export(net), calibration)
@@ -237,8 +226,3 @@ def save_weights(
     write_whole(path, content)
     record.save(path.with_suffix(".json"))
     return record
-
-
-def _stored(values: torch.Tensor) -> torch.Tensor:
-    """Returns matrices in float16, which int8 cannot tell from float32 (see the card), and everything else as it is."""
-    return (values.half() if values.dtype == torch.float32 and values.dim() > 1 else values).contiguous()

@@ -25,9 +25,11 @@ from tinyredux import memory, nets, train
 from tinyredux.datasets import Dataset, Split
 from tinyredux.memory import Schedule, lower
 from tinyredux.partial import PartialPlan, item_bytes, plan_partial
+from tinyredux.train import loop
 from tinyredux.train.channels import Channels, channels_of, cut, without
 
 Saliency = npt.NDArray[np.float64]  # of each label
+Footprint = tuple[tuple[str, int], ...]  # (tensor, channels) that a label occupies
 
 AIMS = ("peak", "anywhere")
 TUNE = train.Recipe(epochs=40, peak_rate=0.1, warmup_share=0.1, distil=0.5, dropout_factor=0.2)
@@ -61,9 +63,8 @@ class Pruning:
 
 
 def prune(
-    net: nn.Module, data: Dataset, pruning: Pruning, checkpoint: Path | None = None,
-    teacher: nn.Module | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    net: nn.Module, data: Dataset, pruning: Pruning, checkpoint: Path | None = None, teacher: nn.Module | None = None
+) -> dict[str, Any]:
     """Prunes `net` in place until its partial plan fits the budget, tunes it, and returns how: peaks, cuts, shapes.
 
     It learns from `teacher` beside the labels, or from what it was itself.
@@ -144,42 +145,38 @@ def choose(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[froz
 def choose_anywhere(found: Channels, saliency: Saliency, target_bytes: int) -> tuple[frozenset[int], PartialPlan]:
     """Returns as `choose` does, but in the order of saliency alone, blind to where the bytes are: as few labels as will do."""
     order = _removable(found, sorted(range(found.count), key=lambda label: (saliency[label], label)))
-    fits = bisect.bisect_left(
-        range(len(order)),
-        True,
-        key=lambda count: plan_partial(without(found, frozenset(order[:count]))).peak_bytes <= target_bytes,
-    )
-    gone = frozenset(order[:fits])
-    return gone, plan_partial(without(found, gone))
+
+    def planned(count: int) -> PartialPlan:
+        return plan_partial(without(found, frozenset(order[:count])))
+
+    fits = bisect.bisect_left(range(len(order)), True, key=lambda count: planned(count).peak_bytes <= target_bytes)
+    return frozenset(order[:fits]), planned(fits)
 
 
 def _cut_under(
     found: Channels, saliency: Saliency, gone: frozenset[int], schedule: Schedule, target_bytes: int
 ) -> frozenset[int]:
     """Returns `gone` and what else must go, at least one label, so that one schedule's live bytes reach the target."""
-    kinds: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    kinds: dict[Footprint, list[int]] = {}
     for label in sorted(set(range(found.count)) - found.fixed - gone, key=lambda label: (saliency[label], label)):
         kinds.setdefault(found.footprint(label), []).append(label)
     kinds.pop((), None)
-    freed: dict[tuple[Any, ...], int] = {}
+    freed: dict[tuple[int, Footprint], int] = {}
     live = live_of(found, gone, schedule)
     while True:
-        peak = int(np.argmax(live))
-        best: tuple[float, tuple[tuple[str, int], ...]] | None = None
+        peak, prices = int(np.argmax(live)), dict[Footprint, float]()
         for feet, labels in kinds.items():
-            if not labels or any(_left(found, gone, name) <= number for name, number in feet):
-                continue
-            if (peak, feet) not in freed:
-                freed[peak, feet] = live[peak] - live_of(found, gone | {labels[0]}, schedule)[peak]
-            if freed[peak, feet] > 0:
-                price = float(saliency[labels[0]]) / freed[peak, feet]
-                best = min(best or (price, feet), (price, feet))
-        if best is None:
+            if labels and all(_left(found, gone, name) > number for name, number in feet):
+                if (peak, feet) not in freed:
+                    freed[peak, feet] = live[peak] - live_of(found, gone | {labels[0]}, schedule)[peak]
+                if freed[peak, feet] > 0:
+                    prices[feet] = float(saliency[labels[0]]) / freed[peak, feet]
+        if not prices:
             raise ValueError(
                 f"the plan needs {live[peak]:,} bytes in one item and nothing alive there can be cut further; give a "
                 f"larger budget than {target_bytes:,} bytes"
             )
-        gone |= {kinds[best[1]].pop(0)}
+        gone |= {kinds[min(prices, key=lambda feet: (prices[feet], feet))].pop(0)}
         live = live_of(found, gone, schedule)
         if max(live) <= target_bytes:
             return gone
@@ -228,16 +225,13 @@ def gate_derivatives(net: nn.Module, found: Channels) -> torch.Tensor:
 
 
 def _save(path: Path, net: nn.Module, pruning: Pruning, cuts: list[dict[str, int]]) -> None:
-    train.save_checkpoint(path, {"net": net.state_dict(), "cuts": cuts, "pruning": json.dumps(asdict(pruning))})
+    loop.save_checkpoint(path, {"net": net.state_dict(), "cuts": cuts, "pruning": json.dumps(asdict(pruning))})
 
 
 def _resume(path: Path, net: nn.Module, pruning: Pruning) -> list[dict[str, int]]:
     """Puts the weights of a checkpoint, in their shapes, into `net`; returns the cuts made so far."""
-    if not path.exists():
+    if not (state := loop.read_checkpoint(path, {"pruning": json.dumps(asdict(pruning))}, "net", "cuts")):
         return []
-    state = train.read_checkpoint(path, "pruning", "net", "cuts")
-    if state["pruning"] != json.dumps(asdict(pruning)):
-        raise ValueError(f"checkpoint {path} was made by another pruning: {state['pruning']}; remove it or use its settings")
     own = net.state_dict()
     if own.keys() != state["net"].keys():
         raise ValueError(f"checkpoint {path} is of another network; remove it to begin anew")

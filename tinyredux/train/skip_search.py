@@ -39,9 +39,7 @@ def record_for(net: str, data: str) -> Record:
     return checked(Record, read_json(path, "record of skipping"), f"record of skipping {path}")
 
 
-def find(
-    net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int = 0
-) -> Record:  # fmt: skip
+def find(net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int = 0) -> Record:
     """Returns the largest cuts that lose at most `loss` of the validation images.
 
     One threshold serves all layers: expected loss for what leaving a unit out is worth. So the search has one dimension:

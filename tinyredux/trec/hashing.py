@@ -97,13 +97,6 @@ def measure(rows: Array, vectors: Array, threshold: str = "mean") -> Redundancy:
     means = found.sums(flat) / found.counts[:, None]
     left = ((flat - means[found.slot]) ** 2).sum()
     spread = ((rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)) ** 2).sum()
-    clusters, vectors_in = len(found.counts), groups * count
-    bits = vectors.shape[-1]
-    return Redundancy(
-        bits,
-        vectors_in,
-        clusters,
-        redundancy(clusters, vectors_in),
-        pigeonhole_floor(bits, count),
-        float(left / max(spread, 1e-30)),
-    )
+    clusters, bits, error = len(found.counts), vectors.shape[-1], float(left / max(spread, 1e-30))
+    removed = redundancy(clusters, groups * count)
+    return Redundancy(bits, groups * count, clusters, removed, pigeonhole_floor(bits, count), error)

@@ -46,7 +46,6 @@ class Settings:
             )
 
 
-Piece = tuple[int, slice, tuple[slice, ...]]  # block, columns inside it, slices of the padded maps (B, H, W, C)
 PAPER_ALPHA, PAPER_K = 1e4, 5.0  # steepness and width of the published relaxation
 
 
@@ -60,46 +59,28 @@ class TRECConv2d(nn.Conv2d):
 
     vectors: torch.Tensor | None
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0, bias: bool = True, *, sub_length: int, hash_bits: int,
-        hash: str = "kernel", threshold: str = "mean", scope: str = "image",
-    ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-        if isinstance(padding, str):
-            raise ValueError(f"TREC: padding is {padding!r}, expected rows and columns in numbers")
-        columns = in_channels * self.kernel_size[0] * self.kernel_size[1]
-        for name, value, allowed in (("hash", hash, HASHES), ("threshold", threshold, THRESHOLDS), ("scope", scope, SCOPES)):
-            if value not in allowed:
-                raise ValueError(f"TREC: {name} is {value!r}, expected one of {', '.join(allowed)}")
-        if not 1 <= sub_length <= columns:
-            raise ValueError(f"TREC: sub_length is {sub_length}, expected 1 to {columns}, the columns of a window")
-        if not 1 <= hash_bits <= (most := min(MOST_BITS, out_channels)):
-            raise ValueError(f"TREC: hash_bits is {hash_bits}, expected 1 to {most}")
-        self.sub_length, self.hash_bits, self.hash, self.threshold, self.scope = sub_length, hash_bits, hash, threshold, scope
-        self.kept_share = torch.ones(())  # clusters / rows of the last forward pass, for the eye alone
-        if hash in ("learned", "paper"):
-            self.vectors = nn.Parameter(torch.randn(1, sub_length, hash_bits))
-        else:
-            self.register_buffer("vectors", torch.randn(1, sub_length, hash_bits) if hash in ("random", "pca") else None)
-
-    @classmethod
-    def from_conv(
-        cls, conv: nn.Conv2d, sub_length: int, hash_bits: int, hash: str = "kernel", threshold: str = "mean", scope: str = "image"
-    ) -> TRECConv2d:
-        """Returns the layer that takes the place of `conv`, with its weights; raises ValueError for what TREC cannot do."""
+    def __init__(self, conv: nn.Conv2d, settings: Settings, scope: str = "image") -> None:
+        """Takes the place and the weights of `conv`; raises ValueError for what TREC cannot do."""
         if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ValueError(f"TREC: cannot replace {conv}; expected one group, no dilation and zero padding given in numbers")
-        kernel, stride, padding = (tuple(size) for size in (conv.kernel_size, conv.stride, conv.padding))
-        layer = cls(
-            conv.in_channels, conv.out_channels, (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1]),
-            conv.bias is not None, sub_length=sub_length, hash_bits=hash_bits, hash=hash, threshold=threshold, scope=scope,
-        ).to(conv.weight.device, conv.weight.dtype)  # fmt: skip
-        with torch.no_grad():
-            layer.weight.copy_(conv.weight)
-            if conv.bias is not None and layer.bias is not None:
-                layer.bias.copy_(conv.bias)
-        return layer.train(conv.training)
+        kernel, stride, padding = ((size[0], size[1]) for size in (conv.kernel_size, conv.stride, conv.padding))
+        super().__init__(conv.in_channels, conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
+        self.sub_length, self.hash_bits, self.hash, self.threshold = astuple(settings)
+        for name, value, most in (
+            ("sub_length", self.sub_length, conv.weight[0].numel()), ("hash_bits", self.hash_bits, conv.out_channels),
+        ):  # fmt: skip
+            if value > most:
+                raise ValueError(f"TREC: {name} is {value}, expected 1 to {most}")
+        if scope not in SCOPES:
+            raise ValueError(f"TREC: scope is {scope!r}, expected one of {', '.join(SCOPES)}")
+        self.scope, self.kept_share = scope, torch.ones(())  # clusters / rows of the last forward pass, for the eye alone
+        own = None if self.hash.startswith("kernel") else torch.randn(1, self.sub_length, self.hash_bits)
+        if self.hash in ("learned", "paper"):
+            self.vectors = nn.Parameter(own)
+        else:
+            self.register_buffer("vectors", own)
+        self.to(conv.weight.device, conv.weight.dtype).train(conv.training)
+        self.load_state_dict(conv.state_dict(), strict=False)  # all but the hash vectors
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W); or one image without B."""
@@ -121,7 +102,7 @@ class TRECConv2d(nn.Conv2d):
         if self.vectors is None:
             raise ValueError(f"TREC: fit_pca on a layer with hash {self.hash!r}, which has no vectors of its own")
         size, stride, padding = (list(map(int, value)) for value in (self.kernel_size, self.stride, self.padding))
-        rows: torch.Tensor = _Rows.apply(maps.float(), size, stride, padding, self.sub_length)  # type: ignore[no-untyped-call]
+        rows = rows_of(maps.float(), size, stride, padding, self.sub_length)
         rows = (rows - rows.mean(dim=2, keepdim=True)).reshape(-1, self.sub_length)
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)[:, : self.hash_bits]
         self.vectors.zero_()[0, :, : axes.shape[1]] = axes
@@ -146,7 +127,7 @@ def convert(net: nn.Module, table: Mapping[str, Settings]) -> list[TRECConv2d]:
         if path not in convolutions:
             raise ValueError(f"the network has no convolution {path!r} for TREC; it has {', '.join(convolutions)}")
         try:
-            layer = TRECConv2d.from_conv(convolutions[path], *astuple(settings))
+            layer = TRECConv2d(convolutions[path], settings)
         except ValueError as failure:
             raise ValueError(f"convolution {path!r}: {failure}") from None
         parent, _, leaf = path.rpartition(".")
@@ -165,10 +146,8 @@ def trec_conv(
 
 
 @trec_conv.register_fake
-def _(
-    maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, vectors: torch.Tensor | None, stride: list[int],
-    padding: list[int], sub_length: int, hash_bits: int, threshold: str, scope: str,
-) -> torch.Tensor:  # fmt: skip
+def _(maps: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+    bias, _, stride, padding, *_ = rest
     return functional.conv2d(maps, weight, bias, stride, padding)
 
 
@@ -185,7 +164,7 @@ def _forward(
     if torch.is_autocast_enabled(device):
         maps = maps.to(torch.get_autocast_dtype(device))
     batch, outputs, size = len(maps), len(weight), list(weight.shape[2:])
-    rows: torch.Tensor = _Rows.apply(maps, size, stride, padding, sub_length)  # type: ignore[no-untyped-call]
+    rows = rows_of(maps, size, stride, padding, sub_length)
     filters = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
     filters = functional.pad(filters, (0, 0, 0, len(rows) * sub_length - len(filters)))
     filters = filters.reshape(len(rows), sub_length, outputs).to(rows.dtype)
@@ -218,17 +197,21 @@ def _sum_over_blocks(
     member = (slots[..., None] == torch.arange(buckets, device=rows.device)).to(rows.dtype)  # (blocks, B, N, C)
     sizes = member.sum(dim=2, dtype=torch.float32)
     centroids = (member.transpose(2, 3) @ rows) * (1 / sizes.clamp(min=1))[..., None].to(rows.dtype)
+    learns = trained and buckets == 1 << hash_bits
+    if learns and kind == "paper":
+        moved = _steep_members(projections, slots).transpose(2, 3) @ rows.detach().float()
+        centroids = centroids + _gradient_of(moved / sizes.clamp(min=1)[..., None] ** 2).to(rows.dtype)
+    elif learns:
+        member = member + _gradient_of(_soft_members(projections, threshold) * (sizes > 0)[:, :, None]).to(rows.dtype)
     products = (centroids.reshape(blocks, -1, length) @ filters).reshape(blocks, batch, buckets, -1)
     kept = (sizes > 0).float().mean() * buckets / count
     assign = member.permute(1, 2, 0, 3).reshape(batch, count, -1)
-    flat = products.transpose(0, 1).reshape(batch, blocks * buckets, -1)
-    if not trained or buckets != 1 << hash_bits:
-        return assign @ flat, kept
-    if kind == "paper":
-        operands = (assign, flat, projections, rows.detach(), filters.detach(), slots, sizes)
-        return _PaperHash.apply(*operands), kept  # type: ignore[no-untyped-call]
-    soft = _soft_members(projections, threshold) * (sizes > 0)[:, :, None]
-    return _Assign.apply(assign, soft.permute(1, 2, 0, 3).reshape(assign.shape), flat), kept  # type: ignore[no-untyped-call]
+    return assign @ products.transpose(0, 1).reshape(batch, blocks * buckets, -1), kept
+
+
+def _gradient_of(soft: torch.Tensor) -> torch.Tensor:
+    """Returns zeros whose gradient goes to `soft`: added to hard values, they are learned as if the soft ones had been used."""
+    return soft - soft.detach()
 
 
 def hash_ids(projections: torch.Tensor, threshold: str) -> torch.Tensor:
@@ -253,104 +236,52 @@ def _soft_members(projections: torch.Tensor, threshold: str) -> torch.Tensor:
     return soft
 
 
-class _Assign(torch.autograd.Function):
-    """Hard assignment forwards; backwards the gradient goes to soft memberships as if they had been used."""
+def _steep_members(projections: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """Returns the published relaxation of (blocks, B, N, 2^H) memberships. Source: the TREC artifact's backward pass.
+
+    The code of a row, read as a number, is a sum of steep sigmoids; it belongs to cluster j by a narrow Gaussian of code ratio
+    minus one.
+    """
+    buckets = 1 << projections.shape[3]
+    places, codes = 1 << torch.arange(projections.shape[3]), torch.arange(1, buckets + 1)
+    steep = torch.sigmoid(PAPER_ALPHA * (projections.float() - 0.1 / buckets))
+    code = slots + 1 + _gradient_of((steep * places.to(slots.device)).sum(dim=3))
+    ratio = code[..., None] / codes.to(slots.device) - 1
+    return torch.exp(-(ratio**2) / (2 * (1 / buckets / PAPER_K) ** 2))
+
+
+def rows_of(maps: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], sub_length: int) -> torch.Tensor:
+    """Returns the sub-vectors (blocks, B, N, L) of maps (B, C, H, W), columns in the order (ky, kx, channel).
+
+    Zeros fill the last block.
+    """
+    padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    columns: torch.Tensor = _Windows.apply(padded, kernel, stride)  # type: ignore[no-untyped-call]
+    columns = functional.pad(columns, (0, -columns.shape[3] % sub_length))
+    return columns.unflatten(3, (-1, sub_length)).permute(3, 0, 1, 2, 4).flatten(2, 3)
+
+
+class _Windows(torch.autograd.Function):
+    """The windows of maps side by side; autograd's own way, by slices or `unfold`, takes five times as long."""
 
     @staticmethod
-    def forward(ctx: Any, assign: torch.Tensor, soft: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
-        """Returns assign @ products: (B, N, C) and (B, C, M)."""
-        ctx.save_for_backward(assign, products)
-        return assign @ products
+    def forward(ctx: Any, maps: torch.Tensor, kernel: list[int], stride: list[int]) -> torch.Tensor:
+        """Returns (B, h, w, ky * kx * C) for maps (B, H, W, C)."""
+        high, wide = ((size - k) // s * s + 1 for size, k, s in zip(maps.shape[1:3], kernel, stride, strict=True))
+        ctx.shape, ctx.taps = (
+            maps.shape,
+            [
+                (slice(None), slice(y, y + high, stride[0]), slice(x, x + wide, stride[1]))
+                for y in range(kernel[0])
+                for x in range(kernel[1])
+            ],
+        )
+        return torch.cat([maps[tap] for tap in ctx.taps], dim=3)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor]:
-        """Returns the gradients of the soft memberships and of the products."""
-        assign, products = ctx.saved_tensors
-        return None, (gradient @ products.transpose(1, 2)).float(), assign.transpose(1, 2) @ gradient
-
-
-class _PaperHash(torch.autograd.Function):
-    """Hard assignment forwards; backwards the published gradient of the hash. Source: the TREC artifact's backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, assign: torch.Tensor, products: torch.Tensor, projections: torch.Tensor, rows: torch.Tensor,
-        filters: torch.Tensor, slots: torch.Tensor, sizes: torch.Tensor,
-    ) -> torch.Tensor:  # fmt: skip
-        """Returns assign @ products: (B, N, C) and (B, C, M)."""
-        ctx.save_for_backward(assign, projections, rows, filters, slots, sizes)
-        return assign @ products
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Returns the gradients of the products and of the projections.
-
-        The code of a row, read as a number, is a sum of steep sigmoids; it belongs to cluster j by a narrow Gaussian of
-        code ratio minus one; moving row i towards j is worth q_ij = x_i . (gradient of centroid j) / size of j.
-        """
-        assign, projections, rows, filters, slots, sizes = ctx.saved_tensors
-        blocks, batch, _, bits = projections.shape
-        buckets = sizes.shape[2]
-        sums = assign.transpose(1, 2) @ gradient
-        of_block = sums.reshape(batch, blocks, buckets, -1).transpose(0, 1).float() / sizes.clamp(min=1)[..., None]
-        of_centroid = of_block.reshape(blocks, batch * buckets, -1) @ filters.float().transpose(1, 2)
-        of_centroid = of_centroid.reshape(blocks, batch, buckets, -1) / sizes.clamp(min=1)[..., None]
-        worth = rows.float() @ of_centroid.transpose(2, 3)  # q: (blocks, B, N, C), 0 for clusters without rows
-        codes = torch.arange(1, buckets + 1, dtype=torch.float32, device=rows.device)
-        ratio = codes[:, None] / codes - 1
-        variance = (2.0**-bits / PAPER_K) ** 2
-        pull = -ratio / variance * torch.exp(-(ratio**2) / (2 * variance)) / codes
-        along = (worth * pull[slots]).sum(dim=3, keepdim=True)
-        steep = torch.sigmoid(PAPER_ALPHA * (projections.float() - 0.1 / buckets))
-        places = 2.0 ** torch.arange(bits, device=rows.device)
-        of_projections = along * PAPER_ALPHA * steep * (1 - steep) * places
-        return None, sums, of_projections.to(projections.dtype), None, None, None, None
-
-
-class _Rows(torch.autograd.Function):
-    """The sub-vectors of maps, and their gradients added up again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, maps: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], sub_length: int
-    ) -> torch.Tensor:
-        """Returns (blocks, B, N, L) of maps (B, C, H, W), columns in the order (ky, kx, channel); zeros fill the last block."""
-        padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-        ctx.pieces = _pieces(padded.shape, kernel, stride, sub_length)
-        ctx.shape, ctx.padding, ctx.dtype = padded.shape, padding, padded.dtype
-        high, wide = ((size - k) // s + 1 for size, k, s in zip(padded.shape[1:3], kernel, stride, strict=True))
-        columns = kernel[0] * kernel[1] * padded.shape[3]
-        shape = (-(-columns // sub_length), len(maps), high, wide, sub_length)
-        rows = padded.new_empty(shape) if columns % sub_length == 0 else padded.new_zeros(shape)
-        for block, inside, window in ctx.pieces:
-            rows[(block, ..., inside)] = padded[window]
-        return rows.flatten(2, 3)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Returns the gradient of the maps."""
         total = gradient.new_zeros(ctx.shape)
-        window = ctx.pieces[0][2]
-        high, wide = (len(range(*part.indices(size))) for part, size in zip(window[1:3], ctx.shape[1:3], strict=True))
-        gradient = gradient.reshape(*gradient.shape[:2], high, wide, -1)
-        for block, inside, window in ctx.pieces:
-            total[window] += gradient[(block, ..., inside)]
-        bottom, right = (size - pad for size, pad in zip(ctx.shape[1:3], ctx.padding, strict=True))
-        return total[:, ctx.padding[0] : bottom, ctx.padding[1] : right].permute(0, 3, 1, 2), None, None, None, None
-
-
-def _pieces(shape: torch.Size, kernel: list[int], stride: list[int], sub_length: int) -> list[Piece]:
-    """Returns each run of channels in the windows."""
-    pieces, channels = list[Piece](), shape[3]
-    high, wide = ((size - k) // s * s + 1 for size, k, s in zip(shape[1:3], kernel, stride, strict=True))
-    for tap in range(kernel[0] * kernel[1]):
-        y, x = divmod(tap, kernel[1])
-        first, end = tap * channels, (tap + 1) * channels
-        while first < end:
-            block, inside = divmod(first, sub_length)
-            length = min(end - first, sub_length - inside)
-            window = (slice(y, y + high, stride[0]), slice(x, x + wide, stride[1]))
-            start = first - tap * channels
-            pieces.append((block, slice(inside, inside + length), (slice(None), *window, slice(start, start + length))))
-            first += length
-    return pieces
+        for tap, part in zip(ctx.taps, gradient.split(ctx.shape[3], dim=3), strict=True):
+            total[tap] += part
+        return total, None, None

@@ -10,6 +10,7 @@ import numpy as np
 from tinyredux.files import expect
 from tinyredux.graph import Array, Conv, Graph, Op, TrecConv, verify
 from tinyredux.trec.hashing import blocks
+from tinyredux.trec.sums import convolution_fields
 
 HASHES = ("kernel", "random")
 
@@ -37,19 +38,13 @@ def with_trec(graph: Graph, table: Mapping[str, Choice]) -> Graph:
     """
     expect(Graph, graph, "the network", "such as compile_net(settings).int8")
     expect(Mapping, table, "the table", "such as {'conv1': Choice(25, 4)}")
-    names = {
-        name: op for op in graph.ops if isinstance(op, Conv) and op.groups == 1 for name in (op.name, module_path(graph, op))
-    }
+    convolutions = [op for op in graph.ops if isinstance(op, Conv) and op.groups == 1]
+    names = {name: op for op in convolutions for name in (op.name, module_path(graph, op))}
     for name in table:
         if name not in names:
             raise ValueError(f"{graph.name} has no convolution {name!r} for TREC; it has {', '.join(sorted(names))}")
-    chosen = {names[name].name: choice for name, choice in table.items()}
-    constants, ops = dict(graph.constants), list[Op]()
-    for op in graph.ops:
-        if op.name in chosen and isinstance(op, Conv):
-            ops.append(_clustered(op, chosen[op.name], constants))
-        else:
-            ops.append(op)
+    chosen, constants = {names[name].name: choice for name, choice in table.items()}, dict(graph.constants)
+    ops = [_clustered(op, chosen[op.name], constants) if op.name in chosen else op for op in graph.ops]
     changed = graph.with_ops(ops, constants=constants)
     verify(changed)
     return changed
@@ -60,15 +55,13 @@ def module_path(graph: Graph, op: Op) -> str:
     return graph.origin.get(op.name, op.name).partition(" ")[0]
 
 
-def _clustered(op: Conv, choice: Choice, constants: dict[str, Array]) -> TrecConv:
-    columns = constants[op.weights][0].size
+def _clustered(op: Op, choice: Choice, constants: dict[str, Array]) -> TrecConv:
+    fields = convolution_fields(op)
+    columns = constants[fields["weights"]][0].size
     length, vectors = choice.sub_length or columns, ""
     if choice.hash == "random":
         vectors = f"{op.name}.vectors"
         shape = (len(blocks(columns, length)), length, choice.hash_bits)
         normal = np.random.default_rng(choice.seed).normal(0, 36, shape)
         constants[vectors] = np.clip(np.rint(normal), -127, 127).astype(np.int8)
-    return TrecConv(
-        op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride, op.padding,
-        length, choice.hash_bits, choice.threshold, vectors,
-    )  # fmt: skip
+    return TrecConv(**fields, sub_length=length, hash_bits=choice.hash_bits, threshold=choice.threshold, vectors=vectors)

@@ -77,11 +77,8 @@ def words(size: int) -> int:
 def trec_sizes(graph: Graph, op: TrecConv, room: int = 0) -> TrecSizes:
     """Returns the sizes of an operator, with the widest slice whose scratch fits into `room` bytes, else the narrowest."""
     height, width, outputs = graph.tensors[op.output].shape
-    columns = graph.constants[op.weights][0].size
-    exact = 0 if op.vectors else op.hash_bits
-    length = op.sub_length
-    least = TrecSizes(
-        height * width, columns, -(-columns // length), length, graph.tensors[op.inputs[0]].shape[2], outputs, op.hash_bits, exact
-    )  # fmt: skip
+    columns, inputs = graph.constants[op.weights][0].size, graph.tensors[op.inputs[0]].shape[2]
+    blocks, exact = -(-columns // op.sub_length), 0 if op.vectors else op.hash_bits
+    least = TrecSizes(height * width, columns, blocks, op.sub_length, inputs, outputs, op.hash_bits, exact)
     wide = (replace(least, slice_c=slice_c) for slice_c in SLICES if slice_c - 3 <= outputs - exact)
     return next((sizes for sizes in wide if sizes.scratch_bytes <= room), least)

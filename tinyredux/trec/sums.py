@@ -7,12 +7,13 @@ rounds, and `firmware/kernels/trec_conv.c` computes the same bits. Source: Guan 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from tinyredux.fixedpoint import rounded_mean
-from tinyredux.graph import Array, Conv, Graph, TrecConv, constant_names
+from tinyredux.graph import Array, Conv, Convolution, Graph, Op, TrecConv, constant_names
 from tinyredux.trec.hashing import Clusters, blocks, cluster, hash_bits, hash_ids
 
 
@@ -65,12 +66,11 @@ def centroids(found: Clusters, rows: Array, integer: bool) -> Array:
 def exactly(graph: Graph, names: Iterable[str]) -> Graph:
     """Returns the graph with the named TrecConv operators computed by ordinary convolution."""
     wanted = set(names)
-    ops = [_convolution(op) if isinstance(op, TrecConv) and op.name in wanted else op for op in graph.ops]
+    ops = [Conv(**convolution_fields(op)) if isinstance(op, TrecConv) and op.name in wanted else op for op in graph.ops]
     kept = {key for op in ops for key in constant_names(op)}
     return graph.with_ops(ops, constants={key: graph.constants[key] for key in graph.constants if key in kept})
 
 
-def _convolution(op: TrecConv) -> Conv:
-    return Conv(
-        op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride, op.padding
-    )
+def convolution_fields(op: Op) -> dict[str, Any]:
+    """Returns what a convolution and its TREC form have in common, by field."""
+    return {field.name: getattr(op, field.name) for field in fields(Convolution)}
