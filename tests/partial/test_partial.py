@@ -29,7 +29,7 @@ from tinyredux.memory import Arena, Item, Schedule, blocks_of, live_bytes, lower
 from tinyredux.memory import verify as verify_program
 from tinyredux.memory.run_schedule import run
 from tinyredux.partial import MARGIN, SLOWDOWN, Net, PartialPlan, candidates, item_costs, plan_partial
-from tinyredux.partial.plan import EVERY_COVER, bound_bytes, cover
+from tinyredux.partial.plan import EVERY_COVER, Known, bound_bytes
 from tinyredux.partial.regions import at_once, bits, phases
 from tinyredux.partial.widths import variants
 
@@ -99,8 +99,7 @@ def test_brute_force_by_prefixes_equals_every_permutation(seed: int) -> None:
     net = Net(random_graph(seed, most=3))
     if len(net.graph.ops) > 4:
         return
-    every = candidates(net)
-    choices = cover(net, every, {item: net.mask(item) for item in every}, 1 << 20)
+    choices = Known(net).covers(1 << 40, 1 << 20)
     orders = (order for items in choices for order in itertools.permutations(items) if in_order(net, order))
     plans = list(every_plan(net))
     assert min(peak_of(some, order) for order in orders for some in plans) == least_live_bytes(net)

@@ -12,10 +12,9 @@ from tinyredux.codegen import Kernels, compacted, limits, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
-from tinyredux.measurement import MOST_TIMES
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
 from tinyredux.methods.layerwise import check_sram
-from tinyredux.partial import MARGIN, SLOWDOWN, layerwise_price, plan_hybrid, plan_partial, within_bytes
+from tinyredux.partial import MARGIN, SLOWDOWN, check_macs, layerwise_price, plan_hybrid, plan_partial, within_bytes
 
 WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
@@ -40,8 +39,7 @@ class Partial:
         """Rejects what no plan can be, naming what it can."""
         check_types(self)
         check_sram(self.sram)
-        if not 1 <= self.mac_limit <= MOST_TIMES:
-            raise ValueError(f"limit of MACs is {self.mac_limit}, expected 1.0 (no recomputation) to {MOST_TIMES}")
+        check_macs(self.mac_limit)
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
 

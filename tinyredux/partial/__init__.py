@@ -17,6 +17,7 @@ from tinyredux.partial.plan import (
     SLOWDOWN,
     PartialPlan,
     arena_plan,
+    check_macs,
     item_bytes,
     layerwise_price,
     plan_hybrid,
@@ -26,6 +27,6 @@ from tinyredux.partial.plan import (
 from tinyredux.partial.regions import Net, candidates, internal_bytes, item_costs
 
 __all__ = [
-    "MARGIN", "SLOWDOWN", "Net", "PartialPlan", "arena_plan", "candidates", "given_order", "internal_bytes", "item_bytes",
-    "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem", "within_bytes",
+    "MARGIN", "SLOWDOWN", "Net", "PartialPlan", "arena_plan", "candidates", "check_macs", "given_order", "internal_bytes",
+    "item_bytes", "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem", "within_bytes",
 ]  # fmt: skip

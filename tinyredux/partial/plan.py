@@ -1,6 +1,6 @@
 """Partial execution: the schedule of a network that needs the least SRAM, with the same bits and the same arithmetic.
 
-1. `candidates` lists what may run together, `cover` picks items that cover every operator and whose largest cost in
+1. `candidates` lists what may run together, `Known.covers` picks items that cover every operator and whose largest cost in
    bytes is least; that cost is a lower bound of every schedule's peak.
 2. `best_order` orders them; where the order keeps more alive than the bound, other covers are tried.
 3. Slices start as narrow as they can be and grow while the peak allows, for wide slices are faster; the peak itself grows
@@ -15,18 +15,19 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, Graph, Op
+from tinyredux.measurement import MOST_TIMES
 from tinyredux.memory import Arena, Item, Price, Program, Schedule
-from tinyredux.partial.order import Order, around, best_order, given_order, orders_below, problem
+from tinyredux.partial.order import Order, Problem, best_order, given_order, orders_below, problem
 from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
 from tinyredux.partial.regions import Cost, Net, bits, candidates, item_costs
 from tinyredux.partial.widths import Fitter
 
-Costs = dict[Item, Cost]
 EVERY_COVER = 7  # operators up to which all covers are tried
 COVERS = 4000
 ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
@@ -34,7 +35,6 @@ SPAN = 12
 ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried; orders placed of a small one
 LEVELS = 6  # of bytes at which `within_bytes` looks for other items
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
-MOST_MACS = 1000.0  # times the network's own: a limit above is a mistake
 MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
 
 
@@ -60,10 +60,6 @@ class PartialPlan:
         """True where the arena is as small as the lower bound."""
         return self.arena.size_bytes == self.lower_bound_bytes
 
-    def placed(self, arena: Arena, **changes: Any) -> PartialPlan:
-        """Returns this plan with another arena (and other fields, by name)."""
-        return replace(self, arena=arena, peaks=self.peaks | {"partial": arena.size_bytes}, **changes)
-
 
 class Known:
     """A network's candidates with what is known of each: its phases, the bytes of `bound_bytes`, the mask of its operators."""
@@ -79,8 +75,29 @@ class Known:
         self.levels = sorted({self.bounds[item] for item in self.usable})
 
     def covers(self, most_bytes: int, most: int = 1) -> list[list[Item]]:
-        """Returns up to `most` covers of items that need at most so many bytes."""
-        return cover(self.net, [item for item in self.usable if self.bounds[item] <= most_bytes], self.masks, most)
+        """Returns up to `most` choices of items that need at most so many bytes and hold every operator exactly once, those with
+        the fewest regions first."""
+        by_first: dict[int, list[Item]] = {}
+        for item in self.usable:
+            for i in bits(self.masks[item]) if self.bounds[item] <= most_bytes else ():
+                by_first.setdefault(i, []).append(item)
+        full = (1 << len(self.net.graph.ops)) - 1
+        following: dict[int, list[Item]] = {}  # by operators covered: the items that can cover the next one
+        todo = [0]
+        for covered in todo:
+            if covered != full and covered not in following:
+                first = (~covered & (covered + 1)).bit_length() - 1
+                following[covered] = [item for item in by_first.get(first, []) if not self.masks[item] & covered]
+                todo += [covered | self.masks[item] for item in following[covered]]
+        memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
+        for covered in sorted(following, key=int.bit_count, reverse=True):
+            found = [
+                (count + (len(item.ops) if item.kind != "whole" else 0), [item, *rest])
+                for item in following[covered]
+                for count, rest in memo[covered | self.masks[item]]
+            ]
+            memo[covered] = sorted(found, key=lambda pair: pair[0])[:most]
+        return [chosen for _, chosen in memo[0]]
 
 
 def plan_partial(
@@ -97,21 +114,22 @@ def plan_partial(
     net, layerwise = Net(graph, accumulator, price), memory.plan(graph).total_bytes
     known = Known(net)
     lowest, found = search(known)
-    options = [_placed(net, *order) for order in (found, _best_alone(known, reorder=True), _best_alone(known, reorder=False))]
-    options.append(_placed(net, Order(memory.one_by_one(graph).items, {}, 0, False), frozenset(), direct=False))
+    options = [_placed(net, order) for order in (found, _best_alone(known, reorder=True), _best_alone(known, reorder=False))]
+    in_turn = replace(memory.one_by_one(graph), accumulator=accumulator)
+    options.append((in_turn, memory.place(memory.lower(graph, in_turn, full=False))))
     in_place = min(layerwise, options[2][1].size_bytes)
     whole = min(in_place, options[1][1].size_bytes)
     if len(graph.ops) <= EVERY_COVER:
         options += _every_order(known, lowest, min(arena.size_bytes for _, arena in options))
-    in_turn = sorted(options, key=lambda option: option[1].size_bytes)
-    narrowest, least = in_turn[0][0], in_turn[0][1].size_bytes
+    options.sort(key=lambda option: option[1].size_bytes)
+    narrowest, least = options[0][0], options[0][1].size_bytes
     if math.isinf(slowdown):
-        program = memory.lower(graph, _fitter(known, narrowest, max(least, min(whole, limit or whole))).within(least))
+        program = memory.lower(graph, Fitter(net, narrowest, known.costs, max(least, min(whole, limit or whole))).within(least))
         arena = memory.place(program, least)
     else:
         wanted = (1 + slowdown - MARGIN) * layerwise_price(graph, price)
         most = max(least, min(layerwise, limit or layerwise))
-        program, arena = _fast_enough(known, [schedule for schedule, _ in in_turn], wanted, least, most)
+        program, arena = _fast_enough(known, [schedule for schedule, _ in options], wanted, least, most)
     peaks = {"layerwise": layerwise, "inplace": in_place, "reordered": whole, "partial": arena.size_bytes}
     return PartialPlan(program, arena, peaks, lowest, lowest, narrowest, least)
 
@@ -139,23 +157,20 @@ def within_bytes(
         seen.add(tuple(chosen[0]))
         better = _better(known, chosen[0], None)
         assert better is not None
-        schedule, arena = _placed(net, *better)
+        schedule, arena = _placed(net, better)
         if arena.size_bytes <= limit_bytes:
-            wide = memory.lower(graph, _fitter(known, schedule, limit_bytes).within(limit_bytes))
-            found += [(program, memory.place(program, arena.size_bytes)) for program in (memory.lower(graph, schedule), wide)]
+            wide = Fitter(net, schedule, known.costs, limit_bytes).within(limit_bytes)
+            programs = [memory.lower(graph, one) for one in (schedule, wide)]
+            found += [(program, memory.place(program, arena.size_bytes)) for program in programs]
     return [one for one in found if one[1].size_bytes <= limit_bytes]
-
-
-def _fitter(known: Known, schedule: Schedule, most_bytes: int) -> Fitter:
-    given = problem(known.net, list(schedule.items), schedule.aliased, known.costs)
-    return Fitter(known.net, schedule, around(known.net, schedule.aliased, given), most_bytes)
 
 
 def _fast_enough(known: Known, schedules: list[Schedule], wanted: float, least: int, most: int) -> tuple[Program, Arena]:
     """Returns the first schedule that can be widened within `most` bytes until it costs at most `wanted`, or the cheapest."""
     found: list[tuple[float, Program, Arena]] = []
     for schedule in schedules:
-        program = memory.lower(known.net.graph, _fitter(known, schedule, most).within_price(least, wanted))
+        fitter = Fitter(known.net, schedule, known.costs, most)
+        program = memory.lower(known.net.graph, fitter.within_price(least, wanted))
         arena, cost = memory.place(program, least), known.net.price(known.net.graph, program.steps())
         if arena.size_bytes <= most:
             found.append((cost, program, arena))
@@ -175,22 +190,26 @@ def plan_hybrid(
     minimised; it is part of the arena's size all the same. The lower bound holds for both kinds of schedules and every limit.
     Raises ValueError for a limit below 1, or so large that it is none.
     """
-    if not 1 <= mac_limit <= MOST_MACS:
-        raise ValueError(
-            f"the limit of MACs is {mac_limit}, expected 1.0 (no recomputation) to {MOST_MACS:g} times the network's"
-        )
+    check_macs(mac_limit)
     pure, net = plan_partial(graph, accumulator, price=price), Net(graph, accumulator)
-    pure = replace(pure, lower_bound_bytes=min(pure.lower_bound_bytes, segment_bound_bytes(graph)))
-    plans = [pure if not input_outside else pure.placed(memory.place_apart(pure.program, graph.inputs[0]))]
+    placed = partial(memory.place_apart, tensor=graph.inputs[0]) if input_outside else memory.place
+    plans = [replace(pure, arena=placed(pure.program)) if input_outside else pure]
     if (items := hybrid_items(net, mac_limit, input_outside)) is not None:
         schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
         program = memory.lower(graph, schedule)
-        arena = memory.place_apart(program, graph.inputs[0]) if input_outside else memory.place(program)
-        plans.append(pure.placed(arena, program=program, narrowest=schedule))
-    return min(plans, key=lambda plan: plan.peak_bytes)
+        plans.append(replace(pure, program=program, arena=placed(program), narrowest=schedule))
+    best = min(plans, key=lambda plan: plan.peak_bytes)
+    bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
+    return replace(best, peaks=pure.peaks | {"partial": best.peak_bytes}, lower_bound_bytes=bound)
 
 
-def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
+def check_macs(limit: float) -> None:
+    """Raises ValueError for a limit of MACs below 1, or so large that it is none."""
+    if not 1 <= limit <= MOST_TIMES:
+        raise ValueError(f"limit of MACs is {limit}, expected 1.0 (no recomputation) to {MOST_TIMES} times the network's")
+
+
+def bound_bytes(net: Net, item: Item, costs: dict[Item, Cost]) -> int:
     """Returns bytes that are alive while an item runs, whatever the order and whatever else is chosen.
 
     `costs` say which phases the item has: in each, the inputs that it still reads lie whole, so does its output once it is begun,
@@ -198,20 +217,11 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
     must be written before the item and read after it is alive too: it cannot be cut away, for an item that holds its writer
     and its reader would have to run both before and after this one. Parts of concatenations count once, for they may lie in it.
     """
-    graph, mask = net.graph, net.mask(item)
-    before = after = 0
-    for i in bits(mask):
-        before |= net.before[i]
-        after |= net.after[i]
-    before, after = before & ~mask, after & ~mask
-    output, beside = net.output(item), set[str]()
-    for name in graph.tensors:
-        if name in net.producer and mask >> net.producer[name] & 1:
-            continue
-        early = name in graph.inputs or before >> net.producer[name] & 1
-        if early and (net.readers[name] & after or name in graph.outputs):
-            beside.add(name)
-    sink = net.ops(item)[-1]
+    graph, sink = net.graph, net.ops(item)[-1]
+    before, after = net.around(net.mask(item))
+    early = [*graph.inputs, *(graph.ops[i].output for i in bits(before))]
+    beside = {name for name in early if net.readers[name] & after or name in graph.outputs}
+    output = sink.output
     if isinstance(sink, Concat) and item.kind == "whole":
         return net.together_bytes(beside | set(net.inputs(item)) | {output})
     plain, replacing = costs[item]
@@ -222,32 +232,7 @@ def bound_bytes(net: Net, item: Item, costs: Costs) -> int:
     )
 
 
-def cover(net: Net, items: list[Item], masks: dict[Item, int], most: int = 1) -> list[list[Item]]:
-    """Returns up to `most` choices of items that hold every operator exactly once, those with the fewest regions first."""
-    by_first: dict[int, list[Item]] = {}
-    for item in items:
-        for i in bits(masks[item]):
-            by_first.setdefault(i, []).append(item)
-    full = (1 << len(net.graph.ops)) - 1
-    following: dict[int, list[Item]] = {}  # by operators covered: the items that can cover the next one
-    todo = [0]
-    for covered in todo:
-        if covered != full and covered not in following:
-            first = (~covered & (covered + 1)).bit_length() - 1
-            following[covered] = [item for item in by_first.get(first, []) if not masks[item] & covered]
-            todo += [covered | masks[item] for item in following[covered]]
-    memo: dict[int, list[tuple[int, list[Item]]]] = {full: [(0, [])]}
-    for covered in sorted(following, key=int.bit_count, reverse=True):
-        found = [
-            (count + (len(item.ops) if item.kind != "whole" else 0), [item, *rest])
-            for item in following[covered]
-            for count, rest in memo[covered | masks[item]]
-        ]
-        memo[covered] = sorted(found, key=lambda pair: pair[0])[:most]
-    return [chosen for _, chosen in memo[0]]
-
-
-def search(known: Known) -> tuple[int, tuple[Order, frozenset[str]]]:
+def search(known: Known) -> tuple[int, Order]:
     """Returns a lower bound of all peaks, and the order with the least peak of live bytes that is found.
 
     Proof: a schedule runs every operator in some item, and its peak is at least the bound of each item that it runs. So no
@@ -258,11 +243,11 @@ def search(known: Known) -> tuple[int, tuple[Order, frozenset[str]]]:
     bound = max(min(bounds[item] for item in every if known.masks[item] >> i & 1) for i in range(count))
     low = bisect_left(levels[:-1], True, key=lambda level: bool(known.covers(level)))  # all items cover the network
     small, tries = count <= EVERY_COVER, max(2, ORDERS // count)
-    best: tuple[Order, frozenset[str]] | None = None
+    best: Order | None = None
     complete = small
     for level in levels[low:]:
-        if best is not None and (level >= best[0].live_bytes or (tries <= 0 and not small)):
-            complete &= level >= best[0].live_bytes
+        if best is not None and (level >= best.live_bytes or (tries <= 0 and not small)):
+            complete &= level >= best.live_bytes
             break
         chosen = known.covers(level, COVERS if small else 4)
         complete &= len(chosen) < COVERS
@@ -271,7 +256,7 @@ def search(known: Known) -> tuple[int, tuple[Order, frozenset[str]]]:
             best = _better(known, items, best)
     assert best is not None
     if len(known.usable) == len(every):
-        bound = best[0].live_bytes if complete and best[0].exact else levels[low]
+        bound = best.live_bytes if complete and best.exact else levels[low]
     return bound, best
 
 
@@ -280,35 +265,35 @@ def _every_order(known: Known, lowest: int, best: int) -> list[tuple[Schedule, A
     which up to ORDERS are tried."""
     found, most = list[tuple[Schedule, Arena]](), [best]
     orders = (
-        (order, aliased)
+        order
         for items in (known.covers(best - 1, COVERS) if best > lowest else [])
-        for aliased in alias_choices(known.net, items)
-        for order in orders_below(problem(known.net, items, aliased, known.costs), most)
+        for given in _problems(known, items)
+        for order in orders_below(given, most)
     )
-    for order, aliased in itertools.islice(orders, ORDERS):
-        option = _placed(known.net, order, aliased)
+    for order in itertools.islice(orders, ORDERS):
+        option = _placed(known.net, order)
         if option[1].size_bytes < most[0]:
             found.append(option)
             most[0] = option[1].size_bytes
     return found
 
 
-def _better(known: Known, items: list[Item], best: tuple[Order, frozenset[str]] | None) -> tuple[Order, frozenset[str]] | None:
+def _better(known: Known, items: list[Item], best: Order | None) -> Order | None:
     """Returns the better of the best so far and these items in their best order."""
-    for aliased in alias_choices(known.net, items):
-        bound = best[0].live_bytes - 1 if best else 1 << 62
-        order = best_order(problem(known.net, items, aliased, known.costs), bound)
-        best = best if order is None else (order, aliased)
+    for given in _problems(known, items):
+        best = best_order(given, best.live_bytes - 1 if best else 1 << 62) or best
     return best
 
 
-def alias_choices(net: Net, items: list[Item]) -> list[frozenset[str]]:
-    """Returns which concatenations to do without copies: all that can, none, and every choice where few can or there are few
-    operators."""
+def _problems(known: Known, items: list[Item]) -> Iterator[Problem]:
+    """Yields the ordering problems of items: with all concatenations done without copies that can be, with none, and with every
+    choice where few can or there are few operators."""
+    net = known.net
     can = [item.sink for item in items if item.kind == "whole" and can_alias(net, net.ops(item)[-1])]
-    if len(can) <= 3 or len(net.graph.ops) <= EVERY_COVER:
-        return [frozenset(some) for count in range(len(can), -1, -1) for some in itertools.combinations(can, count)]
-    return [frozenset(can), frozenset()]
+    every = len(can) <= 3 or len(net.graph.ops) <= EVERY_COVER
+    for count in range(len(can), -1, -1) if every else (len(can), 0):
+        for some in itertools.combinations(can, count):
+            yield problem(net, items, frozenset(some), known.costs)
 
 
 def can_alias(net: Net, op: Op) -> bool:
@@ -323,23 +308,17 @@ def can_alias(net: Net, op: Op) -> bool:
     )
 
 
-def _best_alone(known: Known, reorder: bool) -> tuple[Order, frozenset[str]]:
+def _best_alone(known: Known, reorder: bool) -> Order:
     """Returns the plan without regions: each operator whole or in place, in the given or in the best order."""
-    net, alone = known.net, [item for item in known.every if len(item.ops) == 1]
-    items = [min((item for item in alone if item.ops == (op.name,)), key=known.bounds.__getitem__) for op in net.graph.ops]
-    found = []
-    for aliased in alias_choices(net, items):
-        given = problem(net, items, aliased, known.costs)
-        order = best_order(given, 1 << 62) if reorder else given_order(given)
-        assert order is not None
-        found.append((order, aliased))
-    return min(found, key=lambda pair: pair[0].live_bytes)
+    alone = [item for item in known.every if len(item.ops) == 1]
+    items = [min((i for i in alone if i.ops == (op.name,)), key=known.bounds.__getitem__) for op in known.net.graph.ops]
+    orders = [best_order(given, 1 << 62) if reorder else given_order(given) for given in _problems(known, items)]
+    return min((order for order in orders if order), key=lambda order: order.live_bytes)
 
 
-def _placed(net: Net, order: Order, aliased: frozenset[str], direct: bool = True) -> tuple[Schedule, Arena]:
+def _placed(net: Net, order: Order) -> tuple[Schedule, Arena]:
     """Returns the schedule of an order with the narrowest slices, and where its buffers lie."""
-    without = frozenset(op.name for op in net.graph.ops) if direct else frozenset()
-    schedule = Schedule(order.items, order.in_place, aliased, without, net.accumulator)
+    schedule = Schedule(order.items, order.in_place, order.aliased, frozenset(net.index), net.accumulator)
     return schedule, memory.place(memory.lower(net.graph, schedule, full=False))
 
 

@@ -8,9 +8,11 @@ keeps them or adds them up. Source: Liberis and Lane, arXiv 2211.17246; classes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softmax, Windowed
@@ -44,9 +46,8 @@ class Net:
     def readers(self) -> dict[str, int]:
         """Tensor -> mask of the operators that read it."""
         masks = dict.fromkeys(self.graph.tensors, 0)
-        for i, op in enumerate(self.graph.ops):
-            for name in op.inputs:
-                masks[name] |= 1 << i
+        for op in self.graph.ops:
+            masks |= {name: masks[name] | 1 << self.index[op.name] for name in op.inputs}
         return masks
 
     @cached_property
@@ -54,11 +55,8 @@ class Net:
         """Mask of all operators that must run before each one."""
         masks: list[int] = []
         for op in self.graph.ops:
-            mask = 0
-            for name in op.inputs:
-                if name in self.producer:
-                    mask |= masks[self.producer[name]] | 1 << self.producer[name]
-            masks.append(mask)
+            makers = {self.producer[name] for name in op.inputs if name in self.producer}
+            masks.append(union(masks[i] | 1 << i for i in makers))
         return masks
 
     @cached_property
@@ -69,6 +67,10 @@ class Net:
             for k in bits(mask):
                 masks[k] |= 1 << i
         return masks
+
+    def around(self, mask: int) -> tuple[int, int]:
+        """Returns the masks of the others that must run before and after some of the operators of a mask."""
+        return union(self.before[i] for i in bits(mask)) & ~mask, union(self.after[i] for i in bits(mask)) & ~mask
 
     def size(self, tensor: str) -> int:
         """Bytes of a tensor."""
@@ -135,6 +137,11 @@ class Inside:
 Cost = tuple[tuple[Phase, ...], dict[str, tuple[Phase, ...]]]
 
 
+def union(masks: Iterable[int]) -> int:
+    """Returns the mask of all that some mask has."""
+    return reduce(or_, masks, 0)
+
+
 def bits(mask: int) -> Iterator[int]:
     """Yields the places of the ones in a mask."""
     while mask:
@@ -149,18 +156,18 @@ def candidates(net: Net) -> list[Item]:
     out what nobody reads."""
     found = [Item((op.name,)) for op in net.graph.ops]
     for i, op in enumerate(net.graph.ops):
-        regions = []
-        if memory.is_generator(op):
-            source = op.inputs[0]
-            if source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
-                regions = _regions(net, op, "accumulate")
-        elif not (memory.is_barrier(op) or isinstance(op, Concat)):
-            regions = _regions(net, op, "materialise")
+        source = op.inputs[0]
+        if not memory.is_generator(op):
+            regions = [] if memory.is_barrier(op) or isinstance(op, Concat) else _regions(net, op, "materialise")
+        elif source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
+            regions = _regions(net, op, "accumulate")
+        else:
+            continue
         found += regions
-        for item in regions:
-            if len(item.ops) > 1 and parts_are_free(net, item, 0):
+        for item in (item for item in regions if len(item.ops) > 1):
+            if parts_are_free(net, item, 0):
                 found.append(in_rows(item, 1, 1 if parts_are_free(net, item, 1) else 0))
-            if len(item.ops) > 1 and leaves_out(net, item):
+            if leaves_out(net, item):
                 found.append(at_once(item))
     return found
 
@@ -195,63 +202,47 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
 
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
-    last = 1 << net.index[sink.name]
-    found: list[Item] = []
-    seen: set[int] = set()
-    for mask in _closures(net, sink, last):
-        if len(seen) >= CANDIDATES_PER_SINK:
-            break
-        if mask in seen or not _splittable(net, mask, last):
-            continue
-        seen.add(mask)
+    last, found = 1 << net.index[sink.name], list[Item]()
+    masks = (mask for mask in _closures(net, sink, last) if _splittable(net, mask, last))
+    for mask in itertools.islice(masks, CANDIDATES_PER_SINK):
         ops = tuple(net.graph.ops[i] for i in bits(mask))
-        alone = mask == last
-        if alone and (kind == "accumulate" or not isinstance(sink, (DepthwiseConv, Pool))):
+        if mask == last and (kind == "accumulate" or not isinstance(sink, (DepthwiseConv, Pool))):
             continue
-        inner = ops[:-1] if kind == "accumulate" else ops
-        sliced = sink.inputs[0] if kind == "accumulate" else sink.output
+        inner, sliced = (ops[:-1], sink.inputs[0]) if kind == "accumulate" else (ops, sink.output)
         width = memory.part_unit(net.graph, inner, sliced)
-        if any(channel < 0 or channel % width for channel in memory.part_breaks(net.graph, inner, sliced)):
-            continue
-        found.append(Item(tuple(op.name for op in ops), kind, width))
+        if all(channel >= 0 and channel % width == 0 for channel in memory.part_breaks(net.graph, inner, sliced)):
+            found.append(Item(tuple(op.name for op in ops), kind, width))
     return found
 
 
-def _closures(net: Net, op: Op, mask: int) -> Iterator[int]:
-    """Yields sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
+def _closures(net: Net, op: Op, mask: int) -> list[int]:
+    """Returns sets of operators that end at `op`: each input from outside, or with its producer and what that takes."""
     sets = [mask]
     for name in dict.fromkeys(op.inputs if memory.reads_values(net.graph, op) else ()):
         producer = net.graph.ops[net.producer[name]] if name in net.producer else None
         if producer is None or memory.is_barrier(producer) or name in net.graph.outputs:
             continue
         own = 1 << net.index[producer.name]
-        above = [own] if memory.is_generator(producer) else list(_closures(net, producer, own))
+        above = [own] if memory.is_generator(producer) else _closures(net, producer, own)
         sets = [s | extra for s in sets for extra in (0, *above)][: 8 * CANDIDATES_PER_SINK]
-    yield from sorted(set(sets), key=lambda s: (s.bit_count(), s))
+    return sorted(set(sets), key=lambda s: (s.bit_count(), s))
 
 
 def _splittable(net: Net, mask: int, last: int) -> bool:
     """True where slices suffice: no other reader, no generator fed by a slice, no concatenation of one slice twice, no
     path out and back in."""
-    concatenates = False
-    for i in bits(mask):
-        op = net.graph.ops[i]
-        inside = [name for name in op.inputs if name in net.producer and mask >> net.producer[name] & 1]
-        if 1 << i != last:
-            if net.readers[op.output] & ~mask or op.output in net.graph.outputs:
-                return False
-            if memory.is_generator(op) and inside:
-                return False
-        if isinstance(op, Concat):
-            concatenates = True
-            if any(net.readers[name].bit_count() > 1 or op.inputs.count(name) > 1 for name in inside):
-                return False
-        for k in bits(net.after[i] & ~mask):
-            if net.after[k] & mask:
-                return False
-    outputs = [net.graph.ops[i].output for i in bits(mask)]
-    shared = any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in outputs)
-    return not (concatenates and shared)  # what several read would be needed in two slices
+    before, after = net.around(mask)
+    if before & after:
+        return False
+    ops = [net.graph.ops[i] for i in bits(mask)]
+    made = {op.output for op in ops}
+    for op in (net.graph.ops[i] for i in bits(mask & ~last)):
+        if net.readers[op.output] & ~mask or op.output in net.graph.outputs or (memory.is_generator(op) and made & {*op.inputs}):
+            return False
+    places = [op for op in ops if isinstance(op, Concat)]
+    shared = any(net.readers[name].bit_count() > 1 and net.readers[name] & mask for name in made)
+    twice = any(op.inputs.count(name) > 1 for op in places for name in made)
+    return not (places and (shared or twice))  # what several read would be needed in two slices
 
 
 def in_place_sources(net: Net, item: Item) -> list[str]:
@@ -297,6 +288,7 @@ def inside(net: Net, item: Item, source: str | None = None, convs: frozenset[str
     buffers = {name: buffer for name, buffer in program.buffers.items() if name not in net.graph.tensors}
     ties = {name: other for name, other in program.ties.items() if name in buffers and other in buffers}
     totals = memory.live_bytes(memory.blocks_of(buffers, ties)) if buffers else []
+    totals += [0] * (memory.moments(program.nodes[0]) - len(totals))
     return Inside(program, buffers, totals, net.size(output) if program.ties.get(output) in buffers else 0)
 
 
@@ -305,14 +297,12 @@ def phases(net: Net, item: Item, source: str | None = None, convs: frozenset[str
 
     `source` and `convs` as in `inside`.
     """
-    found: list[Phase] = []
-    its = inside(net, item, source, convs)
+    its, found = inside(net, item, source, convs), list[Phase]()
     last = {name: buffer.last for name, buffer in its.program.buffers.items()}
-    for moment in range(memory.moments(its.program.nodes[0])):
+    for moment, total in enumerate(its.totals):
         read = frozenset(name for name in net.inputs(item) if name == source or last.get(name, -1) >= moment)
         begun = its.program.buffers[net.output(item)].first <= moment
-        extra = (its.totals[moment] if moment < len(its.totals) else 0) - (its.in_sums if begun else 0)
-        phase = Phase(read, begun, extra)
+        phase = Phase(read, begun, total - its.in_sums * begun)
         if not any(other.covers(phase) for other in found):
             found = [other for other in found if not phase.covers(other)] + [phase]
     return tuple(found)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
+from functools import cache
 
-from tinyredux.memory import Item, Loop, Lowering, Schedule, blocks_of, is_generator, live_bytes, lower, place
-from tinyredux.partial.order import Around
-from tinyredux.partial.regions import Net, at_once, in_place_sources, in_rows, internal_bytes, parts_are_free, phases
+from tinyredux.memory import Item, Loop, Lowering, Schedule, blocks_of, is_generator, live_bytes, lower, place, storages
+from tinyredux.partial.order import peak_of, problem, replayed, stages_of
+from tinyredux.partial.regions import Cost, Net, at_once, in_place_sources, in_rows, internal_bytes, parts_are_free, phases
 
 LIMIT_STEP = 1.02  # limits that are tried grow by this factor
 Choice = tuple[Item, frozenset[str]]  # a way to run an item, and which of its convolutions run without scratch
 
 
 class Fitter:
-    """Finds fast forms of a schedule with the narrowest parts.
+    """Finds fast forms of a schedule with the narrowest parts, whose items cost `costs`, in at most `most_bytes`."""
 
-    `around` says what is alive around each item, `most_bytes` how many bytes a plan may take.
-    """
-
-    def __init__(self, net: Net, schedule: Schedule, around: dict[Item, Around], most_bytes: int) -> None:
-        self.net, self.schedule, self.around, self.most_bytes = net, schedule, around, most_bytes
-        self.ways = {item: self._ways(item) for item in schedule.items}
-        self.bytes: dict[tuple[Item, frozenset[str]], int] = {}
-        self.prices: dict[tuple[Item, frozenset[str]], float] = {}
+    def __init__(self, net: Net, schedule: Schedule, costs: dict[Item, Cost], most_bytes: int) -> None:
+        self.net, self.schedule, self.most_bytes = net, schedule, most_bytes
+        self.places = storages(net.graph, schedule.aliased)
+        given = problem(net, schedule.items, schedule.aliased, costs)
+        self.around = {move.item: (live, run) for move, live, run in replayed(given, range(len(given.moves)))}
+        self.ways = {item: self._ways(item) for item in self.around}
+        self.bytes, self.price = cache(self._bytes), cache(self._price)
 
     def within_price(self, least: int, wanted: float) -> Schedule:
         """Returns the schedule of the lowest limit whose price is at most `wanted`, or as low as the bytes allow."""
@@ -30,13 +31,7 @@ class Fitter:
         limits = [least]
         while limits[-1] < self.most_bytes:
             limits.append(min(int(limits[-1] * LIMIT_STEP) + 1, self.most_bytes))
-        low, high = 0, len(limits) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if self._total(self.within(limits[middle])) <= wanted:
-                high = middle
-            else:
-                low = middle + 1
+        low = bisect_left(limits[:-1], True, key=lambda limit: self._total(self.within(limit)) <= wanted)
         return self.within(limits[low])
 
     def within(self, limit: int) -> Schedule:
@@ -59,42 +54,33 @@ class Fitter:
     def cheapest(self, item: Item, limit: int) -> Choice:
         """Returns the way to run an item that costs least of those while which at most `limit` bytes are alive: the item
         itself, without scratch, where no other fits."""
-        found = []
-        for ways in self.ways[item] if item in self.around else ():
-            fitting = next((way for way in ways if self._bytes(item, way) <= limit), None)
-            if fitting is not None:
-                found.append(fitting)
-        return min(found, key=lambda way: self._price(item, way), default=(item, self._direct(item)))
+        fitting = [next((way for way in ways if self.bytes(item, way) <= limit), None) for ways in self.ways.get(item, [])]
+        return min((way for way in fitting if way), key=self.price, default=(item, self._direct(item)))
 
     def _direct(self, item: Item) -> frozenset[str]:
         return frozenset(op.name for op in self.net.ops(item) if is_generator(op))
 
     def _ways(self, item: Item) -> list[list[Choice]]:
+        """Returns ways to run an item in lists, the fastest first."""
         source = self.schedule.in_place.get(self.net.output(item))
-        found = []
-        for direct in dict.fromkeys((frozenset[str](), self._direct(item))):
-            for some in variants(self.net, item):
-                found.append([(one, direct) for one in some if not source or source in in_place_sources(self.net, one)])
-        return found
+        able = [[i for i in ways if not source or source in in_place_sources(self.net, i)] for ways in variants(self.net, item)]
+        directs = dict.fromkeys((frozenset[str](), self._direct(item)))
+        return [[(way, direct) for way in ways] for direct in directs for ways in able]
 
     def _bytes(self, item: Item, way: Choice) -> int:
-        if way not in self.bytes:
-            some = phases(self.net, way[0], self.schedule.in_place.get(self.net.output(item)), way[1])
-            self.bytes[way] = self.around[item].bytes(way[0], some)
-        return self.bytes[way]
+        """Returns the most bytes alive while an item of the schedule runs in this way."""
+        live, run = self.around[item]
+        needed = phases(self.net, way[0], self.schedule.in_place.get(self.net.output(item)), way[1])
+        return peak_of(stages_of(self.net, way[0], self.places, needed), live, run.fresh, run.dying)
 
-    def _price(self, item: Item, way: Choice) -> float:
-        if way not in self.prices:
-            output = self.net.output(item)
-            in_place = {output: self.schedule.in_place[output]} if output in self.schedule.in_place else {}
-            alone = Schedule((way[0],), in_place, frozenset(), way[1], self.net.accumulator)
-            nodes = Lowering(self.net.graph, alone).item(way[0])
-            self.prices[way] = self.net.price(self.net.graph, Loop((tuple(nodes),)).steps())
-        return self.prices[way]
+    def _price(self, way: Choice) -> float:
+        output = self.net.output(way[0])
+        in_place = {name: source for name, source in self.schedule.in_place.items() if name == output}
+        alone = Schedule((way[0],), in_place, frozenset(), way[1], self.net.accumulator)
+        return self.net.price(self.net.graph, Loop((tuple(Lowering(self.net.graph, alone).item(way[0])),)).steps())
 
     def _total(self, schedule: Schedule) -> float:
-        ways = [(item, frozenset(schedule.direct & self._direct(item))) for item in schedule.items]
-        return sum(self._price(item, way) for item, way in zip(self.schedule.items, ways, strict=True))
+        return sum(self.price((item, schedule.direct & self._direct(item))) for item in schedule.items)
 
     def _fits(self, schedule: Schedule, limit: int) -> bool:
         program = lower(self.net.graph, schedule, full=False)
