@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from tinyredux.files import checked, expect, read_json
+from tinyredux.files import checked, expect, read_json, require
 
 STACK_RESERVE_BYTES = 2048  # the link fails when less SRAM than this is left for the stack
 BOARD_FOLDER = Path(__file__).parent / "board_files"
@@ -25,15 +25,11 @@ class Memory:
     size_bytes: int
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII):
-            raise ValueError(f"memory's name is {self.name!r}, expected a letter, then letters, digits and underscores")
-        if not 1 <= self.size_bytes <= 1 << 27 or not any(
-            low <= self.base and self.base + self.size_bytes <= high for low, high in FOR_MEMORY
-        ):
-            raise ValueError(
-                f"memory {self.name}: base is {self.base:#x} and size_bytes is {self.size_bytes}, expected 1 byte to 128 MiB "
-                "below 0x40000000, where peripherals begin, or from 0x60000000 to 0xa0000000"
-            )
+        _check_text("memory's name", self.name, r"[A-Za-z]\w*", "a letter, then letters, digits and underscores")
+        _check_range(f"memory {self.name}", 1, 1 << 27, size_bytes=self.size_bytes)
+        inside = any(low <= self.base and self.base + self.size_bytes <= high for low, high in FOR_MEMORY)
+        expected = "below 0x40000000, where peripherals begin, or from 0x60000000 to 0xa0000000"
+        require(inside, f"memory {self.name}: {self.size_bytes} bytes from {self.base:#x}, expected bytes {expected}")
 
 
 @dataclass(frozen=True)
@@ -51,14 +47,11 @@ class FlashTiming:
     miss_cycles: int | None = None
 
     def __post_init__(self) -> None:
-        if self.line_bytes < 4 or self.line_bytes & (self.line_bytes - 1):
-            raise ValueError(f"flash_timing: line_bytes is {self.line_bytes}, expected a power of two from 4 up")
-        numbers = (self.wait_states, self.code_lines, self.data_lines, self.miss_cycles or 0)
-        if min(numbers) < 0 or max(*numbers, self.line_bytes) > 4096 or self.wait_states > 15:
-            raise ValueError(
-                "flash_timing: wait_states are 0 to 15, code_lines, data_lines, miss_cycles and line_bytes 0 to 4096; found "
-                f"{self.wait_states}, {self.code_lines}, {self.data_lines}, {self.miss_cycles} and {self.line_bytes}"
-            )
+        of_two = self.line_bytes >= 4 and not self.line_bytes & (self.line_bytes - 1)
+        require(of_two, f"flash_timing: line_bytes is {self.line_bytes}, expected a power of two from 4 up")
+        _check_range("flash_timing", 0, 15, wait_states=self.wait_states)
+        sizes = {"line_bytes": self.line_bytes, "code_lines": self.code_lines, "data_lines": self.data_lines}
+        _check_range("flash_timing", 0, 4096, **sizes, miss_cycles=self.miss_cycles or 0)
 
 
 @dataclass(frozen=True)
@@ -72,15 +65,11 @@ class Console:
     alternate: int
 
     def __post_init__(self) -> None:
-        if self.kind not in CONSOLES:
-            raise ValueError(f"console kind is {self.kind!r}, expected one of {', '.join(CONSOLES)}")
+        require(self.kind in CONSOLES, f"console kind is {self.kind!r}, expected one of {', '.join(CONSOLES)}")
         for pin in (self.tx, self.rx):
-            if not re.fullmatch(r"P[A-K](1[0-5]|[0-9])", pin):
-                raise ValueError(f"console pin is {pin!r}, expected a port letter and a number such as 'PB10'")
-        if not 0 <= self.alternate <= 15 or not 0 <= self.base < 1 << 32:
-            raise ValueError(
-                f"console: alternate is {self.alternate}, expected 0 to 15; base is {self.base:#x}, expected 32 bits"
-            )
+            _check_text("console pin", pin, r"P[A-K](1[0-5]|[0-9])", "a port letter and a number such as 'PB10'")
+        _check_range("console", 0, 15, alternate=self.alternate)
+        _check_range("console", 0, (1 << 32) - 1, base=self.base)
 
 
 @dataclass(frozen=True)
@@ -102,29 +91,21 @@ class Board:
     qemu_machine: str | None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.+-]{1,100}", self.name, re.ASCII) or self.name.startswith("."):
-            raise ValueError(f"board name is {self.name!r}, expected letters, digits and underscores: folders and C bear it")
-        if not self.mcu.lower().startswith("stm32"):
-            raise ValueError(
-                f"board {self.name}: mcu is {self.mcu!r}, expected a name that begins with stm32, such as stm32f469nih6"
-            )
-        if "*/" in self.title:
-            raise ValueError(f"board {self.name}: title is {self.title!r}, expected text without */: a comment in C bears it")
-        if not 1 <= self.clock_hz < 1 << 32 or not 0 <= self.oscillator_hz < 1 << 32:
-            raise ValueError(
-                f"board {self.name}: clock_hz is {self.clock_hz} and oscillator_hz {self.oscillator_hz}, expected 32 bits, "
-                "and a clock above 0"
-            )
-        if self.cpu not in CPUS:
-            raise ValueError(f"board {self.name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
-        if not self.sram:
-            raise ValueError(f"board {self.name}: no SRAM; give at least one block under 'sram'")
+        name = f"board {self.name}"
+        _check_text("board name", self.name, r"(?![.])[\w.+-]{1,100}", "letters, digits and underscores: folders and C bear it")
+        _check_text(f"{name}: mcu", self.mcu, r"(?i:stm32).*", "a name that begins with stm32, such as stm32f469nih6")
+        require("*/" not in self.title, f"{name}: title is {self.title!r}, expected text without */: a comment in C bears it")
+        _check_range(name, 1, (1 << 32) - 1, clock_hz=self.clock_hz)
+        _check_range(name, 0, (1 << 32) - 1, oscillator_hz=self.oscillator_hz)
+        require(self.cpu in CPUS, f"{name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
+        require(self.sram, f"{name}: no SRAM; give at least one block under 'sram'")
         blocks = sorted((self.flash, *self.sram), key=lambda block: block.base)
         for low, high in pairwise(blocks):
-            if low.base + low.size_bytes > high.base:
-                raise ValueError(f"board {self.name}: memories {low.name} and {high.name} overlap from {high.base:#x}")
-        if len({block.name.upper() for block in blocks} | {"FLASH"}) < len(blocks):
-            raise ValueError(f"board {self.name}: two memories have one name; found {', '.join(block.name for block in blocks)}")
+            apart = low.base + low.size_bytes <= high.base
+            require(apart, f"{name}: memories {low.name} and {high.name} overlap from {high.base:#x}")
+        names = [block.name for block in blocks]
+        different = len({each.upper() for each in names} | {"FLASH"}) >= len(names)
+        require(different, f"{name}: two memories have one name; found {', '.join(names)}")
 
     @property
     def flash_bytes(self) -> int:
@@ -156,6 +137,17 @@ CPUS = ("cortex-m4", "cortex-m7", "cortex-m33")
 CONSOLES = ("usart-v1", "usart-v2")  # v1: SR/DR (STM32F4); v2: ISR/RDR/TDR (F7, L4, U5)
 
 
+def _check_range(place: str, low: int, high: int, **numbers: int) -> None:
+    """Raises ValueError for the first number outside low to high, both included."""
+    for name, number in numbers.items():
+        require(low <= number <= high, f"{place}: {name} is {number}, expected {low} to {high}")
+
+
+def _check_text(what: str, text: str, pattern: str, wanted: str) -> None:
+    """Raises ValueError for a text that is not of the pattern, which `wanted` says in words."""
+    require(re.fullmatch(pattern, text, re.ASCII), f"{what} is {text!r}, expected {wanted}")
+
+
 def board_from_json(path: Path) -> Board:
     """Returns the board that a JSON file describes. Raises ValueError naming the field that is wrong."""
     content = read_json(path, "board file")
@@ -178,7 +170,5 @@ def find_board(name: str) -> Board:
     expect(str, name, "the board", "such as 'disco_f469ni'")
     if name.endswith(".json"):
         return board_from_json(Path(name))
-    path = BOARD_FOLDER / f"{name}.json"
-    if name not in board_names():
-        raise ValueError(f"unknown board {name!r}; known: {', '.join(board_names())}, or a path to a .json file")
-    return board_from_json(path)
+    require(name in board_names(), f"unknown board {name!r}; known: {', '.join(board_names())}, or a path to a .json file")
+    return board_from_json(BOARD_FOLDER / f"{name}.json")

@@ -14,8 +14,9 @@ import re
 import tempfile
 import threading
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -59,8 +60,7 @@ def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
         raise ValueError(f"{what} {path} {found}; expected a file{such_as and f', {such_as}'}")
-    if (size := path.stat().st_size) > most:
-        raise ValueError(f"{what} {path} has {size:,} bytes, expected at most {most:,}")
+    require(path.stat().st_size <= most, f"{what} {path} has {path.stat().st_size:,} bytes, expected at most {most:,}")
 
 
 # JSON ------------------------------------------------------------------------------------------------------------------
@@ -84,11 +84,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the name {twice!r} is there twice")
-    return found
+    for key, count in Counter(key for key, _ in pairs).items():
+        require(count == 1, f"the name {key!r} is there twice")
+    return dict(pairs)
 
 
 def _refused_number(text: str) -> float:
@@ -130,11 +128,9 @@ def _as(kind: Any, value: Any, place: str) -> Any:
 
 def _is_plain(kind: Any, value: Any) -> bool:
     """Returns whether a value is of a plain type. True and false are no numbers, whole numbers are numbers, infinity is none."""
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    if kind is float:
-        return isinstance(value, int | float) and -1e308 < value < 1e308
-    return isinstance(value, kind) and (kind is int or value.isprintable())
+    if type(value) not in ((int, float) if kind is float else (kind,)):
+        return False
+    return bool(value.isprintable()) if kind is str else kind is not float or -1e308 < value < 1e308
 
 
 def _as_dataclass(kind: Any, value: dict[str, Any], place: str) -> Any:
@@ -164,6 +160,12 @@ def check_types(settings: Any) -> None:
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
             raise ValueError(f"{name} is {value!r}, expected {wanted}")
+
+
+def require(holds: object, otherwise: str) -> None:
+    """Raises ValueError with the sentence `otherwise` unless the first argument is true."""
+    if not holds:
+        raise ValueError(otherwise)
 
 
 def expect(kind: type | types.UnionType, value: object, what: str, such_as: str) -> None:
@@ -225,22 +227,15 @@ def check_output(folder: Path, name: str = "") -> None:
     """Raises ValueError where nothing can be written into `folder`, which need not be there yet, or no file have that name."""
     here = folder
     try:
-        _is_there(folder / name)
-        while not _is_there(here):
+        with suppress(FileNotFoundError):
+            (folder / name).lstat()  # a name that no file can have is refused
+        while not here.exists() and not here.is_symlink():
             here = here.parent
         with tempfile.TemporaryFile(dir=here):
             pass
     except (OSError, ValueError) as wrong:
         said = getattr(wrong, "strerror", None) or str(wrong)
         raise ValueError(f"nothing can be written into {folder}: {here}: {said}; choose another folder") from None
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @contextmanager

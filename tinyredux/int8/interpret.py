@@ -31,6 +31,7 @@ from tinyredux.int8.factors import Requantization, add_params, clamp_of, quant_o
 from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
+Counts = dict[str, list[Batch]]  # operator -> clusters of each part of the batch, (N, blocks)
 CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
 
 
@@ -39,12 +40,11 @@ def run(graph: Graph, images: Batch) -> Batch:
     shape = graph.input.shape
     if images.shape[1:] != shape or images.dtype != graph.input.dtype:
         raise ValueError(f"{graph.name} takes {graph.input.dtype} images (N, {shape}), found {images.dtype} {images.shape}")
-    parts = [run_all(graph, images[i : i + CHUNK])[graph.outputs[0]] for i in range(0, len(images), CHUNK)]
-    return np.concatenate(parts)
+    return run_counted(graph, images)[0]
 
 
-def run_all(graph: Graph, images: Batch, clusters: dict[str, Batch] | None = None) -> dict[str, Batch]:
-    """Returns every tensor of the network by name, each (N, H, W, C). `clusters` gets those of each TrecConv, (N, blocks)."""
+def run_all(graph: Graph, images: Batch, clusters: Counts | None = None) -> dict[str, Batch]:
+    """Returns every tensor of the network by name, each (N, H, W, C); adds to `clusters` those of each TrecConv, (N, blocks)."""
     values: dict[str, Batch] = {graph.inputs[0]: images}
     for op in graph.ops:
         values[op.output] = run_op(graph, op, [values[name] for name in op.inputs], clusters)
@@ -52,17 +52,13 @@ def run_all(graph: Graph, images: Batch, clusters: dict[str, Batch] | None = Non
 
 
 def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
-    """Returns the int8 network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
-    outputs, counts = [], {op.name: list[Batch]() for op in graph.ops if isinstance(op, TrecConv)}
-    for i in range(0, len(images), CHUNK):
-        clusters: dict[str, Batch] = {}
-        outputs.append(run_all(graph, images[i : i + CHUNK], clusters)[graph.outputs[0]])
-        for name, found in counts.items():
-            found.append(clusters[name])
-    return np.concatenate(outputs), {name: np.concatenate(found) for name, found in counts.items()}
+    """Returns the network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
+    clusters: Counts = {}
+    parts = [run_all(graph, images[i : i + CHUNK], clusters)[graph.outputs[0]] for i in range(0, len(images), CHUNK)]
+    return np.concatenate(parts), {name: np.concatenate(found) for name, found in clusters.items()}
 
 
-def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: dict[str, Batch] | None = None) -> Batch:
+def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = None) -> Batch:
     """Returns one operator's output for its inputs, each (N, H, W, C); `clusters` as for `run_all`."""
     if isinstance(op, Concat):
         return np.concatenate(inputs, axis=3)
@@ -84,7 +80,7 @@ def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: f
     return np.asarray(seen[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3))
 
 
-def accumulate(graph: Graph, op: Weighted, images: Batch, clusters: dict[str, Batch] | None = None) -> Batch:
+def accumulate(graph: Graph, op: Weighted, images: Batch, clusters: Counts | None = None) -> Batch:
     """Returns the sums of products before bias, (N, out_h, out_w, out_c), in floating point, which is exact for int8; stored
     inputs have their zero point taken off. `clusters` as for `run_all`."""
     weights = graph.constants[op.weights]
@@ -102,7 +98,7 @@ def accumulate(graph: Graph, op: Weighted, images: Batch, clusters: dict[str, Ba
         case TrecConv():
             found = clustered_sums(graph, op, seen.reshape(len(images), -1, weights[0].size), weights.reshape(len(weights), -1))
             if clusters is not None:
-                clusters[op.name] = found.clusters
+                clusters.setdefault(op.name, []).append(found.clusters)
             return np.asarray(found.sums.reshape(len(images), *graph.tensors[op.output].shape))
         case Conv():
             parts = zip(np.split(seen, op.groups, axis=5), np.split(weights, op.groups), strict=True)
@@ -127,7 +123,7 @@ def requantize(sums: Batch, bias: Array, params: Requantization) -> npt.NDArray[
     return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
 
 
-def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: dict[str, Batch] | None) -> Batch:
+def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None) -> Batch:
     images = inputs[0]
     match op:
         case Weighted():
@@ -181,7 +177,7 @@ def _softmax_int8(graph: Graph, op: Softmax, images: Batch) -> Batch:
     return fixedpoint.clamp_int8(np.where(diff >= params.diff_min, output, -128))
 
 
-def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: dict[str, Batch] | None) -> Batch:
+def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None) -> Batch:
     images = inputs[0]
     match op:
         case Weighted():
