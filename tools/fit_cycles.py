@@ -75,7 +75,7 @@ class Layer:
 
     def price(self, core: str) -> float:
         """Returns its predicted cycles."""
-        return cycles(self.graph, self.steps, core, dict.fromkeys(self.steps, self.form) if self.form else {})
+        return cycles(self.graph, self.steps, core, dict.fromkeys(self.steps, self.form.cost) if self.form else {})
 
     def rounds(self, core: str) -> Sums:
         """Returns how often the loops of each kernel run: of a generated one, what its C around it does."""

@@ -135,20 +135,16 @@ def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
     conv = fast.convs.get(step)
     if conv is None:
         return [call_of(weights, step)]
-    g, scratch, found = conv.rows.geometry, fast.arena.offsets[step.scratch], []
-    out, source = _places(fast.arena, step)
+    rows, (pack, compute) = conv.kernel.rows, (function.name for function in conv.kernel.functions)
+    scratch, (out, source), found = fast.arena.offsets[step.scratch], _places(fast.arena, step), list[Call]()
     packed, table = (weights.blob.entries[name] for name in (conv.packed, conv.table))
     own = Address("I32", packed.offset + packed.size_bytes // packed.shape[0] * conv.channel)
-    start = 0
-    for y in range(0, g.out_h, conv.height):
-        seen = conv.rows.strip(y, conv.height)
-        strip_in = replace(source, base=source.base + seen.start * g.in_row)
-        strip_out = replace(out, base=out.base + y * g.out_row)
-        to = Address("SUMS32", scratch + conv.rows.weight_bytes)
-        found.append(Call(step.op, conv.pack.name, "", (), (to, strip_in, Address("", len(seen)))))
-        row_table = Address("I32", table.offset + 4 * start)
-        found.append(Call(step.op, conv.compute.name, "", (), (strip_out, Address("SUMS32", scratch), own, row_table)))
-        start += 1 + 4 * (min(y + conv.height, g.out_h) - y)
+    for y, seen, start in rows.strips(conv.height):
+        strip_in = replace(source, base=source.base + seen.start * rows.geometry.in_row)
+        strip_out = replace(out, base=out.base + y * rows.geometry.out_row)
+        to, row_table = Address("SUMS32", scratch + rows.weight_bytes), Address("I32", table.offset + 4 * start)
+        found.append(Call(step.op, pack, "", (), (to, strip_in, Address("", len(seen)))))
+        found.append(Call(step.op, compute, "", (), (strip_out, Address("SUMS32", scratch), own, row_table)))
     return found
 
 

@@ -13,31 +13,18 @@ scratch in bytes that are idle at that moment, as row convolutions do (`kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
+from tinyredux import memory
 from tinyredux.graph import Graph, Op
 from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
-from tinyredux.kernels.cycles import operator_cycles
+from tinyredux.kernels.cycles import called, operator_cycles
 from tinyredux.kernels.slices import FastSteps, with_scratch
-from tinyredux.memory import (
-    Arena,
-    Buffer,
-    Item,
-    Node,
-    Program,
-    Step,
-    arrays,
-    layer_by_layer,
-    live_steps,
-    lowest_gap,
-    moments,
-    place_operators,
-    reference_scratch,
-    whole,
-)
+from tinyredux.memory import Arena, Buffer, Item, Node, Program, Step
 
 Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
@@ -49,35 +36,36 @@ OTHERS = 2  # bytes of flash for a byte of the weights of operators in parts, wh
 
 @dataclass(frozen=True)
 class Way:
-    """What an operator costs by a form, or by its C kernel (None): predicted cycles, bytes of arrays and code."""
+    """What an operator costs by a form, or by its C kernel (None): predicted cycles, bytes of arrays and code, and of scratch, of
+    which none is counted for the C kernel: it is the last resort."""
 
     form: Form | None
     cycles: float
     flash_bytes: int
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Scratch of the form; none is counted for the C kernel, which is the last resort."""
-        return 0 if self.form is None else self.form.scratch_bytes
+    scratch_bytes: int = 0
 
 
+Put = Callable[[Mapping[str, Form]], FastSteps]  # the placed program in which operators have these forms
 Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C kernel last
 
 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its C kernel, the fastest first."""
     limit = SURELY * operator_cycles(graph, op, core)
-    found = [form for template in templates for form in template(graph, op, core)]
-    faster = [form for form in found if operator_cycles(graph, op, core, form) < limit]
-    return sorted(faster, key=lambda form: (form.cost, form.scratch_bytes))
+    found = [form for template in templates for form in template(graph, op, core) if called(core, form.cost) < limit]
+    return sorted(found, key=lambda form: (form.cost, form.scratch_bytes))
 
 
 def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
     """Returns every way to compute an operator, the fastest first and the C kernel last."""
-    plain = sum(values.nbytes for values in arrays(graph.with_ops([op])).values())
     forms = candidates(graph, op, core, templates)
-    found = [Way(form, operator_cycles(graph, op, core, form), form.flash_bytes) for form in forms]
-    return [*found, Way(None, operator_cycles(graph, op, core), plain)]
+    found = [Way(form, called(core, form.cost), form.flash_bytes, form.scratch_bytes) for form in forms]
+    return [*found, Way(None, operator_cycles(graph, op, core), _array_bytes(graph, [op]))]
+
+
+def _array_bytes(graph: Graph, ops: Iterable[Op]) -> int:
+    """Returns the bytes that the C kernels of some operators read from flash."""
+    return sum(values.nbytes for op in ops for values in memory.arrays(graph.with_ops([op])).values())
 
 
 def choose(
@@ -95,7 +83,7 @@ def choose(
 
 def fitted(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None, flash_bytes: int | None) -> FastSteps:
     """Returns the program layer by layer with the fastest of its ways for each operator, within the bytes."""
-    live, most = {step.op: step.live_bytes for step in live_steps(graph)}, math.inf if sram_bytes is None else sram_bytes
+    live, most = {step.op: step.live_bytes for step in memory.live_steps(graph)}, math.inf if sram_bytes is None else sram_bytes
     possible = {
         op: [way for way in some if way.form is None or live[op] + way.scratch_bytes <= most] for op, some in ways_of.items()
     }
@@ -104,9 +92,10 @@ def fitted(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None, flash
 
 def placed(graph: Graph, core: str, forms: Mapping[str, Form]) -> FastSteps:
     """Returns the program layer by layer, placed with the scratch of these forms and of the others' C kernels."""
-    program = layer_by_layer(graph, reference_scratch(graph) | {op: form.scratch_bytes for op, form in forms.items()})
+    scratch = memory.reference_scratch(graph) | {op: form.scratch_bytes for op, form in forms.items()}
+    program = memory.layer_by_layer(graph, scratch)
     by_form = {step: forms[step.op] for step in program.steps() if step.op in forms}
-    return FastSteps(program, place_operators(program), core, forms=by_form)
+    return FastSteps(program, memory.place_operators(program), core, forms=by_form)
 
 
 def with_forms(
@@ -117,15 +106,10 @@ def with_forms(
     The arena grows only for their scratch, and at most to `limit_bytes`; their arrays and code take, with the other operators',
     about `flash_bytes` at most. An operator without a form that fits keeps its C kernel.
     """
-    alone, clock, rest = dict[str, tuple[int, Step, int]](), 0, 0  # operator -> place in the program, step, moment
-    for index, (item, nodes) in enumerate(zip(program.schedule.items, program.nodes, strict=True)):
-        step = _alone(program, arena, item, nodes)
-        if step is not None:
+    alone, clocks = dict[str, tuple[int, Step, int]](), accumulate(map(memory.moments, program.nodes), initial=0)
+    for index, (item, nodes, clock) in enumerate(zip(program.schedule.items, program.nodes, clocks, strict=False)):
+        if step := _alone(program, arena, item, nodes):
             alone[step.op] = index, step, clock
-        clock += moments(nodes)
-    for op in program.graph.ops:
-        if op.name not in alone:
-            rest += OTHERS * sum(values.nbytes for values in arrays(program.graph.with_ops([op])).values())
 
     def put(forms: Mapping[str, Form]) -> FastSteps:
         nodes, by_form = list(program.nodes), dict[Step, Form]()
@@ -137,11 +121,12 @@ def with_forms(
                 alive = {one: held for one, held in program.buffers.items() if held.first <= moment <= held.last}
                 busy = [(arena.offsets[one], held.size_bytes) for one, held in alive.items() if one != step.scratch]
                 buffers[scratch] = Buffer(form.scratch_bytes, 4, moment, moment)
-                offsets[scratch] = lowest_gap(busy, form.scratch_bytes, 4)
+                offsets[scratch] = memory.lowest_gap(busy, form.scratch_bytes, 4)
             changed = replace(step, scratch=scratch)
             nodes[index], by_form[changed] = (changed,), form
         return FastSteps(*with_scratch(replace(program, nodes=tuple(nodes)), arena, buffers, offsets), core, forms=by_form)
 
+    rest = OTHERS * _array_bytes(program.graph, (op for op in program.graph.ops if op.name not in alone))
     left = None if flash_bytes is None else flash_bytes - rest
     fast = _fastest({name: ways_of[name] for name in alone}, put, max(limit_bytes, arena.size_bytes), left)
     return replace(fast, forms={step: on_core(form, core) for step, form in fast.forms.items()})
@@ -155,37 +140,30 @@ def _alone(program: Program, arena: Arena, item: Item, nodes: tuple[Node, ...]) 
         return None
     views, shapes = (*step.inputs, step.output), program.graph.tensors
     starts = [arena.offsets[view.buffer] + view.offset for view in views]
-    parts = [view for view in views if view.box != whole(shapes[view.tensor].shape) or any(view.gaps)]
-    if parts or any(start % 4 for start in starts):
-        return None
-    first, last = starts[-1], starts[-1] + step.output.box.elements
-    for view, start in zip(step.inputs, starts, strict=False):
-        if start < last and first < start + view.box.elements:
-            return None
-    return step
+    parts = [view for view in views if view.box != memory.whole(shapes[view.tensor].shape) or any(view.gaps)]
+    ends = [start + view.box.elements for view, start in zip(views, starts, strict=True)]
+    overlap = any(start < ends[-1] and starts[-1] < end for start, end in zip(starts[:-1], ends, strict=False))
+    return None if parts or overlap or any(start % 4 for start in starts) else step
 
 
-def _fastest(
-    ways_of: Ways, put: Callable[[Mapping[str, Form]], FastSteps], sram_bytes: float, flash_bytes: int | None
-) -> FastSteps:
+def _fastest(ways_of: Ways, put: Put, sram_bytes: float, flash_bytes: int | None) -> FastSteps:
     """Returns the program that `put` makes of the fastest of its ways for each operator, within the bytes."""
 
     def made(chosen: Mapping[str, Way]) -> FastSteps:
         return put({op: way.form for op, way in chosen.items() if way.form is not None})
 
-    left = dict(ways_of)
+    left, flash = dict(ways_of), math.inf if flash_bytes is None else flash_bytes
     while True:
-        if flash_bytes is not None:
-            fit_flash(left, flash_bytes)
+        fit_flash(left, flash)
         chosen = {op: some[0] for op, some in left.items()}
         fast = made(chosen)
         largest = _highest_scratch(fast)
         if fast.total_bytes <= sram_bytes or largest is None:
             break
         left[largest] = [way for way in left[largest] if way.form is None or way.scratch_bytes < chosen[largest].scratch_bytes]
-    for op, way in [(op, way) for op, some in ways_of.items() for way in some if way.cycles < chosen[op].cycles]:
+    for op, way in [(op, way) for op, some in ways_of.items() for way in some]:
         other = chosen | {op: way}
-        small = flash_bytes is None or sum(some.flash_bytes for some in other.values()) <= flash_bytes
+        small = sum(some.flash_bytes for some in other.values()) <= flash
         if way.cycles < chosen[op].cycles and small and (found := made(other)).total_bytes <= sram_bytes:
             chosen, fast = other, found
     return fast
@@ -198,7 +176,7 @@ def _highest_scratch(fast: FastSteps) -> str | None:
     return max(ends, key=lambda op: ends[op], default=None)
 
 
-def fit_flash(left: dict[str, list[Way]], flash_bytes: int) -> None:
+def fit_flash(left: dict[str, list[Way]], flash_bytes: float) -> None:
     """Drops ways from the front of the lists until arrays and code fit, those first that save most bytes for a cycle."""
     while sum(found[0].flash_bytes for found in left.values()) > flash_bytes:
         moves = [

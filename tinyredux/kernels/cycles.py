@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, TrecConv
 from tinyredux.memory import Item, Loop, Lowering, Schedule, Step, clustering, conv_loops, group_sizes, in_lines
@@ -29,30 +29,25 @@ FILE = Path(__file__).with_name("cycles.json")
 STALLED = "disco_f469ni"  # stands for a core where the stalls of its flash count
 
 
-class Priced(Protocol):
-    """A generated kernel, which knows its cycles."""
-
-    @property
-    def cost(self) -> float:
-        """Predicted cycles."""
-
-
-def cycles(graph: Graph, steps: Iterable[Step], core: str, kernels: Mapping[Step, Priced] | None = None) -> float:
-    """Returns the predicted cycles of steps on a core: each by its generated kernel of `kernels`, or by its C kernel."""
-    by_name, generated = {op.name: op for op in graph.ops}, kernels or {}
+def cycles(graph: Graph, steps: Iterable[Step], core: str, costs: Mapping[Step, float] | None = None) -> float:
+    """Returns the predicted cycles of steps on a core: each by its generated kernel, of which `costs` has the cycles, or by its C
+    kernel."""
+    known = costs or {}
     return sum(
-        c_cycles(core, "call", (1,)) + generated[step].cost
-        if step in generated
-        else c_cycles(core, *counts(graph, by_name[step.op], step))
+        called(core, known[step]) if step in known else c_cycles(core, *counts(graph, graph.by_name[step.op], step))
         for step in steps
     )
 
 
-def operator_cycles(graph: Graph, op: Op, core: str, kernel: Priced | None = None) -> float:
-    """Returns the predicted cycles of an operator that is computed as a whole, by a generated kernel or by its C kernel."""
+def operator_cycles(graph: Graph, op: Op, core: str) -> float:
+    """Returns the predicted cycles of an operator that is computed as a whole by its C kernel."""
     item = Item((op.name,))
-    steps = [*Loop((tuple(Lowering(graph, Schedule((item,))).item(item)),)).steps()]
-    return cycles(graph, steps, core, dict.fromkeys(steps, kernel) if kernel else None)
+    return cycles(graph, Loop((tuple(Lowering(graph, Schedule((item,))).item(item)),)).steps(), core)
+
+
+def called(core: str, cost: float) -> float:
+    """Returns the predicted cycles of a generated kernel that costs so much, its call included."""
+    return c_cycles(core, "call", (1,)) + cost
 
 
 def c_cycles(core: str, kernel: str, rounds: Counts) -> float:
@@ -174,12 +169,11 @@ def _direct(graph: Graph, op: Conv | Dense, step: Step) -> Counts:
 @lru_cache(maxsize=10_000)
 def _pairs(columns: tuple[int, ...], kernel: int) -> tuple[int, list[int]]:
     """Returns how many pairs of neighbouring output pixels see the whole kernel, and the columns that the others see."""
-    pairs, alone, x = 0, list[int](), 0
-    while x < len(columns):
-        pair = x + 1 < len(columns) and columns[x] == columns[x + 1] == kernel
-        pairs += pair
-        alone += [] if pair else [columns[x]]
-        x += 2 if pair else 1
+    pairs, alone = 0, list[int]()
+    for seen, run in groupby(columns):
+        count = len(list(run))
+        pairs += count // 2 if seen == kernel else 0
+        alone += [seen] * (count % 2 if seen == kernel else count)
     return pairs, alone
 
 

@@ -8,21 +8,23 @@ peak the arena grows for more of them, and no further.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
 
-from tinyredux.graph import Array, Conv
-from tinyredux.int8 import requantization
+from tinyredux.graph import Array, Conv, Graph
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function as Code
 from tinyredux.kernels.cycles import cycles
-from tinyredux.kernels.rows.layer import Rows, row_tables, rows_of, weight_array
+from tinyredux.kernels.rows.layer import row_table
 from tinyredux.kernels.rows.plan import Geometry
-from tinyredux.kernels.rows.template import SMALLEST_KERNEL, strip_forms
+from tinyredux.kernels.rows.template import RowKernel, row_kernel
 from tinyredux.memory import Arena, Buffer, Loop, Node, Program, Step, gap, restricted
 
+Forms = Mapping[Step, Form]
+Change = Callable[[Step, int], Step]  # of a step that runs at a moment
 WORTH = 0.7  # a row convolution is taken where it is predicted to need at most this part of the C kernel's cycles
 
 
@@ -31,13 +33,11 @@ class SliceConv:
     """How one step is computed: strips of `height` rows, arrays `packed` and `table`, output channels from `channel` on, at
     predicted cycles."""
 
-    rows: Rows
+    kernel: RowKernel
     height: int
     packed: str
     table: str
     channel: int
-    pack: Code
-    compute: Code
     cost: float
 
 
@@ -61,7 +61,8 @@ class FastSteps:
     @property
     def cycles(self) -> float:
         """Predicted cycles."""
-        return cycles(self.program.graph, self.program.steps(), self.core, {**self.forms, **self.convs})
+        costs = {step: form.cost for step, form in self.forms.items()} | {step: conv.cost for step, conv in self.convs.items()}
+        return cycles(self.program.graph, self.program.steps(), self.core, costs)
 
     @property
     def form_of_operator(self) -> dict[str, Form]:
@@ -75,24 +76,72 @@ class FastSteps:
 
     def codes(self) -> list[Code]:
         """Returns the Programs of row convolutions, each once."""
-        return list({code.name: code for conv in self.convs.values() for code in (conv.pack, conv.compute)}.values())
+        return list({code.name: code for conv in self.convs.values() for code in conv.kernel.functions}.values())
 
 
-def with_rows(
-    program: Program, arena: Arena, core: str, limit_bytes: int = 0, forms: Mapping[Step, Form] | None = None
-) -> FastSteps:
+def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0, forms: Forms | None = None) -> FastSteps:
     """Returns the placed program with row convolutions for a core where idle bytes of its arena allow them; steps in `forms`
     stay as they are.
 
     The arena grows only for these, and at most to `limit_bytes`.
     """
-    found = _Search(program, arena, core, max(limit_bytes, arena.size_bytes), frozenset(forms or ()))
-    nodes, clock = [], 0
-    for some in program.nodes:
-        changed, clock = found.nodes(some, clock)
-        nodes.append(changed)
-    other, larger = with_scratch(replace(program, nodes=tuple(nodes)), arena, found.buffers, found.offsets)
-    return FastSteps(other, larger, core, found.convs, found.arrays, dict(forms or {}))
+    graph, kept, limit = program.graph, dict(forms or {}), max(limit_bytes, arena.size_bytes)
+    convs, arrays, buffers = dict[Step, SliceConv](), dict[str, dict[str, Array]](), dict[str, Buffer]()
+    offsets, kernel_of = dict[str, int](), cache(partial(row_kernel, graph, core=core))
+
+    def changed(step: Step, moment: int) -> Step:
+        op = graph.by_name[step.op]
+        if step in kept or step.kind != "run" or not isinstance(op, Conv) or op.groups != 1:
+            return step
+        offset, free_bytes = gap(program, arena, limit, step.scratch, moment)
+        kernel = kernel_of(op, _geometry(graph, op, step))
+        fitting = [strip for strip in kernel.strips if kernel.rows.scratch_bytes(strip[1]) <= free_bytes] if kernel else []
+        if kernel is None or not fitting or min(fitting)[0] > WORTH * cycles(graph, [step], core):
+            return step
+        (cost, height), rows, weights = min(fitting), kernel.rows, kernel.weights
+        needed = rows.scratch_bytes(height)
+        name, table = f"{op.name}:rows:{offset}:{needed}", f"{op.name}.rows_{rows.name}_{height}"
+        before = buffers.get(name, Buffer(needed, 4, moment, moment))
+        buffers[name] = replace(before, first=min(before.first, moment), last=max(before.last, moment))
+        own, offsets[name] = arrays.setdefault(op.name, {}), offset
+        packed = next((key for key, array in own.items() if np.array_equal(array, weights)), f"{op.name}.packed{len(own)}")
+        own |= {packed: weights, table: row_table(rows, height)}
+        found = replace(step, scratch=name)
+        convs[found] = SliceConv(kernel, height, packed, table, step.output.box.c0, cost)
+        return found
+
+    nodes, clock = list[tuple[Node, ...]](), 0
+    for item in program.nodes:
+        found, clock = _walked(item, clock, changed, buffers)
+        nodes.append(found)
+    other, larger = with_scratch(replace(program, nodes=tuple(nodes)), arena, buffers, offsets)
+    return FastSteps(other, larger, core, convs, arrays, kept)
+
+
+def _walked(nodes: Sequence[Node], clock: int, change: Change, new: Container[str]) -> tuple[tuple[Node, ...], int]:
+    """Returns nodes that begin at moment `clock` with every step changed, and the moment after them. Scratch that is `new` in a
+    loop is private to it. Moments are those of `lower.buffer_lifetimes`."""
+    found = list[Node]()
+    for node in nodes:
+        if isinstance(node, Step):
+            found.append(change(node, clock))
+            clock += 1
+            continue
+        parts, ends = zip(*(_walked(part, clock, change, new) for part in node.parts), strict=True)
+        scratch = {step.scratch for step in Loop(parts).steps() if step.scratch in new}
+        found.append(Loop(parts, node.private | scratch))
+        clock = max(ends)
+    return tuple(found), clock
+
+
+def _geometry(graph: Graph, op: Conv, step: Step) -> Geometry:
+    """Returns the geometry of the part of a convolution that a step computes, between the maps that it works on."""
+    small, source, target = restricted(graph, op, step.output.box)[1], step.inputs[0], step.output
+    assert isinstance(small, Conv)
+    return Geometry(
+        *source.box.shape, *target.box.shape, small.kernel, small.stride, small.padding[0], small.padding[2],
+        source.pixel_stride, source.row_stride, target.pixel_stride, target.row_stride,
+    )  # fmt: skip
 
 
 def with_scratch(program: Program, arena: Arena, buffers: dict[str, Buffer], offsets: dict[str, int]) -> tuple[Program, Arena]:
@@ -103,87 +152,3 @@ def with_scratch(program: Program, arena: Arena, buffers: dict[str, Buffer], off
     size = max([arena.size_bytes, *(offsets[name] + buffer.size_bytes for name, buffer in buffers.items())])
     larger = replace(arena, offsets=arena.offsets | offsets, size_bytes=size)
     return replace(program, buffers=kept), larger
-
-
-class _Search:
-    """Walks through a program as `lower.buffer_lifetimes` does and changes the steps that can be row convolutions."""
-
-    def __init__(self, program: Program, arena: Arena, core: str, limit_bytes: int, done: frozenset[Step]) -> None:
-        self.program, self.arena, self.core, self.limit_bytes, self.done = program, arena, core, limit_bytes, done
-        self.by_name = {op.name: op for op in program.graph.ops}
-        self.buffers: dict[str, Buffer] = {}
-        self.offsets: dict[str, int] = {}
-        self.convs: dict[Step, SliceConv] = {}
-        self.arrays: dict[str, dict[str, Array]] = {}
-        self.known: dict[tuple[str, Geometry, int], tuple[Rows, int, Code, Code, float] | None] = {}
-
-    def nodes(self, nodes: tuple[Node, ...], clock: int) -> tuple[tuple[Node, ...], int]:
-        """Returns changed nodes that begin at moment `clock`, and the moment after them."""
-        changed: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Step):
-                changed.append(self.step(node, clock))
-                clock += 1
-                continue
-            parts, ends = zip(*(self.nodes(part, clock) for part in node.parts), strict=True)
-            scratch = {step.scratch for step in Loop(parts).steps() if step.scratch in self.buffers}
-            changed.append(Loop(parts, node.private | scratch))
-            clock = max(ends)
-        return tuple(changed), clock
-
-    def step(self, step: Step, moment: int) -> Step:
-        """Returns a step, with other scratch where it becomes a row convolution."""
-        op = self.by_name[step.op]
-        if step in self.done or step.kind != "run":
-            return step
-        if not isinstance(op, Conv) or op.groups != 1 or op.kernel[1] < SMALLEST_KERNEL:
-            return step
-        offset, size = gap(self.program, self.arena, self.limit_bytes, step.scratch, moment)
-        chosen = self.choose(op, step, size)
-        if chosen is None:
-            return step
-        rows, height, pack, compute, cost = chosen
-        needed = rows.scratch_bytes(height)
-        name = f"{op.name}:rows:{offset}:{needed}"
-        before = self.buffers.get(name, Buffer(needed, 4, moment, moment))
-        self.buffers[name] = Buffer(needed, 4, min(before.first, moment), max(before.last, moment))
-        self.offsets[name] = offset
-        changed = replace(step, scratch=name)
-        packed, table = self.arrays_of(op, rows, height)
-        self.convs[changed] = SliceConv(rows, height, packed, table, step.output.box.c0, pack, compute, cost)
-        return changed
-
-    def choose(self, op: Conv, step: Step, free_bytes: int) -> tuple[Rows, int, Code, Code, float] | None:
-        """Returns kernel, height of strips and Programs for a step within the free scratch; None where not worth it."""
-        graph = self.program.graph
-        _, small = restricted(graph, op, step.output.box)
-        assert isinstance(small, Conv)
-        source, target = step.inputs[0], step.output
-        geometry = Geometry(
-            *source.box.shape, *target.box.shape, small.kernel, small.stride, small.padding[0], small.padding[2],
-            source.pixel_stride, source.row_stride, target.pixel_stride, target.row_stride,
-        )  # fmt: skip
-        key = (op.name, geometry, free_bytes)
-        if key not in self.known:
-            self.known[key] = None
-            weights, bias = graph.constants[op.weights], graph.constants[op.bias]
-            rows = rows_of(geometry, weights, bias, requantization(graph, op))
-            if rows is not None:
-                pack, compute, strips = strip_forms(rows, self.core)
-                fitting = [(cost, height) for height, cost in strips if rows.scratch_bytes(height) <= free_bytes]
-                if fitting and min(fitting)[0] <= WORTH * cycles(graph, [step], self.core):
-                    cost, height = min(fitting)
-                    self.known[key] = (rows, height, pack, compute, cost)
-        return self.known[key]
-
-    def arrays_of(self, op: Conv, rows: Rows, height: int) -> tuple[str, str]:
-        """Returns the names of the packed weights and the row table of a kernel, made where they are new."""
-        own = self.arrays.setdefault(op.name, {})
-        graph = self.program.graph
-        values = weight_array(graph.constants[op.weights], graph.constants[op.bias], rows)
-        same = [name for name, array in own.items() if array.shape == values.shape and np.array_equal(array, values)]
-        packed = same[0] if same else f"{op.name}.packed{len(own)}"
-        own[packed] = values
-        table = f"{op.name}.rows_{rows.name}_{height}"
-        own[table] = np.concatenate(row_tables(rows, height))
-        return packed, table

@@ -10,29 +10,24 @@ from collections.abc import Callable, Sequence
 
 from tinyredux.graph import Conv, Graph, Op, TrecConv
 from tinyredux.kernels.choice import TEMPLATES, Template, Ways, fitted, ways
-from tinyredux.trec import exactly
+from tinyredux.trec import Choice, exactly, with_trec
 
 Limits = Callable[[Graph], tuple[int | None, int | None]]
 WORTH, MOST_BITS, LEAST_CHANNELS = 0.67, 6, 8
 
 
-def unlimited(graph: Graph) -> tuple[int | None, int | None]:
-    """Returns no limits."""
-    return None, None
-
-
-def network_costs(graph: Graph, core: str, ways_of: Ways, limits: Limits = unlimited) -> tuple[int, float]:
+def network_costs(graph: Graph, core: str, ways_of: Ways, limits: Limits | None = None) -> tuple[int, float]:
     """Returns the bytes above the limit of SRAM and the predicted cycles of a network.
 
     Its operators take, of their ways, those that fit into the limits together.
     """
-    sram_bytes, flash_bytes = limits(graph)
+    sram_bytes, flash_bytes = limits(graph) if limits else (None, None)
     fast = fitted(graph, core, ways_of, sram_bytes, flash_bytes)
     return 0 if sram_bytes is None else max(0, fast.total_bytes - sram_bytes), fast.cycles
 
 
 def losing(
-    graph: Graph, core: str, templates: Sequence[Template] = (), limits: Limits = unlimited, together: bool = False
+    graph: Graph, core: str, templates: Sequence[Template] = (), limits: Limits | None = None, together: bool = False
 ) -> list[str]:
     """Returns the TREC layers without which the network fits, and is predicted to take fewer cycles.
 
@@ -52,9 +47,7 @@ def losing(
 
     names, dropped = {op.name for op in trec}, set[str]()
     least, none_left = total(dropped), total(names)
-    if together:
-        return sorted(names) if none_left <= least else []
-    for name in sorted(names, key=lambda name: other[name][0].cycles - plain[name][0].cycles):
+    for name in sorted(set() if together else names, key=lambda name: other[name][0].cycles - plain[name][0].cycles):
         found = total(dropped | {name})
         if found <= least:
             dropped, least = dropped | {name}, found
@@ -81,12 +74,8 @@ def picks(graph: Graph, core: str, kernels: str) -> dict[str, tuple[int, int]]:
         columns, limit = graph.constants[op.weights][0].size, WORTH * fastest_cycles(graph, op, kernels, core)
         most = min(MOST_BITS, graph.tensors[op.output].shape[2] - 1)
         for bits, length in itertools.product(range(most, 1, -1), sorted({channels, columns})):
-            trec = TrecConv(
-                op.name, op.inputs, op.output, op.weights, op.bias, op.activation, op.weight_scale, op.kernel, op.stride,
-                op.padding, length, bits,
-            )  # fmt: skip
-            changed = graph.with_ops([trec if other is op else other for other in graph.ops])
-            if fastest_cycles(changed, trec, kernels, core) <= limit:
+            changed = with_trec(graph, {op.name: Choice(length, bits)})
+            if fastest_cycles(changed, changed.by_name[op.name], kernels, core) <= limit:
                 found[op.name] = (length, bits)
                 break
     return found

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-from tinyredux.kernels.asm.function import ADDRESS, READ, WRITTEN, Block, Function, Instruction, Node, Register, instructions
+from tinyredux.kernels.asm.function import ADDRESS, READ, WRITTEN, Block, Function, Instruction, Node, Register, straight_lines
 from tinyredux.kernels.asm.printers import CALLEE_SAVED
 from tinyredux.simulator import NO_REGISTER, RULES, Rules, price_block
 from tinyredux.simulator import Instruction as Timed
@@ -29,26 +30,23 @@ def function_cycles(function: Function, core: str) -> float:
 
 def code_bytes(function: Function) -> int:
     """Returns the bytes of a function's code: words, but for conditional moves."""
-    words = 2 + sum(node.op.asm.count("\n") + 1 for node in instructions(function.body)) + 2 * _blocks(function.body)
-    return 4 * words
+    return 4 * (2 + _words(function.body))
 
 
-def _blocks(nodes: Sequence[Node]) -> int:
-    return sum(1 + _blocks(node.body) for node in nodes if isinstance(node, Block))
+def _words(nodes: Sequence[Node]) -> int:
+    return sum(2 + _words(node.body) if isinstance(node, Block) else node.op.asm.count("\n") + 1 for node in nodes)
 
 
 def _cycles(nodes: Sequence[Node], rules: Rules, flash: frozenset[str], end: Sequence[Timed] = ()) -> float:
     """Returns the cycles of one run of `nodes` and of the instructions at their `end`."""
     total, line = 0.0, list[Timed]()
-    last: Instruction | None = None
-    for node in nodes:
-        if isinstance(node, Instruction):
-            line += timed(node)
-            total += rules.chain and last is not None and _breaks(last, node, flash)
-            last = node
+    for part in straight_lines(nodes):
+        if isinstance(part, Block):
+            total, line = total + _line(line, rules), []
+            total += part.times * _cycles(part.body, rules, flash, (COMPARE, BRANCH)) + (part.times - 1) * rules.taken
         else:
-            total, line, last = total + _line(line, rules), [], None
-            total += node.times * _cycles(node.body, rules, flash, (COMPARE, BRANCH)) + (node.times - 1) * rules.taken
+            line = [each for node in part for each in timed(node)]
+            total += rules.chain * sum(_breaks(before, node, flash) for before, node in pairwise(part))
     return total + _line([*line, *end], rules)
 
 
@@ -60,12 +58,7 @@ def _breaks(before: Instruction, node: Instruction, flash: frozenset[str]) -> bo
     """Returns whether two loads that follow each other read from different memories."""
     if before.op.kind != "load" or node.op.kind != "load":
         return False
-    return (_base(before) in flash) != (_base(node) in flash)
-
-
-def _base(node: Instruction) -> str:
-    """Returns the name of the register that holds a load's address."""
-    return node.registers(ADDRESS)[0].name
+    return (before.registers(ADDRESS)[0].name in flash) != (node.registers(ADDRESS)[0].name in flash)
 
 
 def timed(node: Instruction) -> list[Timed]:

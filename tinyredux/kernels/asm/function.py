@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from tinyredux.kernels.asm.instructions import OPS, Op
 
@@ -134,8 +135,7 @@ class Function:
         """Makes room: gives each name a floating-point register NAME_kept, and moves there those that are in core registers."""
         self.new_float(*(f"{name}_kept" for name in names))
         moved = [name.lstrip("*") for name in names if name.lstrip("*") in self.live]
-        for name in moved:
-            self.vmov(f"{name}_kept", name)
+        self.vmovs(**{f"{name}_kept": name for name in moved})
         self.free(*moved)
 
     @contextmanager
@@ -150,8 +150,7 @@ class Function:
     def free(self, *names: str) -> None:
         """Gives the registers of these names back."""
         for name in names:
-            self._find(name)
-            del self.live[name]
+            del self.live[self._find(name).name]
 
     def free_count(self) -> int:
         """Returns how many core registers are free."""
@@ -190,12 +189,10 @@ class Function:
         shift = ""
         if "{shift}" in op.asm and len(operands) == len(op.roles) + 1:
             shift, operands = str(operands[-1]), operands[:-1]
-        if len(operands) != len(op.roles):
-            raise ValueError(f"{self.name}: {name} takes {len(op.roles)} operands ({op.roles}), found {operands}")
         found = tuple(self._operand(value) for value in operands)
-        for role, value in zip(op.roles, found, strict=True):
-            if isinstance(value, int) != (role in "no") and role != "s":
-                raise ValueError(f"{self.name}: {name} takes {op.roles}, found {operands}")
+        fit = all(role == "s" or isinstance(value, int) == (role in "no") for role, value in zip(op.roles, found, strict=False))
+        if len(found) != len(op.roles) or not fit:
+            raise ValueError(f"{self.name}: {name} takes {len(op.roles)} operands ({op.roles}), found {operands}")
         last = found[-1]
         if "o" in op.roles and last not in (WRITTEN_BACK if "b" in op.roles else OFFSETS):
             self._add_far(name, op, operands)
@@ -245,6 +242,11 @@ class Function:
             self.constant(spare, abs(distance))
             add(to, source, spare)
 
+    def vmovs(self, **sources: str) -> None:
+        """Moves `source` to `name` for each name=source, one after the other."""
+        for name, source in sources.items():
+            self.vmov(name, source)
+
     def load(self, base: str, offset: int, *names: str, step: int = 4) -> None:
         """Loads words `step` bytes apart, by an LDR each: in a row they take a cycle each, and one more for the first."""
         for i, name in enumerate(names):
@@ -281,17 +283,15 @@ class Function:
 
         A counter in a floating-point register passes through core register `through`, or one that is free behind the body.
         """
-        if self._find(counter).place in CORE_REGISTERS:
-            with self._block(Block(self._find(counter), counted=True, times=times)):
-                yield
-            return
-        with self.loop_until(through or counter, 0, times):
+        counted = self._find(counter).place in CORE_REGISTERS
+        with self.loop_until(through or counter, 0, times, counted):
             yield
-            through = through or "counted"
-            with self._borrowed(through):
-                self.vmov(through, counter)
-                self.sub(through, through, 1)
-                self.vmov(counter, through)
+            if not counted:
+                through = through or "counted"
+                with self._borrowed(through):
+                    self.vmov(through, counter)
+                    self.sub(through, through, 1)
+                    self.vmov(counter, through)
 
     @contextmanager
     def repeated(self, counter: str, times: int) -> Iterator[None]:
@@ -305,25 +305,19 @@ class Function:
                 yield
 
     @contextmanager
-    def loop_until(self, left: str, right: str | int, times: float = 1) -> Iterator[None]:
-        """Runs the body, and again until `left` equals `right` at its end.
+    def loop_until(self, left: str, right: str | int, times: float = 1, counted: bool = False) -> Iterator[None]:
+        """Runs the body, and again until `left` equals `right` at its end; `counted` as in `Block`.
 
         `left` may be a floating-point register if a core register is free at the end of the body.
         """
-        block = Block(self._find(left), self._operand(right), times=times)
-        with self._block(block):
-            yield
-            if block.left.place in FLOAT_REGISTERS:
-                with self.registers("*" * block.left.pointer + "tested"):
-                    self.vmov("tested", left)
-                    block.left = self._find("tested")
-
-    @contextmanager
-    def _block(self, block: Block) -> Iterator[None]:
-        before = dict(self.live)
+        block, before = Block(self._find(left), self._operand(right), counted, times), dict(self.live)
         self._blocks[-1].append(block)
         self._blocks.append(block.body)
         yield
+        if block.left.place in FLOAT_REGISTERS:
+            with self.registers("*" * block.left.pointer + "tested"):
+                self.vmov("tested", left)
+                block.left = self._find("tested")
         self._blocks.pop()
         if self.live != before:
             names = ", ".join(sorted(self.live.keys() ^ before.keys())) or "some"
@@ -333,21 +327,20 @@ class Function:
 def _addends(number: int) -> list[int]:
     """Returns numbers of this sum that ADD and SUB hold: up to LARGEST_IMMEDIATE, or eight bits in a row."""
     sign, rest, found = -1 if number < 0 else 1, abs(number), list[int]()
-    while rest > LARGEST_IMMEDIATE and rest != (top := _leading_byte(rest)):
-        found.append(sign * top)
-        rest -= top
+    while rest > LARGEST_IMMEDIATE and (low := rest % (1 << rest.bit_length() - 8)):
+        found.append(sign * (rest - low))
+        rest = low
     return [*found, sign * rest]
 
 
-def _leading_byte(number: int) -> int:
-    zeros = number.bit_length() - 8
-    return number >> zeros << zeros
+def straight_lines(nodes: Sequence[Node]) -> Iterator[Block | tuple[Instruction, ...]]:
+    """Yields the blocks in a list of nodes and the straight lines of instructions between them, in order."""
+    for kind, group in groupby(nodes, key=type):
+        part = tuple(group)
+        yield from part if kind is Block else [part]  # type: ignore[misc]
 
 
-def instructions(nodes: list[Node]) -> Iterator[Instruction]:
+def instructions(nodes: Sequence[Node]) -> Iterator[Instruction]:
     """Yields the instructions in a list of nodes and in the blocks below it."""
     for node in nodes:
-        if isinstance(node, Block):
-            yield from instructions(node.body)
-        elif isinstance(node, Instruction):
-            yield node
+        yield from instructions(node.body) if isinstance(node, Block) else (node,)

@@ -16,6 +16,7 @@ Source: Armv7-M Architecture Reference Manual, chapter A7, for what each instruc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -31,84 +32,57 @@ class Op:
     uses: str = ""
 
 
-def _loads() -> dict[str, Op]:
-    found = {}
-    for name in ("ldr", "ldrb", "ldrsb", "ldrh", "ldrsh"):
-        found[name] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]", f"{{0}} = tw_{name}({{1}} + {{2}});", "wao", "load")
-        post = f"{{0}} = tw_{name}({{1}}); {{1}} = {{1}} + {{2}};"
-        found[f"{name}_post"] = Op(f"{name}.w {{0}}, [{{1}}], {{2}}", post, "wbo", "load")
-        pre = f"{{1}} = {{1}} + {{2}}; {{0}} = tw_{name}({{1}});"
-        found[f"{name}_pre"] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]!", pre, "wbo", "load")
-    return found
+SIGNS = {"add": "+", "sub": "-", "and_": "&", "orr": "|", "eor": "^"}
+PLAIN = {
+    "mov": Op("mov.w {0}, {1}", "{0} = {1};", "ws"),
+    "movw": Op("movw {0}, {1}", "{0} = {1};", "ws"),
+    "movt": Op("movt {0}, {1}", "{0} = ({0} & 0xffffu) | ({1} << 16);", "ms"),
+    "vmov": Op("vmov {0}, {1}", "{0} = {1};", "wr", "float"),
+    "bic": Op("bic.w {0}, {1}, {2}{shift}", "{0} = {1} & ~{2};", "wrs"),
+    "lsl": Op("lsl.w {0}, {1}, {2}", "{0} = tw_lsl({1}, {2});", "wrs"),
+    "lsr": Op("lsr.w {0}, {1}, {2}", "{0} = tw_lsr({1}, {2});", "wrs"),
+    "asr": Op("asr.w {0}, {1}, {2}", "{0} = tw_asr({1}, {2});", "wrs"),
+    "asrs": Op("asrs.w {0}, {1}, {2}", "{0} = tw_asrs({1}, {2}, &carry);", "wrs", sets="C"),
+    "adc": Op("adc.w {0}, {1}, {2}{shift}", "{0} = {1} + {2} + carry;", "wrs", uses="C"),
+    # {0} = max({0}, {1}) and min: CMP and IT are 16 bits each, the move 32
+    "at_least": Op("cmp {0}, {1}\n    it lt\n    movlt.w {0}, {1}", "{0} = tw_max({0}, {1});", "mr", sets="C"),
+    "at_most": Op("cmp {0}, {1}\n    it gt\n    movgt.w {0}, {1}", "{0} = tw_min({0}, {1});", "mr", sets="C"),
+    "mul": Op("mul {0}, {1}, {2}", "{0} = {1} * {2};", "wrr", "mul"),
+    "smlal": Op("smlal {0}, {1}, {2}, {3}", "tw_smlal(&{0}, &{1}, {2}, {3});", "mmrr", "mac"),
+    "smuad": Op("smuad {0}, {1}, {2}", "{0} = tw_smlad({1}, {2}, 0);", "wrr", "mul"),
+    "smmulr": Op("smmulr {0}, {1}, {2}", "{0} = tw_smmulr({1}, {2});", "wrr", "mul"),
+    "pkhbt": Op("pkhbt {0}, {1}, {2}{shift}", "{0} = ({1} & 0xffffu) | ({2} & 0xffff0000u);", "wrr", "dsp"),
+    "pkhtb": Op("pkhtb {0}, {1}, {2}{shift}", "{0} = ({1} & 0xffff0000u) | ({2} & 0xffffu);", "wrr", "dsp"),
+    "ssat": Op("ssat {0}, {1}, {2}{shift}", "{0} = tw_ssat({1}, {2});", "wnr", "dsp"),
+    "ubfx": Op("ubfx {0}, {1}, {2}, {3}", "{0} = tw_ubfx({1}, {2}, {3});", "wrnn", "dsp"),
+    "bfi": Op("bfi {0}, {1}, {2}, {3}", "{0} = tw_bfi({0}, {1}, {2}, {3});", "mrnn", "dsp"),
+    "ssub8": Op("ssub8 {0}, {1}, {2}", "{0} = tw_ssub8({1}, {2}, &ge);", "wrr", "dsp", sets="G"),
+    "sel": Op("sel {0}, {1}, {2}", "{0} = tw_sel({1}, {2}, ge);", "wrr", "dsp", uses="G"),
+}
 
 
-def _stores() -> dict[str, Op]:
-    found = {}
-    for name in ("str", "strb", "strh"):
-        found[name] = Op(f"{name}.w {{0}}, [{{1}}, {{2}}]", f"tw_{name}({{1}} + {{2}}, {{0}});", "rao", "store")
-        post = f"tw_{name}({{1}}, {{0}}); {{1}} = {{1}} + {{2}};"
-        found[f"{name}_post"] = Op(f"{name}.w {{0}}, [{{1}}], {{2}}", post, "rbo", "store")
-    return found
-
-
-def _arithmetic() -> dict[str, Op]:
-    signs = (("add", "+"), ("sub", "-"), ("and_", "&"), ("orr", "|"), ("eor", "^"))
-    found = {
-        name: Op(f"{name.rstrip('_')}.w {{0}}, {{1}}, {{2}}{{shift}}", f"{{0}} = {{1}} {sign} {{2}};", "wrs")
-        for name, sign in signs
-    }
-    found |= {
-        "mov": Op("mov.w {0}, {1}", "{0} = {1};", "ws"),
-        "movw": Op("movw {0}, {1}", "{0} = {1};", "ws"),
-        "movt": Op("movt {0}, {1}", "{0} = ({0} & 0xffffu) | ({1} << 16);", "ms"),
-        "bic": Op("bic.w {0}, {1}, {2}{shift}", "{0} = {1} & ~{2};", "wrs"),
-        "lsl": Op("lsl.w {0}, {1}, {2}", "{0} = tw_lsl({1}, {2});", "wrs"),
-        "lsr": Op("lsr.w {0}, {1}, {2}", "{0} = tw_lsr({1}, {2});", "wrs"),
-        "asr": Op("asr.w {0}, {1}, {2}", "{0} = tw_asr({1}, {2});", "wrs"),
-        "asrs": Op("asrs.w {0}, {1}, {2}", "{0} = tw_asrs({1}, {2}, &carry);", "wrs", sets="C"),
-        "adc": Op("adc.w {0}, {1}, {2}{shift}", "{0} = {1} + {2} + carry;", "wrs", uses="C"),
-        # {0} = max({0}, {1}) and min: CMP and IT are 16 bits each, the move 32
-        "at_least": Op("cmp {0}, {1}\n    it lt\n    movlt.w {0}, {1}", "{0} = tw_max({0}, {1});", "mr", sets="C"),
-        "at_most": Op("cmp {0}, {1}\n    it gt\n    movgt.w {0}, {1}", "{0} = tw_min({0}, {1});", "mr", sets="C"),
-    }
-    return found
-
-
-def _multiplies() -> dict[str, Op]:
-    found = {
-        "mul": Op("mul {0}, {1}, {2}", "{0} = {1} * {2};", "wrr", "mul"),
-        "mla": Op("mla {0}, {1}, {2}, {3}", "{0} = {3} + {1} * {2};", "wrrr", "mac"),
-        "smlal": Op("smlal {0}, {1}, {2}, {3}", "tw_smlal(&{0}, &{1}, {2}, {3});", "mmrr", "mac"),
-        "smuad": Op("smuad {0}, {1}, {2}", "{0} = tw_smlad({1}, {2}, 0);", "wrr", "mul"),
-        "smmulr": Op("smmulr {0}, {1}, {2}", "{0} = tw_smmulr({1}, {2});", "wrr", "mul"),
-    }
+def _families() -> Iterator[tuple[str, Op]]:
+    """Yields the instructions that differ in a name, a sign or a rotation. `_post` and `_pre` move the address of a load or store
+    behind it or before it; `sxtb_ror8` and so on rotate the source right first."""
+    for name, sign in SIGNS.items():
+        yield name, Op(f"{name.rstrip('_')}.w {{0}}, {{1}}, {{2}}{{shift}}", f"{{0}} = {{1}} {sign} {{2}};", "wrs")
     for name in ("smlad", "smlabb", "smlabt", "smlatb", "smlatt"):
-        found[name] = Op(f"{name} {{0}}, {{1}}, {{2}}, {{3}}", f"{{0}} = tw_{name}({{1}}, {{2}}, {{3}});", "wrrr", "mac")
-    return found
-
-
-def _fields() -> dict[str, Op]:
-    """Bit fields and packed halves and bytes. `sxtb_ror8` and so on rotate the source right first."""
-    found = {
-        "pkhbt": Op("pkhbt {0}, {1}, {2}{shift}", "{0} = ({1} & 0xffffu) | ({2} & 0xffff0000u);", "wrr", "dsp"),
-        "pkhtb": Op("pkhtb {0}, {1}, {2}{shift}", "{0} = ({1} & 0xffff0000u) | ({2} & 0xffffu);", "wrr", "dsp"),
-        "ssat": Op("ssat {0}, {1}, {2}{shift}", "{0} = tw_ssat({1}, {2});", "wnr", "dsp"),
-        "ubfx": Op("ubfx {0}, {1}, {2}, {3}", "{0} = tw_ubfx({1}, {2}, {3});", "wrnn", "dsp"),
-        "bfi": Op("bfi {0}, {1}, {2}, {3}", "{0} = tw_bfi({0}, {1}, {2}, {3});", "mrnn", "dsp"),
-        "ssub8": Op("ssub8 {0}, {1}, {2}", "{0} = tw_ssub8({1}, {2}, &ge);", "wrr", "dsp", sets="G"),
-        "sel": Op("sel {0}, {1}, {2}", "{0} = tw_sel({1}, {2}, ge);", "wrr", "dsp", uses="G"),
-    }
+        yield name, Op(f"{name} {{0}}, {{1}}, {{2}}, {{3}}", f"{{0}} = tw_{name}({{1}}, {{2}}, {{3}});", "wrrr", "mac")
+    for name in ("ldr", "ldrb", "ldrsb", "ldrh", "ldrsh", "str", "strb", "strh"):
+        load, move = name.startswith("ld"), "{1} = {1} + {2};"
+        role, kind = ("w", "load") if load else ("r", "store")
+        head, tail = (f"{{0}} = tw_{name}(", ");") if load else (f"tw_{name}(", ", {0});")
+        yield name, Op(f"{name}.w {{0}}, [{{1}}, {{2}}]", f"{head}{{1}} + {{2}}{tail}", f"{role}ao", kind)
+        yield f"{name}_post", Op(f"{name}.w {{0}}, [{{1}}], {{2}}", f"{head}{{1}}{tail} {move}", f"{role}bo", kind)
+        yield f"{name}_pre", Op(f"{name}.w {{0}}, [{{1}}, {{2}}]!", f"{move} {head}{{1}}{tail}", f"{role}bo", kind)
     for rotation in (0, 8, 16, 24):
         end, asm = (f"_ror{rotation}", f", ror #{rotation}") if rotation else ("", "")
-        for name in ("sxtb", "uxtb", "sxth", "uxth"):
-            found[name + end] = Op(f"{name}.w {{0}}, {{1}}{asm}", f"{{0}} = tw_{name}({{1}}, {rotation});", "wr", "dsp")
-        for name in ("sxtb16", "uxtb16"):
-            found[name + end] = Op(f"{name} {{0}}, {{1}}{asm}", f"{{0}} = tw_{name}({{1}}, {rotation});", "wr", "dsp")
+        for name in ("sxtb.w", "uxtb.w", "sxth.w", "uxth.w", "sxtb16", "uxtb16"):
+            plain = name.removesuffix(".w")
+            yield plain + end, Op(f"{name} {{0}}, {{1}}{asm}", f"{{0}} = tw_{plain}({{1}}, {rotation});", "wr", "dsp")
         for name in ("sxtab", "sxtab16"):
             c = f"{{0}} = tw_{name}({{1}}, {{2}}, {rotation});"
-            found[name + end] = Op(f"{name} {{0}}, {{1}}, {{2}}{asm}", c, "wrr", "dsp")
-    return found
+            yield name + end, Op(f"{name} {{0}}, {{1}}, {{2}}{asm}", c, "wrr", "dsp")
 
 
-OPS: dict[str, Op] = _loads() | _stores() | _arithmetic() | _multiplies() | _fields()
-OPS["vmov"] = Op("vmov {0}, {1}", "{0} = {1};", "wr", "float")
+OPS: dict[str, Op] = PLAIN | dict(_families())

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from tinyredux.kernels.asm.cost import function_cycles, timed
-from tinyredux.kernels.asm.function import READ, WRITTEN, Function, Instruction, Node
+from tinyredux.kernels.asm.function import READ, WRITTEN, Block, Function, Instruction, Node, straight_lines
 from tinyredux.simulator import LATENCY, dual_issue_port, ports_pair
 
 DUAL_ISSUE = ("cortex-m7",)
@@ -32,47 +32,35 @@ def cycles_of(function: Function, core: str) -> float:
 
 def _nodes(nodes: Sequence[Node]) -> list[Node]:
     found: list[Node] = []
-    line: list[Instruction] = []
-    for node in nodes:
-        if isinstance(node, Instruction):
-            line.append(node)
-            continue
-        found += [*_ordered(tuple(line)), replace(node, body=_nodes(node.body))]
-        line = []
-    return [*found, *_ordered(tuple(line))]
+    for part in straight_lines(nodes):
+        found += [replace(part, body=_nodes(part.body))] if isinstance(part, Block) else _ordered(part)
+    return found
 
 
 @lru_cache(maxsize=1024)
 def _ordered(line: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
     """Returns a straight line of instructions in the order in which they can issue."""
     before = _dependences(line)
-    after: list[dict[int, int]] = [{} for _ in line]
-    for i, needed in enumerate(before):
-        for j, wait in needed.items():
-            after[j][i] = wait
-    path = [0] * len(line)
+    path, after = [1] * len(line), [list[int]() for _ in line]
     for i in reversed(range(len(line))):
-        path[i] = max((wait + path[j] for j, wait in after[i].items()), default=0) + 1
+        for j, wait in before[i].items():
+            path[j] = max(path[j], wait + path[i] + 1)
+            after[j].append(i)
     ports = [dual_issue_port(timed(node)[0]) for node in line]
-    missing, earliest = [len(needed) for needed in before], [0] * len(line)
-    free = {i for i, count in enumerate(missing) if not count}
-    found: list[Instruction] = []
+    free, issued = {i for i, needed in enumerate(before) if not needed}, dict[int, int]()  # those issued with their cycles
     cycle, used = 0, ""
     while free:
-        ready = [i for i in free if earliest[i] <= cycle and len(used) < 2 and ports_pair(used, ports[i])]
+        fitting = [i for i in free if len(used) < 2 and ports_pair(used, ports[i])]
+        ready = [i for i in fitting if all(issued[j] + wait <= cycle for j, wait in before[i].items())]
         if not ready:
             cycle, used = cycle + 1, ""
             continue
         chosen = max(ready, key=lambda i: (path[i], -i))
         free.remove(chosen)
         used += ports[chosen]
-        found.append(line[chosen])
-        for i, wait in after[chosen].items():
-            missing[i] -= 1
-            earliest[i] = max(earliest[i], cycle + wait)
-            if not missing[i]:
-                free.add(i)
-    return tuple(found)
+        issued[chosen] = cycle
+        free |= {i for i in after[chosen] if before[i].keys() <= issued.keys()}
+    return tuple(line[i] for i in issued)
 
 
 def _dependences(line: Sequence[Instruction]) -> list[dict[int, int]]:
@@ -87,13 +75,11 @@ def _dependences(line: Sequence[Instruction]) -> list[dict[int, int]]:
         reads, writes = _places(node)
         needed = {j: 0 for place in writes for j in readers.get(place, ())}
         needed |= {writer[place]: 0 for place in writes if place in writer}
-        for place in reads & writer.keys():
-            needed[writer[place]] = LATENCY.get(line[writer[place]].op.kind, 1)
+        needed |= {writer[place]: LATENCY.get(line[writer[place]].op.kind, 1) for place in reads & writer.keys()}
         for place in reads:
             readers.setdefault(place, []).append(i)
-        for place in writes:
-            writer[place], readers[place] = i, [i] if place in reads else []
-        needed.pop(i, None)
+        writer |= dict.fromkeys(writes, i)
+        readers |= {place: [] for place in writes}
         found.append(needed)
     return found
 

@@ -25,8 +25,7 @@ def convolve_function(rows: Rows, name: str, strip_rows: float) -> Function:
     p = Function(name, ("int8_t *out", "int32_t *scratch", "const int32_t *weights", "const int32_t *table"), about)
     p.new_float("*channel_out", "*packed", "*stored", "*strip", "*row_out", "*row_in", "*row_weights", "*next_row")
     p.new_float("channels", "bias", "multiplier", "right", "row_count", "row_bias", "iterations", "beyond")
-    for kept, argument in zip(("channel_out", "packed", "stored", "strip"), ("out", "scratch", "weights", "table"), strict=True):
-        p.vmov(kept, argument)
+    p.vmovs(channel_out="out", packed="scratch", stored="weights", strip="table")
     p.free("out", "scratch", "weights", "table")
     with p.registers("count"):
         p.constant("count", g.out_c)
@@ -43,17 +42,18 @@ def convolve_function(rows: Rows, name: str, strip_rows: float) -> Function:
     return p
 
 
-def _advance(p: Function, kept: str, distance: int, through: str) -> None:
-    """Moves an address that a floating-point register keeps, through a core register that is free."""
-    with p.fetched(through, kept):
+def _advance(p: Function, kept: str, distance: int, through: str, start: str = "") -> None:
+    """Moves an address that a floating-point register keeps, or what `start` keeps into it, through a core register."""
+    with p.registers(f"*{through}"):
+        p.vmov(through, start or kept)
         p.move(through, through, distance)
+        p.vmov(kept, through)
 
 
 def _unpack_weights(p: Function, rows: Rows) -> None:
     """The next channel's factors into their registers, its weights into scratch."""
     with p.registers("*from", "*to", "unpack", "groups"):
-        p.vmov("from", "stored")
-        p.vmov("to", "packed")
+        p.vmovs(**{"from": "stored", "to": "packed"})
         with p.registers("x"):
             for name in ("bias", "multiplier", "right"):
                 p.ldr_post("x", "from", 4)
@@ -97,12 +97,10 @@ def _unpack_pairs(p: Function, to: list[int]) -> None:
 
 def _start_rows(p: Function) -> None:
     with p.registers("*place", "count"):
-        p.vmov("place", "channel_out")
-        p.vmov("row_out", "place")
+        p.vmovs(place="channel_out", row_out="place")
         p.vmov("place", "strip")
         p.ldr_post("count", "place", 4)
-        p.vmov("row_count", "count")
-        p.vmov("next_row", "place")
+        p.vmovs(row_count="count", next_row="place")
 
 
 def _next_row(p: Function, rows: Rows) -> None:
@@ -112,15 +110,12 @@ def _next_row(p: Function, rows: Rows) -> None:
         p.vmov("place", "next_row")
         p.load("place", 0, *columns)
         p.add("place", "place", 16)
-        p.vmov("next_row", "place")
-        p.vmov("at", "packed")
+        p.vmovs(next_row="place", at="packed")
         p.add("place", "at", "skipped")
         p.vmov("row_weights", "place")
         p.move("at", "at", rows.weight_bytes)
         p.add("at", "at", "below")
-        p.vmov("row_in", "at")
-        p.vmov("iterations", "iterations_")
-        p.vmov("sum_", "bias")
+        p.vmovs(row_in="at", iterations="iterations_", sum_="bias")
         p.sub("sum_", "sum_", "offset")
         p.vmov("row_bias", "sum_")
 
@@ -129,13 +124,8 @@ def _block(p: Function, rows: Rows, block: RowBlock) -> None:
     """All of a block: its accumulators over all steps, and its outputs; `count` times from left to right."""
     pixel = rows.geometry.out_pixel
     p.new_float("*block_in", "*block_out")
-    with p.registers("*place"):
-        for kept, start, distance in (
-            ("block_in", "row_in", 4 * block.column), ("block_out", "row_out", max(2 * block.first - 1, 0) * pixel),
-        ):  # fmt: skip
-            p.vmov("place", start)
-            p.move("place", "place", distance)
-            p.vmov(kept, "place")
+    _advance(p, "block_in", 4 * block.column, "place", "row_in")
+    _advance(p, "block_out", max(2 * block.first - 1, 0) * pixel, "place", "row_out")
     if block.count == 1:
         _block_once(p, rows, block)
     else:
@@ -153,23 +143,21 @@ def _block(p: Function, rows: Rows, block: RowBlock) -> None:
 
 def _block_once(p: Function, rows: Rows, block: RowBlock) -> None:
     accumulators = [f"{part}{k}" for k in range(block.n) for part in ("lo", "hi")]
-    if rows.single_chunk:
+    if rows.chunk * rows.unroll >= rows.steps:  # no row is drained more than once
         with p.registers(*accumulators):
             with p.registers("*in_", "*weights_", "iteration"):
-                _start_steps(p)
-                p.vmov("iteration", "iterations")
+                p.vmovs(in_="block_in", weights_="row_weights", iteration="iterations")
                 _accumulate(p, rows, block)
             _finish(p, rows, block)
         return
-    outs = [i for i in range(2 * block.n) if _is_output(rows, block, i)]
+    outs = _outputs(rows, block)
     kept = (*(f"sum{i}" for i in outs), "left_iterations")
     p.new_float(*kept)
     _start_sums(p, outs)
     with p.registers("*in_", "*weights_"):
-        _start_steps(p)
+        p.vmovs(in_="block_in", weights_="row_weights")
         with p.registers("iteration"):
-            p.vmov("iteration", "iterations")
-            p.vmov("left_iterations", "iteration")
+            p.vmovs(iteration="iterations", left_iterations="iteration")
         with p.loop_until("left_iterations", 0, rows.chunks), p.registers("iteration"):
             with p.fetched("left", "left_iterations"):
                 p.constant("iteration", rows.chunk)
@@ -182,14 +170,9 @@ def _block_once(p: Function, rows: Rows, block: RowBlock) -> None:
     p.free(*kept)
 
 
-def _start_steps(p: Function) -> None:
-    p.vmov("in_", "block_in")
-    p.vmov("weights_", "row_weights")
-
-
-def _is_output(rows: Rows, block: RowBlock, i: int) -> bool:
-    """Whether output 2 * first - 1 + i exists: i = 2 k is the low field of accumulator k, i = 2 k + 1 its middle one."""
-    return 0 <= 2 * block.first - 1 + i < rows.geometry.out_w
+def _outputs(rows: Rows, block: RowBlock) -> list[int]:
+    """Returns each i for which output 2 * first - 1 + i exists: 2 k is the low field of accumulator k, 2 k + 1 its middle one."""
+    return [i for i in range(2 * block.n) if 0 <= 2 * block.first - 1 + i < rows.geometry.out_w]
 
 
 def _accumulate(p: Function, rows: Rows, block: RowBlock) -> None:
@@ -228,9 +211,7 @@ def _fields(p: Function, rows: Rows, block: RowBlock, before: Callable[[int], No
 
     The low field of an accumulator and the high one of the accumulator before it are one output's.
     """
-    for i in range(2 * block.n):
-        if not _is_output(rows, block, i):
-            continue
+    for i in _outputs(rows, block):
         low, high = f"lo{i // 2}", f"hi{i // 2}"
         if i % 2:
             p.lsr(low, low, FIELD)
@@ -248,10 +229,8 @@ def _fields(p: Function, rows: Rows, block: RowBlock, before: Callable[[int], No
 def _finish(p: Function, rows: Rows, block: RowBlock) -> None:
     """From the only chunk's accumulators to outputs. `beyond` takes the last high field to the next block."""
     with p.registers("*to", "multiplier_", "right_", "bias_", "u"):
-        p.vmov("to", "block_out")
-        for name, kept in (("multiplier_", "multiplier"), ("right_", "right"), ("bias_", "row_bias")):
-            p.vmov(name, kept)
-        if _is_output(rows, block, 0):
+        p.vmovs(to="block_out", multiplier_="multiplier", right_="right", bias_="row_bias")
+        if 0 in _outputs(rows, block):
             p.vmov("u", "beyond")
             p.add("bias_", "bias_", "u", "lsl 1")
         for i, field in _fields(p, rows, block, lambda i: None):
@@ -304,9 +283,7 @@ def _drain(p: Function, rows: Rows, block: RowBlock) -> None:
 def _finish_sums(p: Function, rows: Rows, outs: list[int]) -> None:
     """From the sums of all chunks to outputs."""
     with p.registers("*to", "multiplier_", "right_", "u"):
-        p.vmov("to", "block_out")
-        p.vmov("multiplier_", "multiplier")
-        p.vmov("right_", "right")
+        p.vmovs(to="block_out", multiplier_="multiplier", right_="right")
         for i in outs:
             p.vmov("u", f"sum{i}")
             _put(p, rows, i - outs[0], "u")

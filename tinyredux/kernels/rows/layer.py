@@ -80,11 +80,6 @@ class Rows:
         return 4 * self.groups * self.step_bytes
 
     @property
-    def single_chunk(self) -> bool:
-        """Whether no row is drained more than once."""
-        return self.chunk * self.unroll >= self.steps
-
-    @property
     def iterations(self) -> float:
         """Iterations of a row, the mean over the output rows."""
         return sum(self.geometry.seen) / self.geometry.out_h * self.channels / self.unroll
@@ -99,13 +94,18 @@ class Rows:
         last = min(y + rows, self.geometry.out_h) - 1
         return range(self.geometry.input_rows(y).start, self.geometry.input_rows(last).stop)
 
-    def scratch_bytes(self, rows: int) -> int:
-        """Returns the scratch for strips of `rows` output rows: one channel's weights and the packed input rows."""
-        most = max(len(self.strip(y, rows)) for y in range(0, self.geometry.out_h, rows))
+    def strips(self, height: int) -> list[tuple[int, range, int]]:
+        """Returns for each strip of `height` output rows its first row, the input rows that it sees, and where its part of the
+        `row_table` begins."""
+        return [(y, self.strip(y, height), y // height + 4 * y) for y in range(0, self.geometry.out_h, height)]
+
+    def scratch_bytes(self, height: int) -> int:
+        """Returns the scratch for strips of `height` output rows: one channel's weights and the packed input rows."""
+        most = max(len(seen) for _, seen, _ in self.strips(height))
         return self.weight_bytes + most * self.channels * self.pitch
 
 
-def rows_of(geometry: Geometry, weights: Array, bias: Array, factors: Requantization) -> Rows | None:
+def rows_of(g: Geometry, weights: Array, bias: Array, factors: Requantization) -> Rows | None:
     """Returns the cheapest kernel for weights (out_c, kernel_h, kernel_w, in_c) of all groups, or None where there is none.
 
     There is none where an output row sees only padding, a channel needs another requantisation, a weight is -128, or a distance
@@ -114,24 +114,17 @@ def rows_of(geometry: Geometry, weights: Array, bias: Array, factors: Requantiza
     largest = np.abs(bias.astype(np.int64)) + 255 * np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3))
     if not requantize.applies(factors) or int(largest.max()) >= requantize.SUM_LIMIT or not requantize.symmetric(weights):
         return None
-    plan = plan_rows(geometry)
-    if plan is None or 0 in geometry.seen:
+    plan = plan_rows(g)
+    if plan is None or 0 in g.seen or max(g.in_pixel * g.stride[1], g.out_pixel, 16 * len(plan.columns)) > LARGEST_IMMEDIATE:
         return None
-    wide = max(geometry.in_pixel * geometry.stride[1], geometry.out_pixel, 16 * len(plan.columns))
-    if wide > LARGEST_IMMEDIATE:
-        return None
-    sizes = [
-        Rows(geometry, plan, channels, unroll, 0, 0, factors)
-        for channels in range(geometry.in_c, geometry.in_c + 4)
-        for unroll in range(1, min(channels, LARGEST_UNROLL) + 1)
-        if channels % unroll == 0
-    ]
-    proven = [_with_chunk(rows, weights) for rows in sorted(filter(_fits, sizes), key=_row_cycles)[:TRIED]]
+    sizes = [(c, unroll) for c in range(g.in_c, g.in_c + 4) for unroll in range(1, LARGEST_UNROLL + 1) if c % unroll == 0]
+    fitting = filter(_fits, (Rows(g, plan, channels, unroll, 0, 0, factors) for channels, unroll in sizes))
+    proven = [_with_chunk(rows, weights) for rows in sorted(fitting, key=_row_cycles)[:TRIED]]
     return min((rows for rows in proven if rows.chunk), key=_row_cycles, default=None)
 
 
 def _fits(rows: Rows) -> bool:
-    """Whether an iteration stays in the instruction cache and in reach of offsets,."""
+    """Whether an iteration stays in the instruction cache and in reach of offsets."""
     code = 4 * rows.unroll * max(2 * len(block.products) + 4 for block in rows.plan.blocks)
     return code <= CODE_BYTES and rows.unroll * max(rows.pitch, rows.step_bytes) < 4096
 
@@ -153,9 +146,8 @@ def _with_chunk(rows: Rows, weights: Array) -> Rows:
     low, high = -128 - rows.factors.input_zero_point, 127 - rows.factors.input_zero_point
     values = steps_of(weights, rows).astype(np.int64)  # (out_c, steps, kernel_w)
     positive, negative = (np.maximum(sign * values, 0).sum(axis=2) for sign in (1, -1))
-    sums = []
-    for part in (high * positive - low * negative, high * negative - low * positive):
-        sums.append(np.pad(part.cumsum(axis=1), ((0, 0), (1, 0)))[:, :: rows.unroll])
+    parts = high * positive - low * negative, high * negative - low * positive
+    sums = [np.pad(part.cumsum(axis=1), ((0, 0), (1, 0)))[:, :: rows.unroll] for part in parts]
     best, most, beyond = 0, 0, rows.steps // rows.unroll + 1
     while beyond - best > 1:  # longer chunks only have larger sums
         n = (best + beyond) // 2
@@ -193,18 +185,17 @@ def weight_array(weights: Array, bias: Array, rows: Rows) -> Array:
     return np.column_stack([words(2 * bias), requantize.constants(rows.factors), packed])
 
 
-def row_tables(rows: Rows, strip_rows: int) -> list[Array]:
-    """Returns per strip an int32 table: number of rows; then for each the byte offset of its packed input in the strip and of its
-    first weights, its iterations, and what the offsets of its fields add up to in the doubled sum."""
-    tables = []
-    for start in range(0, rows.geometry.out_h, strip_rows):
-        stop = min(start + strip_rows, rows.geometry.out_h)
-        table = [stop - start]
+def row_table(rows: Rows, height: int) -> Array:
+    """Returns int32: for each strip the number of its rows; then for each row the byte offset of its packed input in the strip
+    and of its first weights, its iterations, and what the offsets of its fields add up to in the doubled sum."""
+    g, table = rows.geometry, list[int]()
+    for start, strip, _ in rows.strips(height):
+        stop = min(start + height, g.out_h)
+        table.append(stop - start)
         for y in range(start, stop):
-            seen = rows.geometry.input_rows(y)
-            skipped = seen.start - (y * rows.geometry.stride[0] - rows.geometry.pad_top)
+            seen = g.input_rows(y)
+            below, skipped = seen.start - strip.start, seen.start - (y * g.stride[0] - g.pad_top)
             iterations = len(seen) * rows.channels // rows.unroll
-            below = (seen.start - rows.strip(start, strip_rows).start) * rows.channels * rows.pitch
-            table += [below, skipped * rows.channels * rows.step_bytes, iterations, -(-iterations // rows.chunk) * 2 * OFFSET]
-        tables.append(np.array(table, np.int32))
-    return tables
+            table += [below * rows.channels * rows.pitch, skipped * rows.channels * rows.step_bytes, iterations]
+            table.append(-(-iterations // rows.chunk) * 2 * OFFSET)
+    return np.array(table, np.int32)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.rows.layer import FIELD, Rows
-from tinyredux.kernels.rows.plan import RowPlan
+from tinyredux.kernels.rows.plan import Pixels, RowPlan
 
 
 def pack_function(rows: Rows, name: str, input_rows: float) -> Function:
@@ -44,8 +44,7 @@ def pack_function(rows: Rows, name: str, input_rows: float) -> Function:
 def _pack_columns(p: Function, rows: Rows, n: int) -> None:
     """Packs the words of n channels at `channel`, writes them at `to` and moves both on."""
     with p.registers("*from"):
-        for first, count in _column_runs(rows.plan):
-            pixels = rows.plan.columns[first]
+        for pixels, count in _column_runs(rows.plan):
             p.move("from", "channel", next(x for x in pixels if x is not None) * rows.geometry.in_pixel)
             with p.repeated("runs", count):
                 _pack_word(p, rows, n, pixels)
@@ -55,22 +54,19 @@ def _pack_columns(p: Function, rows: Rows, n: int) -> None:
     p.add("channel", "channel", n)
 
 
-def _column_runs(plan: RowPlan) -> Iterator[tuple[int, int]]:
-    """Yields (first, count) of columns that follow each other at equal distance with both pixels inside the map."""
-    first = 0
-    while first < len(plan.columns):
-        count = 1
-        steps = [x is not None for x in plan.columns[first]]
-        while all(steps) and first + count < len(plan.columns):
-            before, after = plan.columns[first + count - 1], plan.columns[first + count]
-            if None in after or after[0] - before[0] != 2 * (before[1] - before[0]):  # type: ignore[operator]
-                break
-            count += 1
-        yield first, count
-        first += count
+def _column_runs(plan: RowPlan) -> list[tuple[Pixels, int]]:
+    """Returns the pixels of the first column of each run, and how many columns follow each other at equal distance with both
+    pixels inside the map."""
+    runs = list[tuple[Pixels, int]]()
+    for before, pixels in pairwise(((None, None), *plan.columns)):
+        if None in (*before, *pixels) or pixels[0] - before[0] != 2 * (before[1] - before[0]):  # type: ignore[operator]
+            runs.append((pixels, 1))
+        else:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+    return runs
 
 
-def _pack_word(p: Function, rows: Rows, n: int, pixels: tuple[int | None, int | None]) -> None:
+def _pack_word(p: Function, rows: Rows, n: int, pixels: Pixels) -> None:
     """Packs one word of each of n channels from `from`, the first pixel that is inside."""
     distance = rows.geometry.stride[1] * rows.geometry.in_pixel
     both = None not in pixels

@@ -14,13 +14,14 @@ Source: Kronecker substitution; for low-bit data HiKonv, arXiv 2112.13972. With 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
 
 REGISTERS = 14
 BLOCK = 3  # accumulators: two registers each, and five are left for operands; with four the loads cost as much again
 SEARCH_WIDTH, SEARCH_WINDOW, SEARCH_STEPS = 12, 9, 2
+Pixels = tuple[int | None, int | None]  # of a packed word, None outside the map
 CODE_BYTES = 960  # of an inner loop: it stays in the 1 KiB instruction cache of an STM32F4
 
 
@@ -91,7 +92,7 @@ class RowPlan:
     """How a row is computed. `columns`: the pixels (or None, outside the map) of each packed word of a row and channel."""
 
     pairs: tuple[Pair, ...]
-    columns: tuple[tuple[int | None, int | None], ...]
+    columns: tuple[Pixels, ...]
     blocks: tuple[RowBlock, ...]
     step_cycles: float
 
@@ -104,11 +105,8 @@ def plan_rows(g: Geometry) -> RowPlan | None:
     """Returns the cheapest plan of a geometry; None where no row has a product to compute."""
     phases = min(g.stride[1], g.kernel[1])
     odd = [phase for phase in range(phases) if len(range(phase, g.kernel[1], g.stride[1])) % 2]
-    some = odd[:3]
-    starts = [dict(zip(some, each, strict=True)) for each in product((0, -1), repeat=len(some))]
-    plans = [_plan(g, dict.fromkeys(odd, 0) | each) for each in starts]
-    found = [plan for plan in plans if plan is not None]
-    return min(found, key=lambda plan: (plan.step_cycles, len(plan.columns)), default=None)
+    plans = [_plan(g, dict(zip(odd, starts, strict=False))) for starts in product((0, -1), repeat=min(3, len(odd)))]
+    return min(filter(None, plans), key=lambda plan: (plan.step_cycles, len(plan.columns)), default=None)
 
 
 def _plan(g: Geometry, starts: dict[int, int]) -> RowPlan | None:
@@ -166,13 +164,12 @@ def _merged(blocks: Iterable[RowBlock], out_w: int) -> tuple[RowBlock, ...]:
     """Returns the blocks with equal neighbours joined, those apart that have no output on the left or not all on the right."""
     found: list[RowBlock] = []
     for block in blocks:
-        last = found[-1] if found else None
-        inner = block.first > 0 and 2 * (block.first + block.n) < out_w
-        if last and inner and last.first > 0 and (last.n, last.products) == (block.n, block.products):
-            if block.column - last.column == last.count * last.n and block.first - last.first == last.count * last.n:
-                found[-1] = RowBlock(last.first, last.n, last.products, last.column, last.count + 1)
-                continue
-        found.append(block)
+        last, inner = found[-1] if found else block, block.first > 0 and 2 * (block.first + block.n) < out_w
+        behind = last.count * last.n
+        if inner and last.first > 0 and block == replace(last, first=last.first + behind, column=last.column + behind, count=1):
+            found[-1] = replace(last, count=last.count + 1)
+        else:
+            found.append(block)
     return tuple(found)
 
 

@@ -112,9 +112,9 @@ def product_function(layer: Layer) -> Function:
         if rounds > 1:
             p.mov("v0", rounds)
             p.vmov("left_kept", "v0")
+        p.free("end")
         with p.loop("left_kept", rounds, through="v0") if rounds > 1 else nullcontext():
             _round(p, layer)
-        p.free("end")
         with p.fetched("sums"):
             p.stm("sums", *totals)
         p.new("*end")
@@ -125,7 +125,6 @@ def product_function(layer: Layer) -> Function:
 
 
 def _round(p: Function, layer: Layer) -> None:
-    p.free("end")
     with p.registers("u1"):
         offset = 0
         for step in range(layer.steps):
@@ -143,7 +142,6 @@ def _round(p: Function, layer: Layer) -> None:
         p.constant("u0", offset)
         p.add("v", "v", "u0")
         p.add("group", "group", 8 * layer.steps)
-    p.new("*end")
 
 
 def output_function(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Function:

@@ -52,13 +52,10 @@ class Tile:
     @property
     def kernel_transform(self) -> Array:
         """G, (n, r): the kernel's values at the points, scaled to whole numbers."""
-        powers = [[point**j for j in range(self.r)] for point in (1, -1)]
-        last = [0] * (self.r - 1)
-        if self.n == 4:
-            return np.array([[1, *last], *powers, [*last, 1]], np.int64)
-        doubles = [[point**j for j in range(self.r)] for point in (2, -2)]
-        negative = [[-value for value in row] for row in powers]
-        return np.array([[3, *last], *negative, *doubles, [*last, 3]], np.int64)
+        scale, points = (1, (1, -1)) if self.n == 4 else (3, (1, -1, 2, -2))
+        ends, powers = scale * np.eye(self.r, dtype=np.int64), np.vander(points, self.r, increasing=True)
+        powers[:2] *= 2 - scale
+        return np.vstack([ends[:1], powers, ends[-1:]])
 
     def scale_bits(self, i: int) -> int:
         """Returns k: output i along an axis arrives times 2^k (times 3 where n is 6)."""
@@ -139,9 +136,6 @@ def data(layer: Layer, values: Array, sums: Sums) -> Array:
     places = np.concatenate([low, (flat - low)[list(layer.split)] >> SPLIT_BITS])
     pairs = halves(paired(places))  # (places, out_c, in_c / 2): UXTB16 delivers channels as SXTB16 does
     ends = np.column_stack([2 * (sums.start - 128 * sums.rows.sum(axis=1)), requantize.constants(sums.factors)])
-    found = np.zeros((layer.groups, layer.group_words), np.int64)
-    for i, group in enumerate(found):
-        first = min(2 * i, out_c - 2)
-        group[:-6] = pairs[:, first : first + 2].transpose(0, 2, 1).reshape(-1)
-        group[-6:] = ends[first : first + 2].reshape(-1)
-    return words(found)
+    channels = np.minimum(2 * np.arange(layer.groups), out_c - 2)[:, None] + np.arange(2)  # of each group
+    weights = pairs[:, channels].transpose(1, 0, 3, 2).reshape(layer.groups, -1)
+    return words(np.hstack([weights, ends[channels].reshape(layer.groups, -1)]))
