@@ -79,7 +79,7 @@ def test_a_users_network_is_bit_exact(user: tuple[str, Path], kernels: str) -> N
 
 def test_a_users_trained_weights_stay_where_trec_loses(
     user: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     """A hash of eight bits in one layer of one pixel's channels costs more than it saves; the factory's weights are no others."""
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     net = nets.resolve(user[0])

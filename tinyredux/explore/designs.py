@@ -104,7 +104,7 @@ class Designs:
         """Returns a design as `measure --skip` reads it."""
         shares = {op: round(records.step_of(self.graph, op, unit) * step, 4) for op, (unit, step) in design.items()}
         thresholds = {op: self.paths[op][unit][step].threshold for op, (unit, step) in design.items()}
-        first, *_ = (unit for unit, _ in design.values())
+        first = next((unit for unit, _ in design.values()), self.units[0])
         units = {op: unit for op, (unit, _) in design.items() if unit != first}
         return records.Record(net, self.data.name, first, shares, thresholds, images, exact, right, units=units)
 

@@ -74,11 +74,11 @@ class TRECConv2d(nn.Conv2d):
         if scope not in SCOPES:
             raise ValueError(f"TREC: scope is {scope!r}, expected one of {', '.join(SCOPES)}")
         self.scope, self.kept_share = scope, torch.ones(())  # clusters / rows of the last forward pass, for the eye alone
-        own = None if self.hash.startswith("kernel") else torch.randn(1, self.sub_length, self.hash_bits)
         if self.hash in ("learned", "paper"):
-            self.vectors = nn.Parameter(own)
+            self.vectors = nn.Parameter(torch.randn(1, self.sub_length, self.hash_bits))
         else:
-            self.register_buffer("vectors", own)
+            frozen = self.hash in ("random", "pca")
+            self.register_buffer("vectors", torch.randn(1, self.sub_length, self.hash_bits) if frozen else None)
         self.to(conv.weight.device, conv.weight.dtype).train(conv.training)
         self.load_state_dict(conv.state_dict(), strict=False)  # all but the hash vectors
 
@@ -258,7 +258,7 @@ def rows_of(maps: torch.Tensor, kernel: list[int], stride: list[int], padding: l
     padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
     columns: torch.Tensor = _Windows.apply(padded, kernel, stride)  # type: ignore[no-untyped-call]
     columns = functional.pad(columns, (0, -columns.shape[3] % sub_length))
-    return columns.unflatten(3, (-1, sub_length)).permute(3, 0, 1, 2, 4).flatten(2, 3)
+    return columns.reshape(*columns.shape[:3], -1, sub_length).permute(3, 0, 1, 2, 4).flatten(2, 3)
 
 
 class _Windows(torch.autograd.Function):
@@ -282,6 +282,6 @@ class _Windows(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Returns the gradient of the maps."""
         total = gradient.new_zeros(ctx.shape)
-        for tap, part in zip(ctx.taps, gradient.split(ctx.shape[3], dim=3), strict=True):
+        for tap, part in zip(ctx.taps, torch.split(gradient, ctx.shape[3], dim=3), strict=True):
             total[tap] += part
         return total, None, None
