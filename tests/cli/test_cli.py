@@ -98,48 +98,27 @@ def test_debug_shows_the_traceback(net: Path) -> None:
     assert "Traceback" in subprocess.run(command, capture_output=True, text=True).stderr
 
 
-def test_doctor_nets_and_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
-    code, report, _ = run(capsys, "doctor")
-    assert code == 0 and report["ok"] is True
-    code, nets, _ = run(capsys, "nets")
-    entries = nets["nets"]
-    assert isinstance(entries, list) and {"cifarnet", "lenet", "squeezenet", "zfnet"} <= {entry["name"] for entry in entries}
-    code, claims, _ = run(capsys, "reproduce")
-    verdicts = {claim["id"]: claim["verdict"] for claim in claims["claims"]}  # type: ignore[attr-defined]
-    assert verdicts["cmsisnn.accuracy"] in ("reproduced", "exceeded", "not reproduced")
-    assert cli.main(["reproduce", "nonesuch"]) == 2 and "cmsisnn.accuracy" in capsys.readouterr().err
-
-
 def test_a_claim_may_be_a_mean_over_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, cycles in (("a", 80), ("b", 100), ("c", 30), ("d", 40)):
         (tmp_path / name).write_text(json.dumps({"cycles": cycles}))
     monkeypatch.setattr("tinyredux.course.claims.ROOT", tmp_path)
-    pairs = (("a", "b"), ("c", "d"))
-    assert Evidence("a", ("cycles",), (), pairs=pairs).value() == 22.5
-    assert Evidence("a", ("cycles",), (), pairs=(*pairs, ("a", "none"))).value() is None
+    pairs = (("a#cycles", "b#cycles"), ("c#cycles", "d#cycles"))
+    assert Evidence(pairs, (), 100, fewer=True).value() == 22.5
+    assert Evidence((*pairs, ("a#cycles", "none#cycles")), ()).value() is None
 
 
-def test_importing_tinyredux_needs_no_torch() -> None:
-    code = "import sys, tinyredux, tinyredux.cli.app; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path, tmp_path: Path) -> None:
+def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path) -> None:
     code, plan, _ = run(capsys, "plan", f"{net}:make", "--data", "random", "--method", "partial")
     peak = plan["peak_bytes"]
     assert code == 0 and 147 <= peak["partial"] <= peak["layerwise"] >= peak["reordered"]  # type: ignore[index]
     assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "100")[0] == 1
-    assert run(capsys, "plan", f"{net}:make", "--data", "random", "--sram", "-1")[0] == 2
     code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")
     assert code == 0 and bench["layers"][0]["cycles"] > 0  # type: ignore[index]
     code, labs, _ = run(capsys, "lab", "list")
     assert code == 0 and [lab["lab"][:4] for lab in labs["labs"]] == [f"lab{i}" for i in range(1, 6)]  # type: ignore[attr-defined]
-    missing = str(tmp_path / "gone")
-    assert run(capsys, "lab", "check", missing)[0] == 2
-    assert run(capsys, "book", "99")[0] == 2
-    assert run(capsys, "simulate", missing, "--board", "disco_f469ni")[0] == 2
-    for verb in (("run", missing), ("flash", missing)):
-        assert run(capsys, *verb, "--port", "/dev/nonesuch")[0] in (2, 3)
+    code, nets, _ = run(capsys, "nets")
+    assert code == 0 and {"cifarnet", "lenet"} <= {entry["name"] for entry in nets["nets"]}  # type: ignore[attr-defined]
+    assert run(capsys, "flash", "gone", "--port", "/dev/nonesuch")[0] == 2
     assert run(capsys, "serial", "info", "--port", "/dev/nonesuch")[0] == 3
 
 

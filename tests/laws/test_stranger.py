@@ -183,7 +183,7 @@ def test_a_claims_commands_make_the_records_that_it_reads(claim: Any) -> None:
     evidence: Evidence = claim.evidence
     assert {written_by(command) for command in evidence.commands} == evidence.records
     assert len(evidence.commands) == len(evidence.records) and evidence.value() is not None
-    if evidence.keys[-1] == "arena":
+    if evidence.ratios[0][0].endswith("/arena"):
         arenas = [load(ROOT / record).sram_bytes["arena"] for record in evidence.records]
         assert all(f"{arena:,} " in claim.differs for arena in arenas), f"the text speaks of other bytes than {arenas}"
     assert claim.band is None or re.search(r"\d", claim.published), "a verdict needs a published figure"
@@ -205,7 +205,7 @@ def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: py
     (tmp_path / other).write_text('{"placement_bytes": 1}')
     rows = [
         {"id": name, "paper": "", "where": "", "metric": "", "published": "9", "chapter": "", "differs": "", "band": [0, 1e6],
-         "evidence": {"record": str(record), "keys": ["placement_bytes"], "commands": [command], "factor": 1.0, "per": []}}
+         "evidence": {"ratios": [[f"{record}#placement_bytes"]], "commands": [command]}}
         for name, record, command in (("a", here, plan), ("b", other, "plan nothing --data random"), ("c", other, plan))
     ]  # fmt: skip
     (tmp_path / "claims.json").write_text(json.dumps(rows))

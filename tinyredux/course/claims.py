@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
@@ -23,38 +24,33 @@ CLAIMS_FILE = Path(__file__).parent / "claims.json"
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where our figure is: a JSON record, the keys to the value in it, a factor, and the commands that make all records it reads.
+    """Where our figure is: the mean of some ratios of numbers in records, times a factor, and the commands that make the records.
 
-    A key is a name, or of a list the number or the name of one of its entries. With `over` it is the ratio of that record's value
-    to ours. With `pairs` of records, ours and its rival, it is the mean of by how many per cent ours is smaller. A command is the
-    words behind `python -m tinyredux`, or behind `python` where it begins with `tools/`; no shell reads it.
+    A ratio is a number, or a number and its divisor; with `fewer` the mean counts as what it is below 1. A number is named by its
+    JSON record and the keys that lead to it, RECORD#KEY/KEY; a key is a name, or of a list the number or the name of one of its
+    entries. A command is the words behind `python -m tinyredux`, or behind `python` where it begins with `tools/`; no shell reads
+    it.
     """
 
-    record: str
-    keys: tuple[str, ...]
+    ratios: tuple[tuple[str, ...], ...]
     commands: tuple[str, ...]
     factor: float = 1.0
-    per: tuple[str, ...] = ()  # keys of a divisor, as in correct / images
-    over: str | None = None
-    over_keys: tuple[str, ...] = ()
-    pairs: tuple[tuple[str, ...], ...] = ()
+    fewer: bool = False
 
     @property
     def records(self) -> frozenset[Path]:
         """All records that the figure is computed from."""
-        named = [self.record, *(record for pair in self.pairs for record in pair), *([self.over] if self.over else [])]
-        return frozenset(map(Path, named))
+        return frozenset(Path(number.partition("#")[0]) for ratio in self.ratios for number in ratio)
 
     def value(self) -> float | None:
         """Returns our figure, None where a record or the value is not there."""
-        if self.pairs:
-            found = [tuple(_look_up(record, self.keys) for record in pair) for pair in self.pairs]
-            shares = [ours / other for ours, other in found if ours is not None and other]
-            return round(100 * (1 - sum(shares) / len(shares)), 4) if len(shares) == len(found) else None
-        ours, divisor = _look_up(self.record, self.keys), _look_up(self.record, self.per) if self.per else 1
-        if self.over is not None:
-            ours, divisor = _look_up(self.over, self.over_keys), ours
-        return None if ours is None or not divisor else round(self.factor * ours / divisor, 4)
+        shares = []
+        for number, *divisor in self.ratios:
+            ours, other = _look_up(number), _look_up(divisor[0]) if divisor else 1
+            if ours is None or not other:
+                return None
+            shares.append(ours / other)
+        return round(self.factor * (1 - fmean(shares) if self.fewer else fmean(shares)), 4)
 
 
 @dataclass(frozen=True)
@@ -90,11 +86,11 @@ def all_claims() -> tuple[Claim, ...]:
     return tuple(checked(Claim, row, CLAIMS_FILE.name) for row in json.loads(CLAIMS_FILE.read_text()))
 
 
-def _look_up(record: str, keys: tuple[str, ...]) -> float | None:
-    """Returns the number to which the keys lead in a record, None where it or the record is not there."""
-    path = ROOT / record
-    content = json.loads(path.read_text()) if path.is_file() else None
-    for key in keys:
+def _look_up(number: str) -> float | None:
+    """Returns a number of a record by its name, RECORD#KEY/KEY, None where it or the record is not there."""
+    record, _, keys = number.partition("#")
+    content = json.loads((ROOT / record).read_text()) if (ROOT / record).is_file() else None
+    for key in keys.split("/"):
         if isinstance(content, list) and key.lstrip("-").isdigit():
             content = content[int(key)]
         elif isinstance(content, list):
@@ -111,8 +107,7 @@ def reproduce(ids: Sequence[str] = (), profile: str = "quick") -> list[dict[str,
     claims: `failed` says with which words it ended. Raises ValueError for an unknown claim or profile.
     """
     known = {claim.id: claim for claim in all_claims()}
-    unknown = [name for name in ids if name not in known]
-    if unknown:
+    if unknown := [name for name in ids if name not in known]:
         raise ValueError(f"unknown claim {', '.join(unknown)}; known: {', '.join(known)}")
     if profile not in ("quick", "full"):
         raise ValueError(f"profile is {profile!r}, expected quick or full")
@@ -133,8 +128,8 @@ def reproduce(ids: Sequence[str] = (), profile: str = "quick") -> list[dict[str,
 
 def _row(claim: Claim, remade: bool, failed: str, seconds: float) -> dict[str, Any]:
     ours = None if claim.evidence is None else claim.evidence.value()
-    return {
-        "id": claim.id, "paper": claim.paper, "where": claim.where, "metric": claim.metric, "published": claim.published,
+    told = {name: getattr(claim, name) for name in ("id", "paper", "where", "metric", "published")}
+    return told | {
         "ours": "none" if ours is None else ours, "band": list(claim.band) if claim.band else None,
         "verdict": claim.verdict(ours), "basis": None if ours is None else "remade" if remade else "recorded",
         "chapter": claim.chapter, "command": "; ".join(map(_typed, claim.evidence.commands)) if claim.evidence else "",
