@@ -56,11 +56,9 @@ def memory_timeline(graph: Graph, plan: MemoryPlan) -> Picture:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1024:.0f}")
     title = f"Where each activation of {graph.name} lies while each operator runs (hatched: scratch)"
     axes.set(ylim=(0, plan.total_bytes * 1.1), ylabel="offset in the arena, KiB", title=title)
-    return Picture(
-        figure,
-        f"Memory timeline of {graph.name}: {len(spans)} tensors over {steps} operators in {plan.arena_bytes} bytes, "
-        f"scratch beyond them {plan.scratch_bytes}; the largest sum of live tensors is {plan.lower_bound_bytes}.",
-    )
+    told = f"{len(spans)} tensors over {steps} operators in {plan.arena_bytes} bytes, scratch beyond them {plan.scratch_bytes}"
+    bound = f"the largest sum of live tensors is {plan.lower_bound_bytes}"
+    return Picture(figure, f"Memory timeline of {graph.name}: {told}; {bound}.")
 
 
 @_style.styled
@@ -114,11 +112,9 @@ def quantization(values: npt.NDArray[Any], quant: Quant, name: str) -> Picture:
     title = f"Rounding error: at most half of {scale:.4f}"
     right.set(xlabel="error in steps of the scale", ylabel="how many", title=title)
     spread = float(np.sqrt(np.mean(error**2))) if error.size else 0.0
-    return Picture(
-        figure,
-        f"{name}: {real.size} values between {real.min():.2f} and {real.max():.2f}; the error of int8 has a root mean square of "
-        f"{spread:.2f} steps and never exceeds half a step.",
-    )
+    told = f"{name}: {real.size} values between {real.min():.2f} and {real.max():.2f}"
+    error_told = f"the error of int8 has a root mean square of {spread:.2f} steps and never exceeds half a step"
+    return Picture(figure, f"{told}; {error_told}.")
 
 
 @_style.styled
@@ -129,16 +125,15 @@ def rounding_staircase(multiplier: int, shift: int, low: int, high: int) -> Pict
     once = np.sign(exact) * np.floor(np.abs(exact) + 0.5)
     twice = fixedpoint.multiply_by_quantized_multiplier(x, multiplier, shift)
     differ = once != twice
+    count = int(differ.sum())
     figure, (axes,) = _style.figure_with_axes(8.6, 3.6)
     axes.plot(x, exact, color=GREY, lw=1.2, label="exact product")
     axes.step(x, once, where="mid", color=BLUE, lw=2.2, label="rounded once")
     axes.step(x, twice, where="mid", color=ORANGE, lw=1.6, ls="--", label="rounded twice, as LiteRT and our C do")
-    axes.plot(x[differ], twice[differ], "o", color=RED, ms=6, label=f"they differ: {int(differ.sum())} of {x.size}")
+    axes.plot(x[differ], twice[differ], "o", color=RED, ms=6, label=f"they differ: {count} of {x.size}")
     axes.set(xlabel="accumulator", ylabel="result", title=f"multiplier {multiplier:,}, shift {shift}")
     axes.legend(loc="upper left")
-    return Picture(
-        figure, f"Accumulators {low} to {high}, requantised: rounding twice differs at {int(differ.sum())} of {x.size}."
-    )
+    return Picture(figure, f"Accumulators {low} to {high}, requantised: rounding twice differs at {count} of {x.size}.")
 
 
 @_style.styled
@@ -199,21 +194,14 @@ def memory_use(records: Sequence[Measurement]) -> Picture:
 def serial_exchange(record: Measurement, input_bytes: int, output_bytes: int, baud: int) -> Picture:
     """Returns how long one inference over the serial line takes: input, computing, output."""
     send, receive = (1000 * BITS_PER_BYTE_SENT * count / baud for count in (input_bytes, output_bytes))
-    compute = record.ms or 0.0
     figure, (axes,) = _style.figure_with_axes(8.6, 1.7)
-    start = 0.0
-    parts = (
-        (f"input: {input_bytes:,} bytes", send, SKY),
-        ("computing", compute, ORANGE),
-        (f"output: {output_bytes} bytes", receive, GREEN),
-    )
-    for text, width, colour in parts:
+    start, names = 0.0, (f"input: {input_bytes:,} bytes", "computing", f"output: {output_bytes} bytes")
+    for text, width, colour in zip(names, (send, record.ms or 0.0, receive), (SKY, ORANGE, GREEN), strict=True):
         axes.barh(0, width, 0.5, start, color=colour, label=f"{text}, {width:.1f} ms")
         start += width
     axes.grid(visible=False, axis="y")
     title = f"One image over the serial line at {baud:,} baud: {record.net} on {record.board}"
     axes.set(yticks=[], xlabel="milliseconds", title=title)
     figure.legend(loc="outside lower center", ncols=3)
-    return Picture(
-        figure, f"One image of {record.net} at {baud} baud: {send:.0f} ms to send the input, {receive:.1f} ms for the output."
-    )
+    told = f"{send:.0f} ms to send the input, {receive:.1f} ms for the output"
+    return Picture(figure, f"One image of {record.net} at {baud} baud: {told}.")

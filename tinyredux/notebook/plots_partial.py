@@ -76,11 +76,9 @@ def accuracy_and_bytes(points: Sequence[Step], title: str) -> Picture:
     label = "KiB of SRAM: layer by layer (hollow), in parts (filled); squares are pruned"
     axes.set(xlabel=label, ylabel="correct, %", title=title)
     best = min(points, key=lambda point: point["partial_bytes"])
-    return Picture(
-        figure,
-        f"Accuracy and SRAM of {len(points)} networks, in parts from {best['partial_bytes']} bytes "
-        f"({best['correct_int8']} of {best['images']} right, {best['net']}) to {max(p['partial_bytes'] for p in points)}.",
-    )
+    least = f"{best['partial_bytes']} bytes ({best['correct_int8']} of {best['images']} right, {best['net']})"
+    most = max(point["partial_bytes"] for point in points)
+    return Picture(figure, f"Accuracy and SRAM of {len(points)} networks, in parts from {least} to {most}.")
 
 
 @styled

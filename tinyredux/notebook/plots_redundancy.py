@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from statistics import fmean
 from typing import Any
 
 import matplotlib.cbook
@@ -55,9 +56,8 @@ def clusters(image: Pixels, windows: Pixels, found: Clusters) -> Picture:
     bare_image(axes[0], image, f"{height * width:,} windows")
     bare_image(axes[1], colours[found.slot].reshape(height, width, 3), f"{len(found.counts)} clusters")
     bare_image(axes[2], middle[found.slot].reshape(height, width, 3), "every window by its mean")
-    return Picture(
-        figure, f"An image with {height * width} windows, their {len(found.counts)} clusters, and the image from the means alone."
-    )
+    told = f"{height * width} windows, their {len(found.counts)} clusters, and the image from the means alone"
+    return Picture(figure, f"An image with {told}.")
 
 
 @styled
@@ -88,12 +88,10 @@ def ablation_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         runs.setdefault((run["hash"], run["threshold"]), []).append(run)
     share, rows = 100 / record["validation_images"], []
     for (name, threshold), these in runs.items():
-        after = [share * run["correct"] for run in these]
+        before, after = ([share * run[key] for run in these] for key in ("correct_before", "correct"))
         rows.append({
-            "hash": name, "threshold": threshold, "seeds": len(these), "after": round(float(np.mean(after)), 2),
-            "before": round(float(np.mean([share * run["correct_before"] for run in these])), 2),
-            "spread": round(max(after) - min(after), 2),
-            "removed": round(float(np.mean([run["redundancy"] for run in these])), 4),
+            "hash": name, "threshold": threshold, "before": round(fmean(before), 2), "after": round(fmean(after), 2),
+            "spread": round(max(after) - min(after), 2), "removed": round(fmean(run["redundancy"] for run in these), 4),
         })  # fmt: skip
     return sorted(rows, key=lambda row: -row["after"])
 
@@ -115,16 +113,15 @@ def ablation(record: Mapping[str, Any]) -> Picture:
     title = f"Hashes of {record['hash_bits']} bits on {record['layer']} of {record['net']}"
     axes.set(xlim=(40, 100), xlabel="validation images right, %", title=title)
     axes.legend(loc="lower right")
-    return Picture(
-        figure, f"Hash variants after fine-tuning, best first: {', '.join(row['hash'] + ' ' + row['threshold'] for row in rows)}."
-    )
+    names = ", ".join(f"{row['hash']} {row['threshold']}" for row in rows)
+    return Picture(figure, f"Hash variants after fine-tuning, best first: {names}.")
 
 
 def sweep_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the runs of a sweep record with the share of validation images right in %, and the mean redundancy."""
     share = 100 / record["validation_images"]
     return [
-        run | {"accuracy": round(share * run["correct"], 2), "removed": round(np.mean([*run["redundancy"].values()]).item(), 4)}
+        run | {"accuracy": round(share * run["correct"], 2), "removed": round(fmean(run["redundancy"].values()), 4)}
         for run in record["runs"]
     ]
 
@@ -132,41 +129,26 @@ def sweep_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def sensitivity_rows(record: Mapping[str, Any], net: str, bits: int) -> list[dict[str, Any]]:
     """Returns a network's layers of a sensitivity record with so many bits: points lost without tuning, kilocycles saved."""
     exact = record["exact"][net]
+    own = [line for line in record["lines"] if (line["net"], line["hash_bits"]) == (net, bits)]
     return [
-        {
-            "layer": line["layer"], "sub_length": line["sub_length"], "removed": line["redundancy"], "floor": line["floor"],
-            "lost": round(100 * (exact["correct"] - line["correct"]) / exact["images"], 1),
-            **{f"saved_{board}": round(saved / 1000) for board, saved in line["predicted_saved"].items()},
-        }
-        for line in record["lines"]
-        if (line["net"], line["hash_bits"]) == (net, bits)
-    ]  # fmt: skip
-
-
-def front_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a row per point of a front record: layers with TREC, % of the validation and the test images right in int8.
-
-    `gained` are points over the exact network on the test images, `times` how many times fewer cycles than exact by reference
-    kernels.
-    """
-    points = record["points"]
-    exact = {point["net"]: point["correct_int8"] / point["images"] for point in points if not point["table"]}
-    return [
-        {
-            "net": point["net"], "board": point["board"], "trec_layers": len(point["table"]), "epochs": point["epochs"],
-            "validation": round(100 * point["validation_correct"] / point["validation_images"], 2),
-            "test": round(100 * point["correct_int8"] / point["images"], 2),
-            "gained": round(100 * (point["correct_int8"] / point["images"] - exact[point["net"]]), 2),
-            "cycles": point["cycles"], "times": round(point["reference_cycles"] / point["cycles"], 2),
-        }
-        for point in points
+        line | {"removed": line["redundancy"], "lost": round(100 * (exact["correct"] - line["correct"]) / exact["images"], 1)}
+        | {f"saved_{board}": round(saved / 1000) for board, saved in line["predicted_saved"].items()}
+        for line in own
     ]  # fmt: skip
 
 
 @styled
 def front(record: Mapping[str, Any]) -> Picture:
-    """Returns every point of a front record, a plot per board: points gained or lost over times fewer cycles."""
-    rows = front_rows(record)
+    """Returns every point of a front record, a plot per board: points of accuracy gained over the exact network on test images,
+    over how many times fewer cycles it takes than exact by reference kernels."""
+    points = [point | {"right": point["correct_int8"] / point["images"]} for point in record["points"]]
+    exact = {point["net"]: point["right"] for point in points if not point["table"]}
+    rows = [
+        point
+        | {"gained": round(100 * (point["right"] - exact[point["net"]]), 2)}
+        | {"times": round(point["reference_cycles"] / point["cycles"], 2)}
+        for point in points
+    ]
     nets, boards = (list(dict.fromkeys(row[key] for row in rows)) for key in ("net", "board"))
     figure, plots = figure_with_axes(8.6, 3.6, len(boards), sharey=True)
     for axes, board in zip(plots, boards, strict=True):
@@ -174,17 +156,14 @@ def front(record: Mapping[str, Any]) -> Picture:
             own = sorted((row for row in rows if (row["net"], row["board"]) == (net, board)), key=lambda row: row["times"])
             axes.plot([row["times"] for row in own], [row["gained"] for row in own], "-", lw=0.8, color=PALETTE[i])
             for row in own:
-                marker = "o" if row["trec_layers"] else "s"
-                axes.plot(row["times"], row["gained"], marker, ms=6, color=PALETTE[i] if row["trec_layers"] else GREY)
+                marker, colour = ("o", PALETTE[i]) if row["table"] else ("s", GREY)
+                axes.plot(row["times"], row["gained"], marker, ms=6, color=colour)
             axes.plot([], [], "o-", lw=0.8, color=PALETTE[i], label=net)
         axes.plot([], [], "s", color=GREY, label="exact, fast kernels")
         axes.axhline(0, color=INK, lw=0.6)
         axes.set(xlabel="times fewer cycles than exact by reference kernels", title=board)
     plots[0].set_ylabel("test images right, points gained")
     plots[0].legend(loc="lower left")
-    best = max((row for row in rows if row["trec_layers"]), key=lambda row: row["gained"])
-    return Picture(
-        figure,
-        f"Accuracy over cycles of {len(rows)} points. Best with TREC: {best['net']} on {best['board']}, "
-        f"{best['gained']:+.2f} points at {best['times']:.2f} times fewer cycles.",
-    )
+    best = max((row for row in rows if row["table"]), key=lambda row: row["gained"])
+    told = f"{best['net']} on {best['board']}, {best['gained']:+.2f} points at {best['times']:.2f} times fewer cycles"
+    return Picture(figure, f"Accuracy over cycles of {len(rows)} points. Best with TREC: {told}.")

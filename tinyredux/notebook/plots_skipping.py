@@ -61,23 +61,17 @@ def skip_maps(graph: Graph, skipped: Graph, unit: str = "block") -> Picture:
     """
     names = skippable(graph, unit)
     figure, axes = figure_with_axes(8.6, 2.6, len(names))
+    shades = ["white", *((0.75 - 0.7 * t, 0.85 - 0.5 * t, 0.95 - 0.25 * t) for t in np.linspace(0, 1, 8))]
     words = []
     for place, name in zip(axes, names, strict=True):
         weights = windows(skipped, name)
         gone = (weights == 0) & (windows(graph, name) != 0)
-        _map(place, weights.reshape(len(weights), -1), gone.reshape(len(weights), -1), name)
+        level = np.where(gone, 0, 1 + np.minimum(7, np.abs(weights.astype(int)) // 16)).reshape(len(weights), -1)
+        place.imshow(level, aspect="auto", interpolation="nearest", cmap=ListedColormap(shades), vmin=0, vmax=8)
+        place.grid(visible=False)
+        place.set(title=name, xlabel="operand", ylabel="output channel")
         words.append(f"{name} {gone.mean():.0%}")
     return Picture(figure, f"Weights of {graph.name} that the skipped network leaves out: {', '.join(words)}.")
-
-
-def _map(axes: Axes, weights: Any, gone: Any, name: str) -> None:
-    shades = np.array(
-        [[1.0, 1.0, 1.0, 1.0], *[(0.75 - 0.7 * t, 0.85 - 0.5 * t, 0.95 - 0.25 * t, 1.0) for t in np.linspace(0, 1, 8)]]
-    )
-    level = np.where(gone, 0, 1 + np.minimum(7, np.abs(weights.astype(int)) // 16))
-    axes.imshow(level, aspect="auto", interpolation="nearest", cmap=ListedColormap(shades), vmin=0, vmax=8)
-    axes.grid(visible=False)
-    axes.set(title=name, xlabel="operand", ylabel="output channel")
 
 
 @styled

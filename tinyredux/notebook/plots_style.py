@@ -6,12 +6,10 @@ a label or a hatch.
 
 from __future__ import annotations
 
-import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -31,6 +29,7 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 9, "figure.facecolor": "white", "hatch.linewidth": 0.6,
 }  # fmt: skip
 DPI = 110
+styled = mpl.rc_context(STYLE)  # a function under it draws in the book's style, whatever style the notebook has set
 
 
 @dataclass(frozen=True)
@@ -44,30 +43,11 @@ class Picture:
         """Returns the words."""
         return self.text
 
+    @styled
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            self.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+        self.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
         return stream.getvalue()
-
-    def save(self, path: Path) -> Path:
-        """Writes the figure as PNG and returns the path."""
-        path.write_bytes(self._repr_png_())
-        return path
-
-
-_P = ParamSpec("_P")
-
-
-def styled(draw: Callable[_P, Picture]) -> Callable[_P, Picture]:
-    """Returns the function that draws in the book's style, whatever style the notebook has set."""
-
-    @functools.wraps(draw)
-    def drawn(*arguments: _P.args, **named: _P.kwargs) -> Picture:
-        with mpl.rc_context(STYLE):
-            return draw(*arguments, **named)
-
-    return drawn
 
 
 def figure_with_axes(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> tuple[Figure, list[Axes]]:

@@ -52,11 +52,9 @@ def c_function(name: str) -> str:
     """Returns a C function of the firmware with the comment above it. Raises ValueError where there is none."""
     comment, body = r"(?:^/\*(?:(?!\*/).)*\*/\n)?", r"(?:\{[^\n]*\}$|\{.*?^\})"
     pattern = re.compile(rf"{comment}^[a-z][\w \*]*\b{re.escape(name)}\([^;{{]*\)\s*{body}", re.M | re.S)
-    for folder in ("include", "kernels", "runtime"):
-        for path in sorted((firmware_folder() / folder).glob("*.[ch]")):
-            found = pattern.search(path.read_text())
-            if found and name:
-                return found[0]
+    paths = (path for folder in ("include", "kernels", "runtime") for path in sorted((firmware_folder() / folder).glob("*.[ch]")))
+    if name and (found := next(filter(None, (pattern.search(path.read_text()) for path in paths)), None)):
+        return found[0]
     raise ValueError(f"the firmware has no C function {name!r}; look in firmware/include and firmware/kernels")
 
 

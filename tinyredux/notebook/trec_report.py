@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -17,17 +17,13 @@ BOARDS = ("disco_f469ni", "nucleo_f746zg")
 Row = dict[str, Any]
 
 
-def measured(net: str, method: str, kernels: str, board: str) -> Measurement | None:
-    """Returns the record of a network on CIFAR-10 in the simulator, None where there is none."""
-    path = RECORDS / f"{net}.{method}.{kernels}.{board}.simulator.cifar10.json"
-    return load(path) if path.is_file() else None
-
-
-def pairs() -> list[tuple[Measurement, Measurement, Measurement]]:
-    """Returns (exact reference, exact fast, TREC fast) of every network on every board that all three were measured on."""
-    cases = ("exact", "reference"), ("exact", "fast"), ("trec", "fast")
-    found = (tuple(measured(net, *case, board) for case in cases) for net, board in product(NETS, BOARDS))
-    return [three for three in found if all(three)]  # type: ignore[misc]
+def runs() -> Iterator[tuple[Measurement, ...]]:
+    """Yields (exact reference, exact fast, TREC fast) of every network on every board that all three were measured on."""
+    for net, board in product(NETS, BOARDS):
+        names = (f"{net}.{run}.{board}.simulator.cifar10.json" for run in ("exact.reference", "exact.fast", "trec.fast"))
+        paths = [RECORDS / name for name in names]
+        if all(path.is_file() for path in paths):
+            yield tuple(map(load, paths))
 
 
 def per_cent(net: str, method: str) -> float:
@@ -53,13 +49,11 @@ def controls(record: Mapping[str, Any]) -> list[Row]:
 
 def memory(record: Mapping[str, Any]) -> list[Row]:
     """Returns a row per layer of a `trec_memory` record: bytes of scratch, computed and as C wrote them, of both forms."""
+    forms = ("naive", "ours")
     return [
-        {
-            "net": line["net"], "layer": line["layer"], "naive_computed": line["computed"]["naive"],
-            "naive_in_C": line["naive"]["high_water"], "ours_computed": line["computed"]["ours"],
-            "ours_in_C": line["ours"]["high_water"],
-            "times": round(line["naive"]["high_water"] / line["ours"]["high_water"], 2),
-        }
+        line | {f"{form}_computed": line["computed"][form] for form in forms}
+        | {f"{form}_in_C": line[form]["high_water"] for form in forms}
+        | {"times": round(line["naive"]["high_water"] / line["ours"]["high_water"], 2)}
         for line in record["layers"]
     ]  # fmt: skip
 
@@ -71,7 +65,7 @@ def networks() -> list[Row]:
     Where no TREC layer pays, the compiler takes the exact network: `trec_layers` is 0 and nothing is lost.
     """
     rows = []
-    for reference, fast, trec in pairs():
+    for reference, fast, trec in runs():
         layers = sum(op.vectors is not None for op in trec.per_op)
         exact_accuracy = per_cent(trec.net, "exact")
         accuracy = per_cent(trec.net, "trec") if layers else exact_accuracy
@@ -86,17 +80,15 @@ def networks() -> list[Row]:
 
 def layers() -> list[Row]:
     """Returns a row per TREC layer: clusters, vectors, redundancy and its floor, times fewer cycles than exact kernels."""
-    rows = []
-    for reference, fast, trec in pairs():
-        for i, op in enumerate(trec.per_op):
-            if op.vectors is not None:
-                rows.append({
-                    "net": trec.net, "board": trec.board, "layer": op.name, "macs": op.macs_dense, "clusters": op.clusters,
-                    "vectors": op.vectors, "removed": op.redundancy, "floor": op.redundancy_floor,
-                    "over_reference": _times(reference.per_op[i].cycles, op.cycles),
-                    "over_fast": _times(fast.per_op[i].cycles, op.cycles),
-                })  # fmt: skip
-    return rows
+    return [
+        {
+            "net": trec.net, "board": trec.board, "layer": op.name, "clusters": op.clusters, "vectors": op.vectors,
+            "removed": op.redundancy, "floor": op.redundancy_floor,
+            "over_reference": _times(reference.per_op[i].cycles, op.cycles),
+            "over_fast": _times(fast.per_op[i].cycles, op.cycles),
+        }
+        for reference, fast, trec in runs() for i, op in enumerate(trec.per_op) if op.vectors is not None
+    ]  # fmt: skip
 
 
 def _times(one: int | None, other: int | None) -> float | None:
