@@ -55,24 +55,21 @@ _HOMES = {
     "settings": "Settings compile_net measure_compiled measure_net", "trec": "Choice exactly with_trec",
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_PACKAGES = (
-    "course", "datasets", "device", "explore", "fixedpoint", "graph", "int8", "kernels", "memory", "nets", "notebook", "partial",
-    "simulator", "skip", "train", "trec",
-)  # fmt: skip
+_PACKAGES = "course datasets device explore fixedpoint graph int8 kernels memory nets notebook partial simulator skip train trec"
 
 
 def __getattr__(name: str) -> Any:
     """Returns a public name, loading its module on first use."""
     if name in _HOME:
         return getattr(importlib.import_module(f"tinyredux.{_HOME[name]}"), name)
-    if name in _PACKAGES:
+    if name in _PACKAGES.split():
         return importlib.import_module(f"tinyredux.{name}")
     raise AttributeError(f"tinyredux has no {name!r}; it has {', '.join(__dir__())}")
 
 
 def __dir__() -> list[str]:
     """Returns the public names."""
-    return sorted([*_HOME, *_PACKAGES])
+    return sorted([*_HOME, *_PACKAGES.split()])
 
 
 def load_ipython_extension(shell: Any) -> None:

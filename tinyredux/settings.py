@@ -31,7 +31,6 @@ METHODS = {  # and their kernel sets, the usual one first
     "trec": ("fast", "reference", "naive"),
     "skip": ("fast", "reference"),
 }
-IN_PARTS = ("int32", 1.0, False)  # the usual accumulator, limit of MACs, input apart
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,10 @@ class Settings:
         for method, given, what in (
             ("trec", self.trec is not None, "a TREC table goes"),
             ("skip", self.skip is not None, "a record of skipping goes"),
-            ("partial", self._in_parts != IN_PARTS, "accumulator, limit of MACs and an input apart go"),
+            ("partial", self._partial != Partial(self.sram), "accumulator, limit of MACs and an input apart go"),
         ):
             if given and method not in self.methods:
                 raise ValueError(f"{what} with method {method}, not {self.method}")
-        _ = self.schedule  # which checks its own fields
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
@@ -93,11 +91,11 @@ class Settings:
     @property
     def schedule(self) -> Layerwise | Partial:
         """In which order, and in which parts, the network is computed."""
-        return Partial(self.sram, *self._in_parts) if "partial" in self.methods else Layerwise(self.sram)
+        return self._partial if "partial" in self.methods else Layerwise(self.sram)
 
     @property
-    def _in_parts(self) -> tuple[str, float, bool]:
-        return self.accumulator, self.mac_limit, self.input_outside
+    def _partial(self) -> Partial:
+        return Partial(self.sram, self.accumulator, self.mac_limit, self.input_outside)
 
     @property
     def _kernel_sets(self) -> tuple[str, ...]:
@@ -173,9 +171,9 @@ def _call(settings: Settings, data: str) -> str:
         "--board": settings.board if settings.kernel_set == "fast" or "skip" in settings.methods else None,
     }  # fmt: skip
     call = " ".join(f"{name} {value}" for name, value in words.items() if value is not None)
-    accumulator, mac_limit, input_outside = in_parts = settings._in_parts
-    if in_parts != IN_PARTS:
-        call += f" --accumulator {accumulator} --mac-limit {mac_limit}{' --input-outside' * input_outside}"
+    if settings.schedule not in (Layerwise(settings.sram), Partial(settings.sram)):
+        apart = " --input-outside" * settings.input_outside
+        call += f" --accumulator {settings.accumulator} --mac-limit {settings.mac_limit}{apart}"
     return call
 
 
