@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,8 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from tinyredux import fixedpoint
-from tinyredux.cli import app as cli
-from tinyredux.cli import magics
-from tinyredux.cli.magics import Shown, Trouble
-from tinyredux.cli.verbs import VERBS
+from tinyredux.cli.magics import Trouble
+from tinyredux.cli.verbs.base import Answer
 from tinyredux.device import BuildError
 from tinyredux.device.link import LinkError
 from tinyredux.notebook import cell
@@ -72,18 +68,6 @@ def test_a_cell_on_the_host_ends_alone(monkeypatch: pytest.MonkeyPatch, text: st
     monkeypatch.setattr(cell, "PATIENCE", replace(cell.PATIENCE, run_s=1.0))
     with pytest.raises(ValueError, match=words):
         run_cell(text, "host")
-
-
-@pytest.mark.parametrize("target", ["host", "simulator"])
-def test_arithmetic_is_the_interpreters(target: str) -> None:
-    given = np.concatenate([np.array([1518500250, -5], np.int32), np.arange(-60, 60, dtype=np.int32) * 999])
-    code = """const int32_t *x = cell_input;
-static int32_t y[120];
-for (int32_t i = 0; i < 120; i++) { y[i] = tr_requantize(x[i + 2], x[0], x[1]); }
-print_numbers("y", y, 120);"""
-    result = run_cell(code, target, given=given)
-    assert result["y"] == tuple(fixedpoint.multiply_by_quantized_multiplier(given[2:], 1518500250, -5).tolist())
-    assert (result.cycles_kind, result.stack_bytes is None) == ((None, True) if target == "host" else ("modelled", False))
 
 
 def test_functions_before_the_cell_and_a_bare_body_both_work() -> None:
@@ -155,9 +139,6 @@ print_number("s", sum);"""
     costs = {n: run_cell(f"#define N {n}\n{code}", given=numbers) for n in (500, 1000)}
     more = [getattr(costs[1000], kind) - getattr(costs[500], kind) for kind in ("instructions", "cycles")]
     assert more[0] % 500 == 0 and 2 <= more[0] // 500 <= 5 and more[1] > more[0]
-    deep = 'volatile int8_t local[2000];\nfor (int32_t i = 0; i < 2000; i++) { local[i] = 1; }\nprint_number("x", local[0]);'
-    stack = run_cell(deep).stack_bytes
-    assert stack is not None and stack > 2000
 
 
 def test_equal_cells_are_equal_files() -> None:
@@ -171,32 +152,10 @@ def test_other_build_errors_pass_as_they_are() -> None:
 
 
 def test_doctor_and_help(shell: Any) -> None:
-    assert isinstance(run(shell, "%doctor"), Shown)
+    assert isinstance(run(shell, "%doctor"), Answer)
+    assert run(shell, "%measure lenet --target host --data synthetic --images 1").data["bit_exact"]
     for name, kind in (("measure", "line"), ("flash", "line"), ("serial", "line"), ("doctor", "line"), ("firmware", "cell")):
         assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
-
-
-def flags(parser: argparse.ArgumentParser) -> set[str]:
-    return {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
-
-
-@pytest.mark.parametrize("name", ["measure", "flash", "serial", "doctor"])
-def test_a_magic_has_the_options_of_its_verb(name: str) -> None:
-    verb = argparse.ArgumentParser()
-    VERBS[name].options(verb)
-    magic: argparse.ArgumentParser = magics.arguments(name)
-    assert flags(verb) <= flags(magic)
-    defaults = {action.dest: action.default for action in magic._actions}
-    assert all(defaults[action.dest] == action.default for action in verb._actions if action.option_strings)
-
-
-def test_out_of_measure_is_a_folder(shell: Any, tmp_path: Path) -> None:
-    """The magic and the verb write the same file into the folder."""
-    run(shell, f"%measure lenet --target host --data synthetic --images 1 --out {tmp_path / 'magic'}")
-    command = ["measure", "lenet", "--target", "host", "--data", "synthetic", "--images", "1", "--out", str(tmp_path / "verb")]
-    assert cli.main(command) == 0
-    (by_magic,), (by_verb,) = ([*folder.iterdir()] for folder in (tmp_path / "magic", tmp_path / "verb"))
-    assert by_magic.name == by_verb.name and by_magic.read_bytes() == by_verb.read_bytes()
 
 
 def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
@@ -207,7 +166,7 @@ def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
     board = simulated_board(compiled.model)
     try:
         answer = run(shell, f"%serial --port {board.port} info")
-        assert isinstance(answer, Shown) and answer.text.startswith("info version=1 model=")
+        assert isinstance(answer, Answer) and answer.text.startswith("info version=1 model=")
         result = run(shell, f'%%firmware --target board:{board.port}\nprint_number("six", 6);')
         assert isinstance(result, CellResult) and result["six"] == 6 and result.cycles_kind == "modelled"
         assert "name=cell" in run(shell, f"%serial --port {board.port} info").text.splitlines()[0]

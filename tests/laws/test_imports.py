@@ -27,8 +27,8 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (500, "torch"),
     "nets": (369, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
-    "notebook": (955, "IPython matplotlib"),
-    "course": (770, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
+    "notebook": (955, "matplotlib"),
+    "course": (770, "jupyter_client nbclient nbformat tqdm"), "cli": (960, "tqdm"),
     "__init__": (55, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602

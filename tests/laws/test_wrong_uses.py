@@ -23,7 +23,7 @@ from tinyredux import datasets, files, flow
 from tinyredux.cli import app as cli
 from tinyredux.cli import magics
 from tinyredux.cli.verbs import VERBS
-from tinyredux.cli.verbs.course import open_table
+from tinyredux.cli.verbs.course import write_marks
 from tinyredux.course import teaching
 from tinyredux.explore import bench, plans
 from tinyredux.notebook import show
@@ -282,8 +282,7 @@ COMMANDS = {
     "lab check": "needs a path",
     "lab what": "choose from",
     "book 99": "99",
-    "book -p X 1": "parameters are for one chapter",
-    "book 01 --execute -p X 1": "parameters are for one chapter, not written back",
+    "book 01": "to write a chapter's outputs back add --execute",
     "reproduce nope": "nope",
     "reproduce --profile slow": "choose from",
     "data nope": "unknown data",
@@ -452,8 +451,8 @@ def test_a_cell_without_statements_runs(cell: str) -> None:
 
 
 def test_a_table_of_marks_on_a_full_disk() -> None:
-    with pytest.raises(ValueError, match="--csv /dev/full cannot be written: No space"), open_table(Path("/dev/full")):
-        pytest.fail("opened")
+    with pytest.raises(ValueError, match="--csv /dev/full cannot be written: No space"):
+        write_marks(Path("/dev/full"), [("file",)])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know fewer letters
     parser = _parser()
+    options = argparse.Namespace(verb=None, debug="--debug" in given, json="--json" in given, cores=cores)
+    word = next((word for word in given if not word.startswith("-")), None)
     try:
         if not _working_folder():
             parser.error("the working folder was removed; change into another one")
@@ -46,17 +48,15 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
             parser.error("an argument holds a NUL character, which no name has")
         if any(re.fullmatch("(--[a-z-]+=)?", word) for word in given):  # a shell's variable that is not set
             parser.error("an argument is empty, expected a value; leave the option out to get its default")
-        options = parser.parse_args(given)
+        if word is not None and word not in VERBS:
+            near = difflib.get_close_matches(word, VERBS, 1) or VERBS
+            parser.error(f"unknown verb {word!r}, expected {' or '.join(near)}")
+        options.verb = word
+        parser.parse_args(given, options)
     except argparse.ArgumentError as wrong:
-        word = next((word for word in given if not word.startswith("-")), None)
-        read = argparse.Namespace(verb=word if word in VERBS else None, debug="--debug" in given, json="--json" in given)
-        if word is None or read.verb:
-            return _failed(read, wrong)
-        near = difflib.get_close_matches(word, VERBS, 1) or VERBS
-        return _failed(read, argparse.ArgumentError(None, f"unknown verb {word!r}, expected {' or '.join(near)}"))
+        return _failed(options, wrong)
     if options.verb is None:
         return _written(parser.format_help(), 2)
-    options.cores = cores
     try:
         with _lent_output(options.json):
             answer: Answer = VERBS[options.verb].run(options)
@@ -232,7 +232,3 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
         verb.options(one)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,8 @@ from typing import Any
 from tinyredux import datasets
 from tinyredux.device import build
 from tinyredux.device.serial_port import find_boards
-from tinyredux.files import IS_CHECKOUT, ROOT, SETUP, how_to_install
+from tinyredux.files import IS_CHECKOUT, how_to_install
+from tinyredux.tables import columns
 
 PATHS = ("host", "simulator", "board", "networks", "book")
 _PATIENCE_S = 20.0  # a tool that says nothing for longer is as good as missing
@@ -34,26 +35,24 @@ def examine() -> dict[str, Any]:
 
 def to_text(report: dict[str, Any]) -> str:
     """Returns the report as a table for people; a missing tool is followed by what works without it and the fix."""
-    width = max(len(tool["name"]) for tool in report["tools"])
-    lines = []
+    rows = []
     for tool in report["tools"]:
-        mark = "ok     " if tool["ok"] else "missing"
-        lines.append(f"{mark}  {tool['name']:<{width}}  {tool['version'] or ''}".rstrip())
-        if not tool["ok"]:
-            lines += [f"{'':{width + 11}}without it: {tool['without']}", f"{'':{width + 11}}fix: {tool['fix']}"]
+        if tool["ok"]:
+            rows.append(("ok", tool["name"], tool["version"]))
+        else:
+            rows += [("missing", tool["name"], f"without it: {tool['without']}"), ("", "", f"fix: {tool['fix']}")]
     works = ", ".join(path for path, works in report["paths"].items() if works) or "nothing"
     broken = ", ".join(path for path, works in report["paths"].items() if not works)
-    return "\n".join([*lines, "", f"works: {works}" + (f"; does not: {broken}" if broken else "")])
+    return f"{columns(rows)}\n\nworks: {works}" + (f"; does not: {broken}" if broken else "")
 
 
 def _tools() -> list[dict[str, Any]]:
     """Returns what was looked for, row by row: Python and its packages, programs, boards, data, room on the disk."""
-    python = f"{sys.version.split()[0]} ({sys.executable})" if sys.version_info >= (3, 11) else None
     named, cache = os.environ.get("CC"), datasets.cache_folder()
     unset = f"CC names {named!r}, which compiles nothing: unset it, or " if named else ""
     data = datasets.cifar10_folder()
     return [
-        _tool("python", python, PATHS, "nothing", "make PYTHON=python3.11"),
+        _tool("python", f"{sys.version.split()[0]} ({sys.executable})", PATHS, "nothing", "make PYTHON=python3.11"),
         _package("numpy", PATHS, "nothing", ""),
         _package("torch", ("networks", "book"), "plan, build and run networks that were converted before", "torch"),
         _package("matplotlib", ("book",), "everything but figures", "lab"),
@@ -62,6 +61,7 @@ def _tools() -> list[dict[str, Any]]:
         _package("unicorn", ("simulator",), "host and board", ""),
         _package("capstone", ("simulator",), "host and board", ""),
         _package("pyserial", ("board",), "host and simulator", ""),
+        _package("platformio", ("board",), "host and simulator: the plain compiler builds the same bytes", "lab"),
         _package("ai-edge-litert", (), "everything; only the comparison with LiteRT is left out", "tflite"),
         _tool("host compiler", _tried(lambda: _compiler(build.host_compiler(), "int x;")), ("host", "simulator"),
               "board", unset + _apt("gcc libc6-dev")),
@@ -69,7 +69,6 @@ def _tools() -> list[dict[str, Any]]:
         _tool("Arm compiler", _tried(_compiler, build.CROSS_COMPILER, "#include <string.h>"),
               ("simulator", "board"), "host; `simulate` of ELF files built elsewhere",
               _apt("gcc-arm-none-eabi libnewlib-arm-none-eabi")),
-        _tool("platformio", _platformio(), ("board",), "host and simulator: the plain compiler builds the same bytes", SETUP),
         _program("qemu-system-arm", "everything; only the second opinion on instruction counts"),
         _program("openocd", "everything but uploading without PlatformIO's registry"),
         _tool("board", ", ".join(found.port for found in find_boards()) or None, ("board",),
@@ -87,18 +86,11 @@ def _tool(name: str, version: str | None, needed_by: tuple[str, ...], without: s
 
 def _package(name: str, needed_by: tuple[str, ...], without: str, extra: str) -> dict[str, Any]:
     fix = how_to_install(extra) if extra else f"pip install {name}"
-    return _tool(name, _version_of(name), needed_by, without, f"make setup, or: {fix}" if IS_CHECKOUT else fix)
+    return _tool(name, _tried(metadata.version, name), needed_by, without, f"make setup, or: {fix}" if IS_CHECKOUT else fix)
 
 
 def _program(name: str, without: str) -> dict[str, Any]:
     return _tool(name, _tried(_first_words, [name, "--version"]), (), without, _apt(name))
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _first_words(command: list[str], given: str = "") -> str:
@@ -125,16 +117,8 @@ def _tried(version: Callable[..., str], *given: Any) -> str | None:
     """Returns what says the version of a tool, None where it cannot."""
     try:
         return version(*given)
-    except (build.MissingTool, OSError, ValueError, IndexError, subprocess.SubprocessError):
+    except (build.MissingTool, ImportError, OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
-
-
-def _platformio() -> str | None:
-    version = _version_of("platformio")
-    if version is None:
-        return None
-    offline = (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir()
-    return f"{version} ({'offline pieces in this checkout' if offline else 'packages from its registry'})"
 
 
 def _room(folder: Path) -> str | None:

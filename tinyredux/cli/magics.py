@@ -11,17 +11,16 @@ import html
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinyredux.cli.app import Parser
 from tinyredux.cli.verbs import VERBS
-from tinyredux.cli.verbs.base import BOARD, PORT, Answer, option, verb
-from tinyredux.cli.verbs.network import measured
-from tinyredux.device import BuildError, MissingTool, default_build_folder
+from tinyredux.cli.verbs.base import BOARD, Answer, option, verb
+from tinyredux.device import BuildError, MissingTool
 from tinyredux.device.link import LinkError
-from tinyredux.measurement import Measurement
-from tinyredux.notebook.cell import MIME, NARROW, CellResult, namespace_array, run_cell
+from tinyredux.notebook.cell import NARROW, CellResult, run_cell
 from tinyredux.tables import as_html, columns
 
 EXPECTED = (argparse.ArgumentError, BuildError, MissingTool, LinkError, ValueError, OSError, ImportError)
@@ -41,91 +40,44 @@ class Trouble:
         return f"<pre style='border-left:3px solid #D55E00;padding-left:8px;white-space:pre-wrap'>{html.escape(self.text)}</pre>"
 
 
-@dataclass(frozen=True, repr=False)
-class Shown(Answer):
-    """An answer that a notebook shows as text, as HTML and as JSON."""
-
-    table: str = ""
-
-    def __repr__(self) -> str:
-        """Returns the text."""
-        return self.text
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"text/plain": self.text, "text/html": self.table or f"<pre>{html.escape(self.text)}</pre>", MIME: self.data}
-
-
 @verb(
-    "compile this cell of C into the runtime, run it, show what it printed", "%%firmware --target host",
+    "%%firmware --target host",
     option("--target", default="simulator", help="host, simulator (default) or board[:PORT]"),
     BOARD,
     option("--input", metavar="NAME", help="an int8, int16 or int32 array of the notebook, at cell_input in C"),
     option("--out", metavar="NAME", help="keep the result in this variable of the notebook"),
 )  # fmt: skip
 def firmware(options: argparse.Namespace, cell: str, namespace: dict[str, Any]) -> CellResult:
-    """Returns the result of run_cell on the cell's C."""
-    given = namespace_array(options.input, namespace) if options.input else None
+    """Compiles this cell of C into the runtime, runs it, and shows what it printed."""
+    given = namespace.get(options.input)
+    if options.input and not isinstance(given, np.ndarray):
+        raise ValueError(f"--input {options.input}: the notebook has no NumPy array of that name")
     result = run_cell(cell, options.target, options.board, given)
     if options.out:
         namespace[options.out] = result
     return result
 
 
-def _measure(options: argparse.Namespace) -> Measurement:
-    """Returns the measurement, saved as the verb does."""
-    record = measured(options)
-    if options.out:
-        record.save(options.out / record.file_name())
-    return record
+def flash(options: argparse.Namespace) -> Answer:
+    """Puts a network on a board, as the verb does, and shows what does not differ from run to run."""
+    done = VERBS["flash"].run(options).data
+    rows = [("board", done["board"]), ("written by", done["tool"]), ("answers as model", done["model_hash"])]
+    data = {key: done[key] for key in ("schema", "board", "tool", "model_hash")}
+    return Answer(data, columns(rows), table=as_html(rows, style=NARROW))
 
 
-@verb(
-    "compile a network and put it on a board", "%flash lenet --data synthetic",
-    option("net", metavar="NET", help="a built-in name, path/to/file.py:factory, or what `compile --out DIR` wrote"),
-    BOARD,
-    PORT,
-    option("--data", help="cifar10, synthetic, random or FILE.npz"),
-)  # fmt: skip
-def flash(options: argparse.Namespace) -> Shown:
-    """Returns what answered on the board: a network compiled now, or the folder that `compile --out` wrote, as it is."""
-    from tinyredux.boards import find_board
-    from tinyredux.device.flash import flash as flash_files
-    from tinyredux.settings import Settings, compile_net
-
-    folder, model_hash = Path(options.net), None
-    if not (folder / "manifest.json").is_file():
-        artifact = compile_net(Settings(options.net, board=options.board, data=options.data)).artifact
-        model_hash = artifact.model_hash
-        folder = artifact.write(default_build_folder() / "models" / model_hash)
-    report = flash_files(folder, find_board(options.board), options.port, model_hash)
-    rows = [("board", report.board), ("written by", report.tool), ("answers as model", report.model_hash)]
-    data = {"schema": 1, "board": report.board, "tool": report.tool, "model_hash": report.model_hash}
-    return Shown(data, columns(rows), table=as_html(rows, style=NARROW))
-
-
-@verb(
-    "send one line to a board and show the answer", "%serial info",
-    PORT,
-    option("line", nargs="*", metavar="LINE", help="info (default), help, measure 5, ..."),
-)  # fmt: skip
-def serial(options: argparse.Namespace) -> Shown:
-    """Returns the lines with which the board answers."""
+def serial(options: argparse.Namespace) -> Answer:
+    """Sends one line to a board and shows the answer."""
     from tinyredux.device.board import ask_board
 
     words = " ".join(options.line) or "info"
     answer = ask_board(words, options.port)
-    return Shown({"schema": 1, "sent": words, "answer": list(answer)}, "\n".join(answer))
-
-
-def _doctor(options: argparse.Namespace) -> Shown:
-    """Returns each tool, its version and the fix where it is missing."""
-    report = VERBS["doctor"].run(options)
-    return Shown(report.data, report.text)
+    return Answer({"schema": 1, "sent": words, "answer": list(answer)}, "\n".join(answer))
 
 
 MAGICS = {
-    "firmware": firmware, "measure": replace(VERBS["measure"], run=_measure), "flash": flash, "serial": serial,
-    "doctor": replace(VERBS["doctor"], run=_doctor),
+    "firmware": firmware, "measure": VERBS["measure"], "doctor": VERBS["doctor"],
+    "flash": replace(VERBS["flash"], run=flash), "serial": replace(VERBS["serial"], run=serial),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations
 from typing import Any
 
 from tinyredux import fixedpoint, memory
@@ -60,15 +61,12 @@ def placement_fault(sizes: Sizes, spans: Spans, offsets: Any, limit_bytes: int) 
         return f"expected a dictionary with an offset for each of {', '.join(sizes)}, found {offsets!r}"
     if any(not isinstance(offset, int) or offset < 0 for offset in offsets.values()):
         return f"expected offsets that are whole numbers from 0, found {offsets!r}"
-    names = sorted(sizes)
-    for i, one in enumerate(names):
-        for other in names[:i]:
-            apart = offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
-            if memory.overlap(spans[one], spans[other]) and not apart:
-                return (
-                    f"{other} (bytes {offsets[other]} to {offsets[other] + sizes[other]}) and {one} (bytes {offsets[one]} to "
-                    f"{offsets[one] + sizes[one]}) share bytes, and both are alive at step {max(spans[one][0], spans[other][0])}"
-                )
+    for one, other in combinations(sorted(sizes), 2):
+        apart = offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
+        if memory.overlap(spans[one], spans[other]) and not apart:
+            places = (f"{name} (bytes {offsets[name]} to {offsets[name] + sizes[name]})" for name in (one, other))
+            step = max(spans[one][0], spans[other][0])
+            return f"{' and '.join(places)} share bytes, and both are alive at step {step}"
     arena = memory.arena_end(sizes, offsets)
     return None if arena <= limit_bytes else f"no overlap, but the arena has {arena} bytes; {limit_bytes} are enough"
 

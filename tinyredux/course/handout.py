@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from tinyredux.course.exercises import EXERCISES
@@ -13,17 +12,9 @@ LAB_FOLDER = ROOT / "book" / "labs"
 LARGEST_BYTES = 20_000_000
 
 
-@dataclass(frozen=True)
-class Lab:
-    """A lab's notebook and the exercises in it."""
-
-    path: Path
-    exercises: tuple[str, ...]
-
-
-def list_labs() -> list[Lab]:
-    """Returns the labs in the order of their names."""
-    return [Lab(path, named_in(text_of(path), path)) for path in sorted(LAB_FOLDER.glob("lab*.ipynb"))]
+def list_labs() -> dict[Path, tuple[str, ...]]:
+    """Returns the exercises in each lab's notebook, in the order of their names."""
+    return {path: named_in(text_of(path), path) for path in sorted(LAB_FOLDER.glob("lab*.ipynb"))}
 
 
 def text_of(path: Path) -> str:

@@ -120,10 +120,10 @@ def _verdict(name: str, cell: Any, why: str) -> Verdict:
             return Verdict(name, found["passed"], _clean(data.get("text/plain")) or f"{name}: a verdict without words")
         if found is not None:
             return Verdict(name, False, f"{name}: the verdict is damaged; does the notebook change tinyredux.course.teaching?")
-        if output.get("output_type") == "error" and output["ename"] == "KeyboardInterrupt":
-            return Verdict(name, False, f"{name}: interrupted, because it took too long: is there an endless loop in it?")
         if output.get("output_type") == "error":
-            return Verdict(name, False, f"{name}: {_clean(output['ename'])}: {_clean(output['evalue'])}")
+            said = f"{_clean(output['ename'])}: {_clean(output['evalue'])}"
+            stopped = "interrupted, because it took too long: is there an endless loop in it?"
+            return Verdict(name, False, f"{name}: {stopped if output['ename'] == 'KeyboardInterrupt' else said}")
     return Verdict(name, False, f"{name}: no verdict: {why or 'it took too long, or the notebook changes how answers are shown'}")
 
 

@@ -23,7 +23,7 @@ VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
 class Exercise:
     """A function to write, with its cases, which its lab describes.
 
-    `fault` returns what is wrong with an answer, or None; by default it must equal `expected`.
+    `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`.
     `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all.
     """
 
@@ -33,13 +33,6 @@ class Exercise:
     hints: tuple[str, ...]
     edges: tuple[tuple[Any, ...], ...] = ()
     judge: Callable[[tuple[Any, ...], Any], str | None] | None = None
-
-    def fault(self, arguments: tuple[Any, ...], found: Any) -> str | None:
-        """Returns what is wrong with an answer in words, None where it is right."""
-        if self.judge is not None:
-            return self.judge(arguments, found)
-        expected = self.expected(*copy.deepcopy(arguments))
-        return None if found == _plain(expected) else f"expected {expected!r}, found {found!r}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,11 @@ def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | N
 
 def _fault(exercise: Exercise, arguments: tuple[Any, ...], found: Any) -> str | None:
     try:
-        return exercise.fault(arguments, _plain(found))
+        answer = _plain(found)
+        if exercise.judge is not None:
+            return exercise.judge(arguments, answer)
+        expected = exercise.expected(*copy.deepcopy(arguments))
+        return None if answer == _plain(expected) else f"expected {expected!r}, found {answer!r}"
     except Exception:  # an object may raise whatever it is asked, and a list may hold itself
         return f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
 

@@ -11,7 +11,7 @@ import hashlib
 import multiprocessing
 import re
 import signal
-from collections.abc import Mapping
+import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,15 +113,12 @@ def run_cell(
 
 
 def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple[int, ...]) -> Target:
-    kind, _, port = target.partition(":")
-    if port and kind != "board":
-        kind = target
-    output = (1, 1, OUTPUT_BYTES)
-    if kind == "host":
+    output, (kind, _, port) = (1, 1, OUTPUT_BYTES), target.partition(":")
+    if target == "host":
         from tinyredux.device.host import HostTarget
 
         return HostTarget(build_host(folder), shape, output)
-    if kind == "simulator":
+    if target == "simulator":
         from tinyredux.device.simulated import SimulatorTarget
 
         simulator = SimulatorTarget(build_firmware(folder, board).elf, board, model_hash, output)
@@ -132,8 +129,7 @@ def _open(folder: Path, target: str, board: Board, model_hash: str, shape: tuple
     from tinyredux.device.board import BoardTarget
     from tinyredux.device.flash import flash
 
-    flashed = flash(folder, board, port or None, model_hash)
-    return BoardTarget(flashed.port, model_hash, output, board=board)
+    return BoardTarget(flash(folder, board, port or None, model_hash).port, model_hash, output, board=board)
 
 
 def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
@@ -147,12 +143,11 @@ def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
         if not ours.poll(PATIENCE.run_s):
             raise ValueError(f"the cell has not ended after {PATIENCE.run_s:.0f} s on the host; look for a loop without an end")
         run: RawMeasurement = ours.recv()
+        return run
     except EOFError:
         child.join()
         why = signal.strsignal(-(child.exitcode or 0)) or f"exit code {child.exitcode}"
         raise ValueError(f"the cell ended by a fault on the host: {why}; look for a wild pointer or index") from None
-    else:
-        return run
     finally:
         child.kill()
         child.join()
@@ -161,19 +156,14 @@ def _apart(device: Target, image: npt.NDArray[np.int8]) -> RawMeasurement:
 def decode(output: bytes) -> tuple[dict[str, Values], bool]:
     """Returns the printed values, and whether all of them fitted. A record is: name, 0, count (-1: one number), numbers."""
     values: dict[str, Values] = {}
-    at = 4
-    for _ in range(_number(output, 0) & 0xFFFF):
+    (head,), at = struct.unpack_from("<I", output), 4
+    for _ in range(head & 0xFFFF):
         end = output.index(0, at)
-        name, count = output[at:end].decode("utf-8", "replace"), _number(output, end + 1)
-        at = end + 5
-        numbers = tuple(_number(output, at + 4 * i) for i in range(abs(count)))
+        name, (count,) = output[at:end].decode("utf-8", "replace"), struct.unpack_from("<i", output, end + 1)
+        numbers = struct.unpack_from(f"<{abs(count)}i", output, end + 5)
         values[name] = numbers[0] if count == -1 else numbers
-        at += 4 * abs(count)
-    return values, output[2] == 0
-
-
-def _number(output: bytes, at: int) -> int:
-    return int.from_bytes(output[at : at + 4], "little", signed=True)
+        at = end + 5 + 4 * len(numbers)
+    return values, head >> 16 == 0
 
 
 def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
@@ -182,8 +172,7 @@ def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
     cell = f'#include "cell.h"\n#line 1 "cell"\n{head}\n'
     cell += body if DEFINED.search(text) else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
     model_hash = hashlib.sha256(f"{cell}{runtime}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
-    sizes = {"HASH": model_hash, "INPUT": str(input_bytes), "OUTPUT": str(OUTPUT_BYTES)}
-    model_h = re.sub(r"@(\w+)@", lambda found: sizes[found[1]], SIZES)
+    model_h = SIZES.format(hash=model_hash, input=input_bytes, output=OUTPUT_BYTES)
     return {"cell.c": cell, "cell.h": HEADER, "model.c": runtime, "model.h": model_h}, model_hash
 
 
@@ -212,19 +201,12 @@ def _explain(error: BuildError, text: str) -> BuildError:
     return CellError("\n".join(told)) if told else error
 
 
-def namespace_array(name: str, namespace: Mapping[str, Any]) -> npt.NDArray[Any]:
-    """Returns the notebook's array of that name. Raises ValueError where there is none."""
-    if not isinstance(namespace.get(name), np.ndarray):
-        raise ValueError(f"--input {name}: the notebook has no NumPy array of that name")
-    return np.asarray(namespace[name])
-
-
 SIZES = """#include <stdint.h>
-#define TR_MODEL_HASH "@HASH@"
+#define TR_MODEL_HASH "{hash}"
 #define TR_MODEL_NAME "cell"
 #define TR_OP_COUNT 1
-#define TR_INPUT_BYTES @INPUT@
-#define TR_OUTPUT_BYTES @OUTPUT@
+#define TR_INPUT_BYTES {input}
+#define TR_OUTPUT_BYTES {output}
 #define TR_ARENA_BYTES (TR_INPUT_BYTES + TR_OUTPUT_BYTES)
 #define TR_SCRATCH_BYTES 0
 extern const char *const tr_op_names[TR_OP_COUNT];

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from tinyredux.cli.verbs import course, device, exploring, network, training
+from tinyredux.cli.verbs import course, device, network, training
 from tinyredux.cli.verbs.base import Verb
 
-VERBS: dict[str, Verb] = {
-    name: found
-    for module in (device, network, training, exploring, course)
-    for name, found in vars(module).items()
-    if isinstance(found, Verb)
-}
+MODULES = (device, network, training, course)
+VERBS = {name: found for module in MODULES for name, found in vars(module).items() if isinstance(found, Verb)}

@@ -1,15 +1,19 @@
 """What a verb is, how it is declared, and how its answer reads.
 
-A verb is its function under one table: a line of help, an example, and its options in the words of argparse's `add_argument`.
+A verb is its function under an example and a table of options, in the words of argparse's `add_argument`. The docstring of the
+function is the help.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,23 +25,37 @@ T = TypeVar("T")
 Option = tuple[tuple[str, ...], dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
-    """What a verb found: the JSON object, the same for people, and the exit code."""
+    """What a verb found: the JSON object, the same for people, the exit code, and a table for notebooks, if any, as HTML."""
 
     data: dict[str, Any]
     text: str
     exit_code: int = 0
+    table: str = ""
+
+    def __repr__(self) -> str:
+        """Returns the text."""
+        return self.text
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        from tinyredux.notebook.cell import MIME
+
+        return {"text/plain": self.text, "text/html": self.table or f"<pre>{html.escape(self.text)}</pre>", MIME: self.data}
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb: its help line and example, what it takes, and the function that does it: options to an Answer."""
+    """A verb: its example, what it takes, and the function that does it: options to an Answer."""
 
-    help: str
     example: str
     takes: tuple[Option, ...]
     run: Callable[..., Any]
+
+    @property
+    def help(self) -> str:
+        """What the verb does."""
+        return self.run.__doc__ or ""
 
     def options(self, parser: argparse.ArgumentParser) -> None:
         """Adds what the verb takes."""
@@ -45,9 +63,9 @@ class Verb:
             parser.add_argument(*names, **meaning)
 
 
-def verb(help: str, example: str, *takes: Option) -> Callable[[Callable[..., Any]], Verb]:
+def verb(example: str, *takes: Option) -> Callable[[Callable[..., Any]], Verb]:
     """Makes a verb of the function below; its name on the command line is the function's."""
-    return lambda run: Verb(help, example, takes, run)
+    return partial(Verb, example, takes)
 
 
 def option(*names: str, **meaning: Any) -> Option:
@@ -62,10 +80,10 @@ BOARD = option("--board", default="disco_f469ni", help=f"{BOARDS} (default: disc
 PORT = option("--port", help="serial port (default: the one ST-Link that is plugged in)")
 
 
-def as_fields(kind: type[T], options: argparse.Namespace) -> T:
-    """Returns a dataclass whose fields have the values of the options with their names."""
-    given = vars(options)
-    return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})  # type: ignore[arg-type]
+def given_to(called: Callable[..., T], options: argparse.Namespace) -> T:
+    """Returns what a function or a dataclass makes of the options with its parameters' names; the others have their defaults."""
+    known = signature(called).parameters
+    return called(**{name: value for name, value in vars(options).items() if name in known and value is not None})
 
 
 def saved(answer: Answer, folder: Path | None, name: str) -> Answer:
@@ -80,8 +98,17 @@ def saved(answer: Answer, folder: Path | None, name: str) -> Answer:
     return answer
 
 
-def table(rows: list[tuple[Any, ...]], head: tuple[str, ...]) -> str:
-    """Returns rows as text in columns: text to the left, numbers to the right."""
-    cells = ([f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row] for row in rows)
-    right = [i for i in range(len(head)) if all(isinstance(row[i], int | None) for row in rows)]
-    return columns([head, *cells], right)
+def table(rows: Iterable[Mapping[str, Any]], *fields: str) -> str:
+    """Returns fields of rows as text in columns under their names: numbers to the right, empty where a row has none."""
+    rows = list(rows)
+    right = [i for i, field in enumerate(fields) if all(isinstance(row.get(field), int | float | None) for row in rows)]
+    head = [field.replace("_", " ") for field in fields]
+    return columns([head, *([_cell(row.get(field)) for field in fields] for row in rows)], right)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return str(round(value, 4))
+    return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Verbs about networks: plan, nets, measure, compile."""
+"""Verbs about networks: plan, nets, measure, compile, explore."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyredux.cli.verbs.base import BOARD, LABELLED, NET, Answer, as_fields, option, saved, table, verb
+from tinyredux.cli.verbs.base import BOARD, LABELLED, NET, Answer, given_to, option, saved, table, verb
 from tinyredux.files import LIBRARY, check_output
+from tinyredux.tables import columns
 
 if TYPE_CHECKING:
-    from tinyredux.measurement import Measurement, OpRecord
     from tinyredux.settings import Settings
 
 
 IN_PARTS = (
-    option("--accumulator", default="int32", choices=("int32", "int16"),
-           help="partial sums: int32 (default, the same bits) or int16 (half the bytes)"),
+    option("--accumulator", default="int32", choices=("int32", "int16"), help="of partial sums (default: int32, the same bits)"),
     option("--mac-limit", type=float, default=1.0, metavar="FACTOR",
            help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)"),
     option("--input-outside", action="store_true", help="the network's input lies apart and is not minimised"),
 )  # fmt: skip
 NETWORK = (
     NET,
-    option("--method", default="exact", help="exact (default), partial, trec or skip, or some of these joined by +"),
+    option("--method", help="exact (default), partial, trec or skip, or some of these joined by +"),
     BOARD,
     *IN_PARTS,
     option("--kernels", help="fast (default for exact) or reference (default for partial alone)"),
@@ -35,15 +34,13 @@ NETWORK = (
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
     option("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges"),
-    option("--seed", type=int, default=0, help="seed of random inputs (default: 0)"),
+    option("--seed", type=int, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
 
 
 @verb(
-    "the memory plan of a network, layer by layer or in parts, without building", "plan lenet --sram 20480",
-    NET,
-    option("--method", default="partial", choices=("exact", "partial"),
-           help="exact: layer by layer; partial: in parts (default)"),
+    "plan lenet --sram 20480", NET,
+    option("--method", default="partial", choices=("exact", "partial"), help="layer by layer, or in parts (default: partial)"),
     option("--board", help="budget: what this board's SRAM leaves beside runtime and stack"),
     option("--sram", type=int, metavar="BYTES", help="budget in bytes"),
     *IN_PARTS,
@@ -51,13 +48,13 @@ NETWORK = (
     option("--out", type=Path, metavar="DIR", help="also save the plan there"),
 )  # fmt: skip
 def plan(options: argparse.Namespace) -> Answer:
-    """Plans the memory of a network."""
+    """Plans the memory of a network, layer by layer or in parts, without building it."""
     from tinyredux.boards import find_board
     from tinyredux.codegen import board_budget
-    from tinyredux.explore.plans import int8_graph, plan, timeline
+    from tinyredux.explore import plans
     from tinyredux.methods.partial import Partial
 
-    Partial(options.sram, options.accumulator, options.mac_limit, options.input_outside)  # which checks what it is given
+    given_to(Partial, options)  # which checks what it is given
     if (options.method, options.accumulator) == ("exact", "int16"):
         raise ValueError("accumulator is int16, the width of partial sums; layer by layer there are none: add --method partial")
     budgets = [options.sram] if options.sram is not None else []
@@ -66,22 +63,17 @@ def plan(options: argparse.Namespace) -> Answer:
     file_name = f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
     if options.out:
         check_output(options.out, file_name)
-    found = plan(
-        int8_graph(options.net, options.data), options.net, options.method, options.accumulator, min(budgets, default=None),
-        options.mac_limit, options.input_outside,
-    )  # fmt: skip
-    return saved(Answer(found, timeline(found), 0 if found.get("fits", True) else 1), options.out, file_name)
+    options.graph, options.budget_bytes = plans.int8_graph(options.net, options.data), min(budgets, default=None)
+    found = given_to(plans.plan, options)
+    return saved(Answer(found, plans.timeline(found), 0 if found.get("fits", True) else 1), options.out, file_name)
 
 
-@verb("the built-in networks: shapes, MACs, parameters, accuracy records", "nets")
+@verb("nets")
 def nets(options: argparse.Namespace) -> Answer:
-    """Lists the built-in networks."""
-    entries, rows = described_nets(), []
-    for entry in entries:
-        right = "no record" if (found := entry["accuracy"]) is None else f"{found['correct_int8']} of {found['images']}"
-        rows.append((entry["name"], "x".join(map(str, entry["input_shape"])), entry["macs"], entry["parameters"], right))
-    heads = ("network", "input", "MACs", "parameters", "int8 correct of CIFAR-10's test images")
-    return Answer({"schema": 1, "nets": entries}, table(rows, heads))
+    """Lists the built-in networks: shapes, MACs, parameters, accuracy records."""
+    entries = described_nets()
+    rows = [entry | {"input": "x".join(map(str, entry["input_shape"])), **(entry["accuracy"] or {})} for entry in entries]
+    return Answer({"schema": 1, "nets": entries}, table(rows, "name", "input", "macs", "parameters", "correct_int8", "images"))
 
 
 def described_nets() -> list[dict[str, Any]]:
@@ -100,57 +92,84 @@ def named_run(options: argparse.Namespace) -> Settings:
     """Returns the settings that the options of `measure` and `compile` ask for."""
     from tinyredux.settings import Settings
 
-    return as_fields(Settings, options)
+    return given_to(Settings, options)
 
 
-def measured(options: argparse.Namespace) -> Measurement:
-    """Returns the measurement that the options ask for: what `measure` and `%measure` save in the folder --out."""
+@verb(
+    "measure lenet --board disco_f469ni --images 5", *NETWORK,
+    option("--target", help="host, simulator (default) or board[:PORT]"),
+    option("--images", type=int, help="how many test images (default: 20)"),
+    option("--out", type=Path, metavar="DIR", help="also save the record there"),
+)  # fmt: skip
+def measure(options: argparse.Namespace) -> Answer:
+    """Compiles, builds and runs a network on a target, and reports."""
     from tinyredux.settings import measure_net
 
     settings = named_run(options)
     if options.out:
         check_output(options.out)
-    return measure_net(settings)
+    record = measure_net(settings)
+    fields = ["name", "kind", "macs_dense", "cycles", "sram_live_bytes"]
+    fields += ["clusters", "vectors", "redundancy", "redundancy_floor"] if "trec" in record.method else []
+    text, code = f"{record}\n\n{table(map(vars, record.per_op), *fields)}", 0 if record.bit_exact and record.fits else 1
+    return saved(Answer(record.to_json(), text, code, record._repr_html_()), options.out, record.file_name())
 
 
 @verb(
-    "compile, build and run a network on a target, and report", "measure lenet --board disco_f469ni --images 5",
-    *NETWORK,
-    option("--target", default="simulator", help="host, simulator (default) or board[:PORT]"),
-    option("--images", type=int, default=20, help="how many test images (default: 20)"),
-    option("--out", type=Path, metavar="DIR", help="also save the record there"),
-)  # fmt: skip
-def measure(options: argparse.Namespace) -> Answer:
-    """Measures a network on a target."""
-    record = measured(options)
-    rows = [
-        (op.name, op.kind, op.macs_dense, op.cycles, op.sram_live_bytes) + (_clusters(op) if "trec" in record.method else ())
-        for op in record.per_op
-    ]
-    heads = ("operator", "kind", "MACs", "cycles", "live bytes", "clusters", "removed", "any data")
-    text = f"{record}\n\n{table(rows, heads[: len(rows[0])])}"
-    return saved(Answer(record.to_json(), text, 0 if record.bit_exact and record.fits else 1), options.out, record.file_name())
-
-
-def _clusters(op: OpRecord) -> tuple[str, ...]:
-    """Returns clusters, the share of sub-vectors removed, and what any data loses with so few codes: r_t and its floor."""
-    if op.redundancy is None:
-        return "", "", ""
-    return f"{op.clusters} of {op.vectors}", f"{op.redundancy:.1%}", f"{op.redundancy_floor:.1%}"
-
-
-@verb(
-    "write the C, the weights, the manifest and test vectors of a network", "compile lenet --out lenet_c --images 1",
-    *NETWORK,
+    "compile lenet --out lenet_c --images 1", *NETWORK,
     option("--out", type=Path, required=True, metavar="DIR", help="folder for the C files, weights, manifest and test vectors"),
     option("--images", type=int, default=4, help="how many test vectors (default: 4)"),
 )  # fmt: skip
 def compile(options: argparse.Namespace) -> Answer:
-    """Writes the files of a network."""
+    """Writes the C, the weights, the manifest and test vectors of a network."""
     from tinyredux.settings import write_artifact
 
     check_output(options.out)
     artifact, files = write_artifact(named_run(options), options.out)
-    sizes = [(name, (options.out / name).stat().st_size) for name in files]
-    data = {"schema": 1, "net": options.net, "out": str(options.out), "model_hash": artifact.model_hash, "files": dict(sizes)}
-    return Answer(data, f"model {artifact.model_hash} in {options.out}\n{table(sizes, ('file', 'bytes'))}")
+    sizes = {name: (options.out / name).stat().st_size for name in files}
+    data = {"schema": 1, "net": options.net, "out": str(options.out), "model_hash": artifact.model_hash, "files": sizes}
+    shown = columns([(name, f"{size:,} bytes") for name, size in sizes.items()], (1,))
+    return Answer(data, f"model {artifact.model_hash} in {options.out}\n{shown}")
+
+
+@verb(
+    "explore lenet --methods skip --trials 60 --board nucleo_u575zi_q", NET,
+    option("--methods", type=lambda text: tuple(text.split(",")),
+           help="skip is searched; partial and trec have one design each, added (default: skip)"),
+    BOARD,
+    option("--kernels", help="fast or reference (default: as `measure --method skip`)"),
+    option("--trials", type=int, help="designs to try, those of earlier runs counted (default: 100)"),
+    option("--storage", metavar="URL",
+           help="database of the trials, which several processes may share: sqlite:///FILE, "
+           "postgresql://USER:PASSWORD@HOST/NAME, mysql://... (default: a file in the user's cache)"),
+    option("--seed", type=int, help="seed of the search (default: 0)"),
+    option("--images", type=int, metavar="N", help="validation images of a trial (default: all)"),
+    option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
+    option("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)"),
+    option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
+)  # fmt: skip
+def explore(options: argparse.Namespace) -> Answer:
+    """Searches designs that trade accuracy for cycles, flash and SRAM; can be stopped and resumed; writes the Pareto front."""
+    from tinyredux.explore.study import Exploration, explore, file_name
+
+    asked = given_to(Exploration, options)
+    check_output(options.out)
+    result = explore(asked)
+    path = options.out / (name := file_name(result))
+    skips = any(one["skip"] for one in result["front"])
+    again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""
+    return saved(Answer(result, f"{_designs(result)}\n\n{path}{again}", 0 if result["front"] else 1), options.out, name)
+
+
+def _designs(result: dict[str, Any]) -> str:
+    exact = [("exact, " + one["kernels"], one | {"test_correct": result["test"]["exact"]}) for one in result["baselines"]]
+    rows = []
+    for design, one in [*exact, *((f"{i}: {one['method']}", one) for i, one in enumerate(result["front"]))]:
+        predicted, measured = one.get("predicted") or {}, one["measured"] or {}
+        cycles = {"predicted_cycles": predicted.get("cycles"), "measured_cycles": measured.get("cycles")}
+        rows.append(one | cycles | {"design": design, "flash_bytes": (measured or predicted).get("flash_bytes")})
+    told = f"{result['trials']['done']} designs tried, {result['trials']['refused']} refused for their size"
+    error = result["cost_model"]["finalists_error_percent"].get("cycles")
+    known = "" if error is None else f"; cycles predicted within {error} % of the simulated ones"
+    fields = "design", "validation_correct", "test_correct", "predicted_cycles", "measured_cycles", "flash_bytes"
+    return f"{told}{known}\n{table(rows, *fields)}"
