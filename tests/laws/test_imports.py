@@ -26,10 +26,10 @@ ROOMS: dict[str, tuple[int, str]] = {
     "int8": (555, "torch tqdm"), "memory": (1021, ""), "partial": (941, ""), "skip": (384, "torch tqdm"),
     "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (500, "torch"),
     "nets": (369, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),
-    "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
-    "notebook": (955, "matplotlib"),
-    "course": (770, "jupyter_client nbclient nbformat tqdm"), "cli": (960, "tqdm"),
-    "__init__": (55, ""), "__main__": (35, ""),
+    "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (862, "optuna tqdm"),
+    "notebook": (887, "matplotlib"),
+    "course": (731, "jupyter_client nbclient nbformat tqdm"), "cli": (849, "tqdm"),
+    "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602
 LINES_PER_FILE = 400
