@@ -53,13 +53,11 @@ def _tools() -> list[dict[str, Any]]:
     data = datasets.cifar10_folder()
     return [
         _tool("python", f"{sys.version.split()[0]} ({sys.executable})", PATHS, "nothing", "make PYTHON=python3.11"),
-        _package("numpy", PATHS, "nothing", ""),
         _package("torch", ("networks", "book"), "plan, build and run networks that were converted before", "torch"),
         _package("matplotlib", ("book",), "everything but figures", "lab"),
         _package("sphinx", ("book",), "the chapters as notebooks: make lab", "book"),
         _package("jupyterlab", ("book",), "everything but `make lab`", "lab"),
-        _package("unicorn", ("simulator",), "host and board", ""),
-        _package("capstone", ("simulator",), "host and board", ""),
+        *(_package(name, ("simulator",), "host and board", "") for name in ("unicorn", "capstone")),
         _package("pyserial", ("board",), "host and simulator", ""),
         _package("platformio", ("board",), "host and simulator: the plain compiler builds the same bytes", "lab"),
         _package("ai-edge-litert", (), "everything; only the comparison with LiteRT is left out", "tflite"),

@@ -61,8 +61,9 @@ def placement_fault(sizes: Sizes, spans: Spans, offsets: Any, limit_bytes: int) 
         return f"expected a dictionary with an offset for each of {', '.join(sizes)}, found {offsets!r}"
     if any(not isinstance(offset, int) or offset < 0 for offset in offsets.values()):
         return f"expected offsets that are whole numbers from 0, found {offsets!r}"
-    for one, other in combinations(sorted(sizes, key=lambda name: offsets[name]), 2):
-        if offsets[other] < offsets[one] + sizes[one] and memory.overlap(spans[one], spans[other]):
+    for one, other in combinations(sorted(sizes), 2):
+        apart = offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
+        if memory.overlap(spans[one], spans[other]) and not apart:
             places = (f"{name} (bytes {offsets[name]} to {offsets[name] + sizes[name]})" for name in (one, other))
             step = max(spans[one][0], spans[other][0])
             return f"{' and '.join(places)} share bytes, and both are alive at step {step}"

@@ -86,8 +86,7 @@ def fronts(results: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, An
     words = []
     for axes, (net, board) in zip(grid, product(nets, boards), strict=True):
         own = [result for result in results if (result["net"], result["board"]) == (net, board)]
-        for i, result in enumerate(own):
-            words.append(_front(axes, result, PALETTE[i]))
+        words += [_front(axes, result, colour) for result, colour in zip(own, PALETTE, strict=False)]
         for one in (one for one in tuned if (one["net"], one["board"]) == (net, board)):
             label = f"tuned, {one['kernels']}"
             axes.plot(one["cycles"] / 1e6, one["points"], "D", ms=7, color=GREEN, mec=INK, label=label)

@@ -58,15 +58,12 @@ def tuned(nets: Sequence[str], boards: Sequence[str], kernels: str = "fast", dat
     for net in nets:
         exact, less = (json.loads((WEIGHTS_FOLDER / f"{name}.{data}.json").read_text()) for name in (net, f"{net}.skip"))
         for board in boards:
-            whole, cycles = (
-                recorded(f"{net}.{method}.{kernels}.{board}.simulator.{data}")["cycles"] for method in ("exact", "skip")
-            )
+            names = (f"{net}.{method}.{kernels}.{board}.simulator.{data}" for method in ("exact", "skip"))
+            whole, cycles = (recorded(name)["cycles"] for name in names)
             more = less["validation_correct"] - exact["validation_correct"]
-            rows.append(
-                {
-                    "net": net, "board": board, "kernels": kernels, "exact": whole, "cycles": cycles,
-                    "fewer": round(100 * (1 - cycles / whole), 1), "points": 100 * more / less["validation_images"],
-                    "test_points": 100 * (less["correct_int8"] - exact["correct_int8"]) / less["images"],
-                }
-            )  # fmt: skip
+            rows.append({
+                "net": net, "board": board, "kernels": kernels, "exact": whole, "cycles": cycles,
+                "fewer": round(100 * (1 - cycles / whole), 1), "points": 100 * more / less["validation_images"],
+                "test_points": 100 * (less["correct_int8"] - exact["correct_int8"]) / less["images"],
+            })  # fmt: skip
     return rows

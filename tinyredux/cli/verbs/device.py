@@ -115,7 +115,8 @@ def flash(options: argparse.Namespace) -> Answer:
     from tinyredux.settings import Settings, compile_net
 
     folder, model_hash = Path(options.sources), None
-    if not folder.is_dir():
+    bare = folder.name == options.sources and not folder.exists()
+    if bare or ":" in options.sources:  # a network's name; what has folders in it is a folder
         artifact = compile_net(Settings(options.sources, board=options.board, data=options.data)).artifact
         model_hash = artifact.model_hash
         folder = artifact.write(default_build_folder() / "models" / model_hash)
