@@ -21,11 +21,11 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # The rooms in their order: a room imports only what stands before it. Each with its ceiling in lines of code, which only falls,
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
-    "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (380, ""),
-    "datasets": (528, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (109, ""), "trec": (478, "torch"),
-    "int8": (555, "torch tqdm"), "memory": (1021, ""), "partial": (941, ""), "skip": (384, "torch tqdm"),
-    "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (500, "torch"),
-    "nets": (369, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),
+    "files": (168, ""), "tables": (17, ""), "boards": (117, ""), "fixedpoint": (85, ""), "graph": (356, ""),
+    "datasets": (477, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (105, ""), "trec": (478, "torch"),
+    "int8": (453, "torch tqdm"), "memory": (1021, ""), "partial": (941, ""), "skip": (384, "torch tqdm"),
+    "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (467, "torch"),
+    "nets": (322, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
     "notebook": (955, "IPython matplotlib"),
     "course": (770, "IPython jupyter_client nbclient nbconvert nbformat papermill tqdm"), "cli": (960, "IPython tqdm"),
