@@ -248,7 +248,8 @@ def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:
     if isinstance(op, TrecConv):
         _verify_hash(graph, op, shape[0], op.kernel[0] * op.kernel[1] * channels)
     if isinstance(op, DepthwiseConv):
-        outputs, expected = channels * op.multiplier, (*op.kernel, channels * op.multiplier)
+        outputs = channels * op.multiplier
+        expected: tuple[int, ...] = (*op.kernel, outputs)
     else:
         outputs, groups = shape[0], op.groups if isinstance(op, Conv) else 1
         both = f"{channels} input and {outputs} output channels"
@@ -364,8 +365,8 @@ def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[i
     weights = graph.constants[op.weights]
     if isinstance(op, DepthwiseConv):
         return weights[..., out_c[0] : out_c[1]]
-    weights, first, end = weights[out_c[0] : out_c[1]], *(in_c or (0, None))
+    weights, channels = weights[out_c[0] : out_c[1]], slice(*in_c) if in_c else slice(None)
     if isinstance(op, Dense):
         maps = weights.reshape(len(weights), -1, graph.tensors[op.inputs[0]].shape[2])
-        return maps[..., first:end].reshape(len(weights), -1)
-    return weights[..., first:end]
+        return maps[..., channels].reshape(len(weights), -1)
+    return weights[..., channels]

@@ -55,8 +55,8 @@ def made_by(file: Path, factory: str) -> nn.Module:
     with _theirs(file, factory):
         module = make()
         shape = getattr(module, "input_shape", None)
-    kind = type(module).__name__
-    require(isinstance(module, nn.Module), f"{file}:{factory} returned {kind}, expected a torch.nn.Module")
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{file}:{factory} returned {type(module).__name__}, expected a torch.nn.Module")
     check_input_shape(shape, f"{file}:{factory}")
     return getattr(module, "_orig_mod", module)  # what torch.compile was given: compiling it would take a minute
 
