@@ -22,7 +22,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (168, ""), "tables": (17, ""), "boards": (117, ""), "fixedpoint": (85, ""), "graph": (357, ""),
-    "datasets": (477, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (105, ""), "trec": (478, "torch"),
+    "datasets": (478, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (105, ""), "trec": (478, "torch"),
     "int8": (453, "torch tqdm"), "memory": (1021, ""), "partial": (941, ""), "skip": (384, "torch tqdm"),
     "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),

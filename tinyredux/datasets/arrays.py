@@ -104,6 +104,7 @@ def _read_array(stream: IO[bytes], size_bytes: int, name: str) -> npt.NDArray[An
     require(version in ((1, 0), (2, 0)), f"{name} has format {version[0]}.{version[1]}, expected 1.0 or 2.0")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read_header(stream)
+    require(not kind.hasobject, f"{name} holds Python objects, which only a pickle can")
     needed = math.prod(shape) * kind.itemsize
     possible = min(shape, default=1) >= 0 and needed <= min(size_bytes, MOST_ARRAY_BYTES)
     most = f"{MOST_ARRAY_BYTES:,} at most are read"
