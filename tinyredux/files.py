@@ -168,6 +168,11 @@ def require(holds: object, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
+def first_line(wrong: BaseException) -> str:
+    """Returns the first line of what an exception says, or its type's name where it says nothing."""
+    return str(wrong).strip().partition("\n")[0] or type(wrong).__name__
+
+
 def expect(kind: type | types.UnionType, value: object, what: str, such_as: str) -> None:
     """Raises ValueError where what a function was given is of another type, with an example of the right one."""
     if not isinstance(value, kind):

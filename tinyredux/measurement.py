@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tinyredux.files import checked, expect, read_json, write_whole
+from tinyredux.files import checked, expect, read_json, require, write_whole
 from tinyredux.simulator import say_band
 from tinyredux.tables import as_html, columns
 
@@ -117,13 +117,9 @@ class Measurement:
             ("fits the board", "yes" if self.fits else "NO"),
         ]
 
-    def __str__(self) -> str:
-        """Returns the table as text."""
-        return columns(self.rows())
-
     def __repr__(self) -> str:
-        """Returns the table as text, which is what a notebook without HTML shows."""
-        return str(self)
+        """Returns the table as text, which is what `print` and a notebook without HTML show."""
+        return columns(self.rows())
 
     def _repr_html_(self) -> str:
         return as_html(self.rows(), style="text-align:left")
@@ -141,13 +137,11 @@ def load(path: Path | str) -> Measurement:
     """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
     expect(Path | str, path, "the record", "such as 'records/lenet.json'")
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"record {path} does not exist; make it with: python -m tinyredux measure NET --out {path.parent}")
+    advice = f"make it with: python -m tinyredux measure NET --out {path.parent}"
+    require(path.exists(), f"record {path} does not exist; {advice}")
     content = read_json(path, "record")
-    if content.get("schema") != SCHEMA:
-        raise ValueError(f"record {path} has schema {content.get('schema')!r}, this version reads {SCHEMA}")
-    known = {entry.name for entry in fields(Measurement)}
-    missing = known - set(content) - {"notes", "error_band"}
-    if missing:
-        raise ValueError(f"record {path} lacks {', '.join(sorted(missing))}")
+    schema, known = content.get("schema"), {entry.name for entry in fields(Measurement)}
+    require(schema == SCHEMA, f"record {path} has schema {schema!r}, this version reads {SCHEMA}")
+    missing = ", ".join(sorted(known - set(content) - {"notes", "error_band"}))
+    require(not missing, f"record {path} lacks {missing}")
     return checked(Measurement, {key: value for key, value in content.items() if key in known}, f"record {path}")

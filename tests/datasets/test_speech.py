@@ -120,10 +120,9 @@ def test_speech_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert counts == [[2] * 12, [1] * 12, [1] * 12] and data.sound
     padded = speech.features(speech.second(clips(1, 2)[0][:14000])[None])
     assert np.array_equal(data.validation.images[0], padded[0])
-    write(root / "bed" / "00000000_nohash_0.wav", clips(1)[0], 8000)
-    write(root / "cat" / "00000000_nohash_0.wav", clips(1)[0], 8000)
-    write(root / "bed" / "00000001_nohash_0.wav", clips(1)[0], 8000)
-    write(root / "cat" / "00000001_nohash_0.wav", clips(1)[0], 8000)
+    for word in ("bed", "cat"):
+        for i in range(2):
+            write(root / word / f"{i:08x}_nohash_0.wav", clips(1)[0], 8000)
     with pytest.raises(ValueError, match=r"\(8000, 16, 1\), expected \(16000, 16, 1\)"):
         speech.speech_commands(tmp_path)
 

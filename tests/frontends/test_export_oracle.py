@@ -423,7 +423,7 @@ def outcome(draws: Callable[[Draw], Drawn], seed: int) -> str | None:
     return None if difference.max() <= limit else f"differs by {difference.max():.3g}"
 
 
-@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 600), marks=pytest.mark.sweep)], ids=["few", "many"])
+@pytest.mark.parametrize("seeds", [range(14), pytest.param(range(14, 600), marks=pytest.mark.sweep)], ids=["few", "many"])
 @pytest.mark.parametrize("draws", DRAWS, ids=lambda draws: draws.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_operators_with_odd_arguments(draws: Callable[[Draw], Drawn], seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,6 @@ def with_holes(graph: Graph, seed: int) -> Graph:
     return replace(graph, constants=constants)
 
 
-def images_for(graph: Graph, seed: int) -> Array:
-    return np.random.default_rng(seed).integers(-128, 128, (2, *graph.input.shape)).astype(np.int8)
-
-
 def chain(channels: int, zeros: int) -> Graph:
     """Two convolutions with `channels` between them, of which the second reads all but `zeros`."""
     graph = next(graph for graph in map(random_graph, range(500)) if [type(op) for op in graph.ops] == [Conv, Conv])
@@ -50,24 +46,22 @@ def chain(channels: int, zeros: int) -> Graph:
     return made
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_every_byte_of_the_output_stays(seed: int) -> None:
-    graph = with_holes(random_graph(seed), seed)
-    small = without_dead_channels(graph)
-    verify(small)
-    images = images_for(graph, seed)
-    assert np.array_equal(interpret.run(small, images), interpret.run(graph, images))
-    assert all(small.tensors[name].shape[2] <= tensor.shape[2] for name, tensor in graph.tensors.items())
+def test_every_byte_of_the_output_stays() -> None:
+    smaller = 0
+    for seed in range(60):
+        graph = with_holes(random_graph(seed), seed)
+        small = without_dead_channels(graph)
+        verify(small)
+        images = np.random.default_rng(seed).integers(-128, 128, (2, *graph.input.shape)).astype(np.int8)
+        assert np.array_equal(interpret.run(small, images), interpret.run(graph, images)), f"seed {seed}"
+        assert all(small.tensors[name].shape[2] <= tensor.shape[2] for name, tensor in graph.tensors.items())
+        smaller += small is not graph
+    assert smaller > 5
 
 
-def test_random_networks_do_shrink() -> None:
-    graphs = [with_holes(random_graph(seed), seed) for seed in range(60)]
-    assert sum(without_dead_channels(graph) is not graph for graph in graphs) > 5
-
-
-def test_without_holes_nothing_changes() -> None:
-    graph = chain(16, 0)
-    assert without_dead_channels(graph) is graph
+def test_what_is_read_stays() -> None:
+    for graph in (chain(16, 0), replace(gone := chain(16, 16), outputs=(gone.ops[0].output, *gone.outputs))):
+        assert without_dead_channels(graph) is graph
 
 
 @pytest.mark.parametrize(("zeros", "left"), [(1, 16), (4, 12), (7, 12), (8, 8), (15, 4), (16, 4)])
@@ -76,9 +70,3 @@ def test_what_is_left_is_a_multiple_of_four_with_every_channel_that_is_read(zero
     live = live_channels(graph)[graph.ops[0].output]
     assert live.sum() == left and left % MULTIPLE == 0 and live[zeros:].all()
     assert without_dead_channels(graph).constants[graph.ops[0].weights].shape[0] == left  # type: ignore[attr-defined]
-
-
-def test_channels_of_an_output_stay() -> None:
-    graph = chain(16, 16)
-    both = replace(graph, outputs=(graph.ops[0].output, *graph.outputs))
-    assert without_dead_channels(both) is both

@@ -108,8 +108,10 @@ def test_verify_refuses(case: str) -> None:
 
 
 def test_verify_refuses_wrong_order_and_names() -> None:
-    graph = one_op(Relu("r", ONE, "out"), [(2, 2, 2)])
+    graph, layer = one_op(Relu("r", ONE, "out"), [(2, 2, 2)]), one_op(conv(), [(9, 9, 4)], **WEIGHTS)
     for wrong, message in [
+        (replace(layer, constants={"b": WEIGHTS["b"]}), "conv1: constant w is missing"),
+        (replace(layer, tensors={"in0": layer.tensors["in0"]}), "conv1: tensor out is missing"),
         (graph.with_ops([Relu("r", ("late",), "out")]), "r: reads late before any operator writes it"),
         (graph.with_ops([*graph.ops, Relu("again", ONE, "out")]), "again: writes out a second time"),
         (graph.with_ops([Relu("r", ONE, "in0")]), "r: writes in0 a second time"),
@@ -122,22 +124,12 @@ def test_verify_refuses_wrong_order_and_names() -> None:
             verify(wrong)
 
 
-def test_verify_names_missing_constants_and_tensors() -> None:
-    graph = one_op(conv(), [(9, 9, 4)], **WEIGHTS)
-    with pytest.raises(ValueError, match="conv1: constant w is missing"):
-        verify(replace(graph, constants={"b": WEIGHTS["b"]}))
-    with pytest.raises(ValueError, match="conv1: tensor out is missing"):
-        verify(replace(graph, tensors={"in0": graph.tensors["in0"]}))
-
-
 def test_macs() -> None:
     graph = one_op(conv(groups=2, stride=(2, 2)), [(7, 7, 8)], **WEIGHTS)
     assert macs(graph, graph.ops[0]) == total_macs(graph) == 3 * 3 * 8 * 3 * 3 * 4
-    op, shapes, _, constants = SHAPES["depthwise"]
-    assert total_macs(one_op(op, shapes, **constants)) == 5 * 7 * 6 * 3
-    op, shapes, _, constants = SHAPES["dense flattens"]
-    assert total_macs(one_op(op, shapes, **constants)) == 5 * 24
-    assert total_macs(one_op(Relu("r", ONE, "out"), [(2, 2, 2)])) == 0
+    for case, products in (("depthwise", 5 * 7 * 6 * 3), ("dense flattens", 5 * 24), ("relu", 0)):
+        op, shapes, _, constants = SHAPES[case]
+        assert total_macs(one_op(op, shapes, **constants)) == products
 
 
 def test_text_has_one_line_per_operator() -> None:

@@ -15,7 +15,7 @@ from strategies import random_layers
 from tinyredux import datasets, nets
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.int8 import evaluator, interpret, quantize
+from tinyredux.int8 import evaluator, interpret
 
 
 def images_of(graph: Graph, count: int, seed: int) -> np.ndarray:
@@ -29,14 +29,7 @@ def test_random_graphs() -> None:
         assert np.array_equal(evaluator.Evaluator(graph).run(images), interpret.run(graph, images)), f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_networks(seed: int) -> None:
-    graph, images = int8_net(seed)
-    stored = evaluator.quantized(graph, images)
-    assert np.array_equal(evaluator.Evaluator(graph).run(stored), interpret.run(graph, stored))
-
-
-@pytest.mark.parametrize("kind", ["conv", "square", "trec", "trec_vectors", "trec_taps"])
+@pytest.mark.parametrize("kind", ["conv", "square", "trec"])
 def test_random_layers(kind: str) -> None:
     """Layers of every window, quantisation and hash, over batches in which equal images and unlike ones stand side by side."""
     for seed, layer in enumerate(random_layers(kind, 50, seed=7)):
@@ -61,21 +54,15 @@ def test_a_float_graph_is_refused() -> None:
         evaluator.Evaluator(export(nets.lenet().eval(), name="lenet"))
 
 
-def test_counts_as_the_interpreter_does() -> None:
-    data, net = nets.with_data("lenet", "synthetic")
-    graph = quantize(export(net, name="lenet"), datasets.calibration(data))
-    part = datasets.Split(data.validation.images[:250], data.validation.labels[:250])
-    outputs = interpret.run(graph, interpret.quantize_input(graph, part.images)).reshape(250, -1)
-    assert evaluator.correct(graph, part) == np.count_nonzero(outputs.argmax(axis=1) == part.labels)
-
-
-def test_progress_is_shown_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_as_the_interpreter_does_with_progress_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, images = int8_net(0)
-    split, shown = datasets.Split(images, np.zeros(len(images), np.int64)), []
+    outputs = interpret.run(graph, evaluator.quantized(graph, images)).reshape(len(images), -1).argmax(axis=1)
+    labels = np.where(np.arange(len(images)) % 3 == 0, outputs, 0)
+    shown = []
     for terminal in (False, True):
         written = io.StringIO()
         written.isatty = lambda answer=terminal: answer
         monkeypatch.setattr(sys, "stderr", written)
-        evaluator.correct(graph, split)
+        assert evaluator.correct(graph, datasets.Split(images, labels)) == np.count_nonzero(outputs == labels)
         shown.append(written.getvalue())
     assert shown[0] == "" and "int8" in shown[1] and "\n" not in shown[1]

@@ -15,7 +15,7 @@ from tinyredux.frontends import export, export_with_names
 from tinyredux.graph import total_macs
 from tinyredux.int8 import evaluator, quantize
 from tinyredux.memory import live_steps
-from tinyredux.nets import builtin
+from tinyredux.nets import user
 from tinyredux.partial import plan_partial
 from tinyredux.train import finetune_trec, pretrained, skip_search
 from tinyredux.train.channels import channels_of
@@ -114,7 +114,7 @@ def test_random_images_do_without_trained_weights() -> None:
 
 def test_weights_that_are_missing_or_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says which command makes them."""
-    monkeypatch.setattr(builtin, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(user, "WEIGHTS_FOLDER", tmp_path)
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     with pytest.raises(datasets.MissingDataError, match="tinyredux train lenet --data cifar10"):
         nets.load_net("lenet")

@@ -1,24 +1,66 @@
-"""Arrays in files that users give, .npz and .npy: no size is believed that the file does not have, and no pickle is opened."""
+"""What a data set is made of, and the arrays in files that users give, .npz and .npy.
+
+No size is believed that a file does not have, and no pickle is opened.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.files import check_is_file
+from tinyredux.files import check_is_file, first_line, require
 
+Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Labels = npt.NDArray[np.int64]  # (N,)
 Part = tuple[npt.NDArray[Any], Labels]  # pixels (N, H, W, 3) uint8 or features (N, C, H, W) float32
 Parts = tuple[Part, Part, Part]  # train, validation, test
 
+MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)  # of CIFAR-10's colours
+DEVIATION = np.array([0.2470, 0.2435, 0.2616], np.float32)
 MOST_ARRAY_BYTES = 1 << 31  # of one array in a file of a user's: what a computer of 4 GiB can still hold
-CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none."""
+
+    images: Images
+    labels: Labels | None
+
+    def first(self, count: int) -> Split:
+        """Returns the first `count` images."""
+        return Split(self.images[:count], None if self.labels is None else self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, validation (cut from train) and test, and where they came from."""
+
+    name: str
+    source: str
+    train: Split
+    validation: Split
+    test: Split
+    sound: bool = False  # rows are moments: shifted in training, never mirrored
+
+
+def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
+    """Returns (N, 3, H, W) float32 of about zero mean and unit deviation from (N, H, W, 3) uint8."""
+    scaled = (pixels.astype(np.float32) / np.float32(255) - MEAN) / DEVIATION
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def check_labels(split: Split, classes: int) -> None:
+    """Raises ValueError where a label names a class that the network does not have."""
+    most, wanted = 0 if split.labels is None else int(split.labels.max(initial=0)), f"expected labels from 0 to {classes - 1}"
+    require(most < classes, f"labels reach {most}, the network has {classes} outputs; {wanted}")
 
 
 def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
@@ -35,16 +77,15 @@ def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) 
             for name in (name for name in (*names, *optional) if name in held):
                 with archive.open(held[name]) as stream:
                     found[name] = _read_array(stream, held[name].file_size, name)
-                    if stream.read(1):  # at its end the checksum is compared
-                        raise ValueError(f"{name} has bytes behind its end")
+                    require(not stream.read(1), f"{name} has bytes behind its end")  # at its end the checksum is compared
     except MemoryError:
         raise
     except Exception as wrong:  # whatever a damaged archive leads zipfile, zlib and NumPy to
-        said = str(wrong).partition("\n")[0] or type(wrong).__name__
-        raise ValueError(f"{path} is not an .npz archive without pickles ({said}); write it with numpy.savez") from wrong
-    if missing := [name for name in names if name not in found]:
-        expected = ", ".join(names) + (f" and optionally {', '.join(optional)}" if optional else "")
-        raise ValueError(f"{path} has no array {missing[0]}; found {', '.join(held) or 'none'}, expected {expected}")
+        said = f"is not an .npz archive without pickles ({first_line(wrong)})"
+        raise ValueError(f"{path} {said}; write it with numpy.savez") from wrong
+    expected = ", ".join(names) + (f" and optionally {', '.join(optional)}" if optional else "")
+    for name in names:
+        require(name in found, f"{path} has no array {name}; found {', '.join(held) or 'none'}, expected {expected}")
     return found
 
 
@@ -60,19 +101,14 @@ def read_array(path: Path) -> npt.NDArray[Any]:
 
 def _read_array(stream: IO[bytes], size_bytes: int, name: str) -> npt.NDArray[Any]:
     version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{name} has format {version[0]}.{version[1]}, expected 1.0 or 2.0")
+    require(version in ((1, 0), (2, 0)), f"{name} has format {version[0]}.{version[1]}, expected 1.0 or 2.0")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, kind = read_header(stream)
-    if kind.hasobject:
-        raise ValueError(f"{name} holds Python objects, which only a pickle can")
+    shape, _, kind = read_header(stream)
+    require(not kind.hasobject, f"{name} holds Python objects, which only a pickle can")
     needed = math.prod(shape) * kind.itemsize
-    if min(shape, default=1) < 0 or needed > min(size_bytes, MOST_ARRAY_BYTES):
-        raise ValueError(f"{name} claims {needed:,} bytes, there are {size_bytes:,}, and {MOST_ARRAY_BYTES:,} at most are read")
-    values = np.empty(needed, np.uint8)
-    for start in range(0, needed, CHUNK_BYTES):
-        part = stream.read(min(CHUNK_BYTES, needed - start))
-        values[start : start + len(part)] = np.frombuffer(part, np.uint8)
-        if len(part) < min(CHUNK_BYTES, needed - start):
-            raise ValueError(f"{name} ends after {start + len(part):,} of {needed:,} bytes")
-    return values.view(kind).reshape(shape, order="F" if by_columns else "C")
+    possible = min(shape, default=1) >= 0 and needed <= min(size_bytes, MOST_ARRAY_BYTES)
+    most = f"{MOST_ARRAY_BYTES:,} at most are read"
+    require(possible, f"{name} claims {needed:,} bytes, there are {size_bytes:,}, and {most}")
+    stream.seek(0)
+    values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return values

@@ -6,6 +6,7 @@ and 170 MB take minutes in a lecture hall: so asking for the rest of what is the
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import sys
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from tinyredux.files import write_whole
+
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 PARTS = {f"data_batch_{i}": f"cifar10_train_{i}.npz" for i in range(1, 6)} | {"test_batch": "cifar10_test.npz"}
 BLOCK_BYTES = 1 << 16  # a connection that breaks loses what came after the last whole block
-ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
 
 
@@ -27,12 +29,8 @@ class MissingDataError(FileNotFoundError):
     """The data is not on this machine; the message says how to get it."""
 
 
-class DownloadError(MissingDataError):
-    """The file could not be had; what arrived is kept, and the next call goes on from there."""
-
-
 def fetch_cifar10(folder: Path, url: str = URL, sha256: str = SHA256) -> Path:
-    """Returns `folder`, with CIFAR-10 in it, downloaded and converted. Raises DownloadError or ValueError."""
+    """Returns `folder`, with CIFAR-10 in it, downloaded and converted. Raises MissingDataError or ValueError."""
     folder.mkdir(parents=True, exist_ok=True)
     packed = folder / url.rsplit("/", 1)[-1]
     if not packed.is_file():
@@ -45,24 +43,20 @@ def fetch_cifar10(folder: Path, url: str = URL, sha256: str = SHA256) -> Path:
 def fetch(url: str, target: Path, sha256: str) -> None:
     """Downloads `url` to `target`; a part that is already there is kept, and only the rest is asked for.
 
-    Raises DownloadError where the network gives out, ValueError where the file is not the expected one.
+    Raises MissingDataError where the network gives out, ValueError where the file is not the expected one.
     """
     from pooch import file_hash  # type: ignore[import-untyped]
 
     partial = target.with_name(target.name + ".partial")
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            _append(url, partial)
-            break
-        except OSError as failure:
-            status = getattr(getattr(failure, "response", None), "status_code", 0)
-            have = partial.stat().st_size if partial.is_file() else 0
-            if status == 416 and have:  # nothing after the last byte: it is whole, and the checksum will tell
-                break
-            if attempt == ATTEMPTS or failure.errno or 400 <= status < 500:  # a full disk, a wrong address: asking does not help
-                network = f"the server cannot be reached or broke off ({type(failure).__name__}), check the network"
-                said = failure if failure.errno or status else network
-                raise DownloadError(f"{url}: {said}; {have} bytes are kept in {partial}, run it again to go on") from failure
+    try:
+        _append(url, partial)
+    except OSError as failure:
+        status = getattr(getattr(failure, "response", None), "status_code", 0)
+        have = partial.stat().st_size if partial.is_file() else 0
+        network = f"the server cannot be reached or broke off ({type(failure).__name__}), check the network"
+        said = failure if failure.errno or status else network
+        if status != 416 or not have:  # 416: nothing after the last byte, so it is whole, and the checksum will tell
+            raise MissingDataError(f"{url}: {said}; {have} bytes are kept in {partial}, run it again to go on") from failure
     found = file_hash(str(partial))
     if found != sha256:
         partial.unlink()
@@ -91,14 +85,11 @@ class _PlainUnpickler(pickle.Unpickler):
     """Reads arrays, lists and dictionaries, and refuses everything else that a pickle can hold."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns NumPy's array constructors alone."""
-        if module.startswith("numpy") and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if module.startswith("numpy") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # its module moved between NumPy's versions
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}, expected arrays only")
+        """Returns NumPy's array constructors alone; their modules moved between NumPy's versions."""
+        known = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np.empty(0).__reduce__()[0], "encode": codecs.encode}
+        if module.partition(".")[0] not in ("numpy", "_codecs") or name not in known:
+            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}, expected arrays only")
+        return known[name]
 
 
 def convert_cifar10(packed: Path, folder: Path) -> None:
@@ -120,7 +111,6 @@ def _write_part(path: Path, pickled: bytes) -> None:
     content = _PlainUnpickler(io.BytesIO(pickled), encoding="bytes").load()
     images = np.asarray(content[b"data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     labels = np.array(content[b"labels"], np.int64)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, images=np.ascontiguousarray(images), labels=labels, exact=np.ones(len(labels), bool))
-    partial.replace(path)
+    packed = io.BytesIO()
+    np.savez(packed, images=np.ascontiguousarray(images), labels=labels, exact=np.ones(len(labels), bool))
+    write_whole(path, packed.getvalue())

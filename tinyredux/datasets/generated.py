@@ -65,11 +65,10 @@ def _contrast(draws: Draws, count: int) -> Integers:
 
 
 def _around(draws: Draws, count: int, low: int, high: int) -> tuple[Integers, Integers]:
-    """Returns each pixel's vertical and horizontal distance, (count, 32, 32), from a random centre."""
+    """Returns the rows' and the columns' distances, (count, 32, 1) and (count, 1, 32), from a random centre."""
     centre_y, centre_x = draws.integers(low, high, count, 1, 1), draws.integers(low, high, count, 1, 1)
     grid = np.arange(SIZE, dtype=np.int16)
-    flat = np.zeros((count, SIZE, SIZE), np.int16)
-    return flat + grid[:, None] - centre_y, flat + grid - centre_x
+    return grid[:, None] - centre_y, grid - centre_x
 
 
 def _figures(draws: Draws, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

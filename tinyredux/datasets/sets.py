@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,17 +15,14 @@ import numpy.typing as npt
 
 from tinyredux.datasets import download as archive
 from tinyredux.datasets import generated, persons, speech
-from tinyredux.datasets.arrays import Labels, Parts, read_arrays
+from tinyredux.datasets.arrays import Dataset, Images, Labels, Parts, Split, normalize, read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
-from tinyredux.files import cache_folder, expect
+from tinyredux.files import cache_folder, expect, require
 
-Images = npt.NDArray[np.float32]  # (N, C, H, W)
 Shape = tuple[int, int, int]  # channels, height, width
 
 VALIDATION_IMAGES = 5000
 CALIBRATION_IMAGES = 512
-MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32)
-DEVIATION = np.array([0.2470, 0.2435, 0.2616], np.float32)
 IMAGE_SHAPE: Shape = (3, 32, 32)
 SYNTHETIC_IMAGES = (6000, 1000, 1000)  # train, validation, test
 RANDOM_SEED = 0
@@ -44,30 +40,6 @@ GET_CIFAR10 = (
 )
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none."""
-
-    images: Images
-    labels: Labels | None
-
-    def first(self, count: int) -> Split:
-        """Returns the first `count` images."""
-        return Split(self.images[:count], None if self.labels is None else self.labels[:count])
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Train, validation (cut from train) and test, and where they came from."""
-
-    name: str
-    source: str
-    train: Split
-    validation: Split
-    test: Split
-    sound: bool = False  # rows are moments: shifted in training, never mirrored
-
-
 def load(name: str | None = None, shape: Shape | None = None, seed: int = RANDOM_SEED, download: bool = False) -> Dataset:
     """Returns the data called `name`, one of NAMES, for a network that takes images of `shape` (default: the set's own).
 
@@ -83,10 +55,9 @@ def load(name: str | None = None, shape: Shape | None = None, seed: int = RANDOM
         return random_images(shape, seed)
     if name.endswith(".npz"):
         return from_file(Path(name), shape)
-    if name not in NAMES:
-        raise ValueError(f"unknown data {name!r}; expected one of {', '.join(NAMES)}")
-    if (SHAPES[name] or shape) != shape:
-        raise ValueError(f"{name} has images of {SHAPES[name]}, the network takes {shape}; use `--data random` or FILE.npz")
+    require(name in NAMES, f"unknown data {name!r}; expected one of {', '.join(NAMES)}")
+    own = SHAPES[name] or shape
+    require(own == shape, f"{name} has images of {own}, the network takes {shape}; use `--data random` or FILE.npz")
     if name == "synthetic":
         return synthetic()
     if name != "cifar10":
@@ -107,15 +78,10 @@ def _usual(shape: Shape, download: bool) -> str:
 @cache
 def _labelled(name: str, folder: Path | None, shape: Shape) -> Dataset:
     """Returns a set of sounds or photographs of persons that lies in `folder`, read once and kept in memory."""
-    if name == "keywords":
-        parts = speech.keywords(folder)
-    elif name == "speech_commands":
-        parts = speech.speech_commands(folder)
-    elif name == "person":
-        parts = persons.small(folder)
-    else:
-        parts = persons.visual_wake_words(folder, shape[1:], VWW_VALUES // math.prod(shape))
-    return _of_parts(name, folder, parts)
+    if name == "vww":
+        return _of_parts(name, folder, persons.visual_wake_words(folder, shape[1:], VWW_VALUES // math.prod(shape)))
+    read = {"keywords": speech.keywords, "speech_commands": speech.speech_commands, "person": persons.small}
+    return _of_parts(name, folder, read[name](folder))
 
 
 def _of_parts(name: str, source: object, parts: Parts) -> Dataset:
@@ -129,20 +95,13 @@ def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATIO
 
     The random ones have the mean and deviation of each channel of the test images, and nothing else from them.
     """
-    shape = data.test.images.shape[1:]
+    _, channels, height, width = data.test.images.shape
     if file is not None:
-        return from_file(file, (shape[0], shape[1], shape[2])).test.images
+        return from_file(file, (channels, height, width)).test.images
     if len(data.train.images):
         return data.train.images[:count]
-    axes = (0, 2, 3)
-    mean, deviation = data.test.images.mean(axes, keepdims=True), data.test.images.std(axes, keepdims=True)
-    return np.asarray(_normal(RANDOM_SEED + 1, (count, *shape)) * deviation + mean, np.float32)
-
-
-def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
-    """Returns (N, 3, H, W) float32 of about zero mean and unit deviation from (N, H, W, 3) uint8."""
-    scaled = (pixels.astype(np.float32) / np.float32(255) - MEAN) / DEVIATION
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+    mean, deviation = (measure(data.test.images, (0, 2, 3), keepdims=True) for measure in (np.mean, np.std))
+    return np.asarray(_normal(RANDOM_SEED + 1, (count, channels, height, width)) * deviation + mean, np.float32)
 
 
 def cifar10_folder() -> Path | None:
@@ -159,8 +118,7 @@ def data_folder() -> Path | None:
 def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labels]:
     """Returns pixels (N, 32, 32, 3) uint8 and labels (N,) of part 'train' or 'test'."""
     names = [f"cifar10_train_{i}.npz" for i in range(1, 6)] if part == "train" else ["cifar10_test.npz"]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise MissingDataError(f"CIFAR-10 in {folder} lacks {', '.join(missing)}: {GET_CIFAR10}")
     parts = [read_arrays(folder / name, ["images", "labels"]) for name in names]
     return np.concatenate([p["images"] for p in parts]), np.concatenate([p["labels"] for p in parts]).astype(np.int64)
@@ -205,36 +163,19 @@ def from_file(path: Path, shape: Shape) -> Dataset:
         raise FileNotFoundError(f"no file {path}; expected an .npz archive with the array images (N, C, H, W) float32")
     arrays = read_arrays(path, ["images"], ["labels"])
     images, labels = arrays["images"], arrays.get("labels")
-    _check_images(path, images, shape)
-    labels = None if labels is None else _checked_labels(path, labels, len(images))
-    empty = Split(images[:0], None if labels is None else labels[:0])
-    return Dataset(str(path), str(path), empty, empty, Split(np.ascontiguousarray(images), labels))
-
-
-def _check_images(path: Path, images: npt.NDArray[np.float32], shape: Shape) -> None:
-    if images.dtype != np.float32:
-        raise ValueError(f"{path}: images are {images.dtype}, expected float32 as the network takes them; see datasets.normalize")
-    if images.ndim != 4 or images.shape[1:] != shape or not len(images):
-        raise ValueError(f"{path}: images have shape {images.shape}, the network takes (N, {', '.join(map(str, shape))}), N >= 1")
+    advice = "expected float32 as the network takes them; see datasets.normalize"
+    require(images.dtype == np.float32, f"{path}: images are {images.dtype}, {advice}")
+    fits, wanted = images.ndim == 4 and images.shape[1:] == shape and len(images), ", ".join(map(str, shape))
+    require(fits, f"{path}: images have shape {images.shape}, the network takes (N, {wanted}), N >= 1")
     finite = np.isfinite(images).all(axis=(1, 2, 3))
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise ValueError(f"{path}: {len(bad)} images hold NaN or infinite values, the first is number {bad[0]}; remove them")
-
-
-def _checked_labels(path: Path, labels: npt.NDArray[np.int64], count: int) -> Labels:
-    if labels.shape != (count,):
-        raise ValueError(f"{path}: labels have shape {labels.shape}, expected ({count},), one for each image")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{path}: labels are {labels.dtype}, expected integers")
-    if int(labels.min()) < 0 or int(labels.max()) >= 1 << 31:
-        raise ValueError(f"{path}: labels go from {labels.min()} to {labels.max()}, expected class numbers from 0")
-    return np.asarray(labels, np.int64)
-
-
-def check_labels(split: Split, classes: int) -> None:
-    """Raises ValueError where a label names a class that the network does not have."""
-    if split.labels is not None and len(split.labels) and int(split.labels.max()) >= classes:
-        raise ValueError(
-            f"labels reach {split.labels.max()}, the network has {classes} outputs; expected labels from 0 to {classes - 1}"
-        )
+    bad = f"{(~finite).sum()} images hold NaN or infinite values, the first is number {finite.argmin()}"
+    require(finite.all(), f"{path}: {bad}; remove them")
+    if labels is not None:
+        count = len(images)
+        require(labels.shape == (count,), f"{path}: labels have shape {labels.shape}, expected ({count},), one for each image")
+        require(np.issubdtype(labels.dtype, np.integer), f"{path}: labels are {labels.dtype}, expected integers")
+        least, most = int(labels.min()), int(labels.max())
+        require(0 <= least and most < 1 << 31, f"{path}: labels go from {least} to {most}, expected class numbers from 0")
+        labels = np.asarray(labels, np.int64)
+    test = Split(np.ascontiguousarray(images), labels)
+    return Dataset(str(path), str(path), test.first(0), test.first(0), test)

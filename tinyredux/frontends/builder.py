@@ -19,35 +19,16 @@ class UnsupportedOperatorError(ValueError):
 
 @dataclass
 class Builder:
-    """The graph as far as it is built; `value` maps torch's nodes to tensor names."""
+    """The graph as far as it is built, whose dictionaries grow; `value` maps torch's nodes to tensor names."""
 
     program: torch.export.ExportedProgram
-    ops: list[Op] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    constants: dict[str, Array] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
-    value: dict[str, str] = field(default_factory=dict)
-    flat: set[str] = field(default_factory=set)  # torch nodes that hold a map in flattened form
+    graph: Graph
+    value: dict[str, str]
     padded: dict[str, Padding] = field(default_factory=dict)  # zero padding waiting for its convolution
-
-    def graph(self, name: str = "net", outputs: tuple[str, ...] = ()) -> Graph:
-        """Returns what is built so far as a Graph."""
-        return Graph(name, tuple(self.ops), self.tensors, self.constants, ("input",), outputs, self.origin)
 
     def name(self, kind: str) -> str:
         """Returns the next free operator name of a kind: conv1, conv2, ..."""
-        return f"{kind}{1 + sum(op.name.rstrip('0123456789') == kind for op in self.ops)}"
-
-    def add(self, node: fx.Node, op: Op) -> None:
-        """Appends an operator for a torch node. Raises ValueError with the place where shapes disagree."""
-        self.ops.append(op)
-        self.origin[op.name] = place(node)
-        self.tensors[op.output] = Tensor(op.output, (1, 1, 1))
-        try:
-            self.tensors[op.output] = Tensor(op.output, output_shape(self.graph(), op))
-        except ValueError as wrong:
-            raise ValueError(f"{place(node)}: {wrong}") from None
-        self.value[node.name] = op.output
+        return f"{kind}{1 + sum(op.name.rstrip('0123456789') == kind for op in self.graph.ops)}"
 
     def readers(self, tensor: str) -> int:
         """Returns how many torch nodes read a tensor under any of its names, now or later."""
@@ -63,12 +44,11 @@ class Builder:
 
     def holds_flat_map(self, node: fx.Node) -> bool:
         """Returns whether a node is a map of more than one place in flattened form."""
-        return node.name in self.flat and self.tensors[self.value[node.name]].shape[:2] != (1, 1)
+        return node.meta["val"].ndim == 2 and self.graph.tensors[self.value[node.name]].shape[:2] != (1, 1)
 
     def sole_producer(self, node: fx.Node) -> Op | None:
         """The operator behind a node, where nothing else reads its output."""
-        tensor = self.value[node.name]
-        return next((op for op in self.ops if op.output == tensor), None) if self.readers(tensor) == 1 else None
+        return self.graph.producer(self.value[node.name]) if self.readers(self.value[node.name]) == 1 else None
 
 
 def place(node: fx.Node) -> str:
@@ -101,11 +81,10 @@ def pair(value: Any) -> tuple[int, int]:
 
 def _tensor(builder: Builder, node: fx.Node) -> torch.Tensor:
     program, signature = builder.program, builder.program.graph_signature
-    for table in (signature.inputs_to_parameters, signature.inputs_to_buffers, signature.inputs_to_lifted_tensor_constants):
-        if node.name in table:
-            key = table[node.name]
-            value: torch.Tensor = program.state_dict[key] if key in program.state_dict else program.constants[key]
-            return value
+    held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    if node.name in held:
+        value: torch.Tensor = {**program.constants, **program.state_dict}[held[node.name]]
+        return value
     if node.op != "call_function" or not callable(node.target):
         raise refuse(node, "a weight that is computed while running", "weights held as parameters")
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
@@ -132,7 +111,7 @@ class Call:
     @property
     def tensor(self) -> Tensor:
         """Returns the graph's tensor that it reads."""
-        return self.builder.tensors[self.builder.value[self.source.name]]
+        return self.builder.graph.tensors[self.builder.value[self.source.name]]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -145,22 +124,9 @@ class Call:
         """Returns torch's shape of what it reads."""
         return tuple(self.source.meta["val"].shape)
 
-    @property
-    def is_flat_map(self) -> bool:
-        """Whether it reads a map in flattened form."""
-        return self.builder.holds_flat_map(self.source)
-
-    def arguments(self, **defaults: Any) -> list[Any]:
-        """Returns the named arguments, with defaults for None."""
-        return arguments(self.node, **defaults)
-
     def activations(self, nodes: Iterable[object]) -> list[fx.Node]:
         """Returns those of the nodes that depend on the network's input."""
         return [node for node in nodes if isinstance(node, fx.Node) and node.name in self.builder.value]
-
-    def refuse(self, what: str, instead: str) -> UnsupportedOperatorError:
-        """Returns the error that names the place, what was found there and the nearest form that works."""
-        return refuse(self.node, what, instead)
 
     def constant(self, node: fx.Node | None, default: float = 0.0) -> Array:
         """Returns the float64 value of a parameter, buffer, constant or what is computed of them alone; None has a default."""
@@ -176,24 +142,29 @@ class Call:
     def alias(self, source: fx.Node) -> None:
         """Makes it another name of the tensor behind `source`."""
         self.builder.value[self.node.name] = self.builder.value[source.name]
-        if source.name in self.builder.flat:
-            self.builder.flat.add(self.node.name)
 
     def emit(self, kind: str, operator: Callable[..., Op], *values: Any, reads: Sequence[fx.Node] = (), **fields: Any) -> None:
-        """Appends an operator to the graph, which reads `reads`, usually the first argument."""
+        """Appends an operator to the graph, which reads `reads`, usually the first argument.
+
+        Raises ValueError with the place where shapes disagree.
+        """
         reads = reads or [self.source]
-        name, inputs = self.builder.name(kind), tuple(self.builder.value[node.name] for node in reads)
-        self.builder.add(self.node, operator(name, inputs, name, *values, **fields))
-        if reads[0].name in self.builder.flat:
-            self.builder.flat.add(self.node.name)
+        graph, name, inputs = self.builder.graph, self.builder.name(kind), tuple(self.builder.value[node.name] for node in reads)
+        op = operator(name, inputs, name, *values, **fields)
+        try:
+            graph.tensors[name] = Tensor(name, output_shape(graph, op))
+        except ValueError as wrong:
+            raise ValueError(f"{place(self.node)}: {wrong}") from None
+        graph.origin[name] = place(self.node)
+        self.builder.graph, self.builder.value[self.node.name] = graph.with_ops([*graph.ops, op]), name
 
     def emit_weighted(
         self, kind: str, operator: Callable[..., Op], weights: Array, bias: Array, vectors: Array | None = None, **fields: Any
     ) -> None:
         """Appends an operator with its weights, its bias (one value or one for each output channel), and its hash vectors."""
         name, axis = self.builder.name(kind), -1 if operator is DepthwiseConv else 0
-        self.builder.constants[f"{name}.weights"] = weights
-        self.builder.constants[f"{name}.bias"] = np.full(weights.shape[axis], bias)
+        self.builder.graph.constants[f"{name}.weights"] = weights
+        self.builder.graph.constants[f"{name}.bias"] = np.full(weights.shape[axis], bias)
         if vectors is not None:
-            self.builder.constants[f"{name}.vectors"], fields["vectors"] = vectors, f"{name}.vectors"
+            self.builder.graph.constants[f"{name}.vectors"], fields["vectors"] = vectors, f"{name}.vectors"
         self.emit(kind, operator, weights=f"{name}.weights", bias=f"{name}.bias", **fields)

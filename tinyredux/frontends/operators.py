@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from tinyredux.frontends.builder import Builder, Call, pair
+from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
 from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Pool, Relu, Softmax, TrecConv, Weighted
 
-RELUS: dict[str, tuple[Any, Any]] = {"relu": (0.0, None), "relu6": (0.0, 6.0)}  # lowest and highest value
+LIMITS: dict[str, dict[str, float | None]] = {  # lowest and highest value: what torch calls them, and the defaults
+    "relu": {"min": 0.0, "max": None}, "relu6": {"min": 0.0, "max": 6.0}, "hardtanh": {"min_val": -1.0, "max_val": 1.0},
+}  # fmt: skip
 
 
 def flatten(call: Call) -> None:
@@ -21,16 +23,14 @@ def flatten(call: Call) -> None:
     Torch may see a map as (1, C, H, W), as (1, C, H * W) or flat as (1, C * H * W); here it stays a map.
     """
     height, width, channels = call.tensor.shape
-    if call.shape == (1, call.tensor.elements):
-        call.builder.flat.add(call.node.name)
-    elif call.shape not in ((1, channels, height, width), (1, channels, height * width)):
-        raise call.refuse(f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
-    call.builder.value[call.node.name] = call.tensor.name
+    if call.shape not in ((1, channels, height, width), (1, channels, height * width), (1, height * width * channels)):
+        raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
+    call.alias(call.source)
 
 
 def _conv2d(call: Call) -> None:
-    weight, bias, stride, padding, dilation, groups = call.arguments(
-        weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
+    weight, bias, stride, padding, dilation, groups = arguments(
+        call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
     weights = _dilated(call.constant(weight), pair(dilation))
     height, width = weights.shape[2:]
@@ -50,7 +50,7 @@ def _conv2d(call: Call) -> None:
 
 def _trec_conv(call: Call) -> None:
     names = ("weight", "bias", "vectors", "stride", "padding", "sub_length", "hash_bits", "threshold")
-    weight, bias, vectors, stride, padding, length, bits, threshold = call.arguments(**dict.fromkeys(names))
+    weight, bias, vectors, stride, padding, length, bits, threshold = arguments(call.node, **dict.fromkeys(names))
     weights = call.constant(weight).transpose(0, 2, 3, 1)
     own = None if vectors is None else call.constant(vectors)
     if own is not None:
@@ -70,9 +70,9 @@ def _dilated(weights: Array, dilation: tuple[int, int]) -> Array:
 
 
 def _linear(call: Call) -> None:
-    weight, bias = call.arguments(weight=None, bias=None)
+    weight, bias = arguments(call.node, weight=None, bias=None)
     if len(call.source_shape) != 2:
-        raise call.refuse(f"Linear on a tensor of shape {call.source_shape}", "flatten before Linear, or a 1x1 Conv2d")
+        raise refuse(call.node, f"Linear on a tensor of shape {call.source_shape}", "flatten before Linear, or a 1x1 Conv2d")
     height, width, channels = call.tensor.shape
     weights = call.constant(weight)
     by_place = weights.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(weights), -1)
@@ -80,18 +80,18 @@ def _linear(call: Call) -> None:
 
 
 def _batch_norm(call: Call) -> None:
-    gamma, beta, running_mean, running_var, training, epsilon = call.arguments(
-        weight=None, bias=None, running_mean=None, running_var=None, training=False, eps=1e-5
+    gamma, beta, running_mean, running_var, training, epsilon = arguments(
+        call.node, weight=None, bias=None, running_mean=None, running_var=None, training=False, eps=1e-5
     )
     if running_mean is None:
-        raise call.refuse("batch norm without running statistics", "track_running_stats=True")
+        raise refuse(call.node, "batch norm without running statistics", "track_running_stats=True")
     if training:
-        raise call.refuse("batch norm with the statistics of the images (training=True)", "training=self.training")
-    if call.is_flat_map:
-        raise call.refuse("batch norm of a flattened map", "nn.BatchNorm2d before flatten")
+        raise refuse(call.node, "batch norm with the statistics of the images (training=True)", "training=self.training")
+    if call.builder.holds_flat_map(call.source):
+        raise refuse(call.node, "batch norm of a flattened map", "nn.BatchNorm2d before flatten")
     factor = call.constant(gamma, 1.0) / np.sqrt(call.constant(running_var) + epsilon)
     shift = call.constant(beta) - call.constant(running_mean) * factor
-    producer, constants = call.builder.sole_producer(call.source), call.builder.constants
+    producer, constants = call.builder.sole_producer(call.source), call.builder.graph.constants
     if isinstance(producer, Weighted) and producer.activation == "none":
         weights = constants[producer.weights]
         along = factor if isinstance(producer, DepthwiseConv) else factor.reshape(-1, *[1] * (weights.ndim - 1))
@@ -103,21 +103,17 @@ def _batch_norm(call: Call) -> None:
 
 
 def _relu(call: Call) -> None:
-    if call.kind in RELUS:
-        low, high = RELUS[call.kind]
-    elif call.kind == "hardtanh":
-        low, high = call.arguments(min_val=-1.0, max_val=1.0)
-    else:
-        low, high = call.arguments(min=None, max=None)
+    low, high = arguments(call.node, **LIMITS.get(call.kind, {"min": None, "max": None}))
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
-        raise call.refuse("a clamp to a tensor", "nn.ReLU or nn.ReLU6")
+        raise refuse(call.node, "a clamp to a tensor", "nn.ReLU or nn.ReLU6")
     low, high = (-float("inf") if low is None else float(low)), (float("inf") if high is None else float(high))
     activation = {(0.0, float("inf")): "relu", (0.0, 6.0): "relu6"}.get((low, high))
     if activation is None:
-        raise call.refuse(f"a clamp to [{low}, {high}]", "nn.ReLU or nn.ReLU6")
+        raise refuse(call.node, f"a clamp to [{low}, {high}]", "nn.ReLU or nn.ReLU6")
     builder = call.builder
     if makers := _makers(builder, call.tensor.name):
-        builder.ops = [replace(op, activation=activation) if op.name in makers else op for op in builder.ops]  # type: ignore[call-arg]
+        ops = [replace(op, activation=activation) if op.name in makers else op for op in builder.graph.ops]  # type: ignore[call-arg]
+        builder.graph = builder.graph.with_ops(ops)
         call.alias(call.source)
     else:
         call.emit("relu", Relu, activation=activation)
@@ -128,7 +124,7 @@ def _makers(builder: Builder, tensor: str) -> set[str]:
 
     Nothing else may read what they write. A ReLU before a max pool gives the same values and a tighter range to quantise.
     """
-    op = next((op for op in builder.ops if op.output == tensor), None)
+    op = builder.graph.producer(tensor)
     if op is None or builder.readers(tensor) != 1:
         return set()
     if isinstance(op, Concat):
@@ -142,13 +138,19 @@ def _makers(builder: Builder, tensor: str) -> set[str]:
 
 def _pool(call: Call) -> None:
     kind = "max" if call.kind.startswith("max") else "average"
-    kernel, stride, padding, dilation, counts, divisor = call.arguments(
-        kernel_size=None, stride=None, padding=0, dilation=1, count_include_pad=kind == "average", divisor_override=None
+    kernel, stride, padding, dilation, counts, divisor = arguments(
+        call.node,
+        kernel_size=None,
+        stride=None,
+        padding=0,
+        dilation=1,
+        count_include_pad=kind == "average",
+        divisor_override=None,
     )
     if pair(dilation) != (1, 1):
-        raise call.refuse(f"max pooling with dilation {dilation}", "dilation=1")
+        raise refuse(call.node, f"max pooling with dilation {dilation}", "dilation=1")
     if divisor is not None:
-        raise call.refuse("average pooling with divisor_override", "the window's own size as divisor")
+        raise refuse(call.node, "average pooling with divisor_override", "the window's own size as divisor")
     kernel = pair(kernel)
     stride, (top, left) = pair(stride) if stride else kernel, pair(padding)
     places = zip(call.shape[2:], stride, kernel, call.tensor.shape[:2], (top, left), strict=True)
@@ -156,7 +158,7 @@ def _pool(call: Call) -> None:
     if not counts or not (top or left):
         call.emit(f"{kind}pool", Pool, kind, kernel, stride, (top, bottom, left, right))
     elif (bottom, right) != (top, left):
-        raise call.refuse("average pooling that counts padding, with ceil_mode", "count_include_pad=False")
+        raise refuse(call.node, "average pooling that counts padding, with ceil_mode", "count_include_pad=False")
     else:  # a depthwise convolution with equal weights
         equal, sides = np.full((*kernel, call.tensor.shape[2]), 1 / (kernel[0] * kernel[1])), (top, top, left, left)
         call.emit_weighted("depthwise", DepthwiseConv, equal, np.zeros(()), kernel=kernel, stride=stride, padding=sides)
@@ -165,19 +167,19 @@ def _pool(call: Call) -> None:
 def _adaptive(call: Call) -> None:
     kind, size, whole = "max" if "max" in call.kind else "average", call.shape[2:], call.tensor.shape[:2]
     if whole[0] % size[0] or whole[1] % size[1]:
-        raise call.refuse(f"adaptive pooling of {whole} to {tuple(size)}", "an output size that divides the input's")
+        raise refuse(call.node, f"adaptive pooling of {whole} to {tuple(size)}", "an output size that divides the input's")
     kernel = (whole[0] // size[0], whole[1] // size[1])
     call.emit(f"{kind}pool", Pool, kind, kernel, kernel)
 
 
 def _reduce(call: Call) -> None:
     """A mean or maximum over height, width or both is a pool as large as the map."""
-    (axes,) = call.arguments(dim=None)
+    (axes,) = arguments(call.node, dim=None)
     rank = len(call.source_shape)
     axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
     if rank < 3 or not set(axes) <= set(range(2, rank)):
         name = "mean" if call.kind == "mean" else "maximum"
-        raise call.refuse(f"a {name} over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
+        raise refuse(call.node, f"a {name} over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
     height, width, _ = call.tensor.shape
     kernel = (height if rank == 3 or 2 in axes else 1, width if rank == 3 or 3 in axes else 1)
     kind = "average" if call.kind == "mean" else "max"
@@ -191,37 +193,37 @@ def _add(call: Call) -> None:
         return
     if len(operands) != 2 or call.node.kwargs.get("alpha", 1) != 1:
         instead = "an addition of two activations, or the bias of the layer before"
-        raise call.refuse("adding a constant or a scaled tensor", instead)
+        raise refuse(call.node, "adding a constant or a scaled tensor", instead)
     left, right = (tuple(arg.meta["val"].shape) for arg in operands)
     if left != right:
         instead = "an addition of equal shapes; there is no broadcasting"
-        raise call.refuse(f"adding tensors of shapes {left} and {right}", instead)
+        raise refuse(call.node, f"adding tensors of shapes {left} and {right}", instead)
     call.emit("add", Add, reads=operands)
 
 
 def _cat(call: Call) -> None:
     parts = [part for part in call.node.args[0] if isinstance(part, fx.Node)]  # type: ignore[union-attr]
-    (axis,) = call.arguments(dim=0)
+    (axis,) = arguments(call.node, dim=0)
     if axis % len(call.shape) != 1 or len(call.activations(parts)) < len(parts):
-        raise call.refuse(f"cat along dimension {axis}", "torch.cat(tensors, dim=1) of activations")
+        raise refuse(call.node, f"cat along dimension {axis}", "torch.cat(tensors, dim=1) of activations")
     if any(map(call.builder.holds_flat_map, parts)):
-        raise call.refuse("cat of flattened maps", "cat of the maps before flatten")
+        raise refuse(call.node, "cat of flattened maps", "cat of the maps before flatten")
     call.emit("concat", Concat, reads=parts)
 
 
 def _softmax(call: Call) -> None:
-    (axis,) = call.arguments(dim=-1)
-    if axis % len(call.source_shape) != 1 or call.is_flat_map:
+    (axis,) = arguments(call.node, dim=-1)
+    if axis % len(call.source_shape) != 1 or call.builder.holds_flat_map(call.source):
         what = f"softmax over dimension {axis} of a {call.source_shape} tensor"
-        raise call.refuse(what, "softmax over channels, dim=1")
+        raise refuse(call.node, what, "softmax over channels, dim=1")
     call.emit("softmax", Softmax)
 
 
 def _pad(call: Call) -> None:
-    sides, mode, value = call.arguments(pad=None, mode="constant", value=0.0)
+    sides, mode, value = arguments(call.node, pad=None, mode="constant", value=0.0)
     if mode != "constant" or value not in (0, None) or len(sides) not in (2, 4) or min(sides) < 0 or len(call.source_shape) != 4:
         what = f"padding {list(sides)} with mode {mode!r}, value {value}"
-        raise call.refuse(what, "zero padding of height and width before a convolution")
+        raise refuse(call.node, what, "zero padding of height and width before a convolution")
     left, right, top, bottom = (*sides, 0, 0)[:4]
     around = call.padded((top, left), (bottom, right))
     call.alias(call.source)

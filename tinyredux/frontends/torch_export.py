@@ -13,28 +13,25 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
+from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.operators import HANDLERS, flatten
 from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import run
 
-NEAREST = {
-    kind: form
-    for form, kinds in {
-        "nn.ReLU6": "sigmoid hardsigmoid silu hardswish tanh",
-        "nn.ReLU": "gelu leaky_relu prelu elu",
-        "nn.BatchNorm2d": "group_norm layer_norm instance_norm",
-        "nn.Softmax, or logits without it": "log_softmax",
-        "nn.Conv2d with a height of 1": "conv1d",
-        "nn.Conv2d after a smaller stride": "conv_transpose2d",
-        "a convolution with a smaller stride before": "upsample_nearest2d",
-        "a convolution or pool with a stride": "slice select",
-        "an addition of equal shapes": "sub",
-        "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel": "mul",
-        "the logits themselves; the index of the largest is the class": "argmax",
-        "keeping the channels in place; the layout is HWC throughout": "permute transpose",
-    }.items()
-    for kind in kinds.split()
+NEAREST = {  # supported form: what is refused in its favour
+    "nn.ReLU6": ("sigmoid", "hardsigmoid", "silu", "hardswish", "tanh"),
+    "nn.ReLU": ("gelu", "leaky_relu", "prelu", "elu"),
+    "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
+    "nn.Softmax, or logits without it": ("log_softmax",),
+    "nn.Conv2d with a height of 1": ("conv1d",),
+    "nn.Conv2d after a smaller stride": ("conv_transpose2d",),
+    "a convolution with a smaller stride before": ("upsample_nearest2d",),
+    "a convolution or pool with a stride": ("slice", "select"),
+    "an addition of equal shapes": ("sub",),
+    "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel": ("mul",),
+    "the logits themselves; the index of the largest is the class": ("argmax",),
+    "keeping the channels in place; the layout is HWC throughout": ("permute", "transpose"),
 }
 SUPPORTED = "Conv2d, BatchNorm2d, ReLU, ReLU6, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, cat(dim=1), flatten, Softmax"
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
@@ -73,10 +70,8 @@ def _compare(graph: Graph, module: nn.Module, name: str) -> None:
         try:
             expected = module(images.to(like)).to("cpu", torch.float32).numpy()
         except (Exception, SystemExit, GeneratorExit) as failure:
-            reason = str(failure).strip().partition("\n")[0]
-            raise ValueError(
-                f"{name}: runs for one image, not for two: {reason}; keep the first dimension, as flatten(1) does"
-            ) from failure
+            advice = "keep the first dimension, as flatten(1) does"
+            raise ValueError(f"{name}: runs for one image, not for two: {first_line(failure)}; {advice}") from failure
     found = run(graph, images.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     if expected.shape[:1] != (2,) or expected.size != found.size:
         raise ValueError(f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart")
@@ -107,12 +102,9 @@ def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, na
     shape: object = getattr(module, "input_shape", None) if input_shape is None else input_shape
     channels, height, width = check_input_shape(tuple(shape) if isinstance(shape, list) else shape, name)
     program = _trace(module, (1, channels, height, width), name)
-    builder = Builder(program, tensors={"input": Tensor("input", (height, width, channels))})
-    inputs = [
-        node for node in program.graph.nodes if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
-    ]
-    for node in inputs:
-        builder.value[node.name] = "input"
+    value = {str(node): "input" for node in program.graph_signature.user_inputs}
+    graph = Graph(name, (), {"input": Tensor("input", (height, width, channels))}, {}, ("input",), ())
+    builder = Builder(program, graph, value)
     for node in program.graph.nodes:
         if node.op == "call_function":
             _convert(builder, node)
@@ -132,8 +124,7 @@ def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export
         try:
             return torch.export.export(module, (torch.zeros(shape, dtype=like.dtype, device=like.device),))
         except (Exception, SystemExit, GeneratorExit) as failure:
-            reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
-            raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {reason}") from failure
+            raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {first_line(failure)}") from failure
 
 
 def _finish(builder: Builder, name: str) -> Graph:
@@ -141,8 +132,7 @@ def _finish(builder: Builder, name: str) -> Graph:
     changed = [spec.target for spec in builder.program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
     if changed:
         raise ValueError(f"{name}: changes {changed[0]} while it runs; an inference may not change the network")
-    if len(result.args[0]) != 1:
-        raise ValueError(f"{name}: returns {len(result.args[0])} tensors, expected one")
+    require(len(result.args[0]) == 1, f"{name}: returns {len(result.args[0])} tensors, expected one")
     node = result.args[0][0]
     if not isinstance(node, fx.Node) or node.name not in builder.value:
         raise ValueError(f"{name}: returns a constant, which does not depend on the input; nothing to compile")
@@ -150,7 +140,7 @@ def _finish(builder: Builder, name: str) -> Graph:
     if spec is not None and not spec.is_leaf():
         raise ValueError(f"{name}: returns its tensor in a {spec.type.__name__}; return the tensor itself")
     output = builder.value[node.name]
-    tensor = builder.tensors[output]
+    tensor = builder.graph.tensors[output]
     if node.name in builder.padded:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
     if builder.holds_flat_map(node):
@@ -158,20 +148,16 @@ def _finish(builder: Builder, name: str) -> Graph:
             f"{name}: flattens a {tensor.shape} map at its end; return the map itself, or add a Linear layer"
         )
     needed, ops = {output}, []
-    for op in reversed(builder.ops):
+    for op in reversed(builder.graph.ops):
         if op.output in needed:
             needed.update(op.inputs)
             ops.append(op)
-    if not ops:
-        raise ValueError(f"{name}: no operator between input and output; nothing to compile")
+    require(ops, f"{name}: no operator between input and output; nothing to compile")
     ops.reverse()
-    kept = {"input"} | {op.output for op in ops}
-    constants = {key for op in ops for key in constant_names(op)}
-    graph = Graph(
-        name, tuple(ops), {key: tensor for key, tensor in builder.tensors.items() if key in kept},
-        {key: builder.constants[key] for key in builder.constants if key in constants},
-        ("input",), (output,), {op.name: builder.origin[op.name] for op in ops},
-    )  # fmt: skip
+    constants = {key: builder.graph.constants[key] for op in ops for key in constant_names(op)}
+    tensors = {key: tensor for key, tensor in builder.graph.tensors.items() if key in needed}
+    origin = {op.name: builder.graph.origin[op.name] for op in ops}
+    graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=(output,), origin=origin)
     verify(graph)
     return graph
 
@@ -197,7 +183,8 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     elif kind in HANDLERS:
         HANDLERS[kind](call)
     else:
-        raise refuse(node, f"operator {kind}", NEAREST.get(kind, f"one of {SUPPORTED}"))
+        nearest = next((form for form, kinds in NEAREST.items() if kind in kinds), f"one of {SUPPORTED}")
+        raise refuse(node, f"operator {kind}", nearest)
 
 
 def _check(node: fx.Node, kind: str, source: fx.Node) -> None:

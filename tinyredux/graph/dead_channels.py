@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,14 @@ def without_dead_channels(graph: Graph) -> Graph:
     live = live_channels(graph)
     if all(channels.all() for channels in live.values()):
         return graph
-    shapes = {name: (*tensor.shape[:2], int(live[name].sum())) for name, tensor in graph.tensors.items()}
-    tensors = {name: replace(tensor, shape=shapes[name]) for name, tensor in graph.tensors.items()}
+    tensors = {name: replace(kept, shape=(*kept.shape[:2], int(live[name].sum()))) for name, kept in graph.tensors.items()}
     constants, ops = dict(graph.constants), []
     for op in graph.ops:
         if isinstance(op, Conv | Dense | DepthwiseConv) and not _kept_whole(graph, op):
             outputs = live[op.output]
             constants[op.weights] = _weights(graph, op, live[op.inputs[0]], outputs)
             constants[op.bias] = graph.constants[op.bias][outputs]
-            scales = tuple(scale for scale, lives in zip(op.weight_scale, outputs, strict=True) if lives)
-            op = replace(op, weight_scale=scales)
+            op = replace(op, weight_scale=tuple(compress(op.weight_scale, outputs)))
         ops.append(op)
     return graph.with_ops(ops, tensors=tensors, constants=constants)
 

@@ -5,6 +5,7 @@ Everything between a torch module and C text is a `Graph`. Passes return a new o
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.files import expect
+from tinyredux.files import expect, require
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -51,7 +52,7 @@ class Tensor:
     @property
     def elements(self) -> int:
         """Number of elements."""
-        return self.shape[0] * self.shape[1] * self.shape[2]
+        return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
@@ -220,55 +221,45 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             top, bottom, left, right = op.padding
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
-            if rows < 1 or columns < 1:
-                window = f"a {op.kernel[0]}x{op.kernel[1]} window"
-                raise ValueError(f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
-            if isinstance(op, Pool):
-                return rows, columns, channels
-            return rows, columns, _output_channels(graph, op, channels)
+            window = f"a {op.kernel[0]}x{op.kernel[1]} window"
+            fits = rows >= 1 and columns >= 1
+            require(fits, f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
+            return rows, columns, channels if isinstance(op, Pool) else _output_channels(graph, op, channels)
         case Dense():
             weights = graph.constants[op.weights]
-            elements = graph.tensors[op.inputs[0]].elements
-            if weights.ndim != 2 or weights.shape[1] != elements:
-                raise ValueError(
-                    f"{op.name}: weights {weights.shape} expect {weights.shape[-1]} inputs, {op.inputs[0]} has {elements}"
-                )
+            there = f"{op.inputs[0]} has {height * width * channels}"
+            fits = weights.shape[1:] == (height * width * channels,)
+            require(fits, f"{op.name}: weights {weights.shape} expect {weights.shape[-1]} inputs, {there}")
             return 1, 1, int(weights.shape[0])
         case Add():
-            other = graph.tensors[op.inputs[1]].shape
-            if other != (height, width, channels):
-                raise ValueError(
-                    f"{op.name}: adds {(height, width, channels)} and {other}; both must have one shape (no broadcasting)"
-                )
+            one, other = (graph.tensors[name].shape for name in op.inputs)
+            require(one == other, f"{op.name}: adds {one} and {other}; both must have one shape (no broadcasting)")
             return other
         case Concat():
             shapes = [graph.tensors[name].shape for name in op.inputs]
-            if len({shape[:2] for shape in shapes}) != 1:
-                raise ValueError(f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
+            alike = len({shape[:2] for shape in shapes}) == 1
+            require(alike, f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
             return height, width, sum(shape[2] for shape in shapes)
-        case _:
-            return height, width, channels
+    return height, width, channels
 
 
 def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:
     shape = graph.constants[op.weights].shape
     if isinstance(op, TrecConv):
-        _verify_hash(graph, op, (shape[0], op.kernel[0] * op.kernel[1] * channels))
-        expected: tuple[int, ...] = (shape[0], *op.kernel, channels)
-    elif isinstance(op, Conv):
-        expected = (shape[0], *op.kernel, channels // op.groups)
-        if channels % op.groups or shape[0] % op.groups:
-            raise ValueError(f"{op.name}: {channels} input and {shape[0]} output channels do not divide into {op.groups} groups")
+        _verify_hash(graph, op, shape[0], op.kernel[0] * op.kernel[1] * channels)
+    if isinstance(op, DepthwiseConv):
+        outputs = channels * op.multiplier
+        expected: tuple[int, ...] = (*op.kernel, outputs)
     else:
-        assert isinstance(op, DepthwiseConv)
-        expected = (*op.kernel, channels * op.multiplier)
-    if shape != expected:
-        raise ValueError(f"{op.name}: weights have shape {shape}, expected {expected} for {channels} input channels")
-    return int(shape[-1]) if isinstance(op, DepthwiseConv) else int(shape[0])
+        outputs, groups = shape[0], op.groups if isinstance(op, Conv) else 1
+        both = f"{channels} input and {outputs} output channels"
+        require(not channels % groups and not outputs % groups, f"{op.name}: {both} do not divide into {groups} groups")
+        expected = (outputs, *op.kernel, channels // groups)
+    require(shape == expected, f"{op.name}: weights have shape {shape}, expected {expected} for {channels} input channels")
+    return int(outputs)
 
 
-def _verify_hash(graph: Graph, op: TrecConv, matrix: tuple[int, int]) -> None:
-    outputs, columns = matrix
+def _verify_hash(graph: Graph, op: TrecConv, outputs: int, columns: int) -> None:
     most = MOST_BITS if op.vectors else min(MOST_BITS, outputs)
     if not 1 <= op.hash_bits <= most or not 1 <= op.sub_length <= columns or op.threshold not in THRESHOLDS:
         raise ValueError(
@@ -279,8 +270,8 @@ def _verify_hash(graph: Graph, op: TrecConv, matrix: tuple[int, int]) -> None:
         return
     expected = (-(-columns // op.sub_length), op.sub_length, op.hash_bits)
     shape = graph.constants[op.vectors].shape
-    if shape not in (expected, (1, *expected[1:])):
-        raise ValueError(f"{op.name}: hash vectors have shape {shape}, expected {expected}, or 1 in front for all blocks")
+    fits = shape in (expected, (1, *expected[1:]))
+    require(fits, f"{op.name}: hash vectors have shape {shape}, expected {expected}, or 1 in front for all blocks")
 
 
 def constant_names(op: Op) -> tuple[str, ...]:
@@ -298,16 +289,15 @@ def check_input_shape(shape: object, name: str) -> Shape:
             f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width), "
             "or the module an attribute input_shape that says so"
         )
-    if sizes[0] * sizes[1] * sizes[2] > LARGEST_INPUT:
-        raise ValueError(f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
+    small = math.prod(sizes) <= LARGEST_INPUT
+    require(small, f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
     return sizes[0], sizes[1], sizes[2]
 
 
 def check_most(name: str, size: int, what: str, where: str = "") -> None:
     """Raises ValueError for a size of a network that no microcontroller could hold, nor a minute plan."""
-    if size > MOST[what]:
-        place = where and f" in {where}"
-        raise ValueError(f"{name}: {size:,} {what}{place}, expected at most {MOST[what]:,}; take a smaller network")
+    place = where and f" in {where}"
+    require(size <= MOST[what], f"{name}: {size:,} {what}{place}, expected at most {MOST[what]:,}; take a smaller network")
 
 
 def verify(graph: Graph) -> None:
@@ -319,48 +309,39 @@ def verify(graph: Graph) -> None:
             raise ValueError(f"tensor {name}: shape {tensor.shape}, expected three positive sizes (height, width, channels)")
     for op in graph.ops:
         for name in op.inputs:
-            if name not in ready:
-                raise ValueError(f"{op.name}: reads {name} before any operator writes it")
-        if op.output in ready:
-            raise ValueError(f"{op.name}: writes {op.output} a second time")
-        if op.output not in graph.tensors:
-            raise ValueError(f"{op.name}: tensor {op.output} is missing")
+            require(name in ready, f"{op.name}: reads {name} before any operator writes it")
+        require(op.output not in ready, f"{op.name}: writes {op.output} a second time")
+        require(op.output in graph.tensors, f"{op.name}: tensor {op.output} is missing")
         for name in constant_names(op):
-            if name not in graph.constants:
-                raise ValueError(f"{op.name}: constant {name} is missing")
+            require(name in graph.constants, f"{op.name}: constant {name} is missing")
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
-        if shape != expected:
-            raise ValueError(f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
+        require(shape == expected, f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
         _verify_constants(graph, op)
         ready.add(op.output)
     for name in graph.outputs:
-        if name not in ready:
-            raise ValueError(f"output {name} is never written")
+        require(name in ready, f"output {name} is never written")
 
 
 def _verify_constants(graph: Graph, op: Op) -> None:
-    if not isinstance(op, Weighted):
-        return
     for name in constant_names(op):
         values = graph.constants[name]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            bad = int(np.size(values) - np.isfinite(values).sum())
+            bad = values.size - np.isfinite(values).sum()
             place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""
             raise ValueError(
                 f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load again"
             )
-    channels = graph.tensors[op.output].shape[2]
-    if graph.constants[op.bias].shape != (channels,):
-        raise ValueError(f"{op.name}: bias has shape {graph.constants[op.bias].shape}, expected ({channels},)")
+    if isinstance(op, Weighted):
+        there, channels = graph.constants[op.bias].shape, graph.tensors[op.output].shape[2]
+        require(there == (channels,), f"{op.name}: bias has shape {there}, expected ({channels},)")
 
 
 def macs(graph: Graph, op: Op) -> int:
     """Returns the multiply-accumulates of one operator's dense form."""
     if not isinstance(op, Weighted):
         return 0
-    height, width, channels = graph.tensors[op.output].shape
-    weights = graph.constants[op.weights]
-    return height * width * (int(weights.size) if not isinstance(op, DepthwiseConv) else op.kernel[0] * op.kernel[1] * channels)
+    height, width, _ = graph.tensors[op.output].shape
+    return height * width * int(graph.constants[op.weights].size)
 
 
 def total_macs(graph: Graph) -> int:
@@ -384,11 +365,8 @@ def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[i
     weights = graph.constants[op.weights]
     if isinstance(op, DepthwiseConv):
         return weights[..., out_c[0] : out_c[1]]
-    weights = weights[out_c[0] : out_c[1]]
-    if in_c is None:
-        return weights
+    weights, channels = weights[out_c[0] : out_c[1]], slice(*in_c) if in_c else slice(None)
     if isinstance(op, Dense):
-        height, width, channels = graph.tensors[op.inputs[0]].shape
-        maps = weights.reshape(len(weights), height, width, channels)[..., in_c[0] : in_c[1]]
-        return maps.reshape(len(weights), -1)
-    return weights[..., in_c[0] : in_c[1]]
+        maps = weights.reshape(len(weights), -1, graph.tensors[op.inputs[0]].shape[2])
+        return maps[..., channels].reshape(len(weights), -1)
+    return weights[..., channels]

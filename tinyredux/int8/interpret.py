@@ -132,7 +132,7 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return requantize(accumulate(graph, op, centred, clusters), graph.constants[op.bias], params)
         case Pool() | Relu():
             clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
-            values = _pool_int8(op, images) if isinstance(op, Pool) else images
+            values = _pool(op, images) if isinstance(op, Pool) else images
             return fixedpoint.clamp_int8(values, clamp.low, clamp.high)
         case Add():
             return _add_int8(graph, op, inputs)
@@ -141,17 +141,14 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
 
 
-def _pool_int8(op: Pool, images: Batch) -> Batch:
+def _pool(op: Pool, images: Batch) -> Batch:
+    """Returns the maxima, or the means of what each window covers beside padding; of integers, rounded halves away from zero."""
+    integer = images.dtype == np.int8
     if op.kind == "max":
-        return np.asarray(windows(images, op.kernel, op.stride, op.padding, -128).max(axis=(3, 4)), np.int64)
-    sums = windows(images.astype(np.int64), op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4))
-    return fixedpoint.divide_half_away(sums, _covered(op, images))
-
-
-def _covered(op: Pool, images: Batch) -> Batch:
-    """Returns how many real positions each window covers, (1, out_h, out_w, 1)."""
+        return np.asarray(windows(images, op.kernel, op.stride, op.padding, -128 if integer else -np.inf).max(axis=(3, 4)))
     ones = np.ones((1, *images.shape[1:3], 1), np.int64)
-    return np.asarray(windows(ones, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)))
+    sums, count = (windows(each, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)) for each in (images, ones))
+    return fixedpoint.divide_half_away(sums, count) if integer else np.asarray(sums / count)
 
 
 def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
@@ -182,10 +179,8 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
     match op:
         case Weighted():
             result = accumulate(graph, op, images, clusters) + graph.constants[op.bias]
-        case Pool(kind="max"):
-            result = windows(images, op.kernel, op.stride, op.padding, -np.inf).max(axis=(3, 4))
         case Pool():
-            result = windows(images, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)) / _covered(op, images)
+            result = _pool(op, images)
         case Add():
             result = inputs[0] + inputs[1]
         case Softmax():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tinyredux.files import expect
 from tinyredux.graph import Array, Concat, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv, Weighted
 from tinyredux.int8 import interpret
-from tinyredux.int8.factors import SOFTMAX_OUTPUT
+from tinyredux.int8.factors import SOFTMAX_OUTPUT, quant_of
 
 Range = tuple[float, float]
 LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
@@ -115,9 +115,7 @@ def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: di
         return op
     axis = -1 if isinstance(op, DepthwiseConv) else 0
     weights, bias = graph.constants[op.weights].astype(np.float64), graph.constants[op.bias].astype(np.float64)
-    quant = tensors[op.inputs[0]].quant
-    assert quant is not None
-    input_scale = quant.scale[0]
+    input_scale = quant_of(tensors[op.inputs[0]]).scale[0]
     scales = tuple(_wide_enough(scale, input_scale, b) for scale, b in zip(weight_scales(weights, axis), bias, strict=True))
     along = np.array(scales) if axis == -1 else np.array(scales).reshape(-1, *[1] * (weights.ndim - 1))
     constants[op.weights] = np.clip(np.rint(weights / along), -127, 127).astype(np.int8)

@@ -1,34 +1,16 @@
-"""The built-in networks and a user's own: torch modules with their weights and the data that goes with them."""
+"""The built-in networks and a user's own: torch modules with their weights and the data that goes with them.
+
+`builtin` and `mobile` define the networks, `loading` finds one by name with its weights, `user` runs a user's file.
+"""
 
 from __future__ import annotations
 
-from tinyredux.nets.builtin import (
-    FIRES,
-    NETS,
-    POOL_AFTER,
-    WEIGHTS_FOLDER,
-    Net,
-    alexnet,
-    cifarnet,
-    cifarnet_quick,
-    lenet,
-    load_net,
-    load_weights,
-    names,
-    pruning_of,
-    resize,
-    resolve,
-    short_name,
-    squeezenet,
-    squeezenet_bypass,
-    weights_file,
-    with_data,
-    zfnet,
-)
-from tinyredux.nets.user import own_name
+from tinyredux.nets.builtin import FIRES, NETS, POOL_AFTER, Net, alexnet, cifarnet, cifarnet_quick, lenet, squeezenet, zfnet
+from tinyredux.nets.loading import load_net, load_weights, names, pruning_of, resize, resolve, with_data
+from tinyredux.nets.user import WEIGHTS_FOLDER, own_name, short_name, weights_file
 
 __all__ = [
     "FIRES", "NETS", "POOL_AFTER", "WEIGHTS_FOLDER", "Net", "alexnet", "cifarnet", "cifarnet_quick", "lenet", "load_net",
-    "load_weights", "names", "own_name", "pruning_of", "resize", "resolve", "short_name", "squeezenet", "squeezenet_bypass",
+    "load_weights", "names", "own_name", "pruning_of", "resize", "resolve", "short_name", "squeezenet",
     "weights_file", "with_data", "zfnet",
 ]  # fmt: skip

@@ -1,27 +1,13 @@
-"""The book's networks, each a `torch.nn.Module` that carries `input_shape = (C, H, W)`, and how one is found by name.
-
-A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, or by
-the name of a pruned one, whose shapes are in the record beside its weights.
-"""
+"""The book's networks, each a `torch.nn.Module` that carries `input_shape = (C, H, W)`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from tinyredux import datasets
-from tinyredux.files import checked, expect, read_json, read_recorded
 from tinyredux.nets import mobile
-from tinyredux.nets.user import made_by
-from tinyredux.nets.user import own_name as own_name
-
-DATA = tuple(datasets.SHAPES)  # what networks are trained on
-WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
 
 class Net(nn.Module):
@@ -44,17 +30,17 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int 
     )
 
 
+def _chain(*layers: nn.Module, shape: tuple[int, int, int] = (3, 32, 32)) -> Net:
+    return Net(nn.Sequential(*layers), shape)
+
+
 def cifarnet() -> Net:
     """CifarNet of the TREC artifact: two 5x5x64 convolutions without padding, then 1600-384-192-10."""
-    return Net(
-        nn.Sequential(
-            _conv(3, 64, 5), nn.MaxPool2d(2),
-            _conv(64, 64, 5), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Dropout(0.3),
-            nn.Linear(1600, 384), nn.ReLU(inplace=True), nn.Dropout(0.3),
-            nn.Linear(384, 192), nn.ReLU(inplace=True),
-            nn.Linear(192, 10),
-        )
+    return _chain(
+        _conv(3, 64, 5), nn.MaxPool2d(2),
+        _conv(64, 64, 5), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(1600, 384), nn.ReLU(inplace=True), nn.Dropout(0.3),
+        nn.Linear(384, 192), nn.ReLU(inplace=True), nn.Linear(192, 10),
     )  # fmt: skip
 
 
@@ -65,13 +51,11 @@ def cifarnet_quick() -> Net:
     paper's 'same' sense, written here as `ceil_mode`.
     """
     pool = nn.MaxPool2d(3, 2, ceil_mode=True)
-    return Net(
-        nn.Sequential(
-            _conv(3, 32, 5, padding=2), pool,
-            _conv(32, 32, 5, padding=2), pool,
-            _conv(32, 64, 5, padding=2), pool,
-            nn.Flatten(), nn.Linear(1024, 10),
-        )
+    return _chain(
+        _conv(3, 32, 5, padding=2), pool,
+        _conv(32, 32, 5, padding=2), pool,
+        _conv(32, 64, 5, padding=2), pool,
+        nn.Flatten(), nn.Linear(1024, 10),
     )  # fmt: skip
 
 
@@ -93,16 +77,8 @@ class Fire(nn.Module):
         return torch.cat([self.expand1(squeezed), self.expand3(squeezed)], dim=1)
 
 
-FIRES = (
-    (96, 16, 64),
-    (128, 16, 64),
-    (128, 32, 128),
-    (256, 32, 128),
-    (256, 48, 192),
-    (384, 48, 192),
-    (384, 64, 256),
-    (512, 64, 256),
-)
+FIRE_INPUTS = (96, 128, 128, 256, 256, 384, 384, 512)
+FIRES = tuple((inputs, 16 * (i // 2 + 1), 64 * (i // 2 + 1)) for i, inputs in enumerate(FIRE_INPUTS))  # inputs, squeeze, expand
 POOL_AFTER = (2, 6)  # Fire4 and Fire8
 SIMPLE_BYPASS = (1, 3, 5, 7)  # Fire3, 5, 7 and 9 keep the width, so the input can be added
 
@@ -154,13 +130,11 @@ def zfnet() -> Net:
     room for more), the dense layers 9216-4096-4096 are 1024-256-10. The five convolutions, their other kernels
     and the three pools stay.
     """
-    return Net(
-        nn.Sequential(
-            _conv(3, 24, 5, padding=2), nn.MaxPool2d(2),
-            _conv(24, 64, 5, padding=2), nn.MaxPool2d(2),
-            _conv(64, 96, 3, padding=1), _conv(96, 96, 3, padding=1), _conv(96, 64, 3, padding=1), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Dropout(0.3), nn.Linear(1024, 256), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(256, 10),
-        )
+    return _chain(
+        _conv(3, 24, 5, padding=2), nn.MaxPool2d(2),
+        _conv(24, 64, 5, padding=2), nn.MaxPool2d(2),
+        _conv(64, 96, 3, padding=1), _conv(96, 96, 3, padding=1), _conv(96, 64, 3, padding=1), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(1024, 256), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(256, 10),
     )  # fmt: skip
 
 
@@ -170,14 +144,11 @@ def lenet(size: int = 32) -> Net:
     For smaller images, of at least 18x18, the first dense layer is smaller.
     """
     side = ((size - 2) // 2 - 2) // 2 - 2  # of the last map
-    return Net(
-        nn.Sequential(
-            _conv(3, 32, 3), nn.MaxPool2d(2),
-            _conv(32, 64, 3), nn.MaxPool2d(2),
-            _conv(64, 64, 3),
-            nn.Flatten(), nn.Linear(64 * side * side, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, 10),
-        ),
-        (3, size, size),
+    return _chain(
+        _conv(3, 32, 3), nn.MaxPool2d(2),
+        _conv(32, 64, 3), nn.MaxPool2d(2),
+        _conv(64, 64, 3), nn.Flatten(),
+        nn.Linear(64 * side * side, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, 10), shape=(3, size, size),
     )  # fmt: skip
 
 
@@ -186,13 +157,10 @@ def alexnet() -> Net:
 
     Its channel counts and dense sizes are not public: 32-64-64-64-64 and 256-64-10 are ours.
     """
-    return Net(
-        nn.Sequential(
-            _conv(3, 32, 3), nn.MaxPool2d(2),
-            _conv(32, 64, 3), _conv(64, 64, 3), _conv(64, 64, 3), nn.MaxPool2d(2),
-            _conv(64, 64, 3),
-            nn.Flatten(), nn.Linear(256, 64), nn.ReLU(inplace=True), nn.Linear(64, 10),
-        )
+    return _chain(
+        _conv(3, 32, 3), nn.MaxPool2d(2),
+        _conv(32, 64, 3), _conv(64, 64, 3), _conv(64, 64, 3), nn.MaxPool2d(2),
+        _conv(64, 64, 3), nn.Flatten(), nn.Linear(256, 64), nn.ReLU(inplace=True), nn.Linear(64, 10),
     )  # fmt: skip
 
 
@@ -224,12 +192,9 @@ def ds_cnn_wide() -> Net:
 def keyword_cnn() -> Net:
     """Keywords by three plain convolutions: 3x3 32-64-64 on 49 frames of 10 MFCC, twelve classes; about DS-CNN's MACs."""
     pool = nn.MaxPool2d(2)
-    return Net(
-        nn.Sequential(
-            _conv(1, 32, 3, padding=1), pool, _conv(32, 64, 3, padding=1), pool, _conv(64, 64, 3, padding=1),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12),
-        ),
-        (1, 49, 10),
+    return _chain(
+        _conv(1, 32, 3, padding=1), pool, _conv(32, 64, 3, padding=1), pool, _conv(64, 64, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12), shape=(1, 49, 10),
     )  # fmt: skip
 
 
@@ -239,114 +204,3 @@ _MAKERS = (
 )  # fmt: skip
 _LARGER = {"lenet_100": lambda: lenet(100)}  # on pictures of 100x100: more than most boards' SRAM, layer by layer
 NETS: dict[str, Callable[[], Net]] = dict(sorted(({make.__name__: make for make in _MAKERS} | _LARGER).items()))
-
-
-def names() -> list[str]:
-    """Returns the names of the built-in networks, then of the pruned ones whose weights are committed."""
-    found = {path.name.split(".")[0] for data in DATA for path in WEIGHTS_FOLDER.glob(f"*.{data}.json")}
-    return [*NETS, *sorted(name for name in found - NETS.keys() if pruning_of(name, DATA))]
-
-
-def short_name(name: str) -> str:
-    """Returns a network's name without folder and file: `factory` of path/to/file.py:factory."""
-    return name.rpartition(":")[2]
-
-
-def resolve(name: str, data: str | None = None) -> nn.Module:
-    """Returns a fresh network: built-in or pruned and untrained, or what the user's factory makes, with the weights it holds.
-
-    `data` says of which pruned network, where one name was pruned on several sets. Raises ValueError for an unknown name, a
-    file or function that is not there, and anything but a module that carries `input_shape = (C, H, W)`.
-    """
-    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
-    if name in NETS:
-        return NETS[name]()
-    pruning = pruning_of(name, (data,) if data else DATA)
-    if pruning is not None:
-        net = resolve(pruning["base"])
-        resize(net, {key: torch.zeros(shape) for key, shape in pruning["shapes"].items()})
-        return net
-    file, colon, factory = name.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETS)}, or path/to/file.py:factory")
-    return made_by(Path(file), factory)
-
-
-def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
-    """Returns how a pruned network was made, `base` and `shapes` among it, from the first record found; None for others."""
-    paths = [path for path in (weights_file(name, one) for one in data) if path and path.with_suffix(".json").is_file()]
-    record = paths[0].with_suffix(".json") if paths else None
-    found = read_json(record, "record of weights").get("pruning") if record else None
-    if found is None:
-        return None
-    for key, kind in (("base", str), ("shapes", dict[str, list[int]])):
-        checked(kind, found.get(key) if isinstance(found, dict) else None, f"{record}, pruning.{key}", "prune the network again")
-    return dict(found)
-
-
-def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
-    """Puts values in the place of parameters and buffers, by name, and sets the sizes that layers state accordingly."""
-    for name, value in values.items():
-        path, _, key = name.rpartition(".")
-        layer = net.get_submodule(path)
-        old = getattr(layer, key)
-        setattr(layer, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d):
-            outputs, inputs = layer.weight.shape[:2]
-            if 1 < layer.groups == layer.in_channels:
-                layer.groups = outputs // (layer.out_channels // layer.groups)
-            layer.in_channels, layer.out_channels = inputs * layer.groups, outputs
-        elif isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = layer.weight.shape
-        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
-            layer.num_features = len(layer.running_mean)
-
-
-def weights_file(name: str, data: str, method: str = "") -> Path | None:
-    """Returns the weights of a network trained on `data`, for a method: committed ones first, then the user's cache."""
-    for folder in (WEIGHTS_FOLDER, datasets.cache_folder() / "weights"):
-        path = folder / f"{own_name(name)}{method and f'.{method}'}.{data}.safetensors"
-        if path.is_file():
-            return path
-    return None
-
-
-def load_net(name: str, data: str = "cifar10") -> nn.Module:
-    """Returns a network ready for inference, with weights trained on `data`; a user's network keeps its own.
-
-    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else those of the next set that has some; for
-    random images untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network
-    has no such weights, ValueError for weights of another shape.
-    """
-    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
-    trained = (data,) if data in DATA else DATA
-    if name not in NETS and pruning_of(name, trained) is None:
-        return resolve(name).eval()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = resolve(name, data if data in DATA else None)
-    path = next((path for path in (weights_file(name, one) for one in trained) if path), None)
-    if path is not None:
-        load_weights(net, path)
-    elif data != "random":
-        fitting = [one for one in trained if datasets.SHAPES[one] in (None, getattr(net, "input_shape", None))] or trained
-        raise datasets.MissingDataError(
-            f"{name} has no weights trained on {' or '.join(fitting)}; make them by "
-            f"`tinyredux train {name} --data {fitting[0]}`, or use `--data random` for memory and time without accuracy"
-        )
-    return net.eval()
-
-
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Copies the weights of a safetensors file into `net`. Raises ValueError where names, shapes or the sha256 differ."""
-    try:
-        net.load_state_dict(safetensors.torch.load(read_recorded(path)))
-    except (RuntimeError, safetensors.SafetensorError) as failure:
-        raise ValueError(f"{path} does not fit the network: {failure}; train it again") from failure
-
-
-def with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, nn.Module]:
-    """Returns the data called `data` in the network's input shape, and the network with weights trained on it."""
-    images = datasets.load(data, resolve(name).input_shape, seed)  # type: ignore[arg-type]
-    return images, load_net(name, images.name)

@@ -13,7 +13,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tinyredux import datasets
+from tinyredux.files import first_line, require
 from tinyredux.graph import check_input_shape
+
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+
+
+def short_name(name: str) -> str:
+    """Returns a network's name without folder and file: `factory` of path/to/file.py:factory."""
+    return name.rpartition(":")[2]
 
 
 def own_name(name: str) -> str:
@@ -22,10 +31,16 @@ def own_name(name: str) -> str:
     return f"{factory}-{hashlib.sha256(os.fsencode(Path(file).resolve())).hexdigest()[:8]}" if colon else name
 
 
+def weights_file(name: str, data: str, method: str = "") -> Path | None:
+    """Returns the weights of a network trained on `data`, for a method: committed ones first, then the user's cache."""
+    file = f"{own_name(name)}{method and f'.{method}'}.{data}.safetensors"
+    places = (WEIGHTS_FOLDER / file, datasets.cache_folder() / "weights" / file)
+    return next((path for path in places if path.is_file()), None)
+
+
 def made_by(file: Path, factory: str) -> nn.Module:
     """Returns what the function `factory` of a Python file returns; the file may import its neighbours."""
-    if not file.is_file():
-        raise ValueError(f"no file {file}; expected a Python file with a function {factory}()")
+    require(file.is_file(), f"no file {file}; expected a Python file with a function {factory}()")
     name = f"tinyredux_user_{own_name(f'{file}:{file.stem}')}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     assert spec is not None and spec.loader is not None
@@ -62,8 +77,7 @@ def _theirs(file: Path, factory: str) -> Iterator[None]:
             yield
     except (Exception, SystemExit, GeneratorExit) as failure:
         advice = "; it must run without arguments" if isinstance(failure, TypeError) else ""
-        said = f"{type(failure).__name__}: {failure}".strip().partition("\n")[0]
-        raise ValueError(f"{file}:{factory} raised {said}{advice}") from failure
+        raise ValueError(f"{file}:{factory} raised {type(failure).__name__}: {first_line(failure)}{advice}") from failure
     finally:
         sys.path[:] = path
         torch.set_grad_enabled(grown)

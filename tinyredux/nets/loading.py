@@ -1,0 +1,117 @@
+"""How a network is found by its name, and its weights by the data that they were trained on.
+
+A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, or by
+the name of a pruned one, whose shapes are in the record beside its weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from tinyredux import datasets
+from tinyredux.files import checked, expect, read_json, read_recorded, require
+from tinyredux.nets.builtin import NETS
+from tinyredux.nets.user import WEIGHTS_FOLDER, made_by, weights_file
+
+DATA = tuple(datasets.SHAPES)  # what networks are trained on
+
+
+def names() -> list[str]:
+    """Returns the names of the built-in networks, then of the pruned ones whose weights are committed."""
+    found = {path.name.split(".")[0] for data in DATA for path in WEIGHTS_FOLDER.glob(f"*.{data}.json")}
+    return [*NETS, *sorted(name for name in found - NETS.keys() if pruning_of(name, DATA))]
+
+
+def resolve(name: str, data: str | None = None) -> nn.Module:
+    """Returns a fresh network: built-in or pruned and untrained, or what the user's factory makes, with the weights it holds.
+
+    `data` says of which pruned network, where one name was pruned on several sets. Raises ValueError for an unknown name, a
+    file or function that is not there, and anything but a module that carries `input_shape = (C, H, W)`.
+    """
+    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
+    if name in NETS:
+        return NETS[name]()
+    pruning = pruning_of(name, (data,) if data else DATA)
+    if pruning is not None:
+        net = resolve(pruning["base"])
+        resize(net, {key: torch.zeros(shape) for key, shape in pruning["shapes"].items()})
+        return net
+    file, _, factory = name.rpartition(":")
+    known = ", ".join(NETS)
+    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, or path/to/file.py:factory")
+    return made_by(Path(file), factory)
+
+
+def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
+    """Returns how a pruned network was made, `base` and `shapes` among it, from the first record found; None for others."""
+    records = [path.with_suffix(".json") for path in (weights_file(name, one) for one in data) if path]
+    record = next((record for record in records if record.is_file()), None)
+    found = read_json(record, "record of weights").get("pruning") if record else None
+    if found is None:
+        return None
+    for key, kind in (("base", str), ("shapes", dict[str, list[int]])):
+        checked(kind, found.get(key) if isinstance(found, dict) else None, f"{record}, pruning.{key}", "prune the network again")
+    return dict(found)
+
+
+def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Puts values in the place of parameters and buffers, by name, and sets the sizes that layers state accordingly."""
+    for name, value in values.items():
+        path, _, key = name.rpartition(".")
+        layer = net.get_submodule(path)
+        old = getattr(layer, key)
+        setattr(layer, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            outputs, inputs = layer.weight.shape[:2]
+            if 1 < layer.groups == layer.in_channels:
+                layer.groups = outputs // (layer.out_channels // layer.groups)
+            layer.in_channels, layer.out_channels = inputs * layer.groups, outputs
+        elif isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = layer.weight.shape
+        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
+            layer.num_features = len(layer.running_mean)
+
+
+def load_net(name: str, data: str = "cifar10") -> nn.Module:
+    """Returns a network ready for inference, with weights trained on `data`; a user's network keeps its own.
+
+    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else those of the next set that has some; for
+    random images untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network
+    has no such weights, ValueError for weights of another shape.
+    """
+    expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
+    trained = (data,) if data in DATA else DATA
+    if name not in NETS and pruning_of(name, trained) is None:
+        return resolve(name).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = resolve(name, data if data in DATA else None)
+    if path := next(filter(None, (weights_file(name, one) for one in trained)), None):
+        load_weights(net, path)
+    elif data != "random":
+        fitting = [one for one in trained if datasets.SHAPES[one] in (None, getattr(net, "input_shape", None))] or trained
+        raise datasets.MissingDataError(
+            f"{name} has no weights trained on {' or '.join(fitting)}; make them by "
+            f"`tinyredux train {name} --data {fitting[0]}`, or use `--data random` for memory and time without accuracy"
+        )
+    return net.eval()
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Copies the weights of a safetensors file into `net`. Raises ValueError where names, shapes or the sha256 differ."""
+    try:
+        net.load_state_dict(safetensors.torch.load(read_recorded(path)))
+    except (RuntimeError, safetensors.SafetensorError) as failure:
+        raise ValueError(f"{path} does not fit the network: {failure}; train it again") from failure
+
+
+def with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, nn.Module]:
+    """Returns the data called `data` in the network's input shape, and the network with weights trained on it."""
+    images = datasets.load(data, resolve(name).input_shape, seed)  # type: ignore[arg-type]
+    return images, load_net(name, images.name)
