@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (133, ""), "fixedpoint": (85, ""), "graph": (380, ""),
     "datasets": (528, "PIL pooch"), "simulator": (1785, "unicorn capstone"), "measurement": (109, ""), "trec": (478, "torch"),
     "int8": (555, "torch tqdm"), "memory": (1021, ""), "partial": (941, ""), "skip": (384, "torch tqdm"),
-    "kernels": (3705, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (500, "torch"),
+    "kernels": (3530, ""), "codegen": (804, ""), "device": (1185, "serial"), "frontends": (500, "torch"),
     "nets": (369, "torch safetensors"), "train": (1039, "torch safetensors tqdm"), "methods": (203, "torch"),
     "model": (106, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (160, ""), "explore": (862, "optuna tqdm"),
     "notebook": (955, "IPython matplotlib"),
