@@ -92,10 +92,8 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
 def windows(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> tuple[list[int], list[int]]:
     """Returns how many rows and how many columns of the kernel lie inside the map, for each row and column of the output."""
     box, (height, width, _) = step.output.box, graph.tensors[op.inputs[0]].shape
-    return (
-        _inside(box.y0, box.y1, op.kernel[0], op.stride[0], op.padding[0], height),
-        _inside(box.x0, box.x1, op.kernel[1], op.stride[1], op.padding[2], width),
-    )
+    rows = _inside(box.y0, box.y1, op.kernel[0], op.stride[0], op.padding[0], height)
+    return rows, _inside(box.x0, box.x1, op.kernel[1], op.stride[1], op.padding[2], width)
 
 
 @lru_cache(maxsize=10_000)

@@ -256,10 +256,7 @@ def _put(p: Function, rows: Rows, place: int, value: str) -> None:
 def _start_sums(p: Function, outs: list[int]) -> None:
     """Doubled sums begin as the bias; that of the output on the left also with what the block before has of it."""
     with p.registers("bias_", "u"):
-        p.vmov("bias_", "row_bias")
-        for i in outs:
-            if i:
-                p.vmov(f"sum{i}", "bias_")
+        p.vmovs(bias_="row_bias", **{f"sum{i}": "bias_" for i in outs if i})
         if 0 in outs:
             p.vmov("u", "beyond")
             p.add("bias_", "bias_", "u", "lsl 1")

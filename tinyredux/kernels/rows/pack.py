@@ -12,13 +12,11 @@ from tinyredux.kernels.rows.plan import Pixels, RowPlan
 def pack_function(rows: Rows, name: str, input_rows: float) -> Function:
     """Returns the function that packs input rows, usually `input_rows`: for each row and channel the words of `plan.columns`."""
     g, pitch = rows.geometry, rows.pitch
-    p = Function(
-        name,
-        ("int32_t *to", "const int8_t *in", "int32_t rows"),
+    about = (
         f"Packs rows of {g.in_w} pixels, {g.in_c} channels of {g.in_pixel}: per channel {len(rows.plan.columns)} words, each\n"
-        "x0 + x1 * 2^21 of two pixels with the zero point taken off; 0 for pixels outside the map.",
+        "x0 + x1 * 2^21 of two pixels with the zero point taken off; 0 for pixels outside the map."
     )
-    zero_point = rows.factors.input_zero_point
+    p, zero_point = Function(name, ("int32_t *to", "const int8_t *in", "int32_t rows"), about), rows.factors.input_zero_point
     p.new("both", "one")
     p.constant("both", -zero_point - (zero_point << FIELD))
     p.constant("one", -zero_point)

@@ -149,12 +149,10 @@ def output_function(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int,
 
     sums: the tile's column of the sums; factors: start value, multiplier and shift of each channel.
     """
-    tile = layer.tile
-    about = (
-        f"Winograd output transform: {tile.m}x{tile.m} outputs of two channels, {row_bytes} bytes a row, {pixel_bytes} a pixel."
-    )
+    tile, m = layer.tile, layer.tile.m
+    about = f"Winograd output transform: {m}x{m} outputs of two channels, {row_bytes} bytes a row, {pixel_bytes} a pixel."
     places = "_".join(map(str, (layer.products, *layer.split)))
-    name = f"tr_output{tile.n}_{tile.m}_{places}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
+    name = f"tr_output{tile.n}_{m}_{places}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
     p = Function(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
     p.keep("*factors", "left")
     x = [f"x{i}" for i in range(tile.n)]
