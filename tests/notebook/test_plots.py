@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_graphs import random_graph
 
-from tinyredux import Settings, compile_net, fixedpoint, memory, nets, recorded
+from tinyredux import Settings, compile_net, fixedpoint, memory, recorded
 from tinyredux.explore import plans
 from tinyredux.graph import macs
 from tinyredux.int8 import interpret
@@ -118,6 +119,5 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 
 
 def test_a_figure_of_a_branching_network() -> None:
-    branch = compile_net(Settings("squeezenet", data="synthetic")) if nets.weights_file("squeezenet", "synthetic") else COMPILED
-    assert memory.plan(branch.int8).arena_bytes > 0
-    assert len(plots.memory_timeline(branch.int8, branch.plan)._repr_png_()) < 150_000
+    branch = random_graph(4)
+    assert len(plots.memory_timeline(branch, memory.plan(branch))._repr_png_()) < 150_000
