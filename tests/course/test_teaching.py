@@ -174,7 +174,7 @@ def test_grade_a_folder(tmp_path: Path) -> None:
     )
     (tmp_path / "cy.ipynb").write_text("not a notebook")
     (tmp_path / "dan.ipynb").write_text(json.dumps({"lab1.high_mul": 1}))
-    marks = dict(labs.grade(tmp_path, cell_seconds=10))
+    marks = dict(labs.grade(tmp_path, cell_seconds=5))
     assert [v.passed for v in marks["ada.ipynb"]] == [True] * 4
     assert {v.exercise: v.passed for v in marks["bob.ipynb"]} == {
         "lab1.round_shift": False, "lab1.high_mul": False, "lab1.quantize_multiplier": True, "lab1.requantize": True,

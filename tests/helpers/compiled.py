@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from tinyredux.device import build
 
@@ -54,3 +57,27 @@ def host(*flags: str) -> list[str]:
 def cross(core: str, *flags: str) -> list[str]:
     """Returns the command that compiles for a core."""
     return [build.CROSS_COMPILER, *build.option("flags", "common").split(), *build.option(core, "flags").split(), *flags]
+
+
+class Process:
+    """A program of this computer that computes one case after another: it reads numbers and arrays, and writes an output."""
+
+    def __init__(self, program: Path) -> None:
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def output(self, numbers: Sequence[int], arrays: Sequence[np.ndarray], size: int) -> np.ndarray:
+        """Returns `size` bytes of output. Raises RuntimeError with the sanitizer's report where the program stopped."""
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        try:
+            self.process.stdin.write(struct.pack(f"<{len(numbers)}i", *numbers) + b"".join(array.tobytes() for array in arrays))
+            self.process.stdin.flush()
+            output = self.process.stdout.read(size)
+        except BrokenPipeError:
+            output = b""
+        if len(output) != size:
+            raise RuntimeError(f"the program stopped on {numbers}:\n{self.process.stderr.read().decode()[:4000]}")
+        return np.frombuffer(output, np.int8)
+
+    def close(self) -> str:
+        """Ends the process and returns what it wrote to its error output."""
+        return self.process.communicate()[1].decode()

@@ -5,15 +5,13 @@ Each array of a case has its own allocation of exactly its size, so that Address
 
 from __future__ import annotations
 
-import struct
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from compiled import cross, host, kernels, made, objects
-from generated import RAM, Core
+from compiled import Process, cross, host, kernels, made, objects
+from generated import Core
 from strategies import Layer
 
 from tinyredux.codegen.artifact import functions, sources
@@ -101,34 +99,19 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
     return [folder / "cases.c", folder / "fast.S", folder / "fast_host.c"]
 
 
-class HostForms:
+class HostForms(Process):
     """Cases in a process of this computer, under sanitizers unless it is compiled in a hurry."""
 
     def __init__(self, cases: Sequence[Case], folder: Path, sanitize: bool = True) -> None:
         checks = build.option("flags", "sanitize").split() if sanitize else ["-g0"]
         command = host(*checks, "-O0", "-Wa,--noexecstack")  # optimising long programs under sanitizers takes 20 times as long
-        program = made(command, *objects(command, *write_sources(cases, folder)), *kernels(command))
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        super().__init__(made(command, *objects(command, *write_sources(cases, folder)), *kernels(command)))
 
     def run(self, number: int, case: Case) -> np.ndarray:
-        """Returns a case's output (H, W, C). Raises RuntimeError with the sanitizer's report where it stopped."""
-        assert self.process.stdin and self.process.stdout and self.process.stderr
+        """Returns a case's output (H, W, C)."""
         shape, arrays = case.layer.graph.output.shape, case.arrays
         sizes = [int(np.prod(shape)), case.form.scratch_bytes, *(values.nbytes for values in arrays)]
-        words = struct.pack(f"<{2 + len(sizes)}i", number, len(sizes), *sizes)
-        try:
-            self.process.stdin.write(words + b"".join(values.tobytes() for values in arrays))
-            self.process.stdin.flush()
-            output = self.process.stdout.read(sizes[0])
-        except BrokenPipeError:
-            output = b""
-        if len(output) != sizes[0]:
-            raise RuntimeError(f"{case.form.name} stopped:\n{self.process.stderr.read().decode()[:4000]}")
-        return np.frombuffer(output, np.int8).reshape(shape)
-
-    def close(self) -> str:
-        """Ends the process and returns what it wrote to its error output."""
-        return self.process.communicate()[1].decode()
+        return self.output([number, len(sizes), *sizes], arrays, sizes[0]).reshape(shape)
 
 
 class CoreForms:
@@ -137,18 +120,15 @@ class CoreForms:
     def __init__(self, cases: Sequence[Case], folder: Path, core: str) -> None:
         command, link = cross(core), ["-Wl,-Ttext=0x08000000", "-Wl,-e,run_case", "-Wl,--undefined=run_case"]
         files = [*objects(command, *write_sources(cases, folder)), *kernels(command)]
-        program = made([*command, *build.option("flags", "link").split(), *link], *files, suffix=".elf")
-        self.core = Core(program, core)
+        self.core = Core(made([*command, *build.option("flags", "link").split(), *link], *files, suffix=".elf"), core)
 
     def run(self, number: int, case: Case) -> np.ndarray:
         """Returns a case's output (H, W, C)."""
         shape = case.layer.graph.output.shape
-        blocks = [b"\x55" * int(np.prod(shape)), b"\x55" * case.form.scratch_bytes, *(a.tobytes() for a in case.arrays)]
-        at, pointers = RAM, []
-        for block in blocks:
-            pointers.append(at)
-            self.core.write(at, block)
-            at += (len(block) + 31) // 16 * 16
-        self.core.write(at, struct.pack(f"<{len(pointers)}I", *pointers))
-        self.core.call("run_case", number, at)
-        return np.frombuffer(self.core.read(RAM, len(blocks[0])), np.int8).reshape(shape)
+        size = int(np.prod(shape))
+        *pointers, table = self.core.place(
+            [b"\x55" * size, b"\x55" * case.form.scratch_bytes, *(a.tobytes() for a in case.arrays)]
+        )
+        self.core.place_words(table, pointers)
+        self.core.call("run_case", number, table)
+        return np.frombuffer(self.core.read(pointers[0], size), np.int8).reshape(shape)

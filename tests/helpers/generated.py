@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,19 @@ class Core:
     def write(self, address: int, data: bytes) -> None:
         """Writes bytes."""
         self.cpu.mem_write(address, data)
+
+    def place(self, blocks: Sequence[bytes]) -> list[int]:
+        """Writes blocks into RAM, one behind the other. Returns their addresses, and the address behind them."""
+        at = [RAM]
+        for block in blocks:
+            self.write(at[-1], block)
+            at.append(at[-1] + (len(block) + 31) // 16 * 16)
+        return at
+
+    def place_words(self, address: int, words: Sequence[int]) -> int:
+        """Writes words of 32 bits and returns the address behind them."""
+        self.write(address, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
+        return address + 4 * len(words)
 
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes."""

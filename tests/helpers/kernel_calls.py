@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from compiled import cross, host, kernels, made, objects
-from generated import RAM, Core
+from compiled import Process, cross, host, kernels, made, objects
+from generated import Core
 from strategies import Layer
 
 from tinyredux.device import build
@@ -89,41 +87,22 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
     raise ValueError(f"no kernel for {type(op).__name__}")
 
 
-class HostKernels:
+class HostKernels(Process):
     """The kernels with the plain C twins, as a process of this computer that computes one call after another."""
 
     def __init__(self, sanitize: bool = False) -> None:
         command = host(*(build.option("flags", "sanitize").split() if sanitize else []))
-        driver = objects([*command, "-DTR_DRIVER_MAIN"], DRIVER)
-        program = made(command, *driver, *kernels(command))
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        super().__init__(made(command, *objects([*command, "-DTR_DRIVER_MAIN"], DRIVER), *kernels(command)))
 
     def run(self, layer: Layer, operator: str = "") -> np.ndarray:
-        """Returns the layer's output (H, W, C). Raises RuntimeError with the sanitizer's report where it stopped."""
+        """Returns the layer's output (H, W, C)."""
         shape = layer.graph.output.shape
         result = np.full(shape, 0x55, np.int8)
         for fields, arrays in calls(layer, operator):
-            written = self._run_call(fields, arrays, result.size).reshape(shape)
+            numbers = [len(fields), *fields, result.size, *(array.nbytes for array in arrays)]
+            written = self.output(numbers, arrays, result.size).reshape(shape)
             result = written if not isinstance(layer.op, Concat) else np.where(written == 0x55, result, written)
         return result
-
-    def _run_call(self, fields: list[int], arrays: list[np.ndarray], size: int) -> np.ndarray:
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        sizes = [size, *(array.nbytes for array in arrays)]
-        words = struct.pack(f"<{1 + len(fields) + len(sizes)}i", len(fields), *fields, *sizes)
-        try:
-            self.process.stdin.write(words + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
-            self.process.stdin.flush()
-            output = self.process.stdout.read(size)
-        except BrokenPipeError:
-            output = b""
-        if len(output) != size:
-            raise RuntimeError(f"the kernel stopped on {fields}:\n{self.process.stderr.read().decode()[:4000]}")
-        return np.frombuffer(output, np.int8)
-
-    def close(self) -> str:
-        """Ends the process and returns what it wrote to its error output."""
-        return self.process.communicate()[1].decode()
 
 
 class CoreKernels:
@@ -138,15 +117,10 @@ class CoreKernels:
     def run(self, layer: Layer, operator: str = "") -> np.ndarray:
         """Returns the layer's output (H, W, C)."""
         shape = layer.graph.output.shape
-        size = int(np.prod(shape))
-        self.core.write(RAM, b"\x55" * (1 << 16))
+        written = b"\x55" * int(np.prod(shape))
         for fields, arrays in calls(layer, operator):
-            at, pointers = RAM + (size + 7) // 8 * 8, [RAM]
-            for array in arrays:
-                pointers.append(at)
-                self.core.write(at, np.ascontiguousarray(array).tobytes())
-                at += (array.nbytes + 7) // 8 * 8
-            table, words = at, [*pointers, *fields]
-            self.core.write(table, struct.pack(f"<{len(words)}I", *(word & 0xFFFFFFFF for word in words)))
-            self.core.call("run_case", table + 4 * len(pointers), table, table + 4 * len(words))
-        return np.frombuffer(self.core.read(RAM, size), np.int8).reshape(shape)
+            *pointers, table = self.core.place([written, *(array.tobytes() for array in arrays)])
+            numbers = self.core.place_words(table, pointers)
+            self.core.call("run_case", numbers, table, self.core.place_words(numbers, fields))
+            written = self.core.read(pointers[0], len(written))
+        return np.frombuffer(written, np.int8).reshape(shape)

@@ -24,12 +24,13 @@ import torch
 from generated import on_core, on_host
 from torch import nn
 
-from tinyredux.boards import find_board
-from tinyredux.codegen import Artifact, Kernels, assemble, emit_steps
+from tinyredux.boards import Board, find_board
+from tinyredux.codegen import Artifact, Kernels, emit_steps, layers
 from tinyredux.device import build
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, DepthwiseConv, Graph, Softmax, TrecConv, Weighted
 from tinyredux.int8 import interpret, quantize
+from tinyredux.kernels import FastSteps
 from tinyredux.memory import run_schedule
 from tinyredux.methods.partial import Partial
 from tinyredux.skip import Cut, skippable, windows, without
@@ -37,18 +38,25 @@ from tinyredux.skip.cuts import UNITS, together, unit_numbers
 from tinyredux.trec import Choice, with_trec
 
 BOARDS = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}
-Options = tuple[str, float, bool]  # of plans in parts: width of sums, limit of MACs, input apart
-WIDE: Options = ("int32", 1.0, False)
-Maker = Callable[[], tuple[Artifact, np.ndarray]]
+Schedule = Callable[[Graph, Board, Kernels], FastSteps]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to compile a network. `make` returns the Artifact and the outputs that are expected."""
+    """One way to compile a network for a core."""
 
     name: str
     core: str
-    make: Maker
+    graph: Graph
+    kernels: Kernels
+    schedule: Schedule
+
+    def make(self, images: np.ndarray) -> tuple[Artifact, np.ndarray]:
+        """Returns the C and the outputs that are expected; sums of 16 bits have those of the plan."""
+        steps = self.schedule(self.graph, find_board(BOARDS[self.core]), self.kernels)
+        if getattr(self.schedule, "accumulator", "int32") == "int16":
+            return emit_steps(steps, "sweep"), np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
+        return emit_steps(steps, "sweep"), interpret.run(self.graph, images)
 
 
 # Ways to compile ----------------------------------------------------------------------------------------------------------
@@ -61,12 +69,8 @@ def with_random_trec(graph: Graph, rng: np.random.Generator) -> Graph:
         if isinstance(op, Conv) and op.groups == 1 and rng.random() < 0.6:
             columns, outputs = graph.constants[op.weights][0].size, graph.tensors[op.output].shape[2]
             source, bits = str(rng.choice(["kernel", "random"])), int(rng.choice([1, 1, 2, 3, 4, 6, 8, 12]))
-            taps = (
-                [n for n in range(1, columns + 1) if columns % n == 0]
-                if rng.random() < 0.6
-                else [int(rng.integers(1, columns + 1))]
-            )
-            length = int(rng.choice(taps))
+            whole = [n for n in range(1, columns + 1) if columns % n == 0]
+            length = int(rng.choice(whole if rng.random() < 0.6 else [int(rng.integers(1, columns + 1))]))
             bits = min(bits, outputs, length) if source == "kernel" else bits
             table[op.name] = Choice(length, bits, source, str(rng.choice(["mean", "zero"])), seed=int(rng.integers(1000)))
     return with_trec(graph, table)
@@ -84,59 +88,39 @@ def with_random_skips(graph: Graph, rng: np.random.Generator) -> Graph:
     return without(graph, cuts)
 
 
-def ways(graph: Graph, images: np.ndarray, seed: int) -> Iterator[Case]:
+def layerwise(sram: int | None = None) -> Schedule:
+    """Returns the schedule of everybody, without the limit that TREC layers have."""
+    return lambda graph, board, kernels: layers(graph, kernels, board, sram)
+
+
+def in_more_bytes(factor: float) -> Schedule:
+    """Returns the schedule in parts within so many times the bytes of the usual plan."""
+    return lambda *given: Partial(int(Partial()(*given).arena.size_bytes * factor) + 64)(*given)
+
+
+def ways(graph: Graph, seed: int) -> Iterator[Case]:
     """Yields every way to compile an int8 graph; what is random is the same for the same seed."""
     rng = np.random.default_rng(seed)
-    cores = list(BOARDS)
     skipped, clustered = with_random_skips(graph, rng), with_random_trec(graph, rng)
     both = with_random_trec(skipped, rng)
-    has_trec = any(isinstance(op, TrecConv) for op in clustered.ops)
-
-    def layerwise(net: Graph, kernels: str, core: str, sram: int | None = None, unpack: bool = False) -> Maker:
-        def make() -> tuple[Artifact, np.ndarray]:
-            _, artifact = assemble(net, "sweep", kernels, find_board(BOARDS[core]), sram, unpack)
-            return artifact, interpret.run(net, images)
-
-        return make
-
-    def parts(
-        net: Graph, kernels: str, core: str, options: Options = WIDE, more: float = 0.0, unpack: bool = False
-    ) -> Maker:  # fmt: skip
-        def make() -> tuple[Artifact, np.ndarray]:
-            board, kinds = find_board(BOARDS[core]), Kernels(kernels, unpack)
-            fast = Partial(None, *options)(net, board, kinds)
-            if more:
-                fast = Partial(int(fast.arena.size_bytes * more) + 64, *options)(net, board, kinds)
-            if options[0] == "int16":
-                return emit_steps(fast, "sweep"), np.stack([run_schedule.run(fast.program, fast.arena, i) for i in images])
-            return emit_steps(fast, "sweep"), interpret.run(net, images)
-
-        return make
-
-    for core in cores:
-        yield Case("exact fast", core, layerwise(graph, "fast", core))
-    some = cores[seed % 3]
-    yield Case("exact reference", some, layerwise(graph, "reference", some))
-    yield Case("exact fast in little SRAM", some, layerwise(graph, "fast", some, int(rng.integers(1, 40_000))))
-    yield Case("partial reference", some, parts(graph, "reference", some))
-    yield Case("partial fast", some, parts(graph, "fast", some))
-    yield Case("partial fast in more SRAM", some, parts(graph, "fast", some, more=float(rng.uniform(1, 1.5))))
+    little, more = int(rng.integers(1, 40_000)), float(rng.uniform(1, 1.5))
     limit, outside = float(rng.uniform(1, 3)), bool(rng.integers(2))
-    yield Case("hybrid reference", some, parts(graph, "reference", some, ("int32", limit, outside)))
-    yield Case("hybrid fast", some, parts(graph, "fast", some, ("int32", limit, outside)))
-    yield Case("partial int16", some, parts(graph, "reference", some, ("int16", 1.0, False)))
-    for kernels in ("fast", "reference"):
-        yield Case(f"skip {kernels}", some, layerwise(skipped, kernels, some, unpack=True))
-        if has_trec:
-            yield Case(f"trec {kernels}", some, layerwise(clustered, kernels, some))
-    if has_trec:
-        yield Case("trec naive", some, layerwise(clustered, "naive", some))
-        yield Case("trec+partial", some, parts(clustered, ("fast", "reference")[seed % 2], some))
-    yield Case("skip+partial", some, parts(skipped, ("fast", "reference")[seed % 2], some, unpack=True))
-    yield Case("trec+skip", some, layerwise(both, "fast", some, unpack=True))
-    yield Case(
-        "trec+skip+partial", some, parts(both, "fast", some, ("int32", limit if seed % 4 == 0 else 1.0, False), unpack=True)
-    )
+    hybrid, either = Partial(None, "int32", limit, outside), ("fast", "reference")[seed % 2]
+    rows: list[tuple[str, Graph, str, Schedule]] = [
+        ("exact reference", graph, "reference", layerwise()), ("exact fast in little SRAM", graph, "fast", layerwise(little)),
+        ("partial reference", graph, "reference", Partial()), ("partial fast", graph, "fast", Partial()),
+        ("partial fast in more SRAM", graph, "fast", in_more_bytes(more)), ("hybrid reference", graph, "reference", hybrid),
+        ("hybrid fast", graph, "fast", hybrid), ("partial int16", graph, "reference", Partial(None, "int16")),
+        ("skip fast", skipped, "fast", layerwise()), ("skip reference", skipped, "reference", layerwise()),
+        ("skip+partial", skipped, either, Partial()), ("trec+skip", both, "fast", layerwise()),
+        ("trec+skip+partial", both, "fast", Partial(mac_limit=limit if seed % 4 == 0 else 1.0)),
+    ]  # fmt: skip
+    if any(isinstance(op, TrecConv) for op in clustered.ops):
+        rows += [(f"trec {kernels}", clustered, kernels, layerwise()) for kernels in ("fast", "reference", "naive")]
+        rows += [("trec+partial", clustered, either, Partial())]
+    yield from (Case("exact fast", core, graph, Kernels(), layerwise()) for core in BOARDS)
+    for name, net, kernels, schedule in rows:
+        yield Case(name, list(BOARDS)[seed % 3], net, Kernels(kernels, "skip" in name), schedule)
 
 
 # Networks -----------------------------------------------------------------------------------------------------------------
@@ -209,7 +193,7 @@ def _real(graph: Graph, name: str, stored: np.ndarray) -> np.ndarray:
 
 def run_case(case: Case, images: np.ndarray, real: bool) -> str:
     """Returns what is wrong with a case; empty where every byte is right."""
-    artifact, expected = case.make()
+    artifact, expected = case.make(images)
     shape = expected.shape[1:]
     wrong = int((on_host(artifact, images, shape) != expected).sum())
     if wrong:
@@ -234,7 +218,7 @@ def sweep(
     if found := oracle(net, graph, int8, drawn):
         wrong.append(f"oracle: {found}")
     images, drawn_ways = images_of(int8, tuple(net.input_shape), seed), np.random.default_rng(seed + 3)
-    for number, case in enumerate(ways(int8, images, seed)):
+    for number, case in enumerate(ways(int8, seed)):
         if (only and only not in case.name) or drawn_ways.random() >= share:
             continue
         try:

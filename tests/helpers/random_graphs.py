@@ -6,23 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyredux.graph import (
-    Add,
-    Array,
-    Concat,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Quant,
-    Relu,
-    Softmax,
-    Tensor,
-    output_shape,
-    verify,
-)
+from tinyredux import graph as ir
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor
 
 KINDS = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
 
@@ -31,10 +16,9 @@ def random_graph(seed: int, most: int = 10) -> Graph:
     """Returns a random network of up to about `most` operators that ends in one tensor."""
     rng = np.random.default_rng(seed)
     quant = Quant((0.05,), int(rng.integers(-20, 21)))
-    tensors = {
-        "input": Tensor("input", (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7))), "int8", quant)
-    }
-    constants: dict[str, Array] = {}
+    shape = (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7)))
+    tensors = {"input": Tensor("input", shape, "int8", quant)}
+    constants: dict[str, np.ndarray] = {}
     ops: list[Op] = []
 
     def add(op: Op, weights: tuple[int, ...] = (), channels: int = 0) -> str:
@@ -46,7 +30,7 @@ def random_graph(seed: int, most: int = 10) -> Graph:
         ops.append(op)
         graph = Graph("random", tuple(ops), tensors, constants, ("input",), ("input",))
         own = Quant((1 / 256,), -128) if isinstance(op, Softmax) else quant
-        tensors[op.output] = Tensor(op.output, output_shape(graph, op), "int8", own)
+        tensors[op.output] = Tensor(op.output, ir.output_shape(graph, op), "int8", own)
         return op.output
 
     def unread() -> list[str]:
@@ -67,7 +51,7 @@ def random_graph(seed: int, most: int = 10) -> Graph:
     if rng.random() < 0.2:
         last = add(Softmax(f"op{len(ops)}", (last,), f"t{len(ops)}"))
     graph = Graph("random", tuple(ops), tensors, constants, ("input",), (last,))
-    verify(graph)
+    ir.verify(graph)
     return graph
 
 
@@ -99,11 +83,8 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
         case "depthwise":
             many, window = int(rng.choice([1, 1, 1, 2])), _window(rng, shape)
             total = shape[2] * many
-            add(
-                DepthwiseConv(name, (source,), output, multiplier=many, activation=activation, **window),
-                (*window["kernel"], total),
-                total,
-            )
+            op = DepthwiseConv(name, (source,), output, multiplier=many, activation=activation, **window)
+            add(op, (*window["kernel"], total), total)
         case "pool":
             add(Pool(name, (source,), output, kind=str(rng.choice(["max", "average"])), **_window(rng, shape)))
         case "relu":

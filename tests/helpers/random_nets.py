@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,23 @@ HEADS = ("mean", "flatten", "adaptive", "map", "softmax")
 SIDES = (7, 8, 9, 12, 13, 1, 2, 4, 5, 16, 19, 28)  # one column is a patch of its own; 28 is wider than any strip of rows
 KERNELS = (1, 3, 3, 5, 2, 4, 7)
 MOST_MACS = 400_000  # of a layer
+Step = tuple[Any, ...]  # a function, and the numbers of the values that it takes
+
+
+def concat(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Returns both along channels."""
+    return torch.cat([left, right], 1)
+
+
+def padded(layer: nn.Module, sides: tuple[int, ...], images: torch.Tensor) -> torch.Tensor:
+    """Returns a layer's output for images with more rows and columns."""
+    return layer(functional.pad(images, sides))
+
+
+FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "relu": functional.relu, "relu6": functional.relu6, "add": operator.add, "concat": concat,
+    "mean": partial(torch.mean, dim=(2, 3)), "flatten": partial(torch.flatten, start_dim=1),
+}  # fmt: skip
 
 
 class RandomNet(nn.Module):
@@ -32,7 +52,7 @@ class RandomNet(nn.Module):
         self.padded_averages, self.outliers = padded_averages, outliers
         self.input_shape = (self._pick(1, 3, 4, 8, 13), self._pick(*SIDES), self._pick(*SIDES))
         self.layers = nn.ModuleList()
-        self.program: list[tuple[Any, ...]] = []
+        self.program: list[Step] = []
         values = [torch.randn(2, *self.input_shape, generator=torch.Generator().manual_seed(seed))]
         with torch.no_grad():
             for _ in range(steps):
@@ -42,12 +62,12 @@ class RandomNet(nn.Module):
     def _pick(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]
 
-    def _append(self, steps: list[tuple[Any, ...]], values: list[torch.Tensor]) -> None:
-        for step in steps:
-            self.program.append(step)
-            values.append(self._apply(step, values))
+    def _append(self, steps: list[Step], values: list[torch.Tensor]) -> None:
+        for function, *sources in steps:
+            self.program.append((function, *sources))
+            values.append(function(*(values[source] for source in sources)))
 
-    def _layer(self, layer: nn.Module) -> int:
+    def _layer(self, layer: nn.Module) -> nn.Module:
         generator = torch.Generator().manual_seed(int(self.rng.integers(1 << 30)))
         for parameter in layer.parameters():
             spread = 0.3 if parameter.ndim == 1 else (2 / parameter[0].numel()) ** 0.5
@@ -61,9 +81,9 @@ class RandomNet(nn.Module):
             layer.running_var = torch.rand(layer.num_features, generator=generator) + 0.3
             layer.weight.data += 0.8
         self.layers.append(layer.eval())
-        return len(self.layers) - 1
+        return layer
 
-    def _step(self, kind: str, values: list[torch.Tensor]) -> list[tuple[Any, ...]]:
+    def _step(self, kind: str, values: list[torch.Tensor]) -> list[Step]:
         source = len(values) - 1 if self.rng.random() < 0.8 else int(self.rng.integers(len(values)))
         channels, height, width = values[source].shape[1:]
         kernel = (min(self._pick(*KERNELS), height), min(self._pick(*KERNELS), width))
@@ -75,88 +95,67 @@ class RandomNet(nn.Module):
         match kind:
             case "conv":
                 layer: nn.Module = nn.Conv2d(channels, outputs, kernel, stride, padding, bias=self._pick(True, False))
-                return [("layer", self._layer(layer), source)]
+                return [(self._layer(layer), source)]
             case "depthwise":
                 layer = nn.Conv2d(channels, channels * self._pick(1, 1, 2, 3), kernel, stride, padding, groups=channels)
-                return [("layer", self._layer(layer), source)]
+                return [(self._layer(layer), source)]
             case "grouped":
                 groups = self._pick(*(count for count in range(1, channels + 1) if channels % count == 0))
                 layer = nn.Conv2d(channels, groups * self._pick(1, 2, 4, 5), kernel, stride, padding, groups=groups)
-                return [("layer", self._layer(layer), source)]
+                return [(self._layer(layer), source)]
             case "norm":
-                return [("layer", self._layer(nn.BatchNorm2d(channels)), source)]
+                return [(self._layer(nn.BatchNorm2d(channels)), source)]
             case "max":
                 layer = nn.MaxPool2d(kernel, stride, padding, ceil_mode=self._pick(True, False))
-                return [("layer", self._layer(layer), source)]
+                return [(self._layer(layer), source)]
             case "average":
                 padding = padding if self.padded_averages else (0, 0)
                 layer = nn.AvgPool2d(kernel, stride, padding, count_include_pad=self._pick(True, False))
-                return [("layer", self._layer(layer), source)]
+                return [(self._layer(layer), source)]
             case "residual":
                 first, second = nn.Conv2d(channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 1, 2)
-                parts = [("layer", self._layer(first), source), ("layer", self._layer(second), source)]
-                return [*parts, ("add", len(values), len(values) + 1), ("relu", len(values) + 2)]
+                parts = [(self._layer(first), source), (self._layer(second), source)]
+                return [*parts, (operator.add, len(values), len(values) + 1), (functional.relu, len(values) + 2)]
             case "skip":
                 conv = nn.Conv2d(channels, channels, (self._pick(1, 3), self._pick(1, 3)), padding="same")
                 order = (source, len(values)) if self._pick(True, False) else (len(values), source)
-                return [("layer", self._layer(conv), source), ("add", *order), ("relu", len(values) + 1)]
+                return [(self._layer(conv), source), (operator.add, *order), (functional.relu, len(values) + 1)]
             case "double":
-                return [(self._pick("add", "concat"), source, source)]
+                return [(FUNCTIONS[self._pick("add", "concat")], source, source)]
             case "add":
                 other = [i for i, value in enumerate(values) if value.shape == values[source].shape]
-                return [("add", source, self._pick(*other))]
+                return [(operator.add, source, self._pick(*other))]
             case "concat":
                 other = [i for i, value in enumerate(values) if value.shape[2:] == values[source].shape[2:]]
-                return [("concat", source, self._pick(*other))]
+                return [(concat, source, self._pick(*other))]
             case "pad":
                 layer = nn.Conv2d(channels, 4, min(3, height, width))
-                return [("padded layer", self._layer(layer), source, (1, 0, 0, 2))]
-        return [(kind, source)]
+                return [(partial(padded, self._layer(layer), (1, 0, 0, 2)), source)]
+        return [(FUNCTIONS[kind], source)]
 
     def _head(self, kind: str, values: list[torch.Tensor]) -> None:
         last = len(values) - 1
         channels, height, width = values[last].shape[1:]
+        mean, flatten = FUNCTIONS["mean"], FUNCTIONS["flatten"]
         match kind:
             case "mean":
-                steps: list[tuple[Any, ...]] = [("mean", last), ("layer", self._layer(nn.Linear(channels, 10)), last + 1)]
+                steps: list[Step] = [(mean, last), (self._layer(nn.Linear(channels, 10)), last + 1)]
             case "adaptive":
                 conv = self._layer(nn.Conv2d(channels, 6, 1))
-                steps = [("layer", conv, last), ("layer", self._layer(nn.AdaptiveAvgPool2d(1)), last + 1), ("flatten", last + 2)]
+                steps = [(conv, last), (self._layer(nn.AdaptiveAvgPool2d(1)), last + 1), (flatten, last + 2)]
             case "map":
-                steps = [("layer", self._layer(nn.Conv2d(channels, 3, 1)), last)]
+                steps = [(self._layer(nn.Conv2d(channels, 3, 1)), last)]
             case _:
                 linear = self._layer(nn.Linear(channels * height * width, 7))
-                steps = [("flatten", last), ("layer", linear, last + 1)]
-                steps += [("softmax", last + 2)] if kind == "softmax" else []
+                steps = [(flatten, last), (linear, last + 1)]
+                steps += [(partial(torch.softmax, dim=1), last + 2)] if kind == "softmax" else []
         self._append(steps, values)
-
-    def _apply(self, step: tuple[Any, ...], values: list[torch.Tensor]) -> torch.Tensor:
-        match step:
-            case ("layer", index, source):
-                return self.layers[index](values[source])
-            case ("relu", source):
-                return functional.relu(values[source])
-            case ("relu6", source):
-                return functional.relu6(values[source])
-            case ("add", left, right):
-                return values[left] + values[right]
-            case ("concat", left, right):
-                return torch.cat([values[left], values[right]], 1)
-            case ("padded layer", index, source, sides):
-                return self.layers[index](functional.pad(values[source], sides))
-            case ("mean", source):
-                return values[source].mean((2, 3))
-            case ("flatten", source):
-                return torch.flatten(values[source], 1)
-            case ("softmax", source):
-                return torch.softmax(values[source], 1)
-        raise ValueError(f"no step {step}")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the last step's value."""
         values = [images]
-        for step in self.program:
-            values.append(self._apply(step, values))
+        for function, *sources in self.program:
+            values.append(function(*(values[source] for source in sources)))
         return values[-1]
 
 

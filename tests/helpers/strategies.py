@@ -13,24 +13,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tinyredux.graph import (
-    Add,
-    Concat,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Quant,
-    Relu,
-    Softmax,
-    Tensor,
-    TrecConv,
-    Weighted,
-    output_shape,
-    verify,
-)
+from tinyredux import graph as ir
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv
 from tinyredux.int8 import interpret
 
 Pick = Callable[[Sequence[Any]], Any]
@@ -45,21 +29,8 @@ ACTIVATIONS = ("none", "none", "relu", "relu6")
 SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there are
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
-    "conv",
-    "pointwise",
-    "grouped",
-    "depthwise",
-    "dense",
-    "max",
-    "average",
-    "add",
-    "concat",
-    "relu",
-    "softmax",
-    "trec",
-    "trec_vectors",
-    "trec_taps",
-    "square",
+    *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
+    *("trec", "trec_vectors", "trec_taps", "square"),
 )
 
 
@@ -105,9 +76,9 @@ def _weights(pick: Pick, weight_shape: tuple[int, ...], out_c: int) -> tuple[dic
 def _graph(op: Op, inputs: Sequence[Tensor], out: Quant, constants: dict[str, np.ndarray] | None = None) -> Graph:
     tensors = {tensor.name: tensor for tensor in inputs}
     graph = Graph("layer", (op,), tensors, constants or {}, tuple(tensors), ("out",))
-    tensors = {**tensors, "out": Tensor("out", output_shape(graph, op), "int8", out)}
+    tensors = {**tensors, "out": Tensor("out", ir.output_shape(graph, op), "int8", out)}
     graph = replace(graph, tensors=tensors)
-    verify(graph)
+    ir.verify(graph)
     return graph
 
 
@@ -143,7 +114,7 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
     height, width = _map_size(pick, window, taps * in_c * (4 if kind == "depthwise" else out_c))
     more: dict[str, np.ndarray] = {}
     common = {"name": "op", "inputs": ("in",), "output": "out", "weights": "w", "bias": "b", "activation": pick(ACTIVATIONS)}
-    op: Weighted
+    op: ir.Weighted
     match kind:
         case "dense":
             weight_shape: tuple[int, ...] = (out_c, height * width * in_c)

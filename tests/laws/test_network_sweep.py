@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -24,15 +25,15 @@ from tinyredux.codegen.parts import emit_partial
 from tinyredux.device.build import CROSS_COMPILER
 from tinyredux.int8 import interpret
 from tinyredux.kernels import FastSteps
-from tinyredux.memory import Arena, Program, Step
+from tinyredux.memory import Arena, Step
 from tinyredux.partial import plan_hybrid, plan_partial
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(13, 23))
+@pytest.mark.parametrize("seed", range(13, 22))
 def test_random_networks(seed: int) -> None:
     """Each in about a quarter of the ways; every way is met."""
-    right, wrong = sweep(lambda: RandomNet(seed), f"r{seed}", seed, share=0.25)
+    right, wrong = sweep(lambda: RandomNet(seed, steps=4), f"r{seed}", seed, share=0.25)
     assert not wrong and right >= 1
 
 
@@ -67,15 +68,13 @@ def test_calls_of_plans_in_parts(seeds: range) -> None:
         emit_partial(plan.program, plan.arena, "test")
 
 
-def any_call(program: Program, arena: Arena, kernel: str) -> tuple[Call, Step] | None:
-    """Returns the first call of a kernel in a placed program, and its step."""
-    fast = FastSteps(program, arena)
+@cache
+def calls_in_parts(seed: int) -> list[tuple[Call, Step, Arena]]:
+    """Returns the calls of a random graph's plan, each with its step and its arena."""
+    plan = plan_partial(random_graph(seed))
+    fast = FastSteps(plan.program, plan.arena)
     weights = Weights(fast)
-    for step in program.steps():
-        for call in calls_of(fast, weights, step):
-            if call.kernel == kernel:
-                return call, step
-    return None
+    return [(call, step, plan.arena) for step in plan.program.steps() for call in calls_of(fast, weights, step)]
 
 
 @pytest.mark.parametrize(
@@ -88,19 +87,13 @@ def any_call(program: Program, arena: Arena, kernel: str) -> tuple[Call, Step] |
 )  # fmt: skip
 def test_a_wrong_field_is_found(kernel: str, field: str) -> None:
     """One planted fault in each kernel's parameters, and one in an address."""
-    for seed in range(400):
-        graph = random_graph(seed)
-        plan = plan_partial(graph)
-        found = any_call(plan.program, plan.arena, kernel)
-        if found is None or (kernel != "tr_dense_s8" and min(found[1].output.box.shape[:2]) < 2):
-            continue
-        call, step = found
-        check_call(call, step, plan.arena)
-        fields = dict(call.fields) | {field: dict(call.fields).get(field, 0) + 3}
-        with pytest.raises(ValueError, match="walks"):
-            check_call(replace(call, fields=tuple(fields.items())), step, plan.arena)
-        moved = replace(call.arguments[0], base=call.arguments[0].base + 1)
-        with pytest.raises(ValueError, match="looks for"):
-            check_call(replace(call, arguments=(moved, *call.arguments[1:])), step, plan.arena)
-        return
-    pytest.fail(f"no plan of 400 graphs calls {kernel} on a map")
+    every = (one for seed in range(400) for one in calls_in_parts(seed))
+    on_a_map = (one for one in every if kernel == "tr_dense_s8" or min(one[1].output.box.shape[:2]) > 1)
+    call, step, arena = next(one for one in on_a_map if one[0].kernel == kernel)
+    check_call(call, step, arena)
+    fields = dict(call.fields) | {field: dict(call.fields).get(field, 0) + 3}
+    with pytest.raises(ValueError, match="walks"):
+        check_call(replace(call, fields=tuple(fields.items())), step, arena)
+    moved = replace(call.arguments[0], base=call.arguments[0].base + 1)
+    with pytest.raises(ValueError, match="looks for"):
+        check_call(replace(call, arguments=(moved, *call.arguments[1:])), step, arena)

@@ -37,18 +37,15 @@ def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[l
     return [op.get("form", "reference") for op in artifact.manifest["ops"]], list(run.cycles_per_op)
 
 
-@pytest.mark.parametrize("board", BOARDS)
-def test_operators_of_random_networks(board: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "board"), list(zip(SEEDS, BOARDS, strict=True)))
+def test_operators_of_random_networks(seed: int, board: str, tmp_path: Path) -> None:
     """Operators that keep their reference kernel are the same code; theirs differ only by what a cache holds when they begin."""
-    formed = 0
-    for seed in SEEDS:
-        graph = random_graph(seed, 14)
-        _, plain = cycles(graph, "reference", board, tmp_path)
-        forms, fast = cycles(graph, "fast", board, tmp_path)
-        for op, form, there, here in zip(graph.ops, forms, plain, fast, strict=True):
-            assert form == "reference" or here <= there, f"seed {seed}: {op} takes {here} by {form}, {there} by reference"
-            formed += form != "reference"
-    assert formed > 10
+    graph = random_graph(seed, 14)
+    _, plain = cycles(graph, "reference", board, tmp_path)
+    forms, fast = cycles(graph, "fast", board, tmp_path)
+    for op, form, there, here in zip(graph.ops, forms, plain, fast, strict=True):
+        assert form == "reference" or here <= there, f"{op} takes {here} by {form}, {there} by reference"
+    assert any(form != "reference" for form in forms)
 
 
 @pytest.mark.slow

@@ -90,19 +90,13 @@ BOARDS: dict[str, tuple[object, str]] = {
     "nothing": (b"", "the file is empty"),
     "no JSON": (b"{name", "is no JSON"),
     "nested deeply": (b"[" * 100_000, "nested too deeply"),
-    "objects nested deeply": (b'{"a":' * 50_000, "nested too deeply"),
     "other bytes": (b"\xff\xfe{}", "no text in UTF-8 (byte 0)"),
-    "UTF-16": (json.dumps(BOARD).encode("utf-16"), "no text in UTF-8"),
     "a name twice": (b'{"name": "a", "name": "b"}', "the name 'name' is there twice"),
     "NaN": (json.dumps(BOARD).replace("180000000", "NaN").encode(), "NaN is no number"),
     "infinity": (json.dumps(BOARD).replace("180000000", "1e999").encode(), "clock_hz is Infinity, expected a whole number"),
     "5,000 digits": (json.dumps(BOARD).replace("180000000", "1" * 5000).encode(), "is no JSON"),
-    "half a character": (b'{"name": "\\ud800"}', "is missing"),
     "a misspelt field": (BOARD | {"clok_hz": 3}, "field clok_hz is unknown; did you mean clock_hz?"),
-    "a field less": ({key: value for key, value in BOARD.items() if key != "cpu"}, "field cpu is missing"),
-    "a chip in numbers": (BOARD | {"mcu": 469}, "field mcu is 469, expected printable text"),
     "another chip": (BOARD | {"mcu": "host"}, "expected a name that begins with stm32"),
-    "a title of parts": (BOARD | {"title": ["a"]}, "field title is a list, expected printable text"),
     "a title of lines": (BOARD | {"title": "a\nb"}, "expected printable text"),
     "a title that ends a comment": (BOARD | {"title": "a */ b"}, "expected text without */"),
     "a clock in MHz": (BOARD | {"clock_hz": 180.5}, "field clock_hz is 180.5, expected a whole number"),
@@ -115,12 +109,9 @@ BOARDS: dict[str, tuple[object, str]] = {
     "timing with a null": (BOARD | {"flash_timing": FLASH | {"code_lines": None}}, "field flash_timing.code_lines is null"),
     "timing without end": (BOARD | {"flash_timing": FLASH | {"wait_states": 10**30}}, "expected 0 to 15"),
     "lines of 15 bytes": (BOARD | {"flash_timing": FLASH | {"line_bytes": 15}}, "expected a power of two"),
-    "console as a list": (BOARD | {"console": []}, "field console is a list"),
     "console without a pin": (BOARD | {"console": BOARD["console"] | {"tx": "B10"}}, "field console: console pin is 'B10'"),
     "no memory": (BOARD | {"sram": []}, "no SRAM"),
     "memory as an object": (BOARD | {"sram": RAM}, "field sram is an object, expected a list"),
-    "memory in a list": (BOARD | {"sram": [RAM | {"size_bytes": [1]}]}, "field sram[0].size_bytes is a list"),
-    "memory below zero": (BOARD | {"sram": [RAM | {"size_bytes": -1}]}, "field sram[0]: memory sram: size_bytes is -1"),
     "memory without end": (BOARD | {"sram": [RAM | {"size_bytes": 10**30}]}, "expected 1 to 134217728"),
     "memory on peripherals": (BOARD | {"sram": [RAM | {"base": "0x40000000"}]}, "where peripherals begin"),
     "memory that overlaps": (BOARD | {"sram": [RAM, RAM | {"name": "more"}]}, "memories sram and more overlap"),
@@ -150,39 +141,31 @@ def test_a_byte_order_mark_and_hexadecimal_text_are_fine(here: Path) -> None:
 
 def test_what_is_no_file_is_not_waited_for(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     """A folder, a pipe that nobody writes into, a device without end, nothing; for every kind of file that is read."""
-    for name in ("pipe.json", "pipe.npz", "pipe.npy"):
-        os.mkfifo(name)
-    for name in ("zero.json", "zero.npz"):
-        os.symlink("/dev/zero", name)
-    (here / "folder.json").mkdir()
+    os.mkfifo("pipe.npy")
+    for suffix in (".json", ".npz"):
+        os.mkfifo(f"pipe{suffix}")
+        os.symlink("/dev/zero", f"zero{suffix}")
+        os.mkdir(f"folder{suffix}")
+    readers = (
+        "plan net.py:make --board .json", "measure net.py:labelled --method skip --data synthetic --skip .json",
+        "train net.py:labelled --data synthetic --method trec --trec .json", "plan net.py:make --data .npz",
+        "train net.py:labelled --data synthetic --checkpoint .json", "measure net.py:make --data random --calibration .npz",
+    )  # fmt: skip
     for name, words in (("pipe", "is a pipe or a device"), ("zero", "is a pipe or a device"), ("folder", "is a folder")):
-        refused(capsys, ["plan", "net.py:make", "--board", f"{name}.json"], words)
-        refused(
-            capsys, ["measure", "net.py:labelled", "--method", "skip", "--data", "synthetic", "--skip", f"{name}.json"], words
-        )
-        refused(capsys, ["train", "net.py:labelled", "--data", "synthetic", "--method", "trec", "--trec", f"{name}.json"], words)
-        refused(capsys, ["train", "net.py:labelled", "--data", "synthetic", "--checkpoint", f"{name}.json"], words)
-    for name in ("pipe.npz", "zero.npz"):
-        refused(capsys, ["plan", "net.py:make", "--data", name], "is a pipe or a device")
-        refused(capsys, ["measure", "net.py:make", *RANDOM, "--calibration", name], "is a pipe or a device")
+        for reader in readers:
+            refused(capsys, [name + word if word[0] == "." else word for word in reader.split()], words)
     refused(capsys, ["run", "pipe.npy"], "is a pipe or a device")
     refused(capsys, ["plan", "net.py:make", "--board", "gone.json"], "board file gone.json does not exist")
 
 
 SKIPS: dict[str, tuple[object, str]] = {
-    "a field less": ({key: value for key, value in SKIP.items() if key != "net"}, "field net is missing"),
-    "unknown": (SKIP | {"share": {}}, "field share is unknown; did you mean shares?"),
     "another unit": (SKIP | {"unit": "bit"}, "unit is 'bit', expected one of pair, block"),
     "units of layers": (SKIP | {"units": {"conv1": "bit"}}, "unit is 'bit'"),
     "all of a layer": (SKIP | {"shares": {"conv1": 1}}, "field shares.conv1 is 1, expected 0 or more and less than 1"),
-    "less than nothing": (SKIP | {"shares": {"conv1": -0.1}}, "field shares.conv1 is -0.1"),
     "a share in words": (SKIP | {"shares": {"conv1": "half"}}, 'field shares.conv1 is "half", expected a number'),
     "no such layer": (SKIP | {"shares": {"conv9": 0.1}}, "the record cuts conv9 by block"),
-    "shares in a list": (SKIP | {"shares": [0.1]}, "field shares is a list, expected an object"),
-    "counts in parts": (SKIP | {"validation_images": 1.5}, "field validation_images is 1.5, expected a whole number"),
     "counts below zero": (SKIP | {"validation_exact": -1}, "-1 and 5 of 10 validation images are right, expected 0 to all"),
     "more right than there are": (SKIP | {"validation_exact": 11}, "11 and 5 of 10 validation images are right"),
-    "tested on no images": (SKIP | {"test_exact": 3}, "3 and 0 of 0 test images are right"),
     "an empty front": ({"front": []}, "holds no designs"),
     "a front of something else": ({"front": 3}, "holds no designs"),
 }
@@ -205,9 +188,8 @@ def quantized_net() -> Any:
 @pytest.mark.parametrize(
     ("suffix", "words"),
     [
-        ("", "holds designs 0 to 3"), ("#", "holds designs"), ("#-1", "holds designs"), ("#x", "holds designs"),
-        ("#4", "holds designs"), ("#99999999999999999999", "holds designs"), ("#\u0663", "holds designs"),
-        ("#1", "neither a record of skipping nor a skipping design"), ("#2", "neither a record"), ("#3", "is a list"),
+        ("", "holds designs 0 to 3"), ("#-1", "holds designs"), ("#99999999999999999999", "holds designs"),
+        ("#\u0663", "holds designs"), ("#1", "neither a record of skipping nor a skipping design"), ("#3", "is a list"),
     ],
 )  # fmt: skip
 def test_designs_of_a_front(here: Path, suffix: str, words: str) -> None:
@@ -219,17 +201,10 @@ def test_designs_of_a_front(here: Path, suffix: str, words: str) -> None:
 
 TRECS: dict[str, tuple[object, str]] = {
     "13 bits": ({"0": TREC | {"hash_bits": 13}}, "field 0: sub_length is 5 and hash_bits 13"),
-    "16 bits": ({"0": TREC | {"hash_bits": 16}}, "hash_bits 16, expected at least 1, and 1 to 12"),
     "more bits than filters": ({"0": TREC | {"hash_bits": 5}}, "hash_bits is 5, expected 1 to 4"),
     "no bits": ({"0": TREC | {"hash_bits": 0}}, "hash_bits 0"),
-    "bits in parts": ({"0": TREC | {"hash_bits": 3.0}}, "field 0.hash_bits is 3.0, expected a whole number"),
-    "no length": ({"0": TREC | {"sub_length": 0}}, "sub_length is 0"),
     "a length beyond the window": ({"0": TREC | {"sub_length": 76}}, "sub_length is 76, expected 1 to 75"),
     "another hash": ({"0": TREC | {"hash": "md5"}}, "hash is 'md5', expected one of kernel"),
-    "another threshold": ({"0": TREC | {"threshold": "median"}}, "threshold is 'median'"),
-    "another field": ({"0": TREC | {"length": 5}}, "field 0.length is unknown; did you mean sub_length?"),
-    "no field": ({"0": {}}, "field 0.sub_length is missing"),
-    "a number": ({"0": 3}, "field 0 is 3, expected an object"),
     "no such layer": ({"conv1": TREC}, "no convolution 'conv1' for TREC; it has 0"),
     "no layer": ({}, "names no layer"),
     "a table of nothing": ({"table": None}, "the content is null"),
@@ -251,10 +226,7 @@ def test_a_layer_has_no_more_bits_than_a_board_computes(bits: int) -> None:
         Settings(4, bits)
 
 
-MANIFESTS = ("[]", "{}", '{"model_hash": null}', '{"model_hash": 3}', '{"model_hash": "xy"}', "", "[" * 100_000)
-
-
-@pytest.mark.parametrize("text", MANIFESTS, ids=range(len(MANIFESTS)))
+@pytest.mark.parametrize("text", ["[]", "{}", '{"model_hash": 3}', '{"model_hash": "xy"}', ""])
 def test_manifests(capsys: pytest.CaptureFixture[str], here: Path, text: str) -> None:
     (here / "manifest.json").write_text(text)
     refused(capsys, ["flash", ".", "--port", "/dev/nonesuch"], "manifest manifest.json")
@@ -274,10 +246,8 @@ def header(shape: str, kind: str = "'<f4'", version: int = 1) -> bytes:
 
 CLAIMS: dict[str, tuple[bytes, str]] = {
     "terabytes": (header("(1000000000000, 3, 7, 7)"), "images claims 588,000,000,000,000 bytes, there are 128"),
-    "a negative size": (header("(-8, -3, 7, 7)") + bytes(4704), "images claims"),
     "nothing, of a huge shape": (header("(0, 1000000000000, 1000000000, 7)"), "not an .npz archive"),
     "more than there is": (header("(8, 3, 7, 7)") + bytes(100), "images claims 4,704 bytes, there are 228"),
-    "less than there is": (header("(1, 3, 7, 7)") + bytes(1000), "images has bytes behind its end"),
     "a call": (header("__import__('os')"), "not an .npz archive without pickles"),
     "another version": (header("(1, 3, 7, 7)", version=9), "images has format 9.0"),
     "an unknown type": (header("(1, 3, 7, 7)", "'zz'"), "not a valid dtype"),
@@ -314,9 +284,6 @@ def test_every_damaged_byte_of_an_archive(here: Path) -> None:
 
 
 ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "no images": ({"pictures": GOOD}, "has no array images; found pictures, expected images and optionally labels"),
-    "objects": ({"images": np.array([{}], object)}, "images holds Python objects"),
-    "objects for labels": ({"images": GOOD, "labels": np.array([None] * 8, object)}, "labels holds Python objects"),
     "another byte order": ({"images": GOOD.astype(">f4")}, "images are >f4, expected float32"),
     "other labels": ({"images": GOOD, "labels": np.full(8, 2**63, np.uint64)}, "labels go from 9223372036854775808"),
     "too large labels": ({"images": GOOD, "labels": np.full(8, 5)}, "labels reach 5, the network has 5 outputs"),
@@ -352,27 +319,23 @@ def test_cifar10_that_is_damaged(capsys: pytest.CaptureFixture[str], here: Path,
 # Numbers ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["plan", "net.py:make", "--data", "random", "--mac-limit=1e308"], "limit of MACs is 1e+308"),
-        (["plan", "net.py:make", "--data", "random", "--mac-limit=nan"], "limit of MACs is nan"),
-        (["measure", "net.py:make", *RANDOM, "--method", "partial", "--mac-limit=-1"], "limit of MACs is -1"),
-        (["measure", "net.py:make", *RANDOM, f"--sram={10**30}"], "expected 1 to 4,294,967,295"),
-        (["measure", "net.py:make", *RANDOM, "--sram=0"], "sram is 0 bytes"),
-        (["measure", "net.py:make", *RANDOM, f"--seed={1 << 32}"], "seed is 4294967296, expected 0 to 4294967295"),
-        (["compile", "net.py:make", "--out", "c", f"--seed={10**30}"], "expected 0 to 4294967295"),
-        (["train", "net.py:labelled", "--data", "synthetic", f"--seed={10**30}"], "seed is 1000"),
-        (["train", "net.py:labelled", "--data", "synthetic", "--seed=-1"], "seed is -1"),
-        (["prune", "net.py:labelled", "--data", "synthetic", "--sram=3500", "--rate=nan"], "peak_rate is nan"),
-        (["prune", "net.py:labelled", "--data", "synthetic", f"--sram={10**30}"], "budget_bytes is 1000"),
-        (["prune", "net.py:labelled", "--data", "synthetic", "--sram=3500", "--save-as", "../up"], "name is '../up'"),
-        (["train", "net.py:odd", "--data", "synthetic"], "Sigmoid"),
-    ],
-)
-def test_numbers_out_of_range(capsys: pytest.CaptureFixture[str], here: Path, arguments: list[str], words: str) -> None:
+NUMBERS = {
+    "plan net.py:make --data random --mac-limit=1e308": "limit of MACs is 1e+308",
+    "measure net.py:make --data random --method partial --mac-limit=-1": "limit of MACs is -1",
+    f"measure net.py:make --data random --sram={10**30}": "expected 1 to 4,294,967,295",
+    f"measure net.py:make --data random --seed={1 << 32}": "seed is 4294967296, expected 0 to 4294967295",
+    "train net.py:labelled --data synthetic --seed=-1": "seed is -1",
+    "prune net.py:labelled --data synthetic --sram=3500 --rate=nan": "peak_rate is nan",
+    f"prune net.py:labelled --data synthetic --sram={10**30}": "budget_bytes is 1000",
+    "prune net.py:labelled --data synthetic --sram=3500 --save-as ../up": "name is '../up'",
+    "train net.py:odd --data synthetic": "Sigmoid",
+}
+
+
+@pytest.mark.parametrize("command", NUMBERS)
+def test_numbers_out_of_range(capsys: pytest.CaptureFixture[str], here: Path, command: str) -> None:
     """So is a network that could be trained, but not compiled afterwards."""
-    refused(capsys, arguments, words)
+    refused(capsys, command.split(), NUMBERS[command])
 
 
 def test_a_network_that_does_not_fit_is_a_no_on_the_host_too(capsys: pytest.CaptureFixture[str], here: Path) -> None:
@@ -383,31 +346,25 @@ def test_a_network_that_does_not_fit_is_a_no_on_the_host_too(capsys: pytest.Capt
 
 # Places ----------------------------------------------------------------------------------------------------------------
 
-WRITERS = {
-    "plan": ["plan", "net.py:make", "--data", "random"],
-    "measure": ["measure", "net.py:make", *RANDOM], "compile": ["compile", "net.py:make"], "bench": ["bench"],
-    "explore": ["explore", "net.py:labelled", "--data", "synthetic", "--trials", "1"],
-    "train": ["train", "net.py:labelled", "--data", "synthetic"],
-    "trec": ["train", "net.py:labelled", "--data", "synthetic", "--method", "trec"],
-    "skip": ["train", "net.py:labelled", "--data", "synthetic", "--method", "skip"],
-    "prune": ["prune", "net.py:labelled", "--data", "synthetic", "--sram", "3500"],
-    "lab": ["lab", "grade", "."],
-}  # fmt: skip
+WRITERS = (
+    "plan net.py:make --data random --out .", "measure net.py:make --data random --out .", "compile net.py:make --out .",
+    "bench --out .", "explore net.py:labelled --data synthetic --trials 1 --out .", "lab grade in --csv ./marks.csv",
+    "train net.py:labelled --data synthetic --out .", "train net.py:labelled --data synthetic --method trec --out .",
+    "train net.py:labelled --data synthetic --method skip --out .", "prune net.py:labelled --data synthetic --sram 3500 --out .",
+    "train net.py:labelled --data synthetic --out w --checkpoint ./c.pt",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("place", ["net.py", "net.py/deeper", "/dev/full", "/proc/none", "n" * 300, "loop"])
-@pytest.mark.parametrize("verb", WRITERS)
-def test_places_are_tried_before_the_work(
-    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, verb: str, place: str
-) -> None:
-    if verb == "explore":
+@pytest.mark.parametrize("writer", WRITERS)
+def test_places_are_tried_before_the_work(capsys: pytest.CaptureFixture[str], here: Path, writer: str) -> None:
+    if "explore" in writer:
         pytest.importorskip("optuna")
     os.symlink("loop", "loop")
+    os.mkdir("in")
     before = sorted(here.iterdir())
-    option = ["--csv", f"{place}/marks.csv"] if verb == "lab" else ["--out", place]
-    refused(capsys, [*WRITERS[verb], *option], "nothing can be written into")
-    if verb in ("train", "prune"):
-        refused(capsys, [*WRITERS[verb], "--out", "w", "--checkpoint", f"{place}/c.pt"], "nothing can be written into")
+    for place in ("net.py", "net.py/deeper", "/dev/full", "/proc/none", "n" * 300, "loop"):
+        arguments = [place + word[1:] if word[0] == "." else word for word in writer.split()]
+        refused(capsys, arguments, "nothing can be written into")
     assert sorted(here.iterdir()) == before
 
 
@@ -440,13 +397,7 @@ def test_a_folder_with_files_of_others_is_trained_into(here: Path, monkeypatch: 
     monkeypatch.setenv("TINYREDUX_CACHE", str(here / "cache"))
     out = here / "out"
     out.mkdir()
-    for name, text in (
-        ("README.md", "mine"),
-        ("empty.json", ""),
-        ("foreign.json", "[3]"),
-        ("a.json", "{}"),
-        ("a.safetensors", ""),
-    ):
+    for name, text in {"README.md": "mine", "empty.json": "", "foreign.json": "[3]", "a.json": "{}", "a.safetensors": ""}.items():
         (out / name).write_text(text)
     record = pretrained.train_net("net.py:labelled", "synthetic", 1, out=out)
     assert (out / "README.md").read_text() == "mine" and record.sha256 in (out / "MODEL_CARD.md").read_text()
@@ -507,17 +458,7 @@ def test_the_committed_weights_are_those_of_their_records() -> None:
         assert files.read_recorded(path)
 
 
-PRUNINGS = (
-    3,
-    {},
-    {"base": 3, "shapes": {}},
-    {"base": "lenet"},
-    {"base": "lenet", "shapes": {"a": "b"}},
-    {"base": "lenet", "shapes": 1},
-)
-
-
-@pytest.mark.parametrize("pruning", PRUNINGS, ids=range(len(PRUNINGS)))
+@pytest.mark.parametrize("pruning", [3, {"base": 3, "shapes": {}}, {"base": "lenet", "shapes": {"a": "b"}}], ids=range(3))
 def test_records_of_pruned_networks(here: Path, monkeypatch: pytest.MonkeyPatch, pruning: object) -> None:
     monkeypatch.setenv("TINYREDUX_CACHE", str(here))
     (here / "weights").mkdir()

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from random_graphs import random_graph
 
-from tinyredux import Settings, compile_net, fixedpoint, recorded
+from tinyredux import Settings, compile_net, fixedpoint, memory, recorded
 from tinyredux.explore import plans
 from tinyredux.graph import macs
 from tinyredux.int8 import interpret
@@ -104,3 +105,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         plots.cycles_per_operator([replace(RECORDS[0], cycles=None)])
     with pytest.raises(ValueError, match="the classes of random have no names"):
         plots.predictions(replace(COMPILED.data, name="random"), OUTPUTS, [0])
+
+
+def test_a_figure_of_a_branching_network() -> None:
+    branch = random_graph(4)
+    assert len(plots.memory_timeline(branch, memory.plan(branch))._repr_png_()) < 150_000
