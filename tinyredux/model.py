@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from tinyredux.memory import MemoryPlan, plan_of, run_schedule
 from tinyredux.methods.partial import what_fits
 from tinyredux.methods.trec import has_trec
 from tinyredux.partial import arena_plan
-from tinyredux.tables import columns
+from tinyredux.tables import as_html, columns
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,13 @@ class Model:
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the model for people: (what, how much)."""
-        plan, forms = self.plan, {entry["name"]: entry.get("form", "reference") for entry in self.artifact.manifest["ops"]}
+        plan, there = self.plan, board_budget(self.board)
         return [
             ("network", f"{self.graph.name}, {self.method}, kernels {self.kernels}, for {self.board.name}"),
             *(("note", note) for note in self.notes),
-            (
-                "SRAM",
-                f"{plan.arena_bytes:,} bytes of arena, {plan.scratch_bytes:,} of scratch; {board_budget(self.board):,} there",
-            ),
+            ("SRAM", f"{plan.arena_bytes:,} bytes of arena, {plan.scratch_bytes:,} of scratch; {there:,} there"),
             ("flash", f"{len(self.artifact.blob):,} bytes of weights; {self.board.flash_bytes:,} there"),
-            *((name, str(form)) for name, form in forms.items()),
+            *((entry["name"], str(entry.get("form", "reference"))) for entry in self.artifact.manifest["ops"]),
         ]
 
     def __repr__(self) -> str:
@@ -82,8 +78,7 @@ class Model:
         return columns(self.rows())
 
     def _repr_html_(self) -> str:
-        cells = (f"<tr><th style='text-align:left'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in self.rows())
-        return f"<table>{''.join(cells)}</table>"
+        return as_html(self.rows())
 
     def expected(self, images: interpret.Batch, computed: interpret.Batch | None = None) -> interpret.Batch:
         """Returns the bytes that the model must write for int8 images (N, H, W, C): those of the interpreter.
@@ -99,33 +94,32 @@ class Model:
     def check_fit(self) -> None:
         """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
         plan, board, graph = self.plan, self.board, self.graph
-        step = max(plan.steps, key=lambda step: step.live_bytes)
-        needed, there = plan.total_bytes, board_budget(board)
-        budget = max(0, min(there, self.limit_bytes or there))
-        if self.limit_bytes is not None and self.limit_bytes < there:
-            there, where = self.limit_bytes, f"--sram {self.limit_bytes}"
-        else:
-            needed, there, where = needed + board.sram_bytes - there, board.sram_bytes, board.name
+        budget = board_budget(board)
+        needed, there, where = plan.total_bytes + board.sram_bytes - budget, board.sram_bytes, board.name
+        if self.limit_bytes is not None and self.limit_bytes < budget:
+            budget = there = self.limit_bytes
+            needed, where = plan.total_bytes, f"--sram {budget}"
         if needed > there:
-            op = graph.by_name[step.op.split("+")[-1]]
+            op = graph.by_name[max(plan.steps, key=lambda step: step.live_bytes).op.split("+")[-1]]
             largest = max((*op.inputs, op.output), key=lambda name: graph.tensors[name].size_bytes)
             about = f"tensor {largest} {graph.tensors[largest].size_bytes} bytes at {op.name}"
-            advice = what_fits(graph, budget, "trec+partial" if has_trec(graph) else "partial")
+            advice = what_fits(graph, max(0, budget), "trec+partial" if has_trec(graph) else "partial")
             raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, advice)
         weights = len(self.artifact.blob)
         if weights > board.flash_bytes:
-            name, size = max(((key, value.nbytes) for key, value in graph.constants.items()), key=lambda pair: pair[1])
-            raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, f"{name} {size} bytes")
+            name = max(graph.constants, key=lambda name: graph.constants[name].nbytes)
+            largest = f"{name} {graph.constants[name].nbytes} bytes"
+            raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, largest)
 
     def build(self, folder: Path | None = None, platformio: bool = False) -> Firmware:
         """Returns the firmware of the model for its board, built in a folder named after the model's hash."""
         self.check_fit()
         folder = folder or default_build_folder()
-        return build_firmware(self.write(folder / "models" / self.artifact.model_hash), self.board, folder, platformio)
+        return build_firmware(self.write(folder), self.board, folder, platformio)
 
     def write(self, folder: Path) -> Path:
-        """Writes the C files, weights and manifest into a folder, and returns it."""
-        return self.artifact.write(folder)
+        """Writes the C files, weights and manifest into a folder of the model's own in a build folder, and returns it."""
+        return self.artifact.write(folder / "models" / self.artifact.model_hash)
 
     def open(self, target: str, firmware: Firmware | None = None) -> Target:
         """Returns what runs the model: "host", "simulator" (with its firmware) or "board[:PORT]" (that holds it)."""
@@ -135,8 +129,7 @@ class Model:
             from tinyredux.device.host import HostTarget
 
             folder = default_build_folder()
-            library = build_host(self.write(folder / "models" / self.artifact.model_hash), folder)
-            return HostTarget(library, self.graph.input.shape, shape)
+            return HostTarget(build_host(self.write(folder), folder), self.graph.input.shape, shape)
         if kind == "simulator":
             from tinyredux.device.simulated import SimulatorTarget
 

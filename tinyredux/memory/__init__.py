@@ -1,7 +1,8 @@
 """Where the bytes of a network lie, and when: programs of steps on views, placed in one arena.
 
 `program` and `tiles` say what a program is: loops of steps that read and write boxes of buffers. `lower` makes one from a
-schedule, `place` gives its buffers addresses in the arena, `run_schedule` executes and checks it byte by byte in NumPy.
+schedule, by what operators read for a part (`reach`); `place` gives its buffers addresses in the arena, `run_schedule` executes
+and checks it byte by byte in NumPy.
 `layerwise` says what is alive one operator at a time, `whole_operators` makes that a program and places it; `work` counts the
 products of steps, `blob` lays out weights in flash.
 Chapter 3 teaches it.
@@ -27,50 +28,22 @@ from tinyredux.memory.layerwise import (
     reference_scratch,
     verify_plan,
 )
-from tinyredux.memory.lower import Lowering, boxes_for, lower, moments
+from tinyredux.memory.lower import Lowering, boxes_for, lower, moments, slices_of
 from tinyredux.memory.place import Arena, blocks_of, gap, live_bytes, place, place_apart
-from tinyredux.memory.program import (
-    ACCUMULATOR_BYTES,
-    Buffer,
-    Item,
-    Loop,
-    Node,
-    Program,
-    Schedule,
-    Storage,
-    one_by_one,
-    part_breaks,
-    part_unit,
-    storages,
-)
+from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, one_by_one, storages
+from tinyredux.memory.reach import group_sizes, is_barrier, is_elementwise, is_generator, reads_values, windows_meet_map
 from tinyredux.memory.run_schedule import verify
-from tinyredux.memory.tiles import (
-    Box,
-    Step,
-    View,
-    computed_macs,
-    group_sizes,
-    in_lines,
-    is_barrier,
-    is_elementwise,
-    is_generator,
-    reads_values,
-    restricted,
-    row_by_row,
-    whole,
-    window_rows,
-    windows_meet_map,
-)
+from tinyredux.memory.tiles import Box, Step, View, in_lines, row_by_row, whole
 from tinyredux.memory.whole_operators import layer_by_layer, place_operators, place_reference, plan, plan_of, tensors_end
-from tinyredux.memory.work import Price, conv_loops, executed_macs
+from tinyredux.memory.work import Price, computed_macs, conv_loops, executed_macs, restricted, window_rows
 
 __all__ = [
     "ACCUMULATOR_BYTES", "Arena", "Blob", "Box", "Buffer", "Item", "Lifetime", "LiveStep", "Loop", "Lowering", "MemoryPlan",
     "Node", "Price", "Program", "Schedule", "Step", "Storage", "View", "arena_end", "arrays", "blocks_of", "boxes_for",
     "clustering", "computed_macs", "conv_loops", "executed_macs", "first_fit", "gap", "group_sizes", "in_lines", "is_barrier",
     "is_elementwise", "is_generator", "is_pointwise", "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes",
-    "live_steps", "lower", "lowest_gap", "moments", "one_by_one", "overlap", "pack_arrays", "part_breaks", "part_unit", "place",
-    "place_apart", "place_operators", "place_reference", "plan", "plan_of", "reads_values", "reference_scratch", "restricted",
-    "row_by_row", "run_schedule", "storages", "tensors_end", "verify", "verify_plan", "whole", "window_rows",
+    "live_steps", "lower", "lowest_gap", "moments", "one_by_one", "overlap", "pack_arrays", "place", "place_apart",
+    "place_operators", "place_reference", "plan", "plan_of", "reads_values", "reference_scratch", "restricted", "row_by_row",
+    "run_schedule", "slices_of", "storages", "tensors_end", "verify", "verify_plan", "whole", "window_rows",
     "windows_meet_map",
 ]  # fmt: skip

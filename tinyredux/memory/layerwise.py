@@ -13,8 +13,6 @@ from tinyredux.graph import Conv, Graph, Op, TrecConv
 from tinyredux.trec import TrecSizes, trec_sizes
 
 Lifetime = tuple[int, int]  # first and last step, both included
-WORD = 4
-SCRATCH = "scratch of "
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def verify_plan(graph: Graph, plan: MemoryPlan) -> None:
         if size < needed or start % 4:
             raise ValueError(f"{op.name}: its kernel needs {needed} bytes of scratch at a multiple of 4, found {size} at {start}")
         if size:
-            ranges.append((f"{SCRATCH}{op.name}", start, size))
+            ranges.append((f"scratch of {op.name}", start, size))
         for i, (name, start, size) in enumerate(ranges):
             if start < 0 or start + size > plan.total_bytes:
                 raise ValueError(f"{op.name}: {name} takes bytes {start} to {start + size} of an arena of {plan.total_bytes}")

@@ -6,16 +6,21 @@ slices through concatenations and what no window reaches need no rules of their 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 
 from tinyredux.graph import Concat, Graph, Op, TrecConv
 from tinyredux.memory.layerwise import scratch_bytes
-from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, segments, storages
-from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, input_box, is_elementwise, is_generator, whole
+from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, storages
+from tinyredux.memory.reach import group_sizes, input_box, is_elementwise, is_generator
+from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, whole
 from tinyredux.trec import trec_sizes
 
 Span = tuple[int, int]  # first and last moment
-_Part = Callable[["_Body", int, int], None]
+Ops = tuple[Op, ...]
+Part = tuple[list[Node], set[str]]  # steps, and the buffers that nothing but these steps uses
+Computed = tuple[list[Node], View, set[str]]  # the same, and in the middle where the result lies
 
 
 class Lowering:
@@ -48,81 +53,99 @@ class Lowering:
         sink = ops[-1]
         if sink.output in self.schedule.in_place and sink.output not in self.patches:
             self.ties[sink.output] = self.schedule.in_place[sink.output]
-        if item.kind == "spatial":
-            return self._spatial(item, ops)
-        if isinstance(sink, Concat) and item.kind == "whole":
-            return [] if sink.name in self.schedule.aliased else self._copies(sink)
-        if item.kind == "accumulate":
-            return self._accumulate(item, ops)
-        if item.kind == "materialise":
-            return self._materialise(item, ops)
+        if item.kind != "whole":
+            run = {"spatial": self._spatial, "accumulate": self._accumulate, "materialise": self._materialise}[item.kind]
+            return run(item, ops)
+        if sink.name in self.schedule.aliased:
+            return []
         target = self.stored(sink.output)
+        if isinstance(sink, Concat):
+            return self._copies(sink, target)
         inputs = tuple(self.stored(name).part(input_box(self.graph, sink, i, target.box)) for i, name in enumerate(sink.inputs))
         return [Step(sink.name, "run", inputs, target, self.scratch(sink, f"{sink.name}:scratch"))]
 
-    def _copies(self, sink: Op) -> list[Node]:
-        target, at, steps = self.stored(sink.output), 0, list[Node]()
-        for i, name in enumerate(sink.inputs):
-            count = self.graph.tensors[name].shape[2]
-            box = target.box.channels(at, at + count)
-            source = self.stored(name).part(input_box(self.graph, sink, i, box))
+    def _copies(self, sink: Op, target: View) -> list[Node]:
+        edges = itertools.accumulate((self.graph.tensors[name].shape[2] for name in sink.inputs), initial=0)
+        steps = list[Node]()
+        for i, (c0, c1) in enumerate(itertools.pairwise(edges)):
+            box = target.box.channels(c0, c1)
+            source = self.stored(sink.inputs[i]).part(input_box(self.graph, sink, i, box))
             steps.append(Step(sink.name, "copy", (source,), target.part(box)))
-            at += count
         return steps
 
-    def _materialise(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
-        sink = ops[-1]
-        target = self.stored(sink.output)
+    def _materialise(self, item: Item, ops: Ops) -> list[Node]:
+        sink, target = ops[-1], self.stored(ops[-1].output)
         through = sink.output in self.ties and not is_elementwise(sink)
 
-        def part(body: _Body, c0: int, c1: int) -> None:
-            box = target.box.channels(c0, c1)
-            if through:
-                body.steps.append(Step(sink.name, "copy", (body.compute(sink.output, box),), target.part(box)))
-            else:
-                body.compute(sink.output, box, target.part(box))
+        def part(prefix: str, c0: int, c1: int) -> Part:
+            place = target.part(target.box.channels(c0, c1))
+            steps, made, own = self._computed(ops, prefix, sink.output, place.box, None if through else place)
+            return [*steps, Step(sink.name, "copy", (made,), place)] if through else steps, own
 
         return self._slices(item, ops, sink.output, part)
 
-    def _accumulate(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
-        sink = ops[-1]
-        target, width = self.stored(sink.output), ACCUMULATOR_BYTES[self.schedule.accumulator]
+    def _accumulate(self, item: Item, ops: Ops) -> list[Node]:
+        sink, target = ops[-1], self.stored(ops[-1].output)
+        width = ACCUMULATOR_BYTES[self.schedule.accumulator]
         sums = dense_view(sink.output, target.box, f"{sink.name}:sums", width)
         self.declare(sums.buffer, sums.box.elements * width, 4)
         source = input_box(self.graph, sink, 0, target.box)
 
-        def part(body: _Body, c0: int, c1: int) -> None:
-            values = body.compute(sink.inputs[0], source.channels(c0, c1))
-            body.steps.append(Step(sink.name, "add_up", (values,), sums))
+        def part(prefix: str, c0: int, c1: int) -> Part:
+            steps, values, own = self._computed(ops[:-1], prefix, sink.inputs[0], source.channels(c0, c1))
+            return [*steps, Step(sink.name, "add_up", (values,), sums)], own
 
         loops = self._slices(item, ops[:-1], sink.inputs[0], part)
-        if not self._alone(target):
+        full = target.buffer == sink.output and target.box == whole(self.graph.tensors[sink.output].shape)
+        alone = sink.output not in self.split and (full or target.buffer not in self.graph.tensors)
+        if not alone:  # its buffer holds more than these results
             self.apart.add(target.buffer)
             self.ties.pop(target.buffer, None)
         elif target.buffer not in self.apart:
             self.ties[target.buffer] = sums.buffer
         return [Step(sink.name, "start", (), sums), *loops, Step(sink.name, "finish", (sums,), target)]
 
-    def _alone(self, target: View) -> bool:
-        """True where a view is all that its buffer holds."""
-        if target.tensor in self.split:
-            return False
-        kept = target.buffer in self.graph.tensors
-        return target.box == whole(self.graph.tensors[target.tensor].shape) and target.buffer == target.tensor if kept else True
-
-    def _slices(self, item: Item, ops: tuple[Op, ...], sliced: str, part: _Part) -> list[Node]:
+    def _slices(self, item: Item, ops: Ops, sliced: str, part: Callable[[str, int, int], Part]) -> list[Node]:
+        """Returns loops over slices of a tensor's channels; `part` makes the steps of channels c0 to c1 - 1."""
         loops = list[Node]()
         for number, (start, width, count) in enumerate(segments(self.graph, ops, sliced, item.width)):
-            parts, private = [], set()
-            for i in range(count if self.full else 1):
-                body = _Body(self, ops, f"{ops[-1].name}:{number}:")
-                part(body, start + i * width, start + (i + 1) * width)
-                parts.append(tuple(body.steps))
-                private |= body.private
-            loops.append(Loop(tuple(parts), frozenset(private)))
+            firsts = [start + i * width for i in range(count if self.full else 1)]
+            made = [part(f"{ops[-1].name}:{number}:", c0, c0 + width) for c0 in firsts]
+            loops.append(Loop(tuple(tuple(steps) for steps, _ in made), frozenset().union(*(own for _, own in made))))
         return loops
 
-    def _spatial(self, item: Item, ops: tuple[Op, ...]) -> list[Node]:
+    def _computed(self, ops: Ops, prefix: str, tensor: str, box: Box, target: View | None = None) -> Computed:
+        """Returns what computes a box of a tensor, into `target` or a slice of its own, and where it lies.
+
+        First it says which box of each tensor that takes, then what computes them.
+        """
+        wanted = boxes_for(self.graph, ops, tensor, box)
+        steps, views, own = list[Node](), dict[str, View](), set[str]()
+
+        def view(name: str, part: Box) -> View:
+            return (views[name] if name in views else self.stored(name)).part(part)
+
+        for op in (op for op in ops if op.output in wanted):
+            made, place = wanted[op.output], target if op.output == tensor else None
+            boxes = [input_box(self.graph, op, i, made) for i in range(len(op.inputs))]
+            if isinstance(op, Concat):  # a slice lies in one input
+                name, part = next((name, part) for name, part in zip(op.inputs, boxes, strict=True) if part.c0 < part.c1)
+                piece = view(name, part)._replace(tensor=op.output, box=made)
+                steps += [Step(op.name, "copy", (piece,), place)] if place else []
+                views[op.output] = place or piece
+                continue
+            if place is None:
+                place = dense_view(op.output, made, f"{prefix}{op.output}")
+                self.declare(place.buffer, made.elements)
+                own.add(place.buffer)
+            inputs = tuple(view(name, part) for name, part in zip(op.inputs, boxes, strict=True))
+            scratch = self.scratch(op, f"{prefix}{op.name}:scratch")
+            own |= {scratch} if scratch else set()
+            views[op.output] = place
+            steps.append(Step(op.name, "run", inputs, place, scratch))
+        return steps, view(tensor, box), own
+
+    def _spatial(self, item: Item, ops: Ops) -> list[Node]:
         """Returns loops over rows and columns of patches; the tensors between the inner items exist as patches."""
         sink, outer, split = ops[-1], dict(self.patches), self.split
         target = self.stored(sink.output)
@@ -138,7 +161,7 @@ class Lowering:
                 line.append(tuple(node for inner in item.inner for node in self.item(inner)))
             parts.append(tuple(line))
         self.patches, self.split = outer, split
-        own = frozenset(set(self.sizes) - known - {self.storage[name].root for name in self.graph.tensors})
+        own = frozenset(set(self.sizes) - known - {place.root for place in self.storage.values()})
         if len(columns) == 1:
             return [Loop(tuple(line[0] for line in parts), own)]
         return [Loop(tuple((Loop(line, own),) for line in parts), own)]
@@ -179,56 +202,6 @@ def boxes_for(graph: Graph, ops: tuple[Op, ...], tensor: str, box: Box) -> dict[
     return wanted
 
 
-class _Body:
-    """The steps of one part, made from its end: first which box of each tensor it takes, then what computes them."""
-
-    def __init__(self, lowering: Lowering, ops: tuple[Op, ...], prefix: str) -> None:
-        self.lowering, self.ops, self.prefix = lowering, ops, prefix
-        self.steps: list[Step] = []
-        self.views: dict[str, View] = {}
-        self.private: set[str] = set()
-
-    def compute(self, tensor: str, box: Box, target: View | None = None) -> View:
-        """Adds the steps that compute a box of a tensor, into `target` or a slice of its own. Returns where it lies."""
-        wanted = boxes_for(self.lowering.graph, self.ops, tensor, box)
-        for op in self.ops:
-            if op.output in wanted:
-                self._run(op, wanted[op.output], target if op.output == tensor else None)
-        return self._view(tensor, box)
-
-    def _run(self, op: Op, box: Box, target: View | None) -> None:
-        if isinstance(op, Concat):
-            if target is None:
-                self.views[op.output] = self._piece(op, box)
-            else:
-                self.steps.append(Step(op.name, "copy", (self._piece(op, box),), target))
-            return
-        if target is None:
-            name = f"{self.prefix}{op.output}"
-            self.lowering.declare(name, box.elements)
-            self.private.add(name)
-            target = dense_view(op.output, box, name)
-        inputs = tuple(self._view(name, input_box(self.lowering.graph, op, i, box)) for i, name in enumerate(op.inputs))
-        scratch = self.lowering.scratch(op, f"{self.prefix}{op.name}:scratch")
-        if scratch:
-            self.private.add(scratch)
-        self.views[op.output] = target
-        self.steps.append(Step(op.name, "run", inputs, target, scratch))
-
-    def _view(self, tensor: str, box: Box) -> View:
-        return self.views[tensor].part(box) if tensor in self.views else self.lowering.stored(tensor).part(box)
-
-    def _piece(self, op: Op, box: Box) -> View:
-        """Returns the slice of a concatenation's input that `box` is, as a view of the concatenation."""
-        graph, before = self.lowering.graph, 0
-        for index, name in enumerate(op.inputs):
-            inner = input_box(graph, op, index, box)
-            if inner.c0 < inner.c1:
-                return self._view(name, box.channels(box.c0 - before, box.c1 - before))._replace(tensor=op.output, box=box)
-            before += graph.tensors[name].shape[2]
-        raise ValueError(f"{op.name}: no input holds channels {box.c0} to {box.c1}")
-
-
 def lower(graph: Graph, schedule: Schedule, full: bool = True) -> Program:
     """Returns the loops of a schedule and the lifetimes of its buffers."""
     lowering = Lowering(graph, schedule, full)
@@ -258,24 +231,50 @@ def _touches(nodes: tuple[Node, ...], clock: int, spans: dict[str, Span]) -> int
     """
     for node in nodes:
         if isinstance(node, Step):
-            for name in (*(view.buffer for view in node.inputs), node.output.buffer, *filter(None, [node.scratch])):
-                _widen(spans, name, (clock, clock))
-            clock += 1
-            continue
-        inner, end = dict[str, Span](), clock
-        for part in node.parts:
-            end = max(end, _touches(part, clock, inner))
-        for name, span in inner.items():
-            _widen(spans, name, span if name in node.private else (clock, end - 1))
+            buffers = (*(view.buffer for view in node.inputs), node.output.buffer, *filter(None, [node.scratch]))
+            inner, private, end = dict.fromkeys(buffers, (clock, clock)), frozenset[str](), clock + 1
+        else:
+            inner, private = dict[str, Span](), node.private
+            end = max(_touches(part, clock, inner) for part in node.parts)
+        for name, (first, last) in inner.items():
+            first, last = (first, last) if name in private else (clock, end - 1)
+            known = spans.get(name, (first, last))
+            spans[name] = min(known[0], first), max(known[1], last)
         clock = end
     return clock
-
-
-def _widen(spans: dict[str, Span], name: str, span: Span) -> None:
-    first, last = spans.get(name, span)
-    spans[name] = min(first, span[0]), max(last, span[1])
 
 
 def moments(nodes: tuple[Node, ...]) -> int:
     """Returns how many moments a list of steps and loops takes: those of one part of each loop."""
     return _touches(nodes, 0, {})
+
+
+def slices_of(graph: Graph, ops: Ops, tensor: str) -> tuple[int, set[int]]:
+    """Returns the smallest number of channels of a tensor that a part can compute, `ops` being those that run in parts; and the
+    channels at which a part must end: where one input of a concatenation meets the next.
+
+    -1 among them says that one lies inside a group of channels that belong together.
+    """
+    op = next((op for op in ops if op.output == tensor), None)
+    if op is None or is_generator(op):
+        return 1, set()
+    units, breaks, at = list[int](), set[int](), 0
+    in_group, out_group = group_sizes(graph, op)
+    for name in op.inputs:
+        unit, edges = slices_of(graph, ops, name)
+        units.append(math.lcm(in_group, unit) // in_group * out_group)
+        breaks |= {-1 if edge < 0 or edge % in_group else at + edge // in_group * out_group for edge in edges}
+        if isinstance(op, Concat):
+            at += graph.tensors[name].shape[2]
+            breaks.add(at)
+    return math.lcm(*units), breaks
+
+
+def segments(graph: Graph, ops: tuple[Op, ...], tensor: str, width: int) -> list[tuple[int, int, int]]:
+    """Returns (first channel, width, count) runs of equal slices that cover a tensor's channels and cross none of its breaks."""
+    found, channels = list[tuple[int, int, int]](), graph.tensors[tensor].shape[2]
+    edges = sorted({0, channels} | {b for b in slices_of(graph, ops, tensor)[1] if 0 < b < channels})
+    for start, stop in itertools.pairwise(edges):
+        count, rest = divmod(stop - start, width)
+        found += [(start, width, count), (stop - rest, rest, 1)]
+    return [run for run in found if run[1] and run[2]]

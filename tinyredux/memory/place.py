@@ -5,7 +5,7 @@ Buffers that are tied (an output in place, an int8 result at the start of its 32
 
 from __future__ import annotations
 
-import math
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +31,11 @@ class Block:
     def align(self) -> int:
         """Alignment in bytes that suits every member."""
         return max(member.align for member in self.members)
+
+    @property
+    def span(self) -> int:
+        """Moments from the first of a member to the last of one."""
+        return max(member.last for member in self.members) - min(member.first for member in self.members) + 1
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,9 @@ def live_bytes(blocks: Sequence[Block]) -> list[int]:
     end = max(member.last for block in blocks for member in block.members)
     totals = [0] * (end + 1)
     for block in blocks:
-        sizes: dict[int, int] = {}
-        for member in block.members:
-            for moment in range(member.first, member.last + 1):
-                sizes[moment] = max(sizes.get(moment, 0), member.size_bytes)
+        sizes = dict[int, int]()
+        for member in sorted(block.members, key=lambda member: member.size_bytes):
+            sizes |= dict.fromkeys(range(member.first, member.last + 1), member.size_bytes)
         for moment, size in sizes.items():
             totals[moment] += size
     return totals
@@ -79,22 +83,21 @@ def place(program: Program, target: int = 0) -> Arena:
     count = range(len(blocks))
     orders = [
         sorted(count, key=lambda i: (-blocks[i].size_bytes, blocks[i].members[0].first)),
-        sorted(count, key=lambda i: (-blocks[i].size_bytes * _span(blocks[i]), blocks[i].members[0].first)),
+        sorted(count, key=lambda i: (-blocks[i].size_bytes * blocks[i].span, blocks[i].members[0].first)),
         sorted(count, key=lambda i: (blocks[i].members[0].first, -blocks[i].size_bytes)),
-        sorted(count, key=lambda i: (-_span(blocks[i]), -blocks[i].size_bytes)),
+        sorted(count, key=lambda i: (-blocks[i].span, -blocks[i].size_bytes)),
     ]
-    best_bytes, best = math.inf, list[int]()
     chance, tries = random.Random(0), max(40, min(TRIES, 60_000 // max(1, sum(map(len, rivals)))))
-    order, offsets = orders[0], list[int]()
+    order, offsets, best = orders[0], list[int](), Arena({}, 1 << 62, bound)
     for i in range(len(orders) + tries):
         order = orders[i] if i < len(orders) else _nudged(order, blocks, offsets, chance)
         offsets = _first_fit(order, blocks, rivals)
         size = max(offsets[k] + blocks[k].size_bytes for k in count)
-        if size < best_bytes:
-            best_bytes, best = size, offsets
-        if best_bytes <= max(bound, target):
+        if size < best.size_bytes:
+            best = Arena({name: offsets[k] for k in count for name in blocks[k].names}, size, bound)
+        if best.size_bytes <= max(bound, target):
             break
-    return Arena({name: best[k] for k in count for name in blocks[k].names}, int(best_bytes), bound)
+    return best
 
 
 def place_apart(program: Program, tensor: str) -> Arena:
@@ -123,35 +126,25 @@ def gap(program: Program, arena: Arena, limit_bytes: int, scratch: str, moment: 
     return best
 
 
-def _span(block: Block) -> int:
-    return max(member.last for member in block.members) - min(member.first for member in block.members) + 1
-
-
 def _rivals(blocks: list[Block]) -> list[list[tuple[int, int, int]]]:
     """Returns for each block (other block, own bytes, other's bytes) of every pair of members that live together."""
     found: list[list[tuple[int, int, int]]] = [[] for _ in blocks]
-    for i, a in enumerate(blocks):
-        for j, b in enumerate(blocks):
-            if i != j:
-                pairs = {
-                    (m.size_bytes, n.size_bytes) for m in a.members for n in b.members if m.first <= n.last and n.first <= m.last
-                }
-                found[i] += [(j, own, other) for own, other in pairs]
+    for (i, a), (j, b) in itertools.permutations(enumerate(blocks), 2):
+        together = ((m, n) for m in a.members for n in b.members if m.first <= n.last and n.first <= m.last)
+        found[i] += {(j, m.size_bytes, n.size_bytes) for m, n in together}
     return found
 
 
 def _first_fit(order: Sequence[int], blocks: list[Block], rivals: list[list[tuple[int, int, int]]]) -> list[int]:
     offsets = [-1] * len(blocks)
     for i in order:
-        align, at = blocks[i].align, 0
+        align, at, before = blocks[i].align, 0, -1
         busy = sorted((offsets[j], own, other) for j, own, other in rivals[i] if offsets[j] >= 0)
-        moved = True
-        while moved:
-            moved = False
+        while at != before:
+            before = at
             for start, own, other in busy:
                 if at < start + other and start < at + own:
                     at = -(-(start + other) // align) * align
-                    moved = True
         offsets[i] = at
     return offsets
 

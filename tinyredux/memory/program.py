@@ -9,12 +9,11 @@ tensors are whole; inside an item only slices and patches exist.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tinyredux.graph import Concat, Graph, Op
-from tinyredux.memory.tiles import Step, group_sizes, is_generator
+from tinyredux.graph import Graph
+from tinyredux.memory.tiles import Step
 
 ACCUMULATOR_BYTES = {"int32": 4, "int16": 2}
 
@@ -63,12 +62,8 @@ class Loop:
 
     def steps(self) -> Iterator[Step]:
         """Yields every kernel call in order."""
-        for part in self.parts:
-            for node in part:
-                if isinstance(node, Step):
-                    yield node
-                else:
-                    yield from node.steps()
+        for node in itertools.chain.from_iterable(self.parts):
+            yield from [node] if isinstance(node, Step) else node.steps()
 
 
 Node = Step | Loop
@@ -95,9 +90,8 @@ class Program:
     ties: dict[str, str]
 
     def steps(self) -> Iterator[Step]:
-        """Yields every kernel call in order."""
-        for nodes in self.nodes:
-            yield from Loop((nodes,)).steps()
+        """Returns every kernel call in order."""
+        return Loop(self.nodes).steps()
 
 
 @dataclass(frozen=True)
@@ -118,46 +112,4 @@ def storages(graph: Graph, aliased: frozenset[str]) -> dict[str, Storage]:
             for name in op.inputs:
                 found[name] = Storage(found[op.output].root, at, found[op.output].channels)
                 at += graph.tensors[name].shape[2]
-    return found
-
-
-def part_unit(graph: Graph, ops: tuple[Op, ...], tensor: str) -> int:
-    """Returns the smallest number of channels of a tensor that a part can compute, `ops` being those that run in parts."""
-    op = next((op for op in ops if op.output == tensor), None)
-    if op is None or is_generator(op):
-        return 1
-    in_group, out_group = group_sizes(graph, op)
-    return math.lcm(*(math.lcm(in_group, part_unit(graph, ops, name)) // in_group * out_group for name in op.inputs))
-
-
-def part_breaks(graph: Graph, ops: tuple[Op, ...], tensor: str) -> set[int]:
-    """Returns the channels at which a part must end: where one input of a concatenation meets the next.
-
-    -1 among them says that one lies inside a group of channels that belong together.
-    """
-    op = next((op for op in ops if op.output == tensor), None)
-    if op is None or is_generator(op):
-        return set()
-    breaks, at = set(), 0
-    in_group, out_group = group_sizes(graph, op)
-    for name in op.inputs:
-        start = at if isinstance(op, Concat) else 0
-        for channel in part_breaks(graph, ops, name):
-            breaks.add(-1 if channel < 0 or channel % in_group else start + channel // in_group * out_group)
-        at += graph.tensors[name].shape[2]
-        if isinstance(op, Concat):
-            breaks.add(at)
-    return breaks
-
-
-def segments(graph: Graph, ops: tuple[Op, ...], tensor: str, width: int) -> list[tuple[int, int, int]]:
-    """Returns (first channel, width, count) runs of equal slices that cover a tensor's channels and cross none of its breaks."""
-    found, channels = [], graph.tensors[tensor].shape[2]
-    edges = sorted({0, channels} | {b for b in part_breaks(graph, ops, tensor) if 0 < b < channels})
-    for start, stop in itertools.pairwise(edges):
-        count, rest = divmod(stop - start, width)
-        if count:
-            found.append((start, width, count))
-        if rest:
-            found.append((stop - rest, rest, 1))
     return found

@@ -16,18 +16,20 @@ from tinyredux.graph import Array, Concat, Graph, Op, Weighted
 from tinyredux.int8 import int16_shifts, interpret, requantization
 from tinyredux.memory.place import Arena
 from tinyredux.memory.program import Program
-from tinyredux.memory.tiles import Box, Step, View, dense_view, is_elementwise, restricted, whole
+from tinyredux.memory.reach import is_elementwise
+from tinyredux.memory.tiles import Box, Step, View, dense_view, whole
+from tinyredux.memory.work import restricted
 
 Ints = npt.NDArray[np.int64]
 KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
 
 
 def addresses(view: View, offsets: dict[str, int]) -> Ints:
-    """Returns the first byte of each element of a view, (H, W, C)."""
+    """Returns the bytes of each element of a view, (H, W, C, bytes of an element)."""
     height, width, channels = view.box.shape
-    rows, columns, depth = np.ogrid[0:height, 0:width, 0:channels]
+    rows, columns, depth, byte = np.ogrid[0:height, 0:width, 0:channels, 0 : view.element_bytes]
     elements = rows * view.row_stride + columns * view.pixel_stride + depth
-    return np.asarray(offsets[view.buffer] + view.offset + elements * view.element_bytes, np.int64)
+    return np.asarray(offsets[view.buffer] + view.offset + elements * view.element_bytes + byte, np.int64)
 
 
 def run(program: Program, arena: Arena, image: Array) -> Array:
@@ -55,32 +57,24 @@ def _stored(graph: Graph, tensor: str) -> View:
 
 
 def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Array]) -> Array:
-    graph = program.graph
+    graph, read = program.graph, [values(view).copy() for view in step.inputs]
     if step.kind == "copy":
-        return values(step.inputs[0]).copy()
+        return read[0]
     if step.kind == "run":
-        small_graph, small = restricted(graph, op, step.output.box)
-        return np.asarray(interpret.run_op(small_graph, small, [values(view)[None].copy() for view in step.inputs])[0])
+        return np.asarray(interpret.run_op(*restricted(graph, op, step.output.box), [some[None] for some in read])[0])
     assert isinstance(op, Weighted)
-    return _sums(program, op, step, values)
-
-
-def _sums(program: Program, op: Weighted, step: Step, values: Callable[[View], Array]) -> Array:
-    graph, lossy = program.graph, program.schedule.accumulator == "int16"
-    params, right = requantization(graph, op), int16_shifts(graph, op) if lossy else 0
+    lossy, params = program.schedule.accumulator == "int16", requantization(graph, op)
+    right = int16_shifts(graph, op) if lossy else 0
     if step.kind == "finish":
-        sums = values(step.inputs[0]).astype(np.int64) << right
-        return interpret.requantize(sums, np.zeros(sums.shape[2], np.int32), params)
+        return interpret.requantize(read[0].astype(np.int64) << right, np.zeros(read[0].shape[2], np.int32), params)
     if step.kind == "start":
-        added = np.broadcast_to(graph.constants[op.bias].astype(np.int64), step.output.box.shape)
-        old = np.zeros(added.shape, np.int64)
+        added, old = graph.constants[op.bias].astype(np.int64), np.zeros(step.output.box.shape, np.int64)
     else:
         source = step.inputs[0].box
         small_graph, small = restricted(graph, op, step.output.box, (source.c0, source.c1))
         assert isinstance(small, Weighted)
-        centred = values(step.inputs[0])[None].astype(np.int16) - params.input_zero_point
-        added = interpret.accumulate(small_graph, small, centred)[0].astype(np.int64)
-        old = values(step.output).astype(np.int64)
+        centred = read[0][None].astype(np.int16) - params.input_zero_point
+        added, old = interpret.accumulate(small_graph, small, centred)[0].astype(np.int64), values(step.output).astype(np.int64)
     if lossy:
         return np.asarray(np.clip(old + fixedpoint.rounding_divide_by_power_of_two(added, right), -32768, 32767), np.int16)
     return np.asarray(fixedpoint.wrap_int32(old + added), np.int32)
@@ -121,87 +115,72 @@ class _Follower:
                 tensor = self.graph.tensors[name]
                 self.ids[name] = count + np.arange(tensor.elements).reshape(tensor.shape)
                 count += tensor.elements
-        self.sums = {op.name: self.ids[op.output] + count for op in self.graph.ops if isinstance(op, Weighted)}
+        self.sums = {op.output: self.ids[op.output] + count for op in self.graph.ops if isinstance(op, Weighted)}
         self.computed = np.zeros(count, np.int64)
         self.added: dict[str, tuple[Box, Ints]] = {}  # the box whose sums are open, how often each input channel was added
         self.top = 0
 
     def step(self, step: Step) -> None:
         """Checks what a step reads and takes over what it writes."""
-        op = self.graph.by_name[step.op]
-        read = [self._read(step, op, view) for view in step.inputs]
-        size = self.program.buffers[step.scratch].size_bytes if step.scratch else 0
-        scratch = np.arange(size) + (self.arena.offsets[step.scratch] if step.scratch else 0)
-        target = addresses(step.output, self.arena.offsets)
-        ids = (self.sums[op.name] if step.kind in ("start", "add_up") else self.ids[op.output])[_slices(step.output)]
-        if step.kind == "add_up":
-            self.expect(op.name, step.output, ids)
-            box, added = self.added[op.name]
-            if box != step.output.box:
-                raise ValueError(f"{op.name}: adds to sums of {step.output.box}, those of {box} are open")
-            added[step.inputs[0].box.c0 : step.inputs[0].box.c1] += 1
-        elif step.kind == "start":
-            if op.name in self.added:
-                raise ValueError(f"{op.name}: starts sums before the last ones are finished")
-            self.added[op.name] = step.output.box, np.zeros(self.graph.tensors[op.inputs[0]].shape[2], np.int64)
-        elif step.kind == "copy":
-            source = self.ids[step.inputs[0].tensor][_slices(step.inputs[0])]
-            if not np.array_equal(source, ids):
-                raise ValueError(f"{op.name}: copies {step.inputs[0].tensor} to the place of other elements")
-        else:
+        op, box = self.graph.by_name[step.op], step.output.box
+        ids = (self.sums if step.kind in ("start", "add_up") else self.ids)[op.output][_slices(step.output)]
+        for view in step.inputs:
+            self.expect(op.name, view, self.sums[op.output] if step.kind == "finish" else self.ids[view.tensor])
+        match step.kind:
+            case "start":
+                if op.name in self.added:
+                    raise ValueError(f"{op.name}: starts sums before the last ones are finished")
+                self.added[op.name] = box, np.zeros(self.graph.tensors[op.inputs[0]].shape[2], np.int64)
+            case "add_up":
+                self.expect(op.name, step.output, self.sums[op.output])
+                opened, added = self.added[op.name]
+                if opened != box:
+                    raise ValueError(f"{op.name}: adds to sums of {box}, those of {opened} are open")
+                added[step.inputs[0].box.c0 : step.inputs[0].box.c1] += 1
+            case "finish":
+                opened, added = self.added.pop(op.name)
+                if opened != box or added.min() != 1 or added.max() != 1:
+                    raise ValueError(f"{op.name}: finishes sums of {opened} whose input channels were added {added} times")
+            case "copy":
+                (source,) = step.inputs
+                if not np.array_equal(self.ids[source.tensor][_slices(source)], ids):
+                    raise ValueError(f"{op.name}: copies {source.tensor} to the place of other elements")
+        if step.kind in ("run", "finish"):
             self.computed[ids] += 1
-        self._no_clash(step, op, read, scratch, target)
-        self.held[scratch] = -1
+        self._no_clash(step, is_elementwise(op))
         self.write(step.output, ids)
 
-    def _read(self, step: Step, op: Op, view: View) -> Ints:
-        if step.kind == "finish":
-            box, added = self.added.pop(op.name)
-            if box != step.output.box or added.min() != 1 or added.max() != 1:
-                raise ValueError(f"{op.name}: finishes sums of {box} whose input channels were added {added} times")
-            ids = self.sums[op.name]
-        else:
-            ids = self.ids[view.tensor]
-        self.expect(op.name, view, ids[_slices(view)])
-        return addresses(view, self.arena.offsets)
-
     def expect(self, where: str, view: View, ids: Ints) -> None:
-        """Raises ValueError where a view does not hold these elements."""
+        """Raises ValueError where a view does not hold its part of a tensor whose elements are these."""
         at = addresses(view, self.arena.offsets)
-        for byte in range(view.element_bytes):
-            wrong = self.held[at + byte] != ids
-            if wrong.any():
-                y, x, c = (int(i[0]) + low for i, low in zip(np.nonzero(wrong), view.box[::2], strict=True))
-                raise ValueError(f"{where}: byte {at.flat[wrong.argmax()] + byte} no longer holds {view.tensor}[{y},{x},{c}]")
+        wrong = np.argwhere(self.held[at] != ids[_slices(view)][..., None])
+        if len(wrong):
+            y, x, c = (int(i) + low for i, low in zip(wrong[0], view.box[::2], strict=False))
+            raise ValueError(f"{where}: byte {at[tuple(wrong[0])]} no longer holds {view.tensor}[{y},{x},{c}]")
 
-    def _no_clash(self, step: Step, op: Op, read: list[Ints], scratch: Ints, target: Ints) -> None:
-        size = step.output.element_bytes
-        written = (target[..., None] + np.arange(size)).ravel()
-        if np.isin(scratch, written).any():
-            raise ValueError(f"{op.name}: scratch overlaps the output {step.output.tensor}")
-        for view, at in zip(step.inputs, read, strict=True):
-            taken = (at[..., None] + np.arange(view.element_bytes)).ravel()
-            if np.isin(scratch, taken).any():
-                raise ValueError(f"{op.name}: scratch overlaps the input {view.tensor}")
-            if not np.isin(taken, written).any():
-                continue
-            same = step.kind == "run" and is_elementwise(op) and np.array_equal(at, target)
-            shrinking = step.kind == "finish" and bool((target.ravel() <= at.ravel()).all()) and _rising(target) and _rising(at)
-            if not (same or shrinking):
-                raise ValueError(f"{op.name}: writes {step.output.tensor} over its own input {view.tensor}")
+    def _no_clash(self, step: Step, elementwise: bool) -> None:
+        """Gives up the bytes of a step's scratch. Raises ValueError where they touch its data, or its output what it reads."""
+        start = self.arena.offsets.get(step.scratch, 0)
+        scratch = np.arange(start, start + (self.program.buffers[step.scratch].size_bytes if step.scratch else 0))
+        target, *reads = (addresses(view, self.arena.offsets) for view in (step.output, *step.inputs))
+        for view, at in zip((step.output, *step.inputs), (target, *reads), strict=True):
+            if np.isin(scratch, at).any():
+                raise ValueError(f"{step.op}: scratch overlaps {view.tensor}, which is read or written meanwhile")
+        for view, at in zip(step.inputs, reads, strict=True):
+            same = step.kind == "run" and elementwise and np.array_equal(at, target)
+            rising = all((np.diff(some[..., 0].ravel()) > 0).all() for some in (at, target))
+            shrinking = step.kind == "finish" and rising and (target[..., 0] <= at[..., 0]).all()
+            if not (same or shrinking) and np.isin(at, target).any():
+                raise ValueError(f"{step.op}: writes {step.output.tensor} over its own input {view.tensor}")
+        self.held[scratch] = -1
 
     def write(self, view: View, ids: Ints) -> None:
         """Notes that a view holds these elements."""
         at = addresses(view, self.arena.offsets)
-        if at.min() < 0 or at.max() + view.element_bytes > self.arena.size_bytes:
+        if at.min() < 0 or at.max() >= self.arena.size_bytes:
             raise ValueError(f"{view.tensor}: bytes {at.min()} to {at.max() + 1} of an arena of {self.arena.size_bytes}")
-        for byte in range(view.element_bytes):
-            self.held[at + byte] = ids
-        self.top = max(self.top, int(at.max()) + view.element_bytes)
-
-
-def _rising(at: Ints) -> bool:
-    return bool((np.diff(at.ravel()) > 0).all())
+        self.held[at] = ids[..., None]
+        self.top = max(self.top, int(at.max()) + 1)
 
 
 def _slices(view: View) -> tuple[slice, slice, slice]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from tinyredux.files import expect
 from tinyredux.graph import Concat, Graph
 from tinyredux.memory.layerwise import MemoryPlan, layerwise_peak, lifetimes, live_steps, lowest_gap, reference_scratch
-from tinyredux.memory.lower import buffer_lifetimes, lower
+from tinyredux.memory.lower import Lowering, buffer_lifetimes
 from tinyredux.memory.place import Arena, blocks_of, live_bytes, place
-from tinyredux.memory.program import Buffer, Node, Program, one_by_one, storages
-from tinyredux.memory.tiles import Step, dense_view, whole
+from tinyredux.memory.program import Buffer, Node, Program, one_by_one
+from tinyredux.memory.tiles import Step
 
 WORD = 4
 ALIGNMENTS = (WORD, 1)  # word alignment is faster; byte alignment is tried where it saves memory
@@ -23,21 +23,19 @@ def layer_by_layer(graph: Graph, scratch: Mapping[str, int] | None = None, align
     `scratch` holds the bytes that each operator's kernel needs; without it they are those of the reference kernels.
     """
     sizes = reference_scratch(graph) if scratch is None else scratch
-    program = lower(graph, one_by_one(graph))
-    nodes, buffers = list[tuple[Node, ...]](), dict[str, int]()
-    for op, steps in zip(graph.ops, program.nodes, strict=True):
-        if not isinstance(op, Concat):
-            (step,) = steps
-            assert isinstance(step, Step)
-            name = f"{op.name}:scratch" if sizes[op.name] else ""
-            views = tuple(dense_view(view.tensor, whole(graph.tensors[view.tensor].shape), view.buffer) for view in step.inputs)
-            steps = (replace(step, inputs=views, scratch=name),)
-            buffers |= {name: sizes[op.name]} if name else {}
-        nodes.append(steps)
-    spans = buffer_lifetimes(graph, tuple(nodes), storages(graph, frozenset()))
-    tensors = {name: Buffer(graph.tensors[name].size_bytes, align, *spans[name]) for name in lifetimes(graph)}
-    beside = {name: Buffer(size, WORD, *spans[name]) for name, size in buffers.items()}
-    return replace(program, nodes=tuple(nodes), buffers=tensors | beside)
+    schedule = one_by_one(graph)
+    lowering, nodes, beside = Lowering(graph, schedule), list[tuple[Node, ...]](), dict[str, int]()
+    for item, op in zip(schedule.items, graph.ops, strict=True):
+        if isinstance(op, Concat):
+            nodes.append(tuple(lowering.item(item)))
+            continue
+        name = f"{op.name}:scratch" if sizes[op.name] else ""
+        beside |= {name: sizes[op.name]} if name else {}
+        nodes.append((Step(op.name, "run", tuple(map(lowering.stored, op.inputs)), lowering.stored(op.output), name),))
+    spans = buffer_lifetimes(graph, tuple(nodes), lowering.storage)
+    buffers = {name: Buffer(graph.tensors[name].size_bytes, align, *spans[name]) for name in lifetimes(graph)}
+    buffers |= {name: Buffer(size, WORD, *spans[name]) for name, size in beside.items()}
+    return Program(graph, schedule, tuple(nodes), buffers, {})
 
 
 def place_operators(program: Program) -> Arena:

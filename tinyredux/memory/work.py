@@ -1,24 +1,63 @@
-"""The work of steps: which loops of the reference kernels run a convolution, and how many products a step computes."""
+"""The work of steps: the smaller operator that a step computes, its products, and the loops of the kernels that run it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from tinyredux.graph import Conv, Graph
-from tinyredux.memory.tiles import Step, computed_macs
+from tinyredux.graph import Conv, Convolution, Dense, Graph, Op, TrecConv, Weighted, Windowed, seen, weights_of
+from tinyredux.memory.reach import group_sizes, input_box
+from tinyredux.memory.tiles import Box, Step
 
 Price = Callable[[Graph, Iterable[Step]], float]  # what steps cost: their products, or their cycles on a core
 
 
+def window_rows(graph: Graph, op: Op, step: Step) -> list[Step]:
+    """Returns a step of an operator with windows as one step for each row of its output."""
+    (source,) = step.inputs
+    return [replace(step, inputs=(source.part(input_box(graph, op, 0, row.box)),), output=row) for row in step.output.rows()]
+
+
+def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | None = None) -> tuple[Graph, Op]:
+    """Returns a graph and operator that compute `out` from `input_box`es, to the same bits as the whole operator.
+
+    With `in_channels` the weights are those of a slice of the input, for partial sums. TREC layers are computed as a whole only.
+    """
+    if isinstance(op, TrecConv):
+        return graph, op
+    if isinstance(op, Windowed):
+        height, width, _ = graph.tensors[op.inputs[0]].shape
+        (y0, y1), (x0, x1) = seen(op, 0, out.y0, out.y1), seen(op, 1, out.x0, out.x1)
+        op = replace(op, padding=(max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)))
+    if isinstance(op, Conv):
+        op = replace(op, groups=-(-(out.c1 - out.c0) // group_sizes(graph, op)[1]))
+    if not isinstance(op, Weighted):
+        return graph, op
+    constants = {
+        op.weights: weights_of(graph, op, (out.c0, out.c1), in_channels),
+        op.bias: graph.constants[op.bias][out.c0 : out.c1],
+    }
+    return replace(graph, constants=constants), replace(op, weight_scale=op.weight_scale[out.c0 : out.c1])
+
+
+def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None) -> int:
+    """Returns the multiply-accumulates that computing a box takes, from `in_channels` channels where it is a partial sum."""
+    if not isinstance(op, Weighted):
+        return 0
+    height, width, channels = graph.tensors[op.inputs[0]].shape
+    if isinstance(op, Dense):
+        return out.elements * height * width * (in_channels or channels)
+    assert isinstance(op, Convolution)
+    return out.elements * op.kernel[0] * op.kernel[1] * (in_channels or group_sizes(graph, op)[0])
+
+
 def executed_macs(graph: Graph, steps: Iterable[Step]) -> int:
     """Returns the multiply-accumulates that kernel calls execute."""
-    by_name = {op.name: op for op in graph.ops}
     total = 0
     for step in steps:
-        if step.kind == "run":
-            total += computed_macs(graph, by_name[step.op], step.output.box)
-        elif step.kind == "add_up":
-            total += computed_macs(graph, by_name[step.op], step.output.box, step.inputs[0].box.shape[2])
+        if step.kind in ("run", "add_up"):
+            channels = step.inputs[0].box.shape[2] if step.kind == "add_up" else None
+            total += computed_macs(graph, graph.by_name[step.op], step.output.box, channels)
     return total
 
 

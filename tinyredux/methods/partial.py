@@ -83,12 +83,11 @@ class Partial:
 
 def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:
     """Returns the smallest of the plans that are about as fast as `exact`; where none is, the fastest that saves bytes."""
-    counts = [plan.cycles for plan in plans]
-    enough = [i for i, count in enumerate(counts) if count <= (1 + SLOWDOWN - MARGIN) * exact]
+    enough = [plan for plan in plans if plan.cycles <= (1 + SLOWDOWN - MARGIN) * exact]
     if enough:
-        return plans[min(enough, key=lambda i: (plans[i].arena.size_bytes, counts[i]))]
-    saving = [i for i, plan in enumerate(plans) if plan.arena.size_bytes <= most_bytes] or list(range(len(plans)))
-    return plans[min(saving, key=lambda i: (counts[i], plans[i].arena.size_bytes))]
+        return min(enough, key=lambda plan: (plan.arena.size_bytes, plan.cycles))
+    saving = [plan for plan in plans if plan.arena.size_bytes <= most_bytes] or plans
+    return min(saving, key=lambda plan: (plan.cycles, plan.arena.size_bytes))
 
 
 def what_fits(graph: Graph, budget_bytes: int, method: str = "partial") -> str:
@@ -100,5 +99,5 @@ def what_fits(graph: Graph, budget_bytes: int, method: str = "partial") -> str:
         tried[choice] = (plan_partial(graph) if limit == 1 else plan_hybrid(graph, limit)).peak_bytes
         if tried[choice] <= budget_bytes:
             return f"{choice} --sram {budget_bytes} fits: the plan needs {tried[choice]} bytes"
-    least = min(tried, key=lambda name: tried[name])
+    least = min(tried, key=tried.__getitem__)
     return f"the least plan ({least}) needs {tried[least]} bytes of {budget_bytes}; take a smaller network or a larger board"

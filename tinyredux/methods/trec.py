@@ -82,20 +82,17 @@ def with_trec_layers(name: str, net: nn.Module, data: str, table: Path | None) -
 
 def with_clusters(record: Measurement, graph: Graph, clusters: dict[str, Array]) -> Measurement:
     """Returns the record with the TREC layers' clusters (per image, on average), vectors, redundancy and MACs done."""
-    by_name = {op.name: op for op in graph.ops if isinstance(op, TrecConv)}
-    per_op = []
-    for entry in record.per_op:
-        op = by_name.get(entry.name)
-        if op is not None:
-            found = clusters[op.name].mean(axis=0)
-            executed = round(executed_macs(graph, op, found))
+    per_op = list(record.per_op)
+    for i, entry in enumerate(per_op):
+        if entry.name in clusters:
+            op, found = graph.by_name[entry.name], clusters[entry.name].mean(axis=0)
+            assert isinstance(op, TrecConv)
             kept, rows = round(float(found.sum()), 2), trec_sizes(graph, op).rows
-            entry = replace(
-                entry, macs_executed=executed, clusters=kept, vectors=rows * len(found),
+            per_op[i] = replace(
+                entry, macs_executed=round(executed_macs(graph, op, found)), clusters=kept, vectors=rows * len(found),
                 redundancy=round(redundancy(kept, rows * len(found)), 4),
                 redundancy_floor=round(pigeonhole_floor(op.hash_bits, rows), 4),
             )  # fmt: skip
-        per_op.append(entry)
     return replace(record, per_op=per_op, macs_executed=sum(entry.macs_executed for entry in per_op))
 
 

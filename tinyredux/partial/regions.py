@@ -209,8 +209,8 @@ def _regions(net: Net, sink: Op, kind: str) -> list[Item]:
         if mask == last and (kind == "accumulate" or not isinstance(sink, (DepthwiseConv, Pool))):
             continue
         inner, sliced = (ops[:-1], sink.inputs[0]) if kind == "accumulate" else (ops, sink.output)
-        width = memory.part_unit(net.graph, inner, sliced)
-        if all(channel >= 0 and channel % width == 0 for channel in memory.part_breaks(net.graph, inner, sliced)):
+        width, breaks = memory.slices_of(net.graph, inner, sliced)
+        if all(channel >= 0 and channel % width == 0 for channel in breaks):
             found.append(Item(tuple(op.name for op in ops), kind, width))
     return found
 

@@ -1,0 +1,63 @@
+"""What an operator reads to compute a part of its output, and which operators can be computed in slices of channels."""
+
+from __future__ import annotations
+
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Relu, Softmax, TrecConv, Windowed, seen
+from tinyredux.memory.tiles import Box, whole
+
+
+def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
+    """Returns (input, output) channels that belong together: all for a convolution, (1, 1) for a pool."""
+    match op:
+        case Conv():
+            return graph.tensors[op.inputs[0]].shape[2] // op.groups, graph.tensors[op.output].shape[2] // op.groups
+        case DepthwiseConv():
+            return 1, op.multiplier
+        case Dense() | Softmax() | TrecConv():
+            return graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
+    return 1, 1
+
+
+def windows_meet_map(graph: Graph, op: Op) -> bool:
+    """True where every window of an operator holds a value of its input; where one lies in the padding as a whole, a patch of
+    the output can need nothing, and the operator runs at once."""
+    sizes, outputs = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    return not isinstance(op, Windowed) or all(
+        seen(op, axis, 0, 1)[1] > 0 and seen(op, axis, outputs[axis] - 1, outputs[axis])[0] < sizes[axis] for axis in (0, 1)
+    )
+
+
+def reads_values(graph: Graph, op: Op) -> bool:
+    """False for an operator all of whose windows lie in the padding: there is nothing that a part could compute for it."""
+    return min(input_box(graph, op, 0, whole(graph.tensors[op.output].shape)).shape) > 0
+
+
+def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
+    """Returns which part of an operator's input number `index` it takes to compute `out`. May be empty for Concat."""
+    height, width, channels = shape = graph.tensors[op.inputs[index]].shape
+    if isinstance(op, (Dense, TrecConv)):
+        return whole(shape)
+    if isinstance(op, Concat):
+        before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
+        return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
+    in_group, out_group = group_sizes(graph, op)
+    c0, c1 = out.c0 // out_group * in_group, -(-out.c1 // out_group) * in_group
+    if not isinstance(op, Windowed):
+        return out.channels(c0, c1)
+    (y0, y1), (x0, x1) = seen(op, 0, out.y0, out.y1), seen(op, 1, out.x0, out.x1)
+    return Box(min(max(y0, 0), height), max(min(y1, height), 0), min(max(x0, 0), width), max(min(x1, width), 0), c0, c1)
+
+
+def is_barrier(op: Op) -> bool:
+    """True for an operator that cannot run in slices of channels, nor read or write them."""
+    return isinstance(op, (Softmax, TrecConv))
+
+
+def is_elementwise(op: Op) -> bool:
+    """True where output element i depends on input element i alone, so that the output may replace the input."""
+    return isinstance(op, (Add, Relu))
+
+
+def is_generator(op: Op) -> bool:
+    """True for an operator that needs its whole input for every slice of its output."""
+    return isinstance(op, Dense) or (isinstance(op, Conv) and op.groups == 1)
