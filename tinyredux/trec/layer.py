@@ -276,7 +276,10 @@ class _Windows(torch.autograd.Function):
                 for x in range(kernel[1])
             ],
         )
-        return torch.cat([maps[tap] for tap in ctx.taps], dim=3)
+        columns = maps.new_empty((*maps[ctx.taps[0]].shape[:3], len(ctx.taps) * maps.shape[3]))
+        for tap, part in zip(ctx.taps, torch.split(columns, maps.shape[3], dim=3), strict=True):
+            part.copy_(maps[tap])
+        return columns
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
