@@ -103,7 +103,7 @@ def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> n
     model.tr_input.restype = model.tr_output.restype = ctypes.c_void_p
     found = []
     for image in images:
-        ctypes.memmove(model.tr_input(), np.ascontiguousarray(image).ctypes.data, image.nbytes)
+        ctypes.memmove(model.tr_input(), image.tobytes(), image.nbytes)
         model.tr_model_run()
         found.append(np.ctypeslib.as_array((ctypes.c_int8 * int(np.prod(shape))).from_address(model.tr_output())).copy())
     return np.stack(found).reshape(len(images), *shape)

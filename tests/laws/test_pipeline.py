@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from generated import assert_c_equals_interpreter
 from random_nets import RandomNet, images_for, int8_net
 from torch import nn
@@ -15,6 +16,7 @@ from tinyredux.graph import Graph, Softmax, Tensor
 from tinyredux.int8 import interpret, quantize
 from tinyredux.int8.factors import SOFTMAX_OUTPUT
 from tinyredux.int8.quantization import quant_from_range
+from tinyredux.nets.mobile import bottlenecks, convolution
 
 
 def check(graph: Graph, stored: np.ndarray) -> None:
@@ -34,30 +36,12 @@ def test_longer_random_network() -> None:
     check(graph, interpret.quantize_input(graph, images_for(net, 3, 1)))
 
 
-class InvertedResidual(nn.Module):
-    """An expansion, a depthwise convolution and a projection, with a sum where shapes agree."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        wide = 3 * inputs
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
-            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
-            nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
-        )  # fmt: skip
-        self.same = stride == 1 and inputs == outputs
-
-    def forward(self, x):
-        """Returns the block's output."""
-        return x + self.body(x) if self.same else self.body(x)
-
-
-def test_inverted_residuals() -> None:
-    first = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()
-    body = InvertedResidual(8, 8, 1), InvertedResidual(8, 12, 2), InvertedResidual(12, 12, 1)
-    net = nn.Sequential(*first, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10), nn.Softmax(1))
+def test_inverted_bottlenecks() -> None:
+    """Expansions, depthwise convolutions, projections, sums where shapes agree, and a softmax."""
+    torch.manual_seed(0)
+    net = nn.Sequential(bottlenecks(convolution(3, 8, 3), 8, [(3, 8, 3, 1), (3, 12, 3, 2), (3, 12, 5, 1)], 16, 10), nn.Softmax(1))
     net.input_shape = (3, 27, 21)
-    graph = quantize(export(net, name="inverted"), images_for(net, 8, 1))
+    graph = quantize(export(net.eval(), name="inverted"), images_for(net, 8, 1))
     check(graph, interpret.quantize_input(graph, images_for(net, 4, 2)))
 
 

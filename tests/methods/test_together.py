@@ -17,7 +17,6 @@ from tinyredux.graph import Conv, Graph, TrecConv
 from tinyredux.kernels import TEMPLATES, FastSteps, Way, ways, with_forms, with_rows
 from tinyredux.memory import verify
 from tinyredux.methods.partial import what_fits
-from tinyredux.methods.trec import NO_TREC
 from tinyredux.partial import plan_hybrid, plan_partial, within_bytes
 from tinyredux.settings import Settings, compile_net, measure_net
 from tinyredux.trec import Choice, with_trec
@@ -108,16 +107,6 @@ def test_a_network_that_does_not_fit_is_told_what_fits() -> None:
     with pytest.raises(DoesNotFit, match="--method partial --sram 15000 fits: the plan needs 10276 bytes"):
         compiled.model.check_fit()
     assert what_fits(compiled.int8, 9_000).startswith("the least plan (--method partial) needs 10276 bytes of 9000")
-
-
-def test_trec_that_pays_nowhere_says_so(tmp_path: Path) -> None:
-    net = tmp_path / "net.py"
-    net.write_text(
-        "from torch import nn\nclass Net(nn.Sequential):\n    input_shape = (3, 8, 8)\n"
-        "def make():\n    return Net(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2))\n"
-    )
-    record = measure_net(Settings(f"{net}:make", "trec", data="random", target="host", images=1))
-    assert record.notes == [NO_TREC] and NO_TREC in str(record)
 
 
 def test_the_random_networks_have_what_is_tested() -> None:

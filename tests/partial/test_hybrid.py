@@ -29,7 +29,7 @@ from tinyredux.nets import Net
 from tinyredux.nets.mobile import bottlenecks, convolution
 from tinyredux.partial import Net as Relations
 from tinyredux.partial import PartialPlan, internal_bytes, plan_hybrid, plan_partial
-from tinyredux.partial.patches import Prices, narrow_cuts, op_macs, segment_ways, units_between
+from tinyredux.partial.patches import narrow_cuts, op_macs, segment_ways, units_between
 from tinyredux.settings import Settings, compile_net, measure_net
 
 NET = """
@@ -101,16 +101,16 @@ def test_macs_are_counted_without_running(graph: Graph) -> None:
 
 @pytest.mark.parametrize("seed", [None, *range(6)])
 def test_segments_cost_what_each_costs_alone(graph: Graph, seed: int | None) -> None:
-    """Prices that are read off the longest segment, or off one of the same shape, are those of an item on its own."""
+    """Prices that are read off the longest segment are those of an item on its own."""
     net = Relations(graph if seed is None else random_graph(seed))
-    tensors, index = net.graph.tensors, net.index
-    cuts, known = narrow_cuts(net.graph), Prices()
+    tensors = net.graph.tensors
+    cuts = narrow_cuts(net.graph)
     for end in range(1, len(cuts)):
-        for ways in segment_ways(net, units_between(net, cuts), cuts, end, False, known).values():
-            for peak, macs, (item,) in ways:
-                source, output = net.graph.ops[index[item.ops[0]]].inputs[0], net.output(item)
-                assert peak == net.size(source) + net.size(output) + internal_bytes(net, item)
-                assert macs == sum(op_macs(net.graph, item, whole(tensors[output].shape), {}).values())
+        for first, _, peak, macs, item in segment_ways(net, units_between(net, cuts), cuts, end, False):
+            source, output = net.graph.ops[cuts[first]].inputs[0], net.output(item)
+            assert net.index[item.ops[0]] == cuts[first]
+            assert peak == net.size(source) + net.size(output) + internal_bytes(net, item)
+            assert macs == sum(op_macs(net.graph, item, whole(tensors[output].shape), {}).values())
 
 
 @pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do

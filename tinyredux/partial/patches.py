@@ -14,6 +14,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,7 @@ INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the 
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
 Edges = npt.NDArray[np.int64]
 Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
-Prices = dict[object, list[tuple[list[int], list[int]]]]  # of what runs in patches: bytes by unit, MACs by operator
-Way = tuple[int, int, tuple[Item, ...]]  # peak in bytes, multiply-accumulates, items
+Way = tuple[int, int, int, int, Item]  # to run a segment: its first and last cut, peak in bytes, multiply-accumulates, item
 
 
 def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item, ...] | None:
@@ -40,13 +40,8 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
     """
     cuts = narrow_cuts(net.graph)
     units = units_between(net, cuts)
-    ways: dict[tuple[int, int], list[Way]] = {}
-    known: Prices = {}
-    for end in range(1, len(cuts)):
-        found = segment_ways(net, units, cuts, end, input_outside, known)
-        ways |= {(first, end): found[first] for first in sorted(found)}
-    most = int(mac_limit * total_macs(net.graph))
-    peaks = sorted({peak for some in ways.values() for peak, _, _ in some})
+    ways = [way for end in range(1, len(cuts)) for way in segment_ways(net, units, cuts, end, input_outside)]
+    most, peaks = int(mac_limit * total_macs(net.graph)), sorted({peak for _, _, peak, _, _ in ways})
 
     def within(peak: int) -> tuple[Item, ...]:
         macs, items = fewest_macs(ways, len(cuts), peak)
@@ -56,14 +51,13 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
     return within(peaks[at]) if at < len(peaks) else None
 
 
-def fewest_macs(ways: dict[tuple[int, int], list[Way]], cuts: int, most_bytes: int) -> tuple[float, tuple[Item, ...]]:
+def fewest_macs(ways: list[Way], cuts: int, most_bytes: int) -> tuple[float, tuple[Item, ...]]:
     """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`; infinite where
     there is none."""
     paths: list[tuple[float, tuple[Item, ...]]] = [(0, ()), *[(math.inf, ())] * (cuts - 1)]
-    for (a, b), some in ways.items():  # in order of b
-        for peak, macs, items in some:
-            if peak <= most_bytes and paths[a][0] + macs < paths[b][0]:
-                paths[b] = paths[a][0] + macs, (*paths[a][1], *items)
+    for first, end, peak, macs, item in ways:  # in order of their ends
+        if peak <= most_bytes and paths[first][0] + macs < paths[end][0]:
+            paths[end] = paths[first][0] + macs, (*paths[first][1], item)
     return paths[-1]
 
 
@@ -95,62 +89,42 @@ def segment_bound_bytes(graph: Graph) -> int:
     )
 
 
-def segment_ways(
-    net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool, known: Prices
-) -> dict[int, list[Way]]:
-    """Returns by its first cut, at most SPAN before `cuts[end]`, the ways to run each segment that ends there; `units` are what
-    runs between two cuts, `known` keeps prices.
+def segment_ways(net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool) -> list[Way]:
+    """Returns the ways to run each segment that ends at `cuts[end]` and begins at most SPAN cuts before, in the order of its
+    first cut; `units` are what runs between two cuts.
 
     A patch takes of each unit the same whether more units run before it or not: the longest segment is priced for all.
     """
-    graph, ways = net.graph, dict[int, list[Way]]()
+    graph, ways = net.graph, list[Way]()
     output, beside = graph.tensors[graph.ops[cuts[end] - 1].output], dict[int, int]()
     for first in range(end - 1, max(0, end - SPAN) - 1, -1):
         source = graph.ops[cuts[first]].inputs[0]
         beside[first] = output.size_bytes + (0 if input_outside and source in graph.inputs else net.size(source))
     alone = len(units[end - 1]) == 1
     if alone:
-        item = units[end - 1][0]
+        (item,) = units[end - 1]
         macs = op_macs(graph, item, whole(output.shape), {}).values()
-        ways[end - 1] = [(beside[end - 1] + internal_bytes(net, item), sum(macs), (item,))]
+        ways.append((end - 1, end, beside[end - 1] + internal_bytes(net, item), sum(macs), item))
     firsts = list(itertools.takewhile(lambda first: _patchable(graph, cuts[first], cuts[first + 1]), beside))
     if not firsts:
         return ways
-    starts = {first: (cuts[first] - cuts[firsts[-1]], sum(len(some) for some in units[firsts[-1] : first])) for first in firsts}
+    starts = {first: (cuts[first] - cuts[firsts[-1]], sum(map(len, units[firsts[-1] : first]))) for first in firsts}
     flat = [unit for some in units[firsts[-1] : end] for unit in some]
-    for longest, needed, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat, known):
+    for longest, needed, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat):
         for first, (op, unit) in starts.items():
             if first < end - 1 or not alone or output.shape[0] > 1:
                 item = replace(longest, ops=longest.ops[op:], inner=longest.inner[unit:])
-                ways.setdefault(first, []).append((beside[first] + needed[unit], sum(counts[op:]), (item,)))
-    return ways
+                ways.append((first, end, beside[first] + needed[unit], sum(counts[op:]), item))
+    return sorted(ways, key=itemgetter(0))
 
 
-def prices(net: Net, units: list[Item], known: Prices) -> list[tuple[Item, list[int], list[int]]]:
-    """Returns for each item that runs all of a network in patches: itself, bytes from each unit on as `bytes_from` counts them,
-    multiply-accumulates of each operator. Networks alike but for names, weights and scales are priced once and kept in `known`.
-    """
-    graph = net.graph
-    box = whole(graph.output.shape)
-    places = {name: i for i, name in enumerate(graph.tensors)}
-    key = (
-        tuple((tensor.shape, tensor.dtype) for tensor in graph.tensors.values()),
-        tuple((type(op), tuple(places[name] for name in (*op.inputs, op.output)), _geometry(op)) for op in graph.ops),
-        tuple((unit.kind, unit.width, len(unit.ops)) for unit in units),
-    )
-    items = list(in_patches(units, box.shape))
-    if key not in known:
-        counted: Counts = {}
-        macs = [op_macs(graph, item, box, counted) for item in items]
-        known[key] = [
-            (bytes_from(net, item), [some.get(name, 0) for name in item.ops]) for item, some in zip(items, macs, strict=True)
-        ]
-    return [(item, *price) for item, price in zip(items, known[key], strict=True)]
-
-
-def _geometry(op: Op) -> tuple[object, ...]:
-    names = ("name", "inputs", "output", "weights", "bias", "weight_scale")
-    return tuple(value for name, value in vars(op).items() if name not in names)
+def prices(net: Net, units: list[Item]) -> Iterator[tuple[Item, list[int], list[int]]]:
+    """Yields for each item that runs all of a network in patches: itself, bytes from each unit on as `bytes_from` counts them,
+    multiply-accumulates of each operator."""
+    box, counted = whole(net.graph.output.shape), Counts()
+    for item in in_patches(units, box.shape):
+        macs = op_macs(net.graph, item, box, counted)
+        yield item, bytes_from(net, item), [macs.get(name, 0) for name in item.ops]
 
 
 def in_patches(units: list[Item], shape: Shape) -> Iterator[Item]:
@@ -199,22 +173,18 @@ def _patchable(graph: Graph, first: int, end: int) -> bool:
 
 
 def units_between(net: Net, cuts: list[int]) -> list[list[Item]]:
-    """Returns what runs between each two cuts: channel regions where there are any, operators alone elsewhere."""
+    """Returns what runs between each two cuts: the longest channel regions that begin at each operator, others alone."""
     names = [op.name for op in net.graph.ops]
     regions = {item.ops: item for item in candidates(net) if item.kind in ("accumulate", "materialise") and len(item.ops) > 1}
-    return [in_regions(regions, names[a:b]) for a, b in itertools.pairwise(cuts)]
-
-
-def in_regions(regions: dict[tuple[str, ...], Item], names: list[str]) -> list[Item]:
-    """Returns operators in a row as items: the longest channel regions that begin at each, others alone."""
-    found, at = [], 0
-    while at < len(names):
-        end = next((e for e in range(len(names), at + 1, -1) if tuple(names[at:e]) in regions), at + 1)
-        region = regions.get(tuple(names[at:end]))
-        width = region.width * -(-SLICE // region.width) if region else 0
-        found.append(Item(region.ops, region.kind, width) if region else Item((names[at],)))
-        at = end
-    return found
+    units = list[list[Item]]()
+    for at, stop in itertools.pairwise(cuts):
+        units.append([])
+        while at < stop:
+            ends = (end for end in range(stop, at + 1, -1) if tuple(names[at:end]) in regions)
+            region = regions.get(tuple(names[at : next(ends, at + 1)]), Item((names[at],)))
+            units[-1].append(replace(region, width=region.width * -(-SLICE // region.width)) if region.width else region)
+            at += len(region.ops)
+    return units
 
 
 def patch_sizes(height: int, width: int) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -192,6 +192,7 @@ def plan_hybrid(
     """
     check_macs(mac_limit)
     pure, net = plan_partial(graph, accumulator, price=price), Net(graph, accumulator)
+    placed: Callable[[Program], Arena]
     placed = partial(memory.place_apart, tensor=graph.inputs[0]) if input_outside else memory.place
     plans = [replace(pure, arena=placed(pure.program)) if input_outside else pure]
     if (items := hybrid_items(net, mac_limit, input_outside)) is not None:
