@@ -46,6 +46,7 @@ class Settings:
             )
 
 
+Piece = tuple[int, slice, tuple[slice, ...]]  # block, columns inside it, slices of the padded maps (B, H, W, C)
 PAPER_ALPHA, PAPER_K = 1e4, 5.0  # steepness and width of the published relaxation
 
 
@@ -102,7 +103,7 @@ class TRECConv2d(nn.Conv2d):
         if self.vectors is None:
             raise ValueError(f"TREC: fit_pca on a layer with hash {self.hash!r}, which has no vectors of its own")
         size, stride, padding = (list(map(int, value)) for value in (self.kernel_size, self.stride, self.padding))
-        rows = rows_of(maps.float(), size, stride, padding, self.sub_length)
+        rows: torch.Tensor = _Rows.apply(maps.float(), size, stride, padding, self.sub_length)  # type: ignore[no-untyped-call]
         rows = (rows - rows.mean(dim=2, keepdim=True)).reshape(-1, self.sub_length)
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)[:, : self.hash_bits]
         self.vectors.zero_()[0, :, : axes.shape[1]] = axes
@@ -164,7 +165,7 @@ def _forward(
     if torch.is_autocast_enabled(device):
         maps = maps.to(torch.get_autocast_dtype(device))
     batch, outputs, size = len(maps), len(weight), list(weight.shape[2:])
-    rows = rows_of(maps, size, stride, padding, sub_length)
+    rows: torch.Tensor = _Rows.apply(maps, size, stride, padding, sub_length)  # type: ignore[no-untyped-call]
     filters = weight.permute(2, 3, 1, 0).reshape(-1, outputs)
     filters = functional.pad(filters, (0, 0, 0, len(rows) * sub_length - len(filters)))
     filters = filters.reshape(len(rows), sub_length, outputs).to(rows.dtype)
@@ -250,41 +251,50 @@ def _steep_members(projections: torch.Tensor, slots: torch.Tensor) -> torch.Tens
     return torch.exp(-(ratio**2) / (2 * (1 / buckets / PAPER_K) ** 2))
 
 
-def rows_of(maps: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], sub_length: int) -> torch.Tensor:
-    """Returns the sub-vectors (blocks, B, N, L) of maps (B, C, H, W), columns in the order (ky, kx, channel).
-
-    Zeros fill the last block.
-    """
-    padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    columns: torch.Tensor = _Windows.apply(padded, kernel, stride)  # type: ignore[no-untyped-call]
-    columns = functional.pad(columns, (0, -columns.shape[3] % sub_length))
-    return columns.reshape(*columns.shape[:3], -1, sub_length).permute(3, 0, 1, 2, 4).flatten(2, 3)
-
-
-class _Windows(torch.autograd.Function):
-    """The windows of maps side by side; autograd's own way, by slices or `unfold`, takes five times as long."""
+class _Rows(torch.autograd.Function):
+    """The sub-vectors of maps, and their gradients added up again."""
 
     @staticmethod
-    def forward(ctx: Any, maps: torch.Tensor, kernel: list[int], stride: list[int]) -> torch.Tensor:
-        """Returns (B, h, w, ky * kx * C) for maps (B, H, W, C)."""
-        high, wide = ((size - k) // s * s + 1 for size, k, s in zip(maps.shape[1:3], kernel, stride, strict=True))
-        ctx.shape, ctx.taps = (
-            maps.shape,
-            [
-                (slice(None), slice(y, y + high, stride[0]), slice(x, x + wide, stride[1]))
-                for y in range(kernel[0])
-                for x in range(kernel[1])
-            ],
-        )
-        columns = maps.new_empty((*maps[ctx.taps[0]].shape[:3], len(ctx.taps) * maps.shape[3]))
-        for tap, part in zip(ctx.taps, torch.split(columns, maps.shape[3], dim=3), strict=True):
-            part.copy_(maps[tap])
-        return columns
+    def forward(
+        ctx: Any, maps: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], sub_length: int
+    ) -> torch.Tensor:
+        """Returns (blocks, B, N, L) of maps (B, C, H, W), columns in the order (ky, kx, channel); zeros fill the last block."""
+        padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+        ctx.pieces = _pieces(padded.shape, kernel, stride, sub_length)
+        ctx.shape, ctx.padding, ctx.dtype = padded.shape, padding, padded.dtype
+        high, wide = ((size - k) // s + 1 for size, k, s in zip(padded.shape[1:3], kernel, stride, strict=True))
+        columns = kernel[0] * kernel[1] * padded.shape[3]
+        shape = (-(-columns // sub_length), len(maps), high, wide, sub_length)
+        rows = padded.new_empty(shape) if columns % sub_length == 0 else padded.new_zeros(shape)
+        for block, inside, window in ctx.pieces:
+            rows[(block, ..., inside)] = padded[window]
+        return rows.flatten(2, 3)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Returns the gradient of the maps."""
         total = gradient.new_zeros(ctx.shape)
-        for tap, part in zip(ctx.taps, torch.split(gradient, ctx.shape[3], dim=3), strict=True):
-            total[tap] += part
-        return total, None, None
+        window = ctx.pieces[0][2]
+        high, wide = (len(range(*part.indices(size))) for part, size in zip(window[1:3], ctx.shape[1:3], strict=True))
+        gradient = gradient.reshape(*gradient.shape[:2], high, wide, -1)
+        for block, inside, window in ctx.pieces:
+            total[window] += gradient[(block, ..., inside)]
+        bottom, right = (size - pad for size, pad in zip(ctx.shape[1:3], ctx.padding, strict=True))
+        return total[:, ctx.padding[0] : bottom, ctx.padding[1] : right].permute(0, 3, 1, 2), None, None, None, None
+
+
+def _pieces(shape: torch.Size, kernel: list[int], stride: list[int], sub_length: int) -> list[Piece]:
+    """Returns each run of channels in the windows."""
+    pieces, channels = list[Piece](), shape[3]
+    high, wide = ((size - k) // s * s + 1 for size, k, s in zip(shape[1:3], kernel, stride, strict=True))
+    for tap in range(kernel[0] * kernel[1]):
+        y, x = divmod(tap, kernel[1])
+        first, end = tap * channels, (tap + 1) * channels
+        while first < end:
+            block, inside = divmod(first, sub_length)
+            length = min(end - first, sub_length - inside)
+            window = (slice(y, y + high, stride[0]), slice(x, x + wide, stride[1]))
+            start = first - tap * channels
+            pieces.append((block, slice(inside, inside + length), (slice(None), *window, slice(start, start + length))))
+            first += length
+    return pieces
