@@ -56,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"TR_REQUIRE names {', '.join(sorted(unknown))}, expected all, or some of {', '.join(NEEDS)}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Returns one process more than there are cores for `-n auto`: tests that wait for a kernel or a wire compute nothing."""
+    return 1 + (os.cpu_count() or 1)
+
+
 def pytest_unconfigure() -> None:
     """Keeps the kernels' pipes, closed by the interpreter's end, from writing below pytest's closing line."""
     warnings.filterwarnings("ignore", category=ResourceWarning)

@@ -25,7 +25,7 @@ def make():
     return net
 
 def wide():
-    net = nn.Sequential(nn.Conv2d(3, 512, 3, 1, 1), nn.ReLU(), nn.Conv2d(512, 2, 1))
+    net = nn.Sequential(nn.Conv2d(3, 512, 1), nn.ReLU(), nn.Conv2d(512, 2, 1))
     net.input_shape = (3, 32, 32)
     return net
 

@@ -44,7 +44,7 @@ def check(kernels: HostKernels | CoreKernels, layer: Layer) -> None:
         np.testing.assert_array_equal(kernels.run(layer, operator), layer.expected(), err_msg=f"{operator} {layer.graph}")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(layer=st.one_of([layers(kind) for kind in KINDS]))
 def test_kernel_equals_interpreter(host: HostKernels, layer: Layer) -> None:
     """Hypothesis looks for a layer on which the two differ, and shrinks it."""

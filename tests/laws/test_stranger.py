@@ -151,15 +151,13 @@ def test_every_command_that_is_written_somewhere_can_be_typed() -> None:
     assert len(seen) > 100
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["tinyredux evaluate lenet", "tinyredux plan lenet --json > plan.json", "tinyredux measure lenet --kernels naive",
-     "tinyredux measure lonet --images 2", "tools/trec_sweep.py layer", "tools/none.py", "make chapter", "pio run -e nucleo",
-     "%measure lenet --kernals fast", "papermill 01.ipynb out.ipynb"],
-)  # fmt: skip
-def test_a_wrong_command_would_be_found(command: str) -> None:
-    with pytest.raises((Exception, SystemExit)):
-        parse(command)
+def test_a_wrong_command_would_be_found() -> None:
+    for command in (
+        "tinyredux evaluate lenet", "tinyredux plan lenet --json > plan.json", "tinyredux measure lonet --images 2",
+        "tools/trec_sweep.py layer", "tools/none.py", "make chapter", "pio run -e nucleo", "%measure lenet --kernals fast",
+    ):  # fmt: skip
+        with pytest.raises((Exception, SystemExit)):
+            parse(command)
 
 
 def written_by(command: str) -> Path:
@@ -198,7 +196,7 @@ def folder_above(tmp_path: Path) -> Path:
 
 
 def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three claims: one is made again, one command ends badly, one has a record and a command that writes another."""
+    """Three claims: one is made again, one command ends badly, one has a record that its command does not write."""
     monkeypatch.setattr("tinyredux.course.claims.ROOT", folder_above(tmp_path))
     plan = "plan lenet --data random --out data"
     here, other = Path("data/lenet.plan-partial.json"), Path("data/other.json")
@@ -206,7 +204,7 @@ def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: py
     rows = [
         {"id": name, "paper": "", "where": "", "metric": "", "published": "9", "chapter": "", "differs": "", "band": [0, 1e6],
          "evidence": {"ratios": [[f"{record}#placement_bytes"]], "commands": [command]}}
-        for name, record, command in (("a", here, plan), ("b", other, "plan nothing --data random"), ("c", other, plan))
+        for name, record, command in (("a", here, plan), ("b", other, "plan nothing --data random"), ("c", other, "nets"))
     ]  # fmt: skip
     (tmp_path / "claims.json").write_text(json.dumps(rows))
     monkeypatch.setattr("tinyredux.course.claims.CLAIMS_FILE", tmp_path / "claims.json")
@@ -238,12 +236,13 @@ def test_full_makes_the_record_again(name: str, tmp_path: Path, monkeypatch: pyt
 
 def stranger(tmp_path: Path, *words: str, arm: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs `python -m tinyredux` in the folder above a clone, without CIFAR-10 and, if asked, without the Arm compiler."""
-    (tmp_path / "tinyredux").symlink_to(ROOT)
+    if not (tmp_path / "tinyredux").exists():
+        (tmp_path / "tinyredux").symlink_to(ROOT)
     environment = {name: value for name, value in os.environ.items() if name != "TINYREDUX_DATA"}
     environment["TINYREDUX_CACHE"] = str(tmp_path / "cache")
     if not arm:
         tools = tmp_path / "bin"
-        tools.mkdir()
+        tools.mkdir(exist_ok=True)
         for folder in reversed(os.environ["PATH"].split(os.pathsep)):
             for tool in Path(folder).iterdir() if Path(folder).is_dir() else ():
                 if not tool.name.startswith(ARM):
@@ -256,16 +255,12 @@ def stranger(tmp_path: Path, *words: str, arm: bool = True) -> subprocess.Comple
 
 
 @pytest.mark.slow
-def test_without_the_arm_compiler_the_host_works(tmp_path: Path) -> None:
-    done = stranger(tmp_path, "measure", "lenet", "--target", "host", "--images", "1", "--kernels", "reference", arm=False)
-    assert done.returncode == 0 and "1 of synthetic" in done.stdout, done.stderr
-
-
-@pytest.mark.slow
-def test_without_the_arm_compiler_a_sentence_says_how_to_get_it(tmp_path: Path) -> None:
-    done = stranger(tmp_path, "measure", "lenet", "--images", "1", "--kernels", "reference", arm=False)
+def test_without_the_arm_compiler_a_sentence_says_how_to_get_it_and_the_host_works(tmp_path: Path) -> None:
+    done = stranger(tmp_path, "bench", "--layer", "dense:8-4", arm=False)
     assert done.returncode == 3 and done.stdout == "", done.stderr
     assert done.stderr.count("\n") == 1 and "apt-get install" in done.stderr and "gcc-arm-none-eabi" in done.stderr
+    done = stranger(tmp_path, "measure", "lenet", "--target", "host", "--images", "1", "--kernels", "reference", arm=False)
+    assert done.returncode == 0 and "1 of synthetic" in done.stdout, done.stderr
 
 
 @pytest.mark.slow

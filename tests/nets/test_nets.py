@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 
 from tinyredux import datasets, memory, nets, train
 from tinyredux.cli.verbs.network import described_nets
-from tinyredux.frontends import export, export_with_names
-from tinyredux.graph import total_macs
+from tinyredux.frontends import export
+from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import evaluator, quantize
 from tinyredux.memory import live_steps
 from tinyredux.nets import user
@@ -36,11 +37,16 @@ TREC_LOSES = 0.025  # at most, of the test images, against the exact network
 RECORDS = {Path(record.file).stem: record for record in pretrained.records()}
 
 
+@cache
+def exported(name: str) -> tuple[nets.Net, Graph]:
+    net = nets.resolve(name)
+    return net, export(net, name=name)
+
+
 @pytest.mark.parametrize("name", nets.NETS)
 def test_shapes_and_macs(name: str) -> None:
     """Input, logits, the widest layer's bytes and the products are those that the source states."""
-    net = nets.resolve(name)
-    graph = export(net, name=name)
+    net, graph = exported(name)
     assert (net.input_shape, graph.output.elements) == SHAPES.get(name, ((3, 32, 32), 10))
     if name in WIDEST:
         assert max(step.live_bytes for step in live_steps(graph)) == 4 * WIDEST[name]  # float
@@ -54,7 +60,7 @@ def test_the_table_of_sizes_is_that_of_the_networks() -> None:
     entries = {entry["name"]: entry for entry in described_nets()}
     assert list(entries) == nets.names()
     for name, entry in entries.items():
-        graph = export_with_names(nets.resolve(name), name=name)[0]
+        graph = exported(name)[1]
         height, width, channels = graph.input.shape
         found = ([channels, height, width], total_macs(graph), sum(int(values.size) for values in graph.constants.values()))
         assert found == (entry["input_shape"], entry["macs"], entry["parameters"]), name

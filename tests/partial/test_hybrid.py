@@ -144,7 +144,7 @@ def test_c_of_a_hybrid_plan(graph: Graph) -> None:
     check_c(graph, check(graph, 2.0, False))
 
 
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
+@pytest.mark.parametrize("core", ["cortex-m7"])
 def test_fast_kernels_in_a_hybrid_plan(graph: Graph, core: str) -> None:
     """Patches that are computed by row convolutions: the checker follows them, the C writes the interpreter's bytes, and
     bytes that the plan leaves idle suffice for some; more are taken within a limit, and no more than that."""
