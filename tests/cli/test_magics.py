@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from tinyredux.cli.app import main
 from tinyredux.cli.magics import Trouble
 from tinyredux.cli.verbs.base import Answer
 from tinyredux.device import BuildError
@@ -153,9 +154,18 @@ def test_other_build_errors_pass_as_they_are() -> None:
 
 def test_doctor_and_help(shell: Any) -> None:
     assert isinstance(run(shell, "%doctor"), Answer)
-    assert run(shell, "%measure lenet --target host --data synthetic --images 1").data["bit_exact"]
+    assert run(shell, "%measure lenet --target host --data synthetic --images 1").bit_exact
     for name, kind in (("measure", "line"), ("flash", "line"), ("serial", "line"), ("doctor", "line"), ("firmware", "cell")):
         assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
+
+
+def test_out_of_measure_is_a_folder(shell: Any, tmp_path: Path) -> None:
+    """The magic and the verb write the same file into the folder."""
+    run(shell, f"%measure lenet --target host --data synthetic --images 1 --out {tmp_path / 'magic'}")
+    command = ["measure", "lenet", "--target", "host", "--data", "synthetic", "--images", "1", "--out", str(tmp_path / "verb")]
+    assert main(command) == 0
+    (by_magic,), (by_verb,) = ([*folder.iterdir()] for folder in (tmp_path / "magic", tmp_path / "verb"))
+    assert by_magic.name == by_verb.name and by_magic.read_bytes() == by_verb.read_bytes()
 
 
 def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:

@@ -184,3 +184,22 @@ def test_html_needs_no_network(tmp_path: Path) -> None:
         assert not re.search(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//", text), page
         assert not re.search(r"<link[^>]*rel=\"(?:stylesheet|preload)\"[^>]*href=\"(?:https?:)?//", text), page
     assert "firmware" in (index.parent / "00_start_here.html").read_text()
+
+
+def test_unknown_parameters_and_chapters_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no parameter SEEDS; it has TARGET, SEED"):
+        book.run_chapter("02", {"SEEDS": 1}, tmp_path)
+    with pytest.raises(ValueError, match=r"0 chapters begin with '99'"):
+        book.run_chapter("99", {}, tmp_path)
+
+
+def test_a_chapter_with_wrong_values_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise papermill.PapermillExecutionError(3, 3, "source", "ValueError", "target is 'moon'", ["Traceback", "..."])
+
+    monkeypatch.setattr(papermill, "execute_notebook", fails)
+    with pytest.raises(
+        BuildError, match=r"^chapter 01\S+ stopped in cell 3: ValueError: target is 'moon'; what it did .*$"
+    ) as told:
+        book.run_chapter("01", {"TARGET": "moon"}, tmp_path)
+    assert "\n" not in str(told.value)

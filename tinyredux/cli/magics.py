@@ -18,8 +18,10 @@ import numpy as np
 from tinyredux.cli.app import Parser
 from tinyredux.cli.verbs import VERBS
 from tinyredux.cli.verbs.base import BOARD, Answer, option, verb
+from tinyredux.cli.verbs.network import measured
 from tinyredux.device import BuildError, MissingTool
 from tinyredux.device.link import LinkError
+from tinyredux.measurement import Measurement
 from tinyredux.notebook.cell import NARROW, CellResult, run_cell
 from tinyredux.tables import as_html, columns
 
@@ -58,6 +60,14 @@ def firmware(options: argparse.Namespace, cell: str, namespace: dict[str, Any]) 
     return result
 
 
+def measure(options: argparse.Namespace) -> Measurement:
+    """Compiles, builds and runs a network on a target, and shows the measurement."""
+    record = measured(options)
+    if options.out:
+        record.save(options.out / record.file_name())
+    return record
+
+
 def flash(options: argparse.Namespace) -> Answer:
     """Puts a network on a board, as the verb does, and shows what does not differ from run to run."""
     done = VERBS["flash"].run(options).data
@@ -76,7 +86,7 @@ def serial(options: argparse.Namespace) -> Answer:
 
 
 MAGICS = {
-    "firmware": firmware, "measure": VERBS["measure"], "doctor": VERBS["doctor"],
+    "firmware": firmware, "measure": replace(VERBS["measure"], run=measure), "doctor": VERBS["doctor"],
     "flash": replace(VERBS["flash"], run=flash), "serial": replace(VERBS["serial"], run=serial),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The book: run its chapters again where they lie, render them all to HTML. Papermill runs one with other parameters."""
+"""The book: run its chapters again where they lie, run one with other parameters, render them all to HTML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tinyredux.settings import Settings, measure_net
 BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
 CELL_SECONDS = 600
+SPHINX = ("sphinx", "myst_nb", "sphinx_book_theme")
 BOOK_NET, BOOK_BOARDS, BOOK_IMAGES = "cifarnet", ("disco_f469ni", "nucleo_f746zg"), 5
 NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board
 KERNEL = {
@@ -47,7 +49,7 @@ def execute_chapters(paths: list[Path] | None = None) -> list[Path]:
 
     Raises BuildError with the chapter and the cell's error; that chapter is left as it was.
     """
-    check_is_checkout("the book")
+    _need("nbformat", "nbclient", "ipykernel")
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -86,12 +88,40 @@ def _tidy(notebook: Any) -> Any:
     return notebook
 
 
+def run_chapter(name: str, parameters: Mapping[str, Any], out: Path = OUT) -> Path:
+    """Runs one chapter with other parameters and returns the notebook with its outputs, in `out`; book/ stays as it is.
+
+    Raises ValueError for a parameter that the chapter does not have, BuildError where a cell fails.
+    """
+    _need("papermill")
+    import papermill  # type: ignore[import-untyped]
+
+    path = find_chapter(name)
+    known = papermill.inspect_notebook(str(path))
+    wrong = [key for key in parameters if key not in known]
+    if wrong:
+        raise ValueError(f"chapter {path.stem} has no parameter {', '.join(wrong)}; it has {', '.join(known)}")
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / path.name
+    try:
+        papermill.execute_notebook(
+            str(path), str(target), dict(parameters), cwd=str(path.parent), progress_bar=False, kernel_name="python3"
+        )
+    except papermill.PapermillExecutionError as error:
+        said = f"{error.ename}: {error.evalue}".strip().partition("\n")[0]
+        raise BuildError(
+            f"chapter {path.stem} stopped in cell {error.exec_count}: {said}; what it did so far, and where it stopped, "
+            f"is in {target}"
+        ) from None
+    return target
+
+
 def render(out: Path = OUT / "html") -> Path:
     """Renders the committed outputs of all chapters to HTML that needs no network, and returns its first page.
 
     Raises MissingTool where Sphinx and its parts are not installed, BuildError with Sphinx's words.
     """
-    _need_sphinx()
+    _need(*SPHINX)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-d", str(out.parent / "doctrees"), str(BOOK), str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -105,7 +135,7 @@ def make_book() -> tuple[Path, list[Measurement]]:
     Returns the first page and the measurements, which are also saved beside it. Real images where CIFAR-10 is on this
     machine, else synthetic ones. Raises what `measure` and `render` raise.
     """
-    _need_sphinx()
+    _need(*SPHINX)
     records = []
     for board in tqdm(BOOK_BOARDS, f"{BOOK_NET}, built by PlatformIO", leave=False, disable=None):
         record = measure_net(Settings(BOOK_NET, board=board, images=BOOK_IMAGES, platformio=True))
@@ -114,7 +144,7 @@ def make_book() -> tuple[Path, list[Measurement]]:
     return render(), records
 
 
-def _need_sphinx() -> None:
+def _need(*modules: str) -> None:
     check_is_checkout("the book")
-    if missing := [name for name in ("sphinx", "myst_nb", "sphinx_book_theme") if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
         raise MissingTool(f"the book needs {', '.join(missing)}; run: make setup, or: {how_to_install('lab,book')}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,22 +36,29 @@ def _verdict(row: dict[str, Any]) -> str:
     return f"{verdict} ({row['basis']})" if row["basis"] else str(verdict)
 
 
+def _value(text: str) -> Any:
+    return int(text) if re.fullmatch("-?[0-9]{1,4000}", text) else text
+
+
 @verb(
     "book",
-    option("chapter", nargs="?", help="with --execute: only this one, such as 01 (default: all)"),
+    option("chapter", nargs="?", help="run one chapter, such as 01, into build/book (default: the whole book)"),
+    option("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="for that run"),
     option("--execute", action="store_true", help="run chapters and write their outputs back into book/"),
 )  # fmt: skip
 def book(options: argparse.Namespace) -> Answer:
-    """Builds the book: networks, firmware, measurements, pages; with --execute it runs chapters again instead."""
+    """Builds the book: networks, firmware, measurements, pages; or runs chapters."""
     from tinyredux.course import book
 
-    chapters = [book.find_chapter(options.chapter)] if options.chapter else None
+    if options.parameter and (options.execute or not options.chapter):
+        raise ValueError("parameters are for one chapter, not written back; name it: python -m tinyredux book 01 -p DATA cifar10")
     if options.execute:
+        chapters = [book.find_chapter(options.chapter)] if options.chapter else None
         changed = [str(path) for path in book.execute_chapters(chapters)]
         return Answer({"schema": 1, "changed": changed}, f"changed: {', '.join(changed) or 'nothing'}")
-    if chapters:
-        advice = f"papermill {chapters[0]} out.ipynb -p SEED 1"
-        raise ValueError(f"the book is built as a whole; to write a chapter's outputs back add --execute, to try one: {advice}")
+    if options.chapter:
+        target = book.run_chapter(options.chapter, {name: _value(value) for name, value in options.parameter})
+        return Answer({"schema": 1, "notebook": str(target)}, str(target))
     page, records = book.make_book()
     text = "\n\n".join([*(str(record) for record in records), f"the book: {page}"])
     return Answer({"schema": 1, "page": str(page), "records": [record.to_json() for record in records]}, text)

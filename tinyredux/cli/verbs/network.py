@@ -12,6 +12,7 @@ from tinyredux.files import LIBRARY, check_output
 from tinyredux.tables import columns
 
 if TYPE_CHECKING:
+    from tinyredux.measurement import Measurement
     from tinyredux.settings import Settings
 
 
@@ -95,6 +96,16 @@ def named_run(options: argparse.Namespace) -> Settings:
     return given_to(Settings, options)
 
 
+def measured(options: argparse.Namespace) -> Measurement:
+    """Returns the measurement that the options of `measure` ask for, made when it is known that it can be saved."""
+    from tinyredux.settings import measure_net
+
+    settings = named_run(options)
+    if options.out:
+        check_output(options.out)
+    return measure_net(settings)
+
+
 @verb(
     "measure lenet --board disco_f469ni --images 5", *NETWORK,
     option("--target", help="host, simulator (default) or board[:PORT]"),
@@ -103,12 +114,7 @@ def named_run(options: argparse.Namespace) -> Settings:
 )  # fmt: skip
 def measure(options: argparse.Namespace) -> Answer:
     """Compiles, builds and runs a network on a target, and reports."""
-    from tinyredux.settings import measure_net
-
-    settings = named_run(options)
-    if options.out:
-        check_output(options.out)
-    record = measure_net(settings)
+    record = measured(options)
     fields = ["name", "kind", "macs_dense", "cycles", "sram_live_bytes"]
     fields += ["clusters", "vectors", "redundancy", "redundancy_floor"] if "trec" in record.method else []
     text, code = f"{record}\n\n{table(map(vars, record.per_op), *fields)}", 0 if record.bit_exact and record.fits else 1
