@@ -271,7 +271,8 @@ def test_without_cifar10_a_claim_says_what_it_needs(tmp_path: Path) -> None:
 
 
 SHORTER = {"train": ["--epochs", "1"], "prune": ["--epochs", "1", "--steps", "1"], "explore": ["--trials", "2", "--images", "50"]}
-README = [shlex.split(found)[3:] for found in commands_of((ROOT / "README.md").read_text()) if "-m tinyredux" in found]
+README_TEXT = (ROOT / "README.md").read_text()
+README = [shlex.split(found)[3:] for found in commands_of(README_TEXT) if "-m tinyredux" in found]
 
 
 @pytest.mark.sweep
@@ -281,3 +282,22 @@ def test_readme_on_a_fresh_machine(words: list[str], tmp_path: Path) -> None:
     done = stranger(tmp_path, *words, *SHORTER.get(words[0], []))
     assert done.returncode == (1 if words[0] == "reproduce" else 0), done.stderr[-2000:]
     assert done.stdout and "Traceback" not in done.stderr
+
+
+def test_figures_of_readme_are_those_of_the_records() -> None:
+    def record(net: str, method: str, kernels: str) -> dict[str, Any]:
+        (path,) = (ROOT / "data" / "records").glob(f"{net}.{method}.{kernels}.disco_f469ni.simulator.*.json")
+        return json.loads(path.read_text())
+
+    def size(run: dict[str, Any]) -> str:
+        return f"{run['sram_bytes']['arena'] + run['sram_bytes']['scratch']:,}"
+
+    lines = [line for line in README_TEXT.splitlines() if re.match(r"\| \w+ \| [\d.]+ M", line)]
+    assert len(lines) == 5
+    for line in lines:
+        net, _, reference, fast, method, whole, parts = (cell.strip() for cell in line.split("|")[1:-1])
+        runs = {reference: record(net, "exact", "reference"), fast: record(net, "exact", "fast")}
+        if found := re.match(r"([\d.]+) \((\w+)\)", method):
+            runs[found[1]] = record(net, found[2], "fast")
+        assert [f"{run['cycles'] / 1e6:.1f}" for run in runs.values()] == [*runs], net
+        assert whole == size(runs[fast]) and parts in ("", size(record(net, "partial", "reference")) if parts else ""), net
