@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyredux import flow, graph
 from tinyredux.boards import Board
-from tinyredux.codegen import KERNELS, limits
+from tinyredux.codegen import KERNELS, board_budget, limits
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.files import expect
 from tinyredux.int8 import interpret
@@ -152,7 +152,8 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
     """
     net = layer_graph(parse_spec(text))
     expect(Board, board, "the board", "such as find_board('disco_f469ni')")
-    schedule = Layerwise(limits(board, None, net)[0])  # of TREC, too, what the board leaves
+    sram = limits(board, None, net)[0] if kernels in KERNELS else board_budget(board)  # of TREC, too, what the board leaves
+    schedule = Layerwise(sram)
     model = flow.compile(net, board, schedule=schedule, kernels=kernels, call=f"bench --layer {text}")
     image = np.random.default_rng(1).normal(-40, 60, net.input.shape).clip(-128, 127).astype(np.int8)
     target = SimulatorTarget(model.build(folder).elf, board, model.artifact.model_hash, net.output.shape)

@@ -24,9 +24,8 @@ enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
 struct block { /* what one basic block costs, and how often it ran; laid out as hooks.py's Block */
     uint32_t address, end, instructions, cycles, stack_bytes, function, first_line, lines;
     uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
-    uint32_t branch;                      /* index of the first block that ends at the same branch; it holds what follows */
-    uint32_t predictor;                   /* M7: two-bit counter and, for indirect branches, the last target */
-    uint32_t last_target;
+    /* The first block that ends at the same branch holds, for an M7, its two-bit counter and, of an indirect one, the last target. */
+    uint32_t branch, predictor, last_target;
     uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[7];
     uint64_t runs, calls, extra_core, extra_memory;
 };
