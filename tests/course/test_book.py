@@ -122,6 +122,19 @@ def test_every_notebook_is_in_the_table_of_contents() -> None:
     assert listed == {path.relative_to(book.BOOK).with_suffix("").as_posix() for path in NOTEBOOKS}
 
 
+def test_every_exercise_has_an_answer() -> None:
+    """A section of the appendix per chapter, an answer for each number in its exercises, and a link to them."""
+    _, *sections = re.split(r"^## ", (book.BOOK / "answers.md").read_text(), flags=re.M)
+    chapters = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
+    assert [int(section.partition(".")[0]) for section in sections] == [int(path.stem[:2]) for path in chapters]
+    for path, section in zip(chapters, sections, strict=True):
+        text = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+        asked = text.partition("## Exercises\n")[2]
+        assert "Answers are in the [appendix](answers.md)." in asked
+        given = section.partition("\n")[2]
+        assert re.findall(r"^\d\.", given, re.M) == re.findall(r"^\d\.", asked, re.M), path.stem
+
+
 def test_sanitising_hides_no_number() -> None:
     rules = (Path(__file__).parents[1] / "sanitize.cfg").read_text()
     assert not re.search(r"^regex:\s*\\d", rules, re.M)
