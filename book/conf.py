@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from docutils.nodes import literal_block
+from docutils.nodes import container, image, literal_block
 
 project = "tinyredux"
 author = "the authors of tinyredux"
@@ -37,8 +37,9 @@ MATHJAX_KEPT = ("tex-chtml.js", "output/chtml/fonts/woff-v2")  # what the pages 
 
 
 def setup(app):
-    """Colours cells of C as C, and leaves out of the built site what no page loads."""
+    """Colours cells of C as C, gives pictures their words, and leaves out of the built site what no page loads."""
     app.connect("doctree-read", colour_c)
+    app.connect("doctree-read", describe_pictures)
     app.connect("build-finished", remove_unused)
 
 
@@ -47,6 +48,14 @@ def colour_c(app, doctree):
     for block in doctree.findall(literal_block):
         if block.astext().startswith("%%firmware"):
             block["language"] = "c"
+
+
+def describe_pictures(app, doctree):
+    """Gives a picture that a cell made the words that stand beside it in the notebook, without the digest after them."""
+    for bundle in doctree.findall(lambda node: isinstance(node, container) and node.get("nb_element") == "mime_bundle"):
+        words = [text.astext() for text in bundle.findall(literal_block) if " [drawing " in text.astext()]
+        for picture in bundle.findall(image) if words else ():
+            picture["alt"] = words[0].partition(" [drawing ")[0]
 
 
 def remove_unused(app, error):

@@ -56,6 +56,14 @@ def test_at_most_one_cell_of_parameters(path: Path) -> None:
 
 
 @each_notebook
+def test_a_stored_picture_is_compared_by_what_it_draws(path: Path) -> None:
+    """nbval passes over pixels; the words beside them end in a digest of the drawing, which it compares."""
+    outputs = [output.get("data", {}) for cell in code_cells(path) for output in cell.outputs]
+    for data in outputs:
+        assert "image/png" not in data or re.search(r"\. \[drawing [0-9a-f]{8}\]$", data["text/plain"])
+
+
+@each_notebook
 def test_small_enough(path: Path) -> None:
     assert path.stat().st_size < LIMIT_BYTES
 
@@ -114,6 +122,19 @@ def test_every_notebook_is_in_the_table_of_contents() -> None:
     index = (book.BOOK / "index.md").read_text()
     listed = set(re.findall(r"^((?:labs/)?(?:\d\d|lab\d)_\w+)$", index, re.M))
     assert listed == {path.relative_to(book.BOOK).with_suffix("").as_posix() for path in NOTEBOOKS}
+
+
+def test_every_exercise_has_an_answer() -> None:
+    """A section of the appendix per chapter, an answer for each number in its exercises, and a link to them."""
+    _, *sections = re.split(r"^## ", (book.BOOK / "answers.md").read_text(), flags=re.M)
+    chapters = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
+    assert [int(section.partition(".")[0]) for section in sections] == [int(path.stem[:2]) for path in chapters]
+    for path, section in zip(chapters, sections, strict=True):
+        text = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+        asked = text.partition("## Exercises\n")[2]
+        assert "Answers are in the [appendix](answers.md)." in asked
+        given = section.partition("\n")[2]
+        assert re.findall(r"^\d\.", given, re.M) == re.findall(r"^\d\.", asked, re.M), path.stem
 
 
 def test_sanitising_hides_no_number() -> None:
@@ -186,6 +207,7 @@ def test_html_needs_no_network(tmp_path: Path) -> None:
         assert not re.search(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//", text), page
         assert not re.search(r"<link[^>]*rel=\"(?:stylesheet|preload)\"[^>]*href=\"(?:https?:)?//", text), page
     assert "firmware" in (index.parent / "00_start_here.html").read_text()
+    assert 'alt="Accumulators -40 to 40, requantised: rounding twice differs at 6 of 81."' in pages[3].read_text()
 
 
 def test_unknown_parameters_and_chapters_are_refused(tmp_path: Path) -> None:

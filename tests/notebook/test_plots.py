@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from random_graphs import random_graph
 
 from tinyredux import Settings, compile_net, fixedpoint, memory, recorded
@@ -15,7 +16,8 @@ from tinyredux.graph import macs
 from tinyredux.int8 import interpret
 from tinyredux.measurement import Measurement, OpRecord
 from tinyredux.notebook import plots, plots_partial, plots_redundancy
-from tinyredux.notebook.plots_style import Picture
+from tinyredux.notebook.plots_digest import digest
+from tinyredux.notebook.plots_style import Picture, bare_image, figure_with_axes
 from tinyredux.trec import hashing
 
 COMPILED = compile_net(Settings("lenet", kernels="reference", data="synthetic"))
@@ -71,13 +73,47 @@ FIGURES: dict[str, Callable[[], Picture]] = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_the_same_each_time_and_has_words(name: str) -> None:
     one, other = FIGURES[name](), FIGURES[name]()
+    drawing = digest(one.figure)
     data = one._repr_png_()
+    assert drawing == digest(one.figure) == digest(other.figure)
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and data == other._repr_png_()
     assert len(data) < 100_000
     assert repr(one) == repr(other) and repr(one).endswith(".")
     for axes in one.figure.axes:
         assert axes.get_title(loc="left") or axes.get_title() or axes.get_xlabel()
         assert name in ("predictions", "clusters") or axes.get_xlabel() or axes.get_ylabel()
+
+
+def drawn(
+    *, heights: tuple[float, ...] = (3.0, 2.0), colour: str = "#0072B2", label: str = "conv1", tick: str = "a", grey: float = 90.0
+) -> str:
+    """The digest of a small figure with a line, bars, points, a legend, named ticks and an image."""
+    figure, (left, right) = figure_with_axes(4, 2, 2)
+    left.bar([0, 1], heights, color=colour, label=label)
+    left.plot([0, 1], heights)
+    left.scatter([0, 1], heights)
+    left.set_xticks([0, 1], [tick, "b"])
+    left.legend()
+    bare_image(right, np.full((4, 4, 3), grey), "grey")
+    return digest(figure)
+
+
+def test_a_digest_tells_what_a_figure_draws() -> None:
+    changed = [drawn(heights=(3.0, 2.01)), drawn(colour="#E69F00"), drawn(label="conv2"), drawn(tick="c"), drawn(grey=91.0)]
+    assert len({drawn(), *changed}) == 6
+    assert drawn() == drawn() == drawn(heights=(3.0 + 1e-12, 2.0))
+
+
+def test_two_records_of_one_board_have_a_legend_of_their_own_in_the_digest() -> None:
+    fast = plots.cycles_per_operator([RECORDS[0], replace(RECORDS[0], kernels="fast")])
+    assert digest(fast.figure) != digest(plots.cycles_per_operator([RECORDS[0], RECORDS[0]]).figure)
+
+
+def test_a_notebook_stores_words_digest_and_pixels() -> None:
+    picture = FIGURES["memory_use"]()
+    stored, _ = DisplayFormatter().format(picture)
+    assert stored["text/plain"] == f"{picture.text} [drawing {digest(picture.figure)}]"
+    assert stored["image/png"][:4] == b"\x89PNG" and repr(picture) == picture.text
 
 
 def test_the_words_carry_the_numbers() -> None:

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tinyredux.notebook.plots_digest import digest
+
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 INK = "#222222"
@@ -42,6 +44,10 @@ class Picture:
     def __repr__(self) -> str:
         """Returns the words."""
         return self.text
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Returns what a notebook stores as text: the words, and a digest that a stale picture fails to have."""
+        return {"text/plain": f"{self.text} [drawing {digest(self.figure)}]"}
 
     @styled
     def _repr_png_(self) -> bytes:
