@@ -175,6 +175,7 @@ DAMAGE: dict[str, tuple[str, bool | None, str]] = {  # a cell after an honest on
     "no_modules": ("import sys; [sys.modules.pop(m) for m in list(sys.modules) if 'tinyredux' in m]", True, "right"),
     "no_limits": ("import resource; resource.setrlimit(resource.RLIMIT_NPROC, (-1, -1))", True, "right"),
     "half_character": (place("raise ValueError('\\ud800')"), False, "raised ValueError: \\ud800"),
+    "steered_terminal": (place("raise ValueError('\\x1b[2K\\r right')"), False, "ValueError: \\x1b[2K\\r right"),
     "odd_error": (place("raise type('=x\\n', (Exception,), {'__str__': lambda self: 1 / 0})"), False, "raised object"),
     "waits_for_input": ("input()", True, "right"),
     "at_exit": ("import atexit, time; atexit.register(time.sleep, 99)", True, "right"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -54,8 +55,9 @@ def check_lab(path: Path, cell_seconds: float = CELL_SECONDS, file_seconds: floa
 
 
 def _clean(text: str) -> str:
-    """Returns text that can be written anywhere: of bounded length, half characters and names that are not UTF-8 escaped."""
-    return text[:_SHOWN].encode("utf-8", "backslashreplace").decode()
+    """Returns text that can be written anywhere: of bounded length, half characters and what steers a terminal escaped."""
+    text = text[:_SHOWN].encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def grade(
