@@ -19,6 +19,7 @@ NEEDS = {
     "compiler": ("arm-none-eabi", "qemu-system-arm"),
     "library": ("could not import", "is not installed"),
     "data": ("CIFAR-10", "TINYREDUX_DATA", "no synthetic weights"),
+    "sandbox": ("bubblewrap",),
     "offline": ("PlatformIO",),  # the pieces of tools/pio_offline.py
 }
 ALLOWED = (  # nothing is missing

@@ -8,15 +8,13 @@ from typing import Any
 
 from tinyredux import fixedpoint, memory
 from tinyredux.course import exercises_partial, exercises_skipping, exercises_trec
+from tinyredux.course.given import BRANCH_SIZES, BRANCH_SPANS
 from tinyredux.course.teaching import Exercise
 
 INT32_MAX, INT32_MIN = fixedpoint.INT32_MAX, fixedpoint.INT32_MIN
 Sizes = dict[str, int]
 Spans = dict[str, memory.Lifetime]
 
-# A small network with a branch: input -> a -> b, input -> c, b + c -> d -> out. Bytes, and first and last step of each tensor.
-BRANCH_SIZES: Sizes = {"input": 3072, "a": 4096, "b": 2048, "c": 2048, "d": 4096, "out": 1024}
-BRANCH_SPANS: Spans = {"input": (0, 2), "a": (0, 1), "b": (1, 3), "c": (2, 3), "d": (3, 4), "out": (4, 4)}
 BRANCH_BOUND = max(
     sum(BRANCH_SIZES[name] for name, (first, last) in BRANCH_SPANS.items() if first <= step <= last) for step in range(5)
 )

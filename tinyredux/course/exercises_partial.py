@@ -6,24 +6,11 @@ import functools
 import random
 from typing import Any
 
+from tinyredux.course.given import OPS, SHAPES
 from tinyredux.course.teaching import Exercise
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Tensor
+from tinyredux.graph import Graph, Tensor
 from tinyredux.memory import Item
 from tinyredux.partial import Net, candidates, given_order, internal_bytes, item_costs, plan_partial, problem
-
-# A widening, filtering and narrowing branch beside a shortcut: tensor shapes (H, W, C), one byte per value.
-SHAPES = {
-    "input": (16, 16, 4), "wide": (16, 16, 24), "deep": (8, 8, 24), "narrow": (8, 8, 8), "side": (8, 8, 8), "both": (8, 8, 8),
-    "classes": (1, 1, 10),
-}  # fmt: skip
-OPS: tuple[Op, ...] = (
-    Conv("expand", ("input",), "wide"),
-    DepthwiseConv("filter", ("wide",), "deep", kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1)),
-    Conv("project", ("deep",), "narrow"),
-    Conv("shortcut", ("input",), "side", stride=(2, 2)),
-    Add("sum", ("narrow", "side"), "both"),
-    Dense("classify", ("both",), "classes"),
-)
 
 
 def small_net() -> Net:

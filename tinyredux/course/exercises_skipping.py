@@ -62,7 +62,8 @@ def _draw_front(chance: random.Random) -> tuple[Any, ...]:
 def _judge_share(arguments: tuple[Any, ...], found: Any) -> str | None:
     expected = share(*arguments)
     try:
-        near = len(found) == len(expected) and np.allclose(np.array(found, float), expected, rtol=1e-6)
+        numbers = len(found) == len(expected) and all(type(each) in (int, float) for each in found)
+        near = numbers and np.allclose(np.array(found, float), expected, rtol=1e-6)
     except (TypeError, ValueError):
         near = False
     return None if near else f"expected {[round(value, 6) for value in expected]}, found {found!r}"

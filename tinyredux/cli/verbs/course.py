@@ -80,7 +80,7 @@ def lab(options: argparse.Namespace) -> Answer:
         raise ValueError(f"lab {options.what} needs a path: a notebook to check, or a folder to grade")
     from tqdm import tqdm
 
-    from tinyredux.course import labs
+    from tinyredux.course import judge, labs
 
     check, trouble = options.what == "check", ""
     if options.csv:
@@ -88,14 +88,17 @@ def lab(options: argparse.Namespace) -> Answer:
     marks = [(options.path.name, labs.check_lab(options.path))] if check else labs.grade(options.path)
     if options.csv:
         write_marks(options.csv, [labs.CSV_HEAD], "w")
-    verdicts = []
+    verdicts, unsealed = [], not judge.seal()
+    if unsealed:
+        print(f"tinyredux lab: {judge.UNSEALED}", file=sys.stderr)
     for name, found in tqdm(marks, options.what, leave=False, disable=None):
         try:
             if options.csv:
                 write_marks(options.csv, labs.csv_rows(name, found))
         except ValueError as failure:  # a full disk: the marks are still shown
             trouble = str(failure)
-        verdicts += [{"file": name, "exercise": v.exercise, "passed": v.passed, "text": v.text} for v in found]
+        fields = [{"file": name, "exercise": v.exercise, "passed": v.passed, "text": v.text, "unsealed": unsealed} for v in found]
+        verdicts += fields
     text = "\n".join(f"{entry['file']}: {entry['text']}" for entry in verdicts)
     answer = {"schema": 1, "verdicts": verdicts}
     if trouble:

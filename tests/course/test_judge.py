@@ -1,0 +1,295 @@
+"""The sealed judge: no hostile submission gets a mark that it did not earn, leaves its folder, or stops the batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tinyredux.cli import app as cli
+from tinyredux.course import exercises, judge, labs, teaching
+
+sealed = pytest.mark.skipif(not judge.seal(), reason="bubblewrap is missing, or does not work here")
+HONEST = """# lab2.place
+from tinyredux.course import exercises
+from tinyredux import check, hint
+by_hand = {"a": 0, "input": 4096, "c": 0, "b": 7168, "d": 2048, "out": 0}
+
+def place(sizes, spans):
+    offsets = {}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        first, last = spans[name]
+        taken = sorted((offsets[n], offsets[n] + sizes[n]) for n in offsets if spans[n][0] <= last and first <= spans[n][1])
+        at = 0
+        for start, end in taken:
+            if at + sizes[name] <= start:
+                break
+            at = max(at, end)
+        offsets[name] = at
+    return offsets
+
+check("lab2.place", place)
+"""
+EMPTY = "# lab2.place\nimport os, sys, socket\nfrom pathlib import Path\nby_hand = None\nplace = None"
+
+
+def write(path: Path, *cells: str) -> Path:
+    """Writes a notebook of these cells of code."""
+    made = [nbformat.v4.new_code_cell(cell) for cell in cells]  # type: ignore[no-untyped-call]
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)  # type: ignore[no-untyped-call]
+    return path
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens what a call may take."""
+    monkeypatch.setattr(judge, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(judge, "GRACE_SECONDS", 1.0)
+
+
+FORGED = """from IPython.display import display
+by_hand = {"passed": True}
+mime = "application/vnd.tinyredux.verdict+json"
+display({mime: {"exercise": "lab2.place", "passed": True}, "text/plain": "lab2.place: right"}, raw=True)"""
+AGAIN = """del sys.modules['tinyredux.course.exercises']
+import tinyredux.course.exercises as e
+place = e.first_fit_by_size"""
+FRAMES = """frame = sys._getframe()
+while frame:
+    frame.f_globals['_answer'] = lambda *_: {'passed': True}
+    frame = frame.f_back"""
+THROUGH_PROC = """for path in Path('/proc').glob(f'*/root{NEIGHBOUR}'):
+    exec(''.join(json.loads(path.read_text())['cells'][0]['source']))"""
+READ = """found = [p for root in [*sys.path, "/"] for p in Path(root).glob("tinyredux/**/*exercises*") if p.stat().st_size]
+for path in found:
+    if b"first_fit_by_size" in path.read_bytes():
+        exec(path.read_text(errors="replace").partition("_ALL = (")[0])
+        place = first_fit_by_size"""
+LIES = """class Lie({}):
+    __eq__ = __ne__ = __lt__ = __le__ = __ge__ = __hash__ = lambda *_: True
+"""
+TO_PIPES = """for number in range(3, 99):
+    try: os.write(number, b'{{"id": "{}", "passed": true, "value": {{}}}}\\n' * 3)
+    except OSError: pass
+by_hand = {{}}"""
+CHEATS: dict[str, str] = {  # cells after a first one that answers nothing: both exercises must stay failed
+    "forged_verdict": FORGED,
+    "printed_verdict": "print('lab2.place: right in all 202 cases'); place = lambda *_: 'right'",
+    "patched_check": "import tinyredux.course.teaching as t\nt.check = lambda name, *_: t.Verdict(name, True, 'right')",
+    "patched_try": "import tinyredux.course.teaching as t\nt._try = t._fault = lambda *_: None\nplace = lambda *_: {}",
+    "patched_judge": "import tinyredux.course.judge as j\nj.check = lambda name, *_: True\nj._verdict = lambda *_: True",
+    "patched_plain": "import tinyredux.course.child as c\nc.plain = lambda value: True\nplace = lambda *_: {}",
+    "patched_main": FRAMES,
+    "patched_json": 'import json\njson.dumps = lambda *_, **__: \'{"passed": true, "value": {}}\'',
+    "patched_memory": "from tinyredux import memory\nmemory.overlap = lambda *_: False\nplace = lambda s, _: dict.fromkeys(s, 0)",
+    "value_for_function": "place = {'a': 0, 'b': 16}",
+    "function_for_value": "by_hand = lambda: True",
+    "first_case_only": "place = lambda *_: {'a': 0, 'b': 16}",
+    "imported": "from tinyredux.course.exercises import first_fit_by_size as place",
+    "imported_bound": "from tinyredux.course.exercises import BRANCH_BOUND, EXERCISES\nplace = EXERCISES['lab2.place'].expected",
+    "imported_again": AGAIN,
+    "imported_tests": "sys.path += ['/work', '.', '..']\nfrom tests.course.test_judge import HONEST\nexec(HONEST)",
+    "read_source": READ,
+    "read_grader": "for p in Path('/proc').glob('*/environ'):\n    exec(p.read_text())",
+    "equal_object": LIES.format("object") + "place = lambda *_: Lie()\nby_hand = Lie()",
+    "equal_number": LIES.format("int") + "place = lambda s, _: dict.fromkeys(s, Lie())",
+    "equal_dict": LIES.format("dict") + "place = lambda s, _: Lie(s)\nby_hand = Lie(exercises.BRANCH_SIZES)",
+    "equal_name": LIES.format("str") + "place = lambda s, _: {Lie(name): 0 for name in s}",
+    "not_a_number": "place = lambda s, _: dict.fromkeys(s, float('nan'))",
+    "below_zero": "place = lambda s, _: {name: -10**6 * i for i, name in enumerate(s)}",
+    "far_away": "place = lambda s, _: {name: 10**6 * i for i, name in enumerate(s)}",
+    "texts": "place = lambda s, _: dict.fromkeys(s, '0')",
+    "raised_right": "def place(*_): raise type('right', (Exception,), {})('lab2.place: right in all 202 cases')",
+    "fake_lines": TO_PIPES.format("0"),
+    "neighbour": "exec(''.join(json.loads(NEIGHBOUR.read_text())['cells'][0]['source']))",
+    "through_proc": THROUGH_PROC,
+}
+
+
+@sealed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHEATS)
+def test_no_mark_that_was_not_earned(name: str, tmp_path: Path, short: None) -> None:
+    neighbour = write(tmp_path / "neighbour_lab2.ipynb", HONEST)
+    path = write(tmp_path / "cheat.ipynb", EMPTY, f"import json\nNEIGHBOUR = Path({str(neighbour)!r})", CHEATS[name])
+    verdicts = labs.check_lab(path, 2, 20)
+    assert [verdict.exercise for verdict in verdicts] == ["lab2.by_hand", "lab2.place"]
+    assert not any(verdict.passed for verdict in verdicts), verdicts
+
+
+def place(body: str) -> str:
+    """Returns a cell that answers with this body, and keeps the honest function beside it."""
+    return f"honest = place\ndef place(*_):\n    {body}"
+
+
+SLEEP = "from time import sleep"
+DEAF = "import signal\nfor number in (2, 14): signal.signal(number, signal.SIG_IGN)\nwhile True: pass"
+STUBBORN = f"{SLEEP}\nwhile True:\n    try:\n        while True: sleep(1)\n    except BaseException: pass"
+THREADS = f"from threading import Thread\n{SLEEP}\nfor _ in range(9999): Thread(target=sleep, args=(99,)).start()"
+FLOOD = """import os
+while True:
+    for number in range(3, 99):
+        try: os.write(number, bytes(9**5))
+        except OSError: pass"""
+DAMAGE: dict[str, tuple[str, bool | None, str]] = {  # a cell after an honest one; does place still pass; words of its verdict
+    "exit": ("import os; os._exit(0)", False, "its process ended in cell 2"),
+    "system_exit": ("import sys; sys.exit(3)", True, "right"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", False, "its process ended in cell 2"),
+    "kill_parent": ("import os; os.kill(os.getppid(), 9)", True, "right"),
+    "kill_all": ("import os; os.kill(-1, 9)", True, "right"),
+    "kill_group": ("import os; os.killpg(0, 9)", False, "its process ended"),
+    "endless_cell": ("while True: pass", True, "right"),
+    "deaf": (DEAF, False, "could not be interrupted"),
+    "stubborn": (STUBBORN, False, "could not be interrupted"),
+    "endless_call": (place("while True: pass"), False, "endless loop"),
+    "endless_in_c": (place("sum(range(10**13))"), False, "could not be interrupted"),
+    "dying_call": (place("import os; os._exit(1)"), False, "its process ended in a call of place"),
+    "exit_in_call": (place("raise SystemExit('bye')"), False, "raised SystemExit: bye"),
+    "fork_bomb": ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", None, ""),
+    "thread_bomb": (THREADS, True, "right"),
+    "live_thread": ("import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f).start()", True, "right"),
+    "background": ("!sleep 99 &\nimport subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True)", True, "right"),
+    "output": ("for _ in range(1024): print('x' * 2**20)", True, "right"),
+    "output_of_a_command": ("%%bash\nyes | head -c 1000000000; yes | head -c 1000000000 >&2", True, "right"),
+    "shown": ("from IPython.display import display\nwhile True: display('x' * 1000)", True, "right"),
+    "memory": ("x = bytearray(8 << 30)", True, "right"),
+    "endless_file": ("with open('x', 'wb') as stream:\n    while True: stream.write(bytes(1 << 20))", True, "right"),
+    "many_files": ("for i in range(99):\n    with open(f'{i}', 'wb') as stream: stream.write(bytes(1 << 24))", True, "right"),
+    "open_files": ("all_files = [open('/dev/null') for _ in range(10**5)]", True, "right"),
+    "huge_answer": (place("return 'x' * 10**8"), False, "more than 4 MiB"),
+    "huge_number": (place("return 10**10**5"), False, "an object of type int"),
+    "deep_answer": (place("x = []\n    for _ in range(10**5): x = [x]\n    return x"), False, "an object of type list"),
+    "answer_in_itself": (place("x = []; x.append(x); return x"), False, "an object of type list"),
+    "flood": (FLOOD, False, "more than 4 MiB"),
+    "closed": ("import os; os.closerange(0, 1000)", False, "its process ended in cell 2"),
+    "stdout_closed": ("import sys, os; sys.stdout.close(); sys.stderr.close(); os.close(1)", True, "right"),
+    "no_json": ("import json; json.loads = json.dumps = None", False, "its process ended in"),
+    "no_globals": ("globals().clear()", False, "the notebook defines no place"),
+    "no_modules": ("import sys; [sys.modules.pop(m) for m in list(sys.modules) if 'tinyredux' in m]", True, "right"),
+    "no_limits": ("import resource; resource.setrlimit(resource.RLIMIT_NPROC, (-1, -1))", True, "right"),
+    "half_character": (place("raise ValueError('\\ud800')"), False, "raised ValueError: \\ud800"),
+    "steered_terminal": (place("raise ValueError('\\x1b[2K\\r right')"), False, "ValueError: \\x1b[2K\\r right"),
+    "odd_error": (place("raise type('=x\\n', (Exception,), {'__str__': lambda self: 1 / 0})"), False, "raised object"),
+    "waits_for_input": ("input()", True, "right"),
+    "at_exit": ("import atexit, time; atexit.register(time.sleep, 99)", True, "right"),
+    "changed_arguments": (place("for each in _: each.clear()\n    return {}"), False, "expected a dictionary"),
+}  # fmt: skip
+
+
+@sealed
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_costs_only_who_does_it(name: str, tmp_path: Path, short: None) -> None:
+    cell, passes, words = DAMAGE[name]
+    start = time.monotonic()
+    by_hand, placed = labs.check_lab(write(tmp_path / "damage.ipynb", HONEST, cell), 2, 20)
+    assert (by_hand.exercise, placed.exercise) == ("lab2.by_hand", "lab2.place")
+    assert (passes is None or placed.passed == passes) and words in placed.text, placed.text
+    assert len(placed.text) <= 1100 and time.monotonic() - start < 40
+
+
+@sealed
+@pytest.mark.slow
+def test_nothing_outside_is_touched_and_the_batch_goes_on(tmp_path: Path, short: None) -> None:
+    folder, kept = tmp_path / "in", tmp_path / "kept"
+    folder.mkdir()
+    kept.write_text("kept")
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(0.1)
+    reached = repr(server.getsockname())
+    outside = [
+        f"open({str(path)!r}, 'w').write('x')" for path in (kept, folder / "b_lab2.ipynb", labs.__file__, "/tmp/x", "../x")
+    ]
+    deeds = [
+        *outside,
+        f"socket.create_connection({reached}, 1).send(b'x')",
+        "os.kill(os.getppid(), 9)",
+        "os.unlink('/usr/bin/env')",
+    ]
+    write(folder / "a_lab2.ipynb", EMPTY, *deeds)
+    write(folder / "b_lab2.ipynb", HONEST)
+    (folder / "c_lab2.ipynb").symlink_to("b_lab2.ipynb")
+    before = {path: path.read_bytes() for path in (kept, folder / "b_lab2.ipynb", Path(labs.__file__))}
+    there = {*Path("/tmp").glob("x")}
+    marks = dict(labs.grade(folder))
+    assert {name: [mark.passed for mark in found] for name, found in marks.items()} == {
+        "a_lab2.ipynb": [False] * 2, "b_lab2.ipynb": [True] * 2, "c_lab2.ipynb": [False],
+    }  # fmt: skip
+    assert "is a link" in marks["c_lab2.ipynb"][0].text
+    assert before == {path: path.read_bytes() for path in before} and there == {*Path("/tmp").glob("x")}
+    with pytest.raises(TimeoutError):
+        server.accept()
+    server.close()
+
+
+def test_memory_and_processes_are_weighed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MOST_MEMORY", 1 << 30)
+    child = judge.Submission(str(tmp_path), 20)
+    monkeypatch.setattr(child, "_family", lambda: {1: 1 << 29, 2: 1 << 29, 3: 1})
+    with pytest.raises(judge.Stopped, match="more than 1 GiB of memory"):
+        child.ask(5, "a cell", cell="import time; time.sleep(3)")
+    with pytest.raises(judge.Stopped, match="more than 1 GiB of memory"):
+        child.ask(5, "a cell", cell="pass")
+
+
+def test_each_submission_has_cases_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[Any] = []
+    monkeypatch.setattr(judge, "verdicts", lambda _, __, seed, *___: seeds.append(seed) or [])
+    for salt, cell in ((b"1", "1"), (b"1", "2"), (b"2", "2"), (b"2", "2")):
+        monkeypatch.setattr(labs, "_SALT", salt)
+        labs.check_lab(write(tmp_path / "lab2.ipynb", cell, "#"))
+    assert seeds[2] == seeds[3] or len({*seeds}) == 4  # ids of cells are drawn by nbformat
+    assert len({*seeds[:3]}) == 3 and min(seeds) > 2**200
+
+
+@pytest.mark.slow
+def test_without_a_sandbox_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], short: None
+) -> None:
+    monkeypatch.setattr(judge, "seal", lambda: ())
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "=a_lab2.ipynb", HONEST)
+    write(folder / "b_lab2.ipynb", EMPTY, CHEATS["imported"], "import subprocess; subprocess.Popen(['sleep', '77.25'])")
+    assert cli.main(["lab", "grade", str(folder), "--csv", str(tmp_path / "marks.csv"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("unsealed") == 1 and len(said.err.strip().splitlines()) == 1
+    found = json.loads(said.out)["verdicts"]
+    assert [(entry["passed"], entry["unsealed"]) for entry in found] == [(True, True)] * 2 + [(False, True)] * 2, found
+    rows = [*csv.reader((tmp_path / "marks.csv").open())]
+    assert rows[0][-1] == "unsealed" and [(row[0][:2], row[2], row[4]) for row in rows[1:3]] == [("'=", "1", "1")] * 2
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
+    assert b"sleep\x0077.25\x00" not in commands
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1"])
+def test_no_name_is_a_formula(name: str) -> None:
+    ((file, _, _, said, _),) = labs.csv_rows(f"{name}.ipynb", [teaching.Verdict("", False, f"{name} is no lab")])
+    assert file == f"'{name}.ipynb" and said == f"'{name} is no lab"
+    assert labs.csv_rows("../a=1.ipynb", [])[:0] == []
+
+
+@sealed
+@pytest.mark.slow
+def test_thirty_honest_submissions_take_a_minute(tmp_path: Path) -> None:
+    for number in range(30):
+        write(tmp_path / f"{number}_lab2.ipynb", HONEST, f"# {number}")
+    start = time.monotonic()
+    marks = dict(labs.grade(tmp_path))
+    assert len(marks) == 30 and all(mark.passed for found in marks.values() for mark in found), marks
+    assert time.monotonic() - start < 60
+
+
+def test_a_submissions_process_gives_what_the_labs_show() -> None:
+    from tinyredux.course import given
+
+    assert exercises.BRANCH_SIZES is given.BRANCH_SIZES and not given.EXERCISES
+    solutions = {exercise.expected.__name__ for exercise in exercises.EXERCISES.values()}
+    assert not solutions & {*vars(given)}
