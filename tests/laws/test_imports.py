@@ -26,9 +26,9 @@ ROOMS: dict[str, tuple[int, str]] = {
     "int8": (453, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
     "kernels": (3388, ""), "codegen": (710, ""), "device": (1072, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
-    "model": (99, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (774, "optuna tqdm"),
-    "notebook": (887, "matplotlib"),
-    "course": (754, "jupyter_client nbclient nbformat papermill tqdm"), "cli": (865, "tqdm"),
+    "model": (99, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (775, "optuna tqdm"),
+    "notebook": (953, "matplotlib"),
+    "course": (952, "jupyter_client nbclient nbformat papermill tqdm"), "cli": (868, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602
