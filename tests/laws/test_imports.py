@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3388, ""), "codegen": (710, ""), "device": (1072, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
     "model": (99, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (774, "optuna tqdm"),
-    "notebook": (950, "matplotlib"),
+    "notebook": (953, "matplotlib"),
     "course": (731, "jupyter_client nbclient nbformat tqdm"), "cli": (849, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
