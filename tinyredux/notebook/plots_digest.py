@@ -49,8 +49,8 @@ def _content(artist: Artist) -> list[Any]:
             limits = _numbers([artist.get_xlim(), artist.get_ylim()])
             return [artist.axison, artist.get_xscale(), artist.get_yscale(), limits, titles, told]
         case Axis():
-            ticks = artist.get_major_locator()
-            places = ticks.locs if isinstance(ticks, FixedLocator) else []
+            fixed = isinstance(artist.get_major_locator(), FixedLocator)
+            places: list[float] = list(artist.get_majorticklocs()) if fixed else []
             return [artist.get_label_text(), _numbers(places), artist.get_major_formatter().format_ticks(list(places))]
         case Legend():
             keys = [handle for handle in artist.legend_handles if handle is not None]
@@ -79,5 +79,5 @@ def _content(artist: Artist) -> list[Any]:
 
 def _numbers(values: Any) -> list[str]:
     """Returns numbers with four digits; what is next to nothing is nothing."""
-    flat = np.ma.filled(np.ma.asarray(values, float), np.nan).ravel()
-    return ["0" if abs(value) < 1e-9 else f"{value:.4g}" for value in flat.tolist()]
+    flat: list[float] = np.ma.filled(np.ma.asarray(values, float), np.nan).ravel().tolist()
+    return ["0" if abs(value) < 1e-9 else f"{value:.4g}" for value in flat]
