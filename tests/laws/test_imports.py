@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
     "model": (99, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (775, "optuna tqdm"),
     "notebook": (953, "matplotlib"),
-    "course": (952, "jupyter_client nbclient nbformat papermill tqdm"), "cli": (868, "tqdm"),
+    "course": (952, "IPython nbclient nbformat papermill tqdm"), "cli": (868, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602
