@@ -163,7 +163,7 @@ DAMAGE: dict[str, tuple[str, bool | None, str]] = {  # a cell after an honest on
     "endless_file": ("with open('x', 'wb') as stream:\n    while True: stream.write(bytes(1 << 20))", True, "right"),
     "many_files": ("for i in range(99):\n    with open(f'{i}', 'wb') as stream: stream.write(bytes(1 << 24))", True, "right"),
     "open_files": ("all_files = [open('/dev/null') for _ in range(10**5)]", True, "right"),
-    "huge_answer": (place("return 'x' * 10**8"), False, "more than 4 MiB"),
+    "huge_answer": (place("return 'x' * 10**7"), False, "more than 4 MiB"),
     "huge_number": (place("return 10**10**5"), False, "an object of type int"),
     "deep_answer": (place("x = []\n    for _ in range(10**5): x = [x]\n    return x"), False, "an object of type list"),
     "answer_in_itself": (place("x = []; x.append(x); return x"), False, "an object of type list"),
