@@ -115,11 +115,11 @@ class Model:
         """Returns the firmware of the model for its board, built in a folder named after the model's hash."""
         self.check_fit()
         folder = folder or default_build_folder()
-        return build_firmware(self.write(folder), self.board, folder, platformio)
+        return build_firmware(self.write(folder / "models" / self.artifact.model_hash), self.board, folder, platformio)
 
     def write(self, folder: Path) -> Path:
-        """Writes the C files, weights and manifest into a folder of the model's own in a build folder, and returns it."""
-        return self.artifact.write(folder / "models" / self.artifact.model_hash)
+        """Writes the C files, weights and manifest into a folder, and returns it."""
+        return self.artifact.write(folder)
 
     def open(self, target: str, firmware: Firmware | None = None) -> Target:
         """Returns what runs the model: "host", "simulator" (with its firmware) or "board[:PORT]" (that holds it)."""
@@ -129,7 +129,8 @@ class Model:
             from tinyredux.device.host import HostTarget
 
             folder = default_build_folder()
-            return HostTarget(build_host(self.write(folder), folder), self.graph.input.shape, shape)
+            sources = self.write(folder / "models" / self.artifact.model_hash)
+            return HostTarget(build_host(sources, folder), self.graph.input.shape, shape)
         if kind == "simulator":
             from tinyredux.device.simulated import SimulatorTarget
 

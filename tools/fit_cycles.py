@@ -209,9 +209,9 @@ def simulated(fast: FastSteps, board: Board, stalls: bool = False) -> list[int]:
     return list(found)
 
 
-def run(way: str, fast: FastSteps, board: Board, stalls: bool) -> Iterator[Layer]:
+def run(way: str, fast: FastSteps, board: Board) -> Iterator[Layer]:
     """Yields the items of a program as they ran."""
-    for nodes, count in zip(fast.program.nodes, simulated(fast, board, stalls), strict=True):
+    for nodes, count in zip(fast.program.nodes, simulated(fast, board), strict=True):
         steps, by_form = tuple(Loop((nodes,)).steps()), fast.form_of(nodes)
         if steps:
             yield Layer(way, fast.program.graph, steps, by_form[1] if by_form else None, count)
@@ -248,9 +248,9 @@ def checked_programs(board: Board, every: int = 1) -> Iterator[tuple[str, FastSt
         yield "TREC, generated kernels", layers(trec_net(seed), Kernels("fast"), board)
 
 
-def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board, stalls: bool = False) -> list[Layer]:
+def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board) -> list[Layer]:
     """Returns the items of all programs as they ran."""
-    return [layer for way, fast in tqdm(programs, board.name, disable=None) for layer in run(way, fast, board, stalls)]
+    return [layer for way, fast in tqdm(programs, board.name, disable=None) for layer in run(way, fast, board)]
 
 
 def fit(rows: list[tuple[Sums, float]]) -> dict[str, list[float]]:

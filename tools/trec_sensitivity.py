@@ -23,7 +23,7 @@ from tinyredux.boards import find_board
 from tinyredux.codegen import limits
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph
-from tinyredux.int8 import evaluator, quantize
+from tinyredux.int8 import evaluator, interpret, quantize
 from tinyredux.kernels import TEMPLATES, ways
 from tinyredux.kernels.trec_pays import network_costs
 from tinyredux.trec import Choice, pigeonhole_floor, redundancy, with_trec
@@ -61,11 +61,11 @@ def lines(graph: Graph, split: datasets.Split, done: list[dict[str, Any]]) -> It
             saved[board.name] = round(exact[board.name] - costs[1])
         if max(saved.values()) <= 0:
             continue
-        ready = evaluator.Evaluator(changed)
-        right = evaluator.right_answers(ready, split)
+        outputs, clusters = interpret.run_counted(changed, evaluator.quantized(changed, split.images))
+        right = int((outputs.reshape(len(outputs), -1).argmax(axis=1) == split.labels).sum())
         height, width, _ = graph.tensors[op.output].shape
         rows, columns = height * width, graph.constants[op.weights][0].size
-        removed = redundancy(ready.clusters()[op.name], len(split.images) * rows * -(-columns // length))
+        removed = redundancy(int(clusters[op.name].sum()), len(split.images) * rows * -(-columns // length))
         floor = pigeonhole_floor(bits, rows)
         yield key | {"predicted_saved": saved, "correct": right, "redundancy": round(removed, 4), "floor": round(floor, 4)}
 

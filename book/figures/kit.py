@@ -10,11 +10,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A"
 INK, PALE = "#222222", "#BBBBBB"
 WIDTH = 688
+RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
 SMALL, NORMAL, LARGE = 12, 13, 15
 
 

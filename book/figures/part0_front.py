@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kit import BLUE, GREY, INK, ORANGE, PALE, RED, SKY, SMALL, Drawing
+from kit import BLUE, GREY, INK, ORANGE, PALE, RECORDS, RED, SKY, SMALL, Drawing
 
-from tinyredux import board_names, find_board
+from tinyredux import board_names, find_board, simulator
 
-ROOT = Path(__file__).resolve().parents[2]
-RECORDS = ROOT / "data" / "records"
-VALIDATION = json.loads((ROOT / "tinyredux" / "simulator" / "validation.json").read_text())
+VALIDATION = json.loads(Path(simulator.__file__).with_name("validation.json").read_text())
 
 
 def simulator_against_boards() -> Drawing:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux import memory
-
-RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
 
 
 def three_ways_to_cut() -> Drawing:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from pathlib import Path
 
 import numpy as np
-from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux.skip import UNITS
-
-RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
 
 
 def trec_pipeline() -> Drawing:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
-from kit import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux.course.claims import reproduce
 
-RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
 COLOURS = {"reproduced": GREEN, "exceeded": BLUE, "not reproduced": RED}
 
 

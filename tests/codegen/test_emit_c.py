@@ -7,18 +7,23 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from random_nets import int8_net
 from strategies import KINDS, random_layers
 
 from tinyredux.boards import find_board
 from tinyredux.codegen import Artifact
+from tinyredux.codegen.calls import Weights
 from tinyredux.codegen.parts import emit_partial
 from tinyredux.device import build
 from tinyredux.graph import Graph, Softmax, Tensor, Weighted
-from tinyredux.memory import place_reference
+from tinyredux.int8 import requantization
+from tinyredux.kernels import FastSteps
+from tinyredux.memory import blob, place_reference
 
 
 def emitted(graph: Graph, call: str = "test") -> Artifact:
@@ -118,7 +123,7 @@ def test_name_and_call_cannot_leave_their_place() -> None:
 def test_float_graph_and_wrong_plan_are_refused() -> None:
     graph = random_layers("conv", 1, seed=9)[0].graph
     floats = replace(graph, tensors={name: Tensor(name, tensor.shape) for name, tensor in graph.tensors.items()})
-    with pytest.raises(ValueError, match="without quantisation; run passes"):
+    with pytest.raises(ValueError, match="without quantisation; run quantize"):
         emitted(floats)
     with pytest.raises(ValueError, match="of an arena of"):
         program, arena = place_reference(graph)
@@ -132,3 +137,24 @@ def test_softmax_over_more_channels_than_its_sum_holds_is_refused() -> None:
     graph = Graph("wide", (Softmax("softmax1", ("in",), "out"),), tensors, {}, ("in",), ("out",))
     with pytest.raises(ValueError, match="softmax over 4096 channels, at most 4095"):
         emitted(graph)
+
+
+def test_weights_read_back_as_they_went_in() -> None:
+    graph = network()
+    packed = Weights(FastSteps(*place_reference(graph))).blob
+    for op in graph.ops:
+        if isinstance(op, Weighted):
+            factors = requantization(graph, op)
+            for name, values in [
+                (op.weights, graph.constants[op.weights]),
+                (op.bias, graph.constants[op.bias]),
+                (f"{op.name}.multiplier", np.array(factors.multiplier)),
+                (f"{op.name}.shift", np.array(factors.shift)),
+            ]:
+                entry = packed.entries[name]
+                content = np.frombuffer(packed.data[entry.offset : entry.offset + entry.size_bytes], entry.dtype)
+                np.testing.assert_array_equal(content.reshape(entry.shape), values)
+                assert entry.offset % blob.ALIGNMENT == 0
+    ends = sorted((entry.offset, entry.offset + entry.size_bytes) for entry in packed.entries.values())
+    assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+    assert ends[-1][1] == len(packed.data)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
+import runpy
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from random_graphs import random_graph
 from random_nets import int8_net
 from strategies import random_layers
+from torch import nn
 
 from tinyredux import datasets, nets
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
-from tinyredux.int8 import evaluator, interpret
+from tinyredux.int8 import evaluator, interpret, quantize
+from tinyredux.memory import run_schedule
+from tinyredux.partial import plan_partial
 
 
 def images_of(graph: Graph, count: int, seed: int) -> np.ndarray:
@@ -31,7 +37,7 @@ def test_random_graphs() -> None:
 
 @pytest.mark.parametrize("kind", ["conv", "square", "trec"])
 def test_random_layers(kind: str) -> None:
-    """Layers of every window, quantisation and hash, over batches in which equal images and unlike ones stand side by side."""
+    """Layers of every window, quantisation, over batches of equal images and unlike ones; TREC goes to the interpreter."""
     for seed, layer in enumerate(random_layers(kind, 50, seed=7)):
         other = images_of(layer.graph, 3, seed)
         batch = np.concatenate([layer.inputs[0][None], other, other[:1] // 2, np.full_like(other[:1], -128)])
@@ -50,7 +56,7 @@ def test_sums_too_large_for_float32_are_taken_in_float64() -> None:
 
 
 def test_a_float_graph_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"run passes\.quantize first"):
+    with pytest.raises(ValueError, match=r"run quantize first"):
         evaluator.Evaluator(export(nets.lenet().eval(), name="lenet"))
 
 
@@ -66,3 +72,23 @@ def test_counts_as_the_interpreter_does_with_progress_on_a_terminal_alone(monkey
         assert evaluator.correct(graph, datasets.Split(images, labels)) == np.count_nonzero(outputs == labels)
         shown.append(written.getvalue())
     assert shown[0] == "" and "int8" in shown[1] and "\n" not in shown[1]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Conv2d(32, 4, 3, padding=1), nn.MaxPool2d(2)),
+        (nn.Conv2d(4, 32, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10)),
+    ],
+)
+def test_sums_of_16_bits_as_in_the_plan(layers: tuple[nn.Module, ...]) -> None:
+    """A plan with int16 sums, run byte by byte, and the same slices in batches give the same outputs; not those of int32."""
+    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "int16_sums.py"))
+    torch.manual_seed(0)
+    net, images = nets.Net(nn.Sequential(*layers), (4, 8, 8)), datasets.random_images((4, 8, 8)).test.images
+    graph = quantize(export(net), images[:64])
+    plan, few = plan_partial(graph, "int16"), evaluator.quantized(graph, images[:20])
+    slices = tool["int16_slices"](graph)
+    found = tool["run_sliced"](graph, slices, few)
+    assert slices and np.array_equal(found, np.stack([run_schedule.run(plan.program, plan.arena, image) for image in few]))
+    assert not np.array_equal(found, evaluator.Evaluator(graph).run(few))

@@ -219,5 +219,5 @@ def test_interpreter_refuses_other_images() -> None:
     for wrong in [np.zeros((1, 4, 4, 2), np.int8), np.zeros((1, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.int8)]:
         with pytest.raises(ValueError, match=r"small takes int8 images \(N, \(4, 4, 3\)\)"):
             interpret.run(graph, wrong)
-    with pytest.raises(ValueError, match=r"tensor input is float32 without quantisation; run passes\.quantize first"):
+    with pytest.raises(ValueError, match=r"tensor input is float32 without quantisation; run quantize first"):
         interpret.quantize_input(made, images(made))

@@ -7,7 +7,9 @@ what a fresh machine has: no CIFAR-10, an empty cache, the folder above the clon
 from __future__ import annotations
 
 import argparse
+import ast
 import configparser
+import importlib
 import itertools
 import json
 import os
@@ -16,6 +18,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,13 @@ from tinyredux.course.claims import Evidence, all_claims, reproduce
 from tinyredux.measurement import load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "book/index.md", "tinyredux/weights/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "data/README.md",
+    "tinyredux/weights/README.md",
+    *(f"book/{path.name}" for path in (ROOT / "book").glob("*.md")),
+)
 OURS = re.compile(r"(?:tinyredux|python -m tinyredux|(?:python )?tools/\S+\.py|make|pio|papermill|%%?\w+)(?: .*)?$")
 PLACEHOLDER = re.compile(r"[A-Z_]+$")
 ARM = "arm-none-eabi-"
@@ -301,3 +310,19 @@ def test_figures_of_readme_are_those_of_the_records() -> None:
             runs[found[1]] = record(net, found[2], "fast")
         assert [f"{run['cycles'] / 1e6:.1f}" for run in runs.values()] == [*runs], net
         assert whole == size(runs[fast]) and parts in ("", size(record(net, "partial", "reference")) if parts else ""), net
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_tool_uses_of_the_library_is_there(path: Path) -> None:
+    """A record can be made again only by a tool whose names exist; tools take too long to run here."""
+    tree, used = ast.parse(path.read_text()), dict[str, Any]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tinyredux"):
+            room = importlib.import_module(node.module or "")
+            for name in node.names:
+                found = getattr(room, name.name, None) or importlib.import_module(f"{node.module}.{name.name}")
+                used[name.asname or name.name] = found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner = used.get(node.value.id)
+            assert not isinstance(owner, types.ModuleType) or hasattr(owner, node.attr), f"line {node.lineno}: {node.attr}"

@@ -171,10 +171,10 @@ def details(op: Op) -> str:
     return text if activation == "none" else f"{text}, {activation}"
 
 
-def functions(forms: Iterable[Form]) -> list[Function]:
-    """Returns the functions of all forms, each once. Raises ValueError for two of one name that differ."""
+def functions(forms: Iterable[Form], others: Iterable[Function] = ()) -> list[Function]:
+    """Returns other functions and those of all forms, each once. Raises ValueError for two of one name that differ."""
     found: dict[str, Function] = {}
-    for function in (function for form in forms for function in form.functions):
+    for function in (*others, *(function for form in forms for function in form.functions)):
         if print_c(found.setdefault(function.name, function)) != print_c(function):
             raise ValueError(f"two kernels are named {function.name}; put what differs into the name")
     return list(found.values())

@@ -91,7 +91,7 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
     """
     graph, templates = compacted(graph, kernels.immediates), templates_of(kernels.name, kernels.immediates)
     if not templates:
-        return FastSteps(*place_reference(graph))
+        return FastSteps(*place_reference(graph), board.cpu)
     sram, flash = limits(board, sram_bytes, graph)
     return choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates)
 

@@ -62,8 +62,7 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
         "\n".join((f"    /* {_title(fast, weights.blob, item, nodes)} */", f"    tr_mark({index});", *lines))
         for index, (item, nodes, lines) in enumerate(items)
     ]
-    codes = [scheduled(code, fast.core) for code in fast.codes()]
-    codes += functions(fast.forms.values())
+    codes = functions(fast.forms.values(), (scheduled(code, fast.core) for code in fast.codes()))
     declarations = "".join(f"{code.declaration};\n" for code in codes)
     for (kind, fields, check), name in structs.items():
         body = ", ".join(f".{key} = {value}" for key, value in fields)

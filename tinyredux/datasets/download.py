@@ -23,6 +23,7 @@ SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 PARTS = {f"data_batch_{i}": f"cifar10_train_{i}.npz" for i in range(1, 6)} | {"test_batch": "cifar10_test.npz"}
 BLOCK_BYTES = 1 << 16  # a connection that breaks loses what came after the last whole block
 TIMEOUT_SECONDS = 30
+ATTEMPTS = 4
 
 
 class MissingDataError(FileNotFoundError):
@@ -48,15 +49,19 @@ def fetch(url: str, target: Path, sha256: str) -> None:
     from pooch import file_hash  # type: ignore[import-untyped]
 
     partial = target.with_name(target.name + ".partial")
-    try:
-        _append(url, partial)
-    except OSError as failure:
-        status = getattr(getattr(failure, "response", None), "status_code", 0)
-        have = partial.stat().st_size if partial.is_file() else 0
-        network = f"the server cannot be reached or broke off ({type(failure).__name__}), check the network"
-        said = failure if failure.errno or status else network
-        if status != 416 or not have:  # 416: nothing after the last byte, so it is whole, and the checksum will tell
-            raise MissingDataError(f"{url}: {said}; {have} bytes are kept in {partial}, run it again to go on") from failure
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _append(url, partial)
+            break
+        except OSError as failure:
+            status = getattr(getattr(failure, "response", None), "status_code", 0)
+            have = partial.stat().st_size if partial.is_file() else 0
+            if status == 416 and have:  # nothing after the last byte: it is whole, and the checksum will tell
+                break
+            if attempt == ATTEMPTS or failure.errno or 400 <= status < 500:  # a full disk, a wrong address: asking does not help
+                network = f"the server cannot be reached or broke off ({type(failure).__name__}), check the network"
+                said = failure if failure.errno or status else network
+                raise MissingDataError(f"{url}: {said}; {have} bytes are kept in {partial}, run it again to go on") from failure
     found = file_hash(str(partial))
     if found != sha256:
         partial.unlink()

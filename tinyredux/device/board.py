@@ -25,8 +25,8 @@ _LONGEST_SHOWN = 4096
 class BoardTarget(LinkTarget):
     """A board on a serial port that carries the model with `model_hash`.
 
-    Each inference ends within `patience.total_s` (60 s by default), in a checked result or a LinkError; the port is released when
-    the line breaks.
+    Each inference ends within `patience.total_s` (60 s by default), in a checked result or a LinkError (`run` is one, `measure`
+    two); the port is released when the line breaks.
     """
 
     def __init__(
@@ -43,9 +43,17 @@ class BoardTarget(LinkTarget):
             self.cycles_kind, self.timing_model = facts.cycles_kind, facts.timing_model
         super().__init__(Link(SerialTransport(self.port), model_hash, patience), output_shape, board)
 
+    def once(self, image: Int8Array) -> RawMeasurement:
+        """Returns one run. Raises ValueError, LinkError."""
+        return super().measure(image)
+
+    def run(self, image: Int8Array) -> Int8Array:
+        """Returns the output (height, width, channels) of one run."""
+        return self.once(image).output
+
     def measure(self, image: Int8Array) -> RawMeasurement:
         """Returns the second of two runs. Raises ValueError, LinkError, also when their outputs differ."""
-        first, second = super().measure(image), super().measure(image)
+        first, second = self.once(image), self.once(image)
         if not np.array_equal(first.output, second.output):
             raise LinkError(
                 f"two runs on the same input gave different outputs; the board on {self.port} or this build is not to be "
@@ -64,7 +72,7 @@ def run_file(path: Path, port: str | None = None, index: int = 0) -> RawMeasurem
         raise ValueError(f"input {index} was asked for, expected 0 or more")
     values = read_inputs(path)
     with BoardTarget(port) as board:
-        return board.measure(choose_input(values, board.info, path, index))
+        return board.once(choose_input(values, board.info, path, index))
 
 
 def read_inputs(path: Path) -> Int8Array:

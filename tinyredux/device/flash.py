@@ -160,7 +160,8 @@ def _run_upload(command: list[str], board: Board, environment: dict[str, str]) -
         stuck = "Is the ST-Link stuck? Plug the board out and in."
         raise LinkError(f"uploading to {board.name} was stopped after {UPLOAD_TIMEOUT_S:g} s. {stuck}\n{output[-_SHOWN:]}")
     kind, said = next((kind, said) for signs, kind, said in _MEANINGS if re.search(signs, output.lower()))
-    raise kind(f"{said.format(name=board.name, family=board.family)}\n{output[-_SHOWN:]}")
+    more = "" if kind is MissingTool else f"\n{output[-_SHOWN:]}"  # there the command to copy is the last line
+    raise kind(said.format(name=board.name, family=board.family) + more)
 
 
 def run_bounded(command: list[str], environment: dict[str, str], timeout_s: float) -> tuple[int | None, str]:

@@ -115,8 +115,9 @@ class WallClockTransport(SimulatorTransport):
             if end is not None and end.reason == "fault":
                 machine.console.put(f"\r\ntinyredux FAULT in the simulator: {end.text}\r\n".encode())
         if (machine.idles or machine.end is not None) and not machine.console.sent:
+            began = time.monotonic()
             time.sleep(timeout_s)
-            machine.slept_cycles += int(timeout_s * machine.board.clock_hz)
+            machine.slept_cycles += int((time.monotonic() - began) * machine.board.clock_hz)
         return machine.console.take_sent()
 
 
@@ -185,8 +186,10 @@ class ServedBoard:
 
     def _obey(self, request: dict[str, str]) -> dict[str, Any]:
         """Returns the answer to a control request, obeyed."""
-        elf = Path(request.get("elf", self._elf))
+        if not isinstance(request, dict) or request.keys() - {"elf"}:
+            return {"error": f'unknown request {str(request)[:100]}; known: {{"elf": path of a program}}, and {{}} to reset'}
         try:
+            elf = Path(request.get("elf", self._elf))
             self._machine, self._elf = self._start(elf), elf
         except Exception as failure:  # a bad ELF leaves the running program as it was
             return {"error": f"{type(failure).__name__}: {failure}"}

@@ -165,10 +165,3 @@ def _map(steps: list[dict[str, Any]], scale: int) -> list[str]:
         lines.append(f"{name:{width}}  {''.join(row)}  {step['live_bytes']:>9,}")
     said = [f"{letters[name]} {name} {size:,}" for name, size in sizes.items()]
     return [*lines, *(f"  {'; '.join(said[i : i + 3])}" for i in range(0, len(said), 3))]
-
-
-def int16_slices(graph: Graph) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Returns which operators the least plan with 16-bit sums computes in slices of their input channels, and in which."""
-    adding = [step for step in plan_partial(graph, "int16").program.steps() if step.kind == "add_up"]
-    slices = {step.op: [one.inputs[0].box for one in adding if one.op == step.op] for step in adding}
-    return {name: tuple(dict.fromkeys((box.c0, box.c1) for box in boxes)) for name, boxes in slices.items()}

@@ -132,7 +132,8 @@ def run(study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int,
         study.sampler = RandomSampler()  # making a trial draws nothing
         owner = {"host": platform.node(), "process": os.getpid(), "time": time.time()}
         signed = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"owner": owner})
-        trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id, signed))  # `ask` would sign it afterwards
+        made = study._storage.create_new_trial(study._study_id, signed)  # one that `ask` makes has no owner at first
+        trial = optuna.Trial(study, made)
         before = [other for other in _counted(study) if other.number < trial.number]
         if len(before) >= trials:
             study.tell(trial, state=TrialState.FAIL)
@@ -150,10 +151,13 @@ def _finish(study: optuna.Study, trial: optuna.Trial, parameters: Parameters, ju
     same = next((other for other in done if other.params == parameters), None)
     try:
         found = judge(parameters) if same is None else Judgement(same.values, same.user_attrs["facts"], same.constraints["short"])
-    except BaseException as wrong:
-        study.tell(trial, state=TrialState.PRUNED if isinstance(wrong, RefusedError) else TrialState.FAIL)
-        if isinstance(wrong, RefusedError):
-            return
+    except RefusedError as wrong:
+        trial.set_user_attr("refused", str(wrong))
+        trial.set_constraint("short", 1.0)  # or the sampler would take it for better than a design of too low an accuracy
+        study.tell(trial, state=TrialState.PRUNED)
+        return
+    except BaseException:
+        study.tell(trial, state=TrialState.FAIL)
         raise
     trial.set_user_attr("facts", dict(found.facts))
     trial.set_constraint("short", found.short)

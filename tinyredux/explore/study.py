@@ -31,6 +31,7 @@ from tinyredux.methods.layerwise import Layerwise
 from tinyredux.methods.skip import Skip
 from tinyredux.nets import short_name
 from tinyredux.settings import METHODS, Compiled, Settings, compile_net, measure_compiled
+from tinyredux.simulator import model_name
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
 ON_ONE_PRICE = 12  # trials to begin with, for each unit: one threshold for all layers
@@ -159,7 +160,8 @@ def given(designs: Designs) -> list[dict[str, int]]:
 
 def _study_name(options: Exploration, graph: Graph, board: Board, images: Images) -> str:
     """Returns a name that only the same exploration has, however many trials it is given."""
-    settings = (board, options.sram, options.loss_points, images.count, FINEST, ON_ONE_PRICE, LEVELS, Calibration())
+    timing = model_name(board.cpu)  # a trial of another method holds measured cycles
+    settings = (board, timing, options.sram, options.loss_points, images.count, FINEST, ON_ONE_PRICE, LEVELS, Calibration())
     content = hashlib.sha256(repr((*settings, options.methods)).encode())
     for name in sorted(graph.constants):
         content.update(graph.constants[name].tobytes())

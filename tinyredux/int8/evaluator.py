@@ -34,7 +34,7 @@ class Evaluator:
     def __init__(self, graph: Graph) -> None:
         """Prepares weights and factors. Raises ValueError for a graph that is not int8."""
         if graph.input.dtype != "int8":
-            raise ValueError(f"{graph.name} takes {graph.input.dtype}; the evaluator runs int8 graphs: run passes.quantize first")
+            raise ValueError(f"{graph.name} takes {graph.input.dtype}; the evaluator runs int8 graphs: run quantize first")
         self.graph = graph
         self.layers = {op.name: (Layer(graph, op), _pool_behind(graph, op)) for op in graph.ops if isinstance(op, PLAIN)}
 
@@ -64,7 +64,7 @@ class Evaluator:
                 return torch.cat(inputs, 1)
             case Pool(kind="max") | Relu():
                 clamp = clamp_of(op.activation, quant_of(self.graph.tensors[op.output]))
-                pooled = _max_pool(inputs[0], op) if isinstance(op, Pool) else inputs[0]
+                pooled = max_pool(inputs[0], op) if isinstance(op, Pool) else inputs[0]
                 return pooled.clamp(clamp.low, clamp.high)
             case _:  # TREC, and small maps: the oracle itself
                 arrays = [np.asarray(value.permute(0, 2, 3, 1).numpy(), np.int8) for value in inputs]
@@ -91,10 +91,13 @@ class Layer:
     def outputs(self, centred: torch.Tensor, pool: Pool | None = None) -> torch.Tensor:
         """Returns stored int8 values (N, C, H, W) as float32, after the max pool `pool` where there is one.
 
-        `centred` (N, C, H, W) are the stored inputs less their zero point. The rounding is `fixedpoint`'s double one.
+        `centred` (N, C, H, W) are the stored inputs less their zero point.
         """
         sums = weighted_sums(self.op, centred.to(self.kind), self.weights)
-        sums = (_max_pool(sums, pool) if pool else sums).to(torch.int64).add_(self.bias)
+        return self.requantized((max_pool(sums, pool) if pool else sums).to(torch.int64).add_(self.bias))
+
+    def requantized(self, sums: torch.Tensor) -> torch.Tensor:
+        """Returns stored int8 values as float32 for int64 accumulators: `fixedpoint`'s double rounding."""
         if int(self.shift.max()) > 0:
             shifted = sums << self.shift.clamp(min=0)
             sums = ((shifted + 2**31) & 0xFFFFFFFF) - 2**31
@@ -128,7 +131,8 @@ def _padded(values: torch.Tensor, padding: Padding, fill: float) -> torch.Tensor
     return functional.pad(values, (left, right, top, bottom), value=fill) if any(padding) else values
 
 
-def _max_pool(values: torch.Tensor, op: Pool) -> torch.Tensor:
+def max_pool(values: torch.Tensor, op: Pool) -> torch.Tensor:
+    """Returns the largest value (N, C, H, W) of each window."""
     return functional.max_pool2d(_padded(values, op.padding, float("-inf")), op.kernel, op.stride)
 
 

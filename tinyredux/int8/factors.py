@@ -63,7 +63,7 @@ class SoftmaxParams:
 def quant_of(tensor: Tensor) -> Quant:
     """Returns a tensor's quantisation. Raises ValueError where it has none."""
     if tensor.quant is None:
-        raise ValueError(f"tensor {tensor.name} is {tensor.dtype} without quantisation; run passes.quantize first")
+        raise ValueError(f"tensor {tensor.name} is {tensor.dtype} without quantisation; run quantize first")
     return tensor.quant
 
 

@@ -4,11 +4,11 @@ Generated code is priced from its own instructions by the simulator's timing rul
 how often each of its loops runs, times what a round takes on the core; cycles.json has that, fitted to random layers in the
 simulator by `python tools/fit_cycles.py`. Stalls of the flash belong to a board, not to a core, and are not counted, but for
 arrays that are read over and over. Plans in parts trade one C kernel for another whose loops fill the instruction cache more:
-they are priced with the stalls of one board, STALLED, an entry of its own. (That is an earlier fit, which the command keeps: a
-new one made lenet within 12 KiB 10 % slower.) No number that is reported comes from here.
+they are priced with the stalls of one board, STALLED, an entry of its own. (That is an earlier fit, which the command keeps: with
+a new one lenet within 12 KiB took more cycles.) No measured number comes from here; the note of a plan in parts says
+that its factor is predicted.
 
-How far off the prices are, on layers of random networks that the fit has not seen, is data/records/cycle_prices.json: in the mean
-3.4 % on the M4, 3.3 % on the M33, 6.5 % on the M7.
+How far off the prices are, on layers of random networks that the fit has not seen, is data/records/cycle_prices.json.
 
 Source: ours.
 """

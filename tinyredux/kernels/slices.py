@@ -75,7 +75,7 @@ class FastSteps:
         return (step, self.forms[step]) if isinstance(step, Step) and step in self.forms else None
 
     def codes(self) -> list[Code]:
-        """Returns the Programs of row convolutions, each once."""
+        """Returns the functions of row convolutions, each once."""
         return list({code.name: code for conv in self.convs.values() for code in conv.kernel.functions}.values())
 
 

@@ -160,7 +160,7 @@ class _Follower:
 
     def _no_clash(self, step: Step, elementwise: bool) -> None:
         """Gives up the bytes of a step's scratch. Raises ValueError where they touch its data, or its output what it reads."""
-        start = self.arena.offsets.get(step.scratch, 0)
+        start = self.arena.offsets[step.scratch] if step.scratch else 0
         scratch = np.arange(start, start + (self.program.buffers[step.scratch].size_bytes if step.scratch else 0))
         target, *reads = (addresses(view, self.arena.offsets) for view in (step.output, *step.inputs))
         for view, at in zip((step.output, *step.inputs), (target, *reads), strict=True):

@@ -21,7 +21,7 @@ enum { FLASH_KIND = 1, STACK_KIND = 2, MOST_SELF_LOOPS = 200 };
 #define ANY_STACK 0xFFFFFFFFu
 enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
 
-struct block { /* what one basic block costs, and how often it ran; laid out as hooks.py's Block */
+struct block { /* what one basic block costs, and how often it ran */
     uint32_t address, end, instructions, cycles, stack_bytes, function, first_line, lines;
     uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
     /* The first block that ends at the same branch holds, for an M7, its two-bit counter and, of an indirect one, the last target. */

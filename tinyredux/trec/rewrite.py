@@ -39,7 +39,7 @@ def with_trec(graph: Graph, table: Mapping[str, Choice]) -> Graph:
     expect(Graph, graph, "the network", "such as compile_net(settings).int8")
     expect(Mapping, table, "the table", "such as {'conv1': Choice(25, 4)}")
     convolutions = [op for op in graph.ops if isinstance(op, Conv) and op.groups == 1]
-    names = {name: op for op in convolutions for name in (op.name, module_path(graph, op))}
+    names = {module_path(graph, op): op for op in convolutions} | {op.name: op for op in convolutions}
     for name in table:
         if name not in names:
             raise ValueError(f"{graph.name} has no convolution {name!r} for TREC; it has {', '.join(sorted(names))}")

@@ -150,6 +150,8 @@ def compile(options: argparse.Namespace) -> Answer:
            "postgresql://USER:PASSWORD@HOST/NAME, mysql://... (default: a file in the user's cache)"),
     option("--seed", type=int, help="seed of the search (default: 0)"),
     option("--images", type=int, metavar="N", help="validation images of a trial (default: all)"),
+    option("--loss", type=float, metavar="POINTS", dest="loss_points", help="how far the front goes down (default: 5)"),
+    option("--finalists", type=int, metavar="N", help="designs to simulate and test (default: 6)"),
     option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
     option("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)"),
     option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),

@@ -284,7 +284,7 @@ class Function:
         A counter in a floating-point register passes through core register `through`, or one that is free behind the body.
         """
         counted = self._find(counter).place in CORE_REGISTERS
-        with self.loop_until(through or counter, 0, times, counted):
+        with self.loop_until(counter if counted else through or counter, 0, times, counted):
             yield
             if not counted:
                 through = through or "counted"
