@@ -226,7 +226,7 @@ def conv_is_a_matrix_product() -> Drawing:
     d.note(
         20, 242,
         "N K M multiply-accumulates. Neighbouring windows overlap, so the rows repeat each other: fast kernels use exactly that "
-        "(chapter 11), TREC makes rows that are merely alike the same (chapter 6). No kernel here ever stores the whole matrix.",
+        "(chapter 4), TREC makes rows that are merely alike the same (chapter 9). No kernel here ever stores the whole matrix.",
     )  # fmt: skip
     return d
 

@@ -2,7 +2,7 @@
 
 Each module (`dense`, `depthwise`, `gemm`, `rows`, `winograd`, `pool`, ...) is one template: it returns the variants it has for an
 operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choice` takes the fastest that fit, and
-`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 11 teaches
+`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 4 teaches
 it.
 """
 
