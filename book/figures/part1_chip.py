@@ -5,6 +5,7 @@ from __future__ import annotations
 from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
 
 from tinyredux import find_board, fixedpoint, quant_from_range
+from tinyredux.simulator.timing import RULES
 
 
 def smlad_lanes() -> Drawing:
@@ -82,17 +83,18 @@ def laptop_and_chip() -> Drawing:
 
 def one_iteration() -> Drawing:
     """The loop of four instructions, and what each costs on a Cortex-M4 in an iteration that goes round again."""
+    rules = RULES["cortex-m4"]
     rows = (
-        ("ldr.w  r3, [r2], #4", 2, "load: the address, then the word", BLUE),
+        ("ldr.w  r3, [r2], #4", rules.load, "load: the address, then the word", BLUE),
         ("cmp    r2, r1", 1, "", GREY),
         ("add    r0, r3", 1, "", GREEN),
-        ("bne    loop", 2, "a taken branch empties the pipeline", ORANGE),
+        ("bne    loop", 1 + rules.taken, "a taken branch empties the pipeline", ORANGE),
     )
     total = sum(cycles for _, cycles, *_ in rows)
     d = Drawing(
         224,
-        "A loop of four instructions with the cycles of each on a Cortex-M4: a load takes two, compare and addition one each, "
-        f"and the branch that is taken two, {total} cycles for one useful addition.",
+        f"A loop of four instructions with the cycles of each on a Cortex-M4: a load takes {rules.load}, compare and addition one each, "
+        f"and the branch that is taken {1 + rules.taken}, {total} cycles for one useful addition.",
     )
     x0, unit, x = 210.0, 50.0, 0
     for k in range(total + 1):
