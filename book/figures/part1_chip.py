@@ -131,9 +131,9 @@ def the_one_flow() -> Drawing:
     for words, (x, y, colour) in boxes.items():
         d.box(x, y, 124 if "board" in words else wide, tall, words, colour, size=SMALL)
     arrows = (
-        ((120, 72), (160, 72), "export", "1"), ((260, 72), (300, 72), "quantise", "2"), ((400, 72), (460, 72), "TREC, skip", "5 to 8"),
-        ((540, 182), (500, 182), "place", "3"), ((400, 182), (340, 182), "choose", "11"), ((240, 182), (180, 182), "emit", "1"),
-        ((204, 272), (380, 272), "run, compare every byte", "1, 10"),
+        ((120, 72), (160, 72), "export", "1"), ((260, 72), (300, 72), "quantise", "2"), ((400, 72), (460, 72), "TREC, skip", "8 to 11"),
+        ((540, 182), (500, 182), "place", "3"), ((400, 182), (340, 182), "choose", "4"), ((240, 182), (180, 182), "emit", "1"),
+        ((204, 272), (380, 272), "run, compare every byte", "1, 5"),
     )  # fmt: skip
     for start, end, verb, chapter in arrows:
         d.arrow(start if start[0] != 540 else (560, 182), end)
@@ -142,7 +142,7 @@ def the_one_flow() -> Drawing:
         d.text(middle, start[1] + 36 if len(verb) < 12 else start[1] + 18, f"ch. {chapter}", SMALL, "middle", colour=RED)
     d.arrow((560, 72), (610, 72), (610, 160))
     d.text(618, 112, "schedule", SMALL)
-    d.text(618, 130, "ch. 3, 4", SMALL, colour=RED)
+    d.text(618, 130, "ch. 3, 6", SMALL, colour=RED)
     d.arrow((130, 204), (130, 250))
     d.text(140, 232, "build", SMALL)
     d.text(490, 264, "instructions, cycles, bytes;", SMALL)
