@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 
 import reference
 
@@ -27,3 +28,9 @@ def test_functions_that_a_cell_calls_are_found_by_their_modules() -> None:
         "%%firmware\nint",
     ]
     assert reference.names_of(cells) == {"table": "tinyredux", "timeline": "tinyredux.notebook.plots", "load": "tinyredux"}
+
+
+def test_every_public_name_says_its_chapter() -> None:
+    for name in sorted({*tinyredux.__all__} - {"check", "hint"}):  # these are the labs'
+        said = re.findall(r"Chapter (\d+)[.]", inspect.getdoc(getattr(tinyredux, name)) or "")
+        assert said and all([*reference.BOOK.glob(f"{int(number):02}_*.ipynb")] for number in said), name
