@@ -34,6 +34,20 @@ class Equal(int):
 
 
 FAULTS: dict[str, tuple[Any, ...]] = {
+    "chapter0.per_element": (lambda short, long: (long[1] // long[0], 0), lambda short, long: (long[1] - short[1], short[1])),
+    "chapter1.store": (
+        lambda real, scale, zero_point: round(real / scale) + zero_point,
+        lambda real, scale, zero_point: max(-128, min(127, int(real / scale) + zero_point)),
+    ),
+    "chapter3.peak": (lambda sizes, spans: sum(sizes.values()), lambda sizes, spans: max(sizes.values())),
+    "chapter13.outputs": (
+        lambda size, kernel, stride, before, after: (size + 2 * before - kernel) // stride + 1,
+        lambda size, kernel, stride, before, after: -(-(size + before + after - kernel) // stride) + 1,
+    ),
+    "chapter14.verdict": (
+        lambda ours, low, high, higher: "reproduced" if low <= ours <= high else "exceeded" if ours > high else "not reproduced",
+        lambda ours, low, high, higher: "reproduced",
+    ),
     "lab1.round_shift": (
         lambda value, exponent: value >> exponent,
         lambda value, exponent: (value + (1 << exponent >> 1)) >> exponent,

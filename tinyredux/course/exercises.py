@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from tinyredux import fixedpoint, memory
-from tinyredux.course import exercises_partial, exercises_skipping, exercises_trec
+from tinyredux.course import exercises_chapters, exercises_partial, exercises_skipping, exercises_trec
 from tinyredux.course.given import BRANCH_SIZES, BRANCH_SPANS
 from tinyredux.course.teaching import Exercise
 
@@ -126,5 +126,11 @@ _ALL = (
         judge=_judge_place,
     ),
 )  # fmt: skip
-_EVERY = (*_ALL, *exercises_partial.EXERCISES, *exercises_trec.EXERCISES, *exercises_skipping.EXERCISES)
+_EVERY = (
+    *_ALL,
+    *exercises_chapters.EXERCISES,
+    *exercises_partial.EXERCISES,
+    *exercises_trec.EXERCISES,
+    *exercises_skipping.EXERCISES,
+)
 EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _EVERY}

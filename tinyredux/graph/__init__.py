@@ -39,11 +39,12 @@ from tinyredux.graph.operators import (
     total_macs,
     verify,
     weights_of,
+    window_outputs,
 )
 
 __all__ = [
     "ACTIVATIONS", "MOST_BITS", "MULTIPLE", "Add", "Array", "Concat", "Conv", "Convolution", "Dense", "DepthwiseConv", "Graph",
     "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed",
     "check_input_shape", "check_most", "constant_names", "live_channels", "macs", "output_shape", "seen", "total_macs",
-    "verify", "weights_of", "without_dead_channels",
+    "verify", "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip
