@@ -20,6 +20,7 @@ NEEDS = {
     "library": ("could not import", "is not installed"),
     "data": ("CIFAR-10", "TINYREDUX_DATA", "no synthetic weights"),
     "sandbox": ("bubblewrap",),
+    "browser": ("Chromium",),
     "offline": ("PlatformIO",),  # the pieces of tools/pio_offline.py
 }
 ALLOWED = (  # nothing is missing

@@ -24,6 +24,7 @@ html_theme = "sphinx_book_theme"
 html_title = "tinyredux: neural networks on microcontrollers"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_favicon = "_static/chip.svg"
 html_copy_source = True  # the button on each page downloads its notebook
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}

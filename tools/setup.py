@@ -19,16 +19,18 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "tinyredux.stamp"
 BUSY = VENV / "tinyredux.busy"  # there while packages are written: what an interruption leaves looks installed and may be half
 EXTRAS = "lab,book,test"
-OPTIONAL_EXTRAS = "search,tflite"  # not every machine has wheels of these; tests that need them skip
+OPTIONAL_EXTRAS = "search,tflite,browser"  # not every machine has wheels of these; tests that need them skip
 HOST_COMPILER = ("gcc", "libc6-dev")
 ARM_COMPILER = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi")
 EMULATOR = ("qemu-system-arm",)
+BROWSER = ("chromium",)  # any that tests/course/test_pages.py knows; too large to install for those who only read
 ON_MACOS = {
     "gcc": "xcode-select --install",
     "libc6-dev": "xcode-select --install",
     "gcc-arm-none-eabi": "brew install --cask gcc-arm-embedded",
     "libnewlib-arm-none-eabi": "brew install --cask gcc-arm-embedded",
     "qemu-system-arm": "brew install qemu",
+    "chromium": "brew install --cask chromium",
 }
 NEEDED_BYTES = 3_000_000_000  # while there is no environment yet
 
@@ -140,6 +142,8 @@ def install_packages() -> None:
             "pip could not install the packages (its words are above): check the network, your index, and the room on the disk; "
             "then: make setup"
         )
+    if not any(map(shutil.which, (*BROWSER, "chromium-browser", "google-chrome"))):
+        print(f"tests of the pages skip without Chromium: {how_to_install(BROWSER)}", file=sys.stderr)
     STAMP.write_text(mark)
 
 

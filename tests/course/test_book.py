@@ -249,19 +249,6 @@ def test_a_failing_chapter_is_left_as_it_was(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.slow
-def test_html_needs_no_network(tmp_path: Path) -> None:
-    pytest.importorskip("sphinx_book_theme")
-    index = book.render(tmp_path / "html")
-    pages = [index, *(index.parent / path.relative_to(book.BOOK).with_suffix(".html") for path in NOTEBOOKS)]
-    for page in pages:
-        text = page.read_text()
-        assert not re.search(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//", text), page
-        assert not re.search(r"<link[^>]*rel=\"(?:stylesheet|preload)\"[^>]*href=\"(?:https?:)?//", text), page
-    assert "firmware" in (index.parent / "00_start_here.html").read_text()
-    assert 'alt="Accumulators -40 to 40, requantised: rounding twice differs at 6 of 81."' in pages[3].read_text()
-
-
 def test_unknown_parameters_and_chapters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no parameter SEEDS; it has TARGET, SEED"):
         book.run_chapter("02", {"SEEDS": 1}, tmp_path)

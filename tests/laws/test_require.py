@@ -36,7 +36,7 @@ def test_expected_to_fail():
         ("", "4 skipped, 1 xfailed"),
         ("compiler", "1 failed, 3 skipped, 1 xfailed"),
         ("all", "1 failed, 1 skipped, 1 xfailed, 2 errors"),
-        ("compilers", "TR_REQUIRE names compilers, expected all, or some of compiler, library, data, sandbox, offline"),
+        ("compilers", "TR_REQUIRE names compilers, expected all, or some of compiler, library, data, sandbox, browser, offline"),
     ],
 )
 def test_what_is_required_is_not_skipped(tmp_path: Path, required: str, outcome: str) -> None:
