@@ -1,14 +1,17 @@
 """Sphinx settings of the book: `python -m tinyredux book` renders the chapters as they were committed."""
 
+import sys
 from pathlib import Path
 
 from docutils.nodes import container, image, literal_block
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 project = "tinyredux"
 author = "the authors of tinyredux"
 copyright = "text: CC BY 4.0, code: Apache-2.0"
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
-exclude_patterns = ["conf.py", "conftest.py", "figures/*.py", "_build", "**/.ipynb_checkpoints"]
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.mathjax", "sphinx-mathjax-offline", "reference"]
+exclude_patterns = ["conf.py", "conftest.py", "reference.py", "figures/*.py", "_build", "**/.ipynb_checkpoints"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 nb_execution_mode = "off"  # outputs are made and checked elsewhere: `make chapters`, `make test`

@@ -74,7 +74,7 @@ class Console:
 
 @dataclass(frozen=True)
 class Board:
-    """A board: what the planner, the linker, the simulator and the report need to know of it."""
+    """A board: what the planner, the linker, the simulator and the report need to know of it. Chapter 13."""
 
     name: str
     title: str
@@ -161,12 +161,12 @@ def board_from_json(path: Path) -> Board:
 
 
 def board_names() -> list[str]:
-    """Returns the names of the built-in boards."""
+    """Returns the names of the built-in boards. Chapter 0."""
     return sorted(path.stem for path in BOARD_FOLDER.glob("*.json"))
 
 
 def find_board(name: str) -> Board:
-    """Returns a built-in board by name, or the one in a user's file when `name` ends in .json."""
+    """Returns a built-in board by name, or the one in a user's file when `name` ends in .json. Chapter 0."""
     expect(str, name, "the board", "such as 'disco_f469ni'")
     if name.endswith(".json"):
         return board_from_json(Path(name))

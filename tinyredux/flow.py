@@ -43,6 +43,7 @@ def compile(
     `Layerwise()` (the default), `Partial()`, or yours. `kernels` is "fast" (generated for the core) or "reference" (plain C).
     `source` is the float graph, to compare accuracies with; `call` is written into the C files, to say how they were made.
     Raises ValueError for a graph that breaks its own rules. Nothing is built: `measure` does, and says what does not fit.
+    Chapter 13.
     """
     expect(Graph, graph, "what to compile", "such as quantize(export(module, shape), images)")
     chip, schedule = find_board(board) if isinstance(board, str) else board, schedule or Layerwise()
@@ -74,7 +75,7 @@ def measure(
     `target` is "simulator" (exact instructions, modelled cycles), "host" (bits alone) or "board[:PORT]". `labels` (N,) count
     what is right. `data` is what the record calls the images; `platformio` builds with PlatformIO, which calls the compiler.
     Raises DoesNotFit for a board that is too small (on the host the record says so), MissingTool without the cross compiler,
-    ValueError for images of another shape.
+    ValueError for images of another shape. Chapter 13.
     """
     expect(Model, model, "what to measure", "such as compile(graph, board)")
     height, width, channels = model.graph.input.shape

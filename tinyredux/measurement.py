@@ -41,7 +41,7 @@ class Measurement:
 
     `cycles_kind` says what the cycles are: "modelled" (Cortex-M4), "modelled-estimate" (Cortex-M7, M33) or "board";
     `error_band`: the least and the most that a board takes of modelled cycles, None in older records.
-    Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there.
+    Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there. Chapter 1.
     """
 
     net: str
@@ -134,7 +134,7 @@ def _share(correct: int | None, images: int) -> str:
 
 
 def load(path: Path | str) -> Measurement:
-    """Returns a saved record. Raises ValueError naming the file and what is wrong with it."""
+    """Returns a saved record. Raises ValueError naming the file and what is wrong with it. Chapter 10."""
     expect(Path | str, path, "the record", "such as 'records/lenet.json'")
     path = Path(path)
     advice = f"make it with: python -m tinyredux measure NET --out {path.parent}"

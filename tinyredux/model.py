@@ -27,7 +27,7 @@ class Model:
 
     `graph` is int8, `source` the float graph that it was quantised from, where that is known. `method` names the passes and the
     schedule that made it, `limit_bytes` is the SRAM that was asked for; `in_parts` says that the schedule was another than layer
-    by layer. `notes` say what a reader must know of it.
+    by layer. `notes` say what a reader must know of it. Chapter 13.
     """
 
     graph: Graph

@@ -35,7 +35,7 @@ METHODS = {  # and their kernel sets, the usual one first
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure and how. `data` None: CIFAR-10 where it is, else the synthetic set; random for other shapes."""
+    """What to measure and how. `data` None: CIFAR-10 where it is, else the synthetic set; random for other shapes. Chapter 1."""
 
     net: str
     method: str = "exact"  # or several of METHODS joined by +, such as trec+partial
@@ -127,7 +127,7 @@ class Compiled:
 
 
 def compile_net(settings: Settings) -> Compiled:
-    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what."""
+    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what. Chapter 1."""
     expect(Settings, settings, "what to compile", "such as Settings('lenet')")
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
     if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
@@ -178,12 +178,12 @@ def _call(settings: Settings, data: str) -> str:
 
 
 def measure_net(settings: Settings) -> Measurement:
-    """Returns the measurement of a named network: compiled, built, run on `settings.images` test images, compared."""
+    """Returns the measurement of a named network: compiled, built, run on `settings.images` test images, compared. Chapter 1."""
     return measure_compiled(settings, compile_net(settings))
 
 
 def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
-    """Returns the measurement of a compiled network, which `settings` describe."""
+    """Returns the measurement of a compiled network, which `settings` describe. Chapter 4."""
     test = compiled.data.test.first(settings.images)
     record = flow.measure(
         compiled.model, test.images, test.labels, target=settings.target, data=compiled.data.name,

@@ -1,4 +1,4 @@
-"""How far off the cost model of TREC is on layers that it was not set on: writes a record that chapter 6 reads.
+"""How far off the cost model of TREC is on layers that it was not set on: writes a record that chapter 9 reads.
 
     python tools/trec_cost_model.py
 

@@ -1,4 +1,4 @@
-"""Accuracy beside cycles of every TREC table that was trained: keeps a record of the points, which chapter 7 shows.
+"""Accuracy beside cycles of every TREC table that was trained: keeps a record of the points, which chapter 10 shows.
 
     python tools/trec_front.py                       the weights and measurements in the working tree
     python tools/trec_front.py --revision 525ea7e    those that a commit holds

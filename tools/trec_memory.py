@@ -1,4 +1,4 @@
-"""Bytes of scratch of TREC's naive and its space-efficient form, computed and found in C: writes a record that chapter 6 reads.
+"""Bytes of scratch of TREC's naive and its space-efficient form, computed and found in C: writes a record that chapter 9 reads.
 
     python tools/trec_memory.py
 

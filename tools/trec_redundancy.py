@@ -1,4 +1,4 @@
-"""How redundant real images are inside the networks: writes a record that chapter 5 reads.
+"""How redundant real images are inside the networks: writes a record that chapter 8 reads.
 
     python tools/trec_redundancy.py
 

@@ -13,8 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8A8A8A"
-INK, PALE = "#222222", "#BBBBBB"
+from tinyredux.notebook.plots_style import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY
+
+__all__ = ["BLUE", "GREEN", "GREY", "INK", "LARGE", "ORANGE", "PALE", "PINK", "RECORDS", "RED", "SKY", "SMALL", "Drawing"]
+
+PALE = "#BBBBBB"
 WIDTH = 688
 RECORDS = Path(__file__).resolve().parents[2] / "data" / "records"
 SMALL, NORMAL, LARGE = 12, 13, 15

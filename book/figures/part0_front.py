@@ -82,7 +82,7 @@ def fits_or_not() -> Drawing:
     said = "; ".join(f"{name} {whole:,} and {parts:,} bytes" for name, whole, parts in pairs)
     d = Drawing(
         92 + 30 * len(pairs),
-        f"Arena of each network layer by layer and in parts, reference kernels, with chips of 16 to 320 KiB: {said}.",
+        f"Arena of each network layer by layer and in parts, reference kernels, with chips of 32 to 320 KiB: {said}.",
     )
 
     def at(size: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
 
 from tinyredux import find_board, fixedpoint, quant_from_range
+from tinyredux.simulator.timing import RULES
 
 
 def smlad_lanes() -> Drawing:
@@ -82,17 +83,18 @@ def laptop_and_chip() -> Drawing:
 
 def one_iteration() -> Drawing:
     """The loop of four instructions, and what each costs on a Cortex-M4 in an iteration that goes round again."""
+    rules = RULES["cortex-m4"]
     rows = (
-        ("ldr.w  r3, [r2], #4", 2, "load: the address, then the word", BLUE),
+        ("ldr.w  r3, [r2], #4", rules.load, "load: the address, then the word", BLUE),
         ("cmp    r2, r1", 1, "", GREY),
         ("add    r0, r3", 1, "", GREEN),
-        ("bne    loop", 2, "a taken branch empties the pipeline", ORANGE),
+        ("bne    loop", 1 + rules.taken, "a taken branch empties the pipeline", ORANGE),
     )
     total = sum(cycles for _, cycles, *_ in rows)
     d = Drawing(
         224,
-        "A loop of four instructions with the cycles of each on a Cortex-M4: a load takes two, compare and addition one each, "
-        f"and the branch that is taken two, {total} cycles for one useful addition.",
+        f"A loop of four instructions with the cycles of each on a Cortex-M4: a load takes {rules.load}, compare and addition one each, "
+        f"and the branch that is taken {1 + rules.taken}, {total} cycles for one useful addition.",
     )
     x0, unit, x = 210.0, 50.0, 0
     for k in range(total + 1):
@@ -129,9 +131,9 @@ def the_one_flow() -> Drawing:
     for words, (x, y, colour) in boxes.items():
         d.box(x, y, 124 if "board" in words else wide, tall, words, colour, size=SMALL)
     arrows = (
-        ((120, 72), (160, 72), "export", "1"), ((260, 72), (300, 72), "quantise", "2"), ((400, 72), (460, 72), "TREC, skip", "5 to 8"),
-        ((540, 182), (500, 182), "place", "3"), ((400, 182), (340, 182), "choose", "11"), ((240, 182), (180, 182), "emit", "1"),
-        ((204, 272), (380, 272), "run, compare every byte", "1, 10"),
+        ((120, 72), (160, 72), "export", "1"), ((260, 72), (300, 72), "quantise", "2"), ((400, 72), (460, 72), "TREC, skip", "8 to 11"),
+        ((540, 182), (500, 182), "place", "3"), ((400, 182), (340, 182), "choose", "4"), ((240, 182), (180, 182), "emit", "1"),
+        ((204, 272), (380, 272), "run, compare every byte", "1, 5"),
     )  # fmt: skip
     for start, end, verb, chapter in arrows:
         d.arrow(start if start[0] != 540 else (560, 182), end)
@@ -140,7 +142,7 @@ def the_one_flow() -> Drawing:
         d.text(middle, start[1] + 36 if len(verb) < 12 else start[1] + 18, f"ch. {chapter}", SMALL, "middle", colour=RED)
     d.arrow((560, 72), (610, 72), (610, 160))
     d.text(618, 112, "schedule", SMALL)
-    d.text(618, 130, "ch. 3, 4", SMALL, colour=RED)
+    d.text(618, 130, "ch. 3, 6", SMALL, colour=RED)
     d.arrow((130, 204), (130, 250))
     d.text(140, 232, "build", SMALL)
     d.text(490, 264, "instructions, cycles, bytes;", SMALL)
@@ -226,7 +228,7 @@ def conv_is_a_matrix_product() -> Drawing:
     d.note(
         20, 242,
         "N K M multiply-accumulates. Neighbouring windows overlap, so the rows repeat each other: fast kernels use exactly that "
-        "(chapter 11), TREC makes rows that are merely alike the same (chapter 6). No kernel here ever stores the whole matrix.",
+        "(chapter 4), TREC makes rows that are merely alike the same (chapter 9). No kernel here ever stores the whole matrix.",
     )  # fmt: skip
     return d
 

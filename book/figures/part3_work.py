@@ -145,12 +145,12 @@ def share_and_walk() -> Drawing:
     """The sum of one output as a walk over its operands, and two ways to say how much an operand matters."""
     steps = [9.0, -4.0, 0.5, 7.0, -8.5, 1.0, -0.5, 3.0]
     path = np.concatenate([[0], np.cumsum(steps)])
-    total = float(np.abs(steps).sum())
-    share = [abs(v) / total for v in steps]
+    share = [abs(v) / abs(float(path[-1])) for v in steps]
     d = Drawing(
         286,
         f"Eight products of one output added one after the other: {', '.join(str(v) for v in steps)}; the sum ends at "
-        f"{path[-1]:g}. Below, each product's share of the sum of absolute values; the smallest are the least significant.",
+        f"{path[-1]:g}. Below, each product's size over the sum's, up to {100 * max(share):.0f} per cent; the smallest are the least "
+        "significant.",
     )
     x0, y0, unit, wide = 60.0, 150.0, 7.0, 74.0
     d.text(20, 26, "the sum as a walk", bold=True)
@@ -168,10 +168,10 @@ def share_and_walk() -> Drawing:
         d.line([(x, b), (x0 + (i + 1) * wide, b)], GREY, 1, dashed=True)
     end = y0 - float(path[-1]) * unit
     d.text(x0 + 8 * wide - 6, end - 8, f"{path[-1]:g}", bold=True, anchor="end")
-    d.text(20, 214, "share of the absolute sum", bold=True)
+    d.text(20, 214, "share: size of the product over size of the sum", bold=True)
     for i, value in enumerate(share):
         x = x0 + i * wide
-        d.box(x, 262 - 130 * value, wide - 14, 130 * value, fill=GREY if value < 0.05 else BLUE, alpha=0.6, round_by=0)
+        d.box(x, 262 - 33 * value, wide - 14, 33 * value, fill=GREY if value < 0.2 else BLUE, alpha=0.6, round_by=0)
         d.text(x + wide / 2 - 7, 278, f"{100 * value:.0f} %", SMALL, "middle")
     return d
 

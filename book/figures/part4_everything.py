@@ -23,7 +23,7 @@ def claims() -> Drawing:
 
     bottom = 44 + 26 * len(rows)
     d.line([(at(1), 30), (at(1), bottom)], PALE)
-    for ratio, words in ((0.5, "half"), (1, "the published figure"), (2, "twice")):
+    for ratio, words in ((0.5, "half"), (1, "middle of the interval"), (2, "twice")):
         d.text(at(ratio), 22, words, SMALL, "end" if ratio == 2 else "middle")
     for i, row in enumerate(rows):
         y, (low, high), colour = 40 + 26 * i, row["band"], COLOURS[row["verdict"]]
@@ -41,6 +41,10 @@ def claims() -> Drawing:
             round_by=0,
         )
         d.dot(at(row["ours"] / middle), y + 9.0, 5, colour)
+        ratio = row["ours"] / middle
+        if not 0.5 <= ratio <= 2:
+            side, gap = ("end", -9) if ratio > 2 else ("start", 9)
+            d.text(at(ratio) + gap, y + 13, f"{ratio:.2f} times", SMALL, side)
     for i, (verdict, colour) in enumerate(COLOURS.items()):
         d.dot(20 + i * 150, bottom + 20.0, 5, colour)
         d.text(32 + i * 150, bottom + 24, verdict, SMALL)

@@ -19,6 +19,7 @@ from tinyredux.course import book
 from tinyredux.device import BuildError
 
 NOTEBOOKS = book.notebooks()
+CHAPTERS = [path for path in NOTEBOOKS if path.parent == book.BOOK]
 LIMIT_BYTES = 500_000
 IGNORED_SHARE = 0.15
 LINES_OF_A_CELL = 14
@@ -120,18 +121,70 @@ def test_only_public_names(path: Path) -> None:
 
 def test_every_notebook_is_in_the_table_of_contents() -> None:
     index = (book.BOOK / "index.md").read_text()
-    listed = set(re.findall(r"^((?:labs/)?(?:\d\d|lab\d)_\w+)$", index, re.M))
-    assert listed == {path.relative_to(book.BOOK).with_suffix("").as_posix() for path in NOTEBOOKS}
+    listed = re.findall(r"^((?:labs/)?(?:\d\d|[a-z]|lab\d)_\w+)$", index, re.M)
+    assert listed == [path.relative_to(book.BOOK).with_suffix("").as_posix() for path in NOTEBOOKS]
+    cards = re.findall(r"^\[!\[.*\]\((\S+)\)\]\((\w+)\.ipynb\)$", index, re.M)
+    assert [name for _, name in cards] == [path.stem for path in CHAPTERS]
+    assert len({picture for picture, _ in cards}) == len(cards), "no picture twice"
+
+
+def label(path: Path) -> str:
+    """Returns the number of a chapter, or the letter of an appendix."""
+    first = path.stem.partition("_")[0]
+    return str(int(first)) if first.isdigit() else first.upper()
+
+
+def words(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_says_what_it_is_and_what_is_before_and_after(path: Path) -> None:
+    first = read(path).cells[0].source
+    assert first.startswith(f"# {label(path)}. ") and "**Goal:**" in first and "**Needs:**" in first
+    assert re.search(r"\*\*Time:\*\* (?:\d+ minutes to read|as long as you look), about \d+ seconds to run\. ", first)
+    i, last = CHAPTERS.index(path), read(path).cells[-1].source
+    near = [*(each.name for each in CHAPTERS[max(0, i - 1) : i]), *(each.name for each in CHAPTERS[i + 1 : i + 2])]
+    assert last.startswith("Back: ") and [name for name in re.findall(r"\]\((\S+)\)", last) if name.endswith("b")] == near
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for path in (*NOTEBOOKS, *book.BOOK.glob("*.md")):
+        text = words(path) if path.suffix == ".ipynb" else path.read_text()
+        for target in re.findall(r"\]\(([^)\s:]+)\)", text):
+            assert (path.parent / target).is_file(), f"{path.stem}: {target}"
+
+
+def test_a_number_in_a_link_is_the_chapters_own() -> None:
+    for path in (*NOTEBOOKS, *book.BOOK.glob("*.md")):
+        text = words(path) if path.suffix == ".ipynb" else path.read_text()
+        for number, target in re.findall(r"\[(?:[Cc]hapter |[Aa]ppendix )?(\d+|[A-Z])\]\(\S*?(\w+)\.ipynb\)", text):
+            assert number == label(Path(target)), f"{path.stem}: {number} leads to {target}"
+        bare = re.findall(r"\b[Cc]hapters? \d+", re.sub(r"`[^`]*`|\[[^\]]*\]\([^)]*\)", "", text))
+        assert not bare, f"{path.stem}: make {bare} a link"
+
+
+def test_tables_are_few_and_small() -> None:
+    """At most three in a chapter, of six columns and eight rows; appendices hold the others."""
+    total = 0
+    for path in (path for path in CHAPTERS if path.stem[0].isdigit()):
+        cells = [cell for cell in code_cells(path) if re.search(r"(?<!_)\btable\(", cell.source)]
+        sizes = [output.data["text/html"] for cell in cells for output in cell.outputs if "text/html" in output.get("data", {})]
+        total += len(sizes)
+        assert len(sizes) <= 3, path.stem
+        for table in sizes:
+            assert table.count("<th") <= 6 and table.count("<tr") <= 9, f"{path.stem}: {table[:300]}"
+    assert 20 < total <= 36
 
 
 def test_every_exercise_has_an_answer() -> None:
     """A section of the appendix per chapter, an answer for each number in its exercises, and a link to them."""
     _, *sections = re.split(r"^## ", (book.BOOK / "answers.md").read_text(), flags=re.M)
-    chapters = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
-    assert [int(section.partition(".")[0]) for section in sections] == [int(path.stem[:2]) for path in chapters]
+    chapters = [path for path in CHAPTERS if path.stem[0].isdigit() or "## Exercises" in words(path)]
+    titles = [read(path).cells[0].source.partition("\n")[0].removeprefix("# ") for path in chapters]
+    assert [section.partition("\n")[0] for section in sections] == titles
     for path, section in zip(chapters, sections, strict=True):
-        text = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-        asked = text.partition("## Exercises\n")[2]
+        asked = words(path).partition("## Exercises\n")[2]
         assert "Answers are in the [appendix](answers.md)." in asked
         given = section.partition("\n")[2]
         assert re.findall(r"^\d\.", given, re.M) == re.findall(r"^\d\.", asked, re.M), path.stem
@@ -200,8 +253,7 @@ def test_a_failing_chapter_is_left_as_it_was(tmp_path: Path) -> None:
 def test_html_needs_no_network(tmp_path: Path) -> None:
     pytest.importorskip("sphinx_book_theme")
     index = book.render(tmp_path / "html")
-    pages = [index, *sorted(index.parent.glob("[0-9]*.html")), *sorted((index.parent / "labs").glob("*.html"))]
-    assert len(pages) == len(NOTEBOOKS) + 1
+    pages = [index, *(index.parent / path.relative_to(book.BOOK).with_suffix(".html") for path in NOTEBOOKS)]
     for page in pages:
         text = page.read_text()
         assert not re.search(r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//", text), page
@@ -215,6 +267,7 @@ def test_unknown_parameters_and_chapters_are_refused(tmp_path: Path) -> None:
         book.run_chapter("02", {"SEEDS": 1}, tmp_path)
     with pytest.raises(ValueError, match=r"0 chapters begin with '99'"):
         book.run_chapter("99", {}, tmp_path)
+    assert book.find_chapter("A").stem == "a_kernels_in_detail"
 
 
 def test_a_chapter_with_wrong_values_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,13 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (168, ""), "tables": (17, ""), "boards": (117, ""), "fixedpoint": (85, ""), "graph": (357, ""),
-    "datasets": (478, "PIL pooch"), "simulator": (1681, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
-    "int8": (453, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
-    "kernels": (3388, ""), "codegen": (710, ""), "device": (1072, "serial"), "frontends": (467, "torch"),
+    "datasets": (483, "PIL pooch"), "simulator": (1681, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
+    "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
+    "kernels": (3388, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
-    "model": (99, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (775, "optuna tqdm"),
+    "model": (100, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (790, "optuna tqdm"),
     "notebook": (1085, "ipywidgets matplotlib"),
-    "course": (952, "IPython nbclient nbformat papermill tqdm"), "cli": (868, "tqdm"),
+    "course": (952, "IPython nbclient nbformat papermill tqdm"), "cli": (870, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602

@@ -21,7 +21,7 @@ CODE_BYTES = 32 * 1024  # .text of the runtime and the reference kernels, rounde
 
 
 def board_budget(board: Board) -> int:
-    """Returns the bytes of a board's SRAM that the runtime and the stack leave to a network."""
+    """Returns the bytes of a board's SRAM that the runtime and the stack leave to a network. Chapter 7."""
     return board.sram_bytes - RUNTIME_BYTES - STACK_RESERVE_BYTES
 
 

@@ -31,14 +31,14 @@ SERVED_PORT = r"/\S*/tinyredux-board-\w+/port"
 
 
 def notebooks() -> list[Path]:
-    """Returns the chapters and labs in reading order."""
-    return [*sorted(BOOK.glob("[0-9][0-9]_*.ipynb")), *sorted((BOOK / "labs").glob("lab*.ipynb"))]
+    """Returns the chapters, appendices and labs in reading order."""
+    return [path for kind in ("[0-9][0-9]_*", "[a-z]_*", "labs/lab*") for path in sorted(BOOK.glob(f"{kind}.ipynb"))]
 
 
 def find_chapter(name: str) -> Path:
-    """Returns the chapter whose file name begins with `name`: "03" or "lab1". Raises ValueError where there is none."""
+    """Returns the chapter whose file name begins with `name`: "03", "A" or "lab1". Raises ValueError where there is none."""
     check_is_checkout("the book")
-    found = [path for path in notebooks() if path.stem.startswith(name)]
+    found = [path for path in notebooks() if path.stem.startswith(name.lower())]
     if len(found) != 1:
         raise ValueError(f"{len(found)} chapters begin with {name!r}; there are {', '.join(path.stem for path in notebooks())}")
     return found[0]

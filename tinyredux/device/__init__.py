@@ -1,7 +1,7 @@
 """What builds and runs a compiled network: compilers, the host, the simulator, boards behind a serial line.
 
 `build` compiles the firmware as platformio.ini says; `host`, `simulated` and `board` run it behind the protocol of `target`;
-`link` is the serial protocol, `served` a simulated board behind a pseudo-terminal, `flash` programs a real one. Chapter 10.
+`link` is the serial protocol, `served` a simulated board behind a pseudo-terminal, `flash` programs a real one. Chapter 5.
 """
 
 from __future__ import annotations

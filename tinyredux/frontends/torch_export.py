@@ -46,7 +46,7 @@ def export(module: nn.Module, input_shape: Shape | None = None, *, name: str = "
 
     Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
     it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
-    Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong.
+    Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong. Chapter 13.
     """
     graph = export_with_names(module, input_shape, name=name)[0]
     for tensor in graph.tensors.values():

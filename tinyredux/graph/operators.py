@@ -34,7 +34,7 @@ LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few 
 
 @dataclass(frozen=True)
 class Quant:
-    """real = scale * (stored - zero_point); one scale, or one per output channel."""
+    """real = scale * (stored - zero_point); one scale, or one per output channel. Chapter 2."""
 
     scale: tuple[float, ...]
     zero_point: int
@@ -42,7 +42,7 @@ class Quant:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An activation: (height, width, channels); a vector is (1, 1, channels)."""
+    """An activation: (height, width, channels); a vector is (1, 1, channels). Chapter 1."""
 
     name: str
     shape: Shape
@@ -158,7 +158,7 @@ class Softmax(Op):
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in execution order, with every tensor and constant that they name."""
+    """Operators in execution order, with every tensor and constant that they name. Chapter 1."""
 
     name: str
     ops: tuple[Op, ...]
@@ -301,7 +301,7 @@ def check_most(name: str, size: int, what: str, where: str = "") -> None:
 
 
 def verify(graph: Graph) -> None:
-    """Checks names, order, shapes and constants. Raises ValueError naming what is wrong and where."""
+    """Checks names, order, shapes and constants. Raises ValueError naming what is wrong and where. Chapter 3."""
     expect(Graph, graph, "what to verify", "such as compile_net(settings).int8")
     ready = set(graph.inputs)
     for name, tensor in graph.tensors.items():
@@ -345,13 +345,13 @@ def macs(graph: Graph, op: Op) -> int:
 
 
 def total_macs(graph: Graph) -> int:
-    """Returns the multiply-accumulates of one inference."""
+    """Returns the multiply-accumulates of one inference. Chapter 1."""
     expect(Graph, graph, "the network", "such as compile_net(settings).int8")
     return sum(macs(graph, op) for op in graph.ops)
 
 
 def to_text(graph: Graph) -> str:
-    """Returns the graph as text, one line an operator."""
+    """Returns the graph as text, one line an operator. Chapter 1."""
     expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
     lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
     for op in graph.ops:

@@ -24,7 +24,7 @@ def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:
     """Returns the int8 graph of a float graph; `images` (N, C, H, W) set the activations' ranges.
 
     Raises ValueError for images of another shape, none at all, or with values that are not finite, and where a tensor
-    overflows on the way.
+    overflows on the way. Chapter 2.
     """
     expect(Graph, graph, "what to quantize", "such as export(module, name)")
     height, width, channels = graph.input.shape
@@ -93,7 +93,7 @@ def _before_fused_relu(graph: Graph, name: str) -> bool:
 
 
 def quant_from_range(low: float, high: float) -> Quant:
-    """Returns the asymmetric int8 quantisation of [low, high], which is widened to hold zero exactly."""
+    """Returns the asymmetric int8 quantisation of [low, high], which is widened to hold zero exactly. Chapter 2."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32((high - low) / 255))
     scale = scale if scale > LEAST_SCALE else float(np.float32(1 / 255))

@@ -2,8 +2,8 @@
 
 Each module (`dense`, `depthwise`, `gemm`, `rows`, `winograd`, `pool`, ...) is one template: it returns the variants it has for an
 operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choice` takes the fastest that fit, and
-`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 11 teaches
-it.
+`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 4 and
+appendix A of the book teach it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Partial:
     Without `sram` it is the plan with the fewest bytes whose predicted cycles are at most 5 % above layer by layer with the same
     kernels, else the fastest that saves bytes; within `sram` bytes it is the fastest. `accumulator` is the width of partial sums,
     int32 or int16 (which loses bits); `mac_limit`: above 1.0, early layers run in patches that compute shared rows again, up to
-    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes.
+    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes. Chapter 6.
     """
 
     sram: int | None = None

@@ -18,7 +18,7 @@ class Skip:
     """Leaves operands out of convolutions: weights become immediates in code, those that are zero are not there.
 
     `record` says which shares of which layers go, by their saliency on the training images of `data`; without a record the graph
-    loses nothing, but its zeros are left out. Source: arXiv 2409.16815.
+    loses nothing, but its zeros are left out. Source: arXiv 2409.16815. Chapter 11.
     """
 
     record: Record | None = None

@@ -31,6 +31,7 @@ class Trec:
     `layers` names convolutions with the length of their blocks and the bits of their hash; None takes those that the graph has
     already, and where it has none, those where TREC is predicted to pay. With `only_if_faster`, a layer that is predicted to
     lose cycles by the kernels of the set `kernels` within `sram` bytes becomes exact again (`together`: all or none of them).
+    Chapter 9.
     """
 
     layers: Mapping[str, Choice] | None = None

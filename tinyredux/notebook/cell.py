@@ -88,7 +88,7 @@ def run_cell(
 
     `text` defines `void cell(void)`, or is the body of that function. It prints with print_number(name, value),
     print_numbers(name, int32 pointer, count) and print_bytes(name, int8 pointer, count); `given` is at `cell_input`.
-    Everything of tinyredux.h, requantize.h and dot.h is there. Raises CellError, MissingTool, LinkError, ValueError.
+    Everything of tinyredux.h, requantize.h and dot.h is there. Raises CellError, MissingTool, LinkError, ValueError. Chapter 0.
     """
     expect(str, text, "the cell", "its C")
     chip = find_board(board)

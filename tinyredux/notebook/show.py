@@ -36,7 +36,10 @@ class Source:
 
 
 def show(what: Callable[..., Any] | type | str | Function) -> Source:
-    """Returns the library's own source of a Python function or class, of a C function by name, or a kernel's longest loop."""
+    """Returns the library's own source of a Python function or class, of a C function by name, or a kernel's longest loop.
+
+    Chapter 0.
+    """
     if isinstance(what, Function):
         return Source(print_longest_loop(what), "asm")
     if isinstance(what, str):
@@ -74,7 +77,7 @@ class Grid:
 
 
 def recorded(name: str) -> Any:
-    """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are."""
+    """Returns a record of data/records as JSON holds it. Raises ValueError with the records there are. Chapter 6."""
     folder = ROOT / "data" / "records"
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json"))
     if name not in names:
@@ -86,7 +89,7 @@ def recorded(name: str) -> Any:
 def refused() -> Iterator[None]:
     """Prints with which words the statements under it are refused, so that a notebook goes on behind them.
 
-    Raises AssertionError where they are not refused, for then the text around them is wrong.
+    Raises AssertionError where they are not refused, for then the text around them is wrong. Chapter 3.
     """
     try:
         yield
@@ -97,7 +100,10 @@ def refused() -> Iterator[None]:
 
 
 def table(items: Iterable[Any], *fields: str) -> Grid:
-    """Returns a table with a row per item: each field is an attribute, or the key of a dictionary (none named: all)."""
+    """Returns a table with a row per item: each field is an attribute, or the key of a dictionary (none named: all).
+
+    Chapter 0.
+    """
     try:
         items = list(items)
         fields = fields or tuple(items[0] if items else ())
@@ -127,7 +133,7 @@ class SimulatedBoard:
 
 
 def simulated_board(model: Model) -> SimulatedBoard:
-    """Returns a simulated board with a model, booted; it answers until it is unplugged or the kernel ends."""
+    """Returns a simulated board with a model, booted; it answers until it is unplugged or the kernel ends. Chapter 5."""
     from tinyredux.device.board import ask_board
     from tinyredux.device.served import serve_simulator
 

@@ -5,7 +5,7 @@ part that is alive needs bytes. `regions` finds the chains that can run in parts
 order of all items with the least peak, `patches` cuts early layers into patches that compute shared rows again, `widths` gives
 slices the widest size that costs no byte more. `plan` puts the pieces together and places the result.
 
-Read `plan.plan_partial`, then `regions`. Chapter 4 teaches it.
+Read `plan.plan_partial`, then `regions`. Chapters 6 and 7 teach it.
 Source: Pex, arXiv 2211.17246; MCUNetV2, arXiv 2110.15352 for patches.
 """
 

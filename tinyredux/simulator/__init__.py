@@ -1,7 +1,7 @@
 """Simulated boards: any bare-metal ELF, its exact instruction count and its modelled cycles.
 
 `run.simulate` is the door; `machine` is a board of core, memory and peripherals; `timing` holds the timing models with their
-error bands (validation.json), `decode` and `pricing` apply them to code; unicorn executes the instructions. Chapter 10.
+error bands (validation.json), `decode` and `pricing` apply them to code; unicorn executes the instructions. Chapter 5.
 """
 
 from __future__ import annotations

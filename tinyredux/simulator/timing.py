@@ -4,8 +4,8 @@ An instruction is described by what the pipeline sees of it (`Instruction`); a b
 addresses (chaining across memories, alignment, flash lines) is left to the simulator, instruction by instruction.
 
 How far the models are from boards stands in validation.json, by core, with who measured what; every modelled figure carries
-that band (`error_band`). The Cortex-M4 is within 6 % of eight published workloads. The Cortex-M7 has a network of 2018 at 0.96 to
-1.14 of its published time, depending on the age of the kernels it is rebuilt with. The Cortex-M33 is some 10 % too fast.
+that band (`error_band`). The Cortex-M4 is within 6 % of eight published workloads. The Cortex-M7 has a network of 2018 at 0.92 to
+1.21 of its published time, depending on the age of the kernels it is rebuilt with. The Cortex-M33 is some 10 % too fast.
 
 Source: Cortex-M4 Technical Reference Manual, section 3.3; measurements on STM32F407, RP2350 and STM32H743, "pipeline cycle
 test" of github.com/jnk0le/random; rows of 32-bit instructions across word boundaries: compendium.i-0.nl, "alignment rules".

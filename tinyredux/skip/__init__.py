@@ -4,7 +4,7 @@ The saliency of an operand is what leaving it out is expected to cost, judged on
 statistics, `cuts` ranks units of weights (blocks, pairs, input channels) by it and lets the remaining weights and the bias make
 up for what is left out, `records` keeps the shares that were chosen on validation images and makes the graph from them again.
 
-Read `cuts`. Chapter 8 teaches it.
+Read `cuts`. Chapter 11 teaches it.
 Source: arXiv 2409.16815.
 """
 

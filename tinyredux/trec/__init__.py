@@ -5,7 +5,7 @@ projections; blocks with the same identifier are a cluster. `sums` multiplies th
 adds the products where its members are: this is the operator's definition, bit for bit. `scratch` says which bytes that takes.
 `rewrite` puts the operator into an int8 graph, `layer` is the same as a torch module whose hash is learned.
 
-Read `hashing`, then `sums`. Chapters 5 (redundancy), 6 (the operator) and 7 (learned hashing) teach it.
+Read `hashing`, then `sums`. Chapters 8 (redundancy), 9 (the operator) and 10 (learned hashing) teach it.
 Source: Guan et al., NeurIPS 2022; Liu et al., ASPLOS 2023 and IEEE TC 2024.
 """
 

@@ -17,7 +17,10 @@ HASHES = ("kernel", "random")
 
 @dataclass(frozen=True)
 class Choice:
-    """TREC for one layer: columns in a block (0: all of them), bits of the hash, where its vectors come from, its threshold."""
+    """TREC for one layer: columns in a block (0: all of them), bits of the hash, where its vectors come from, its threshold.
+
+    Chapter 9.
+    """
 
     sub_length: int
     hash_bits: int
@@ -34,7 +37,7 @@ class Choice:
 def with_trec(graph: Graph, table: Mapping[str, Choice]) -> Graph:
     """Returns the int8 graph with the named convolutions replaced. A layer is named by its operator or its torch module's path.
 
-    Raises ValueError for a name that no convolution of one group has, and for lengths and bits that do not fit it.
+    Raises ValueError for a name that no convolution of one group has, and for lengths and bits that do not fit it. Chapter 9.
     """
     expect(Graph, graph, "the network", "such as compile_net(settings).int8")
     expect(Mapping, table, "the table", "such as {'conv1': Choice(25, 4)}")

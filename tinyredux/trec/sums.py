@@ -64,7 +64,7 @@ def centroids(found: Clusters, rows: Array, integer: bool) -> Array:
 
 
 def exactly(graph: Graph, names: Iterable[str]) -> Graph:
-    """Returns the graph with the named TrecConv operators computed by ordinary convolution."""
+    """Returns the graph with the named TrecConv operators computed by ordinary convolution. Chapter 9."""
     wanted = set(names)
     ops = [Conv(**convolution_fields(op)) if isinstance(op, TrecConv) and op.name in wanted else op for op in graph.ops]
     kept = {key for op in ops for key in constant_names(op)}
