@@ -21,17 +21,12 @@ import numpy as np
 
 from tinyredux import memory
 from tinyredux.datasets import Dataset
-from tinyredux.explore import plans
-from tinyredux.flow import compile
-from tinyredux.graph import Graph
-from tinyredux.int8 import evaluator, interpret
+from tinyredux.graph import Convolution, Graph
+from tinyredux.int8 import interpret
 from tinyredux.memory import Item, Schedule
-from tinyredux.methods.partial import Partial
-from tinyredux.notebook import plots, plots_partial, plots_redundancy, plots_skipping
+from tinyredux.notebook import plots, plots_partial, plots_redundancy
 from tinyredux.notebook.plots_style import Picture
 from tinyredux.skip import Statistics, skip
-from tinyredux.skip.records import path_of
-from tinyredux.train import skip_search
 from tinyredux.trec import hashing
 
 PAGE = """<figure style="margin: 0; padding: 0.5rem; background: #fff; color: #222; color-scheme: light">
@@ -102,7 +97,7 @@ def hash_bits(bits: Sequence[int] = (1, 2, 3, 4, 6, 8), seed: int = 0) -> FlipBo
     return FlipBook("Bits of the hash", draw, bits, 4)
 
 
-def slice_width(graph: Graph, widths: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> FlipBook:
+def slice_width(graph: Graph, widths: Sequence[int] = (1, 4, 8, 16, 32)) -> FlipBook:
     """Returns the timeline of LeNet over the width of a slice, for each convolution that runs with the pool behind it."""
     pairs = {"conv1": "maxpool1", "conv2": "maxpool2"}
     alone = [op.name for op in graph.ops if op.name not in pairs.values()]
@@ -117,6 +112,8 @@ def slice_width(graph: Graph, widths: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> F
 
 def timeline(graph: Graph, program: memory.Program, arena: memory.Arena) -> Picture:
     """Returns a placed program beside the plan layer by layer."""
+    from tinyredux.explore import plans
+
     whole = plans.layerwise_steps(graph, memory.plan(graph))
     answer = {"net": graph.name, "layerwise": whole, "steps": plans.program_steps(program, arena)}
     return plots_partial.partial_timeline(answer)
@@ -129,6 +126,8 @@ def shift(shifts: Sequence[int] = (0, 1, 2, 3, 4, 5), multiplier: int = 15185002
 
 def sram_limit(graph: Graph, limits: Sequence[int] = (12288, 16384, 20480, 28672)) -> FlipBook:
     """Returns the fastest plan of a network in parts over the bytes that it may take, and what it costs in cycles."""
+    from tinyredux.flow import compile  # needs torch, without which the flip-books of photograph and staircase do
+    from tinyredux.methods.partial import Partial
 
     def draw(limit: int) -> Picture:
         model = compile(graph, schedule=Partial(sram=limit))
@@ -141,6 +140,11 @@ def sram_limit(graph: Graph, limits: Sequence[int] = (12288, 16384, 20480, 28672
 
 def price(graph: Graph, statistics: dict[str, Statistics], data: Dataset, count: int = 5) -> FlipBook:
     """Returns corners of the maps of weights left out over the price of a multiplication, and how many images stay right."""
+    from tinyredux.int8 import evaluator
+    from tinyredux.notebook import plots_skipping
+    from tinyredux.skip.records import path_of
+    from tinyredux.train import skip_search
+
     paths = {op: path_of(graph, op, found, "block") for op, found in statistics.items()}
     worth, images = skip_search.worths(graph, "block"), data.validation
     prices = skip_search.prices_of(paths, worth)
@@ -161,6 +165,7 @@ def threshold(graph: Graph, images: interpret.Batch, op: str, bits: int = 8) -> 
     own, with the threshold at zero and at the mean."""
     conv = graph.by_name[op]
     maps = graph.tensors[conv.inputs[0]]
+    assert isinstance(conv, Convolution) and maps.quant
     stored = interpret.run_all(graph, images)[maps.name].astype(np.int64) - maps.quant.zero_point
     seen = interpret.windows(stored, conv.kernel, conv.stride, conv.padding, 0)
     taps = conv.kernel[0] * conv.kernel[1]
