@@ -43,7 +43,7 @@ def _draw(axes: Axes, steps: Sequence[Step], top: int) -> int:
         offset, size = places[name]
         width = last - first + 1
         buffer(axes, (first, last), (offset, size), PALETTE[i % len(PALETTE)], 0.35, 1.2)
-        text = f"{name.rpartition(':')[2]} {size:,}"
+        text = f"{[part for part in name.split(':') if not part.isdigit()][-1]} {size:,}"
         points = min(8.0, 420 * width / len(steps) / len(text))
         if points > 4.5 and size > READABLE * top:
             axes.text(first + width / 2, offset + size / 2, text, ha="center", va="center", fontsize=points)
