@@ -388,6 +388,8 @@ def test_two_labs_do_not_make_twice_the_points(tmp_path: Path) -> None:
     write(tmp_path / "ada_lab2.ipynb", "STUDENT_ID = 'ada'", "# lab2.place")
     write(tmp_path / "mallory.ipynb", 'STUDENT_ID = "ada"  ', "# lab2.place")
     write(tmp_path / "trick.ipynb", 'STUDENT_ID = "../../=x"', "# lab2.place")
+    (tmp_path / "link.ipynb").symlink_to("ada_lab2.ipynb")
+    assert labs.student_of(tmp_path, "link.ipynb") == "link" and not labs.own_words(tmp_path / "link.ipynb")
     full, none = (teaching.Verdict("lab2.place", points > 0, "said", points, 2) for points in (2, 0))
     marks = {"ada_lab2.ipynb": [full], "mallory.ipynb": [none], "trick.ipynb": [full, teaching.Verdict("", False, "no lab")]}
     students = labs.by_student(tmp_path, marks)

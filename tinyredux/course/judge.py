@@ -208,6 +208,8 @@ def verdicts(sources: list[str], names: tuple[str, ...], seed: int, folder: str,
 def _verdict(process: Submission, name: str, seed: int) -> Verdict:
     try:
         return judged(name, process.answer(name.rpartition(".")[2]), seed)
+    except MissingTool:  # nobody shall get zero for that
+        raise
     except Exception as wrong:  # of the look at a value
         return failed(name, f"{type(wrong).__name__}: {wrong}")
     except Stopped as stopped:

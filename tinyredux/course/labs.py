@@ -6,7 +6,6 @@ check changes nothing, an endless loop costs one cell's time, and one crash does
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from tinyredux.files import write_whole
 
 CELL_SECONDS = 20  # the labs of the book take 5 s altogether where they are marked
 FILE_SECONDS = 45
+MOST_CELLS = 500  # that may hold an answer in words
 _SHOWN = 1000  # characters of what a notebook says
 _SALT = secrets.token_bytes(32)  # of this run: who hands in a file cannot know its cases
 _STUDENT = re.compile(r"""^\s*STUDENT_ID\s*=\s*(["'])([\w.@ -]{1,64})\1\s*$""", re.M)
@@ -131,21 +131,24 @@ class Student:
 
 def student_of(folder: Path, name: str) -> str:
     """Returns whose a file is: what it gives as STUDENT_ID, else the folder that it lies in, else its name without the lab's."""
-    with contextlib.suppress(ValueError):
-        for kind, _, source in _cells_of(text_of(folder / name), folder / name):
-            if kind == "code" and (found := _STUDENT.search(source)):
-                return found[2].strip()
+    for kind, _, source in _own_cells(folder / name):
+        if kind == "code" and (found := _STUDENT.search(source)):
+            return found[2].strip()
     first, _, rest = name.partition("/")
     return first if rest else re.sub(r"[-_ ]*lab\d+.*$", "", Path(first).stem) or Path(first).stem
 
 
+def _own_cells(path: Path) -> list[tuple[str, list[str], str]]:
+    """Returns the cells of what was handed in; none of a link, which may lead to another's work, and of what is no notebook."""
+    try:
+        return [] if path.is_symlink() else _cells_of(text_of(path), path)
+    except ValueError:
+        return []
+
+
 def own_words(path: Path) -> str:
     """Returns what a notebook answers in words, which a person marks: its cells with the tag `answer`."""
-    try:
-        cells = _cells_of(text_of(path), path)
-    except ValueError:
-        return ""
-    words = [source for kind, tags, source in cells if kind == "markdown" and "answer" in tags]
+    words = [source for kind, tags, source in _own_cells(path)[:MOST_CELLS] if kind == "markdown" and "answer" in tags]
     return "\n\n".join(_clean(each) for each in words if not re.fullmatch(r"\*Your answer to \d+:\*\s*", each))
 
 

@@ -17,6 +17,7 @@ from tinyredux.files import expect
 
 CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
+_ODD = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)  # of answers; not a missing tool
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
 Arguments = tuple[Any, ...]
 _failures: Counter[str] = Counter()  # of this notebook: the hint that is offered goes up with them
@@ -155,7 +156,7 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
         if not told and (other := _other_type(expected, found)):
             told.append(f"; only a type differs, which is taken for the same: {other}")
         return None, answer
-    except Exception:  # an object may raise whatever it is asked, and a list may hold itself
+    except _ODD:  # an object may be whatever it likes, and a list may hold itself
         said = f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
         return said, None
 
