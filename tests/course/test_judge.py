@@ -398,3 +398,20 @@ def test_two_labs_do_not_make_twice_the_points(tmp_path: Path) -> None:
     names = ("..", "a/b", "A/B", "\ud800", "x" * 500)
     paths = labs.write_feedback(tmp_path / "back", [labs.Student(name, {"lab2.place": full}, {}) for name in names])
     assert len({str(path).casefold() for path in paths}) == 5 and {path.parent for path in paths} == {tmp_path / "back"}
+
+
+def test_the_class_is_ranked_by_cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("ada", "=bob", "cy"):
+        write(folder / f"{name}.ipynb", "# lab6.project")
+    scores = {"ada": (5, "5 cycles"), "=bob": (4, "4 cycles"), "cy": None}
+
+    def mark(path: Path, *_: Any, **__: Any) -> list[teaching.Verdict]:
+        return [teaching.Verdict("lab6.project", scores[path.stem] is not None, "said", 1, 4, scores[path.stem])]
+
+    monkeypatch.setattr(labs, "check_lab", mark)
+    assert cli.main(["lab", "grade", str(folder), "--csv", str(tmp_path / "m.csv"), "--feedback", str(tmp_path / "back")]) == 0
+    ranks = (tmp_path / "m.class.csv").read_text().splitlines()
+    assert ranks == ["rank,student,cycles,what", "1,'=bob,4,4 cycles", "2,ada,5,5 cycles"]
+    assert {path.name for path in (tmp_path / "back").iterdir()} == {"ada.txt", "bob.txt", "cy.txt"}

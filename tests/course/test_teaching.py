@@ -244,6 +244,7 @@ def test_a_type_that_alone_differs_is_said() -> None:
     )
     assert "found ndarray" in teaching.check("lab4.stack", lambda ids: tuple(np.array(part) for part in stack(ids))).text
     assert teaching.check("lab4.stack", stack).text.endswith("cases")
+    assert teaching.judged("lab4.stack", lambda ids: [*stack(ids)]).text.endswith("cases")
     floats = teaching.check("lab1.round_shift", lambda value, exponent: float(shift(value, exponent)))
     assert not floats.passed and "only the type differs: expected int 3, found float 3.0" in floats.text
 

@@ -87,7 +87,7 @@ def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
 
     Raises ValueError for an exercise that does not exist.
     """
-    verdict, hints = judged(name, answer, seed), find(name).hints
+    verdict, hints = judged(name, answer, seed, []), find(name).hints
     if verdict.passed or not hints:
         return verdict
     _failures[name] += 1
@@ -96,12 +96,14 @@ def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
     return Verdict(**vars(verdict) | {"text": f'{verdict.text}\nFor a hint: hint("{name}"{which})'})
 
 
-def judged(name: str, answer: Any, seed: int | str = 0) -> Verdict:
-    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed."""
+def judged(name: str, answer: Any, seed: int | str = 0, told: list[str] | None = None) -> Verdict:
+    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed.
+
+    `told` takes what is to be said of a right answer's types; a grader gets plain data, in which tuples are lists.
+    """
     exercise = find(name)
     chance = random.Random(f"{name} {seed}")
     cases = [*exercise.edges, *(exercise.draw(chance) for _ in range(CASES))]
-    told: list[str] = []
     for done, arguments in enumerate(cases):
         fault, found = _try(exercise, answer, arguments, told)
         if fault is not None:
@@ -126,7 +128,7 @@ def failed(name: str, why: str, **more: Any) -> Verdict:
     return Verdict(name, False, f"{name}: {why}", most=find(name).points, **more)
 
 
-def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str]) -> tuple[str | None, Any]:
+def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] | None) -> tuple[str | None, Any]:
     """Returns what is wrong, if anything, and the answer as plain data; adds to `told` what is to be said of a right one."""
     if not callable(answer):
         return ("expected a function, found a value", None) if arguments else _fault(exercise, arguments, answer, told)
@@ -143,7 +145,7 @@ def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str])
     return ("returned None; is a return missing?", None) if found is None else _fault(exercise, arguments, found, told)
 
 
-def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]) -> tuple[str | None, Any]:
+def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str] | None) -> tuple[str | None, Any]:
     try:
         answer = plain(found)
         if exercise.judge is not None:
@@ -153,7 +155,7 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
             return f"expected {expected!r}, found {found!r}", answer
         if other := _other_type(plain(expected), answer):
             return f"only the type differs: {other}", answer
-        if not told and (other := _other_type(expected, found)):
+        if told == [] and (other := _other_type(expected, found)):
             told.append(f"; only a type differs, which is taken for the same: {other}")
         return None, answer
     except _ODD:  # an object may be whatever it likes, and a list may hold itself
