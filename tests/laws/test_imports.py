@@ -27,8 +27,8 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3388, ""), "codegen": (710, ""), "device": (1072, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
     "model": (99, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (775, "optuna tqdm"),
-    "notebook": (1162, "matplotlib"),
-    "course": (1427, "IPython nbclient nbformat papermill tqdm"), "cli": (938, "tqdm"),
+    "notebook": (1164, "matplotlib"),
+    "course": (1445, "IPython nbclient nbformat papermill tqdm"), "cli": (938, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602
