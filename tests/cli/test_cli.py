@@ -115,7 +115,7 @@ def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str], net: Path) -
     code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")
     assert code == 0 and bench["layers"][0]["cycles"] > 0  # type: ignore[index]
     code, labs, _ = run(capsys, "lab", "list")
-    assert code == 0 and [lab["lab"][:4] for lab in labs["labs"]] == [f"lab{i}" for i in range(1, 6)]  # type: ignore[attr-defined]
+    assert code == 0 and [lab["lab"][:4] for lab in labs["labs"]] == [f"lab{i}" for i in range(7)]  # type: ignore[attr-defined]
     code, nets, _ = run(capsys, "nets")
     assert code == 0 and {"cifarnet", "lenet"} <= {entry["name"] for entry in nets["nets"]}  # type: ignore[attr-defined]
     assert run(capsys, "flash", "gone", "--port", "/dev/nonesuch")[0] == 2

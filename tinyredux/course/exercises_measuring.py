@@ -1,0 +1,139 @@
+"""The exercises of lab 0, an honest measurement, and of lab 6, a network within a budget."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from tinyredux.course.teaching import Exercise
+
+NET, DATA, BOARD = "lenet", "synthetic", "disco_f469ni"  # of the project
+SRAM_BYTES, FLASH_BYTES = 24_000, 256_000
+PARS = (8_000_000, 6_000_000, 5_000_000)  # modelled cycles that earn a point each, beside the one for keeping the budget
+IMAGES, MOST_WRONG = 200, 6  # images that are classified, and how many more than the exact network may be wrong
+CHOICES: dict[str, Sequence[Any]] = {
+    "method": ("exact", "partial", "skip", "skip+partial"), "kernels": ("reference", "fast"),
+    "mac_limit": (1.0, 1.1, 1.2, 1.35, 1.5), "sram": range(1_000, 320_001),
+}  # fmt: skip
+
+
+def first_difference(one: list[int], other: list[int]) -> int:
+    """Returns the first place at which two lists differ, also by being longer; -1 where they are equal."""
+    for place in range(max(len(one), len(other))):
+        if one[place : place + 1] != other[place : place + 1]:
+            return place
+    return -1
+
+
+def honest(readings: list[int]) -> tuple[int, int, int]:
+    """Returns the median, the least and the largest of an odd number of readings, without the first one."""
+    warm = sorted(readings[1:])
+    return warm[len(warm) // 2], warm[0], warm[-1]
+
+
+def milliseconds(cycles: int, before: int, clock_hz: int) -> float:
+    """Returns the time between two readings of a 32-bit counter of cycles, which may have wrapped once."""
+    return 1000 * ((cycles - before) % 2**32) / clock_hz
+
+
+def _draw_lists(chance: random.Random) -> tuple[Any, ...]:
+    one = [chance.randint(-128, 127) for _ in range(chance.randint(0, 12))]
+    other = list(one)
+    if one and chance.random() < 0.6:
+        other[chance.randrange(len(one))] += chance.choice((-1, 1))
+    return one, other[: len(other) - (chance.random() < 0.2)]
+
+
+def _draw_counter(chance: random.Random) -> tuple[int, int, int]:
+    return chance.randrange(2**32), chance.randrange(2**32), chance.choice((80, 120, 160, 180, 216)) * 10**6
+
+
+def _judge_time(arguments: tuple[Any, ...], found: Any) -> str | None:
+    expected = milliseconds(*arguments)
+    near = type(found) in (int, float) and abs(found - expected) <= 1e-9 * max(1, expected)
+    return None if near else f"expected {expected:.6f}, found {found!r}"
+
+
+def _judge_project(arguments: tuple[Any, ...], found: Any) -> str | None:
+    if not isinstance(found, dict) or set(found) - set(CHOICES) or "method" not in found:
+        return f"expected a dictionary with 'method', and perhaps {', '.join(list(CHOICES)[1:])}; found {found!r}"
+    for name, value in found.items():
+        if type(value) is bool or value not in CHOICES[name]:
+            choices = CHOICES[name]
+            known = f"{choices[0]} to {choices[-1]}" if isinstance(choices, range) else ", ".join(map(str, choices))
+            return f"{name} is {value!r}, expected one of {known}"
+    return _built(tuple(sorted(found.items())))[1]
+
+
+@functools.cache
+def _built(asked: tuple[tuple[str, Any], ...]) -> tuple[tuple[int, str] | None, str | None]:
+    """Returns the score of a project, its cycles and all of it in words, or why it has none."""
+    from tinyredux import settings
+    from tinyredux.device import BuildError, MissingTool
+
+    try:
+        wanted = settings.Settings(NET, data=DATA, board=BOARD, images=1, **dict(asked))
+        compiled = settings.compile_net(wanted)
+        flash, sram = len(compiled.artifact.blob), compiled.plan.total_bytes
+        for what, needed, most in (("SRAM", sram, SRAM_BYTES), ("flash", flash, FLASH_BYTES)):
+            if needed > most:
+                return None, f"it needs {needed:,} bytes of {what}, the budget is {most:,}"
+        wrong, exact = _wrong(compiled), _wrong(settings.compile_net(settings.Settings(NET, data=DATA, kernels="reference")))
+        if wrong > exact + MOST_WRONG:
+            return None, f"{wrong} of {IMAGES} images are wrong, exact inference has {exact}; at most {MOST_WRONG} more"
+        record = settings.measure_compiled(wanted, compiled)
+    except MissingTool:
+        raise
+    except (ValueError, BuildError) as refused:
+        return None, str(refused)
+    if not record.bit_exact or record.cycles is None:
+        return None, "its bytes are not those of the interpreter"
+    said = f"{record.cycles:,} modelled cycles, {sram:,} bytes of SRAM, {flash:,} of flash, {IMAGES - wrong} of {IMAGES} right"
+    return (record.cycles, said), None
+
+
+def _wrong(compiled: Any) -> int:
+    """Returns how many of the first test images are classified wrongly."""
+    from tinyredux.int8 import evaluator, interpret
+
+    test = compiled.data.test.first(IMAGES)
+    answers = evaluator.Evaluator(compiled.int8).run(interpret.quantize_input(compiled.int8, test.images))
+    return int((answers.reshape(IMAGES, -1).argmax(1) != test.labels).sum())
+
+
+def _score(found: Any) -> tuple[int, str]:
+    return _built(tuple(sorted(found.items())))[0] or (0, "")
+
+
+def _award(found: Any) -> int:
+    cycles = None if _judge_project((), found) else _score(found)[0]
+    return 0 if cycles is None else 1 + sum(cycles <= most for most in PARS)
+
+
+EXERCISES = (
+    Exercise(
+        "lab0.first_difference", _draw_lists, first_difference,
+        ("zip() stops at the end of the shorter list. What if that one is equal to the beginning of the other?",
+         "enumerate() numbers the pairs; if no pair differs, compare the lengths."),
+        (([1, 2, 3], [1, 2, 3]), ([1, 2, 3], [1, 0, 3]), ([1, 2], [1, 2, 3]), ([], []), ([], [5])),
+    ),
+    Exercise(
+        "lab0.honest", lambda chance: ([chance.randint(100, 999) for _ in range(2 * chance.randint(1, 5))],), honest,
+        ("readings[1:] are those after the first one, which warms up caches and counts what happens once.",
+         "The median is the one in the middle once they are sorted. Their number is odd."),
+        (([900, 100],), ([9, 3, 1, 2],)),
+    ),
+    Exercise(
+        "lab0.milliseconds", _draw_counter, milliseconds,
+        ("Cycles over cycles a second are seconds.", "The counter has 32 bits: behind 2**32 - 1 comes 0. What does % 2**32 do?"),
+        ((180_000, 0, 180_000_000), (100, 2**32 - 100, 200_000_000)), judge=_judge_time,
+    ),
+    Exercise(
+        "lab6.project", lambda chance: (), lambda: {"method": "skip+partial", "kernels": "fast", "sram": SRAM_BYTES},
+        ("Which method needs the fewest bytes? Chapter 6 says what it costs, and how to ask for more of them.",
+         "Two methods may be joined by +, and `sram` may be all that the budget has."),
+        judge=_judge_project, points=1 + len(PARS), award=_award, score=_score,
+    ),
+)  # fmt: skip
