@@ -114,7 +114,8 @@ def test_torch_is_not_imported_by_what_can_do_without_it() -> None:
     light = "cli.app device.build boards memory codegen datasets cli.doctor device.host device.board".split()
     imported = ", ".join(f"tinyredux.{name}" for name in light)
     code = (
-        f"import sys, tinyredux, {imported}\nprint([name for name in ('torch', 'matplotlib', 'IPython') if name in sys.modules])"
+        f"import sys, tinyredux, {imported}\ntinyredux.datasets.load('random', (1, 4, 4))\n"
+        "print([name for name in ('torch', 'matplotlib', 'IPython') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

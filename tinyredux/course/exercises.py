@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.course import exercises_chapters, exercises_measuring, exercises_partial, exercises_skipping, exercises_trec
+from tinyredux.course import exercises_measuring, exercises_partial, exercises_skipping, exercises_trec
 from tinyredux.course.given import BRANCH_SIZES, BRANCH_SPANS
 from tinyredux.course.teaching import Exercise
 
@@ -141,7 +141,7 @@ _ALL = (
         judge=_judge_branch, picture=_draw_branch,
     ),
     Exercise(
-        "lab2.place", exercises_chapters.draw_lives, place,
+        "lab2.place", exercises_measuring.draw_lives, place,
         ("Take the tensors in order of size, the largest first.",
          "For each, collect the ranges of tensors already placed that are alive together with it, sorted by offset.",
          "Walk over those ranges from offset 0 and stop at the first gap that is large enough."),
@@ -149,6 +149,8 @@ _ALL = (
         judge=_judge_place, points=2, picture=_draw_branch,
     ),
 )  # fmt: skip
-_OTHERS = (exercises_chapters, exercises_measuring, exercises_partial, exercises_trec, exercises_skipping)
+_OTHERS = (exercises_measuring, exercises_partial, exercises_trec, exercises_skipping)
 _EVERY = (*_ALL, *(exercise for module in _OTHERS for exercise in module.EXERCISES))
-EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in sorted(_EVERY, key=lambda exercise: exercise.name[:4])}
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise for exercise in sorted(_EVERY, key=lambda exercise: (exercise.name[:3] != "lab", exercise.name[:4]))
+}
