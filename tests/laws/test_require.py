@@ -39,7 +39,8 @@ def test_expected_to_fail():
 # What is missing where a test is skipped for a reason: "" is nothing, None a reason that is in neither table
 REASONS = {
     "arm-none-eabi-gcc is missing": "compiler", "needs CIFAR-10": "data", "bubblewrap is missing": "sandbox",
-    "could not import 'optuna'": "library", "Chromium is missing": "browser", "sizes are of another compiler": "", "for fun": None,
+    "could not import 'optuna'": "library", "Chromium is missing": "browser",
+    "sizes are of another compiler": "", "for fun": None,
 }  # fmt: skip
 
 
