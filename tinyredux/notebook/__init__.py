@@ -1,3 +1,13 @@
 """What notebooks show: figures, C cells, reports from records."""
 
-__all__ = ["cell", "plots", "plots_partial", "plots_redundancy", "plots_skipping", "show", "skip_report", "trec_report"]
+__all__ = [
+    "cell",
+    "plots",
+    "plots_partial",
+    "plots_redundancy",
+    "plots_skipping",
+    "show",
+    "skip_report",
+    "trec_report",
+    "widgets",
+]

@@ -38,7 +38,7 @@ def partial_timeline(answer: Mapping[str, Any]) -> Picture:
 
 def _tensor(name: str) -> str:
     """Returns the tensor that a buffer is, or is a part of, or whose kernel's scratch it is."""
-    return name.removesuffix(":scratch").rpartition(":")[2]
+    return [part for part in name.split(":") if not part.isdigit() and part != "scratch"][-1]
 
 
 def _draw(axes: Axes, steps: Sequence[Step], top: int, colours: Mapping[str, str]) -> int:
@@ -50,7 +50,7 @@ def _draw(axes: Axes, steps: Sequence[Step], top: int, colours: Mapping[str, str
     places = {name: place for step in steps for name, place in step["buffers"].items()}
     lines = 0
     for name, (first, last) in spans.items():
-        (offset, size), scratch = places[name], name.endswith(":scratch")
+        (offset, size), scratch = places[name], ":scratch" in name
         middle, width = (first + last + 1) / 2, last - first + 1
         buffer(axes, (first, last), (offset, size), GREY if scratch else colours[_tensor(name)], 0.2 if scratch else 0.4, 1.2)
         if scratch:

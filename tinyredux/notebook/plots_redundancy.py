@@ -43,8 +43,8 @@ def curve(record: Mapping[str, Any], net: str, layer: str) -> list[Redundancy]:
 
 
 @styled
-def clusters(image: Pixels, windows: Pixels, found: Clusters) -> Picture:
-    """Returns an image, its clusters each in a colour, and the image drawn from the clusters' means alone.
+def clusters(image: Pixels | None, windows: Pixels, found: Clusters) -> Picture:
+    """Returns an image (if given), its clusters each in a colour, and the image drawn from the clusters' means alone.
 
     image: (H, W, 3) in 0 .. 255; windows: (h, w, kernel_h, kernel_w, 3), what each place sees; found: their clusters.
     """
@@ -52,10 +52,12 @@ def clusters(image: Pixels, windows: Pixels, found: Clusters) -> Picture:
     means = found.sums(windows.reshape(height * width, -1)) / found.counts[:, None]
     middle = means.reshape(-1, *windows.shape[2:])[:, windows.shape[2] // 2, windows.shape[3] // 2]
     colours = np.random.default_rng(0).uniform(40, 235, (len(found.counts), 3))
-    figure, axes = figure_with_axes(8.6, 3.1, 3)
-    bare_image(axes[0], image, f"{height * width:,} windows")
-    bare_image(axes[1], colours[found.slot].reshape(height, width, 3), f"{len(found.counts)} clusters")
-    bare_image(axes[2], middle[found.slot].reshape(height, width, 3), "every window by its mean")
+    panels = {} if image is None else {f"{height * width:,} windows": image}
+    panels[f"{len(found.counts)} clusters"] = colours[found.slot].reshape(height, width, 3)
+    panels["every window by its mean"] = middle[found.slot].reshape(height, width, 3)
+    figure, axes = figure_with_axes(8.6, 3.1, len(panels))
+    for place, (title, pixels) in zip(axes, panels.items(), strict=True):
+        bare_image(place, pixels, title)
     told = f"{height * width} windows, their {len(found.counts)} clusters, and the image from the means alone"
     return Picture(figure, f"An image with {told}.")
 

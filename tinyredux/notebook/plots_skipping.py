@@ -54,10 +54,10 @@ def right_by_share(curves: Mapping[str, Mapping[float, int]], exact: int, images
 
 
 @styled
-def skip_maps(graph: Graph, skipped: Graph, unit: str = "block") -> Picture:
+def skip_maps(graph: Graph, skipped: Graph, unit: str = "block", most: tuple[int | None, int | None] = (None, None)) -> Picture:
     """Returns a map of each convolution's weights, a row for an output channel and a column for an operand: what is gone.
 
-    White: weights that `skipped` leaves out; coloured: kept, darker for larger weights.
+    White: weights that `skipped` leaves out; coloured: kept, darker for larger weights. `most`: only the first rows and columns.
     """
     names = skippable(graph, unit)
     figure, axes = figure_with_axes(8.6, 2.6, len(names))
@@ -66,7 +66,9 @@ def skip_maps(graph: Graph, skipped: Graph, unit: str = "block") -> Picture:
     for place, name in zip(axes, names, strict=True):
         weights = windows(skipped, name)
         gone = (weights == 0) & (windows(graph, name) != 0)
-        level = np.where(gone, 0, 1 + np.minimum(7, np.abs(weights.astype(int)) // 16)).reshape(len(weights), -1)
+        level = np.where(gone, 0, 1 + np.minimum(7, np.abs(weights.astype(int)) // 16)).reshape(len(weights), -1)[
+            : most[0], : most[1]
+        ]
         place.imshow(level, aspect="auto", interpolation="nearest", cmap=ListedColormap(shades), vmin=0, vmax=8)
         place.grid(visible=False)
         place.set(title=name, xlabel="operand", ylabel="output channel")

@@ -7,6 +7,7 @@ a label or a hatch.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,15 +46,31 @@ class Picture:
         """Returns the words."""
         return self.text
 
+    @property
+    def told(self) -> str:
+        """What a notebook stores as text: the words, and a digest that a stale picture fails to have."""
+        return f"{self.text} [drawing {digest(self.figure)}]"
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """Returns what a notebook stores as text: the words, and a digest that a stale picture fails to have."""
-        return {"text/plain": f"{self.text} [drawing {digest(self.figure)}]"}
+        return {"text/plain": self.told}
 
     @styled
     def _repr_png_(self) -> bytes:
         stream = io.BytesIO()
         self.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
         return stream.getvalue()
+
+    @styled
+    def svg(self) -> str:
+        """Returns the figure as SVG on one line: letters stay letters, places have two decimals, what draws nothing is gone."""
+        stream = io.StringIO()
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tinyredux"}):
+            self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        text = re.sub(r"(?s)^.*?(?=<svg)|<metadata>.*?</metadata>", "", stream.getvalue())
+        text = re.sub(r'(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"|font-family: [^;]*; ', "", " ".join(text.split()))
+        text = text.replace("<g/> ", "").replace("*{", "*{font-family: DejaVu Sans, Verdana, sans-serif;")
+        short = {'"': "'", ": ": ":", "; ": ";"}
+        return re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+|[:;] |\"", lambda m: m[1] or short[m[0]], tag[0]), text)
 
 
 def figure_with_axes(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> tuple[Figure, list[Axes]]:
