@@ -35,7 +35,7 @@ def pictures() -> dict[str, Callable[[], Drawing]]:
 
 def with_words(text: str, drawn: dict[str, Drawing]) -> str:
     """Returns a page's text, with each picture's words between the brackets where the page shows it."""
-    return SHOWN.sub(lambda shown: shown[0].replace(shown[1], drawn[shown[2]].alt, 1), text)
+    return SHOWN.sub(lambda shown: f"![{drawn[shown[2]].alt}]({shown[0].rpartition('](')[2]}", text)
 
 
 def main() -> None:

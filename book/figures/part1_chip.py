@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RED, SKY, SMALL, Drawing
+import json
+import math
+from dataclasses import replace
+from unittest import mock
+
+from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux import find_board, fixedpoint, quant_from_range
+from tinyredux.explore.bench import layer_forms, layer_graph, parse_spec
+from tinyredux.graph import total_macs
 from tinyredux.simulator.timing import RULES
+
+FAMILIES = {"winograd": PINK, "rows": BLUE, "gemm": GREEN, "quads": ORANGE, "depthwise": SKY, "reference": GREY}
 
 
 def smlad_lanes() -> Drawing:
@@ -322,4 +331,134 @@ def one_exchange() -> Drawing:
     d.text(right + 16, 226, "runs; counter on", SMALL)
     d.text(left - 16, 106, "another hash:\nrefused", SMALL, "end")
     d.text(left - 16, 262, "every byte\nis compared", SMALL, "end")
+    return d
+
+
+def _loads_of(layer: str) -> dict[str, float]:
+    """Returns for each form of a layer the load instructions per product: by how much it gets dearer if a load costs one more."""
+    board, macs = find_board("disco_f469ni"), total_macs(layer_graph(parse_spec(layer)))
+    cycles = {form.name: form.cycles for form in layer_forms(layer, board)}
+    dearer = replace(RULES[board.cpu], load=RULES[board.cpu].load + 1)
+    with mock.patch.dict(RULES, {board.cpu: dearer}):
+        return {form.name: (form.cycles - cycles[form.name]) / macs for form in layer_forms(layer, board) if form.name in cycles}
+
+
+def roofline() -> Drawing:
+    """Cycles per product over loads per product, on two cores: what the multiplications allow, what the loads, and our kernels."""
+    layer = "conv5x5:32-32@16x16"
+    macs, loads = total_macs(layer_graph(parse_spec(layer))), _loads_of(layer)
+    record = json.loads((RECORDS / "layers.json").read_text())["boards"]
+    families = {"rows": "packed rows", "gemm": "byte pairs", "winograd": "Winograd"}
+    points: dict[str, list[tuple[str, float, float]]] = {}
+    for name in ("disco_f469ni", "nucleo_f746zg"):
+        reference = next(row["per_mac"] for row in record[name] if row["layer"] == layer and row["kernels"] == "reference")
+        forms = [form for form in layer_forms(layer, find_board(name)) if form.name in loads]
+        points[name] = [(form.name.split("_")[0], loads[form.name], form.cycles / macs) for form in forms]
+        points[name].append(("reference", 0.25, reference))
+    best = {name: min(some, key=lambda point: point[2]) for name, some in points.items()}
+    d = Drawing(
+        372,
+        "Two panels, cycles per product upwards, loads per product to the right. On the Cortex-M4 the floor is a sloping line, "
+        "loads plus multiplications; on the Cortex-M7 it is flat, then sloping, the larger of the two. Of a 5x5 layer the "
+        f"reference kernel lies at {points['disco_f469ni'][-1][2]:.2f} and {points['nucleo_f746zg'][-1][2]:.2f} cycles, the fastest "
+        f"form at {best['disco_f469ni'][2]:.2f} and {best['nucleo_f746zg'][2]:.2f}.",
+    )
+    titles = {"disco_f469ni": "Cortex-M4: one after the other", "nucleo_f746zg": "Cortex-M7: side by side"}
+    for panel, (name, title) in enumerate(titles.items()):
+        x0, y0, wide, tall, most_x, most_y = 52.0 + 346 * panel, 280.0, 270.0, 230.0, 0.55, 2.2
+
+        def at(x: float, y: float, x0: float = x0, y0: float = y0, wide: float = wide / most_x, tall: float = tall / most_y):
+            return x0 + wide * x, y0 - tall * y
+
+        d.text(x0, 26, title, bold=True)
+        for y in (0.0, 0.5, 1.0, 1.5, 2.0):
+            d.line([at(0, y), at(most_x, y)], PALE, 1)
+            d.text(x0 - 6, at(0, y)[1] + 4, f"{y:g}", SMALL, "end")
+        for x in (0.0, 0.125, 0.25, 0.5):
+            d.line([at(x, 0), at(x, -0.04)], GREY, 1)
+            d.text(at(x, 0)[0], y0 + 18, f"{x:g}", SMALL, "middle")
+        for part, dashed in ((0.5, True), (0.25, False)):
+            roof = [(0, part), (0.5, 0.5 + part)] if panel == 0 else [(0, part), (part, part), (0.5, 0.5)]
+            d.line([at(*point) for point in roof], INK, 1.6, dashed)
+        for family, x, y in points[name]:
+            d.dot(*at(x, y), 4.5, FAMILIES[family])
+        said = {
+            family: min((p for p in points[name] if p[0] == family), key=lambda p: p[2]) for family in (*families, "reference")
+        }
+        for family, (_, x, y) in said.items():
+            words, (across, down) = families.get(family, "reference kernel"), at(x, y)
+            if family == "rows":
+                d.text(across + 6, at(x, 0.12)[1], words, SMALL)
+            else:
+                side = ("end", -8) if family == "winograd" else ("start", 10)
+                d.text(across + side[1], down - 4, words, SMALL, side[0])
+        d.text(x0 + wide / 2, y0 + 36, "loads per product", SMALL, "middle")
+    d.text(16, 165, "cycles per product", SMALL, "middle", turn=-90)
+    d.line([(52, 338), (84, 338)], INK, 1.6)
+    d.text(92, 342, "floor with four products a multiplication (SMLAL)", SMALL)
+    d.line([(52, 358), (84, 358)], INK, 1.6, dashed=True)
+    d.text(92, 362, "floor with two (SMLAD)", SMALL)
+    d.text(300, 362, "A dot: a form of one 5x5 layer, 32 channels to 32.", SMALL)
+    return d
+
+
+def form_by_budget() -> Drawing:
+    """The fastest form of five layers by the scratch that there is."""
+    board = find_board("disco_f469ni")
+    layers = {
+        "conv3x3:32-32@16x16": "3x3, 32 to 32", "conv5x5:32-32@16x16": "5x5, 32 to 32", "conv5x5:3-32@32x32": "5x5, 3 to 32",
+        "conv1x1:64-64@16x16": "1x1, 64 to 64", "depthwise3x3:64@16x16": "depthwise 3x3, 64",
+    }  # fmt: skip
+    record = json.loads((RECORDS / "layers.json").read_text())["boards"][board.name]
+    ladders: dict[str, list[tuple[int, str, float]]] = {}
+    for layer in layers:
+        macs, ladder = total_macs(layer_graph(parse_spec(layer))), list[tuple[int, str, float]]()
+        for form in sorted(layer_forms(layer, board), key=lambda form: (form.scratch_bytes, form.cycles)):
+            if not ladder or form.cycles / macs < ladder[-1][2] - 0.005:
+                ladder.append((form.scratch_bytes, form.name, form.cycles / macs))
+        reference = next(row["per_mac"] for row in record if row["layer"] == layer and row["kernels"] == "reference")
+        ladders[layer] = [(0, "reference", reference), *ladder]
+    low, high = 256, 20480
+    ends = "; ".join(f"{name} from {ladders[key][0][2]:.2f} to {ladders[key][-1][2]:.2f}" for key, name in layers.items())
+    d = Drawing(
+        112 + 46 * len(layers),
+        "Five layers as bars over the bytes of scratch that are free, on a logarithmic scale. Along each bar the form changes "
+        f"from the reference kernel to faster forms, and the cycles per product fall: {ends}.",
+    )
+
+    def at(size: float) -> float:
+        return 150 + 520 * math.log2(max(low, size) / low) / math.log2(high / low)
+
+    top = 44
+    for size in (256, 512, 1024, 2048, 4096, 8192, 16384):
+        d.line([(at(size), top - 8), (at(size), top + 46 * len(layers))], PALE, 1)
+        d.text(at(size), top - 14, f"{size / 1024:g}", SMALL, "middle")
+    d.text(14, top - 14, "KiB of scratch", SMALL)
+    for i, (layer, name) in enumerate(layers.items()):
+        y = top + 6 + 46.0 * i
+        d.text(14, y + 20, name, SMALL, bold=True)
+        ladder = ladders[layer]
+        for (size, form, per_mac), following in zip(ladder, [*(size for size, *_ in ladder[1:]), high], strict=True):
+            left, right = at(size), at(following)
+            d.box(left, y, right - left, 32, fill=FAMILIES[form.split("_")[0]], alpha=0.5, round_by=0)
+            if right - left > 30:
+                d.text((left + right) / 2, y + 21, f"{per_mac:.2f}", SMALL, "middle")
+    y = top + 46.0 * len(layers) + 14
+    words = {
+        "reference": "reference",
+        "gemm": "byte pairs",
+        "rows": "packed rows",
+        "winograd": "Winograd",
+        "quads": "quads",
+        "depthwise": "planes",
+    }
+    for i, (family, word) in enumerate(words.items()):
+        d.box(14 + i * 112, y, 14, 14, fill=FAMILIES[family], alpha=0.5)
+        d.text(34 + i * 112, y + 12, word, SMALL)
+    d.text(
+        14,
+        y + 38,
+        "In the bars: cycles per product on a Cortex-M4. Blue steps are ever higher strips of rows.",
+        SMALL,
+    )
     return d

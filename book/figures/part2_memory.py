@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux import memory
+from tinyredux.explore import plans
 from tinyredux.partial import MARGIN, SLOWDOWN
 
 
@@ -185,4 +187,111 @@ def predicted_against_simulated() -> Drawing:
         122,
         f"Cycles in parts over cycles layer by layer. On the dashed line the prediction is exact. The planner spends bytes until it predicts less than {keeps:.2f}, and leaves the rest of its {100 * SLOWDOWN:.0f} per cent for its error.",
     )
+    return d
+
+
+def bytes_against_cycles() -> Drawing:
+    """Every recorded run of zfnet, layer by layer and in parts, with reference and with fast kernels: bytes against cycles."""
+    together = json.loads((RECORDS / "together.zfnet.disco_f469ni.json").read_text())["runs"]
+    whole = json.loads((RECORDS / "zfnet.exact.reference.disco_f469ni.simulator.cifar10.json").read_text())
+    costs = next(one for one in json.loads((RECORDS / "part_costs.json").read_text())["nets"] if one["net"] == "zfnet")
+    in_parts = [(run["arena_bytes"], run["cycles"]) for run in together if run["method"] == "partial"]
+    exact = sorted((run["cycles"], run["arena_bytes"]) for run in together if run["method"] == "exact")
+    star = exact[0]
+    marks = [
+        (whole["sram_bytes"]["arena"], whole["cycles"], "reference kernels, layer by layer", GREY),
+        (costs["partial_bytes"], costs["partial_cycles"], "the default plan, reference kernels", GREY),
+        (*min(in_parts), "the least plan, fast kernels", ORANGE),
+    ]
+    d = Drawing(
+        352,
+        f"Plans of zfnet as dots, bytes to the right, modelled cycles upwards. Fast kernels layer by layer: {star[1]:,} bytes, "
+        f"{star[0] / 1e6:.1f} million cycles. In parts with fast kernels the dots fall from {min(in_parts)[1] / 1e6:.1f} million "
+        f"cycles in {min(in_parts)[0]:,} bytes to {max(in_parts)[1] / 1e6:.1f} million in {max(in_parts)[0]:,}. Reference kernels "
+        f"take {whole['cycles'] / 1e6:.1f} million layer by layer and {costs['partial_cycles'] / 1e6:.1f} million in parts.",
+    )
+
+    def at(size: float, cycles: float) -> tuple[float, float]:
+        return 70 + 560 * (size / 1024 - 10) / 31, 296 - 250 * cycles / 60e6
+
+    for tick in range(12, 41, 4):
+        d.text(at(tick * 1024, 0)[0], 314, str(tick), SMALL, "middle")
+    for tick in range(0, 61, 10):
+        d.line([at(10 * 1024, tick * 1e6), at(10.2 * 1024, tick * 1e6)], GREY, 1)
+        d.text(62, at(0, tick * 1e6)[1] + 4, str(tick), SMALL, "end")
+    d.line([at(10 * 1024, 62e6), at(10 * 1024, 0), at(41 * 1024, 0)], GREY, 1)
+    d.line([at(10 * 1024, star[0]), at(41 * 1024, star[0])], BLUE, 1.2, dashed=True)
+    d.line([at(*run) for run in sorted(in_parts)], ORANGE, 1.2)
+    for run in in_parts:
+        d.dot(*at(*run), 5, ORANGE)
+    d.dot(*at(exact[-1][1], exact[-1][0]), 5, BLUE)
+    d.text(at(exact[-1][1], 0)[0] + 9, at(0, exact[-1][0])[1] + 4, "fast, layer by layer, without\nroom for its scratch", SMALL)
+    for size, cycles, words, colour in marks:
+        x, y = at(size, cycles)
+        d.dot(x, y, 5, colour)
+        said = f"{words},\n{cycles / star[0]:.1f} times fast exact"
+        d.text(x + (42 if colour == ORANGE else 10), y + (20 if colour == ORANGE else -16), said, SMALL)
+    x, y = at(star[1], star[0])
+    _star(d, x, y)
+    d.text(x - 10, y + 26, "fast exact", SMALL, "middle", bold=True, colour=BLUE)
+    for size, cycles in sorted(in_parts)[1:4]:
+        x, y = at(size, cycles)
+        below = cycles > 2 * star[0]
+        d.text(
+            x - 8 if below else x + 8,
+            y + 16 if below else y - 8,
+            f"{cycles / star[0]:.1f} times",
+            SMALL,
+            "end" if below else "start",
+        )
+    d.text(350, 338, "KiB of SRAM: arena with scratch", SMALL, "middle")
+    d.text(20, 170, "million cycles, modelled", SMALL, "middle", turn=-90)
+    return d
+
+
+def _star(d: Drawing, x: float, y: float) -> None:
+    points = [(r * math.sin(k * math.pi / 5), r * math.cos(k * math.pi / 5)) for k, r in enumerate((10, 4.2) * 5)]
+    d.shape([(x + dx, y - dy) for dx, dy in points], BLUE, alpha=1, line="none")
+
+
+def peak_before_and_after_pruning() -> Drawing:
+    """CifarNet and its pruned form: the bytes alive in each step of their plans, and the channels of each layer."""
+    before, after = (plans.int8_graph(name, "random") for name in ("cifarnet", "cifarnet_pruned"))
+    record = json.loads((RECORDS / "cifarnet_pruned.partial.reference.disco_f469ni.simulator.cifar10.json").read_text())
+    first = json.loads((RECORDS / "cifarnet.plan-least.json").read_text())
+    halves = (
+        ("cifarnet", before, [(step["op"], step["live_bytes"]) for step in first["steps"]]),
+        ("cifarnet_pruned", after, [(step["name"], step["sram_live_bytes"]) for step in record["per_op"]]),
+    )
+    channels = {op.name: [g.tensors[g.by_name[op.name].output].shape[2] for g in (before, after)] for op in before.ops}
+    gone = {name: counts for name, counts in channels.items() if counts[0] != counts[1] and not name.startswith("maxpool")}
+    peaks = [max(size for _, size in steps) for *_, steps in halves]
+    d = Drawing(
+        360,
+        f"Above, bars of the bytes alive in each step in parts: the peak of cifarnet is {peaks[0]:,} bytes, of cifarnet_pruned "
+        f"{peaks[1]:,}, both in the step of the first convolution and its pool. Below, channels of each layer before and after: "
+        f"{'; '.join(f'{name} {old} to {new}' for name, (old, new) in gone.items())}; the other layers keep theirs.",
+    )
+    base, tall = 188.0, 130.0
+    for half, (name, _, steps) in enumerate(halves):
+        x0 = 20 + 340.0 * half
+        d.text(x0, 24, name, bold=True)
+        d.text(x0 + 130, 24, f"peak {peaks[half]:,} bytes", SMALL)
+        d.line([(x0, base), (x0 + 318, base)], GREY, 1)
+        for i, (op, size) in enumerate(steps):
+            x, height = x0 + 4 + 63.0 * i, tall * size / peaks[0]
+            d.box(x, base - height, 54, height, fill=ORANGE if size == peaks[half] else BLUE, alpha=0.6, round_by=0)
+            d.text(x + 27, base - height - 6, f"{size:,}", SMALL, "middle")
+            d.text(x + 27, base + 16, op.replace("+", "+\n"), SMALL, "middle")
+    top = 262.0
+    d.text(20, top - 14, "channels of each layer; hollow: removed", bold=True)
+    layers = [name for name in channels if not name.startswith("maxpool")]
+    for i, name in enumerate(layers):
+        old, new = channels[name]
+        x, wide = 20 + 132.0 * i, 104.0
+        d.text(x, top + 14, name, SMALL)
+        d.box(x, top + 22, wide, 20, dashed=True, round_by=0)
+        d.box(x, top + 22, wide * new / old, 20, fill=GREEN, alpha=0.6, round_by=0)
+        d.text(x, top + 60, f"{old}" if old == new else f"{old} to {new}", SMALL, bold=old != new)
+    d.text(20, top + 86, "Only channels that are alive in the peak's step went; all others are still there.", SMALL)
     return d

@@ -64,6 +64,9 @@ class Equal(int):
 
 
 FAULTS: dict[str, tuple[Any, ...]] = {
+    "chapter4.fields": (lambda total: [total % 2**21, (total >> 21) % 2**21, total >> 42],),
+    "chapter5.intact": (lambda line: True, lambda line: "*" in line),
+    "chapter7.rows_needed": (lambda rows, layers: rows + sum(kernel - 1 for kernel, _ in layers),),
     "chapter0.per_element": (lambda short, long: (long[1] // long[0], 0), lambda short, long: (long[1] - short[1], short[1])),
     "chapter1.store": (
         lambda real, scale, zero_point: round(real / scale) + zero_point,

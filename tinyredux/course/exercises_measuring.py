@@ -10,6 +10,7 @@ from typing import Any
 from tinyredux import fixedpoint, memory
 from tinyredux.course.claims import Claim
 from tinyredux.course.teaching import Exercise
+from tinyredux.device import link
 from tinyredux.graph import window_outputs
 
 NET, DATA, BOARD = "lenet", "synthetic", "disco_f469ni"  # of the project
@@ -159,6 +160,42 @@ def _draw_claim(chance: random.Random) -> tuple[float, float, float, bool]:
     return float(chance.randint(0, 100)), float(low), float(high), chance.random() < 0.5
 
 
+def fields(total: int) -> list[int]:
+    """Returns the low, the middle and the high of three signed fields of 21 bits."""
+    low = (total + 2**20) % 2**21 - 2**20
+    rest = (total - low) >> 21
+    middle = (rest + 2**20) % 2**21 - 2**20
+    return [low, middle, (rest - middle) >> 21]
+
+
+def _draw_fields(chance: random.Random) -> tuple[int, ...]:
+    return (sum(chance.randint(1 - 2**20, 2**20 - 1) << (21 * place) for place in range(3)),)
+
+
+def intact(line: str) -> bool:
+    """Returns whether a line of the serial link ends in the CRC of its text."""
+    return link.unseal(line.encode()) is not None
+
+
+def _draw_line(chance: random.Random) -> tuple[str, ...]:
+    line = link.seal(
+        f"#{chance.randint(1, 99)} run {chance.randint(1, 4096)} {chance.choice(('info', 'a*b', '', 'halt'))}"
+    ).decode()
+    place = chance.randrange(len(line) - 1)
+    return (line.strip() if chance.random() < 0.5 else f"{line[:place]}{chance.choice('0f*# ')}{line[place + 1 : -1]}",)
+
+
+def rows_needed(rows: int, layers: list[list[int]]) -> int:
+    """Returns how many rows of the first layer's input some rows of the last layer's output need; a layer is (kernel, stride)."""
+    for kernel, stride in reversed(layers):
+        rows = (rows - 1) * stride + kernel
+    return rows
+
+
+def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
+    return chance.randint(1, 8), [[chance.randint(1, 7), chance.randint(1, 3)] for _ in range(chance.randint(0, 5))]
+
+
 EXERCISES = (
     Exercise(
         "lab0.first_difference", _draw_lists, first_difference,
@@ -214,5 +251,22 @@ EXERCISES = (
         ("Inside the interval, ends included, a figure is reproduced.",
          "Beyond the better end it is exceeded. Which end is better?"),
         ((5.0, 4.0, 6.0, True), (6.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, False), (3.0, 4.0, 6.0, False)),
+    ),
+    Exercise(
+        "chapter4.fields", _draw_fields, fields,
+        ("The low field is what is left of the sum modulo 2**21, read as a signed number: from -2**20 to 2**20 - 1.",
+         "Take the low field off before you shift: a negative one has borrowed from its neighbour."),
+        ((0,), (-1,), (-153931604819962,)),
+    ),
+    Exercise(
+        "chapter5.intact", _draw_line, intact,
+        ("rpartition splits at the last star.", "zlib.crc32 wants bytes; f'{number:08x}' writes eight hexadecimal digits."),
+        (("#1 info*8713e938",), ("#1 ingo*8713e938",), ("#1 info",), ("*00000000",)),
+    ),
+    Exercise(
+        "chapter7.rows_needed", _draw_windows, rows_needed,
+        ("Begin at the end: how many rows of its own input does the last layer need?",
+         "The first row of output needs a whole window; each further row needs as many rows more as the stride is wide."),
+        ((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])),
     ),
 )  # fmt: skip

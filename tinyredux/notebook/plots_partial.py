@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MultipleLocator
 
-from tinyredux.notebook.plots_style import PALETTE, Picture, buffer, figure_with_axes, name_steps, styled
+from tinyredux.notebook.plots_style import GREY, INK, PALETTE, Picture, buffer, figure_with_axes, name_steps, styled
 
 Step = Mapping[str, Any]
 READABLE = 0.045  # share of the height below which a bar has no room for its name
@@ -17,38 +18,56 @@ READABLE = 0.045  # share of the height below which a bar has no room for its na
 def partial_timeline(answer: Mapping[str, Any]) -> Picture:
     """Returns the arena of a plan (what `plan.plan` returns) layer by layer and in parts, to one scale.
 
-    A bar per buffer, from the first step in which it is alive to the last, at its offset, with name and bytes. A step of
-    the right half is shown at its moment of most bytes, so a bar that is a slice stands for all slices of the loop.
+    A bar per buffer, from the first step in which it is alive to the last, at its offset, with name and bytes; a tensor has one
+    colour in both halves, and scratch is hatched. A step of the right half is shown at its moment of most bytes, so a bar that is
+    a part of a map stands for all parts of the loop: it is named at the end of a line.
     """
     halves = {"layer by layer": answer["layerwise"], "in parts": answer["steps"]}
-    figure, axes = figure_with_axes(10.5, 5.2, 2, sharey=True)
+    figure, axes = figure_with_axes(7.6, 4.4, 2, sharey=True)
     top = max(offset + size for steps in halves.values() for step in steps for offset, size in step["buffers"].values())
+    tensors = dict.fromkeys(_tensor(name) for steps in halves.values() for step in steps for name in step["buffers"])
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(tensors)}
     words = []
     for ax, (title, steps) in zip(axes, halves.items(), strict=True):
-        end = _draw(ax, steps, top)
-        ax.set_title(f"{answer['net']} {title}: {end:,} bytes")
+        end = _draw(ax, steps, top, colours)
+        ax.set_title(f"{answer['net']} {title}: {end:,} bytes", fontsize=10)
         words.append(f"{title} {end} bytes in {len(steps)} steps")
-    axes[0].set_ylabel("offset in the arena, bytes")
+    axes[0].set_ylabel("KiB from the arena's beginning")
     return Picture(figure, f"Memory timeline of {answer['net']}: {'; '.join(words)}.")
 
 
-def _draw(axes: Axes, steps: Sequence[Step], top: int) -> int:
+def _tensor(name: str) -> str:
+    """Returns the tensor that a buffer is, or is a part of, or whose kernel's scratch it is."""
+    return [part for part in name.split(":") if not part.isdigit() and part != "scratch"][-1]
+
+
+def _draw(axes: Axes, steps: Sequence[Step], top: int, colours: Mapping[str, str]) -> int:
     """Draws every buffer of some steps and returns the bytes that they reach."""
     spans: dict[str, tuple[int, int]] = {}
     for i, step in enumerate(steps):
         for name in step["buffers"]:
             spans[name] = (spans.get(name, (i, i))[0], i)
     places = {name: place for step in steps for name, place in step["buffers"].items()}
-    for i, (name, (first, last)) in enumerate(spans.items()):
-        offset, size = places[name]
-        width = last - first + 1
-        buffer(axes, (first, last), (offset, size), PALETTE[i % len(PALETTE)], 0.35, 1.2)
-        text = f"{[part for part in name.split(':') if not part.isdigit()][-1]} {size:,}"
-        points = min(8.0, 420 * width / len(steps) / len(text))
-        if points > 4.5 and size > READABLE * top:
-            axes.text(first + width / 2, offset + size / 2, text, ha="center", va="center", fontsize=points)
-    name_steps(axes, [step["op"] if len(step["op"]) < 22 else f"{step['op'][:19]}..." for step in steps], fontsize=8)
+    lines = 0
+    for name, (first, last) in spans.items():
+        (offset, size), scratch = places[name], ":scratch" in name
+        middle, width = (first + last + 1) / 2, last - first + 1
+        buffer(axes, (first, last), (offset, size), GREY if scratch else colours[_tensor(name)], 0.2 if scratch else 0.4, 1.2)
+        if scratch:
+            axes.fill_between((first + 0.03, last + 0.97), offset, offset + size, hatch="////", fc="none", ec=GREY, lw=0)
+        label, room = "scratch" if scratch else _tensor(name), 330 * width / len(steps)
+        text = f"{label} {size:,}" if room > 6.5 * len(f"{label} {size:,}") else label
+        if room > 6.5 * len(text) and size > READABLE * top:
+            axes.text(middle, offset + size / 2, text, ha="center", va="center", fontsize=min(8.5, room / len(text)))
+        elif ":" in name and not scratch:
+            text, height = f"part of {label}: {size:,}", (0.75 - 0.1 * (lines % 4)) * top
+            line = {"arrowstyle": "-", "color": INK, "lw": 0.8, "relpos": (0, 0)}
+            axes.annotate(text, (middle, offset + size / 2), (middle, height), fontsize=8.5, arrowprops=line)
+            lines += 1
+    name_steps(axes, [step["op"] if len(step["op"]) < 22 else f"{step['op'][:19]}..." for step in steps], fontsize=8.5)
     axes.set(ylim=(0, 1.03 * top), xlabel="step")
+    axes.yaxis.set_major_locator(MultipleLocator(max(1, top // 8192) * 1024))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}")
     axes.grid(visible=False, axis="x")
     return int(max(offset + size for offset, size in places.values()))
 
