@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import user_nets
 from IPython.core.interactiveshell import InteractiveShell
 
 from tinyredux.cli.app import main
@@ -57,18 +58,23 @@ def test_faces_of_a_result_agree() -> None:
     assert "a &lt;b&gt;" in bundle["text/html"] and bundle[cell.MIME]["values"] == {"a <b>": 7}
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("volatile int *volatile nowhere = 0; *nowhere = 1;", "the cell ended by a fault on the host: Segmentation fault"),
-        ("__builtin_trap();", "ended by a fault on the host: Illegal instruction"),
-        ("for (volatile int i = 0;;) { (void)i; }", "has not ended after 1 s on the host; look for a loop"),
-    ],
-)
-def test_a_cell_on_the_host_ends_alone(monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+LONG = 'static int32_t x[600]; print_numbers("x", x, 600);'
+
+
+@pytest.mark.parametrize(("text", "target", "given", "words"), [
+    ("volatile int *volatile nowhere = 0; *nowhere = 1;", "host", None, "ended by a fault on the host: Segmentation fault"),
+    ("__builtin_trap();", "host", None, "ended by a fault on the host: Illegal instruction"),
+    ("for (volatile int i = 0;;) { (void)i; }", "host", None, "has not ended after 1 s on the host; look for a loop"),
+    ("while (1) {}", "simulator", None, "endless loop in cell"), (LONG, "host", None, "print fewer numbers"),
+    ("*(volatile int32_t *)0x90000000 = 1;", "simulator", None, "BusFault: write to 0x90000000"),
+    ("(void)0;", "host", np.zeros(3), "expected some int8, int16 or int32"),
+], ids=range(7))  # fmt: skip
+def test_what_a_program_does_wrong_is_told(
+    monkeypatch: pytest.MonkeyPatch, text: str, target: str, given: Any, words: str
+) -> None:
     monkeypatch.setattr(cell, "PATIENCE", replace(cell.PATIENCE, run_s=1.0))
-    with pytest.raises(ValueError, match=words):
-        run_cell(text, "host")
+    with pytest.raises((ValueError, LinkError), match=words):
+        run_cell(text, target, given=given)
 
 
 def test_functions_before_the_cell_and_a_bare_body_both_work() -> None:
@@ -78,15 +84,12 @@ def test_functions_before_the_cell_and_a_bare_body_both_work() -> None:
     assert run_cell('#define N 3\nprint_number("y", N * 5);', "host")["y"] == 15
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "words"),
-    [
-        ('int32_t x = 1;\nprint_number("x", y);', 2, "'y' undeclared"),
-        ('#define N 3\n\nint32_t x = N\nprint_number("x", x);', 4, "expected"),
-        ('void cell(void)\n{\n    print_number("x", nothing(3));\n}', 3, "implicit declaration of function 'nothing'"),
-        ("extern void nowhere(void);\nnowhere();", 2, "undefined reference"),
-    ],
-)
+@pytest.mark.parametrize(("text", "line", "words"), [
+    ('int32_t x = 1;\nprint_number("x", y);', 2, "'y' undeclared"),
+    ('#define N 3\n\nint32_t x = N\nprint_number("x", x);', 4, "expected"),
+    ('void cell(void)\n{\n    print_number("x", nothing(3));\n}', 3, "implicit declaration of function 'nothing'"),
+    ("extern void nowhere(void);\nnowhere();", 2, "undefined reference"),
+])  # fmt: skip
 @pytest.mark.parametrize("target", ["host", "simulator"])
 def test_compiler_errors_name_the_line_of_the_cell(text: str, line: int, words: str, target: str) -> None:
     if target == "host" and "nowhere" in text:
@@ -104,29 +107,15 @@ def test_mistakes_end_in_a_sentence_and_the_shell_lives(shell: Any) -> None:
         ("%%firmware --board nothing\n(void)0;", "unknown board 'nothing'"),
         ("%%firmware --input nobody\n(void)0;", "the notebook has no NumPy array of that name"),
         ("%%firmware --colour red\n(void)0;", "unrecognized arguments: --colour red"),
-        ("%%firmware --target board:/dev/nothing\n(void)0;", ""),
-        ("%serial --port /dev/nothing info", "no port /dev/nothing"),
-        ("%flash nothing --port /dev/nothing", "unknown network"),
-        ("%measure nothing", "unknown network"),
-        ("%measure", "required: NET"),
-        ("%measure lenet --images many", "invalid int value"),
-    ):
+        ("%%firmware --target board:/dev/nothing\n(void)0;", ""), ("%serial --port /dev/nothing info", "no port /dev/nothing"),
+        ("%flash nothing --port /dev/nothing", "unknown network"), ("%measure nothing", "unknown network"),
+        ("%measure", "required: NET"), ("%measure lenet --images many", "invalid int value"),
+    ):  # fmt: skip
         result = run(shell, text)
         assert isinstance(result, Trouble), text
         assert words in result.text and "Traceback" not in result.text
         assert result._repr_html_().startswith("<pre")
     assert run(shell, "1 + 1") == 2
-
-
-def test_what_a_program_does_wrong_is_told() -> None:
-    with pytest.raises(LinkError, match="endless loop in cell"):
-        run_cell("while (1) {}")
-    with pytest.raises(LinkError, match="BusFault: write to 0x90000000"):
-        run_cell("*(volatile int32_t *)0x90000000 = 1;")
-    with pytest.raises(ValueError, match="print fewer numbers"):
-        run_cell('static int32_t x[600]; print_numbers("x", x, 600);', "host")
-    with pytest.raises(ValueError, match="expected some int8, int16 or int32"):
-        run_cell("(void)0;", "host", given=np.zeros(3))
 
 
 def test_costs_are_those_of_the_cell_alone() -> None:
@@ -152,27 +141,23 @@ def test_other_build_errors_pass_as_they_are() -> None:
     assert cell._explain(error, "x") is error
 
 
-def test_doctor_and_help(shell: Any) -> None:
-    assert isinstance(run(shell, "%doctor"), Answer)
-    assert run(shell, "%measure lenet --target host --data synthetic --images 1").bit_exact
-    for name, kind in (("measure", "line"), ("flash", "line"), ("serial", "line"), ("doctor", "line"), ("firmware", "cell")):
-        assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
-
-
-def test_out_of_measure_is_a_folder(shell: Any, tmp_path: Path) -> None:
+def test_help_and_out_of_measure_is_a_folder(shell: Any, tmp_path: Path) -> None:
     """The magic and the verb write the same file into the folder."""
-    run(shell, f"%measure lenet --target host --data synthetic --images 1 --out {tmp_path / 'magic'}")
-    command = ["measure", "lenet", "--target", "host", "--data", "synthetic", "--images", "1", "--out", str(tmp_path / "verb")]
-    assert main(command) == 0
+    assert isinstance(run(shell, "%doctor"), Answer)
+    command = f"measure {user_nets.__file__}:make --target host --data random --images 1 --out {tmp_path}/"
+    assert run(shell, f"%{command}magic").bit_exact and main(f"{command}verb".split()) == 0
     (by_magic,), (by_verb,) = ([*folder.iterdir()] for folder in (tmp_path / "magic", tmp_path / "verb"))
     assert by_magic.name == by_verb.name and by_magic.read_bytes() == by_verb.read_bytes()
+    for name, kind in (("measure", "line"), ("flash", "line"), ("serial", "line"), ("doctor", "line"), ("firmware", "cell")):
+        assert "usage:" in (shell.find_magic(name, kind).__doc__ or "")
 
 
 def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
     """%flash, %serial and %%firmware on a served board, as with a real one."""
     from tinyredux import Settings, compile_net, simulated_board
 
-    compiled = compile_net(Settings("lenet", data="synthetic"))
+    own = f"{user_nets.__file__}:make"
+    compiled = compile_net(Settings(own, data="random"))
     board = simulated_board(compiled.model)
     try:
         answer = run(shell, f"%serial --port {board.port} info")
@@ -180,7 +165,7 @@ def test_a_board_behind_a_serial_port(shell: Any, tmp_path: Path) -> None:
         result = run(shell, f'%%firmware --target board:{board.port}\nprint_number("six", 6);')
         assert isinstance(result, CellResult) and result["six"] == 6 and result.cycles_kind == "modelled"
         assert "name=cell" in run(shell, f"%serial --port {board.port} info").text.splitlines()[0]
-        assert run(shell, f"%flash lenet --data synthetic --port {board.port}").data["board"] == "disco_f469ni"
+        assert run(shell, f"%flash {own} --data random --port {board.port}").data["board"] == "disco_f469ni"
         folder = compiled.artifact.write(tmp_path / "lenet_c")
         assert run(shell, f"%flash {folder} --port {board.port}").data["model_hash"] == compiled.artifact.model_hash
     finally:

@@ -29,21 +29,15 @@ def named(name: str) -> Graph:
 
 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
-@pytest.mark.parametrize(
-    ("which", "kernels", "board"),
-    [
-        ("lenet", "fast", 0), ("lenet", "reference", 1), ("alexnet", "fast", 1), ("alexnet", "reference", 0),
-        *[(str(seed), "reference" if seed % 2 else "fast", seed % 3) for seed in range(5)],
-    ],
-)  # fmt: skip
-def test_the_flash_of_a_network_is_foreseen_within_five_per_cent(
-    which: str, kernels: str, board: int, tmp_path: Path
-) -> None:  # fmt: skip
+@pytest.mark.parametrize(("which", "kernels", "board"), [
+    ("lenet", "fast", 0), pytest.param("alexnet", "fast", 1, marks=pytest.mark.sweep), ("alexnet", "reference", 0),
+    *[(str(seed), "reference" if seed % 2 else "fast", seed % 3) for seed in range(5)],
+])  # fmt: skip
+def test_the_flash_of_a_network_is_foreseen_within_five_per_cent(which: str, kernels: str, board: int, tmp_path: Path) -> None:
     place = find_board(BOARDS[board])
     graph = int8_net(int(which))[0] if which.isdigit() else with_random_skips(named(which), np.random.default_rng(board))
     graph = compacted(graph, unpack=True)
     choice = choose(graph, place.cpu, *limits(place, None, graph), templates_of(kernels, unpack=True))
-    foreseen = code_sizes.flash_bytes(choice, place.cpu)
-    artifact = emit_steps(choice, "test")
-    firmware = build_firmware(artifact.write(tmp_path / "model"), place)
-    assert foreseen == pytest.approx(firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes, rel=0.05)
+    firmware = build_firmware(emit_steps(choice, "test").write(tmp_path / "model"), place)
+    found = firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
+    assert code_sizes.flash_bytes(choice, place.cpu) == pytest.approx(found, rel=0.05)

@@ -128,7 +128,11 @@ def test_the_table_is_written_file_by_file(
     monkeypatch.setattr(labs, "check_lab", mark)
     assert cli.main(["lab", "grade", str(folder), "--csv", str(table), "--json"]) == 0
     rows = list(csv.reader(table.open(encoding="utf-8", newline="")))
-    assert rows[0] == ["file", "exercise", "passed", "verdict", "unsealed"] and seen == sorted(seen) and seen[-1] >= 5
+    assert (
+        rows[0] == ["file", "exercise", "passed", "verdict", "unsealed", "student", "points", "most"]
+        and seen == sorted(seen)
+        and seen[-1] >= 5
+    )
     assert {row[0] for row in rows[1:]} == {"a.ipynb", "b\\xfc\\xff.ipynb", "c\n.ipynb", '\'=1,"d".ipynb', "e.ipynb"}
     marks = [row[:4] for row in rows]
     assert ["a.ipynb", "", "0", "nobody foresaw this \\ud800"] in marks and ["e.ipynb", "lab1.x", "1", ""] in marks

@@ -8,8 +8,6 @@ import io
 import json
 import pickle
 import re
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -32,19 +30,20 @@ def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def batch(seed: int, count: int) -> tuple[np.ndarray, list[int]]:
+def batch(seed: int, count: int = 20) -> tuple[np.ndarray, list[int]]:
     """Returns random pixels and labels in the official batch's form."""
     draws = np.random.default_rng(seed)
     return draws.integers(0, 256, (count, 3072), dtype=np.uint8), [int(label) for label in draws.integers(0, 10, count)]
 
 
-def official_archive(count: int = 20) -> bytes:
+def official_archive() -> bytes:
     """The official archive in small: its pickles are Python 2's, with byte strings for keys."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for i, name in enumerate(download.PARTS):
-            data, labels = batch(i, count)
-            content = pickle.dumps({b"data": data, b"labels": labels, b"batch_label": b"batch"}, protocol=2)
+            content = pickle.dumps(
+                dict(zip((b"data", b"labels", b"batch_label"), (*batch(i), b"batch"), strict=True)), protocol=2
+            )
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -63,25 +62,18 @@ class Server(http.server.BaseHTTPRequestHandler):
         """Answers from the asked byte on."""
         wanted = self.headers.get("Range")
         type(self).asked.append(wanted)
-        if not self.path.endswith(".tar.gz"):
-            self.send_error(404)
-            return
         first = int(re.findall(r"\d+", wanted)[0]) if wanted and self.ranges else 0
-        if wanted and self.ranges and first >= len(self.content):
-            self.send_error(416)
-            return
+        if not self.path.endswith(".tar.gz") or first >= len(self.content):
+            return self.send_error(416 if first else 404)
         rest = self.content[first:]
         self.send_response(206 if wanted and self.ranges else 200)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
-        if self.cuts > 0:
-            type(self).cuts -= 1
-            rest = rest[: len(rest) // 2]
-        self.wfile.write(rest)
+        self.wfile.write(rest[: len(rest) // 2] if self.cuts else rest)
+        type(self).cuts = 0
 
     def log_message(self, *parts: Any) -> None:
         """Says nothing."""
-        pass
 
 
 @pytest.fixture
@@ -104,54 +96,43 @@ def test_download_converts_into_our_layout(no_data: Path, server: str) -> None:
     """Pixels and labels arrive in the order and layout of data/README.md, and the archive is gone."""
     assert download.fetch_cifar10(no_data, server, sha256()) == no_data
     assert sorted(path.name for path in no_data.iterdir()) == sorted(download.PARTS.values())
-    data, labels = batch(5, 20)
+    data, labels = batch(5)
     pixels, found = sets.cifar10_pixels(no_data, "test")
     assert np.array_equal(pixels[3, 4, 5], data.reshape(20, 3, 32, 32)[3, :, 4, 5]) and list(found) == labels
     assert len(sets.cifar10_pixels(no_data, "train")[0]) == 100
     assert datasets.cifar10_folder() == no_data
 
 
-def test_download_goes_on_from_an_earlier_run(tmp_path: Path, server: str) -> None:
-    """What one run kept, the next does not fetch again."""
-    Server.cuts = 1
-    with pytest.raises(datasets.MissingDataError, match="run it again to go on"):
-        download.fetch(server, tmp_path / "a", sha256())
-    kept = (tmp_path / "a.partial").stat().st_size
-    assert kept == len(Server.content) // 2 // download.BLOCK_BYTES * download.BLOCK_BYTES > 0
-    Server.asked.clear()
-    download.fetch(server, tmp_path / "a", sha256())
-    assert Server.asked == [f"bytes={kept}-"] and (tmp_path / "a").read_bytes() == Server.content
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_download_takes_what_a_whole_file_or_a_server_without_ranges_gives(tmp_path: Path, server: str, whole: bool) -> None:
-    """Status 416 means that nothing is missing; an answer from byte 0 replaces the part that was kept."""
-    Server.ranges = whole
-    (tmp_path / "a.partial").write_bytes(Server.content if whole else b"old")
+@pytest.mark.parametrize(("attempts", "kept"), [(1, None), (4, None), (4, b""), (4, b"old")])
+def test_download_goes_on(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, attempts: int, kept: bytes | None
+) -> None:
+    """What one attempt kept, the next does not fetch again, in the same run or the next. Status 416 means that nothing is
+    missing; an answer from byte 0, of a server without ranges, replaces what was kept."""
+    monkeypatch.setattr(download, "ATTEMPTS", attempts)
+    Server.ranges, Server.cuts, partial = kept != b"old", int(kept is None), tmp_path / "a.partial"
+    half = len(Server.content) // 2 // download.BLOCK_BYTES * download.BLOCK_BYTES
+    if kept is not None:
+        partial.write_bytes(kept or Server.content)
+    if attempts == 1:
+        with pytest.raises(datasets.MissingDataError, match="run it again to go on"):
+            download.fetch(server, tmp_path / "a", sha256())
+        assert partial.stat().st_size == half > 0
     download.fetch(server, tmp_path / "a", sha256())
     assert (tmp_path / "a").read_bytes() == Server.content
+    assert kept is not None or attempts > 1 or Server.asked == [None, f"bytes={half}-"]
 
 
-def test_download_refuses_a_wrong_checksum(tmp_path: Path, server: str) -> None:
-    """A wrong file is named and removed."""
-    with pytest.raises(ValueError, match=r"sha256 .* expected 0000"):
-        download.fetch(server, tmp_path / "a", "0000")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_download_names_a_missing_file(tmp_path: Path, server: str) -> None:
-    """Not found is final: one request, one sentence."""
-    with pytest.raises(datasets.MissingDataError, match="404"):
-        download.fetch(server + "x", tmp_path / "a", sha256())
-    assert len(Server.asked) == 1  # asking again would not help
-
-
-def test_download_without_a_network_or_a_place_to_write_ends_in_a_sentence(tmp_path: Path) -> None:
-    """Nobody listens at port 9; a folder that is not there cannot be written to."""
-    with pytest.raises(datasets.MissingDataError, match=r"cannot be reached .*, check the network; 0 bytes are kept"):
-        download.fetch("http://127.0.0.1:9/cifar.tar.gz", tmp_path / "a", sha256())
-    with pytest.raises(datasets.MissingDataError, match="No such file or directory"):
-        download.fetch("http://127.0.0.1:9/cifar.tar.gz", tmp_path / "none" / "a", sha256())
+@pytest.mark.parametrize(("address", "place", "checksum", "words"), [
+    ("", "a", "0000", r"sha256 .* expected 0000"), ("x", "a", "", "404"),
+    ("http://127.0.0.1:9/cifar.tar.gz", "a", "", r"cannot be reached .*, check the network; 0 bytes are kept"),
+    ("http://127.0.0.1:9/cifar.tar.gz", "none/a", "", "No such file or directory"),
+])  # fmt: skip
+def test_download_refuses(tmp_path: Path, server: str, address: str, place: str, checksum: str, words: str) -> None:
+    """A wrong file is named and removed; not found is final, after one request; nobody listens at port 9; no place to write."""
+    with pytest.raises((ValueError, datasets.MissingDataError), match=words):
+        download.fetch(address if "://" in address else server + address, tmp_path / place, checksum)
+    assert len(Server.asked) <= 1 and (words == "404" or "://" in address or list(tmp_path.iterdir()) == [])
 
 
 def test_conversion_refuses_other_archives_and_code_in_pickles(tmp_path: Path) -> None:
@@ -163,36 +144,31 @@ def test_conversion_refuses_other_archives_and_code_in_pickles(tmp_path: Path) -
         download._write_part(tmp_path / "b.npz", b"cposix\nsystem\n(S'true'\ntR.")
 
 
-def test_order_of_the_places(no_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TINYREDUX_DATA before the cache before the synthetic set; a missing part is named."""
+def test_order_of_the_places(
+    no_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TINYREDUX_DATA before the cache before the synthetic set; a missing part is named. `tinyredux data` says which is here."""
     monkeypatch.setattr(sets, "VALIDATION_IMAGES", 40)
-    assert datasets.load().name == "synthetic"
-    with pytest.raises(ValueError, match="unknown data 'mnist'; expected one of cifar10, synthetic"):
-        datasets.load("mnist")
-    with pytest.raises(datasets.MissingDataError, match=r"TINYREDUX_DATA.*--download.*synthetic"):
-        datasets.load("cifar10")
-    for folder, seed in ((no_data, 0), (tmp_path / "own", 1)):
-        folder.mkdir()
-        for name in download.PARTS.values():
-            data, labels = batch(seed, 20)
-            np.savez(folder / name, images=data.reshape(-1, 32, 32, 3), labels=labels)
-    assert datasets.load().source == str(no_data)
-    monkeypatch.setenv("TINYREDUX_DATA", str(tmp_path / "own"))
-    data = datasets.load("cifar10")
-    assert data.source == str(tmp_path / "own") and data.name == "cifar10"
-    assert (len(data.train.images), len(data.validation.images), len(data.test.images)) == (60, 40, 20)
-    (tmp_path / "own" / "cifar10_train_2.npz").unlink()
-    with pytest.raises(datasets.MissingDataError, match=r"lacks cifar10_train_2\.npz"):
-        datasets.load("cifar10")
-
-
-def test_the_verb_says_which_data_is_here(no_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`tinyredux data`: name and source, exit code 3 where CIFAR-10 is wanted and absent."""
     assert cli.main(["data", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["data"], answer["images"]) == ("synthetic", {"train": 6000, "validation": 1000, "test": 1000})
     assert cli.main(["data", "cifar10"]) == 3 and "--download" in capsys.readouterr().err
-    assert cli.main(["data", "mnist"]) == 2
+    assert cli.main(["data", "mnist"]) == 2 and "unknown data 'mnist'; expected one of cifar10, syn" in capsys.readouterr().err
+    with pytest.raises(datasets.MissingDataError, match=r"TINYREDUX_DATA.*--download.*synthetic"):
+        datasets.load("cifar10")
+    for folder, seed in ((no_data, 0), (tmp_path / "own", 1)):
+        folder.mkdir(exist_ok=True)
+        for name in download.PARTS.values():
+            data, labels = batch(seed)
+            np.savez(folder / name, images=data.reshape(-1, 32, 32, 3), labels=labels)
+    assert datasets.load().source == str(no_data)
+    monkeypatch.setenv("TINYREDUX_DATA", str(tmp_path / "own"))
+    own = datasets.load("cifar10")
+    assert own.source == str(tmp_path / "own") and own.name == "cifar10"
+    assert (len(own.train.images), len(own.validation.images), len(own.test.images)) == (60, 40, 20)
+    (tmp_path / "own" / "cifar10_train_2.npz").unlink()
+    with pytest.raises(datasets.MissingDataError, match=r"lacks cifar10_train_2\.npz"):
+        datasets.load("cifar10")
 
 
 def test_synthetic_pixels_are_those_of_the_data_card() -> None:
@@ -225,20 +201,18 @@ def test_random_images_are_normal_seeded_and_fewer_when_large() -> None:
 
 
 GOOD = np.zeros((4, 3, 8, 8), np.float32)
-BAD = GOOD.copy()
-BAD[2, 0, 0, 0] = np.nan
+BAD = np.where(np.arange(4).reshape(4, 1, 1, 1) == 2, np.float32(np.nan), GOOD)
 REFUSED = {
-    "no images": ({"pictures": GOOD}, "no array images; found pictures"),
+    "no images": ({"pictures": GOOD}, "no array images; found pictures"), "no batch": ({"images": GOOD[0]}, r"shape \(3, 8, 8\)"),
     "other type": ({"images": GOOD.astype(np.uint8)}, "images are uint8, expected float32"),
     "other shape": ({"images": GOOD[:, :1]}, r"shape \(4, 1, 8, 8\), the network takes \(N, 3, 8, 8\)"),
-    "no batch": ({"images": GOOD[0]}, r"shape \(3, 8, 8\)"),
     "empty": ({"images": GOOD[:0]}, "N >= 1"),
     "NaN": ({"images": BAD}, "1 images hold NaN or infinite values, the first is number 2"),
     "labels too short": ({"images": GOOD, "labels": np.zeros(3, int)}, r"labels have shape \(3,\), expected \(4,\)"),
     "labels not whole": ({"images": GOOD, "labels": np.zeros(4)}, "labels are float64, expected integers"),
     "labels below zero": ({"images": GOOD, "labels": np.full(4, -1)}, "labels go from -1"),
     "pickles": ({"images": np.array([None])}, "not an .npz archive without pickles"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -260,9 +234,6 @@ def test_files_that_are_taken(tmp_path: Path) -> None:
         datasets.check_labels(data.test, 4)
     with pytest.raises(FileNotFoundError, match="no file"):
         datasets.load(str(tmp_path / "other.npz"))
-    (tmp_path / "text.npz").write_text("text")
-    with pytest.raises(ValueError, match=r"not an \.npz archive"):
-        datasets.load(str(tmp_path / "text.npz"))
 
 
 def test_calibration(tmp_path: Path) -> None:
@@ -274,9 +245,3 @@ def test_calibration(tmp_path: Path) -> None:
     assert np.array_equal(datasets.calibration(own, tmp_path / "own.npz"), GOOD + 5)
     data = datasets.load("synthetic")
     assert np.array_equal(datasets.calibration(data, count=64), data.train.images[:64])
-
-
-def test_loading_data_needs_no_torch() -> None:
-    """The data alone does not import torch."""
-    code = "import sys; from tinyredux import datasets; datasets.load('random', (1, 4, 4)); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

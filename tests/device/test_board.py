@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
-import pty
+import re
 import socket
 import sys
 import threading
 import time
-import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import user_nets
 from link_tools import INPUT_BYTES, MODEL_HASH, DeviceProcess, build_device, expected_cycles, expected_output
 
-from tinyredux.boards import find_board
+from tinyredux.boards import Board, find_board
+from tinyredux.cli import app as cli
 from tinyredux.device import BuildError, MissingTool, serial_port
 from tinyredux.device import flash as flash_module
 from tinyredux.device.board import BoardTarget, ask_board, readable, run_file, terminal
@@ -64,26 +66,38 @@ def board(programs: dict[str, Path]) -> Iterator[ServedBoard]:
     assert not served_board.folder.exists()
 
 
-def test_measure_through_a_serial_port(board: ServedBoard) -> None:
+def test_measure_through_a_serial_port(board: ServedBoard, tmp_path: Path) -> None:
     """Run and measure give the model's bytes and cycles; the cycles of a simulated board are not called a board's."""
-    with BoardTarget(str(board.port), MODEL_HASH, (1, 2, 5), PATIENCE) as target:
-        assert target.run(IMAGE).tobytes() == expected_output(DATA)
+    port = str(board.port)
+    with BoardTarget(port, MODEL_HASH, (1, 2, 5), PATIENCE) as target:
+        assert target.run(IMAGE).tobytes() == expected_output(DATA) and (target.info.name, target.info.board) == ("xor", "test")
         result = target.measure(IMAGE)
         with pytest.raises(ValueError, match=r"input is float32 with 48 values, expected int8 with 48"):
             target.run(IMAGE.astype(np.float32))  # type: ignore[arg-type]
     assert result.output.shape == (1, 2, 5) and result.output.tobytes() == expected_output(DATA)
     assert (result.cycles_per_op, result.cycles, result.stack_bytes) == (expected_cycles(DATA), sum(expected_cycles(DATA)), 1234)
     assert (result.cycles_kind, result.timing_model) == ("modelled", "test 1")
+    assert ask_board("measure 2", port)[-1].startswith("measured repeats=2 min=1699 median=1699 max=1699")
+    np.save(tmp_path / "image.npy", IMAGE)
+    (tmp_path / "image.bin").write_bytes(DATA)
+    for name in ("image.npy", "image.bin"):
+        found = run_file(tmp_path / name, port)
+        assert found.output.tobytes() == expected_output(DATA) and found.cycles_kind == "modelled"
 
 
-def test_another_board_is_refused(board: ServedBoard) -> None:
-    """Cycles of one board are never taken for another's, nor at another clock."""
-    disco = find_board("disco_f469ni")
-    with pytest.raises(LinkError, match=r"is test, expected disco_f469ni"):
-        BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE, board=disco)
-    with pytest.raises(LinkError, match=r"runs at 1000000000 Hz, expected 180000000: its external oscillator did not start"):
-        BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE, board=replace(disco, name="test"))
-    BoardTarget(str(board.port), patience=PATIENCE, board=replace(disco, name="test", clock_hz=1000000000)).close()
+DISCO = find_board("disco_f469ni")
+TEST = replace(DISCO, name="test")
+
+
+@pytest.mark.parametrize(("model_hash", "expected", "words"), [
+    (MODEL_HASH, DISCO, r"is test, expected disco_f469ni"), (OTHER_HASH, None, f"model {MODEL_HASH}, expected {OTHER_HASH}"),
+    (None, TEST, r"runs at 1000000000 Hz, expected 180000000: its external oscillator did not start"),
+    (None, replace(TEST, clock_hz=1000000000), ""),
+], ids=range(4))  # fmt: skip
+def test_another_board_is_refused(board: ServedBoard, model_hash: str | None, expected: Board | None, words: str) -> None:
+    """Cycles of one board are never taken for another's, nor at another clock, nor with another model."""
+    with pytest.raises(LinkError, match=words) if words else nullcontext():
+        BoardTarget(str(board.port), model_hash, patience=PATIENCE, board=expected).close()
 
 
 def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,19 +110,6 @@ def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest
             target.measure(IMAGE)
 
 
-def test_the_verbs(board: ServedBoard, tmp_path: Path) -> None:
-    """`serial` and `run` as functions: plain data back."""
-    port = str(board.port)
-    with BoardTarget(port) as target:
-        assert (target.info.name, target.info.board) == ("xor", "test")
-    assert ask_board("measure 2", port)[-1].startswith("measured repeats=2 min=1699 median=1699 max=1699")
-    np.save(tmp_path / "image.npy", IMAGE)
-    (tmp_path / "image.bin").write_bytes(DATA)
-    for name in ("image.npy", "image.bin"):
-        result = run_file(tmp_path / name, port)
-        assert result.output.tobytes() == expected_output(DATA) and result.cycles_kind == "modelled"
-
-
 def test_the_terminal(board: ServedBoard) -> None:
     """Lines go both ways until the person leaves; right CRCs are left out, wrong ones said."""
     lines, written = iter(["info", "nonsense", None]), []
@@ -119,10 +120,7 @@ def test_the_terminal(board: ServedBoard) -> None:
     assert readable("grüße\r".encode()) == "grüße"
 
 
-def test_another_model_is_refused(board: ServedBoard, programs: dict[str, Path]) -> None:
-    """At the start, and when somebody flashes another model while the port is open."""
-    with pytest.raises(WrongModelError, match=f"carries model {MODEL_HASH}, expected {OTHER_HASH}"):
-        BoardTarget(str(board.port), OTHER_HASH, patience=PATIENCE)
+def test_another_model_while_the_port_is_open(board: ServedBoard, programs: dict[str, Path]) -> None:
     facts = served_facts(str(board.port))
     assert facts is not None
     with BoardTarget(str(board.port), None, patience=PATIENCE) as target:
@@ -154,15 +152,26 @@ def test_reset_in_the_middle(board: ServedBoard, monkeypatch: pytest.MonkeyPatch
     assert outputs == {expected_output(DATA)} and len(repeated) > 1
 
 
-def test_control_refuses_nonsense(board: ServedBoard, tmp_path: Path) -> None:
-    """A bad request or a bad ELF changes nothing."""
+REQUESTS: tuple[tuple[object, str], ...] = (
+    ({"elf": "none.elf"}, "refused: ValueError: no such program"), ({"elf": 3}, "refused: TypeError"), ([], "unknown request []"),
+    ({"odd": "x"}, "unknown request {'odd': 'x'}; known: {\"elf\": path of a program}"), (None, "unknown request None"),
+    (3, "unknown request 3"), ("elf", "unknown request elf"), ({"elf": "x", "board": "y"}, "unknown request"),
+)  # fmt: skip
+
+
+def test_control_refuses_nonsense(board: ServedBoard) -> None:
+    """A bad request or a bad ELF is answered, or its line closed, and changes nothing."""
     facts = served_facts(str(board.port))
     assert facts is not None
-    with pytest.raises(LinkError, match=r"refused: ValueError: no such program"):
-        control(facts, {"elf": str(tmp_path / "none.elf")})
-    with socket.socket(socket.AF_UNIX) as line:
-        line.connect(str(facts.control))
-        line.sendall(b"not json\n")
+    for request, words in REQUESTS:
+        with pytest.raises(LinkError, match=re.escape(words)):
+            control(facts, request)  # type: ignore[arg-type]
+    for line in (b"not json\n", b"\xff\n", b"\n", b""):
+        with socket.socket(socket.AF_UNIX) as wire:
+            wire.connect(str(facts.control))
+            wire.sendall(line)
+            wire.shutdown(socket.SHUT_WR)
+            assert wire.recv(99) == b""
     with BoardTarget(str(board.port)) as target:
         assert target.info.model_hash == MODEL_HASH
     board.stop()
@@ -175,82 +184,64 @@ def test_control_refuses_nonsense(board: ServedBoard, tmp_path: Path) -> None:
 @pytest.mark.parametrize("moment", ["idle", "reading", "in the terminal"])
 def test_unplugged(board: ServedBoard, moment: str) -> None:
     """Closing the other end is noticed in any state, said, and the port is released."""
-    plug = threading.Timer(0.2, board.stop)
     if moment == "in the terminal":
-        plug.start()
+        threading.Timer(0.2, board.stop).start()
         with pytest.raises(LinkClosedError, match="is gone"):
             terminal(str(board.port), lambda: time.sleep(0.05) or "", lambda line: None)  # type: ignore[func-returns-value]
-    else:
-        target = BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE)
-        if moment == "idle":
-            board.stop()
-            while board.folder.exists():
-                time.sleep(0.01)
-        else:
-            board._machine.read = lambda timeout_s: time.sleep(timeout_s) or b""  # type: ignore[method-assign,func-returns-value]
-            plug.start()
-        with pytest.raises(LinkClosedError, match=r"is gone \(.*unplugged.*The port is released.*run again"):
+        return
+    target = BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE)
+    if moment == "reading":
+        board._machine.read = lambda timeout_s: time.sleep(timeout_s) or b""  # type: ignore[method-assign,func-returns-value]
+    threading.Timer(0.2 * (moment == "reading"), board.stop).start()
+    while moment == "idle" and board.folder.exists():
+        time.sleep(0.01)
+    for words in (r"is gone \(.*unplugged.*The port is released.*run again", "is gone"):
+        with pytest.raises(LinkClosedError, match=words):
             target.run(IMAGE)
         assert target.link.transport._serial.is_open is False  # type: ignore[attr-defined]
-        with pytest.raises(LinkClosedError, match="is gone"):
-            target.run(IMAGE)
-        target.close()
-        target.close()
+    target.close()
+    target.close()
 
 
-@pytest.fixture
-def silent_port() -> Iterator[tuple[int, str]]:
-    """Returns a pseudo-terminal with nobody behind it."""
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    yield master, os.ttyname(slave)
-    os.close(master)
-    os.close(slave)
-
-
-def test_a_silent_port(silent_port: tuple[int, str]) -> None:
-    """A port without a tinyredux board behind it ends in an error within the promised time."""
+def test_a_silent_port(port: str) -> None:
+    """A port without a tinyredux board behind it, or a wire that returns our own words (loop://), ends in time."""
     start = time.monotonic()
-    with pytest.raises(LinkError, match=r"'info' on /dev/\S+ failed 2 times in .* no answer within 0.1 s.*tinyredux flash"):
-        BoardTarget(silent_port[1], patience=Patience(reply_s=0.1, quiet_s=0.05, attempts=2, total_s=1.0))
-    assert time.monotonic() - start < 1.5
+    for name, words in ((port, r"'info' on /dev/\S+ failed 2 times in .* no answer within 0.1 s.*tinyredux flash"), (
+        "loop://", "no answer",
+    )):  # fmt: skip
+        with pytest.raises(LinkError, match=words):
+            BoardTarget(name, patience=Patience(reply_s=0.1, quiet_s=0.05, attempts=2, total_s=1.0))
+    assert time.monotonic() - start < 3.0
 
 
-def test_an_echo_is_no_answer() -> None:
-    """A wire that returns our own words (loop://) is not a board."""
-    with pytest.raises(LinkError, match="no answer within"):
-        BoardTarget("loop://", patience=Patience(reply_s=0.1, quiet_s=0.05, attempts=2, total_s=1.0))
-
-
-def test_a_port_that_takes_no_data(silent_port: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing is bounded as well."""
+def test_a_port_that_takes_no_data_and_a_busy_one(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing is bounded as well; one program has a port at a time, and afterwards it is free."""
     monkeypatch.setattr(serial_port, "WRITE_TIMEOUT_S", 0.1)
-    transport = SerialTransport(silent_port[1])
+    transport = SerialTransport(port)
+    with pytest.raises(LinkError, match=r"is busy: another program holds it\. Close"):
+        SerialTransport(port)
     with pytest.raises(LinkError, match=r"has taken no data for 0\.1 s"):
         for _ in range(100):
             transport.write(bytes(4096))
+    transport.close()
+    SerialTransport(port).close()
 
 
-def test_a_busy_port(silent_port: tuple[int, str]) -> None:
-    """One program at a time; afterwards the port is free."""
-    first = SerialTransport(silent_port[1])
-    with pytest.raises(LinkError, match=r"is busy: another program holds it\. Close"):
-        SerialTransport(silent_port[1])
-    first.close()
-    SerialTransport(silent_port[1]).close()
+@pytest.mark.parametrize(("name", "words"), [
+    ("/dev/ttyNONE", r"there is no port /dev/ttyNONE \(ports here: .*cable that carries data"), ("dance://floor", "cannot open "),
+    (__file__, r"cannot open .*Expected a serial port such as"), ("socket://localhost:1", r"cannot open socket://localhost:1"),
+    ("/dev/null", ""), ("/", ""), ("socket://", ""), ("socket://localhost:99999", ""), ("hwgrep://(", ""), ("ä", ""),
+    ("rfc2217://localhost:1", ""),
+])  # fmt: skip
+def test_ports_that_do_not_open(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No such port, no serial port, a URL without meaning: each says what to do, and the verb says it on one line."""
+    with pytest.raises(LinkError, match=words or None):
+        SerialTransport(name)
+    assert cli.main(["serial", "info", "--port", name]) == 3
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_ports_that_do_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No such port, no serial port, no permission, a URL without meaning: each says what to do."""
-    with pytest.raises(LinkError, match=r"there is no port /dev/ttyNONE \(ports here: .*cable that carries data"):
-        SerialTransport("/dev/ttyNONE")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LinkError, match=r"cannot open .*Expected a serial port such as"):
-        SerialTransport(str(tmp_path / "file"))
-    with pytest.raises(LinkError, match=r"cannot open dance://floor"):
-        SerialTransport("dance://floor")
-    with pytest.raises(LinkError, match=r"cannot open socket://localhost:1"):
-        SerialTransport("socket://localhost:1")
+def test_a_port_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "COM3 is busy" in explain_open("COM3", OSError("could not open port 'COM3': PermissionError(13, 'Access is denied.')"))
 
     def forbidden(*arguments: object) -> int:
@@ -261,19 +252,15 @@ def test_ports_that_do_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         SerialTransport("/dev/ttyACM0")
 
 
-def test_finding_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_the_board(plugged: Callable[..., None]) -> None:
     """One ST-Link is taken, none or several are named; other serial ports are left alone."""
-
-    def plugged(*ports: tuple[str, int | None, int | None]) -> None:
-        infos = [SimpleNamespace(device=name, vid=vid, pid=pid, description="", serial_number=None) for name, vid, pid in ports]
-        monkeypatch.setattr(serial_port.list_ports, "comports", lambda: infos)
-
-    plugged(("/dev/ttyS0", None, None), ("/dev/ttyACM1", 0x0483, 0x374B), ("/dev/ttyUSB0", 0x0403, 0x6001))
+    other, usb = ("/dev/ttyS0", None, None, None), ("/dev/ttyUSB0", None, 0x0403, 0x6001)
+    plugged(other, ("/dev/ttyACM1", None), usb)
     assert find_port() == "/dev/ttyACM1"
-    plugged(("/dev/ttyS0", None, None))
+    plugged(other)
     with pytest.raises(LinkError, match=r"found no board .*board:/dev/ttyACM0"):
         find_port()
-    plugged(("/dev/ttyACM1", 0x0483, 0x374B), ("/dev/ttyACM0", 0x0483, 0x374E))
+    plugged(("/dev/ttyACM1", None), ("/dev/ttyACM0", None, 0x0483, 0x374E))
     with pytest.raises(LinkError, match=r"found 2 boards, expected one; choose by .* from /dev/ttyACM0, /dev/ttyACM1"):
         find_port()
 
@@ -285,26 +272,13 @@ def test_flash_a_served_board(
     built = SimpleNamespace(elf=programs[OTHER_HASH])
     monkeypatch.setattr(flash_module, "build_firmware", lambda sources, board: built)
     monkeypatch.setattr(flash_module, "check_files", lambda *_: None)
-    disco = find_board("disco_f469ni")
     (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
-    report = flash(tmp_path, disco, str(board.port))
+    report = flash(tmp_path, DISCO, str(board.port))
     assert (report.tool, report.model_hash, report.port) == ("served", OTHER_HASH, str(board.port))
     with pytest.raises(WrongModelError):
-        flash(tmp_path, disco, str(board.port), MODEL_HASH)
+        flash(tmp_path, DISCO, str(board.port), MODEL_HASH)
     with pytest.raises(ValueError, match=r"served on .* is disco_f469ni, expected nucleo_f746zg"):
         flash(tmp_path, find_board("nucleo_f746zg"), str(board.port))
-
-
-FACTORY = """
-import torch
-from torch import nn
-
-def {name}():
-    torch.manual_seed({seed})
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 7 * 7, 10))
-    net.input_shape = (3, 16, 16)
-    return net.eval()
-"""
 
 
 @pytest.mark.slow
@@ -313,10 +287,10 @@ def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
     from tinyredux.device.served import serve_simulator
 
     chip = find_board("nucleo_l4r5zi")
-    settings = []
-    for seed, name in enumerate(("first", "second")):
-        (tmp_path / f"{name}.py").write_text(FACTORY.format(name=name, seed=seed))
-        settings.append(Settings(f"{tmp_path / name}.py:{name}", board=chip.name, data="random", images=2))
+    settings = [
+        Settings(f"{user_nets.__file__}:{name}", board=chip.name, data="random", images=1, kernels="reference")
+        for name in ("make", "other")
+    ]
     compiled = [compile_net(one) for one in settings]
     simulated = serve_simulator(compiled[0].model.build().elf, chip)
     thread = threading.Thread(target=simulated.serve)
@@ -328,9 +302,8 @@ def test_two_networks_on_a_served_simulator(tmp_path: Path) -> None:
         with pytest.raises(WrongModelError, match="flash the model you mean"):
             measure_net(over_serial[1])
         assert flash(compiled[1].artifact.write(tmp_path / "second"), chip, str(simulated.port)).tool == "served"
-        assert measure_net(over_serial[1]).bit_exact
-        inside = measure_net(replace(settings[1], target="simulator"))
-        assert abs(inside.cycles - measure_net(over_serial[1]).cycles) < inside.cycles / 100  # caches differ a little
+        outside, inside = measure_net(over_serial[1]), measure_net(replace(settings[1], target="simulator"))
+        assert outside.bit_exact and abs(inside.cycles - outside.cycles) < inside.cycles / 100  # caches differ a little
     finally:
         simulated.stop()
         thread.join(10.0)
@@ -347,7 +320,7 @@ UPLOADS = {  # a program in the place of the uploader, the error, its message
 
 
 @pytest.mark.parametrize("script", UPLOADS)
-def test_uploads_that_fail(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent_port: tuple[int, str]) -> None:
+def test_uploads_that_fail(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, port: str) -> None:
     """No board, a compiler error, a stuck probe: bounded time and the tool's own words."""
     monkeypatch.setattr(flash_module, "UPLOAD_TIMEOUT_S", 0.5)
     monkeypatch.setattr(
@@ -355,13 +328,12 @@ def test_uploads_that_fail(script: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     )
     monkeypatch.setattr(flash_module, "check_files", lambda *_: None)
     monkeypatch.setattr(flash_module, "find_openocd", lambda: [])
-    disco = find_board("disco_f469ni")
     with pytest.raises(ValueError, match=r"manifest\.json does not exist; .*; write an Artifact there"):
-        flash(tmp_path, disco, silent_port[1])
+        flash(tmp_path, DISCO, port)
     (tmp_path / "manifest.json").write_text(f'{{"model_hash": "{OTHER_HASH}"}}')
     error, message = UPLOADS[script]
     with pytest.raises(error, match=message):
-        flash(tmp_path, disco, silent_port[1])
+        flash(tmp_path, DISCO, port)
 
 
 def test_a_stopped_command_leaves_no_children(tmp_path: Path) -> None:

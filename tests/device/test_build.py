@@ -19,6 +19,7 @@ from tinyredux.simulator import read_elf
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "firmware" / "boards"
 
+DISCO = find_board("disco_f469ni")
 GOLDEN = ROOT / "tests" / "golden" / "three_layers"
 FAST_S = """#if defined(__ARM_FEATURE_DSP)
     .syntax unified
@@ -57,21 +58,12 @@ def loadable_bytes(elf: Path) -> dict[int, bytes]:
     return {segment.load_address: segment.data for segment in read_elf(elf).segments if segment.data}
 
 
-def all_boards() -> list[str]:
-    return [*board_names(), str(BOARDS / "emulator" / "board.json")]
-
-
-@pytest.mark.parametrize("name", all_boards(), ids=lambda name: Path(name).parent.name or name)
-def test_committed_scripts_and_headers_are_written_from_the_board_file(name: str) -> None:
+@pytest.mark.parametrize("name", [*board_names(), str(BOARDS / "emulator" / "board.json")], ids=lambda name: name.split("/")[-1])
+def test_committed_scripts_headers_and_environments_are_those_of_the_board_file(name: str) -> None:
     board = find_board(name)
-    assert (BOARDS / board.name / "memory.ld").read_text() == build.linker_script(board), "run tools/write_boards.py"
-    assert (BOARDS / board.name / "board.h").read_text() == build.board_header(board), "run tools/write_boards.py"
-
-
-@pytest.mark.parametrize("name", all_boards(), ids=lambda name: Path(name).parent.name or name)
-def test_platformio_takes_the_flags_and_sources_of_the_plain_build(name: str) -> None:
-    board = find_board(name)
-    environment = f"env:{board.pio_env}"
+    environment, home = f"env:{board.pio_env}", BOARDS / board.name
+    assert (home / "memory.ld").read_text() == build.linker_script(board), "run tools/write_boards.py"
+    assert (home / "board.h").read_text() == build.board_header(board), "run tools/write_boards.py"
     assert build.option(environment, "build_flags").split() == [*build.board_flags(board), f"-Ifirmware/boards/{board.name}"]
     assert build.option(environment, "board_build.ldscript") == f"firmware/boards/{board.name}/memory.ld"
     if board.pio_env != "emulator":
@@ -90,12 +82,11 @@ def test_firmware_of_every_board(name: str, model: Path, folder: Path) -> None:
 
 
 def test_equal_input_gives_the_same_file_and_changed_weights_another(tmp_path: Path) -> None:
-    board = find_board("disco_f469ni")
-    first = build.build_firmware(write_model(tmp_path / "a"), board, tmp_path / "build").elf
-    assert build.build_firmware(write_model(tmp_path / "b"), board, tmp_path / "build").elf == first
+    first = build.build_firmware(write_model(tmp_path / "a"), DISCO, tmp_path / "build").elf
+    assert build.build_firmware(write_model(tmp_path / "b"), DISCO, tmp_path / "build").elf == first
     weights = tmp_path / "a" / "weights.bin"
     weights.write_bytes(weights.read_bytes()[::-1])
-    changed = build.build_firmware(tmp_path / "a", board, tmp_path / "build").elf
+    changed = build.build_firmware(tmp_path / "a", DISCO, tmp_path / "build").elf
     assert changed != first and changed.read_bytes() != first.read_bytes()
 
 
@@ -112,53 +103,46 @@ def test_a_board_file_of_the_user_builds(tmp_path: Path, model: Path, folder: Pa
         build.build_firmware(model, find_board(str(path)), folder, pio=True)
 
 
-def test_unknown_chip_family_is_named(model: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"no port for chip family 'stm32g0'.*stm32f4"):
-        build.build_firmware(model, replace(find_board("disco_f469ni"), mcu="stm32g071"), folder)
+SMALL_FLASH = replace(DISCO, flash=Memory("flash", 0x08000000, 2048))
+SMALL_SRAM = replace(DISCO, sram=(Memory("sram", 0x20000000, 8192),))
 
 
-def small(region: str) -> Board:
-    board = find_board("disco_f469ni")
-    if region == "FLASH":
-        return replace(board, flash=Memory("flash", 0x08000000, 2048))
-    return replace(board, sram=(Memory("sram", 0x20000000, 8192),))
-
-
-@pytest.mark.parametrize(("region", "largest"), [("FLASH", "weights"), ("SRAM", "tr_arena 7112 bytes")])
-def test_what_does_not_fit_is_named_with_its_bytes(region: str, largest: str, tmp_path: Path, folder: Path) -> None:
-    board = small(region)
+@pytest.mark.parametrize(
+    ("board", "region", "there"), [(SMALL_FLASH, "FLASH", 2048), (SMALL_SRAM, "SRAM", 8192)], ids=["FLASH", "SRAM"]
+)
+def test_what_does_not_fit_is_named_with_its_bytes(board: Board, region: str, there: int, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(build.DoesNotFit) as caught:
         build.build_firmware(write_model(tmp_path / "large", arena=7000), board, folder)
     error = caught.value
-    there = board.flash_bytes if region == "FLASH" else board.sram_bytes
     assert (error.region, error.there_bytes) == (region, there) and error.needed_bytes > there
     assert f"needs {error.needed_bytes} bytes" in str(error) and f"has {there}" in str(error)
-    assert region == "FLASH" or largest in str(error)
+    assert region == "FLASH" or "tr_arena 7112 bytes" in str(error)
 
 
-def test_the_compilers_words_come_with_file_and_line(tmp_path: Path, folder: Path) -> None:
-    model = write_model(tmp_path / "wrong") / "model.c"
-    model.write_text(model.read_text().replace("tr_mark(1);", "tr_mark(1)"))
-    with pytest.raises(build.BuildError, match=r"model\.c:\d+:\d+: error: expected ';'"):
-        build.build_firmware(model.parent, find_board("disco_f469ni"), folder)
+def test_errors_say_what_to_do(model: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler's own words come with file and line; a missing compiler is one sentence with the fix."""
+    wrong = write_model(tmp_path / "wrong") / "model.c"
+    wrong.write_text(wrong.read_text().replace("tr_mark(1);", "tr_mark(1)"))
+    (tmp_path / "empty").mkdir()
+    for error, words, sources, board in (
+        (build.BuildError, r"model\.c:\d+:\d+: error: expected ';'", wrong.parent, DISCO),
+        (ValueError, "holds no C file", tmp_path / "empty", DISCO),
+        (ValueError, r"no port for chip family 'stm32g0'.*stm32f4", model, replace(DISCO, mcu="stm32g071")),
+        (build.MissingTool, "apt-get install --no-install-recommends gcc-arm-none-eabi", model, DISCO),
+    ):  # fmt: skip
+        if error is build.MissingTool:
+            monkeypatch.setenv("PATH", "/nowhere")
+        with pytest.raises(error, match=words):
+            build.build_firmware(sources, board, folder)
 
 
-def test_a_missing_compiler_is_one_sentence_with_the_fix(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(build.MissingTool, match="apt-get install --no-install-recommends gcc-arm-none-eabi"):
-        build.build_firmware(model, find_board("disco_f469ni"), folder)
+OFFLINE = (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir()
+NEEDS_PIO = pytest.mark.skipif(
+    not OFFLINE, reason="PlatformIO brings another compiler from its registry; offline both use the same"
+)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match="holds no C file"):
-        build.build_firmware(tmp_path, find_board("disco_f469ni"), folder)
-
-
-def offline() -> bool:
-    return (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir()
-
-
-@pytest.mark.skipif(not offline(), reason="PlatformIO with its registry brings another compiler; offline both use the same")
+@NEEDS_PIO
 @pytest.mark.parametrize("name", board_names())
 def test_platformio_builds_the_same_bytes(name: str, model: Path, folder: Path) -> None:
     board = find_board(name)
@@ -170,22 +154,18 @@ def test_platformio_builds_the_same_bytes(name: str, model: Path, folder: Path) 
 
 def pio(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "platformio", *arguments, "-d", str(ROOT)]
-    _, ours = build.platformio_run(ROOT, find_board("disco_f469ni"), ROOT)
+    _, ours = build.platformio_run(ROOT, DISCO, ROOT)
     del ours["TINYREDUX_MODEL"]
     return subprocess.run(command, capture_output=True, text=True, env={**ours, **environment}, timeout=300)
 
 
-@pytest.mark.skipif(not offline(), reason="asks PlatformIO's registry")
-def test_pio_test_on_host_and_emulator(tmp_path: Path) -> None:
-    emulator = ("-e", "emulator") if shutil.which("qemu-system-arm") else ()
-    done = pio("test", "-e", "native", *emulator, PLATFORMIO_WORKSPACE_DIR=str(tmp_path))
+@NEEDS_PIO
+def test_pio_test_on_host_and_emulator_and_an_upload_without_a_board(model: Path, tmp_path: Path) -> None:
+    emulator, workspace = ("-e", "emulator") if shutil.which("qemu-system-arm") else (), str(tmp_path)
+    done = pio("test", "-e", "native", *emulator, PLATFORMIO_WORKSPACE_DIR=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("PASSED") >= 4 * (2 if emulator else 1)
-
-
-@pytest.mark.skipif(not offline(), reason="asks PlatformIO's registry")
-def test_upload_without_a_board_says_so(model: Path, tmp_path: Path) -> None:
-    done = pio("run", "-e", "disco_f469ni", "-t", "upload", TINYREDUX_MODEL=str(model), PLATFORMIO_WORKSPACE_DIR=str(tmp_path))
+    done = pio("run", "-e", DISCO.name, "-t", "upload", TINYREDUX_MODEL=str(model), PLATFORMIO_WORKSPACE_DIR=workspace)
     assert done.returncode != 0
     assert "OpenOCD is not installed; run:" in done.stdout or "No board was written:" in done.stdout
 

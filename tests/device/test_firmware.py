@@ -24,18 +24,15 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, write_vectors(folder, "cortex-m4")
 
 
-def compiled(folder: Path, target: Path, command: list[str], kind: str, board: str) -> Path:
-    """Returns the test program that runs the vectors in a folder."""
+def check(vectors: tuple[Path, list[str]], target: Path, compiler: list[str], kind: str, board: str, *run: str) -> None:
+    """Compiles the test program of the vectors. Fails unless every vector passes, on this computer or in what `run` begins."""
+    folder, names = vectors
     runtime = [path for path in build.source_files(kind) if path.stem not in ("main", "link")]
     sources = [*runtime, *TEST.glob("*.c"), *folder.glob("*.c"), *folder.glob("*.S")]
     includes = [f"-I{ROOT / 'firmware' / 'include'}", f"-I{ROOT / 'firmware' / 'boards' / board}", f"-I{folder}"]
     program = target / "program"
-    subprocess.run([*command, *includes, *map(str, sources), "-o", str(program)], check=True, cwd=ROOT)
-    return program
-
-
-def check(done: subprocess.CompletedProcess[str], names: list[str]) -> None:
-    """Fails unless every vector passed."""
+    subprocess.run([*compiler, *includes, *map(str, sources), "-o", str(program)], check=True, cwd=ROOT)
+    done = subprocess.run([*run, str(program)], capture_output=True, text=True, timeout=120)
     assert done.stdout.split("\n")[:-1] == [*(f"PASS {name}" for name in names), "END"], done.stdout + done.stderr
     assert done.returncode == 0
 
@@ -49,8 +46,7 @@ def test_every_kernel_has_a_vector(vectors: tuple[Path, list[str]]) -> None:
 
 def test_vectors_under_sanitizers(vectors: tuple[Path, list[str]], tmp_path: Path) -> None:
     flags = [*build.option("flags", "host").split(), *build.option("flags", "sanitize").split(), "-O0", "-Wa,--noexecstack"]
-    program = compiled(vectors[0], tmp_path, [*build.host_command(), *flags], "host", "host")
-    check(subprocess.run([program], capture_output=True, text=True), vectors[1])
+    check(vectors, tmp_path, [*build.host_command(), *flags], "host", "host")
 
 
 @pytest.mark.skipif(
@@ -59,6 +55,5 @@ def test_vectors_under_sanitizers(vectors: tuple[Path, list[str]], tmp_path: Pat
 def test_vectors_in_qemu(vectors: tuple[Path, list[str]], tmp_path: Path) -> None:
     flags = [*build.option("flags", "common").split(), *build.option("cortex-m4", "flags").split()]
     link = [*build.option("flags", "link").split(), "-T", str(ROOT / "firmware" / "boards" / "emulator" / "memory.ld")]
-    program = compiled(vectors[0], tmp_path, [build.CROSS_COMPILER, *flags, *link], "stm32f4", "emulator")
-    command = [*QEMU, "-semihosting-config", "enable=on,target=native", "-kernel", str(program)]
-    check(subprocess.run(command, capture_output=True, text=True, timeout=120), vectors[1])
+    qemu = [*QEMU, "-semihosting-config", "enable=on,target=native", "-kernel"]
+    check(vectors, tmp_path, [build.CROSS_COMPILER, *flags, *link], "stm32f4", "emulator", *qemu)

@@ -31,17 +31,12 @@ def test_generated_layer(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(target.run(image), expected)  # what it leaves in memory does no harm
 
 
-def test_wrong_image(tmp_path: Path) -> None:
-    """An image of another size would be written past the arena's end."""
+def test_what_is_no_image_and_no_model(tmp_path: Path) -> None:
+    """An image of another size would be written past the arena's end; a file that is no library, or has no model, is named."""
     target, image, _ = load("relu", tmp_path)
-    with pytest.raises(ValueError, match="the network takes int8"):
-        target.run(image[..., :0])
-    with pytest.raises(ValueError, match="the network takes int8"):
-        target.run(image.astype(np.int16))
-
-
-def test_not_a_model(tmp_path: Path) -> None:
-    """A file that is no library, or one without a model, is named."""
+    for wrong in (image[..., :0], image.astype(np.int16)):
+        with pytest.raises(ValueError, match="the network takes int8"):
+            target.run(wrong)
     (tmp_path / "text.so").write_text("no library")
     for library in (tmp_path / "text.so", build_host(None)):
         with pytest.raises(ValueError, match="is no shared library of a generated model"):

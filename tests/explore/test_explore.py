@@ -4,58 +4,46 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+import user_nets
 
 pytest.importorskip("optuna")
 
+from tinyredux import datasets
 from tinyredux.boards import BOARD_FOLDER, find_board
 from tinyredux.cli import app as cli
+from tinyredux.datasets import sets
 from tinyredux.device import DoesNotFit
 from tinyredux.explore import search
 from tinyredux.explore import study as explore
 from tinyredux.explore.designs import Designs, Images
 from tinyredux.explore.study import Exploration
-from tinyredux.settings import Compiled, Settings, compile_net, measure_net
+from tinyredux.settings import Settings, compile_net, measure_net
 from tinyredux.simulator.program import PAGE
 from tinyredux.skip import records
 
-NET = """
-import torch
-from torch import nn
-
-class Small(nn.Sequential):
-    input_shape = (3, 32, 32)
-
-def small():
-    torch.manual_seed(0)
-    return Small(nn.Conv2d(3, 4, 3, stride=3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(384, 10)).eval()
-"""
-
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("net") / "small.py"
-    path.write_text(NET)
-    return f"{path}:small"
-
-
-@cache
-def compiled(net: str) -> Compiled:
-    return compile_net(Settings(net, data="synthetic"))
+def net() -> Iterator[str]:
+    few = datasets.synthetic(counts=(600, 200, 60))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sets, "synthetic", lambda: few)
+        yield f"{user_nets.__file__}:two"
 
 
 @cache
 def designs(net: str) -> Designs:
-    exact = compiled(net)
+    exact = compile_net(Settings(net, data="synthetic"))
     return Designs(exact.int8, exact.data, find_board("disco_f469ni"), "reference")
 
 
 def options(net: str, folder: Path, **changes: object) -> Exploration:
-    asked = Exploration(net, data="synthetic", trials=6, storage=f"sqlite:///{folder / 'a.db'}", images=300, finalists=1)
+    asked = Exploration(net, data="synthetic", trials=6, storage=f"sqlite:///{folder / 'a.db'}", images=200, finalists=1)
     return replace(asked, kernels="reference", loss_points=60.0, **changes)
 
 
@@ -109,17 +97,17 @@ def test_nothing_above_flash_or_sram_is_proposed(net: str, tmp_path: Path, capsy
 def test_layers_are_cut_alone_and_together_alike(net: str) -> None:
     found = designs(net)
     design = {op: ("block", 4) for op in found.paths}
-    both, again = found.graph_of(design), records.apply(found.graph, found.data, found.record(design, "small", 1, 1, 1))
+    both, again = found.graph_of(design), records.apply(found.graph, found.data, found.record(design, "two", 1, 1, 1))
     assert all((both.constants[name] == again.constants[name]).all() for name in both.constants)
 
 
 def test_images_are_given_up_early_only_where_too_much_is_lost(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = designs(net)
     monkeypatch.setattr("tinyredux.explore.designs.FIRST_IMAGES", 100)
-    images = Images(found, 300, 0.05)
-    assert images.right(found.graph) == (images.exact, 300)
+    images = Images(found, 200, 0.05)
+    assert images.right(found.graph) == (images.exact, 200)
     nothing = replace(found.graph, constants={name: values * 0 for name, values in found.graph.constants.items()})
-    assert images.right(nothing)[1] in (100, 300) and images.least == images.exact / 300 - 0.05
+    assert images.right(nothing)[1] in (100, 200) and images.least == images.exact / 200 - 0.05
 
 
 def test_finalists_are_the_best_in_two_aims_spread_evenly() -> None:
@@ -133,10 +121,9 @@ def test_the_design_without_loss_is_the_fastest_that_is_right_as_often() -> None
         {"measured": cycles and {"cycles": cycles}, "validation_correct": right, "validation_images": 100, "test_correct": 88}
         for cycles, right in ((30, 89), (None, 95), (50, 90), (60, 91))
     ]
-    result = {
-        "validation": {"images": 100, "exact": 90}, "test": {"images": 100, "exact": 90}, "front": front,
-        "baselines": [{"kernels": "fast", "measured": {"cycles": 80}}, {"kernels": "reference", "measured": {"cycles": 200}}],
-    }  # fmt: skip
+    result = {"validation": {"images": 100, "exact": 90}, "test": {"images": 100, "exact": 90}, "front": front, "baselines": [
+        {"kernels": "fast", "measured": {"cycles": 80}}, {"kernels": "reference", "measured": {"cycles": 200}},
+    ]}  # fmt: skip
     fewer = {"fast": 37.5, "reference": 75.0}
     assert explore.no_loss(result) == {"design": 2, "cycles": 50, "fewer_percent": fewer, "test_points_lost": 2.0}
     assert explore.no_loss(result | {"front": front[:1]}) is None
@@ -146,10 +133,9 @@ def test_wrong_options_say_what_there_is(net: str, capsys: pytest.CaptureFixture
     for changes, message in (
         ({"methods": ("skip", "magic")}, "expected some of partial,trec,skip"),
         ({"methods": ("skip", "skip")}, "expected some of partial,trec,skip, each once"),
-        ({"trials": 0}, "trials is 0, expected at least 1"),
-        ({"loss_points": -1.0}, "expected 0 to 100"),
+        ({"trials": 0}, "trials is 0, expected at least 1"), ({"loss_points": -1.0}, "expected 0 to 100"),
         ({"kernels": "slow"}, "kernels is 'slow'"),
-    ):
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Exploration(net, **changes)  # type: ignore[arg-type]
     assert cli.main(["explore", "lenet", "--data", "random", "--trials", "1"]) == 2

@@ -19,7 +19,6 @@ pytest.importorskip("optuna")
 
 from tinyredux.device import MissingTool
 from tinyredux.explore import search
-from tinyredux.explore import study as explore
 from tinyredux.explore.search import Judgement, Parameters, RefusedError
 
 SPACE = {"a": 16, "b": 16, "unit": 1}
@@ -112,14 +111,9 @@ def test_the_front_holds_what_breaks_no_limit_and_nothing_beats(url: str) -> Non
     assert [t.values[1] for t in front] == sorted(t.values[1] for t in front)
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("explore.db", "Could not parse"),
-        ("sqlite:////proc/nowhere/a.db", "unable to open database file"),
-        ("nosuch://x", "nosuch"),
-    ],
-)
+@pytest.mark.parametrize(("url", "message"), [
+    ("explore.db", "Could not parse"), ("sqlite:////proc/nowhere/a.db", "unable to open database file"), ("nosuch://x", "nosuch"),
+])  # fmt: skip
 def test_a_storage_that_cannot_be_opened_says_what_is_expected(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=rf"(?s){message}.*expected a URL of a database"):
         search.open_study(url, "made")
@@ -138,6 +132,8 @@ def test_a_missing_driver_and_no_password_in_messages() -> None:
 def test_a_storage_is_tried_before_any_work_and_a_lock_is_not_waited_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tinyredux.explore import study as explore  # and torch with it, which the other processes do without
+
     (tmp_path / "text.db").write_text("no database\n")
     with pytest.raises(ValueError, match="file is not a database; expected a URL"):
         explore.explore(explore.Exploration("no_such_network", storage=f"sqlite:///{tmp_path / 'text.db'}"))

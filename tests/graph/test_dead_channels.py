@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from random_graphs import random_graph
+from random_nets import int8_sequence
+from torch import nn
 
 from tinyredux.graph import MULTIPLE, Array, Conv, Dense, Graph, live_channels, verify, without_dead_channels
 from tinyredux.int8 import interpret
@@ -26,24 +29,11 @@ def with_holes(graph: Graph, seed: int) -> Graph:
 
 def chain(channels: int, zeros: int) -> Graph:
     """Two convolutions with `channels` between them, of which the second reads all but `zeros`."""
-    graph = next(graph for graph in map(random_graph, range(500)) if [type(op) for op in graph.ops] == [Conv, Conv])
-    first, second = (replace(op, kernel=(1, 1), padding=(0, 0, 0, 0), stride=(1, 1), groups=1) for op in graph.ops)  # type: ignore[call-arg]
-    first = replace(first, weight_scale=(0.01,) * channels)
-    second = replace(second, weight_scale=(0.01,) * 3)
-    height, width, inputs = graph.input.shape
-    rng = np.random.default_rng(0)
-    weights = rng.integers(1, 100, (3, 1, 1, channels)).astype(np.int8)
-    weights[..., :zeros] = 0
-    constants = {
-        first.weights: rng.integers(-100, 100, (channels, 1, 1, inputs)).astype(np.int8),
-        first.bias: np.zeros(channels, np.int32), second.weights: weights, second.bias: np.zeros(3, np.int32),
-    }  # fmt: skip
-    tensors = dict(graph.tensors)
-    for op, count in ((first, channels), (second, 3)):
-        tensors[op.output] = replace(tensors[op.output], shape=(height, width, count))
-    made = graph.with_ops((first, second), tensors=tensors, constants=constants)
-    verify(made)
-    return made
+    torch.manual_seed(0)
+    second = nn.Conv2d(channels, 3, 1)
+    second.weight.data = second.weight.data.abs() + 0.1
+    second.weight.data[:, :zeros] = 0
+    return int8_sequence((4, 5, 6), nn.Conv2d(4, channels, 1), second)
 
 
 def test_every_byte_of_the_output_stays() -> None:

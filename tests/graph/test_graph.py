@@ -83,45 +83,36 @@ def test_window_outputs_is_torchs_rule(size: int, kernel: int, stride: int, padd
     assert window_outputs(size, kernel, stride, padding, padding) == expected
 
 
-BAD = {
-    "window does not fit": (conv(), [(2, 9, 4)], WEIGHTS, "conv1: a 3x3 window does not fit into 2x9"),
-    "weights of another channel count": (conv(), [(9, 9, 3)], WEIGHTS, r"conv1: weights have shape \(8, 3, 3, 4\), expected"),
-    "groups that do not divide": (conv(groups=3), [(9, 9, 12)], WEIGHTS, "12 input and 8 output channels do not divide into 3"),
-    "dense of another input": (
-        Dense("d", ONE, "out", "w", "b"), [(2, 2, 2)], {"w": np.zeros((5, 9)), "b": np.zeros(5)}, "expect 9 inputs, in0 has 8",
-    ),
-    "add of two shapes": (Add("a", TWO, "out"), [(2, 2, 2), (1, 1, 2)], {}, "no broadcasting"),
-    "concat of two sizes": (Concat("c", TWO, "out"), [(2, 2, 2), (1, 2, 2)], {}, "only channels may differ"),
-    "bias of another length": (conv(), [(9, 9, 4)], {**WEIGHTS, "b": np.zeros(7)}, r"bias has shape \(7,\), expected \(8,\)"),
-    "NaN weights": (
-        conv(), [(9, 9, 4)], {**WEIGHTS, "w": np.full((8, 3, 3, 4), np.nan)}, "conv1: w holds 288 of 288 values that are NaN",
-    ),
-    "infinite bias": (conv(), [(9, 9, 4)], {**WEIGHTS, "b": np.full(8, np.inf)}, "conv1: b holds 8 of 8 values"),
+BAD: list[tuple[Op, list[Shape], dict[str, Array], str]] = [
+    (conv(), [(2, 9, 4)], WEIGHTS, "conv1: a 3x3 window does not fit into 2x9"),
+    (conv(), [(9, 9, 3)], WEIGHTS, r"conv1: weights have shape \(8, 3, 3, 4\), expected"),
+    (conv(groups=3), [(9, 9, 12)], WEIGHTS, "12 input and 8 output channels do not divide into 3"),
+    (Dense("d", ONE, "out", "w", "b"), [(2, 2, 2)], {"w": np.zeros((5, 9)), "b": np.zeros(5)}, "expect 9 inputs, in0 has 8"),
+    (Add("a", TWO, "out"), [(2, 2, 2), (1, 1, 2)], {}, "no broadcasting"),
+    (Concat("c", TWO, "out"), [(2, 2, 2), (1, 2, 2)], {}, "only channels may differ"),
+    (conv(), [(9, 9, 4)], WEIGHTS | {"b": np.zeros(7)}, r"bias has shape \(7,\), expected \(8,\)"),
+    (conv(), [(9, 9, 4)], WEIGHTS | {"w": np.full((8, 3, 3, 4), np.nan)}, "conv1: w holds 288 of 288 values that are NaN"),
+    (conv(), [(9, 9, 4)], WEIGHTS | {"b": np.full(8, np.inf)}, "conv1: b holds 8 of 8 values"),
+]  # fmt: skip
+RELU, LAYER = one_op(Relu("r", ONE, "out"), [(2, 2, 2)]), one_op(conv(), [(9, 9, 4)], **WEIGHTS)
+WRONG = {
+    "conv1: constant w is missing": replace(LAYER, constants={"b": WEIGHTS["b"]}),
+    "conv1: tensor out is missing": replace(LAYER, tensors={"in0": LAYER.tensors["in0"]}),
+    "r: reads late before any operator writes it": RELU.with_ops([Relu("r", ("late",), "out")]),
+    "again: writes out a second time": RELU.with_ops([*RELU.ops, Relu("again", ONE, "out")]),
+    "r: writes in0 a second time": RELU.with_ops([Relu("r", ONE, "in0")]),
+    "output none is never written": replace(RELU, outputs=("none",)),
+    r"has shape \(3, 2, 2\), expected": replace(RELU, tensors=RELU.tensors | {"out": Tensor("out", (3, 2, 2))}),
+    "expected three positive sizes": replace(RELU, tensors=RELU.tensors | {"in0": Tensor("in0", (0, 2, 2))}),
+    "tensor in0": replace(RELU, tensors=RELU.tensors | {"in0": Tensor("other", (2, 2, 2))}),
+    **{message: one_op(op, shapes, out=(7, 7, 8), **constants) for op, shapes, constants, message in BAD},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_verify_refuses(case: str) -> None:
-    op, shapes, constants, message = BAD[case]
+@pytest.mark.parametrize("message", WRONG)
+def test_verify_refuses(message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        verify(one_op(op, shapes, out=(7, 7, 8), **constants))
-
-
-def test_verify_refuses_wrong_order_and_names() -> None:
-    graph, layer = one_op(Relu("r", ONE, "out"), [(2, 2, 2)]), one_op(conv(), [(9, 9, 4)], **WEIGHTS)
-    for wrong, message in [
-        (replace(layer, constants={"b": WEIGHTS["b"]}), "conv1: constant w is missing"),
-        (replace(layer, tensors={"in0": layer.tensors["in0"]}), "conv1: tensor out is missing"),
-        (graph.with_ops([Relu("r", ("late",), "out")]), "r: reads late before any operator writes it"),
-        (graph.with_ops([*graph.ops, Relu("again", ONE, "out")]), "again: writes out a second time"),
-        (graph.with_ops([Relu("r", ONE, "in0")]), "r: writes in0 a second time"),
-        (replace(graph, outputs=("none",)), "output none is never written"),
-        (replace(graph, tensors={**graph.tensors, "out": Tensor("out", (3, 2, 2))}), r"has shape \(3, 2, 2\), expected"),
-        (replace(graph, tensors={**graph.tensors, "in0": Tensor("in0", (0, 2, 2))}), "expected three positive sizes"),
-        (replace(graph, tensors={**graph.tensors, "in0": Tensor("other", (2, 2, 2))}), "tensor in0"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            verify(wrong)
+        verify(WRONG[message])
 
 
 def test_macs() -> None:

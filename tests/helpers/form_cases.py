@@ -6,8 +6,10 @@ Each array of a case has its own allocation of exactly its size, so that Address
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from compiled import Process, cross, host, kernels, made, objects
@@ -16,6 +18,7 @@ from strategies import Layer
 
 from tinyredux.codegen.artifact import functions, sources
 from tinyredux.device import build
+from tinyredux.int8 import interpret
 from tinyredux.kernels import TEMPLATES, Form, Places, naive_forms
 from tinyredux.kernels.choice import on_core
 
@@ -132,3 +135,39 @@ class CoreForms:
         self.core.place_words(table, pointers)
         self.core.call("run_case", number, table)
         return np.frombuffer(self.core.read(pointers[0], size), np.int8).reshape(shape)
+
+
+def inputs_of(layer: Layer, count: int, seed: int) -> list[tuple[np.ndarray, ...]]:
+    """Returns the layer's own inputs; both ends in turn, each alone, and as the signs of its weights are; then random ones."""
+    rng = np.random.default_rng(seed)
+    signs = layer.graph.constants.get(getattr(layer.op, "weights", ""), np.ones(1)) > 0
+    highest = (lambda shape: np.indices(shape).sum(axis=0) % 2, np.zeros, np.ones, lambda shape: np.resize(signs, shape))
+    found = [layer.inputs, *(tuple(np.where(at(v.shape), 127, -128) for v in layer.inputs) for at in highest)]
+    for i in range(count - len(found)):
+        draws = [rng.integers(-128, 128, v.shape) if i % 3 else rng.choice([-128, 127], v.shape) for v in layer.inputs]
+        found.append(tuple(draws))
+    return [tuple(values.astype(np.int8) for values in each) for each in found[:count]]
+
+
+def right_cases(cases: Sequence[Case], inputs: int, folder: Path, core: str = "cortex-m4", kinds: str = "sanitized") -> int:
+    """Returns how many times forms wrote the interpreter's bytes; fails at the first that does not.
+
+    They run as C twins ("host", or "sanitized": without an access outside an array or undefined arithmetic), as machine code
+    ("core"), or as several of these.
+    """
+    folder.mkdir(exist_ok=True)
+    make = {"sanitized": HostForms, "host": partial(HostForms, sanitize=False), "core": partial(CoreForms, core=core)}
+    running: list[Any] = [make[kind](cases, folder) for kind in kinds.split()]
+    drawn, right = dict[int, list[Any]](), 0
+    for number, case in enumerate(cases):
+        if id(layer := case.layer) not in drawn:
+            some = inputs_of(layer, inputs, number)
+            wanted = interpret.run_op(layer.graph, layer.op, [np.stack(values) for values in zip(*some, strict=True)])
+            drawn[id(layer)] = list(zip(some, wanted, strict=True))
+        for values, expected in drawn[id(layer)]:
+            for forms in running:
+                written = forms.run(number, replace(case, layer=replace(layer, inputs=values)))
+                np.testing.assert_array_equal(written, expected, err_msg=f"{case.form.name}: {layer.graph}")
+                right += 1
+    assert right and not any(forms.close() for forms in running if isinstance(forms, HostForms))
+    return right

@@ -88,10 +88,10 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
 
 
 class HostKernels(Process):
-    """The kernels with the plain C twins, as a process of this computer that computes one call after another."""
+    """The kernels with the plain C twins under sanitizers, as a process of this computer that computes one call after another."""
 
-    def __init__(self, sanitize: bool = False) -> None:
-        command = host(*(build.option("flags", "sanitize").split() if sanitize else []))
+    def __init__(self) -> None:
+        command = host(*build.option("flags", "sanitize").split())
         super().__init__(made(command, *objects([*command, "-DTR_DRIVER_MAIN"], DRIVER), *kernels(command)))
 
     def run(self, layer: Layer, operator: str = "") -> np.ndarray:

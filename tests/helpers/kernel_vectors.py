@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from form_cases import TYPES, Case, cases_of
-from kernel_calls import OPERATORS, Call, calls
+from kernel_calls import OPERATORS, calls
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux.codegen.artifact import functions, sources
@@ -19,7 +20,7 @@ from tinyredux.kernels import Form, Places, unpacked
 MOST_BYTES = 6000  # of a vector's arrays
 PARTIAL = ("direct", "add_s32", "add_s16")
 GENERATED = [f"tr_{name}_s8" for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive")]
-HEAD = """#include "{header}"
+HEAD = """#include "vectors.h"
 
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
 
@@ -55,12 +56,12 @@ class Vector:
 
 def small(kind: str, count: int, seed: int) -> list[Layer]:
     """Returns the first `count` layers of a kind that a board's memory holds many of."""
-    drawn = random_layers(kind, 200, seed)
-    sizes = ((layer, sum(values.nbytes for values in (*layer.inputs, *layer.graph.constants.values()))) for layer in drawn)
-    fitting = [
-        layer for layer, size in sizes if size + layer.graph.output.elements < MOST_BYTES and layer.graph.output.elements > 8
-    ]
-    return fitting[:count]
+
+    def fits(layer: Layer) -> bool:
+        size = sum(values.nbytes for values in (*layer.inputs, *layer.graph.constants.values()))
+        return layer.graph.output.elements > 8 and size + layer.graph.output.elements < MOST_BYTES
+
+    return [*filter(fits, random_layers(kind, 200, seed))][:count]
 
 
 def with_small_weights(layer: Layer) -> Layer:
@@ -72,10 +73,8 @@ def with_small_weights(layer: Layer) -> Layer:
 
 def reference_vector(name: str, layer: Layer, operator: str | None = None) -> Vector:
     """Returns a vector of a reference kernel: calls of run_case with numbers and arrays."""
-    arrays: list[np.ndarray] = []
-    lines = []
-    found: list[Call] = calls(layer)
-    for fields, values in found:
+    arrays, lines = list[np.ndarray](), list[str]()
+    for fields, values in calls(layer):
         numbers = [OPERATORS.index(operator) if operator else fields[0], *fields[1:]]
         places = ["out", *(f"(void *)(uintptr_t)@{len(arrays) + i}@" for i in range(len(values)))]
         arrays += [np.ascontiguousarray(part) if part.size else np.zeros(1, np.int8) for part in values]
@@ -120,25 +119,17 @@ def write_vectors(folder: Path, core: str) -> list[str]:
     """Writes vectors.h, vectors.c and the generated code that they call into a folder; returns the vectors' names."""
     vectors = list(all_vectors(core))
     found = functions(vector.form for vector in vectors if vector.form)
-    text = [HEAD.format(header="vectors.h"), *dict.fromkeys(f"{program.declaration};\n" for program in found)]
+    text, rows = [HEAD, *dict.fromkeys(f"{program.declaration};\n" for program in found)], []
     for i, vector in enumerate(vectors):
-        expected = vector.layer.expected()
-        text += [_array(f"vector_{i}_{k}", values) for k, values in enumerate((*vector.arrays, expected))]
-        body = vector.body
-        for k in range(len(vector.arrays)):
-            body = body.replace(f"@{k}@", f"vector_{i}_{k}")
+        text += [_array(f"vector_{i}_{k}", values) for k, values in enumerate((*vector.arrays, vector.layer.expected()))]
+        body = re.sub(r"@(\d+)@", rf"vector_{i}_\1", vector.body)
         text.append(f"static void run_{i}(int8_t *out, int32_t *scratch)\n{{\n    (void)scratch;\n{body}\n}}\n\n")
-    rows = []
-    for i, vector in enumerate(vectors):
-        outputs = vector.layer.graph.output.elements
-        rows.append(f'    {{"{vector.name}", run_{i}, vector_{i}_{len(vector.arrays)}, {outputs}, {vector.scratch_bytes}}},')
+        sizes = f"{vector.layer.graph.output.elements}, {vector.scratch_bytes}"
+        rows.append(f'    {{"{vector.name}", run_{i}, vector_{i}_{len(vector.arrays)}, {sizes}}},')
     text.append("const struct vector vectors[VECTORS] = {\n" + "\n".join(rows) + "\n};\n")
+    output, scratch = (max(of) for of in zip(*((v.layer.graph.output.elements, v.scratch_bytes) for v in vectors), strict=True))
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = {
-        "count": len(vectors), "output": max(vector.layer.graph.output.elements for vector in vectors),
-        "scratch": max(vector.scratch_bytes for vector in vectors),
-    }  # fmt: skip
-    (folder / "vectors.h").write_text(HEADER.format(**sizes))
+    (folder / "vectors.h").write_text(HEADER.format(count=len(vectors), output=output, scratch=scratch))
     (folder / "vectors.c").write_text("".join(text))
     for name, content in sources(found, "").items():
         (folder / name).write_text(content)
@@ -150,10 +141,5 @@ def _array(name: str, values: np.ndarray) -> str:
     return f"static const {TYPES[values.dtype.name]} {name}[] __attribute__((aligned(4))) = {{{numbers}}};\n"
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Writes the vectors for a core into a folder."""
-    write_vectors(Path(arguments[0]), arguments[1])
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    write_vectors(Path(sys.argv[1]), sys.argv[2])

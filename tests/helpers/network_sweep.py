@@ -8,9 +8,8 @@ once. By hand, over any factory of torch modules:
 
 from __future__ import annotations
 
-import importlib.util
-import multiprocessing
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from tinyredux.codegen import Artifact, Kernels, emit_steps, layers
 from tinyredux.device import build
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, DepthwiseConv, Graph, Softmax, TrecConv, Weighted
-from tinyredux.int8 import interpret, quantize
+from tinyredux.int8 import interpret, quant_of, quantize
 from tinyredux.kernels import FastSteps
 from tinyredux.memory import run_schedule
 from tinyredux.methods.partial import Partial
@@ -164,14 +163,13 @@ def oracle(net: nn.Module, graph: Graph, int8: Graph, images: np.ndarray) -> str
             weights, scales = int8.constants[op.weights], np.array(op.weight_scale)
             along = scales if isinstance(op, DepthwiseConv) else scales.reshape(-1, *[1] * (weights.ndim - 1))
             constants[op.weights] = weights * along
-            constants[op.bias] = int8.constants[op.bias] * scales * _scale(int8, op.inputs[0])
+            constants[op.bias] = int8.constants[op.bias] * scales * quant_of(int8.tensors[op.inputs[0]]).scale[0]
             if (lost := float(np.abs(constants[op.weights] - graph.constants[op.weights]).max(initial=0))) > 0.51 * scales.max():
                 return f"{op.name}: a weight is {lost / scales.max():.2f} steps off"
     as_real = graph.with_ops(int8.ops, constants=constants)
     stored = interpret.run_all(int8, interpret.quantize_input(int8, images))
     for op in int8.ops:
-        out = int8.tensors[op.output].quant
-        assert out is not None
+        out = quant_of(int8.tensors[op.output])
         exact = interpret.run_op(as_real, op, [_real(int8, name, stored[name]) for name in op.inputs])
         steps = np.abs(np.clip(exact / out.scale[0] + out.zero_point, -128, 127) - stored[op.output])
         if steps.max(initial=0) > (2.5 if isinstance(op, Softmax) else 1.01):
@@ -179,15 +177,8 @@ def oracle(net: nn.Module, graph: Graph, int8: Graph, images: np.ndarray) -> str
     return ""
 
 
-def _scale(graph: Graph, name: str) -> float:
-    quant = graph.tensors[name].quant
-    assert quant is not None
-    return quant.scale[0]
-
-
 def _real(graph: Graph, name: str, stored: np.ndarray) -> np.ndarray:
-    quant = graph.tensors[name].quant
-    assert quant is not None
+    quant = quant_of(graph.tensors[name])
     return (stored.astype(np.float64) - quant.zero_point) * quant.scale[0]
 
 
@@ -195,14 +186,11 @@ def run_case(case: Case, images: np.ndarray, real: bool) -> str:
     """Returns what is wrong with a case; empty where every byte is right."""
     artifact, expected = case.make(images)
     shape = expected.shape[1:]
-    wrong = int((on_host(artifact, images, shape) != expected).sum())
-    if wrong:
+    if wrong := int((on_host(artifact, images, shape) != expected).sum()):
         return f"twin: {wrong} of {expected.size} bytes"
     if real and shutil.which(build.CROSS_COMPILER):
         wrong = int((on_core(artifact, images, shape, case.core) != expected).sum())
-        if wrong:
-            return f"machine code: {wrong} of {expected.size} bytes"
-    return ""
+    return f"machine code: {wrong} of {expected.size} bytes" if wrong else ""
 
 
 def sweep(
@@ -234,33 +222,15 @@ def sweep(
     return right, wrong
 
 
-def _one(task: tuple[str, str, int, str]) -> tuple[int, int, list[str]]:
-    path, prefix, seed, only = task
-    spec = importlib.util.spec_from_file_location("networks", path)
-    assert spec and spec.loader
-    module = sys.modules.get("networks") or importlib.util.module_from_spec(spec)
-    if "networks" not in sys.modules:
-        sys.modules["networks"] = module
-        spec.loader.exec_module(module)
-    torch.set_num_threads(1)
-    share = float(os.environ.get("SWEEP_SHARE", "1"))
-    return seed, *sweep(getattr(module, f"{prefix}{seed}"), f"{prefix}{seed}", seed, only, share=share)
-
-
-def main() -> None:
+def main(where: str, first: str, count: str, only: str = "") -> None:
     """Sweeps the networks that the command line names."""
-    (path, _, prefix), first, count = sys.argv[1].partition(":"), int(sys.argv[2]), int(sys.argv[3])
-    only = sys.argv[4] if len(sys.argv) > 4 else ""
-    total = 0
-    with multiprocessing.get_context("fork").Pool(int(os.environ.get("SWEEP_JOBS", "2")), maxtasksperchild=50) as pool:
-        tasks = [(path, prefix, seed, only) for seed in range(first, first + count)]
-        for done, (seed, right, wrong) in enumerate(pool.imap_unordered(_one, tasks), 1):
-            total += right
-            for line in wrong:
-                print(f"{prefix}{seed}: {line}", flush=True)
-            print(f"{done} networks, {total} cases right", end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
-    print(f"{total} cases right")
+    path, _, prefix = where.partition(":")
+    factories, total, share = runpy.run_path(path), 0, float(os.environ.get("SWEEP_SHARE", "1"))
+    for seed in range(int(first), int(first) + int(count)):
+        right, wrong = sweep(factories[f"{prefix}{seed}"], f"{prefix}{seed}", seed, only, share=share)
+        total += right
+        print(*(f"{prefix}{seed}: {line}" for line in wrong), f"{prefix}{seed}: {total} cases right so far", sep="\n", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
 from tinyredux.int8 import quantize
+from tinyredux.nets import Net
 
 STEPS = (
     "conv", "conv", "conv", "norm", "relu", "relu6", "depthwise", "grouped", "max", "average", "residual", "skip", "add",
@@ -171,3 +172,10 @@ def int8_net(seed: int, padded_averages: bool = True) -> tuple[Graph, np.ndarray
     images = images_for(net, 3, seed + 1000)
     images[1] *= 20
     return graph, images
+
+
+def int8_sequence(shape: tuple[int, int, int], *layers: nn.Module) -> Graph:
+    """Returns the int8 graph of layers in a row, which get their size where they are lazy, for images (C, H, W)."""
+    net = Net(nn.Sequential(*layers), shape).eval()
+    net(torch.zeros(1, *shape))
+    return quantize(export(net, name="net"), images_for(net, 8, 0))

@@ -47,28 +47,26 @@ __attribute__((section(".isr_vector"), used)) void (*const vectors[16])(void) = 
 """
 
 LINK = """
-MEMORY {{ FLASH (rx) : ORIGIN = {flash:#x}, LENGTH = 512K
- RAM (rwx) : ORIGIN = 0x20000000, LENGTH = {ram}K }}
+MEMORY { FLASH (rx) : ORIGIN = 0x08000000, LENGTH = 512K
+ RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 128K }
 _estack = ORIGIN(RAM) + LENGTH(RAM);
-SECTIONS {{
- .text : {{ KEEP(*(.isr_vector)) *(.text*) *(.rodata*) . = ALIGN(4); }} >FLASH
+SECTIONS {
+ .text : { KEEP(*(.isr_vector)) *(.text*) *(.rodata*) . = ALIGN(4); } >FLASH
  _sidata = LOADADDR(.data);
- .data : {{ _sdata = .; *(.data*) *(.ramcode*) . = ALIGN(4); _edata = .; }} >RAM AT>FLASH
- .bss (NOLOAD) : {{ _sbss = .; *(.bss*) *(COMMON) . = ALIGN(4); _ebss = .; }} >RAM
-}}
+ .data : { _sdata = .; *(.data*) *(.ramcode*) . = ALIGN(4); _edata = .; } >RAM AT>FLASH
+ .bss (NOLOAD) : { _sbss = .; *(.bss*) *(COMMON) . = ALIGN(4); _ebss = .; } >RAM
+}
 """
 
 
-def build(folder: Path, source: str, *flags: str, cpu: str = "cortex-m4", ram_kib: int = 128, flash: int = 0x08000000) -> Path:
+def build(folder: Path, source: str, *flags: str, cpu: str = "cortex-m4") -> Path:
     """Returns the ELF of a program: START, and `source` after HEADER, compiled with -O2."""
-    name = hashlib.sha256(repr((source, flags, cpu, ram_kib)).encode()).hexdigest()[:12]
+    name = hashlib.sha256(repr((source, flags, cpu)).encode()).hexdigest()[:12]
     code, start, script, elf = (folder / f"{name}{end}" for end in (".c", "_start.c", ".ld", ".elf"))
-    code.write_text(HEADER + source)
-    start.write_text(HEADER + START)
-    script.write_text(LINK.format(flash=flash, ram=ram_kib))
-    fpu = {"cortex-m4": "fpv4-sp-d16", "cortex-m7": "fpv5-sp-d16", "cortex-m33": "fpv5-sp-d16"}[cpu]
-    target = ["-mthumb", f"-mcpu={cpu}", f"-mfpu={fpu}", "-mfloat-abi=hard"]
-    command = ["arm-none-eabi-gcc", *target, "-O2", "-ffreestanding", "-nostdlib", "-fno-tree-loop-distribute-patterns", *flags]
-    command += [f"-Wl,-T,{script}", str(start), str(code), "-lgcc", "-o", str(elf)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    for path, text in ((code, HEADER + source), (start, HEADER + START), (script, LINK)):
+        path.write_text(text)
+    fpu = "fpv4-sp-d16" if cpu == "cortex-m4" else "fpv5-sp-d16"
+    command = ["arm-none-eabi-gcc", "-mthumb", f"-mcpu={cpu}", f"-mfpu={fpu}", "-mfloat-abi=hard", "-O2", "-ffreestanding"]
+    command += ["-nostdlib", "-fno-tree-loop-distribute-patterns", *flags, f"-Wl,-T,{script}", str(start), str(code), "-lgcc"]
+    subprocess.run([*command, "-o", str(elf)], check=True, capture_output=True, text=True)
     return elf

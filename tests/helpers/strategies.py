@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tinyredux import graph as ir
+from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv
 from tinyredux.int8 import interpret
 
@@ -195,3 +196,12 @@ def random_layers(kind: str, count: int, seed: int) -> list[Layer]:
     """Returns `count` layers of one kind, the same for the same seed."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     return [layer(lambda options: options[int(rng.integers(len(options)))], kind) for _ in range(count)]
+
+
+def named_layer(spec: str, weights: Callable[[tuple[int, ...]], np.ndarray] | None = None, seed: int = 0) -> Layer:
+    """Returns a layer as `bench` names it, with an image of any values and, where asked for, with other weights."""
+    graph = layer_graph(parse_spec(spec), seed)
+    if weights:
+        changed = weights(graph.constants["weights"].shape).astype(np.int8)
+        graph = replace(graph, constants={**graph.constants, "weights": changed})
+    return Layer(graph, (np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8),))

@@ -10,24 +10,24 @@ from random_nets import images_for, int8_net
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux.frontends import export
-from tinyredux.graph import Add, Graph, Pool, Quant, Relu, Softmax, Tensor, Weighted, output_shape, verify
-from tinyredux.int8 import interpret, quant_of, quantize, requantization
+from tinyredux.graph import Add, Graph, Op, Pool, Quant, Relu, Shape, Softmax, Tensor, Weighted, output_shape, verify
+from tinyredux.int8 import interpret, quantize
+from tinyredux.int8.factors import SOFTMAX_OUTPUT
 from tinyredux.nets import NETS
 
 litert = pytest.importorskip(
     "ai_edge_litert.interpreter", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'"
 )
-from tflite_writer import same_padding, tflite_bytes  # noqa: E402  (flatbuffers and tflite come with it)
+from tflite_writer import same_padding, tflite_bytes  # noqa: E402  (flatbuffers comes with it)
 
 CASES = 40
 SCALES = (1e-6, 1e-3, 0.0123, 0.1, 1.0, 77.7)
 
 
-def run_litert(graph: Graph, inputs: list[np.ndarray], fully_connected: bool = False) -> np.ndarray:
+def run_litert(graph: Graph, inputs: list[np.ndarray]) -> np.ndarray:
     """Returns LiteRT's output (H, W, C) of an int8 graph, computed by its reference kernels."""
     resolver = litert.OpResolverType.BUILTIN_REF
-    content = tflite_bytes(graph, fully_connected)
-    interpreter = litert.Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+    interpreter = litert.Interpreter(model_content=tflite_bytes(graph), experimental_op_resolver_type=resolver, num_threads=1)
     interpreter.allocate_tensors()
     for detail, values in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], values[None])
@@ -90,44 +90,26 @@ def test_operator_equals_litert(kind: str) -> None:
     assert compared > CASES // 2
 
 
-def test_fully_connected_rounds_by_one_of_two_rules() -> None:
-    """Up to LiteRT 1.2 its reference rounds twice, as the specification and we do; later ones round acc * scale in float64."""
-    ours_everywhere = float_everywhere = True
-    for layer in random_layers("dense", 480, seed=4):
-        graph, op = as_float32(layer.graph), layer.op
-        assert isinstance(op, Weighted)
-        found = run_litert(graph, list(layer.inputs), fully_connected=True).reshape(-1).astype(int)
-        ours = interpret.run_op(graph, graph.ops[0], [layer.inputs[0][None]]).reshape(-1).astype(int)
-        factors = requantization(graph, graph.ops[0])
-        centred = layer.inputs[0].reshape(-1).astype(np.int64) - factors.input_zero_point
-        sums = graph.constants[op.weights].astype(np.int64) @ centred + graph.constants[op.bias]
-        scale, result = (float(quant_of(graph.tensors[name]).scale[0]) for name in ("in", "out"))
-        real = sums * (scale * np.array(graph.ops[0].weight_scale) / result)
-        rounded = np.sign(real) * np.floor(np.abs(real) + 0.5) + factors.output_zero_point
-        exact = np.clip(rounded, factors.clamp.low, factors.clamp.high)
-        ours_everywhere &= bool((found == ours).all())
-        float_everywhere &= bool((found == exact).all())
-        assert np.abs(found - ours).max() <= 1
-    assert ours_everywhere != float_everywhere  # 480 layers tell the rules apart
+def elementwise(op: Op, shape: Shape, *quants: Quant) -> Graph:
+    """Returns a graph of one operator on maps of one shape: its inputs' quantisations, then its output's."""
+    tensors = {name: Tensor(name, shape, "int8", quant) for name, quant in zip((*op.inputs, "out"), quants, strict=True)}
+    return as_float32(Graph("one", (op,), tensors, {}, op.inputs, ("out",)))
 
 
-@pytest.mark.parametrize("other", SCALES)
+def check(graph: Graph, *inputs: np.ndarray) -> None:
+    assert_equal(graph, list(inputs), interpret.run_op(graph, graph.ops[0], [values[None] for values in inputs])[0])
+
+
 @pytest.mark.parametrize("scale", SCALES)
-def test_add_equals_litert_at_extreme_scales(scale: float, other: float) -> None:
+def test_add_equals_litert_at_extreme_scales(scale: float) -> None:
     rng = np.random.default_rng(7)
-    finest = 2.1 * max(scale, other) / (1 << 20)  # LiteRT aborts below; add_params refuses
-    for result in (scale, other, 2 * max(scale, other), finest):
-        if result < finest:
-            continue
-        for activation in ("none", "relu", "relu6")[: 3 if 6 / result < 2**31 else 2]:  # where it can store a 6
-            zero_points = [int(rng.choice([-128, -1, 0, 3, 127])) for _ in range(3)]
-            quants = [Quant((s,), z) for s, z in zip((scale, other, result), zero_points, strict=True)]
-            names = ("left", "right", "out")
-            tensors = {n: Tensor(n, (4, 8, 8), "int8", q) for n, q in zip(names, quants, strict=True)}
-            op = Add("op", ("left", "right"), "out", activation)
-            graph = as_float32(Graph("add", (op,), tensors, {}, ("left", "right"), ("out",)))
-            inputs = [rng.integers(-128, 128, (4, 8, 8)).astype(np.int8) for _ in range(2)]
-            assert_equal(graph, inputs, interpret.run_op(graph, op, [values[None] for values in inputs])[0])
+    for other in SCALES:
+        finest = 2.1 * max(scale, other) / (1 << 20)  # LiteRT aborts below; add_params refuses
+        for result in (one for one in (scale, other, 2 * max(scale, other), finest) if one >= finest):
+            for activation in ("none", "relu", "relu6")[: 3 if 6 / result < 2**31 else 2]:  # where it can store a 6
+                quants = [Quant((s,), int(rng.choice([-128, -1, 0, 3, 127]))) for s in (scale, other, result)]
+                graph = elementwise(Add("op", ("left", "right"), "out", activation), (4, 8, 8), *quants)
+                check(graph, *rng.integers(-128, 128, (2, 4, 8, 8)).astype(np.int8))
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6"])
@@ -138,32 +120,16 @@ def test_clamp_equals_litert_at_every_scale(activation: str) -> None:
     nearby = [float(np.nextafter(np.float32(scale), np.float32(way))) for scale in halves for way in (0, 1)]
     for i, scale in enumerate(halves + nearby):
         quant = Quant((scale,), (-128, 0, 5)[i % 3])
-        tensors = {name: Tensor(name, (1, 1, 256), "int8", quant) for name in ("in", "out")}
-        graph = as_float32(Graph("clamp", (Relu("op", ("in",), "out", activation),), tensors, {}, ("in",), ("out",)))
-        assert_equal(graph, [values], interpret.run(graph, values[None])[0])
+        check(elementwise(Relu("op", ("in",), "out", activation), (1, 1, 256), quant, quant), values)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1 / 256, 0.05, 0.11, 0.5, 1.0, 4.0, 20.0, 1000.0])
 @pytest.mark.parametrize("channels", [1, 2, 10, 100, 511])
-def test_softmax_equals_litert(scale: float, channels: int) -> None:
+def test_softmax_equals_litert(channels: int) -> None:
     """Up to 511 equal values: with more, LiteRT's reference shifts by 32 bits and aborts."""
-    rng = np.random.default_rng(channels)
-    tensors = {"in": Tensor("in", (3, 2, channels), "int8", Quant((scale,), 9))}
-    tensors["out"] = Tensor("out", (3, 2, channels), "int8", Quant((1 / 256,), -128))
-    graph = as_float32(Graph("softmax", (Softmax("op", ("in",), "out"),), tensors, {}, ("in",), ("out",)))
-    values = rng.integers(-128, 128, (3, 2, channels)).astype(np.int8)
+    values = np.random.default_rng(channels).integers(-128, 128, (3, 2, channels)).astype(np.int8)
     values[0, 0] = 127
-    assert_equal(graph, [values], interpret.run(graph, values[None])[0])
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_network_equals_litert(seed: int) -> None:
-    """Whole networks: torch, export, quantize; then every byte that LiteRT computes."""
-    graph, images = int8_net(seed, padded_averages=False)
-    stored = interpret.quantize_input(graph, images)
-    expected = interpret.run(graph, stored)
-    for image, result in zip(stored, expected, strict=True):
-        assert_equal(graph, [image], result)
+    for scale in (1e-6, 1e-3, 1 / 256, 0.05, 0.11, 0.5, 1.0, 4.0, 20.0, 1000.0):
+        check(elementwise(Softmax("op", ("in",), "out"), values.shape, Quant((scale,), 9), SOFTMAX_OUTPUT), values)
 
 
 def test_a_planted_fault_is_seen() -> None:
@@ -174,11 +140,18 @@ def test_a_planted_fault_is_seen() -> None:
         assert_equal(as_float32(layer.graph), list(layer.inputs), expected)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in ("lenet", "ds_cnn") else pytest.mark.sweep) for n in NETS])
-def test_network_of_the_book_equals_litert(name: str) -> None:
-    """In shape, not in training: random weights."""
+def book(name: str) -> tuple[Graph, np.ndarray]:
+    """Returns a network of the book, in shape, not in training: random weights."""
     net = NETS[name]()
-    graph = quantize(export(net, name=name), images_for(net, 4, seed=0))
-    stored = interpret.quantize_input(graph, images_for(net, 2, seed=1))
+    return quantize(export(net, name=name), images_for(net, 4, seed=0)), images_for(net, 2, seed=1)
+
+
+@pytest.mark.parametrize(
+    "which", [*range(8), *(pytest.param(name, marks=[] if name in ("lenet", "ds_cnn") else pytest.mark.sweep) for name in NETS)]
+)
+def test_network_equals_litert(which: int | str) -> None:
+    """Whole networks: torch, export, quantize; then every byte that LiteRT computes."""
+    graph, images = book(which) if isinstance(which, str) else int8_net(which, padded_averages=False)
+    stored = interpret.quantize_input(graph, images)
     for image, result in zip(stored, interpret.run(graph, stored), strict=True):
         assert_equal(graph, [image], result)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,7 +33,9 @@ from tinyredux.int8.factors import SOFTMAX_OUTPUT
 from tinyredux.int8.quantization import LEAST_SCALE, quant_from_range
 from tinyredux.kernels.asm import requantize
 
-RNG = np.random.default_rng(5)
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=shape)
 
 
 def graph_of(ops: list[Op], shape: Shape, **constants: np.ndarray) -> Graph:
@@ -47,7 +51,7 @@ def graph_of(ops: list[Op], shape: Shape, **constants: np.ndarray) -> Graph:
 def images(graph: Graph, count: int = 6) -> np.ndarray:
     """Returns normal images (N, C, H, W) for a graph."""
     height, width, channels = graph.input.shape
-    return RNG.normal(size=(count, channels, height, width)).astype(np.float32)
+    return normal(count, channels, height, width).astype(np.float32)
 
 
 def reals(graph: Graph, pictures: np.ndarray) -> tuple[np.ndarray, float]:
@@ -63,7 +67,7 @@ def steps_apart(graph: Graph, pictures: np.ndarray) -> np.ndarray:
     return (found - interpret.run(graph, pictures.transpose(0, 2, 3, 1))) / scale
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_int8_is_close_to_float(seed: int) -> None:
     """Eight bits: the error's root mean square is a few steps of 255, over up to eight layers without training.
 
@@ -76,7 +80,7 @@ def test_int8_is_close_to_float(seed: int) -> None:
     assert abs(apart.mean()) < 4
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_every_tensor_has_the_scales_that_its_kernels_need(seed: int) -> None:
     net = RandomNet(300 + seed)
     graph = quantize(export(net, name="net"), images_for(net, 4, seed))
@@ -104,24 +108,23 @@ def conv_graph(weights: np.ndarray, bias: np.ndarray, activation: str = "none") 
     return graph_of([op], (4, 4, weights.shape[3]), w=weights, b=bias)
 
 
-def test_channel_of_zeros_keeps_its_bias() -> None:
-    """No weight sets the channel's scale, so the bias does, however coarse the input is."""
-    graph = conv_graph(np.zeros((4, 1, 1, 3)), np.array([0.1, 0.0123, 0.0, -0.2]))
-    assert np.abs(steps_apart(graph, 100 * images(graph))).max() <= 0.51
-
-
-def test_one_channel_of_zeros_costs_a_layer_nothing() -> None:
-    """A filter that died in training takes a scale whose factor the fast kernels apply as they do the others'."""
-    weights = RNG.normal(size=(4, 1, 1, 3))
+def test_channels_of_zeros() -> None:
+    """No weight sets the channel's scale, so the bias does, however coarse the input is. A filter that died in training costs a
+    layer nothing: it takes a scale whose factor the fast kernels apply as they do the others'."""
+    dead = conv_graph(np.zeros((4, 1, 1, 3)), np.array([0.1, 0.0123, 0.0, -0.2]))
+    assert np.abs(steps_apart(dead, 100 * images(dead))).max() <= 0.51
+    nothing = conv_graph(np.zeros((4, 1, 1, 3)), np.zeros(4), "relu")
+    assert (reals(quantize(nothing, images(nothing)), images(nothing))[0] == 0).all()
+    weights = normal(4, 1, 1, 3)
     weights[2] = 0
-    graph = quantize(conv_graph(weights, np.zeros(4)), images(conv_graph(weights, np.zeros(4))))
+    graph = quantize(conv_graph(weights, np.zeros(4)), images(nothing))
     assert requantize.applies(requantization(graph, graph.ops[0])) and not graph.constants["w"][2].any()
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e-20, 1e-38, 1e-42])
 def test_tiny_weights_with_a_large_bias(size: float) -> None:
     """The bias does not fit into 32 bits at the weights' scale: the scale gives way."""
-    weights = RNG.normal(size=(2, 1, 1, 3))
+    weights = normal(2, 1, 1, 3)
     weights[0] *= size
     graph = conv_graph(weights, np.array([5.0, -1.0]))
     assert np.abs(quantize(graph, images(graph)).constants["b"].astype(np.int64)).max() <= 1 << 30
@@ -130,15 +133,9 @@ def test_tiny_weights_with_a_large_bias(size: float) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-35, 1e6])
 def test_constant_images(value: float) -> None:
-    graph = conv_graph(RNG.normal(size=(4, 1, 1, 3)), RNG.normal(size=4))
+    graph = conv_graph(normal(4, 1, 1, 3), normal(4))
     pictures = np.full((3, 3, 4, 4), value, np.float32)
     assert np.abs(steps_apart(graph, pictures)).max() < 2
-
-
-def test_network_that_is_always_zero() -> None:
-    graph = conv_graph(np.zeros((4, 1, 1, 3)), np.zeros(4), "relu")
-    found, _ = reals(quantize(graph, images(graph)), images(graph))
-    assert (found == 0).all()
 
 
 def test_depthwise_and_dense_have_a_scale_per_channel() -> None:
@@ -148,8 +145,8 @@ def test_depthwise_and_dense_have_a_scale_per_channel() -> None:
         DepthwiseConv("d", ("input",), "a", "dw", "db", kernel=(3, 3)),
         Dense("e", ("a",), "out", "ew", "eb"),
     ]
-    constants = {"dw": RNG.normal(size=(3, 3, 3)) * strength, "db": np.zeros(3)}
-    constants |= {"ew": RNG.normal(size=(3, 12)) * strength[:, None], "eb": np.zeros(3)}
+    constants = {"dw": normal(3, 3, 3) * strength, "db": np.zeros(3)}
+    constants |= {"ew": normal(3, 12) * strength[:, None], "eb": np.zeros(3)}
     graph = quantize(made := graph_of(ops, (4, 4, 3), **constants), images(made))
     for name, axes in (("dw", (0, 1)), ("ew", 1)):
         assert np.abs(graph.constants[name]).max(axis=axes).tolist() == [127, 127, 127]
@@ -158,7 +155,7 @@ def test_depthwise_and_dense_have_a_scale_per_channel() -> None:
 def test_relu_that_stands_alone_sets_the_range_of_both_sides() -> None:
     """What a ReLU cuts off needs no codes: both sides share the range behind it."""
     ops = [Conv("c", ("input",), "a", "w", "b"), Relu("r", ("a",), "out", "relu6")]
-    made = graph_of(ops, (4, 4, 3), w=20 * RNG.normal(size=(4, 1, 1, 3)), b=np.zeros(4))
+    made = graph_of(ops, (4, 4, 3), w=20 * normal(4, 1, 1, 3), b=np.zeros(4))
     pictures = images(made)
     graph = quantize(made, pictures)
     assert quant_of(graph.output) == quant_of(graph.tensors["a"])
@@ -174,50 +171,34 @@ def test_quant_from_range() -> None:
     assert quant_from_range(0.0, 0.0).scale[0] > LEAST_SCALE and quant_from_range(0.0, 1e-40).scale[0] > LEAST_SCALE
 
 
-def test_sum_that_cancels_is_refused_where_its_arithmetic_ends() -> None:
-    """x + (1e-7 - 1) x: inputs of order 1, a sum of order 1e-7, beyond the 20 bits that the kernel shifts by."""
-    ops = [DepthwiseConv("d", ("input",), "a", "w", "b"), Add("add1", ("input", "a"), "out")]
-    graph = graph_of(ops, (2, 2, 3), w=np.full((1, 1, 3), 1e-7 - 1), b=np.zeros(3))
-    with pytest.raises(ValueError, match=r"add1: adds tensors of scale .* at most 2\^19 times finer"):
-        add_params(int8 := quantize(graph, images(graph)), int8.ops[1])
-
-
-def test_softmax_joined_with_other_values_is_refused() -> None:
-    ops = [Softmax("s", ("input",), "a"), Concat("c", ("a", "input"), "out")]
-    graph = graph_of(ops, (2, 2, 3))
-    with pytest.raises(ValueError, match="a, a softmax, is joined with tensors that leave its range"):
-        quantize(graph, images(graph))
-
-
-def test_images_of_another_shape_are_refused() -> None:
-    graph = conv_graph(np.ones((2, 1, 1, 3)), np.zeros(2))
-    for wrong in [(3, 4, 4), (2, 4, 4, 3), (0, 3, 4, 4), (2, 3, 4, 5)]:
-        with pytest.raises(ValueError, match=r"calibration images have shape .*, small expects \(N, 3, 4, 4\), N >= 1"):
-            quantize(graph, np.zeros(wrong, np.float32))
-
-
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-def test_values_that_are_not_finite_are_refused_by_name() -> None:
-    graph = conv_graph(np.full((2, 1, 1, 3), 1e38), np.zeros(2))
-    pictures = np.ones((2, 3, 4, 4), np.float32)
-    with pytest.raises(ValueError, match="tensor out of small holds NaN or infinity"):
-        quantize(graph, 100 * pictures)
-    with pytest.raises(ValueError, match="calibration images for small hold values that are NaN or infinite"):
-        quantize(graph, pictures * np.nan)
-
-
-def test_a_float_graph_stays_as_it_was() -> None:
+def test_what_is_refused() -> None:
+    """Images of another shape, values that are not finite, a sum beyond the 20 bits that the kernel shifts by, a softmax joined
+    with other values; the float graph stays as it was."""
     graph = conv_graph(np.ones((2, 1, 1, 3)), np.zeros(2))
     before = replace(graph, constants={name: value.copy() for name, value in graph.constants.items()})
-    quantize(graph, images(graph))
+    int8, pictures = quantize(graph, images(graph)), np.ones((2, 3, 4, 4), np.float32)
     assert graph.tensors == before.tensors and graph.ops == before.ops
     assert all((graph.constants[name] == before.constants[name]).all() for name in before.constants)
-
-
-def test_interpreter_refuses_other_images() -> None:
-    graph = quantize(made := conv_graph(np.ones((2, 1, 1, 3)), np.zeros(2)), images(made))
+    huge = conv_graph(np.full((2, 1, 1, 3), 1e38), np.zeros(2))
+    ops = [DepthwiseConv("d", ("input",), "a", "w", "b"), Add("add1", ("input", "a"), "out")]
+    cancels = graph_of(ops, (2, 2, 3), w=np.full((1, 1, 3), 1e-7 - 1), b=np.zeros(3))  # x + (1e-7 - 1) x
+    joined = graph_of([Softmax("s", ("input",), "a"), Concat("c", ("a", "input"), "out")], (2, 2, 3))
+    refused: list[tuple[Callable[[], object], str]] = [
+        (
+            lambda: add_params(found := quantize(cancels, images(cancels)), found.ops[1]),
+            r"add1: adds .* at most 2\^19",
+        ),
+        (lambda: quantize(joined, images(joined)), "a, a softmax, is joined with tensors that leave its range"),
+        (lambda: quantize(huge, 100 * pictures), "tensor out of small holds NaN or infinity"),
+        (lambda: quantize(huge, pictures * np.nan), "calibration images for small hold values that are NaN or infinite"),
+        (lambda: interpret.quantize_input(graph, pictures), r"tensor input is float32 without quantisation; run quantize first"),
+    ]
+    shapes = r"calibration images have shape .*, small expects \(N, 3, 4, 4\), N >= 1"
+    for shape in [(3, 4, 4), (2, 4, 4, 3), (0, 3, 4, 4), (2, 3, 4, 5)]:
+        refused.append((partial(quantize, graph, np.zeros(shape, np.float32)), shapes))
     for wrong in [np.zeros((1, 4, 4, 2), np.int8), np.zeros((1, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.int8)]:
-        with pytest.raises(ValueError, match=r"small takes int8 images \(N, \(4, 4, 3\)\)"):
-            interpret.run(graph, wrong)
-    with pytest.raises(ValueError, match=r"tensor input is float32 without quantisation; run quantize first"):
-        interpret.quantize_input(made, images(made))
+        refused.append((partial(interpret.run, int8, wrong), r"small takes int8 images \(N, \(4, 4, 3\)\)"))
+    for make, words in refused:
+        with pytest.raises(ValueError, match=words):
+            make()

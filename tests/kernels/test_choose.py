@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tinyredux.boards import find_board
 from tinyredux.codegen import assemble, board_budget, limits
 from tinyredux.codegen.assemble import SCRATCH_BYTES
 from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
+from tinyredux.graph import Graph
 from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
@@ -31,47 +32,54 @@ BARS = {
 }  # fmt: skip
 
 
+# On a Cortex-M4 all, on the other cores every second; the others with -m sweep.
+TIMED = [
+    pytest.param(layer, board, marks=[pytest.mark.sweep] if j and (i + j) % 2 else [])
+    for (i, layer), (j, board) in product(enumerate(LAYERS), enumerate(BOARDS))
+]
+
+
 def fast_cycles(layer: str, board: str) -> LayerTime:
     return bench_layer(layer, find_board(board), "fast")
 
 
+def graph_of(layer: str) -> Graph:
+    return layer_graph(parse_spec(layer))
+
+
 @NEEDS_COMPILER
-@pytest.mark.parametrize("board", BOARDS)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("layer", "board"), TIMED)
 def test_no_layer_grows(layer: str, board: str) -> None:
     """Modelled cycles stay within 2 % of the committed ones, and the prediction near them."""
     committed = json.loads(CYCLES.read_text())[board][layer]
-    time = fast_cycles(layer, board)
+    time, place, graph = fast_cycles(layer, board), find_board(board), graph_of(layer)
     assert time.core_cycles <= GROWTH * committed, "if that is meant: python tests/kernels/test_choose.py"
-    graph = layer_graph(parse_spec(layer))
-    found = find_board(board)
-    predicted = choose(graph, found.cpu, *limits(found, graph=graph)).cycles
+    predicted = choose(graph, place.cpu, *limits(place, graph=graph)).cycles
     assert abs(predicted / time.core_cycles - 1) <= PREDICTED[board]
-    if board == "disco_f469ni":
-        cycles = time.per_mac if time.macs else time.per_output
-        assert cycles is not None and cycles <= BARS[layer]
+    assert board != "disco_f469ni" or ((time.per_mac if time.macs else time.per_output) or 0) <= BARS[layer]
 
 
 def test_forms_come_fastest_first_and_beat_the_reference_kernel() -> None:
     for layer in LAYERS:
-        graph = layer_graph(parse_spec(layer))
+        graph = graph_of(layer)
         costs = [form.cost for form in candidates(graph, graph.ops[0], "cortex-m4")]
         assert costs and costs == sorted(costs) and costs[-1] < operator_cycles(graph, graph.ops[0], "cortex-m4")
 
 
-def test_less_sram_gives_smaller_forms_down_to_the_reference_kernel() -> None:
-    graph = layer_graph(parse_spec("depthwise3x3:64@16x16"))
+def test_less_memory_gives_smaller_forms_down_to_the_reference_kernel() -> None:
+    graph = graph_of("depthwise3x3:64@16x16")
     roomy = choose(graph, "cortex-m4")
     arena = memory.plan_of(roomy.program, roomy.arena).arena_bytes
-    assert roomy.form_of_operator["layer"].name == "depthwise_planes"
-    small = choose(graph, "cortex-m4", sram_bytes=arena + 1500)
-    assert small.total_bytes <= arena + 1500 and "strips" in small.form_of_operator["layer"].name
-    assert small.cycles > roomy.cycles
-    none = choose(graph, "cortex-m4", sram_bytes=arena)
+    small, none = (choose(graph, "cortex-m4", sram_bytes=arena + more) for more in (1500, 0))
+    assert roomy.form_of_operator["layer"].name == "depthwise_planes" and "strips" in small.form_of_operator["layer"].name
+    assert small.total_bytes <= arena + 1500 and small.cycles > roomy.cycles
     assert none.total_bytes == arena and not none.forms
+    choices = [choose(graph_of("conv3x3:32-32@16x16"), "cortex-m4", flash_bytes=limit) for limit in (1 << 20, 20_000, 9_800)]
+    flash = [sum(form.flash_bytes for form in choice.forms.values()) for choice in choices]
+    assert flash[0] > 20_000 >= flash[1] and flash[2] <= 9_800
 
 
-@pytest.mark.parametrize("seed", [0, 2, 23, 37])
+@pytest.mark.parametrize("seed", [0, 2, 23, 58])
 def test_no_operator_could_be_faster_within_a_tight_limit(seed: int) -> None:
     """In the bytes of the reference kernels: whatever way is faster, alone beside the others' choice it does not fit."""
     graph = random_graph(seed, 14)
@@ -89,7 +97,7 @@ def test_no_operator_could_be_faster_within_a_tight_limit(seed: int) -> None:
 
 def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:
     """Kernels add at most SCRATCH_BYTES to what the reference kernels need; a limit that was given takes its place."""
-    graph, board = layer_graph(parse_spec("conv5x5:32-32@16x16")), find_board("disco_f469ni")
+    graph, board = graph_of("conv5x5:32-32@16x16"), find_board("disco_f469ni")
     needed = memory.place_operators(memory.layer_by_layer(graph)).size_bytes
     for sram, form in ((None, "rows_8"), (board_budget(board), "rows_16"), (needed + 7_000, "rows_4")):
         plan, artifact = assemble(graph, "test_choose", "fast", board, sram)
@@ -98,18 +106,6 @@ def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:
         assert found["scratch_bytes"] == plan.scratch["layer"][1]
 
 
-def test_less_flash_gives_smaller_forms() -> None:
-    graph = layer_graph(parse_spec("conv3x3:32-32@16x16"))
-    sizes = [choose(graph, "cortex-m4", flash_bytes=limit) for limit in (1 << 20, 20_000, 9_800)]
-    bytes_used = [sum(form.flash_bytes for form in choice.forms.values()) for choice in sizes]
-    assert bytes_used[0] > 20_000 >= bytes_used[1] and bytes_used[2] <= 9_800
-
-
-def main() -> None:
-    """Writes the committed cycles again."""
+if __name__ == "__main__":  # writes the committed cycles again
     found = {board: {layer: fast_cycles(layer, board).core_cycles for layer in LAYERS} for board in BOARDS}
     CYCLES.write_text(json.dumps(found, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,19 +6,19 @@ A case is a layer with its weights, one of its forms, and an input. A hundred th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from form_cases import Case, CoreForms, HostForms, cases_of
+from form_cases import cases_of, right_cases
 from generated import CPU_MODELS
-from strategies import KINDS, Layer, random_layers
+from strategies import KINDS, Layer, named_layer, random_layers
 
-from tinyredux.explore.bench import layer_graph, parse_spec
-from tinyredux.graph import Graph, output_shape
-from tinyredux.int8 import interpret
+from tinyredux.explore.bench import parse_spec
+from tinyredux.graph import output_shape
 from tinyredux.kernels import gemm, quads, winograd
 from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
@@ -27,21 +27,12 @@ FORMED = [kind for kind in KINDS if kind not in ("concat", "softmax")]  # these 
 BATCH = 25  # layers compiled together
 PADDED = ("conv1x1s2:16-5@5x5", "conv3x3:8-5@7x5", "conv5x2s3:3-4@6x8", "depthwise1x3s2:6@9x7", "depthwise2x1s3:5@8x6")
 NAMED = (
-    "conv1x1:64-64@4x4",
-    "conv1x1:7-5@3x3",  # neither channels nor pixels fit the blocks
-    "conv1x1s2:16-6@5x5",
-    "conv3x3:5-9@7x5",
-    "conv5x5s2:3-4@9x9",
-    "conv3x3:13-21@2x3",  # columns of an odd number of words
-    "conv3x3:32-8@8x8",
-    "conv3x3:8-5@7x5",  # tiles over both edges
-    "conv2x2:4-3@5x5",
-    "conv4x4:4-2@5x5",
-    "conv7x5s3:13-2@20x17",
-    "conv1x1:300-4@2x1",
-    "conv1x1:20-6@7x5",  # quads: strips and groups that overlap, padded rounds
-    "conv1x1:140-9@3x2",
-)
+    "conv1x1:64-64@4x4", "conv1x1:7-5@3x3",  # neither channels nor pixels fit the blocks
+    "conv1x1s2:16-6@5x5", "conv3x3:5-9@7x5", "conv5x5s2:3-4@9x9", "conv3x3:13-21@2x3",  # columns of an odd number of words
+    "conv3x3:32-8@8x8", "conv3x3:8-5@7x5",  # tiles over both edges
+    "conv2x2:4-3@5x5", "conv4x4:4-2@5x5", "conv7x5s3:13-2@20x17", "conv1x1:300-4@2x1",
+    "conv1x1:20-6@7x5", "conv1x1:140-9@3x2",  # quads: strips and groups that overlap, padded rounds
+)  # fmt: skip
 EXTREME = (
     "dense:3000-6", "dense:1043-5", "depthwise7x7:5@9x8", "depthwise3x3s2:6@11x10", "conv5x5:12-6@9x8", "conv3x3:12-6@5x8",
     "conv5x5:24-3@5x5", "conv1x1:24-7@3x3", "conv1x1:64-8@3x4",
@@ -54,51 +45,15 @@ WEIGHTS: dict[str, Callable[[tuple[int, ...]], np.ndarray]] = {
 BEYOND = ((1, 1), (2, 5))  # rows or columns that the padding is wider than the window, before and after
 
 
-def check_under_sanitizers(layers: Sequence[Layer], folder: Path, inputs: int = 1) -> list[Case]:
-    """Fails unless every form writes the interpreter's bytes, without an access outside an array or undefined arithmetic."""
-    cases = cases_of(layers, "cortex-m4")
-    forms = HostForms(cases, folder)
-    for i, case in enumerate(cases):
-        for values in inputs_of(case.layer, inputs, 1):
-            layer = replace(case.layer, inputs=values)
-            written = forms.run(i, replace(case, layer=layer))
-            np.testing.assert_array_equal(written, layer.expected(), err_msg=f"{case.form.name}: {layer.graph}")
-    assert cases and forms.close() == ""
-    return cases
-
-
-def inputs_of(layer: Layer, count: int, seed: int) -> list[tuple[np.ndarray, ...]]:
-    """Returns the layer's own inputs; both ends in turn, each alone, and as the signs of its weights are; then random ones."""
-    rng = np.random.default_rng(seed)
-    signs = layer.graph.constants.get(getattr(layer.op, "weights", ""), np.ones(1)) > 0
-    highest = (lambda shape: np.indices(shape).sum(axis=0) % 2, np.zeros, np.ones, lambda shape: np.resize(signs, shape))
-    found = [layer.inputs, *(tuple(np.where(at(v.shape), 127, -128) for v in layer.inputs) for at in highest)]
-    for i in range(count - len(found)):
-        draws = [rng.integers(-128, 128, v.shape) if i % 3 else rng.choice([-128, 127], v.shape) for v in layer.inputs]
-        found.append(tuple(draws))
-    return [tuple(values.astype(np.int8) for values in each) for each in found[:count]]
-
-
-def sweep(layers: list[Layer], inputs: int, core: str, kinds: Sequence[str], folder: Path) -> int:
-    """Returns how many cases were right as twins ("host") or as machine code ("core"); fails at the first that was not."""
-    cases, right = cases_of(layers, core), 0
-    folder.mkdir()
-    running = [HostForms(cases, folder, sanitize=False) if kind == "host" else CoreForms(cases, folder, core) for kind in kinds]
-    for seed, layer in enumerate(layers):
-        drawn = inputs_of(layer, inputs, seed)
-        expected = interpret.run_op(layer.graph, layer.op, [np.stack(values) for values in zip(*drawn, strict=True)])
-        for number, case in enumerate(cases):
-            for values, wanted in zip(drawn, expected, strict=True) if case.layer is layer else ():
-                for forms in running:
-                    written = forms.run(number, Case(replace(layer, inputs=values), case.form))
-                    assert np.array_equal(written, wanted), f"{case.form.name}: {layer.graph}"
-                    right += 1
-    return right
+def many(layers: list[Layer], inputs: int, core: str, kinds: str, folder: Path) -> int:
+    """Returns how many times the forms of layers are right, BATCH layers in a program."""
+    parts = [layers[first : first + BATCH] for first in range(0, len(layers), BATCH)]
+    return sum(right_cases(cases_of(part, core), inputs, folder / str(i), core, kinds) for i, part in enumerate(parts))
 
 
 @pytest.mark.parametrize("kind", FORMED)
 def test_forms_under_sanitizers(tmp_path: Path, kind: str) -> None:
-    check_under_sanitizers(random_layers(kind, 16, seed=11), tmp_path)
+    right_cases(cases_of(random_layers(kind, 16, seed=11), "cortex-m4"), 1, tmp_path)
 
 
 @pytest.mark.slow
@@ -106,15 +61,14 @@ def test_forms_under_sanitizers(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("core", CPU_MODELS)
 def test_twin_and_machine_code(core: str, tmp_path: Path) -> None:
     """The instructions for a core and their C twin, in the order that the core gets."""
-    layers = [layer for kind in FORMED for layer in random_layers(kind, 4, seed=22)]
-    assert sweep(layers, 8, core, ("host", "core"), tmp_path / core) >= 600
+    layers = [layer for kind in FORMED for layer in random_layers(kind, 3, seed=22)]
+    assert many(layers, 6, core, "host core", tmp_path) >= 300
 
 
 @pytest.mark.sweep
 def test_a_hundred_thousand_twins(tmp_path: Path) -> None:
     layers = [layer for kind in FORMED for layer in random_layers(kind, 100, seed=21)]
-    parts = [layers[first : first + BATCH] for first in range(0, len(layers), BATCH)]
-    assert sum(sweep(part, 65, "cortex-m4", ("host",), tmp_path / str(i)) for i, part in enumerate(parts)) >= 100_000
+    assert many(layers, 65, "cortex-m4", "host", tmp_path) >= 100_000
 
 
 @pytest.mark.sweep
@@ -123,70 +77,45 @@ def test_a_hundred_thousand_twins(tmp_path: Path) -> None:
 def test_seventy_thousand_cases_as_machine_code(core: str, tmp_path: Path) -> None:
     """On other layers than the twins'."""
     layers = [layer for kind in FORMED for layer in random_layers(kind, 150, seed=23 + list(CPU_MODELS).index(core))]
-    parts = [layers[first : first + BATCH] for first in range(0, len(layers), BATCH)]
-    assert sum(sweep(part, 30, core, ("core",), tmp_path / str(i)) for i, part in enumerate(parts)) >= 70_000
+    assert many(layers, 30, core, "core", tmp_path) >= 70_000
 
 
-def layer_of(spec: str, weights: Callable[[tuple[int, ...]], np.ndarray] | None = None, seed: int = 0) -> Layer:
-    """Returns a layer with an image of any values and, where asked for, with other weights."""
-    graph = layer_graph(parse_spec(spec), seed)
-    if weights:
-        changed = weights(graph.constants["weights"].shape).astype(np.int8)
-        graph = replace(graph, constants=graph.constants | {"weights": changed})
-    return Layer(graph, (np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8),))
-
-
-def test_every_form_of_named_layers(tmp_path: Path) -> None:
-    cases = check_under_sanitizers([layer_of(spec) for spec in NAMED], tmp_path, inputs=3)
+def test_every_form_of_named_layers_and_the_largest_sums(tmp_path: Path) -> None:
+    """Weights and inputs at their ends overflow nothing."""
+    cases = cases_of([named_layer(spec) for spec in NAMED], "cortex-m4")
     names = {case.form.name.rsplit("_", 1)[0] for case in cases}
     assert {"gemm_pointwise", "gemm_columns", "quads", "winograd", "rows"} <= names
+    right_cases(cases, 3, tmp_path)
+    extreme = [named_layer(spec, weights) for spec in EXTREME for weights in WEIGHTS.values()]
+    right_cases(cases_of(extreme, "cortex-m4"), 6, tmp_path / "extreme")
 
 
-def test_the_largest_sums_stay_exact(tmp_path: Path) -> None:
-    """Weights and inputs at their ends overflow nothing."""
-    check_under_sanitizers([layer_of(spec, weights) for spec in EXTREME for weights in WEIGHTS.values()], tmp_path, inputs=6)
-
-
-def padded(spec: str, seed: int, padding: tuple[int, int, int, int]) -> Graph:
-    """Returns the layer with other padding."""
-    graph = layer_graph(parse_spec(spec), seed)
-    op = replace(graph.ops[0], padding=padding)  # type: ignore[call-arg]
-    output = replace(graph.output, shape=output_shape(graph, op))
-    return replace(graph, ops=(op,), tensors=graph.tensors | {"output": output})
-
-
-def wide_layers() -> list[Layer]:
-    """Returns each layer with padding wider than its window: above and below, and all around."""
-    found = []
-    for seed, spec in enumerate(PADDED):
-        rows, columns = parse_spec(spec).kernel
-        for before, after in BEYOND:
-            for y, x in ((1, 0), (1, 1)):
-                sides = (y * (rows + before), y * (rows + after), x * (columns + after), x * (columns + before))
-                found.append(replace(layer_of(spec, seed=seed), graph=padded(spec, seed, sides)))
-    return found
+def wide_layers() -> Iterator[Layer]:
+    """Yields each layer with padding wider than its window: above and below, and all around."""
+    for (seed, spec), (before, after), x in product(enumerate(PADDED), BEYOND, (0, 1)):
+        layer, (rows, columns) = named_layer(spec, seed=seed), parse_spec(spec).kernel
+        op = replace(layer.op, padding=(rows + before, rows + after, x * (columns + after), x * (columns + before)))  # type: ignore[call-arg]
+        output = replace(layer.graph.output, shape=output_shape(layer.graph, op))
+        yield replace(layer, graph=replace(layer.graph, ops=(op,), tensors=layer.graph.tensors | {"output": output}))
 
 
 def test_every_form_where_windows_see_no_pixel(tmp_path: Path) -> None:
     """Windows that lie wholly in the padding, which torch allows for convolutions."""
-    cases = check_under_sanitizers(wide_layers(), tmp_path)
+    cases = cases_of(list(wide_layers()), "cortex-m4")
     assert {case.form.name.split("_")[0] for case in cases} >= {"gemm", "depthwise"}
-
-
-def forms_of(spec: str, weights: str = "") -> list:
-    graph = layer_of(spec, WEIGHTS.get(weights)).graph
-    return [form for template in (gemm, winograd) for form in template.forms(graph, graph.ops[0], "cortex-m4")]
+    right_cases(cases, 1, tmp_path)
 
 
 def test_where_forms_do_not_apply() -> None:
-    assert not any(forms_of(spec) for spec in ("conv1x1:4-3@4x4", "conv1x1:8-8@1x1", "depthwise3x3:8@4x4"))
-    assert not forms_of("conv1x1:700-4@2x2", "highest")  # 127 * 128 * 700 > 2^23
+    def forms_of(spec: str, templates: tuple, core: str = "cortex-m4", weights: str = "") -> list:  # type: ignore[type-arg]
+        graph = named_layer(spec, WEIGHTS.get(weights)).graph
+        return [form for template in templates for form in template.forms(graph, graph.ops[0], core)]
 
-
-def test_quads_need_room_in_their_fields() -> None:
-    for spec, count in (("conv1x1:64-8@4x4", 2), ("conv1x1:68-8@4x4", 0)):
-        graph = layer_of(spec, WEIGHTS["highest"]).graph
-        assert len(quads.forms(graph, graph.ops[0], "cortex-m7")) == count  # 64 * 127 < 8192 <= 68 * 127
+    products = (gemm, winograd)
+    assert not any(forms_of(spec, products) for spec in ("conv1x1:4-3@4x4", "conv1x1:8-8@1x1", "depthwise3x3:8@4x4"))
+    assert not forms_of("conv1x1:700-4@2x2", products, weights="highest")  # 127 * 128 * 700 > 2^23
+    for spec, count in (("conv1x1:64-8@4x4", 2), ("conv1x1:68-8@4x4", 0)):  # 64 * 127 < 8192 <= 68 * 127
+        assert len(forms_of(spec, (quads,), "cortex-m7", "highest")) == count
 
 
 def test_bounds_of_transformed_weights_and_outputs() -> None:

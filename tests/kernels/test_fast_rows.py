@@ -29,10 +29,9 @@ def test_a_chunk_is_as_long_as_the_worst_input_allows(zero_point: int) -> None:
 
     def extremes(length: int) -> tuple[int, int]:
         starts = range(0, kernel.steps - length * kernel.unroll + 1, kernel.unroll)
-        chunks = [steps[:, start : start + length * kernel.unroll].reshape(len(steps), -1) for start in starts]
-        largest = max(int(np.where(part > 0, part * high, part * low).sum(axis=1).max()) for part in chunks)
-        smallest = min(int(np.where(part > 0, part * low, part * high).sum(axis=1).min()) for part in chunks)
-        return largest, smallest
+        chunks = np.stack([steps[:, start : start + length * kernel.unroll].reshape(len(steps), -1) for start in starts])
+        ends = np.sort([chunks * low, chunks * high], axis=0).sum(axis=-1)
+        return int(ends[1].max()), int(ends[0].min())
 
     largest, smallest = extremes(kernel.chunk)
     assert largest < OFFSET and smallest >= -OFFSET and kernel.most == max(largest, -smallest)

@@ -1,28 +1,14 @@
-"""Row convolutions in partial execution: the same bytes, never more memory than allowed, followed by the plan's checker."""
+"""A row convolution in parts: the same bytes, followed by the plan's checker. Of random graphs: tests/methods."""
 
 from __future__ import annotations
 
 import pytest
 from generated import assert_c_equals_interpreter
-from random_graphs import random_graph
 
 from tinyredux.codegen import emit_steps
 from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.kernels import with_rows
 from tinyredux.memory import Item, Schedule, lower, place, verify
-from tinyredux.partial import plan_partial
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_random_graphs_within_a_limit(seed: int) -> None:
-    graph = random_graph(seed)
-    plan = plan_partial(graph)
-    assert with_rows(plan.program, plan.arena, "cortex-m4").arena.size_bytes == plan.arena.size_bytes
-    limit = plan.arena.size_bytes + 4096
-    fast = with_rows(plan.program, plan.arena, "cortex-m4", limit)
-    assert plan.arena.size_bytes <= fast.arena.size_bytes <= limit
-    assert_c_equals_interpreter(graph, emit_steps(fast, "test"))
-
 
 PARTS = {
     "slices": Item(("layer",), "materialise", width=3),

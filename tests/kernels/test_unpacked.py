@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from form_cases import Case, CoreForms, HostForms
-from strategies import Layer
+from form_cases import Case, right_cases
+from strategies import Layer, named_layer
 
-from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.kernels import Form, code_bytes, unpacked
 from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.skip import cuts
@@ -30,34 +29,21 @@ def with_zeros(layer: Layer, unit: str, share: float, seed: int) -> Layer:
     return replace(layer, graph=replace(layer.graph, constants=constants))
 
 
-def layer(spec: str, seed: int) -> Layer:
-    graph = layer_graph(parse_spec(spec), seed)
-    image = np.random.default_rng(seed).integers(-128, 128, graph.input.shape).astype(np.int8)
-    return Layer(graph, (image,))
-
-
-def cases(core: str) -> list[Case]:
+@pytest.mark.parametrize("kind", ["sanitized", pytest.param("core", marks=NEEDS_COMPILER)])
+def test_every_form(kind: str, tmp_path: Path) -> None:
     """Odd channels, pixels that do not divide by four, strides, padding, two inputs of four and three of a window."""
     cut = [
-        with_zeros(layer(spec, i), unit, share, i)
+        with_zeros(named_layer(spec, seed=i), unit, share, i)
         for i, spec in enumerate(("conv3x3:5-5@5x5", "conv3x2s2:3-4@7x6", "conv1x1:7-3@3x3"))
         for unit, share in (("pair", 0.0), ("pair", 0.5), ("block", 0.5), ("block", 1.0))
     ]
-    return [Case(one, form.complete()) for one in cut for form in unpacked.forms(one.graph, one.op, core)]
-
-
-@pytest.mark.parametrize("on_core", [False, pytest.param(True, marks=NEEDS_COMPILER)], ids=["under sanitizers", "machine code"])
-def test_every_form(on_core: bool, tmp_path: Path) -> None:
-    found = cases("cortex-m4")
-    forms = CoreForms(found, tmp_path, "cortex-m4") if on_core else HostForms(found, tmp_path)
-    for i, case in enumerate(found):
-        np.testing.assert_array_equal(forms.run(i, case), case.layer.expected(), err_msg=str(case.layer.graph))
-    assert len(found) >= 12 and (isinstance(forms, CoreForms) or forms.close() == "")
+    cases = [Case(one, form.complete()) for one in cut for form in unpacked.forms(one.graph, one.op, "cortex-m4")]
+    assert right_cases(cases, 1, tmp_path, kinds=kind) >= 12
 
 
 def test_units_left_out_take_neither_cycles_nor_bytes() -> None:
     def largest(unit: str, share: float) -> Form:
-        one = with_zeros(layer("conv3x3:8-6@6x6", 0), unit, share, 0)
+        one = with_zeros(named_layer("conv3x3:8-6@6x6"), unit, share, 0)
         return unpacked.forms(one.graph, one.op, "cortex-m4")[-1]
 
     for unit in ("pair", "block"):
@@ -72,7 +58,7 @@ def test_a_price_is_that_of_the_program() -> None:
         ("conv3x3:8-6@6x6", "block", 0.0), ("conv3x3:8-6@6x6", "pair", 0.7), ("conv5x5:96-2@4x4", "block", 0.97),
         ("conv1x1:7-3@3x3", "pair", 0.9), ("conv3x3:8-6@6x6", "block", 1.0), ("conv3x3:40-4@6x6", "input", 0.5),
     ):  # fmt: skip
-        one = with_zeros(layer(spec, 1), unit, share, 1)
+        one = with_zeros(named_layer(spec, seed=1), unit, share, 1)
         pairs = unpacked.pairs_of(one.graph, one.op)  # type: ignore[arg-type]
         for pair in pairs:
             program = unpacked.product_function("layer", pair)

@@ -29,29 +29,25 @@ def setup() -> ModuleType:
     return module
 
 
-def test_a_missing_compiler_without_permission(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_permission(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing compiler is the last line, with the command of each system; without it there is no virtual environment."""
     said: list[str] = []
+    packages = "gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi"
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(setup, "print", lambda line, **_: said.append(line), raising=False)
-    with pytest.raises(SystemExit) as left:
-        setup.install_compilers()
-    packages = "gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi"
-    assert left.value.code == 3 and said[-1].endswith(f"run: your package manager, for what Debian calls {packages}")
-    monkeypatch.setattr(setup.shutil, "which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None)
-    monkeypatch.setattr(setup, "may_install", lambda: None)
-    with pytest.raises(SystemExit):
-        setup.install_compilers()
-    assert said[-1].endswith(f"run: sudo apt-get install --no-install-recommends {packages}")
-    monkeypatch.setattr(setup.sys, "platform", "darwin")
-    with pytest.raises(SystemExit):
-        setup.install_compilers()
-    assert said[-1].endswith("run: xcode-select --install && brew install --cask gcc-arm-embedded")
-
-
-def test_no_virtual_environment_without_permission(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(setup.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(setup, "PYTHON", tmp_path / "none")
-    monkeypatch.setattr(setup, "may_install", lambda: None)
     monkeypatch.setattr(setup, "run", lambda *command, quiet=False: False)
+    for name, value, words in (
+        ("which", lambda name: None, f"run: your package manager, for what Debian calls {packages}"),
+        ("which", lambda name: "/usr/bin/apt-get" if name == "apt-get" else None,
+         f"run: sudo apt-get install --no-install-recommends {packages}"),
+        ("platform", "darwin", "run: xcode-select --install && brew install --cask gcc-arm-embedded"),
+    ):  # fmt: skip
+        monkeypatch.setattr(setup.sys if name == "platform" else setup.shutil, name, value)
+        with pytest.raises(SystemExit) as left:
+            setup.install_compilers()
+        assert left.value.code == 3 and said[-1].endswith(words)
     with pytest.raises(SystemExit) as left:
         setup.make_environment()
     assert left.value.code == 3

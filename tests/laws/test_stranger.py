@@ -12,19 +12,18 @@ import configparser
 import importlib
 import itertools
 import json
-import os
 import re
 import runpy
 import shlex
-import subprocess
-import sys
+import shutil
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+import user_nets
 
 from tinyredux import nets
 from tinyredux.boards import find_board
@@ -36,16 +35,13 @@ from tinyredux.course.claims import Evidence, all_claims, reproduce
 from tinyredux.measurement import load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "data/README.md",
-    "tinyredux/weights/README.md",
-    *(f"book/{path.name}" for path in (ROOT / "book").glob("*.md")),
-)
+PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "tinyredux/weights/README.md", *(
+    f"book/{path.name}" for path in (ROOT / "book").glob("*.md")
+))  # fmt: skip
 OURS = re.compile(r"(?:tinyredux|python -m tinyredux|(?:python )?tools/\S+\.py|make|pio|papermill|%%?\w+)(?: .*)?$")
+Run = Callable[..., tuple[int, str, str]]
+LABELLED = f"{user_nets.__file__}:labelled"
 PLACEHOLDER = re.compile(r"[A-Z_]+$")
-ARM = "arm-none-eabi-"
 
 
 def commands_of(text: str) -> Iterator[str]:
@@ -207,8 +203,8 @@ def folder_above(tmp_path: Path) -> Path:
 def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three claims: one is made again, one command ends badly, one has a record that its command does not write."""
     monkeypatch.setattr("tinyredux.course.claims.ROOT", folder_above(tmp_path))
-    plan = "plan lenet --data random --out data"
-    here, other = Path("data/lenet.plan-partial.json"), Path("data/other.json")
+    plan = f"plan {user_nets.__file__}:make --data random --out data"
+    here, other = Path("data/make.plan-partial.json"), Path("data/other.json")
     (tmp_path / other).write_text('{"placement_bytes": 1}')
     rows = [
         {"id": name, "paper": "", "where": "", "metric": "", "published": "9", "chapter": "", "differs": "", "band": [0, 1e6],
@@ -243,40 +239,39 @@ def test_full_makes_the_record_again(name: str, tmp_path: Path, monkeypatch: pyt
     assert (after["ours"], after["verdict"]) == (before["ours"], before["verdict"])
 
 
-def stranger(tmp_path: Path, *words: str, arm: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m tinyredux` in the folder above a clone, without CIFAR-10 and, if asked, without the Arm compiler."""
-    if not (tmp_path / "tinyredux").exists():
-        (tmp_path / "tinyredux").symlink_to(ROOT)
-    environment = {name: value for name, value in os.environ.items() if name != "TINYREDUX_DATA"}
-    environment["TINYREDUX_CACHE"] = str(tmp_path / "cache")
-    if not arm:
-        tools = tmp_path / "bin"
-        tools.mkdir(exist_ok=True)
-        for folder in reversed(os.environ["PATH"].split(os.pathsep)):
-            for tool in Path(folder).iterdir() if Path(folder).is_dir() else ():
-                if not tool.name.startswith(ARM):
-                    (tools / tool.name).unlink(missing_ok=True)
-                    (tools / tool.name).symlink_to(tool)
-        environment["PATH"] = str(tools)
-    return subprocess.run(
-        [sys.executable, "-m", "tinyredux", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Returns what runs a command line above a clone, without CIFAR-10, with its own cache, and gives its code and words."""
+    (tmp_path / "tinyredux").symlink_to(ROOT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TINYREDUX_DATA", raising=False)
+    monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path / "cache"))
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = cli.main([*words])
+        return code, *capsys.readouterr()
+
+    return run
 
 
-@pytest.mark.slow
-def test_without_the_arm_compiler_a_sentence_says_how_to_get_it_and_the_host_works(tmp_path: Path) -> None:
-    done = stranger(tmp_path, "bench", "--layer", "dense:8-4", arm=False)
-    assert done.returncode == 3 and done.stdout == "", done.stderr
-    assert done.stderr.count("\n") == 1 and "apt-get install" in done.stderr and "gcc-arm-none-eabi" in done.stderr
-    done = stranger(tmp_path, "measure", "lenet", "--target", "host", "--images", "1", "--kernels", "reference", arm=False)
-    assert done.returncode == 0 and "1 of synthetic" in done.stdout, done.stderr
+def test_without_the_arm_compiler_a_sentence_says_how_to_get_it_and_the_host_works(
+    stranger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("gcc", "as", "ld"):
+        (tools / name).symlink_to(shutil.which(name) or "none")
+    monkeypatch.setenv("PATH", str(tools))
+    code, out, said = stranger("bench", "--layer", "dense:8-4")
+    assert code == 3 and out == "" and said.count("\n") == 1 and "apt-get install" in said and "gcc-arm-none-eabi" in said
+    code, out, said = stranger("measure", LABELLED, "--target", "host", "--images", "1", "--kernels", "reference")
+    assert code == 0 and "1 of synthetic" in out, said
 
 
-@pytest.mark.slow
-def test_without_cifar10_a_claim_says_what_it_needs(tmp_path: Path) -> None:
-    done = stranger(tmp_path, "reproduce", "pex.codesign", "--profile", "full")
-    assert done.returncode == 1 and "(recorded)" in done.stdout, done.stderr
-    assert "ended with exit code 3: " in done.stdout and "tinyredux data --download" in done.stdout
+def test_without_cifar10_a_claim_says_what_it_needs(stranger: Run) -> None:
+    code, out, said = stranger("reproduce", "pex.codesign", "--profile", "full")
+    assert code == 1 and "(recorded)" in out, said
+    assert "ended with exit code 3: " in out and "tinyredux data --download" in out
 
 
 SHORTER = {"train": ["--epochs", "1"], "prune": ["--epochs", "1", "--steps", "1"], "explore": ["--trials", "2", "--images", "50"]}
@@ -286,11 +281,11 @@ README = [shlex.split(found)[3:] for found in commands_of(README_TEXT) if "-m ti
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("words", [words for words in README if words[0] != "simulate"], ids=" ".join)
-def test_readme_on_a_fresh_machine(words: list[str], tmp_path: Path) -> None:
+def test_readme_on_a_fresh_machine(words: list[str], stranger: Run) -> None:
     """Every command of README; those that take hours with fewer rounds, and without boards and data nobody has."""
-    done = stranger(tmp_path, *words, *SHORTER.get(words[0], []))
-    assert done.returncode == (1 if words[0] == "reproduce" else 0), done.stderr[-2000:]
-    assert done.stdout and "Traceback" not in done.stderr
+    code, out, said = stranger(*words, *SHORTER.get(words[0], []))
+    assert code == (1 if words[0] == "reproduce" else 0), said[-2000:]
+    assert out and "Traceback" not in said
 
 
 def test_figures_of_readme_are_those_of_the_records() -> None:

@@ -12,17 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import user_nets
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKED = "tinyredux firmware data book tools platformio.ini pyproject.toml setup.py README.md LICENSE LICENSE-book".split()
-NET = """import torch
-
-def net():
-    torch.manual_seed(0)
-    made = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 4)).eval()
-    made.input_shape = (3, 8, 8)
-    return made
-"""
 WITHOUT = """import sys
 
 class Nowhere:
@@ -62,7 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("*.whl")
     subprocess.run([*pip, "install", *offline, "--no-compile", "--target", str(folder / "site"), str(wheel)], check=True)
     (folder / "work").mkdir()
-    (folder / "work" / "own.py").write_text(NET)
+    shutil.copy(user_nets.__file__, folder / "work" / "own.py")
     return folder
 
 
@@ -107,9 +100,9 @@ def test_an_installed_package_without_extras_lists_plans_and_says_what_is_missin
 @NEEDS_COMPILER
 def test_an_installed_package_measures_compiles_and_simulates(home: Path) -> None:
     before = files_below(home / "site")
-    measured = verb(home, "measure", "own.py:net", "--data", "random", "--images", "1")
+    measured = verb(home, "measure", "own.py:make", "--data", "random", "--images", "1")
     assert measured["bit_exact"] is True
-    written = verb(home, "compile", "own.py:net", "--data", "random", "--out", "model")
+    written = verb(home, "compile", "own.py:make", "--data", "random", "--out", "model")
     assert written["model_hash"] == measured["model_hash"]
     (elf,) = (home / "user" / ".cache" / "tinyredux" / "build").rglob("firmware.elf")
     simulated = call(home, "-m", "tinyredux", "simulate", str(elf), "--board", "disco_f469ni", code=3).stdout

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,41 +20,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+import user_nets
 
 from tinyredux import boards, datasets, files, nets, train
 from tinyredux.cli import app as cli
 from tinyredux.codegen import Artifact
 from tinyredux.datasets import sets
 from tinyredux.device import build
-from tinyredux.device.link import LinkError
-from tinyredux.device.served import served_facts
 from tinyredux.skip import records
 from tinyredux.train import model_card, pretrained, prune
-from tinyredux.trec.layer import Settings
 
-NET = """
-import torch
-from torch import nn
-
-def make():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 3 * 3, 5))
-    net.input_shape = (3, 7, 7)
-    return net
-
-def labelled():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 10))
-    net.input_shape = (3, 32, 32)
-    return net
-
-def odd():
-    net = labelled()
-    net[1] = nn.Sigmoid()
-    return net
-"""
 BOARD = json.loads((boards.BOARD_FOLDER / "disco_f469ni.json").read_text())
 RAM = BOARD["sram"][0]
 SKIP = {
@@ -69,7 +47,7 @@ SMALL = datasets.synthetic(counts=(128, 20, 20))
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a user's networks in it, and a cache of its own for what is trained."""
-    (tmp_path / "net.py").write_text(NET)
+    shutil.copy(user_nets.__file__, tmp_path / "net.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sets, "synthetic", lambda: SMALL)
     return tmp_path
@@ -86,10 +64,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 # Files of JSON ---------------------------------------------------------------------------------------------------------
 
 BOARDS: dict[str, tuple[object, str]] = {
-    "a list": ([], "holds a list, expected an object"),
-    "nothing": (b"", "the file is empty"),
-    "no JSON": (b"{name", "is no JSON"),
-    "nested deeply": (b"[" * 100_000, "nested too deeply"),
+    "a list": ([], "holds a list, expected an object"), "nothing": (b"", "the file is empty"),
+    "no JSON": (b"{name", "is no JSON"), "nested deeply": (b"[" * 100_000, "nested too deeply"),
     "other bytes": (b"\xff\xfe{}", "no text in UTF-8 (byte 0)"),
     "a name twice": (b'{"name": "a", "name": "b"}', "the name 'name' is there twice"),
     "NaN": (json.dumps(BOARD).replace("180000000", "NaN").encode(), "NaN is no number"),
@@ -113,18 +89,104 @@ BOARDS: dict[str, tuple[object, str]] = {
     "no memory": (BOARD | {"sram": []}, "no SRAM"),
     "memory as an object": (BOARD | {"sram": RAM}, "field sram is an object, expected a list"),
     "memory without end": (BOARD | {"sram": [RAM | {"size_bytes": 10**30}]}, "expected 1 to 134217728"),
+    "console as a list": (BOARD | {"console": []}, "field console is a list"),
     "memory on peripherals": (BOARD | {"sram": [RAM | {"base": "0x40000000"}]}, "where peripherals begin"),
     "memory that overlaps": (BOARD | {"sram": [RAM, RAM | {"name": "more"}]}, "memories sram and more overlap"),
     "two of one name": (BOARD | {"sram": [RAM, BOARD["sram"][1] | {"name": "SRAM"}]}, "two memories have one name"),
     "a name that C has not": (BOARD | {"sram": [RAM | {"name": "a b"}]}, "memory's name is 'a b'"),
+}  # fmt: skip
+
+
+TRECS: dict[str, tuple[object, str]] = {
+    "13 bits": ({"0": TREC | {"hash_bits": 13}}, "field 0: sub_length is 5 and hash_bits 13"),
+    "more bits than filters": ({"0": TREC | {"hash_bits": 5}}, "hash_bits is 5, expected 1 to 4"),
+    "no bits": ({"0": TREC | {"hash_bits": 0}}, "hash_bits 0"), "no layer": ({}, "names no layer"),
+    "a length beyond the window": ({"0": TREC | {"sub_length": 76}}, "sub_length is 76, expected 1 to 75"),
+    "another hash": ({"0": TREC | {"hash": "md5"}}, "hash is 'md5', expected one of kernel"),
+    "another field": ({"0": TREC | {"length": 5}}, "field 0.length is unknown; did you mean sub_length?"),
+    "no such layer": ({"conv1": TREC}, "no convolution 'conv1' for TREC; it has 0"),
+    "null": ({"table": None}, "the content is null"),
+    "another recipe": ({"table": {"0": TREC}, "recipe": {"epochs": 0}}, "recipe: epochs is 0"),
+    "a recipe in words": ({"table": {"0": TREC}, "recipe": {"seed": "one"}}, 'field seed is "one", expected a whole number'),
+}  # fmt: skip
+GOOD = np.random.default_rng(0).normal(size=(8, 3, 7, 7)).astype(np.float32)
+
+
+def header(shape: str, kind: str = "'<f4'", version: int = 1) -> bytes:
+    """The beginning of an .npy file that claims what it likes."""
+    text = f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}"
+    text += " " * (-(len(text) + 11) % 64) + "\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(text)) + text.encode()
+
+
+CLAIMS: dict[str, tuple[bytes, str]] = {
+    "terabytes": (header("(1000000000000, 3, 7, 7)"), "images claims 588,000,000,000,000 bytes, there are 128"),
+    "nothing, of a huge shape": (header("(0, 1000000000000, 1000000000, 7)"), "not an .npz archive"),
+    "more than there is": (header("(8, 3, 7, 7)") + bytes(100), "images claims 4,704 bytes, there are 228"),
+    "less than there is": (header("(1, 3, 7, 7)") + bytes(1000), "images has bytes behind its end"),
+    "a call": (header("__import__('os')"), "not an .npz archive without pickles"), "no array": (b"hello", "not an .npz archive"),
+    "another version": (header("(1, 3, 7, 7)", version=9), "images has format 9.0"),
+    "an unknown type": (header("(1, 3, 7, 7)", "'zz'"), "not a valid dtype"),
+}  # fmt: skip
+
+
+def zipped(content: bytes, name: str = "images.npy", flag: int = 0) -> bytes:
+    """An archive with one file; the flag 1 says that it is encrypted."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, content)
+    whole = bytearray(packed.getvalue())
+    whole[6] |= flag
+    whole[whole.rindex(b"PK\x01\x02") + 8] |= flag
+    return bytes(whole)
+
+
+def saved(**arrays: Any) -> bytes:
+    """The bytes of an .npz archive."""
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    return packed.getvalue()
+
+
+ARCHIVES: dict[str, tuple[bytes, str]] = {
+    "another byte order": (saved(images=GOOD.astype(">f4")), "images are >f4, expected float32"),
+    "other labels": (saved(images=GOOD, labels=np.full(8, 2**63, np.uint64)), "labels go from 9223372036854775808"),
+    "too large labels": (saved(images=GOOD, labels=np.full(8, 5)), "labels reach 5, the network has 5 outputs"),
+    "an array by itself": (header("(1,)") + bytes(4), "not an .npz archive without pickles (File is not a zip file)"),
+    "encrypted": (zipped(header("(1,)") + bytes(4), flag=1), "is encrypted"),
+    **{name: (zipped(content), words) for name, (content, words) in CLAIMS.items()},
+}  # fmt: skip
+BY_TREC = "train net.py:labelled --data synthetic --method trec --trec own.json"
+# Numbers out of range, and a network that could be trained, but not compiled afterwards
+NUMBERS = {
+    "plan net.py:make --data random --mac-limit=1e308": "limit of MACs is 1e+308",
+    "measure net.py:make --data random --method partial --mac-limit=-1": "limit of MACs is -1",
+    f"measure net.py:make --data random --sram={10**30}": "expected 1 to 4,294,967,295",
+    f"measure net.py:make --data random --seed={1 << 32}": "seed is 4294967296, expected 0 to 4294967295",
+    "train net.py:labelled --data synthetic --seed=-1": "seed is -1",
+    "prune net.py:labelled --data synthetic --sram=3500 --rate=nan": "peak_rate is nan",
+    f"prune net.py:labelled --data synthetic --sram={10**30}": "budget_bytes is 1000",
+    "prune net.py:labelled --data synthetic --sram=3500 --save-as ../up": "name is '../up'",
+    "train net.py:odd --data synthetic": "Sigmoid",
 }
+Row = tuple[str, object, str, str]  # a file's name, its content, a command that reads it, words of the sentence
+ROWS: dict[str, Row] = {
+    **{command: ("own.json", b"", command, words) for command, words in NUMBERS.items()},
+    **{f"board: {name}": ("own.json", content, "bench --layer dense:8-4 --board own.json", words)
+       for name, (content, words) in BOARDS.items()},
+    **{f"table: {name}": ("own.json", content, BY_TREC, words) for name, (content, words) in TRECS.items()},
+    **{f"archive: {name}": ("own.npz", content, "measure net.py:make --target host --data own.npz", words)
+       for name, (content, words) in ARCHIVES.items()},
+    **{f"array: {name}": ("own.npy", content.replace(b"<f4", b"|i1"), "run own.npy --port /dev/none", "not a NumPy array file")
+       for name, (content, words) in CLAIMS.items() if "behind" not in words},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BOARDS)
-def test_board_files(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
-    content, words = BOARDS[case]
-    (here / "own.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    refused(capsys, ["bench", "--layer", "dense:8-4", "--board", "own.json"], words)
+@pytest.mark.parametrize("case", ROWS)
+def test_files_and_numbers(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
+    name, content, command, words = ROWS[case]
+    (here / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    refused(capsys, command.split(), words)
 
 
 def test_a_board_with_less_memory_than_the_runtime_takes(capsys: pytest.CaptureFixture[str], here: Path) -> None:
@@ -148,13 +210,12 @@ def test_what_is_no_file_is_not_waited_for(capsys: pytest.CaptureFixture[str], h
         os.mkdir(f"folder{suffix}")
     readers = (
         "plan net.py:make --board .json", "measure net.py:labelled --method skip --data synthetic --skip .json",
-        "train net.py:labelled --data synthetic --method trec --trec .json", "plan net.py:make --data .npz",
+        "train net.py:labelled --data synthetic --method trec --trec .json", "plan net.py:make --data .npz", "run .npy",
         "train net.py:labelled --data synthetic --checkpoint .json", "measure net.py:make --data random --calibration .npz",
     )  # fmt: skip
-    for name, words in (("pipe", "is a pipe or a device"), ("zero", "is a pipe or a device"), ("folder", "is a folder")):
-        for reader in readers:
-            refused(capsys, [name + word if word[0] == "." else word for word in reader.split()], words)
-    refused(capsys, ["run", "pipe.npy"], "is a pipe or a device")
+    kinds = {"pipe": "is a pipe or a device", "zero": "is a pipe or a device", "folder": "is a folder"}
+    for name, reader in [*(("pipe", reader) for reader in readers), *((name, readers[i]) for i in (0, 3) for name in kinds)]:
+        refused(capsys, [name + word if word[0] == "." else word for word in reader.split()], kinds[name])
     refused(capsys, ["plan", "net.py:make", "--board", "gone.json"], "board file gone.json does not exist")
 
 
@@ -166,104 +227,35 @@ SKIPS: dict[str, tuple[object, str]] = {
     "no such layer": (SKIP | {"shares": {"conv9": 0.1}}, "the record cuts conv9 by block"),
     "counts below zero": (SKIP | {"validation_exact": -1}, "-1 and 5 of 10 validation images are right, expected 0 to all"),
     "more right than there are": (SKIP | {"validation_exact": 11}, "11 and 5 of 10 validation images are right"),
-    "an empty front": ({"front": []}, "holds no designs"),
-    "a front of something else": ({"front": 3}, "holds no designs"),
-}
+    "a misspelt field": (SKIP | {"share": {}}, "field share is unknown; did you mean shares?"),
+    "less than nothing": (SKIP | {"shares": {"conv1": -0.1}}, "field shares.conv1 is -0.1"),
+    "an empty front": ({"front": []}, "holds no designs"), "a front of something else": ({"front": 3}, "holds no designs"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def graph() -> Any:
+    """The labelled network's int8 graph."""
+    return pretrained.quantize(pretrained.export(user_nets.labelled().eval()), SMALL.train.images)
 
 
 @pytest.mark.parametrize("case", SKIPS)
-def test_records_of_skipping(here: Path, case: str) -> None:
+def test_records_of_skipping(here: Path, graph: Any, case: str) -> None:
     content, words = SKIPS[case]
     (here / "skip.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=words.replace("?", r"\?")):
-        record = records.load("skip.json")
-        records.apply(quantized_net(), SMALL, record)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        records.apply(graph, SMALL, records.load("skip.json"))
 
 
-def quantized_net() -> Any:
-    """The small network's int8 graph."""
-    return pretrained.quantize(pretrained.export(nets.resolve("net.py:labelled").eval()), SMALL.train.images)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "words"),
-    [
-        ("", "holds designs 0 to 3"), ("#-1", "holds designs"), ("#99999999999999999999", "holds designs"),
-        ("#\u0663", "holds designs"), ("#1", "neither a record of skipping nor a skipping design"), ("#3", "is a list"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("suffix", "words"), [
+    ("", "holds designs 0 to 3"), ("#-1", "holds designs"), ("#99999999999999999999", "holds designs"),
+    ("#\u0663", "holds designs"), ("#1", "neither a record of skipping nor a skipping design"), ("#3", "is a list"),
+])  # fmt: skip
 def test_designs_of_a_front(here: Path, suffix: str, words: str) -> None:
     (here / "front.json").write_text(json.dumps({"front": [{"skip": SKIP}, {"skip": None}, 3, {"skip": []}]}))
     assert records.load("front.json#0").shares == {"conv1": 0.3}
     with pytest.raises(ValueError, match=words):
         records.load(f"front.json{suffix}")
-
-
-TRECS: dict[str, tuple[object, str]] = {
-    "13 bits": ({"0": TREC | {"hash_bits": 13}}, "field 0: sub_length is 5 and hash_bits 13"),
-    "more bits than filters": ({"0": TREC | {"hash_bits": 5}}, "hash_bits is 5, expected 1 to 4"),
-    "no bits": ({"0": TREC | {"hash_bits": 0}}, "hash_bits 0"),
-    "a length beyond the window": ({"0": TREC | {"sub_length": 76}}, "sub_length is 76, expected 1 to 75"),
-    "another hash": ({"0": TREC | {"hash": "md5"}}, "hash is 'md5', expected one of kernel"),
-    "no such layer": ({"conv1": TREC}, "no convolution 'conv1' for TREC; it has 0"),
-    "no layer": ({}, "names no layer"),
-    "a table of nothing": ({"table": None}, "the content is null"),
-    "another recipe": ({"table": {"0": TREC}, "recipe": {"epochs": 0}}, "recipe: epochs is 0"),
-    "a recipe in words": ({"table": {"0": TREC}, "recipe": {"seed": "one"}}, 'field seed is "one", expected a whole number'),
-}
-
-
-@pytest.mark.parametrize("case", TRECS)
-def test_tables_of_trec_are_refused_before_the_training(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
-    content, words = TRECS[case]
-    (here / "trec.json").write_text(json.dumps(content))
-    refused(capsys, ["train", "net.py:labelled", "--data", "synthetic", "--method", "trec", "--trec", "trec.json"], words)
-
-
-@pytest.mark.parametrize("bits", [13, 16])
-def test_a_layer_has_no_more_bits_than_a_board_computes(bits: int) -> None:
-    with pytest.raises(ValueError, match="expected at least 1, and 1 to 12"):
-        Settings(4, bits)
-
-
-@pytest.mark.parametrize("text", ["[]", "{}", '{"model_hash": 3}', '{"model_hash": "xy"}', ""])
-def test_manifests(capsys: pytest.CaptureFixture[str], here: Path, text: str) -> None:
-    (here / "manifest.json").write_text(text)
-    refused(capsys, ["flash", ".", "--port", "/dev/nonesuch"], "manifest manifest.json")
-
-
-# Arrays ----------------------------------------------------------------------------------------------------------------
-
-GOOD = np.random.default_rng(0).normal(size=(8, 3, 7, 7)).astype(np.float32)
-
-
-def header(shape: str, kind: str = "'<f4'", version: int = 1) -> bytes:
-    """The beginning of an .npy file that claims what it likes."""
-    text = f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}"
-    text += " " * (-(len(text) + 11) % 64) + "\n"
-    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(text)) + text.encode()
-
-
-CLAIMS: dict[str, tuple[bytes, str]] = {
-    "terabytes": (header("(1000000000000, 3, 7, 7)"), "images claims 588,000,000,000,000 bytes, there are 128"),
-    "nothing, of a huge shape": (header("(0, 1000000000000, 1000000000, 7)"), "not an .npz archive"),
-    "more than there is": (header("(8, 3, 7, 7)") + bytes(100), "images claims 4,704 bytes, there are 228"),
-    "a call": (header("__import__('os')"), "not an .npz archive without pickles"),
-    "another version": (header("(1, 3, 7, 7)", version=9), "images has format 9.0"),
-    "an unknown type": (header("(1, 3, 7, 7)", "'zz'"), "not a valid dtype"),
-    "something else": (b"hello", "not an .npz archive without pickles"),
-}
-
-
-@pytest.mark.parametrize("case", CLAIMS)
-def test_arrays_that_claim_what_is_not_there(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
-    content, words = CLAIMS[case]
-    with zipfile.ZipFile("own.npz", "w") as archive:
-        archive.writestr("images.npy", content)
-    refused(capsys, ["plan", "net.py:make", "--data", "own.npz"], words)
-    (here / "own.npy").write_bytes(content.replace(b"<f4", b"|i1"))
-    if "behind" not in words:
-        refused(capsys, ["run", "own.npy", "--port", "/dev/nonesuch"], "not a NumPy array file")
 
 
 def test_every_damaged_byte_of_an_archive(here: Path) -> None:
@@ -283,59 +275,11 @@ def test_every_damaged_byte_of_an_archive(here: Path) -> None:
             assert np.array_equal(found.images, GOOD)
 
 
-ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "another byte order": ({"images": GOOD.astype(">f4")}, "images are >f4, expected float32"),
-    "other labels": ({"images": GOOD, "labels": np.full(8, 2**63, np.uint64)}, "labels go from 9223372036854775808"),
-    "too large labels": ({"images": GOOD, "labels": np.full(8, 5)}, "labels reach 5, the network has 5 outputs"),
-}
-
-
-@pytest.mark.parametrize("case", ARRAYS)
-def test_archives_of_something_else(capsys: pytest.CaptureFixture[str], here: Path, case: str) -> None:
-    arrays, words = ARRAYS[case]
-    np.savez("own.npz", **arrays)
-    refused(capsys, ["measure", "net.py:make", "--target", "host", "--data", "own.npz"], words)
-
-
-def test_an_array_by_itself_and_an_encrypted_archive(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    with (here / "own.npz").open("wb") as file:
-        np.save(file, GOOD)
-    refused(capsys, ["plan", "net.py:make", "--data", "own.npz"], "not an .npz archive without pickles (File is not a zip file)")
-    np.savez("own.npz", images=GOOD)
-    content = bytearray((here / "own.npz").read_bytes())
-    content[6] |= 1
-    content[content.rindex(b"PK\x01\x02") + 8] |= 1
-    (here / "own.npz").write_bytes(content)
-    refused(capsys, ["plan", "net.py:make", "--data", "own.npz"], "is encrypted")
-
-
 def test_cifar10_that_is_damaged(capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*(f"cifar10_train_{i}.npz" for i in range(1, 6)), "cifar10_test.npz"):
         (here / name).write_bytes(b"PK\x03\x04 cut short")
     monkeypatch.setenv("TINYREDUX_DATA", str(here))
     refused(capsys, ["measure", "lenet", "--data", "cifar10"], "cifar10_train_1.npz is not an .npz archive")
-
-
-# Numbers ---------------------------------------------------------------------------------------------------------------
-
-
-NUMBERS = {
-    "plan net.py:make --data random --mac-limit=1e308": "limit of MACs is 1e+308",
-    "measure net.py:make --data random --method partial --mac-limit=-1": "limit of MACs is -1",
-    f"measure net.py:make --data random --sram={10**30}": "expected 1 to 4,294,967,295",
-    f"measure net.py:make --data random --seed={1 << 32}": "seed is 4294967296, expected 0 to 4294967295",
-    "train net.py:labelled --data synthetic --seed=-1": "seed is -1",
-    "prune net.py:labelled --data synthetic --sram=3500 --rate=nan": "peak_rate is nan",
-    f"prune net.py:labelled --data synthetic --sram={10**30}": "budget_bytes is 1000",
-    "prune net.py:labelled --data synthetic --sram=3500 --save-as ../up": "name is '../up'",
-    "train net.py:odd --data synthetic": "Sigmoid",
-}
-
-
-@pytest.mark.parametrize("command", NUMBERS)
-def test_numbers_out_of_range(capsys: pytest.CaptureFixture[str], here: Path, command: str) -> None:
-    """So is a network that could be trained, but not compiled afterwards."""
-    refused(capsys, command.split(), NUMBERS[command])
 
 
 def test_a_network_that_does_not_fit_is_a_no_on_the_host_too(capsys: pytest.CaptureFixture[str], here: Path) -> None:
@@ -362,9 +306,9 @@ def test_places_are_tried_before_the_work(capsys: pytest.CaptureFixture[str], he
     os.symlink("loop", "loop")
     os.mkdir("in")
     before = sorted(here.iterdir())
-    for place in ("net.py", "net.py/deeper", "/dev/full", "/proc/none", "n" * 300, "loop"):
-        arguments = [place + word[1:] if word[0] == "." else word for word in writer.split()]
-        refused(capsys, arguments, "nothing can be written into")
+    places = ("net.py", "net.py/deeper", "/dev/full", "/proc/none", "n" * 300, "loop")
+    for place in places if writer == WRITERS[0] else places[:1]:
+        refused(capsys, [place + word[1:] if word[0] == "." else word for word in writer.split()], "nothing can be written into")
     assert sorted(here.iterdir()) == before
 
 
@@ -413,14 +357,6 @@ def test_a_folder_with_files_of_others_is_trained_into(here: Path, monkeypatch: 
 RECIPE = train.Recipe(epochs=2, batch=64, peak_rate=0.01)
 
 
-def small() -> nn.Module:
-    """A network that trains in no time."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.Flatten(), nn.Linear(64, 10))
-    net.input_shape = (3, 32, 32)  # type: ignore[assignment]
-    return net
-
-
 def flips(path: Path, count: int) -> Iterator[int]:
     """Yields after each of `count` bits of a file, from its first byte to its last, was flipped."""
     whole = path.read_bytes()
@@ -432,25 +368,25 @@ def flips(path: Path, count: int) -> Iterator[int]:
 
 def test_no_damaged_checkpoint_is_gone_on_from(here: Path) -> None:
     path = here / "c.pt"
-    train.train(small(), SMALL, replace(RECIPE, epochs=2), path)
+    train.train(user_nets.labelled(), SMALL, replace(RECIPE, epochs=2), path)
     for place in flips(path, 120):
         with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or damaged; remove it"):
-            train.train(small(), SMALL, RECIPE, path)
+            train.train(user_nets.labelled(), SMALL, RECIPE, path)
             pytest.fail(f"byte {place}")
-    train.train(small(), SMALL, RECIPE, path)
+    train.train(user_nets.labelled(), SMALL, RECIPE, path)
     with pytest.raises(ValueError, match=r"is no checkpoint of this kind: it lacks cuts"):
-        prune._resume(path, small(), prune.Pruning(1000))
+        prune._resume(path, user_nets.labelled(), prune.Pruning(1000))
 
 
 def test_no_damaged_weights_are_used(here: Path) -> None:
     path = here / "small.synthetic.safetensors"
-    record = pretrained.save_weights(small(), "small", SMALL, RECIPE, "command", here)
+    record = pretrained.save_weights(user_nets.labelled(), "small", SMALL, RECIPE, "command", here)
     for _ in flips(path, 60):
         with pytest.raises(ValueError, match=f"is damaged: its sha256 is .*, its record says {record.sha256}"):
-            nets.load_weights(small(), path)
-    nets.load_weights(small(), path)
+            nets.load_weights(user_nets.labelled(), path)
+    nets.load_weights(user_nets.labelled(), path)
     path.with_suffix(".json").unlink()
-    nets.load_weights(small(), path)  # a user's own, without a record
+    nets.load_weights(user_nets.labelled(), path)  # a user's own, without a record
 
 
 def test_the_committed_weights_are_those_of_their_records() -> None:
@@ -474,10 +410,9 @@ WRITES = """
     import sys
     from pathlib import Path
     from tinyredux.codegen import Artifact
-    text = "/* " + "x" * 3_000_000 + " */\\n"
-    for _ in range(40):
+    for i in range(40):
+        text = "/* " + "xy"[i % 2] * 3_000_000 + " */\\n"
         Artifact({"model.c": text}, b"y" * 3_000_000, {"a": 1}, "h").write(Path(sys.argv[1]))
-        Path(sys.argv[1], "model.c").unlink(missing_ok=True)
 """
 
 
@@ -498,13 +433,10 @@ def test_two_processes_write_one_artifact(here: Path) -> None:
     assert sorted(path.name for path in (here / "a").iterdir()) == ["manifest.json", "model.c", "weights.bin"]
 
 
-@pytest.mark.parametrize(
-    ("named", "words"),
-    [
-        ("false", "CC is 'false', which is no C compiler"), ("nonesuch", "CC is 'nonesuch': no such program"),
-        ("gcc '", "CC is \"gcc '\": No closing quotation"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("named", "words"), [
+    ("false", "CC is 'false', which is no C compiler"), ("nonesuch", "CC is 'nonesuch': no such program"),
+    ("gcc '", "CC is \"gcc '\": No closing quotation"),
+])  # fmt: skip
 def test_what_is_no_compiler(
     capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch, named: str, words: str
 ) -> None:
@@ -520,30 +452,9 @@ def test_a_compiler_that_makes_nothing(here: Path, monkeypatch: pytest.MonkeyPat
         build.build_host(None, here / "build")
 
 
-def test_arguments_that_a_compiler_does_not_know(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "gcc -nope")
-    with pytest.raises(build.BuildError, match=r"gcc \(CC='gcc -nope'\) could not make "):
-        build.build_host(None, here / "build")
-
-
 def test_a_compiler_with_arguments_and_a_cache_beside_the_user(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "gcc -g0")
     monkeypatch.setenv("TINYREDUX_CACHE", "cache")
     assert datasets.cache_folder() == here / "cache" and build.default_build_folder() == here / "cache" / "build"
     monkeypatch.setattr(build, "source_files", lambda kind: [Path("firmware/kernels/relu.c")])
     assert build.build_host(None).is_relative_to(here / "cache" / "build" / "host")
-
-
-def test_a_served_board_of_somebody_else_is_not_believed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that others can write may say anything: asked for by name it is refused, found by itself it is left out."""
-    monkeypatch.setattr("tempfile.tempdir", str(here))
-    home = here / "tinyredux-board-x"
-    home.mkdir()
-    (home / "port").symlink_to("/dev/null")
-    (home / "about.json").write_text("{}")
-    home.chmod(0o777)
-    assert served_facts("/dev/null") is None
-    with pytest.raises(LinkError, match="not private to this user"):
-        served_facts(str(home / "port"))
-    home.chmod(0o700)
-    assert served_facts(str(home / "port")) is None

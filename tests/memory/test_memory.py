@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise, permutations
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_nets import int8_net
 
 from tinyredux import memory
 from tinyredux.graph import Conv, Graph, Op, Relu, Tensor
-from tinyredux.memory import MemoryPlan, first_fit, layerwise_peak, lifetimes, plan, verify_plan
+from tinyredux.memory import first_fit, layerwise_peak, lifetimes, plan, verify_plan
 
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([1, 2, 3, 100, 101, 1024, 4097]))
 
@@ -83,30 +84,22 @@ def test_planted_overlap_is_caught(graph: Graph, data: st.DataObject) -> None:
         verify_plan(graph, wrong)
 
 
-def planted(graph: Graph, found: MemoryPlan, **changes: object) -> str:
-    """Returns what the checker says of a changed plan."""
-    with pytest.raises(ValueError) as caught:
-        verify_plan(graph, replace(found, **changes))  # type: ignore[arg-type]
-    return str(caught.value)
-
-
 def test_other_faults_are_caught() -> None:
     graph = graph_of([100, 60, 80, 40], [[0], [1], [1, 2]], [True, True, False])
     found = plan(graph)
-    for name in found.scratch:
-        reader = next(op for op in graph.ops if op.name == name)
-        message = planted(
-            graph, found, scratch={**found.scratch, name: (found.offsets[reader.inputs[0]], found.scratch[name][1])}
-        )
-        assert f"scratch of {name}" in message and "overlaps" in message
-    assert "of an arena of" in planted(graph, found, arena_bytes=found.arena_bytes - 1)
-    assert "of an arena of" in planted(graph, found, offsets={**found.offsets, "t3": -4})
-    assert "op0: t1 has no place" in planted(graph, found, offsets={k: v for k, v in found.offsets.items() if k != "t1"})
-    assert "op1: its kernel needs" in planted(graph, found, scratch={"op0": found.scratch["op0"]})
-    assert "op0: its kernel needs" in planted(graph, found, scratch={**found.scratch, "op0": (found.scratch["op0"][0], 4)})
-    assert "scratch at a multiple of 4, found 3600 at 1001" in planted(
-        graph, found, arena_bytes=4096, scratch={**found.scratch, "op0": (1001, 3600)}
-    )
+    scratch, offsets, bytes_ = found.scratch, found.offsets, found.arena_bytes
+    faults: list[tuple[str, dict[str, Any]]] = [
+        (r"scratch of op0 .*overlaps", {"scratch": scratch | {"op0": (offsets["t0"], scratch["op0"][1])}}),
+        (r"scratch of op1 .*overlaps", {"scratch": scratch | {"op1": (offsets["t1"], scratch["op1"][1])}}),
+        ("of an arena of", {"arena_bytes": bytes_ - 1}), ("of an arena of", {"offsets": offsets | {"t3": -4}}),
+        ("op0: t1 has no place", {"offsets": {name: at for name, at in offsets.items() if name != "t1"}}),
+        ("op1: its kernel needs", {"scratch": {"op0": scratch["op0"]}}),
+        ("op0: its kernel needs", {"scratch": scratch | {"op0": (scratch["op0"][0], 4)}}),
+        ("scratch at a multiple of 4, found 3600 at 1001", {"arena_bytes": 8192, "scratch": scratch | {"op0": (1001, 3600)}}),
+    ]  # fmt: skip
+    for words, changes in faults:
+        with pytest.raises(ValueError, match=words):
+            verify_plan(graph, replace(found, **changes))
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,28 +112,21 @@ def test_small_graphs_reach_the_optimum(graph: Graph) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(SIZES, min_size=2, max_size=40))
+@example([10, 9, 9, 10] * 10)  # first fit by size puts the two largest to the bottom, and the others do not fit between
 def test_chains_reach_the_layerwise_peak(sizes: list[int]) -> None:
     found = plan(chain(sizes))
     assert found.arena_bytes == max(a + b for a, b in pairwise(sizes)) and found.optimal
-
-
-def test_a_chain_that_first_fit_by_size_gets_wrong() -> None:
-    """The two largest go to the bottom; what lies between them then does not fit below the bound."""
-    assert plan(chain([10, 9, 9, 10] * 10)).arena_bytes == 20
 
 
 def test_lifetimes() -> None:
     graph = graph_of([1, 1, 1, 1, 1], [[0], [1], [0, 2], [3]], [False] * 4, (1, -1))
     assert lifetimes(graph) == {"t0": (0, 2), "t1": (0, 3), "t2": (1, 2), "t3": (2, 3), "t4": (3, 3)}
     assert [step.live_bytes for step in memory.live_steps(graph)] == [2, 3, 4, 3]
+    unread = graph_of([8, 8, 8], [[0], [0]], [False, False])  # needs its bytes
+    assert layerwise_peak(unread) == 16 and plan(unread).arena_bytes == 16
 
 
-def test_tensor_that_nobody_reads_still_needs_its_bytes() -> None:
-    graph = graph_of([8, 8, 8], [[0], [0]], [False, False])
-    assert layerwise_peak(graph) == 16 and plan(graph).arena_bytes == 16
-
-
-@pytest.mark.parametrize("seed", range(600, 612))
+@pytest.mark.parametrize("seed", range(600, 604))
 def test_networks(seed: int) -> None:
     """Plans of exported networks hold and come close to the bound."""
     graph, _ = int8_net(seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import user_nets
 
 from tinyredux import datasets, memory, nets, train
 from tinyredux.cli.verbs.network import described_nets
@@ -66,47 +67,24 @@ def test_the_table_of_sizes_is_that_of_the_networks() -> None:
         assert found == (entry["input_shape"], entry["macs"], entry["parameters"]), name
 
 
-OWN = """
-import torch
-from neighbour import CHANNELS
-
-class Own(torch.nn.Module):
-    def __init__(self, shape=(CHANNELS, 8, 8)):
-        super().__init__()
-        self.input_shape = shape
-        self.layer = torch.nn.Linear(CHANNELS * 64, 4)
-
-    def forward(self, images):
-        return self.layer(images.flatten(1))
-
-def own(): return Own()
-"""
+OWN = user_nets.__file__
 
 
-@pytest.fixture
-def own_file(tmp_path: Path) -> Path:
-    """A file with factories, good and bad, that imports its neighbour."""
-    (tmp_path / "neighbour.py").write_text("CHANNELS = 3\n")
-    (tmp_path / "own.py").write_text(OWN)
-    return tmp_path / "own.py"
-
-
-def test_a_network_of_the_users(own_file: Path) -> None:
+def test_a_network_of_the_users() -> None:
     """A factory's module is taken with the weights that it holds, on data of its own shape."""
-    torch.manual_seed(0)
-    data, net = nets.with_data(f"{own_file}:own")
-    assert data.name == "random" and data.test.images.shape[1:] == (3, 8, 8) and not net.training
-    assert nets.short_name(f"{own_file}:own") == "own" and nets.short_name("lenet") == "lenet"
+    data, net = nets.with_data(f"{OWN}:make")
+    assert data.name == "random" and data.test.images.shape[1:] == (3, 7, 7) and not net.training
+    assert nets.short_name(f"{OWN}:make") == "make" and nets.short_name("lenet") == "lenet"
 
 
-def test_a_user_s_network_is_not_taken_for_a_built_in_of_its_name(own_file: Path, tmp_path: Path) -> None:
+def test_a_user_s_network_is_not_taken_for_a_built_in_of_its_name() -> None:
     """Nor for that of another file: neither weights nor tables nor records of skipping."""
-    name, other = f"{own_file}:cifarnet", f"{tmp_path / 'other.py'}:cifarnet"
+    name, other = f"{OWN}:cifarnet", "other.py:cifarnet"
     assert nets.weights_file("cifarnet", "cifar10", "trec") is not None
     assert nets.weights_file(name, "cifar10", "trec") is None and nets.weights_file(name, "cifar10") is None
     assert nets.own_name("cifarnet") == "cifarnet" and len({nets.own_name(one) for one in ("cifarnet", name, other)}) == 3
     with pytest.raises(ValueError, match="no record of what"):
-        skip_search.record_for(f"{own_file}:lenet", "cifar10")
+        skip_search.record_for(f"{OWN}:lenet", "cifar10")
 
 
 def test_random_images_do_without_trained_weights() -> None:
@@ -173,10 +151,9 @@ def test_int8_answers_need_labels_of_the_networks_classes() -> None:
     net = nets.Net(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), (1, 4, 4))
     images = datasets.load("random", (1, 4, 4)).test.first(20)
     graph = quantize(export(net), images.images)
-    with pytest.raises(ValueError, match="no labels"):
-        evaluator.correct(graph, images)
-    with pytest.raises(ValueError, match="labels reach 2, the network has 2 outputs"):
-        evaluator.correct(graph, datasets.Split(images.images, np.full(20, 2)))
-    right = evaluator.correct(graph, datasets.Split(images.images, np.zeros(20, np.int64)))
-    wrong = evaluator.correct(graph, datasets.Split(images.images, np.ones(20, np.int64)))
-    assert right + wrong == 20
+    for split, words in ((images, "no labels"), (
+        datasets.Split(images.images, np.full(20, 2)), "reach 2, the network has 2 outputs",
+    )):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            evaluator.correct(graph, split)
+    assert sum(evaluator.correct(graph, datasets.Split(images.images, np.full(20, label))) for label in (0, 1)) == 20

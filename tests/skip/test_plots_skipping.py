@@ -38,34 +38,24 @@ FIGURES: dict[str, Callable[[], Picture]] = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_the_same_each_time_and_names_its_axes(name: str) -> None:
-    one, other = FIGURES[name](), FIGURES[name]()
-    assert one._repr_png_() == other._repr_png_() and len(one._repr_png_()) < 100_000 and repr(one).endswith(".")
-    assert all(axes.get_xlabel() for axes in one.figure.axes)
+def test_figures_are_the_same_each_time_name_their_axes_and_their_words_carry_the_numbers() -> None:
+    gone = (cuts.skip(GRAPH, CUTS, {"conv": STATISTICS}).constants["w"] == 0) & (GRAPH.constants["w"] != 0)
+    words = {"fronts": "lenet, nucleo_u575zi_q, fast: 25.0 % fewer cycles at no loss", "skip_maps": f"conv {gone.mean():.0%}",
+             "right_by_share": "exact 95 of 100. ours: 40 of 100 at 50%", "two_readings": ""}  # fmt: skip
+    for name, make in FIGURES.items():
+        one, other = make(), make()
+        assert one._repr_png_() == other._repr_png_() and len(one._repr_png_()) < 100_000 and repr(one).endswith(".")
+        assert all(axes.get_xlabel() for axes in one.figure.axes) and words[name] in repr(one)
 
 
-def test_a_summary_has_what_goes_at_each_loss() -> None:
-    trials = {
-        "trials": {"done": 4},
-        "no_loss": {"test_points_lost": 0.1},
-        "cost_model": {"finalists_error_percent": {"cycles": 1}},
-    }
-    (row,) = skip_report.summary([RESULT | trials])
+def test_summaries() -> None:
+    """What goes at each loss; tuned networks are faster and lose nothing on test images."""
+    trials = {"done": 4}, {"test_points_lost": 0.1}, {"finalists_error_percent": {"cycles": 1}}
+    (row,) = skip_report.summary([RESULT | dict(zip(("trials", "no_loss", "cost_model"), trials, strict=True))])
     assert [row[f"fewer_at_{loss}"] for loss in (0, 1, 5)] == [25.0, 25.0, 50.0] and row["test_lost"] == 0.1
-
-
-def test_tuned_networks_are_faster_and_lose_nothing_on_test_images() -> None:
+    assert skip_report.exact_cycles(RESULT | {"baselines": []}, "fast") is None
     rows = skip_report.tuned(("lenet", "alexnet"), ("disco_f469ni", "nucleo_u575zi_q"))
     assert len(rows) == 4 and all(row["fewer"] > 15 and row["test_points"] >= 0 for row in rows)
-
-
-def test_the_words_carry_the_numbers() -> None:
-    assert "lenet, nucleo_u575zi_q, fast: 25.0 % fewer cycles at no loss" in repr(FIGURES["fronts"]())
-    assert skip_report.exact_cycles(RESULT | {"baselines": []}, "fast") is None
-    assert "exact 95 of 100. ours: 40 of 100 at 50%" in repr(FIGURES["right_by_share"]())
-    gone = (cuts.skip(GRAPH, CUTS, {"conv": STATISTICS}).constants["w"] == 0) & (GRAPH.constants["w"] != 0)
-    assert f"conv {gone.mean():.0%}" in repr(FIGURES["skip_maps"]())
 
 
 def test_every_reading_leaves_out_the_share_and_unknown_ones_are_refused() -> None:

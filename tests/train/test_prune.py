@@ -5,14 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import runpy
-import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,19 +21,10 @@ from tinyredux.explore.plans import int8_graph
 from tinyredux.frontends import export
 from tinyredux.int8 import quantize
 from tinyredux.partial import plan_partial
-from tinyredux.train import loop, pretrained, prune
+from tinyredux.train import pretrained, prune
 from tinyredux.train.channels import Channels, channels_of, cut, without
 
 PRUNING = prune.Pruning(4500, steps=3, batches=3, tune=replace(prune.TUNE, epochs=2, batch=32))
-TINY = """
-    from torch import nn
-    from tinyredux import nets
-
-    def tiny():
-        stem, rest = nn.Conv2d(3, 12, 3, 2), nn.Conv2d(12, 8, 3, 2)
-        layers = stem, nn.BatchNorm2d(12), nn.ReLU(), rest, nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(392, 10)
-        return nets.Net(nn.Sequential(*layers))
-"""
 
 
 def exact(net: RandomNet) -> RandomNet:
@@ -143,91 +128,25 @@ def test_what_goes_first() -> None:
 
     Without aim as few as will do go in the order of saliency; with equal saliency more than aimed at the peak.
     """
-    found = channels_of(nets.resolve("cifarnet"))
+    stem = nn.Conv2d(3, 16, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 8, 3, 1, 1), nn.ReLU()
+    found = channels_of(nets.Net(nn.Sequential(*stem, nn.Flatten(), nn.Linear(512, 10)), (3, 16, 16)))
     first, saliency = found.tensors["conv1"], np.zeros(found.count)
     saliency[first] = np.arange(len(first)) + 1
-    gone, _ = prune.choose(found, saliency, 14_000)
+    gone, _ = prune.choose(found, saliency, 1500)  # 1,796 bytes before
     assert gone == set(first[: len(gone)].tolist()) and gone
     saliency = np.random.default_rng(0).uniform(1, 2, found.count)
-    gone, plan = prune.choose_anywhere(found, saliency, 12_000)
-    aimed, _ = prune.choose(found, saliency, 12_000)
+    gone, plan = prune.choose_anywhere(found, saliency, 1250)
+    aimed, _ = prune.choose(found, saliency, 1250)
     movable = [label for label in range(found.count) if label not in found.fixed and found.footprint(label)]
     in_order = sorted(movable, key=lambda label: saliency[label])[: len(gone)]
-    assert plan.peak_bytes <= 12_000 and len(gone) > 3 * len(aimed) and gone == set(in_order)
-    assert plan_partial(without(found, gone - {in_order[-1]})).peak_bytes > 12_000
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> str:
-    """The name of a user's small network."""
-    (tmp_path / "own.py").write_text(textwrap.dedent(TINY))
-    return f"{tmp_path / 'own.py'}:tiny"
-
-
-def made(own: str) -> nn.Module:
-    torch.manual_seed(0)
-    return nets.resolve(own)
-
-
-@pytest.mark.parametrize(("module", "name", "last"), [(prune, "choose", 2), (loop, "_save", 1)])
-def test_an_interrupted_pruning_resumes_to_the_same_bits(
-    own: str, module: ModuleType, name: str, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped before a cut, or in the tuning: the same weights and the same account as without."""
-    calls, real = list[None](), getattr(module, name)
-
-    def interrupted(*arguments: Any) -> Any:
-        calls.append(None)
-        answer = real(*arguments)
-        if len(calls) == last:
-            raise KeyboardInterrupt
-        return answer
-
-    data, one, two = datasets.synthetic(counts=(240, 60, 60)), made(own), made(own)
-    account = prune.prune(one, data, PRUNING)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(module, name, interrupted)
-        prune.prune(made(own), data, PRUNING, tmp_path / "c.pt")
-    assert prune.prune(two, data, PRUNING, tmp_path / "c.pt") == account
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-    assert account["peak_bytes"] <= 4500 and len(account["cuts"]) == 3 and account["shapes"]
-
-
-def prune_and_tell(own: str, checkpoint: str) -> None:
-    """Prunes in a process of its own, and says so after each cut that is written down."""
-    save = prune._save
-
-    def saved(path: Path, net: nn.Module, pruning: prune.Pruning, cuts: list[dict[str, int]]) -> None:
-        save(path, net, pruning, cuts)
-        print(f"cut {len(cuts)}", flush=True)
-
-    prune._save = saved
-    prune.prune(made(own), datasets.synthetic(counts=(240, 60, 60)), PRUNING, Path(checkpoint))
-
-
-def test_a_killed_pruning_resumes_to_the_same_bits(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`kill -9` once two cuts are made: another process has the weights and the account of one that nobody stopped."""
-    checkpoint = tmp_path / "c.pt"
-    code = f"import sys; sys.path[:] = {sys.path!r}; import test_prune; test_prune.prune_and_tell({own!r}, {str(checkpoint)!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout as lines:
-        assert "cut 2\n" in lines
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and checkpoint.exists()
-    one, two, data = made(own), made(own), datasets.synthetic(counts=(240, 60, 60))
-    account, cuts, choose = prune.prune(one, data, PRUNING), list[None](), prune.choose
-    monkeypatch.setattr(prune, "choose", lambda *arguments: cuts.append(None) or choose(*arguments))
-    assert prune.prune(two, data, PRUNING, checkpoint) == account
-    assert len(cuts) <= 1  # the third cut at most
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert plan.peak_bytes <= 1250 and len(gone) > len(aimed) and gone == set(in_order)
+    assert plan_partial(without(found, gone - {in_order[-1]})).peak_bytes > 1250
 
 
 def test_the_command_leaves_a_network_for_every_verb(
-    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own: str, few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`tinyredux prune` writes weights and record; the pruned network is found by its name, in its shapes."""
-    few = datasets.synthetic(counts=(240, 60, 60))
     monkeypatch.setattr(sets, "synthetic", lambda: few)
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     arguments = ["prune", own, "--sram", "4500", "--data", "synthetic", "--epochs", "1", "--steps", "3"]
@@ -240,7 +159,7 @@ def test_the_command_leaves_a_network_for_every_verb(
     net = nets.load_net("tiny_pruned_4500", "synthetic")
     shapes = record.pruning["shapes"]
     assert shapes and {name: list(net.state_dict()[name].shape) for name in shapes} == shapes
-    assert net.body[0].out_channels == net.body[1].num_features == net.body[3].in_channels
+    assert net[0].out_channels == net[1].num_features == net[3].in_channels
     peak = record.pruning["peak_bytes"]
     assert plan_partial(int8_graph("tiny_pruned_4500", "synthetic")).peak_bytes == peak <= 4500
     assert cli.main(["plan", "tiny_pruned_4500", "--data", "synthetic", "--sram", str(peak)]) == 0
@@ -254,19 +173,18 @@ def test_the_command_leaves_a_network_for_every_verb(
     assert "no training images with labels" in capsys.readouterr().err
 
 
-def test_what_cannot_be_pruned(own: str, tmp_path: Path) -> None:
+def test_what_cannot_be_pruned(own: str, few: datasets.Dataset, tmp_path: Path) -> None:
     """A budget below the input's bytes, nonsense in the settings, the checkpoint of another pruning, a taken name."""
-    data = datasets.synthetic(counts=(240, 60, 60))
-    with pytest.raises(ValueError, match="a budget of 3,000 bytes is out of reach"):
-        prune.prune(made(own), data, replace(PRUNING, budget_bytes=3000))
-    with pytest.raises(ValueError, match="no more than the budget of 100,000; give a smaller one"):
-        prune.prune(made(own), data, replace(PRUNING, budget_bytes=100_000))
-    for wrong, message in (({"steps": 0}, "steps is 0, expected more than 0"), ({"aim": "here"}, "one of peak, anywhere")):
+    for wrong, message in (
+        ({"budget_bytes": 3000}, "a budget of 3,000 bytes is out of reach"), ({"steps": 0}, "steps is 0, expected more than 0"),
+        ({"budget_bytes": 100_000}, "no more than the budget of 100,000; give a smaller one"),
+        ({"aim": "x"}, "one of peak, anywhere"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            replace(PRUNING, **wrong)
-    prune.prune(made(own), data, PRUNING, tmp_path / "c.pt")
+            prune.prune(nets.resolve(own), few, replace(PRUNING, **wrong))
+    prune._save(tmp_path / "c.pt", nets.resolve(own), PRUNING, [])
     with pytest.raises(ValueError, match="made for pruning"):
-        prune.prune(made(own), data, replace(PRUNING, rate=0.5), tmp_path / "c.pt")
+        prune.prune(nets.resolve(own), few, replace(PRUNING, rate=0.5), tmp_path / "c.pt")
     with pytest.raises(ValueError, match="lenet is a built-in network"):
         pretrained.prune_net("lenet", 6000, "synthetic", save_as="lenet")
 
@@ -295,15 +213,14 @@ def test_the_curve_of_the_record(data: str) -> None:
     assert min(sizes) <= 4096 and max(sizes) >= 60_000
 
 
-def test_a_teacher_is_imitated() -> None:
+def test_a_teacher_is_imitated(few: datasets.Dataset) -> None:
     """With all of the loss from a teacher the labels do not matter; dropout is scaled in training and given back."""
-    data = datasets.synthetic(counts=(240, 60, 60))
     net = nets.Net(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 10)))
     teacher, seen = copy.deepcopy(net).eval(), list[float]()
-    other = replace(data, train=replace(data.train, labels=(data.train.labels + 1) % 10))
+    other = replace(few, train=replace(few.train, labels=(few.train.labels + 1) % 10))
     recipe = train.Recipe(epochs=1, batch=32, peak_rate=0.01, distil=1.0, dropout_factor=0.0)
     guide = train.Guide(teacher, lambda: seen.append(net.body[1].p))
-    one, two = (train.train(copy.deepcopy(net), some, recipe, guide=train.Guide(teacher)) for some in (data, other))
+    one, two = (train.train(copy.deepcopy(net), some, recipe, guide=train.Guide(teacher)) for some in (few, other))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    train.train(net, data, recipe, guide=guide)
+    train.train(net, few, recipe, guide=guide)
     assert seen and set(seen) == {0.0} and net.body[1].p == 0.5

@@ -6,42 +6,43 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import user_nets
+from test_train_trec import RECIPE as TREC_RECIPE
+from test_train_trec import TABLE
+from test_train_trec import small as three_convolutions
 from torch import nn
 
 from tinyredux import datasets, nets, train
 from tinyredux.cli import app as cli
-from tinyredux.train import loop, pretrained
+from tinyredux.train import finetune_trec, loop, pretrained, prune
+from tinyredux.trec.layer import Settings
 
 RECIPE = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
-TINY = """
-    import torch
-    from torch import nn
-    from tinyredux import nets
-
-    def tiny():
-        layers = nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 10)
-        return nets.Net(nn.Sequential(*layers))
-"""
-INTERRUPTED = """
+PRUNING = prune.Pruning(4500, steps=3, batches=3, tune=replace(prune.TUNE, epochs=2, batch=32))
+KILLED = """
     import itertools, os, sys, torch
     from pathlib import Path
     from tinyredux import datasets, nets, train
 
     steps = itertools.count()
     def stop():
-        if next(steps) == 100:  # an epoch has 60
+        if next(steps) == 20:  # an epoch has 15
             os._exit(9)  # as a kill does: nothing is written, nothing cleaned up
 
     torch.manual_seed(0)
     recipe = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
-    data = datasets.synthetic(counts=(960, 60, 60))
+    data = datasets.synthetic(counts=(240, 60, 60))
     train.train(nets.resolve(sys.argv[1]), data, recipe, Path(sys.argv[2]), train.Guide(watch=stop))
 """
 
@@ -51,12 +52,6 @@ def tiny() -> nn.Module:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 10)
     return nets.Net(nn.Sequential(*layers))
-
-
-@pytest.fixture(scope="module")
-def few() -> datasets.Dataset:
-    """A small part of the synthetic set."""
-    return datasets.synthetic(counts=(240, 60, 60))
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -75,23 +70,66 @@ def test_training_is_reproducible_and_depends_on_the_seed(few: datasets.Dataset,
     assert not same(one, train.train(tiny(), few, replace(RECIPE, seed=1)))
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> str:
-    """The name of a user's small network."""
-    (tmp_path / "own.py").write_text(textwrap.dedent(TINY))
-    return f"{tmp_path / 'own.py'}:tiny"
+def wider() -> nn.Module:
+    """Returns a small network that pruning can cut, seeded."""
+    torch.manual_seed(0)
+    return user_nets.tiny()
 
 
-def test_a_killed_training_resumes_to_the_same_bits(own: str, tmp_path: Path) -> None:
+Ended = tuple[nn.Module, object]  # a network and the account of what was done to it
+Work = Callable[[datasets.Dataset, Path | None], Ended]
+WORKS: dict[str, Work] = {
+    "train": lambda data, path: (train.train(tiny(), data, RECIPE, path), None),
+    "trec": lambda data, path: (finetune_trec.fine_tune(three_convolutions(), TABLE, data, TREC_RECIPE, path), None),
+    "prune": lambda data, path: ((net := wider()), prune.prune(net, data, PRUNING, path)),
+}
+
+
+@cache
+def in_one_go(work: str) -> Ended:
+    return WORKS[work](datasets.synthetic(counts=(240, 60, 60)), None)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+@pytest.mark.parametrize(("work", "module", "name", "last"), [
+    ("train", loop, "_save", 2), ("trec", loop, "_save", 1), ("prune", prune, "choose", 2), ("prune", prune, "_save", 2),
+    ("prune", loop, "_save", 1),
+])  # fmt: skip
+def test_what_is_interrupted_goes_on_to_the_same_bits(
+    work: str, module: ModuleType, name: str, last: int, before: bool, few: datasets.Dataset, tmp_path: Path
+) -> None:
+    """Stopped before or after a cut, what is kept, or an epoch, and begun again: weights and account as without."""
+    calls, real = list[None](), getattr(module, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == last and before:
+            raise KeyboardInterrupt
+        answer = real(*arguments)
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return answer
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, name, interrupted)
+        WORKS[work](few, tmp_path / "c.pt")
+    assert (tmp_path / "c.pt").exists() or (before and last == 1)
+    (net, account), (whole, expected) = WORKS[work](few, tmp_path / "c.pt"), in_one_go(work)
+    assert same(net, whole) and account == expected
+    if isinstance(account, dict):
+        assert account["peak_bytes"] <= 4500 and len(account["cuts"]) == 3 and account["shapes"]
+
+
+def test_a_killed_training_resumes_to_the_same_bits(own: str, few: datasets.Dataset, tmp_path: Path) -> None:
     """A process that dies in its second epoch, run again, ends with the weights of one that lived."""
-    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), own, str(tmp_path / "c.pt")]
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), own, str(tmp_path / "c.pt")]
     assert subprocess.run(command, check=False).returncode == 9
     assert loop.read_checkpoint(tmp_path / "c.pt", {}, "epoch")["epoch"] == 1
-    data, steps = datasets.synthetic(counts=(960, 60, 60)), list[None]()
-    resumed = train.train(nets.resolve(own), data, RECIPE, tmp_path / "c.pt", train.Guide(watch=lambda: steps.append(None)))
-    assert len(steps) == 2 * 60  # the first epoch is not made again
+    steps = list[None]()
+    resumed = train.train(nets.resolve(own), few, RECIPE, tmp_path / "c.pt", train.Guide(watch=lambda: steps.append(None)))
+    assert len(steps) == 2 * 15  # the first epoch is not made again
     torch.manual_seed(0)
-    assert same(resumed, train.train(nets.resolve(own), data, RECIPE))
+    assert same(resumed, train.train(nets.resolve(own), few, RECIPE))
 
 
 def test_the_command_leaves_weights_and_record(
@@ -111,15 +149,6 @@ def test_the_command_leaves_weights_and_record(
     assert "no training images with labels" in capsys.readouterr().err
 
 
-def test_networks_without_a_class_for_each_label_are_refused(few: datasets.Dataset) -> None:
-    """Before the first step, and not by an index out of range."""
-    body = nn.Conv2d(3, 4, 3, 32, 1)
-    with pytest.raises(ValueError, match=r"returns \(1, 4, 1, 1\); expected \(images, classes\)"):
-        pretrained.check_trainable(body, few)
-    with pytest.raises(ValueError, match="labels reach 9, the network has 4 outputs"):
-        pretrained.check_trainable(nn.Sequential(body, nn.Flatten()), few)
-
-
 def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp_path: Path) -> None:
     """Matrices in float16, the rest as it was; the record counts the answers of the file."""
     net = train.train(tiny(), few, replace(RECIPE, epochs=1))
@@ -134,16 +163,20 @@ def test_weights_on_disk_are_those_that_were_measured(few: datasets.Dataset, tmp
 
 
 def test_a_checkpoint_of_something_else_is_refused(few: datasets.Dataset, tmp_path: Path) -> None:
-    """No checkpoint, and those of another network and of another recipe, whose weights no command would make."""
-    path, once = tmp_path / "c.pt", replace(RECIPE, epochs=1)
-    path.write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint, or damaged; remove it"):
-        train.train(tiny(), few, once, path)
-    path.unlink()
+    """Those of another network, table and recipe, whose weights no command would make; laws/test_wrong_files.py damages them."""
+    path, once, table = tmp_path / "c.pt", replace(RECIPE, epochs=1), TABLE | {"body.5": Settings(20, 3)}  # of equal shapes
     train.train(tiny(), few, once, path)
-    for net, recipe, message in ((nets.lenet(), once, "of another network or table"), (tiny(), RECIPE, "made for recipe")):
+    finetune_trec.fine_tune(three_convolutions(), TABLE, few, brief := replace(TREC_RECIPE, epochs=1), tmp_path / "t.pt")
+    for act, message in (
+        (lambda: train.train(nets.lenet(), few, once, path), "of another network or table"),
+        (lambda: train.train(tiny(), few, RECIPE, path), "made for recipe"),
+        (
+            lambda: finetune_trec.fine_tune(three_convolutions(), table, few, brief, tmp_path / "t.pt"),
+            r"t\.pt was made .*body\.5",
+        ),
+    ):
         with pytest.raises(ValueError, match=message):
-            train.train(net, few, recipe, path)
+            act()
 
 
 def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) -> None:
@@ -161,18 +194,20 @@ def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) ->
 
 
 def test_what_cannot_be_trained(few: datasets.Dataset, tmp_path: Path) -> None:
-    """No labels, too few images, no training part, nonsense in the recipe, a loss that is not finite."""
-    with pytest.raises(ValueError, match="the data has no labels"):
-        train.train(tiny(), datasets.load("random"), RECIPE)
-    with pytest.raises(ValueError, match="240 training images, a batch takes 512"):
-        train.train(tiny(), few, replace(RECIPE, batch=512))
+    """No labels or classes for them, too few images, no training part, nonsense in the recipe, a loss that is not finite."""
     np.savez(tmp_path / "own.npz", images=few.test.images, labels=few.test.labels)
-    with pytest.raises(ValueError, match="no training images with labels"):
-        pretrained.train_net("lenet", str(tmp_path / "own.npz"))
-    with pytest.raises(ValueError, match="epochs is 0, expected more than 0"):
-        train.recipe_for("lenet", "cifar10", epochs=0)
-    with pytest.raises(ValueError, match="lower peak_rate"):
-        train.train(tiny(), few, replace(RECIPE, peak_rate=1e30))
+    body = nn.Conv2d(3, 4, 3, 32, 1)
+    for act, message in (
+        (lambda: train.train(tiny(), datasets.load("random"), RECIPE), "the data has no labels"),
+        (lambda: train.train(tiny(), few, replace(RECIPE, batch=512)), "240 training images, a batch takes 512"),
+        (lambda: pretrained.train_net("lenet", str(tmp_path / "own.npz")), "no training images with labels"),
+        (lambda: train.recipe_for("lenet", "cifar10", epochs=0), "epochs is 0, expected more than 0"),
+        (lambda: train.train(tiny(), few, replace(RECIPE, peak_rate=1e30)), "lower peak_rate"),
+        (lambda: pretrained.check_trainable(body, few), r"returns \(1, 4, 1, 1\); expected \(images, classes\)"),
+        (lambda: pretrained.check_trainable(nn.Sequential(body, nn.Flatten()), few), "labels reach 9, the network has 4 outputs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            act()
 
 
 def test_augmentation_flips_and_shifts_alone() -> None:

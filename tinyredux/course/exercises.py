@@ -1,4 +1,8 @@
-"""The exercises of the labs: which cases are tried, what is right, and hints. The library's own functions judge."""
+"""The exercises of the labs: which cases are tried, what is right, and hints.
+
+What is right is written as a student would write it, in Python alone: `lab solutions` shows these very functions. Tests hold
+them against what the library computes.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import random
 from itertools import combinations
 from typing import Any
 
-from tinyredux import fixedpoint, memory
-from tinyredux.course import exercises_chapters, exercises_partial, exercises_skipping, exercises_trec
+from tinyredux import memory
+from tinyredux.course import exercises_measuring, exercises_partial, exercises_skipping, exercises_trec
 from tinyredux.course.given import BRANCH_SIZES, BRANCH_SPANS
 from tinyredux.course.teaching import Exercise
 
-INT32_MAX, INT32_MIN = fixedpoint.INT32_MAX, fixedpoint.INT32_MIN
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 Sizes = dict[str, int]
 Spans = dict[str, memory.Lifetime]
 
@@ -20,20 +24,29 @@ BRANCH_BOUND = max(
 )
 
 
-def high_mul(a: int, b: int) -> int:
-    """Returns a * b / 2^31 to the nearest, halves up, saturated."""
-    return int(fixedpoint.saturating_rounding_doubling_high_mul(a, b))
-
-
 def round_shift(value: int, exponent: int) -> int:
     """Returns value / 2^exponent to the nearest, halves away from zero."""
-    return int(fixedpoint.rounding_divide_by_power_of_two(value, exponent))
+    half = (1 << exponent) >> 1
+    return (value + half) >> exponent if value >= 0 else -((half - value) >> exponent)
+
+
+def high_mul(a: int, b: int) -> int:
+    """Returns a * b / 2^31 to the nearest, halves up, saturated."""
+    return min((a * b + 2**30) >> 31, 2**31 - 1)
+
+
+def quantize_multiplier(real: float) -> tuple[int, int]:
+    """Returns (multiplier, shift) with real = multiplier * 2^(shift - 31)."""
+    import math
+
+    fraction, shift = math.frexp(real)
+    multiplier = math.floor(fraction * 2**31 + 0.5)
+    return (2**30, shift + 1) if multiplier == 2**31 else (multiplier, shift)
 
 
 def requantize(accumulator: int, multiplier: int, shift: int, zero_point: int) -> int:
     """Returns the int8 that an accumulator becomes."""
-    scaled = fixedpoint.multiply_by_quantized_multiplier(accumulator, multiplier, shift)
-    return int(fixedpoint.clamp_int8(scaled + zero_point))
+    return max(-128, min(127, round_shift(high_mul(accumulator, multiplier), -shift) + zero_point))
 
 
 def _draw_requantize(chance: random.Random) -> tuple[int, ...]:
@@ -44,13 +57,6 @@ def _draw_round_shift(chance: random.Random) -> tuple[int, ...]:
     exponent = chance.randint(0, 12)
     half = (1 << exponent) >> 1
     return chance.choice((chance.randint(-5000, 5000), (chance.randint(-40, 40) << exponent) + half)), exponent
-
-
-def _draw_placement(chance: random.Random) -> tuple[Any, ...]:
-    names = "abcdefgh"[: chance.randint(2, 8)]
-    starts = [chance.randint(0, 6) for _ in names]
-    sizes = {name: 16 * chance.randint(1, 64) for name in names}
-    return sizes, {name: (start, start + chance.randint(0, 3)) for name, start in zip(names, starts, strict=True)}
 
 
 def placement_fault(sizes: Sizes, spans: Spans, offsets: Any, limit_bytes: int) -> str | None:
@@ -69,9 +75,18 @@ def placement_fault(sizes: Sizes, spans: Spans, offsets: Any, limit_bytes: int) 
     return None if arena <= limit_bytes else f"no overlap, but the arena has {arena} bytes; {limit_bytes} are enough"
 
 
-def first_fit_by_size(sizes: Sizes, spans: Spans) -> dict[str, int]:
-    """Returns the largest tensor first, each at the lowest free place: what `place` of lab 2 has to match or beat."""
-    return memory.first_fit(sorted(sizes, key=lambda name: (-sizes[name], name)), sizes, spans, 1)
+def place(sizes: Sizes, spans: Spans) -> dict[str, int]:
+    """Returns the largest tensor first, each at the lowest free place."""
+    offsets: dict[str, int] = {}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        (first, last), offset = spans[name], 0
+        busy = [other for other in offsets if spans[other][0] <= last and first <= spans[other][1]]
+        for other in sorted(busy, key=lambda other: offsets[other]):
+            if offset + sizes[name] <= offsets[other]:
+                break
+            offset = max(offset, offsets[other] + sizes[other])
+        offsets[name] = offset
+    return offsets
 
 
 def _judge_branch(arguments: tuple[Any, ...], found: Any) -> str | None:
@@ -80,7 +95,14 @@ def _judge_branch(arguments: tuple[Any, ...], found: Any) -> str | None:
 
 def _judge_place(arguments: tuple[Any, ...], found: Any) -> str | None:
     sizes, spans = arguments
-    return placement_fault(sizes, spans, found, memory.arena_end(sizes, first_fit_by_size(sizes, spans)))
+    return placement_fault(sizes, spans, found, memory.arena_end(sizes, place(sizes, spans)))
+
+
+def _draw_branch(arguments: tuple[Any, ...], found: Any) -> Any:
+    from tinyredux.notebook import plots_labs
+
+    sizes, spans = arguments or (BRANCH_SIZES, BRANCH_SPANS)
+    return plots_labs.placement(sizes, spans, found)
 
 
 _ALL = (
@@ -100,7 +122,7 @@ _ALL = (
     ),
     Exercise(
         "lab1.quantize_multiplier",
-        lambda chance: (chance.uniform(0.5, 1) * 2.0 ** -chance.randint(0, 16),), fixedpoint.quantize_multiplier,
+        lambda chance: (chance.uniform(0.5, 1) * 2.0 ** -chance.randint(0, 16),), quantize_multiplier,
         ("math.frexp(real) returns a fraction in [0.5, 1) and an exponent.",
          "A fraction near 1 can round to 2**31, which does not fit: halve it and mend the shift."),
         ((0.5,), (1.0,), (0.0,), (0.75,), (2.0**-8,), (1 - 2.0**-40,), (3.0,)),
@@ -112,25 +134,23 @@ _ALL = (
         ((1, 2**30, -1, 0), (-3, 2**30, 0, 5), (2**20, 2**30, -4, 127), (-(2**20), 2**30, -4, -128)),
     ),
     Exercise(
-        "lab2.by_hand", lambda chance: (), lambda: None,
+        "lab2.by_hand", lambda chance: (),
+        lambda: {"a": 0, "input": 4096, "c": 0, "b": 7168, "d": 2048, "out": 0},
         ("At which step is the sum of live tensors largest? There no byte may be wasted.",
          "A tensor that is born late may take the bytes of one that has died. What dies after step 1?"),
-        judge=_judge_branch,
+        judge=_judge_branch, picture=_draw_branch,
     ),
     Exercise(
-        "lab2.place", _draw_placement, first_fit_by_size,
+        "lab2.place", exercises_measuring.draw_lives, place,
         ("Take the tensors in order of size, the largest first.",
          "For each, collect the ranges of tensors already placed that are alive together with it, sorted by offset.",
          "Walk over those ranges from offset 0 and stop at the first gap that is large enough."),
         (({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
-        judge=_judge_place,
+        judge=_judge_place, points=2, picture=_draw_branch,
     ),
 )  # fmt: skip
-_EVERY = (
-    *_ALL,
-    *exercises_chapters.EXERCISES,
-    *exercises_partial.EXERCISES,
-    *exercises_trec.EXERCISES,
-    *exercises_skipping.EXERCISES,
-)
-EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in _EVERY}
+_OTHERS = (exercises_measuring, exercises_partial, exercises_trec, exercises_skipping)
+_EVERY = (*_ALL, *(exercise for module in _OTHERS for exercise in module.EXERCISES))
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise for exercise in sorted(_EVERY, key=lambda exercise: (exercise.name[:3] != "lab", exercise.name[:4]))
+}

@@ -6,27 +6,51 @@ import functools
 import random
 from typing import Any
 
-from tinyredux.course.given import OPS, SHAPES
+from tinyredux import graph, partial
+from tinyredux.course.given import SHAPES, STEPS
 from tinyredux.course.teaching import Exercise
-from tinyredux.graph import Graph, Tensor
 from tinyredux.memory import Item
-from tinyredux.partial import Net, candidates, given_order, internal_bytes, item_costs, plan_partial, problem
+from tinyredux.partial import Net
+
+STEPS_BYTES = (4000, 3072, 2816)  # the peaks that earn a point each in the schedule by hand
 
 
 def small_net() -> Net:
     """Returns the network of lab 3, without weights: bytes depend on shapes alone."""
-    tensors = {name: Tensor(name, shape, "int8") for name, shape in SHAPES.items()}
-    return Net(Graph("lab3", OPS, tensors, {}, ("input",), ("classes",)))
+    tensors = {name: graph.Tensor(name, shape, "int8") for name, shape in SHAPES.items()}
+    more: dict[str, Any] = {"filter": {"padding": (1, 1, 1, 1)}}
+    ops = [
+        getattr(graph, step["kind"])(**{key: value for key, value in step.items() if key != "kind"}, **more.get(step["name"], {}))
+        for step in STEPS
+    ]
+    return Net(graph.Graph("lab3", tuple(ops), tensors, {}, ("input",), ("classes",)))
+
+
+def bottlenecks(count: int) -> graph.Graph:
+    """Returns so many inverted bottlenecks, one after the other, without weights: each adds its input to what comes out."""
+    tensors, ops = {"input": graph.Tensor("input", (16, 16, 8), "int8")}, list[graph.Op]()
+    before = "input"
+    for i in range(1, count + 1):
+        wide, deep, narrow, both = (f"{name}{i}" for name in ("wide", "deep", "narrow", "sum"))
+        shapes = {wide: (16, 16, 24 + 8 * i), deep: (16, 16, 24 + 8 * i), narrow: (16, 16, 8), both: (16, 16, 8)}
+        tensors |= {name: graph.Tensor(name, shape, "int8") for name, shape in shapes.items()}
+        ops += [
+            graph.Conv(f"expand{i}", (before,), wide),
+            graph.DepthwiseConv(f"filter{i}", (wide,), deep, kernel=(3, 3), padding=(1, 1, 1, 1)),
+            graph.Conv(f"project{i}", (deep,), narrow), graph.Add(f"add{i}", (narrow, before), both),
+        ]  # fmt: skip
+        before = both
+    return graph.Graph("bottlenecks", tuple(ops), tensors, {}, ("input",), (before,))
 
 
 @functools.cache
 def optimum_bytes() -> int:
     """Returns the least peak of live bytes of all schedules of lab 3's network."""
-    return plan_partial(small_net().graph).channel_bound_bytes
+    return partial.plan_partial(small_net().graph).channel_bound_bytes
 
 
-def schedule_peak(found: Any) -> int:
-    """Returns the peak of live bytes of a schedule: a list of operators' names, joined by + where they run in slices.
+def live_bytes(found: Any) -> list[int]:
+    """Returns the most bytes alive in each item of a schedule: a list of operators' names, joined by + where they run in slices.
 
     Raises ValueError saying what is wrong with it.
     """
@@ -34,7 +58,7 @@ def schedule_peak(found: Any) -> int:
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise ValueError(f"expected a list such as ['expand', 'filter+project', ...], found {found!r}")
     ways: dict[frozenset[str], Item] = {}
-    for item in sorted(candidates(net), key=lambda item: -internal_bytes(net, item)):
+    for item in sorted(partial.candidates(net), key=lambda item: -partial.internal_bytes(net, item)):
         ways[frozenset(item.ops)] = item  # of several ways to run the same operators the one with the fewest bytes is left
     for text in found:
         names = [name.strip() for name in text.split("+")]
@@ -51,17 +75,30 @@ def schedule_peak(found: Any) -> int:
         if missing := [name for name in net.inputs(item) if name not in done]:
             raise ValueError(f"{'+'.join(item.ops)} reads {missing[0]}, which nothing has written yet")
         done.add(net.output(item))
-    costs = {item: item_costs(net, item) for item in items}
-    return given_order(problem(net, items, frozenset(), costs)).live_bytes
+    costs = {item: partial.item_costs(net, item) for item in items}
+    return [run.during for _, _, run in partial.replayed(partial.problem(net, items, frozenset(), costs), range(len(items)))]
 
 
 def _judge_by_hand(arguments: tuple[Any, ...], found: Any) -> str | None:
     try:
-        peak = schedule_peak(found)
+        peak = max(live_bytes(found))
     except ValueError as wrong:
         return str(wrong)
     least = optimum_bytes()
     return None if peak <= least else f"it runs, and needs {peak:,} bytes; {least:,} are enough"
+
+
+def _award(found: Any) -> int:
+    try:
+        return sum(max(live_bytes(found)) <= most for most in STEPS_BYTES)
+    except Exception:  # an answer may be anything
+        return 0
+
+
+def _draw_schedule(arguments: tuple[Any, ...], found: Any) -> Any:
+    from tinyredux.notebook import plots_labs
+
+    return plots_labs.schedule(found, live_bytes(found), optimum_bytes())
 
 
 def slice_bytes(height: int, width: int, in_c: int, out_c: int, slice_c: int) -> int:
@@ -86,11 +123,11 @@ def _draw_widest(chance: random.Random) -> tuple[int, ...]:
 
 EXERCISES = (
     Exercise(
-        "lab3.by_hand", lambda chance: (), lambda: None,
+        "lab3.by_hand", lambda chance: (), lambda: ["expand+filter", "project+shortcut+sum+classify"],
         ("Which tensor is the largest? It never has to exist whole.",
          "A convolution that adds up slices keeps 32-bit sums: four bytes for each output. Is that less than what it saves?",
          "input stays alive until both of its readers have run. When is the best time for the shortcut?"),
-        judge=_judge_by_hand,
+        judge=_judge_by_hand, points=3, award=_award, picture=_draw_schedule,
     ),
     Exercise(
         "lab3.slice_bytes", _draw_slice, slice_bytes,

@@ -15,9 +15,9 @@ Point = tuple[int, int]
 
 def share(weights: Row, inputs: list[Row]) -> list[float]:
     """Returns E|w_i a_i| / |sum_j E[w_j a_j]| of each product, or / 1 where the sum is smaller than that."""
-    products = np.array(inputs, float) * np.array(weights, float)
-    whole = max(1.0, abs(float(products.sum(axis=1).mean())))
-    return [float(value) for value in np.abs(products).mean(axis=0) / whole]
+    products = [[w * a for w, a in zip(weights, row, strict=True)] for row in inputs]
+    whole = max(1, abs(sum(map(sum, products))) / len(inputs))
+    return [sum(map(abs, column)) / len(inputs) / whole for column in zip(*products, strict=True)]
 
 
 def saved(unimportant: list[bool]) -> int:
@@ -30,7 +30,7 @@ def saved(unimportant: list[bool]) -> int:
 def repaired_bias(weights: Row, kept: list[bool], means: list[float], bias: int) -> int:
     """Returns the bias plus the mean of what is left out, to the nearest integer."""
     lost = sum(weight * mean for weight, keep, mean in zip(weights, kept, means, strict=True) if not keep)
-    return bias + int(np.round(lost))
+    return bias + round(lost)
 
 
 def front(points: list[Point]) -> list[Point]:
@@ -69,6 +69,12 @@ def _judge_share(arguments: tuple[Any, ...], found: Any) -> str | None:
     return None if near else f"expected {[round(value, 6) for value in expected]}, found {found!r}"
 
 
+def _draw_points(arguments: tuple[Any, ...], found: Any) -> Any:
+    from tinyredux.notebook import plots_labs
+
+    return plots_labs.front_compared(arguments[0], front(*arguments), [tuple(point) for point in found])
+
+
 EXERCISES = (
     Exercise(
         "lab5.share", _draw_share, share,
@@ -94,6 +100,6 @@ EXERCISES = (
         "lab5.front", _draw_front, front,
         ("One design beats another if it is no worse in both and better in one.",
          "Go through the designs by rising cycles. When is a slower one worth keeping?"),
-        (([],), ([(5, 5), (5, 5)],), ([(5, 5), (5, 7), (4, 5)],)),
+        (([],), ([(5, 5), (5, 5)],), ([(5, 5), (5, 7), (4, 5)],)), picture=_draw_points,
     ),
 )  # fmt: skip

@@ -1,44 +1,44 @@
-"""The exercises of lab 4, hashing and clustering: the library's own functions judge."""
+"""The exercises of lab 4, hashing and clustering."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-import numpy as np
-
-from tinyredux import fixedpoint
 from tinyredux.course.teaching import Exercise
-from tinyredux.trec import hashing
 
 Rows = list[list[int]]
 
 
 def hash_ids(projections: Rows) -> list[int]:
     """Returns each row's id: bit h is set where its projection h is above the mean of all rows' projections h."""
-    return [int(found) for found in hashing.hash_ids(hashing.hash_bits(np.array(projections)[None], "mean"))[0]]
+    count, sums = len(projections), [sum(column) for column in zip(*projections, strict=True)]
+    above = [[count * value > total for value, total in zip(row, sums, strict=True)] for row in projections]
+    return [sum(bit << h for h, bit in enumerate(row)) for row in above]
 
 
 def stack(ids: list[int]) -> tuple[list[int], list[int]]:
     """Returns the slot of each row and the members of each slot; a new id takes the next slot."""
-    seen = list(dict.fromkeys(ids))
-    return [seen.index(each) for each in ids], [ids.count(each) for each in seen]
+    slots: dict[int, int] = {}
+    found = [slots.setdefault(each, len(slots)) for each in ids]
+    return found, [found.count(slot) for slot in range(len(slots))]
 
 
 def mean(total: int, count: int) -> int:
     """Returns total / count to the nearest integer, halves up."""
-    return int(fixedpoint.rounded_mean(np.array(total), np.array(count)))
+    return (2 * total + count) // (2 * count)
 
 
 def clustered_sums(rows: Rows, weights: Rows, bits: int) -> Rows:
     """Returns the sums of one block for every row and output: the first `bits` filters hash, and their sums are exact."""
-    matrix, filters = np.array(rows), np.array(weights)
-    exact = matrix @ filters.T
-    found = hashing.cluster(np.array(hash_ids(exact[:, :bits].tolist()))[None])
-    means = fixedpoint.rounded_mean(found.sums(matrix).astype(np.int64), found.counts[:, None])
-    shared = (means @ filters.T)[found.slot]
-    shared[:, :bits] = exact[:, :bits]
-    return [[int(value) for value in row] for row in shared]
+    exact = [[sum(a * w for a, w in zip(row, filters, strict=True)) for filters in weights[:bits]] for row in rows]
+    slots, counts = stack(hash_ids(exact))
+    shared = []
+    for slot, count in enumerate(counts):
+        members = [row for row, own in zip(rows, slots, strict=True) if own == slot]
+        means = [mean(sum(column), count) for column in zip(*members, strict=True)]
+        shared.append([sum(a * w for a, w in zip(means, filters, strict=True)) for filters in weights])
+    return [own + shared[slot][bits:] for own, slot in zip(exact, slots, strict=True)]
 
 
 def _rows(chance: random.Random, count: int, length: int, limit: int) -> Rows:
@@ -51,18 +51,35 @@ def _draw_sums(chance: random.Random) -> tuple[Any, ...]:
     return rows, _rows(chance, outputs, length, 9), chance.randint(1, min(3, outputs))
 
 
+def _picture(solution: Any, of: Any) -> Any:
+    """Returns what draws a wrong answer: the rows of a case beside the answers expected and found, those that differ in red."""
+
+    def draw(arguments: tuple[Any, ...], found: Any) -> Any:
+        from tinyredux.notebook import plots_labs
+
+        return plots_labs.rows_compared(of(arguments[0]), *(list(each) for each in (solution(*arguments), found)))
+
+    return draw
+
+
+def _slots(*arguments: Any) -> list[int]:
+    return stack(*arguments)[0]
+
+
 EXERCISES = (
     Exercise(
         "lab4.hash_ids", lambda chance: (_rows(chance, chance.randint(1, 9), chance.randint(1, 4), 50),), hash_ids,
         ("Sum each column first: a projection is above the mean where it times the number of rows is above the sum.",
          "Bit h weighs 2**h. A row whose projection equals the mean has bit 0."),
         (([[3]],), ([[1], [2]],), ([[-1], [-2], [-2]],), ([[5, -5], [-5, 5], [0, 0]],)),
+        picture=_picture(hash_ids, list),
     ),
     Exercise(
         "lab4.stack", lambda chance: ([chance.randint(0, 7) for _ in range(chance.randint(1, 20))],), stack,
         ("Keep a dictionary from id to slot: the reversed ids.",
          "An id that is not in the dictionary takes the slot len(dictionary)."),
         (([4],), ([4, 4],), ([7, 0, 7, 3],)),
+        picture=lambda arguments, found: _picture(_slots, lambda ids: [[each] for each in ids])(arguments, found[0]),
     ),
     Exercise(
         "lab4.mean", lambda chance: (chance.randint(-20000, 20000), chance.randint(1, 256)), mean,
@@ -75,5 +92,6 @@ EXERCISES = (
          "Average the members of each cluster with your mean, column by column, then multiply the means with all filters.",
          "At the end put the projections in the place of the first `bits` outputs."),
         (([[1, 2]], [[1, 0], [0, 1]], 1), ([[1, 2], [3, 4], [9, -9]], [[1, 0], [1, 1]], 1)),
+        points=2, picture=_picture(clustered_sums, list),
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """The sealed judge: a submission runs in a process of its own, which only answers calls; marks are made here.
 
 Questions and answers are plain data on a pipe, so that nothing of a submission runs where its mark is made, and the cases
-come from a seed that it cannot know. Read `Submission.ask` first, then `child.py`, then `seal`.
+come from a seed that it cannot know. The process sees Python and its packages, but no tinyredux: neither the solutions nor the
+functions of the library that do the same. Read `Submission.ask` first, then `child.py`, then `seal`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tinyredux.course import given
-from tinyredux.course.teaching import Verdict, check
+from tinyredux.course import child, given
+from tinyredux.course.teaching import Verdict, failed, judged
 from tinyredux.device import MissingTool
 from tinyredux.files import LIBRARY, ROOT, SETUP
 
@@ -51,17 +52,17 @@ def seal() -> tuple[str, ...]:
     command = ["bwrap", *spaces, "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev", *room, "/dev/shm"]
     command += [*room, "/tmp", "--chdir", "/tmp"]
     seen = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", sys.prefix, sys.base_prefix)
-    shown = dict.fromkeys((*seen, *_PACKAGES, str(LIBRARY), str(ROOT / "firmware"), str(ROOT / "platformio.ini")))
+    shown = dict.fromkeys((*seen, *_PACKAGES))
+    ours = {str(ROOT), str(LIBRARY), *(f"{path}/tinyredux" for path in _PACKAGES)}
+    hidden = [path for path in ours if Path(path).is_dir() and any(Path(path).is_relative_to(each) for each in shown)]
     for parent in sorted({str(parent) for path in shown for parent in Path(path).parents} - {"/", "/tmp"}):
         command += ["--perms", "0755", "--dir", parent]
-    for path in shown:
-        command += ["--ro-bind-try", path, path]
-    for folder in {LIBRARY / "course", *(Path(path) / "tinyredux" / "course" for path in _PACKAGES)}:
-        for solutions in folder.glob("exercises*.py"):
-            command += ["--ro-bind", given.__file__, str(solutions)]
-        if (folder / "__pycache__").is_dir():
-            command += ["--tmpfs", str(folder / "__pycache__")]
-    command += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    for path in sorted({*shown, *hidden}, key=lambda path: len(Path(path).parts)):
+        command += ["--tmpfs", path] if path in hidden else ["--ro-bind-try", path, path]
+    for module in (child, given):
+        command += ["--ro-bind", str(module.__file__), f"/judge/{Path(str(module.__file__)).name}"]
+    for path in (*hidden, "/dev", "/"):
+        command += ["--remount-ro", path]
     try:
         works = shutil.which("bwrap") and not subprocess.run([*command, "true"], capture_output=True, timeout=20).returncode
     except (OSError, subprocess.TimeoutExpired):
@@ -88,12 +89,13 @@ class Submission:
         home = "/tmp" if seal() else folder
         environment = {
             "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": home, "TMPDIR": home, "IPYTHONDIR": home,
-            "TINYREDUX_CACHE": f"{home}/cache", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(LIBRARY.parent), *_PACKAGES]), "PYTHONDONTWRITEBYTECODE": "1",
+            "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(_PACKAGES), "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
+        command = [*seal(), sys.executable, "-P", "/judge/child.py" if seal() else str(child.__file__)]
         self._process = subprocess.Popen(
-            [*seal(), sys.executable, "-P", "-m", "tinyredux.course.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, cwd=folder, env=environment, start_new_session=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, env=environment,
+            start_new_session=True,
         )  # fmt: skip
         user = os.geteuid() or (_NOBODY if seal() else 0)
         tasks = sum(threads for _, owner, threads, _ in _processes().values() if owner == user)
@@ -193,20 +195,22 @@ def _named(name: str, base: type) -> Callable[..., Any]:
 def verdicts(sources: list[str], names: tuple[str, ...], seed: int, folder: str, *seconds: float) -> list[Verdict]:
     """Returns a verdict for each exercise, after the cells of code have run; `seconds` are those of a cell and of the file."""
     cell_seconds, file_seconds = seconds
-    child = Submission(folder, file_seconds)
+    process = Submission(folder, file_seconds)
     try:
         with suppress(Stopped):
             for number, source in enumerate(sources, 1):
-                child.ask(cell_seconds, f"cell {number}", cell=source)
-        return [_verdict(child, name, seed) for name in names]
+                process.ask(cell_seconds, f"cell {number}", cell=source)
+        return [_verdict(process, name, seed) for name in names]
     finally:
-        child.end()
+        process.end()
 
 
-def _verdict(child: Submission, name: str, seed: int) -> Verdict:
+def _verdict(process: Submission, name: str, seed: int) -> Verdict:
     try:
-        return check(name, child.answer(name.rpartition(".")[2]), seed)
+        return judged(name, process.answer(name.rpartition(".")[2]), seed)
+    except MissingTool:  # nobody shall get zero for that
+        raise
     except Exception as wrong:  # of the look at a value
-        return Verdict(name, False, f"{name}: {type(wrong).__name__}: {wrong}")
+        return failed(name, f"{type(wrong).__name__}: {wrong}")
     except Stopped as stopped:
-        return Verdict(name, False, f"{name}: {stopped}")
+        return failed(name, str(stopped))

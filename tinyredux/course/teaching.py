@@ -1,142 +1,184 @@
-"""Exercises: a student's function is checked against drawn cases."""
+"""Exercises: a student's function is checked against drawn cases, and the first that it gets wrong is shown and drawn."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import html
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from tinyredux.course.child import plain
 from tinyredux.files import expect
 
 CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
+_ODD = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)  # of answers; not a missing tool
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
+Arguments = tuple[Any, ...]
+_failures: Counter[str] = Counter()  # of this notebook: the hint that is offered goes up with them
 
 
 @dataclass(frozen=True)
 class Exercise:
     """A function to write, with its cases, which its lab describes.
 
-    `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`.
-    `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all.
+    `expected` is a solution in Python alone, whose source `lab solutions` writes; for a value it takes no arguments and returns
+    it. `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`.
+    `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all. `award` says
+    how many of the `points` a value earns that is not the best; `picture` draws a wrong answer.
     """
 
     name: str
-    draw: Callable[[random.Random], tuple[Any, ...]]
+    draw: Callable[[random.Random], Arguments]
     expected: Callable[..., Any]
     hints: tuple[str, ...]
-    edges: tuple[tuple[Any, ...], ...] = ()
-    judge: Callable[[tuple[Any, ...], Any], str | None] | None = None
+    edges: tuple[Arguments, ...] = ()
+    judge: Callable[[Arguments, Any], str | None] | None = None
+    points: int = 1
+    award: Callable[[Any], int] | None = None
+    picture: Callable[[Arguments, Any], Any] | None = None
+    score: Callable[[Any], tuple[int, str]] | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is right, and if not, the first case that shows it."""
+    """Whether an answer is right, and if not, the first case that shows it; `points` of `most`, and what a class compares:
+    `score`, the less the better, and in words. `draw` returns a picture of the case."""
 
     exercise: str
     passed: bool
     text: str
+    points: int = 0
+    most: int = 0
+    score: tuple[int, str] | None = None
+    draw: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Returns the verdict as text."""
         return self.text
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _ipython_display_(self) -> None:
+        """Shows the text in a box, and below it the picture of the case."""
+        from IPython.display import display
+
         colour = "#009E73" if self.passed else "#D55E00"
         box = f"<pre style='border-left:3px solid {colour};padding-left:8px'>{html.escape(self.text)}</pre>"
-        return {"text/plain": self.text, "text/html": box, VERDICT_MIME: {"exercise": self.exercise, "passed": self.passed}}
+        mark = {"exercise": self.exercise, "passed": self.passed}
+        display({"text/plain": self.text, "text/html": box, VERDICT_MIME: mark}, raw=True)  # type: ignore[no-untyped-call]
+        with contextlib.suppress(Exception):  # an answer may be such that nothing can be drawn of it
+            if self.draw and (picture := self.draw()):
+                display(picture)  # type: ignore[no-untyped-call]
 
 
-def check(name: str, answer: Any, seed: int = 0) -> Verdict:
+class Words(str):
+    """A text that a notebook shows without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
     """Returns the verdict on a student's function (or value), tried on the exercise's edge cases and on drawn ones.
 
     Raises ValueError for an exercise that does not exist.
     """
-    from tinyredux.course.exercises import EXERCISES
+    verdict, hints = judged(name, answer, seed, []), find(name).hints
+    if verdict.passed or not hints:
+        return verdict
+    _failures[name] += 1
+    step = min(_failures[name], len(hints))
+    which = f", {step}" if step > 1 else ""
+    return Verdict(**vars(verdict) | {"text": f'{verdict.text}\nFor a hint: hint("{name}"{which})'})
 
-    if not EXERCISES:
-        return Verdict(name, False, f"{name}: the grader checks this after the last cell")
+
+def judged(name: str, answer: Any, seed: int | str = 0, told: list[str] | None = None) -> Verdict:
+    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed.
+
+    `told` takes what is to be said of a right answer's types; a grader gets plain data, in which tuples are lists.
+    """
     exercise = find(name)
     chance = random.Random(f"{name} {seed}")
     cases = [*exercise.edges, *(exercise.draw(chance) for _ in range(CASES))]
     for done, arguments in enumerate(cases):
-        fault = _try(exercise, answer, arguments)
+        fault, found = _try(exercise, answer, arguments, told)
         if fault is not None:
             where = f"{name.rpartition('.')[2]}({', '.join(map(repr, arguments))})" if callable(answer) else name
             tried = f" ({done} cases before it were right)" if done else ""
-            more = f'\nFor a hint: hint("{name}")' if exercise.hints else ""
             if len(fault) > _LONGEST_FAULT:
                 fault = f"{fault[:_LONGEST_FAULT]}... ({len(fault)} characters)"
-            return Verdict(name, False, f"{name}: not yet{tried}\n{where}: {fault}{more}")
+            points = exercise.award(found) if exercise.award and not callable(answer) else 0
+            draw = functools.partial(exercise.picture, arguments, found) if exercise.picture and found is not None else None
+            return failed(name, f"not yet{tried}\n{where}: {fault}", points=points, draw=draw)
         if not callable(answer):
-            return Verdict(name, True, f"{name}: right")
-    return Verdict(name, True, f"{name}: right in all {len(cases)} cases")
+            score = exercise.score(found) if exercise.score else None
+            said = f": {score[1]}" if score else ""
+            points = exercise.award(found) if exercise.award else exercise.points
+            return Verdict(name, True, f"{name}: right{said}", points, exercise.points, score)
+    said = f"{name}: right in all {len(cases)} cases{told[0] if told else ''}"
+    return Verdict(name, True, said, exercise.points, exercise.points)
 
 
-def _try(exercise: Exercise, answer: Any, arguments: tuple[Any, ...]) -> str | None:
+def failed(name: str, why: str, **more: Any) -> Verdict:
+    """Returns the verdict on an answer that is not right."""
+    return Verdict(name, False, f"{name}: {why}", most=find(name).points, **more)
+
+
+def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] | None) -> tuple[str | None, Any]:
+    """Returns what is wrong, if anything, and the answer as plain data; adds to `told` what is to be said of a right one."""
     if not callable(answer):
-        return "expected a function, found a value" if arguments else _fault(exercise, arguments, answer)
+        return ("expected a function, found a value", None) if arguments else _fault(exercise, arguments, answer, told)
     try:
         found = answer(*copy.deepcopy(arguments))
     except NotImplementedError:
-        return "not written yet"
+        return "not written yet", None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a student's code raises is shown, not passed on
         with contextlib.suppress(Exception):
-            return f"raised {type(error).__name__}: {error}"
-        return f"raised {type(error).__name__}"
-    return "returned None; is a return missing?" if found is None else _fault(exercise, arguments, found)
+            return f"raised {type(error).__name__}: {error}", None
+        return f"raised {type(error).__name__}", None
+    return ("returned None; is a return missing?", None) if found is None else _fault(exercise, arguments, found, told)
 
 
-def _fault(exercise: Exercise, arguments: tuple[Any, ...], found: Any) -> str | None:
+def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str] | None) -> tuple[str | None, Any]:
     try:
         answer = plain(found)
         if exercise.judge is not None:
-            return exercise.judge(arguments, answer)
+            return exercise.judge(arguments, answer), answer
         expected = exercise.expected(*copy.deepcopy(arguments))
-        return None if answer == plain(expected) else f"expected {expected!r}, found {answer!r}"
-    except Exception:  # an object may raise whatever it is asked, and a list may hold itself
-        return f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
+        if answer != plain(expected):
+            return f"expected {expected!r}, found {found!r}", answer
+        if other := _other_type(plain(expected), answer):
+            return f"only the type differs: {other}", answer
+        if told == [] and (other := _other_type(expected, found)):
+            told.append(f"; only a type differs, which is taken for the same: {other}")
+        return None, answer
+    except _ODD:  # an object may be whatever it likes, and a list may hold itself
+        said = f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
+        return said, None
 
 
-def plain(value: Any) -> Any:
-    """Returns an answer in Python's own types, tuples as lists. Raises TypeError for others: an object answers as it likes, also
-    when it is asked whether it is equal."""
-    if type(value).__module__ == "numpy":
-        value = np.asarray(value).tolist()
-    if type(value) in (list, tuple):
-        return [plain(each) for each in value]
-    if type(value) is dict:
-        return {plain(key): plain(each) for key, each in value.items()}
-    if type(value) in (bool, int, float, str, type(None)):
-        return value
-    raise TypeError(type(value).__name__)
+def _other_type(expected: Any, found: Any) -> str:
+    """Returns how the first part of an answer differs in type from an equal one, empty where none does."""
+    if type(expected) is not type(found):
+        return f"expected {type(expected).__name__} {expected!r}, found {type(found).__name__} {found!r}"
+    parts = zip(expected, found, strict=True) if isinstance(expected, list | tuple) else ()
+    return next((said for one, other in parts if (said := _other_type(one, other))), "")
 
 
-def missing(name: str) -> Callable[..., Any]:
-    """Returns what stands for an answer that a notebook does not define: a function that says so when called."""
-
-    def not_there(*_: Any) -> Any:
-        raise NameError(f"the notebook defines no {name}")
-
-    return not_there
-
-
-def hint(name: str, step: int = 1) -> str:
+def hint(name: str, step: int = 1) -> Words:
     """Returns the hint of that step, from 1. Raises ValueError past the last one."""
     hints = find(name).hints
     expect(int, step, "the step", "from 1")
     if not 1 <= step <= len(hints):
         raise ValueError(f"{name} has hints 1 to {len(hints)}, found step {step}")
     more = f'  (more: hint("{name}", {step + 1}))' if step < len(hints) else ""
-    return hints[step - 1] + more
+    return Words(hints[step - 1] + more)
 
 
 def find(name: str) -> Exercise:

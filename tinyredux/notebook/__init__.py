@@ -3,6 +3,7 @@
 __all__ = [
     "cell",
     "plots",
+    "plots_labs",
     "plots_partial",
     "plots_redundancy",
     "plots_skipping",

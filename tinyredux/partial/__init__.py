@@ -11,7 +11,7 @@ Source: Pex, arXiv 2211.17246; MCUNetV2, arXiv 2110.15352 for patches.
 
 from __future__ import annotations
 
-from tinyredux.partial.order import given_order, problem
+from tinyredux.partial.order import given_order, problem, replayed
 from tinyredux.partial.plan import (
     MARGIN,
     SLOWDOWN,
@@ -28,5 +28,5 @@ from tinyredux.partial.regions import Net, candidates, internal_bytes, item_cost
 
 __all__ = [
     "MARGIN", "SLOWDOWN", "Net", "PartialPlan", "arena_plan", "candidates", "check_macs", "given_order", "internal_bytes",
-    "item_bytes", "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem", "within_bytes",
+    "item_bytes", "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem", "replayed", "within_bytes",
 ]  # fmt: skip

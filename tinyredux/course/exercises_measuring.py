@@ -1,0 +1,272 @@
+"""The exercises of lab 0, an honest measurement, of lab 6, a network within a budget, and those that chapters ask."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from tinyredux import fixedpoint, memory
+from tinyredux.course.claims import Claim
+from tinyredux.course.teaching import Exercise
+from tinyredux.device import link
+from tinyredux.graph import window_outputs
+
+NET, DATA, BOARD = "lenet", "synthetic", "disco_f469ni"  # of the project
+SRAM_BYTES, FLASH_BYTES = 24_000, 256_000
+PARS = (8_000_000, 6_000_000, 5_000_000)  # modelled cycles that earn a point each, beside the one for keeping the budget
+IMAGES, MOST_WRONG = 200, 6  # images that are classified, and how many more than the exact network may be wrong
+CHOICES: dict[str, Sequence[Any]] = {
+    "method": ("exact", "partial", "skip", "skip+partial"), "kernels": ("reference", "fast"),
+    "mac_limit": (1.0, 1.1, 1.2, 1.35, 1.5), "sram": range(1_000, 320_001),
+}  # fmt: skip
+
+
+def first_difference(one: list[int], other: list[int]) -> int:
+    """Returns the first place at which two lists differ, also by being longer; -1 where they are equal."""
+    for place in range(max(len(one), len(other))):
+        if one[place : place + 1] != other[place : place + 1]:
+            return place
+    return -1
+
+
+def honest(readings: list[int]) -> tuple[int, int, int]:
+    """Returns the median, the least and the largest of an odd number of readings, without the first one."""
+    warm = sorted(readings[1:])
+    return warm[len(warm) // 2], warm[0], warm[-1]
+
+
+def milliseconds(cycles: int, before: int, clock_hz: int) -> float:
+    """Returns the time between two readings of a 32-bit counter of cycles, which may have wrapped once."""
+    return 1000 * ((cycles - before) % 2**32) / clock_hz
+
+
+def _draw_lists(chance: random.Random) -> tuple[Any, ...]:
+    one = [chance.randint(-128, 127) for _ in range(chance.randint(0, 12))]
+    other = list(one)
+    if one and chance.random() < 0.6:
+        other[chance.randrange(len(one))] += chance.choice((-1, 1))
+    return one, other[: len(other) - (chance.random() < 0.2)]
+
+
+def _draw_counter(chance: random.Random) -> tuple[int, int, int]:
+    return chance.randrange(2**32), chance.randrange(2**32), chance.choice((80, 120, 160, 180, 216)) * 10**6
+
+
+def _judge_time(arguments: tuple[Any, ...], found: Any) -> str | None:
+    expected = milliseconds(*arguments)
+    near = type(found) in (int, float) and abs(found - expected) <= 1e-9 * max(1, expected)
+    return None if near else f"expected {expected:.6f}, found {found!r}"
+
+
+def _judge_project(arguments: tuple[Any, ...], found: Any) -> str | None:
+    if not isinstance(found, dict) or set(found) - set(CHOICES) or "method" not in found:
+        return f"expected a dictionary with 'method', and perhaps {', '.join(list(CHOICES)[1:])}; found {found!r}"
+    for name, value in found.items():
+        if type(value) is bool or value not in CHOICES[name]:
+            choices = CHOICES[name]
+            known = f"{choices[0]} to {choices[-1]}" if isinstance(choices, range) else ", ".join(map(str, choices))
+            return f"{name} is {value!r}, expected one of {known}"
+    return _built(tuple(sorted(found.items())))[1]
+
+
+@functools.cache
+def _built(asked: tuple[tuple[str, Any], ...]) -> tuple[tuple[int, str] | None, str | None]:
+    """Returns the score of a project, its cycles and all of it in words, or why it has none."""
+    from tinyredux import settings
+    from tinyredux.device import BuildError, MissingTool
+
+    try:
+        wanted = settings.Settings(NET, data=DATA, board=BOARD, images=1, **dict(asked))
+        compiled = settings.compile_net(wanted)
+        flash, sram = len(compiled.artifact.blob), compiled.plan.total_bytes
+        for what, needed, most in (("SRAM", sram, SRAM_BYTES), ("flash", flash, FLASH_BYTES)):
+            if needed > most:
+                return None, f"it needs {needed:,} bytes of {what}, the budget is {most:,}"
+        wrong, exact = _wrong(compiled), _wrong(settings.compile_net(settings.Settings(NET, data=DATA, kernels="reference")))
+        if wrong > exact + MOST_WRONG:
+            return None, f"{wrong} of {IMAGES} images are wrong, exact inference has {exact}; at most {MOST_WRONG} more"
+        record = settings.measure_compiled(wanted, compiled)
+    except MissingTool:
+        raise
+    except (ValueError, BuildError) as refused:
+        return None, str(refused)
+    if not record.bit_exact or record.cycles is None:
+        return None, "its bytes are not those of the interpreter"
+    said = f"{record.cycles:,} modelled cycles, {sram:,} bytes of SRAM, {flash:,} of flash, {IMAGES - wrong} of {IMAGES} right"
+    return (record.cycles, said), None
+
+
+def _wrong(compiled: Any) -> int:
+    """Returns how many of the first test images are classified wrongly."""
+    from tinyredux.int8 import evaluator, interpret
+
+    test = compiled.data.test.first(IMAGES)
+    answers = evaluator.Evaluator(compiled.int8).run(interpret.quantize_input(compiled.int8, test.images))
+    return int((answers.reshape(IMAGES, -1).argmax(1) != test.labels).sum())
+
+
+def _score(found: Any) -> tuple[int, str]:
+    return _built(tuple(sorted(found.items())))[0] or (0, "")
+
+
+def _award(found: Any) -> int:
+    cycles = None if _judge_project((), found) else _score(found)[0]
+    return 0 if cycles is None else 1 + sum(cycles <= most for most in PARS)
+
+
+Run = tuple[int, int]
+
+
+def per_element(short: Run, long: Run) -> Run:
+    """Returns the instructions of one element and those of everything else, from (elements, instructions) of two runs."""
+    each = (long[1] - short[1]) // (long[0] - short[0])
+    return each, short[1] - each * short[0]
+
+
+def _draw_runs(chance: random.Random) -> tuple[Run, Run]:
+    each, rest = chance.randint(1, 12), chance.randint(20, 400)
+    low, high = sorted(chance.sample(range(1, 2000), 2))
+    return (low, rest + each * low), (high, rest + each * high)
+
+
+def store(real: float, scale: float, zero_point: int) -> int:
+    """Returns the int8 that stands for a real number."""
+    return int(fixedpoint.quantize(real, scale, zero_point))
+
+
+def peak(sizes: dict[str, int], spans: dict[str, memory.Lifetime]) -> int:
+    """Returns the most bytes that are alive at one step."""
+    last = max(span[1] for span in spans.values())
+    return max(sum(sizes[name] for name, (born, dies) in spans.items() if born <= step <= dies) for step in range(last + 1))
+
+
+def draw_lives(chance: random.Random) -> tuple[Any, ...]:
+    """Returns sizes and lifetimes of up to eight tensors."""
+    names = "abcdefgh"[: chance.randint(2, 8)]
+    starts = [chance.randint(0, 6) for _ in names]
+    sizes = {name: 16 * chance.randint(1, 64) for name in names}
+    return sizes, {name: (start, start + chance.randint(0, 3)) for name, start in zip(names, starts, strict=True)}
+
+
+def verdict(ours: float, low: float, high: float, higher_is_better: bool) -> str:
+    """Returns what is said of a claim whose interval is `low` to `high`."""
+    return Claim("", "", "", "", "", "", "", band=(low, high), higher_is_better=higher_is_better).verdict(ours)
+
+
+def _draw_claim(chance: random.Random) -> tuple[float, float, float, bool]:
+    low, high = sorted(chance.sample(range(1, 100), 2))
+    return float(chance.randint(0, 100)), float(low), float(high), chance.random() < 0.5
+
+
+def fields(total: int) -> list[int]:
+    """Returns the low, the middle and the high of three signed fields of 21 bits."""
+    low = (total + 2**20) % 2**21 - 2**20
+    rest = (total - low) >> 21
+    middle = (rest + 2**20) % 2**21 - 2**20
+    return [low, middle, (rest - middle) >> 21]
+
+
+def _draw_fields(chance: random.Random) -> tuple[int, ...]:
+    return (sum(chance.randint(1 - 2**20, 2**20 - 1) << (21 * place) for place in range(3)),)
+
+
+def intact(line: str) -> bool:
+    """Returns whether a line of the serial link ends in the CRC of its text."""
+    return link.unseal(line.encode()) is not None
+
+
+def _draw_line(chance: random.Random) -> tuple[str, ...]:
+    line = link.seal(
+        f"#{chance.randint(1, 99)} run {chance.randint(1, 4096)} {chance.choice(('info', 'a*b', '', 'halt'))}"
+    ).decode()
+    place = chance.randrange(len(line) - 1)
+    return (line.strip() if chance.random() < 0.5 else f"{line[:place]}{chance.choice('0f*# ')}{line[place + 1 : -1]}",)
+
+
+def rows_needed(rows: int, layers: list[list[int]]) -> int:
+    """Returns how many rows of the first layer's input some rows of the last layer's output need; a layer is (kernel, stride)."""
+    for kernel, stride in reversed(layers):
+        rows = (rows - 1) * stride + kernel
+    return rows
+
+
+def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
+    return chance.randint(1, 8), [[chance.randint(1, 7), chance.randint(1, 3)] for _ in range(chance.randint(0, 5))]
+
+
+EXERCISES = (
+    Exercise(
+        "lab0.first_difference", _draw_lists, first_difference,
+        ("zip() stops at the end of the shorter list. What if that one is equal to the beginning of the other?",
+         "enumerate() numbers the pairs; if no pair differs, compare the lengths."),
+        (([1, 2, 3], [1, 2, 3]), ([1, 2, 3], [1, 0, 3]), ([1, 2], [1, 2, 3]), ([], []), ([], [5])),
+    ),
+    Exercise(
+        "lab0.honest", lambda chance: ([chance.randint(100, 999) for _ in range(2 * chance.randint(1, 5))],), honest,
+        ("readings[1:] are those after the first one, which warms up caches and counts what happens once.",
+         "The median is the one in the middle once they are sorted. Their number is odd."),
+        (([900, 100],), ([9, 3, 1, 2],)),
+    ),
+    Exercise(
+        "lab0.milliseconds", _draw_counter, milliseconds,
+        ("Cycles over cycles a second are seconds.", "The counter has 32 bits: behind 2**32 - 1 comes 0. What does % 2**32 do?"),
+        ((180_000, 0, 180_000_000), (100, 2**32 - 100, 200_000_000)), judge=_judge_time,
+    ),
+    Exercise(
+        "lab6.project", lambda chance: (), lambda: {"method": "skip+partial", "kernels": "fast", "sram": SRAM_BYTES},
+        ("Which method needs the fewest bytes? Chapter 6 says what it costs, and how to ask for more of them.",
+         "Two methods may be joined by +, and `sram` may be all that the budget has."),
+        judge=_judge_project, points=1 + len(PARS), award=_award, score=_score,
+    ),
+    Exercise(
+        "chapter0.per_element", _draw_runs, per_element,
+        ("Two runs differ by some elements and by some instructions. What does one element take?",
+         "What is left of a run when its elements are paid for?"),
+    ),
+    Exercise(
+        "chapter1.store",
+        lambda chance: (chance.uniform(-4, 4), 2.0 ** -chance.randint(3, 7), chance.randint(-128, 127)), store,
+        ("Divide by the scale, round to the nearest whole number, add the zero point.",
+         "A byte holds -128 to 127: what is beyond ends there."),
+        ((0.0, 0.25, 7), (100.0, 0.25, 0), (-100.0, 0.25, 0), (1.0, 0.5, -128)),
+    ),
+    Exercise(
+        "chapter3.peak", draw_lives, peak,
+        ("A tensor with the lifetime (2, 4) is alive at steps 2, 3 and 4.",
+         "For each step, add the sizes of the tensors that are alive there."),
+        (({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
+    ),
+    Exercise(
+        "chapter4.fields", _draw_fields, fields,
+        ("The low field is what is left of the sum modulo 2**21, read as a signed number: from -2**20 to 2**20 - 1.",
+         "Take the low field off before you shift: a negative one has borrowed from its neighbour."),
+        ((0,), (-1,), (-153931604819962,)),
+    ),
+    Exercise(
+        "chapter5.intact", _draw_line, intact,
+        ("rpartition splits at the last star.", "zlib.crc32 wants bytes; f'{number:08x}' writes eight hexadecimal digits."),
+        (("#1 info*8713e938",), ("#1 ingo*8713e938",), ("#1 info",), ("*00000000",)),
+    ),
+    Exercise(
+        "chapter7.rows_needed", _draw_windows, rows_needed,
+        ("Begin at the end: how many rows of its own input does the last layer need?",
+         "The first row of output needs a whole window; each further row needs as many rows more as the stride is wide."),
+        ((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])),
+    ),
+    Exercise(
+        "chapter13.outputs",
+        lambda chance: (chance.randint(7, 96), chance.randint(1, 7), chance.randint(1, 3), *(chance.randint(0, 3) for _ in "pp")),
+        window_outputs,
+        ("The window starts at -before. Where may its last position start?",
+         "So many positions fit beside the first one: what is left of the padded width, divided by the stride, rounded down."),
+        ((5, 5, 1, 0, 0), (32, 3, 2, 1, 1), (32, 3, 2, 0, 1)),
+    ),
+    Exercise(
+        "chapter14.verdict", _draw_claim, verdict,
+        ("Inside the interval, ends included, a figure is reproduced.",
+         "Beyond the better end it is exceeded. Which end is better?"),
+        ((5.0, 4.0, 6.0, True), (6.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, False), (3.0, 4.0, 6.0, False)),
+    ),
+)  # fmt: skip
