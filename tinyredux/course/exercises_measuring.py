@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tinyredux import fixedpoint, memory
 from tinyredux.course.claims import Claim
 from tinyredux.course.teaching import Exercise
@@ -133,7 +135,7 @@ def _draw_runs(chance: random.Random) -> tuple[Run, Run]:
 
 def store(real: float, scale: float, zero_point: int) -> int:
     """Returns the int8 that stands for a real number."""
-    return int(fixedpoint.quantize(real, scale, zero_point))
+    return int(fixedpoint.quantize(np.array(real), scale, zero_point))
 
 
 def peak(sizes: dict[str, int], spans: dict[str, memory.Lifetime]) -> int:
