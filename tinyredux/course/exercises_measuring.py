@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tinyredux import fixedpoint, memory
 from tinyredux.course.claims import Claim
 from tinyredux.course.teaching import Exercise
@@ -133,7 +135,7 @@ def _draw_runs(chance: random.Random) -> tuple[Run, Run]:
 
 def store(real: float, scale: float, zero_point: int) -> int:
     """Returns the int8 that stands for a real number."""
-    return int(fixedpoint.quantize(real, scale, zero_point))
+    return int(fixedpoint.quantize(np.array(real), scale, zero_point))
 
 
 def peak(sizes: dict[str, int], spans: dict[str, memory.Lifetime]) -> int:
@@ -237,6 +239,23 @@ EXERCISES = (
         ("A tensor with the lifetime (2, 4) is alive at steps 2, 3 and 4.",
          "For each step, add the sizes of the tensors that are alive there."),
         (({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
+    ),
+    Exercise(
+        "chapter4.fields", _draw_fields, fields,
+        ("The low field is what is left of the sum modulo 2**21, read as a signed number: from -2**20 to 2**20 - 1.",
+         "Take the low field off before you shift: a negative one has borrowed from its neighbour."),
+        ((0,), (-1,), (-153931604819962,)),
+    ),
+    Exercise(
+        "chapter5.intact", _draw_line, intact,
+        ("rpartition splits at the last star.", "zlib.crc32 wants bytes; f'{number:08x}' writes eight hexadecimal digits."),
+        (("#1 info*8713e938",), ("#1 ingo*8713e938",), ("#1 info",), ("*00000000",)),
+    ),
+    Exercise(
+        "chapter7.rows_needed", _draw_windows, rows_needed,
+        ("Begin at the end: how many rows of its own input does the last layer need?",
+         "The first row of output needs a whole window; each further row needs as many rows more as the stride is wide."),
+        ((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])),
     ),
     Exercise(
         "chapter13.outputs",
