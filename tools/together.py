@@ -1,10 +1,11 @@
-"""TREC and partial execution together: modelled cycles within one SRAM limit after another; writes a record.
+"""TREC or skipping and partial execution together: modelled cycles within one SRAM limit after another; writes a record.
 
     python tools/together.py --net zfnet --board disco_f469ni
+    python tools/together.py --net lenet --methods exact skip partial skip+partial
 
-Exact and TREC layer by layer, partial execution alone and with TREC, all with fast kernels, `--images` test images each. What
-does not fit into a limit has no line for it. Accuracy is not counted here: partial execution keeps every bit, so that of
-`trec+partial` is that of the TREC weights.
+Exact and another method layer by layer, partial execution alone and with that method, all with fast kernels, `--images` test
+images each. What does not fit into a limit has no line for it. Accuracy is not counted here: partial execution keeps every bit,
+so that of `trec+partial` is that of the TREC weights, and that of `skip+partial` that of the weights tuned for skipping.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", default="zfnet")
     parser.add_argument("--board", default="disco_f469ni")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--images", type=int, default=2)
     options = parser.parse_args()
     out = Path(f"data/records/together.{options.net}.{options.board}.json")
     runs: list[dict[str, object]] = []
-    for method in METHODS:
+    for method in options.methods:
         for limit in LIMITS:
             settings = Settings(
                 options.net, method, options.board, kernels="fast", sram=limit, images=options.images, data="cifar10"

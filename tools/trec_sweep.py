@@ -2,13 +2,15 @@
 
     python tools/trec_sweep.py layers
     python tools/trec_sweep.py exact --net zfnet
+    python tools/trec_sweep.py exact --net lenet --method skip
     python tools/trec_sweep.py bits --net squeezenet_bypass --layer body.bypasses.6
     python tools/trec_sweep.py scope --net cifarnet
 
 `layers`: G expansions, from the last Fire to the first, a block the whole window. Eight passes over all images with all but the
 first of the 16, from the committed TREC weights; with what they give, every smaller G is the same network with its other
 expansions exact and batch norm's statistics taken anew (without that, fewer layers do worse than all 15). `exact`: the exact
-network trained on by the recipe of its TREC weights, so that TREC's cost can be told from what more training gives. These two
+network trained on by the recipe of its TREC weights, or of its weights for skipping, so that a method's cost can be told from
+what more training gives. These two
 also count test images in int8, which choose nothing; `layers` simulates one image, too. `bits`: one layer, the whole window a
 block, 1 to 6 bits, each from the exact weights, one short pass over the first `--images` training images. `scope`: the committed
 TREC weights, each image's clusters its own (what a board computes) and those of 100 images together (what the released code
@@ -39,7 +41,7 @@ from tinyredux.int8 import evaluator, quantize
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.settings import Compiled, measure_compiled
 from tinyredux.settings import Settings as Run
-from tinyredux.train import finetune_trec
+from tinyredux.train import finetune_skip, finetune_trec
 from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 BITS = range(1, 7)
@@ -110,11 +112,11 @@ def layers(counts: list[int], data: datasets.Dataset, done: list[Line]) -> Itera
         yield {"layers": count, **(known.get(count) or tested(net, data)), "cycles": cycles(net, data)}
 
 
-def exact(name: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
-    """Yields a line of a network that was trained on by the recipe of its TREC weights, without TREC."""
-    recipe = finetune_trec.recipe_for(name, data.name)
+def exact(name: str, method: str, data: datasets.Dataset, done: list[Line]) -> Iterator[Line]:
+    """Yields a line of a network that was trained on by the recipe of its weights for a method, without the method."""
+    recipe = finetune_trec.recipe_for(name, data.name) if method == "trec" else finetune_skip.TUNE
     if not any(one["net"] == name for one in done):
-        checkpoint = datasets.cache_folder() / "checkpoints" / f"trec_exact.{name}.pt"
+        checkpoint = datasets.cache_folder() / "checkpoints" / f"{method}_exact.{name}.pt"
         net = finetune_trec.fine_tune(nets.load_net(name), {}, data, recipe, checkpoint)
         yield {"net": name, "recipe": asdict(recipe), **tested(net, data)}
 
@@ -149,18 +151,19 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=range(1, MOST + 1), help="numbers of layers (default: 1 to 15)")
     parser.add_argument("--again", action="store_true", help="`layers`: make these lines anew, though the record has them")
     parser.add_argument("--net", default="squeezenet_bypass", help="network of `exact`, `bits` and `scope`")
+    parser.add_argument("--method", choices=("trec", "skip"), default="trec", help="whose recipe `exact` trains by")
     parser.add_argument("--layer", default="body.bypasses.6", help="layer of `bits`, by its module path")
     parser.add_argument("--images", type=int, default=6400, help="training images of `bits`, one pass")
     parser.add_argument("--validation", type=int, default=2000, help="validation images of `bits` and `scope`")
-    parser.add_argument("--out", type=Path, help="default: data/records/trec_SWEEP.json")
+    parser.add_argument("--out", type=Path, help="default: data/records/METHOD_SWEEP.json")
     options = parser.parse_args()
-    out = options.out or Path(f"data/records/trec_{options.sweep}.json")
+    out = options.out or Path(f"data/records/{options.method}_{options.sweep}.json")
     data = datasets.load("cifar10")
     if options.sweep in ("bits", "scope"):
         data = replace(data, train=data.train.first(options.images), validation=data.validation.first(options.validation))
     name = "squeezenet" if options.sweep == "layers" else options.net
     record: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {
-        "schema": 1, "kind": f"trec_{options.sweep}", "training_images": len(data.train.images),
+        "schema": 1, "kind": f"{options.method}_{options.sweep}", "training_images": len(data.train.images),
         "validation_images": len(data.validation.images), "images": len(data.test.images), "torch": torch.__version__,
         "commands": [], "correct_exact": {}, "runs": [],
     }  # fmt: skip
@@ -180,7 +183,7 @@ def runs_of(options: argparse.Namespace, name: str, data: datasets.Dataset, done
         case "layers":
             return layers(options.counts, data, [] if options.again else done)
         case "exact":
-            return exact(name, data, done)
+            return exact(name, options.method, data, done)
         case "bits":
             return bit_by_bit(name, options.layer, data, done)
         case _:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 import math
 import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from kit import BLUE, GREEN, GREY, INK, LARGE, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
+from tinyredux import find_board
+from tinyredux.codegen import limits
+from tinyredux.explore.bench import layer_forms, layer_graph, parse_spec
+from tinyredux.kernels import Form, operator_cycles
+from tinyredux.kernels.cycles import table
+from tinyredux.kernels.trec import loops, part_length, rounds
 from tinyredux.skip import UNITS
+from tinyredux.trec import trec_sizes
+
+BOARD = find_board("disco_f469ni")
 
 
 def trec_pipeline() -> Drawing:
@@ -384,4 +395,111 @@ def threshold_matters() -> Drawing:
         d.text(at(value) + (8 if anchor == "start" else -8), 40, words, SMALL, anchor, bold=True, colour=colour)
     d.text(344, 224, "projection of a row onto one hash vector", SMALL, "middle")
     d.text(344, 242, "A bit tells most where it splits the rows in halves.", SMALL, "middle")
+    return d
+
+
+def _forms(layer: str) -> list[Form]:
+    """Returns the forms of a layer whose scratch the compiler allows where nobody sets a limit, the fastest first."""
+    net = layer_graph(parse_spec(layer))
+    room = limits(BOARD, None, net)[0] - sum(tensor.size_bytes for tensor in net.tensors.values())
+    return [form for form in layer_forms(layer, BOARD) if form.scratch_bytes <= room]
+
+
+def _phases(layer: str) -> Iterator[tuple[str, float]]:
+    """Yields the steps of a TREC layer with their predicted cycles on the F469's core; they add up to the form's."""
+    net, form = layer_graph(parse_spec(layer)), _forms(layer)[0]
+    sizes = replace(trec_sizes(net, net.ops[0]), slice_c=int(form.name.removeprefix("trec_")))
+    prices, part = table()[BOARD.cpu]["trec loops"], part_length(sizes)
+    project, add, product, recover = (prices[0] * cycles for cycles in loops(sizes, part, form.functions, BOARD.cpu))
+    _, assign, mean, exact, widen, copy, finish = (
+        price * times for price, times in zip(prices, rounds(sizes, part, form.functions, BOARD.cpu), strict=True)
+    )
+    yield "hash: project the rows", project
+    yield "ids: find the slots", assign
+    yield "sums: add up members", add
+    yield "means: divide", mean
+    yield "multiply the means", product + widen
+    yield "recover the outputs", recover + exact + copy + finish
+
+
+def trec_waterfall() -> Drawing:
+    """The steps of TREC in two layers, one after the other, beside what exact kernels take for the same layer."""
+    layers = (("conv1x1:128-256@16x16", "/L128H5", "1x1, 128 to 256 channels, 16x16, five bits"),
+              ("conv3x3:32-128@16x16", "/L32H4", "3x3, 32 to 128 channels, 16x16, four bits"))  # fmt: skip
+    panels, said = [], []
+    for layer, bits, title in layers:
+        net, forms = layer_graph(parse_spec(layer)), _forms(layer)
+        exact = [("exact, reference kernel", operator_cycles(net, net.ops[0], BOARD.cpu), GREY)]
+        if forms[0].name.startswith("winograd"):
+            other = next(form for form in forms if not form.name.startswith("winograd"))
+            exact += [("exact, fast, no Winograd", other.cycles, SKY), ("exact, fast, Winograd", forms[0].cycles, BLUE)]
+        else:
+            exact += [("exact, fast", forms[0].cycles, BLUE)]
+        steps = list(_phases(layer + bits))
+        whole = sum(cycles for _, cycles in steps)
+        panels.append((title, exact, steps, whole))
+        told = ", ".join(f"{name} {cycles / 1e6:.2f}" for name, cycles, *_ in [*exact, *steps])
+        said.append(f"{title}: {told}, together {whole / 1e6:.2f}")
+    d = Drawing(
+        38 + sum(44 + 21 * (len(exact) + len(steps)) for _, exact, steps, _ in panels),
+        f"Bars of predicted millions of cycles, exact kernels above, below them the steps of TREC one after the other. {'; '.join(said)}.",
+    )
+    y = 24.0
+    for title, exact, steps, whole in panels:
+        d.text(14, y, title, bold=True)
+        most, at = exact[0][1], 0.0
+        y += 10
+        for name, cycles, colour in exact:
+            d.text(14, y + 14, name, SMALL)
+            d.box(206, y + 2, 400 * cycles / most, 16, fill=colour, alpha=0.7)
+            d.text(212 + 400 * cycles / most, y + 15, f"{cycles / 1e6:.2f}", SMALL)
+            y += 21
+        for name, cycles in steps:
+            x = 206 + 400 * at / most
+            at += cycles
+            d.text(14, y + 14, name, SMALL)
+            d.box(x, y + 2, max(1.5, 400 * cycles / most), 16, fill=ORANGE, alpha=0.7, round_by=0)
+            d.text(x + 8 + 400 * cycles / most, y + 15, f"{cycles / 1e6:.2f}", SMALL)
+            y += 21
+        fast = exact[-1][1]
+        end = 206 + 400 * at / most
+        d.text(
+            end + 50, y - 6, f"TREC in all: {whole / 1e6:.2f}, {fast / whole:.2f} times as fast as fast exact", SMALL, bold=True
+        )
+        y += 34
+    d.text(14, y - 6, "Millions of cycles, predicted from the kernels' instructions, as if every id were as likely.", SMALL)
+    return d
+
+
+def where_trec_wins() -> Drawing:
+    """Predicted speedup of TREC over the fastest exact kernel, by output channels and bits; rings mark our trained layers."""
+    outputs, bits = (32, 64, 128, 256), range(1, 7)
+    panels = (("1x1, 64 input channels, one block", "conv1x1:64-{}@8x8", "/L64H{}", [(256, 4)]),
+              ("3x3, 64 input channels, one block", "conv3x3:64-{}@8x8", "/L576H{}", [(64, 3), (256, 4)]))  # fmt: skip
+    said, maps = [], []
+    for title, layer, hashed, own in panels:
+        times = {}
+        for m in outputs:
+            exact = _forms(layer.format(m))[0].cycles
+            times |= {(m, h): exact / _forms(layer.format(m) + hashed.format(h))[0].cycles for h in bits}
+        maps.append((title, times, own))
+        rows = "; ".join(f"{h} bits {', '.join(f'{times[m, h]:.1f}' for m in outputs)}" for h in bits)
+        said.append(f"{title}, for {', '.join(map(str, outputs))} outputs: {rows}")
+    d = Drawing(304, f"Two tables of predicted speedups of TREC over the fastest exact kernel, maps of 8x8. {'. '.join(said)}.")
+    for i, (title, times, own) in enumerate(maps):
+        x0 = 46.0 + 344 * i
+        d.text(x0, 24, title, bold=True)
+        for k, m in enumerate(outputs):
+            d.text(x0 + 35 + 70 * k, 48, f"M {m}", SMALL, "middle")
+        for row, h in enumerate(bits):
+            y = 56 + 32 * row
+            d.text(x0 - 8, y + 21, f"H {h}", SMALL, "end")
+            for k, m in enumerate(outputs):
+                won = times[m, h]
+                fill = BLUE if won > 1 else RED
+                d.box(x0 + 70 * k, y, 70, 32, f"{won:.2f}", fill, PALE, min(0.8, 0.15 + 0.3 * abs(math.log2(won))), round_by=0)
+                if (m, h) in own:
+                    d.box(x0 + 70 * k + 4, y + 3, 62, 26, line=INK, round_by=13)
+    d.text(14, 274, "Blue: TREC is so many times as fast as the fastest exact kernel. Orange: it is slower.", SMALL)
+    d.text(14, 292, "Rings: layers of zfnet and squeezenet that were trained with so many bits and as many outputs.", SMALL)
     return d

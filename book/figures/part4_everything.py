@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 
-from kit import BLUE, GREEN, GREY, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
+from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux.course.claims import reproduce
+from tinyredux.notebook.trec_report import per_cent
 
+METHODS = {"exact": BLUE, "trec": ORANGE, "skip": ORANGE, "partial": GREEN, "trec+partial": PINK, "skip+partial": PINK}
 COLOURS = {"reproduced": GREEN, "exceeded": BLUE, "not reproduced": RED}
 
 
@@ -87,3 +89,66 @@ def what_each_adds() -> Drawing:
         d.text(242 + 300 * cycles / most, y + 16, f"{cycles / 1e6:.1f}", SMALL, bold=True)
         d.text(674, y + 16, f"{size:,}", SMALL, "end")
     return d
+
+
+def joint_front() -> Drawing:
+    """Two networks by every method that their records hold: cycles over SRAM, over flash and over right answers."""
+    nets = (("zfnet", "trec"), ("lenet", "skip"))
+    d, said = Drawing(520, ""), []
+    for row, (net, method) in enumerate(nets):
+        runs = json.loads((RECORDS / f"together.{net}.disco_f469ni.json").read_text())["runs"]
+        record = RECORDS / f"{method}_exact.json"
+        controls = json.loads(record.read_text())["runs"] if record.is_file() else []
+        right = {name: per_cent(net, method if method in name else "exact") for name in METHODS}
+        same = [run["correct_int8"] / 100 for run in controls if run["net"] == net]
+        fastest = [
+            min((run for run in runs if run["method"] == name), key=lambda run: run["cycles"])
+            for name in METHODS if any(run["method"] == name for run in runs)
+        ]  # fmt: skip
+        columns = (
+            ("KiB of arena and scratch", [(run, run["arena_bytes"] / 1024) for run in runs]),
+            ("KiB of flash", [(run, run["flash_bytes"] / 1024) for run in runs]),
+            ("per cent right of 10,000", [(run, right[run["method"]]) for run in fastest]),
+        )
+        y0, top = 210 + 232.0 * row, 1.05 * max(run["cycles"] for run in runs)
+        d.text(14, y0 - 168, f"{net}: millions of cycles, modelled, over ...", bold=True)
+        for k, (title, points) in enumerate(columns):
+            values = [value for _, value in points] + same * (k == 2)
+            low, high = (0, 1.08 * max(values)) if k < 2 else (math.floor(min(values)) - 0.2, math.ceil(max(values)) + 0.2)
+            x0, wide = 44 + 222.0 * k, 186.0
+
+            def at(value: float, cycles: float, box: tuple[float, ...] = (x0, wide, low, high, y0, top)) -> tuple[float, float]:
+                x, width, first, last, y, most = box
+                return x + width * (value - first) / (last - first), y - 140 * cycles / most
+
+            d.line([(x0, y0 - 144), (x0, y0), (x0 + wide, y0)], GREY)
+            for tick in _ticks(0, top / 1e6):
+                d.text(x0 - 5, at(low, tick * 1e6)[1] + 4, str(tick), SMALL, "end")
+            for tick in _ticks(low, high):
+                d.text(at(tick, 0)[0], y0 + 15, str(tick), SMALL, "middle")
+            d.text(x0 + wide / 2, y0 + 31, title, SMALL, "middle")
+            for value in same * (k == 2):
+                d.line([at(value, 0), at(value, top)], INK, 1.2, dashed=True)
+            for run, value in points:
+                d.dot(*at(value, run["cycles"]), 4.5, METHODS[run["method"]])
+        names = ", ".join(f"{run['method']} {run['cycles'] / 1e6:.1f} in {run['arena_bytes']:,} bytes of SRAM" for run in fastest)
+        least = min(runs, key=lambda run: run["arena_bytes"])
+        said.append(
+            f"{net}, fewest million cycles of each method: {names}; fewest bytes: {least['method']} {least['arena_bytes']:,}. "
+            f"Per cent right: exact {right['exact']:.2f}, {''.join(f'exact with the same training {one:.2f}, ' for one in same)}"
+            f"{method} {right[method]:.2f}"
+        )
+    for i, (name, colour) in enumerate(
+        (("exact, fast kernels", BLUE), ("TREC or skipping", ORANGE), ("partial", GREEN), ("both", PINK))
+    ):
+        d.dot(20 + 172.0 * i, 17, 5, colour)
+        d.text(30 + 172 * i, 21, name, SMALL)
+    d.text(14, 506, "Dashed: right answers of the exact network after the same training as the orange one.", SMALL)
+    d.alt = f"Three panels of dots for each of two networks, every method within many limits of SRAM. {'. '.join(said)}."
+    return d
+
+
+def _ticks(low: float, high: float) -> list[int]:
+    """Returns at most six round numbers of a range."""
+    unit = next(unit for unit in (1, 2, 5, 10, 20, 50, 100, 200, 500) if (high - low) / unit < 5)
+    return list(range(math.ceil(low / unit) * unit, math.floor(high) + 1, unit))

@@ -90,6 +90,16 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "lab1.high_mul": (lambda a, b: (a * b) >> 31, lambda a, b: (a * b + 2**30) >> 31),
     "lab1.quantize_multiplier": (lambda real: (round(real * 2**31), 0),),
     "lab1.requantize": (lambda a, m, s, z: max(-128, min(127, round(a * m * 2.0 ** (s - 31)) + z)), lambda a, m, s, z: z),
+    "chapter8.floor": (
+        lambda bits, rows, blocks, images: max(0.0, 1 - 2**bits / rows),
+        lambda bits, rows, blocks, images: max(0.0, 1 - 2**bits / (rows * blocks * images)),
+        lambda bits, rows, blocks, images: "0",
+    ),
+    "chapter9.cost": (lambda n, k, m, bits, clusters: bits / m + clusters / n,),
+    "chapter10.row_gradients": (
+        lambda gradients, slots: [[float(value) for value in row] for row in gradients],
+        lambda gradients, slots: "no numbers",
+    ),
     "lab0.first_difference": (lambda one, other: next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), -1),),  # noqa: B905
     "lab0.honest": (lambda readings: (sorted(readings)[len(readings) // 2], min(readings), max(readings)),),
     "lab0.milliseconds": (lambda cycles, before, clock_hz: 1000 * (cycles - before) / clock_hz, lambda *_: float("nan")),

@@ -60,7 +60,11 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "predictions": lambda: plots.predictions(COMPILED.data, OUTPUTS, [0, 3, 5]), "memory_use": lambda: plots.memory_use(RECORDS),
     "clusters": lambda: plots_redundancy.clusters(PHOTO, WINDOWS[0], CLUSTERS),
     "ablation": lambda: plots_redundancy.ablation(recorded("trec_ablation")),
-    "front": lambda: plots_redundancy.front(recorded("trec_front")),
+    "front": lambda: plots_redundancy.front(recorded("trec_front"), recorded("trec_exact")),
+    "sweep": lambda: plots_redundancy.sweep(recorded("trec_layers")),
+    "lost_and_saved": lambda: plots_redundancy.lost_and_saved(recorded("trec_sensitivity"), "zfnet", 4, "disco_f469ni"),
+    "clusters_inside": lambda: plots_redundancy.clusters_inside(COMPILED.int8, IMAGES[:1], 4),
+    "idle_bytes": lambda: plots_partial.idle_bytes(COMPILED.model),
     "partial_timeline": lambda: plots_partial.partial_timeline(plans.plan(COMPILED.int8, "lenet")),
     "cycles_and_bytes": lambda: plots_partial.cycles_and_bytes(recorded("together.zfnet.disco_f469ni")["runs"], "together"),
     "accuracy_and_bytes": lambda: plots_partial.accuracy_and_bytes(recorded("sram_curve.keywords")["points"], "keywords"),
@@ -84,7 +88,7 @@ def test_a_figure_is_the_same_each_time_and_has_words(name: str) -> None:
     assert repr(one) == repr(other) and repr(one).endswith(".") and WORDS.get(name, "") in repr(one)
     for axes in one.figure.axes:
         assert axes.get_title(loc="left") or axes.get_title() or axes.get_xlabel()
-        assert name in ("predictions", "clusters") or axes.get_xlabel() or axes.get_ylabel()
+        assert name in ("predictions", "clusters", "clusters_inside") or axes.get_xlabel() or axes.get_ylabel()
 
 
 def drawn(

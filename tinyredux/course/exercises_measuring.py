@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -198,6 +198,46 @@ def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
     return chance.randint(1, 8), [[chance.randint(1, 7), chance.randint(1, 3)] for _ in range(chance.randint(0, 5))]
 
 
+def floor(bits: int, rows: int, blocks: int, images: int) -> float:
+    """Returns the least share of sub-vectors that hashing removes: `blocks` of each row by themselves, `images` in one pot."""
+    return max(0.0, 1 - (1 << bits) / (rows * images))
+
+
+def cost(rows: int, columns: int, outputs: int, bits: int, clusters: int) -> float:
+    """Returns the products of a TREC layer of one block with kernel reuse, as a share of the exact layer's."""
+    return (rows * columns * bits + clusters * columns * (outputs - bits)) / (rows * columns * outputs)
+
+
+def _draw_cost(chance: random.Random) -> tuple[int, ...]:
+    bits, rows = chance.randint(1, 6), chance.randint(1, 256)
+    return rows, chance.randint(1, 600), chance.randint(8, 256), bits, chance.randint(1, min(rows, 1 << bits))
+
+
+def row_gradients(gradients: list[list[int]], slots: list[int]) -> list[list[float]]:
+    """Returns what each row is told, when its cluster's mean is told the sum of `gradients`: the mean over its cluster."""
+    matrix, own = np.array(gradients, float), np.array(slots)
+    return [[float(value) for value in matrix[own == slot].mean(axis=0)] for slot in slots]
+
+
+def _draw_gradients(chance: random.Random) -> tuple[Any, ...]:
+    count, length = chance.randint(1, 8), chance.randint(1, 4)
+    return [[chance.randint(-20, 20) for _ in range(length)] for _ in range(count)], [chance.randint(0, 2) for _ in range(count)]
+
+
+def _near(expected: Callable[..., Any]) -> Callable[[tuple[Any, ...], Any], str | None]:
+    """Returns a judge of numbers that may be off by rounding."""
+
+    def judge(arguments: tuple[Any, ...], found: Any) -> str | None:
+        wanted = expected(*arguments)
+        try:
+            near = np.shape(found) == np.shape(wanted) and np.allclose(np.array(found, float), wanted, rtol=1e-9)
+        except (TypeError, ValueError):
+            near = False
+        return None if near and type(found) in (int, float, list) else f"expected {wanted}, found {found!r}"
+
+    return judge
+
+
 EXERCISES = (
     Exercise(
         "lab0.first_difference", _draw_lists, first_difference,
@@ -256,6 +296,24 @@ EXERCISES = (
         ("Begin at the end: how many rows of its own input does the last layer need?",
          "The first row of output needs a whole window; each further row needs as many rows more as the stride is wide."),
         ((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])),
+    ),
+    Exercise(
+        "chapter8.floor", lambda chance: tuple(chance.randint(1, most) for most in (9, 256, 9, 100)), floor,
+        ("How many different ids can the rows of one block have? And how many sub-vectors does a block of all images hold?",
+         "Clusters and sub-vectors both grow with the blocks, so their number falls out. No share is below 0."),
+        ((6, 15876, 1, 1), (4, 16, 9, 1), (10, 100, 25, 100)), judge=_near(floor),
+    ),
+    Exercise(
+        "chapter9.cost", _draw_cost, cost,
+        ("Every row is multiplied with the H hash filters. How many outputs are left for the means to be multiplied with?",
+         "H outputs are exact already, so the means are multiplied with M - H filters."),
+        ((256, 128, 256, 5, 32), (4, 8, 8, 1, 2)), judge=_near(cost),
+    ),
+    Exercise(
+        "chapter10.row_gradients", _draw_gradients, row_gradients,
+        ("A mean is the sum of its members over their number. What is its slope in each member?",
+         "Add up what the members of a cluster are told, divide by their number, and give that to each of them."),
+        (([[4]], [0]), ([[2, 0], [4, 2], [5, 5]], [1, 1, 0])), judge=_near(row_gradients),
     ),
     Exercise(
         "chapter13.outputs",

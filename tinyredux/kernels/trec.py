@@ -99,15 +99,24 @@ def vector_tables(graph: Graph, op: TrecConv, sizes: TrecSizes, part: int, sums:
 def rounds(sizes: TrecSizes, part: int, functions: tuple[Function, ...], core: str) -> Counts:
     """Returns the cycles of the functions in all, and how often the C around them assigns a slot, takes a mean, computes an exact
     output, widens a mean, copies an output, finishes one; in a layer in whose blocks every code is as likely."""
-    project, add, product, recover = (function_cycles(function, core) for function in functions)
-    passes, pairs = sizes.rows * sizes.columns / part, sizes.blocks * (sizes.likely_clusters + 0.5) / 2
-    quads = 2 * -(-(sizes.out_c - sizes.exact_c) // OCTET)
+    pairs, quads = _pairs_and_quads(sizes)
     slices, one = -(-4 * quads // sizes.slice_c), sizes.blocks == 1
-    generated = passes * (project + add) / 8 + pairs * quads * product / 4 + (0 if one else quads / 2 * recover)
     return (
-        generated, sizes.rows * sizes.blocks * (1 + sizes.bits / 4), sizes.likely_clusters * sizes.columns,
-        sizes.rows * sizes.exact_c, pairs * slices * sizes.length, one * quads * sizes.rows, one * quads * sizes.likely_clusters,
+        sum(loops(sizes, part, functions, core)), sizes.rows * sizes.blocks * (1 + sizes.bits / 4),
+        sizes.likely_clusters * sizes.columns, sizes.rows * sizes.exact_c, pairs * slices * sizes.length,
+        one * quads * sizes.rows, one * quads * sizes.likely_clusters,
     )  # fmt: skip
+
+
+def loops(sizes: TrecSizes, part: int, functions: tuple[Function, ...], core: str) -> tuple[float, ...]:
+    """Returns the cycles in all of each of the functions, in the order of LOOPS."""
+    project, add, product, recover = (function_cycles(function, core) for function in functions)
+    passes, (pairs, quads) = sizes.rows * sizes.columns / part, _pairs_and_quads(sizes)
+    return passes * project / 8, passes * add / 8, pairs * quads * product / 4, 0 if sizes.blocks == 1 else quads / 2 * recover
+
+
+def _pairs_and_quads(sizes: TrecSizes) -> tuple[float, int]:
+    return sizes.blocks * (sizes.likely_clusters + 0.5) / 2, 2 * -(-(sizes.out_c - sizes.exact_c) // OCTET)
 
 
 def _form(

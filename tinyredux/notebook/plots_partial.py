@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
+from tinyredux.model import Model
 from tinyredux.notebook.plots_style import GREY, INK, PALETTE, Picture, buffer, figure_with_axes, name_steps, styled
 
 Step = Mapping[str, Any]
@@ -119,3 +120,26 @@ def cycles_and_bytes(runs: Sequence[Step], title: str) -> Picture:
     axes.set(ylim=(0, None), xlabel="KiB of SRAM, arena with scratch", ylabel="modelled cycles, millions", title=title)
     axes.legend()
     return Picture(figure, f"Cycles and SRAM: {'; '.join(words)}.")
+
+
+@styled
+def idle_bytes(model: Model) -> Picture:
+    """Returns the arena of a compiled network over its steps: tensors and their parts, scratch hatched, what is idle white."""
+    program, offsets = model.steps.program, model.steps.arena.offsets
+    figure, (axes,) = figure_with_axes(8.6, 3.8)
+    last, scratch = max(buffer.last for buffer in program.buffers.values()) + 1, {step.scratch for step in program.steps()}
+    held = 0
+    for name, one in program.buffers.items():
+        moments, offset = one.last - one.first + 1, offsets[name]
+        held += moments * one.size_bytes
+        colour, hatch = (PALETTE[1], "////") if name in scratch else (PALETTE[0], "")
+        face, place = f"{colour}55", (offset / 1024, one.size_bytes / 1024)
+        axes.broken_barh([(one.first, moments)], place, fc=face, ec=colour, hatch=hatch, lw=0.5)
+        if moments * one.size_bytes > 0.03 * last * model.plan.total_bytes:
+            label = "scratch" if hatch else name.rpartition(":")[2]
+            axes.text(one.first + moments / 2, (offset + one.size_bytes / 2) / 1024, label, ha="center", va="center")
+    idle = 1 - held / (last * model.plan.total_bytes)
+    title = f"{model.graph.name}, {model.method}: white is idle, {idle:.0%} of bytes times moments"
+    axes.grid(visible=False)
+    axes.set(xlim=(0, last), ylim=(0, model.plan.total_bytes / 1024), xlabel="step", ylabel="KiB of the arena", title=title)
+    return Picture(figure, f"The arena of {model.graph.name}, {model.plan.total_bytes} bytes in {last} moments, {idle:.0%} idle.")

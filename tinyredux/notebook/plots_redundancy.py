@@ -12,8 +12,10 @@ import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.graph import Conv, Graph
+from tinyredux.int8 import interpret
 from tinyredux.notebook.plots_style import GREY, INK, PALETTE, Picture, bare_image, figure_with_axes, styled
-from tinyredux.trec import Clusters, Redundancy
+from tinyredux.trec import Clusters, Redundancy, hashing
 
 Pixels = npt.NDArray[Any]
 
@@ -63,6 +65,29 @@ def clusters(image: Pixels | None, windows: Pixels, found: Clusters) -> Picture:
 
 
 @styled
+def clusters_inside(graph: Graph, image: interpret.Batch, bits: int) -> Picture:
+    """Returns an int8 image (1, H, W, C) and, for each convolution of a network, the pixels of the map that it reads, each in the
+    colour of its cluster: hashed by the middle taps of the layer's first filters, with r_t, floor and error below."""
+    values, convs, words = interpret.run_all(graph, image), [op for op in graph.ops if isinstance(op, Conv)], []
+    figure, (first, *axes) = figure_with_axes(8.6, 2.5, 1 + len(convs))
+    low, high = float(image.min()), float(image.max())
+    bare_image(first, 255 * (image[0] - low) / (high - low), "image", fontsize=9)
+    for place, op in zip(axes, convs, strict=True):
+        maps = values[op.inputs[0]][0].astype(np.int64)
+        rows, taps = maps.reshape(1, -1, maps.shape[2]), graph.constants[op.weights][:bits]
+        vectors = taps[:, op.kernel[0] // 2, op.kernel[1] // 2].T.astype(np.int64)
+        ids, one = hashing.hash_ids(hashing.hash_bits(rows @ vectors, "mean")), hashing.measure(rows, vectors)
+        colours = np.random.default_rng(0).uniform(40, 235, (1 << bits, 3))
+        bare_image(place, colours[ids].reshape(*maps.shape[:2], 3), f"{op.name}, {len(maps)}x{maps.shape[1]}", fontsize=9)
+        told = f"r_t {100 * one.removed:.0f} %", f"floor {100 * one.floor:.0f} %", f"error {100 * one.error:.0f} %"
+        place.set_xlabel("\n".join(told), fontsize=9)
+        words.append(f"{op.name} {', '.join(told)}")
+    return Picture(
+        figure, f"Clusters of the pixels that each convolution of {graph.name} reads, {bits} bits: {'; '.join(words)}."
+    )
+
+
+@styled
 def removed_and_lost(series: Mapping[str, Sequence[Redundancy]]) -> Picture:
     """Returns two curves over the bits of the hash for each series: the share of vectors removed, above the share that any data
     of as many rows loses (dashed), and the error left."""
@@ -100,22 +125,23 @@ def ablation_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @styled
 def ablation(record: Mapping[str, Any]) -> Picture:
-    """Returns accuracy before and after fine-tuning of every hash variant, the best first, beside the exact network's."""
-    rows, exact = ablation_rows(record), 100 * record["correct_exact"] / record["validation_images"]
+    """Returns accuracy before and after fine-tuning of every hash variant, a dot for each seed, the best first, beside the exact
+    network's."""
+    rows, share = ablation_rows(record), 100 / record["validation_images"]
+    exact = share * record["correct_exact"]
     figure, (axes,) = figure_with_axes(8.6, 0.9 + 0.36 * len(rows))
     for i, row in enumerate(rows):
-        axes.barh(i, row["before"], 0.7, color=GREY, label="before fine-tuning" if i == 0 else None)
-        more = row["after"] - row["before"]
-        axes.barh(i, more, 0.7, row["before"], color=PALETTE[0], label="after" if i == 0 else None)
-        axes.text(row["after"] + 0.4, i, f"{row['after']:.1f} %, {100 * row['removed']:.0f} % removed", va="center", fontsize=9)
+        own = [run for run in record["runs"] if (run["hash"], run["threshold"]) == (row["hash"], row["threshold"])]
+        for key, colour, label in (("correct_before", GREY, "before fine-tuning"), ("correct", PALETTE[0], "after")):
+            axes.plot([share * run[key] for run in own], [i] * len(own), "o", ms=6, color=colour, label=label if i == 0 else None)
+        axes.text(exact + 1, i, f"{row['after']:.1f} %, {100 * row['removed']:.0f} % removed", va="center", fontsize=9)
     axes.axvline(exact, color=PALETTE[5], lw=1.2, ls="--", label=f"exact network, {exact:.1f} %")
     axes.set_yticks(range(len(rows)), [f"{row['hash']}, {row['threshold']}" for row in rows])
     axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
     title = f"Hashes of {record['hash_bits']} bits on {record['layer']} of {record['net']}"
-    axes.set(xlim=(40, 100), xlabel="validation images right, %", title=title)
-    axes.legend(loc="lower right")
-    names = ", ".join(f"{row['hash']} {row['threshold']}" for row in rows)
+    axes.set(xlim=(None, exact + 17), xlabel="validation images right, %; a dot is a seed", title=title)
+    figure.legend(loc="outside lower center", ncols=3)
+    names = ", ".join(f"{row['hash']} {row['threshold']} {row['after']:.1f} %" for row in rows)
     return Picture(figure, f"Hash variants after fine-tuning, best first: {names}.")
 
 
@@ -140,32 +166,72 @@ def sensitivity_rows(record: Mapping[str, Any], net: str, bits: int) -> list[dic
 
 
 @styled
-def front(record: Mapping[str, Any]) -> Picture:
-    """Returns every point of a front record, a plot per board: points of accuracy gained over the exact network on test images,
-    over how many times fewer cycles it takes than exact by reference kernels."""
+def sweep(record: Mapping[str, Any]) -> Picture:
+    """Returns test images right and modelled cycles over the number of layers with TREC, of a sweep record."""
+    figure, (left, right) = figure_with_axes(8.6, 3.0, 2)
+    layers = [run["layers"] for run in record["runs"]]
+    rights = [100 * run["correct_int8"] / record["images"] for run in record["runs"]]
+    cycles = [run["cycles"] / 1e6 for run in record["runs"]]
+    for axes, values, title, colour in (
+        (left, rights, "test images right, %", 0),
+        (right, cycles, "million cycles, modelled", 1),
+    ):
+        axes.plot(layers, values, "o-", ms=4, color=PALETTE[colour])
+        axes.set(xlabel="layers with TREC", title=title)
+    fewest = min(range(len(cycles)), key=lambda i: cycles[i])
+    told = f"fewest cycles with {layers[fewest]} layers, {cycles[fewest]:.1f} million; least right {min(rights):.2f} %"
+    return Picture(figure, f"Layers with TREC from {layers[0]} to {layers[-1]}: {told}.")
+
+
+@styled
+def lost_and_saved(record: Mapping[str, Any], net: str, bits: int, board: str) -> Picture:
+    """Returns points of accuracy lost without training over cycles saved, predicted, of every layer and block length of a
+    sensitivity record."""
+    figure, (axes,) = figure_with_axes(8.6, 3.2)
+    rows = sensitivity_rows(record, net, bits)
+    names = list(dict.fromkeys(row["layer"] for row in rows))
+    for i, name in enumerate(names):
+        own = [row for row in rows if row["layer"] == name]
+        axes.plot([row[f"saved_{board}"] / 1000 for row in own], [row["lost"] for row in own], "o", color=PALETTE[i], label=name)
+    axes.axvline(0, color=INK, lw=0.6)
+    axes.set(xlabel="million cycles saved (predicted)", ylabel="points lost", title=f"{net}, {bits} bits, no training: {board}")
+    axes.legend()
+    told = ", ".join(f"{name} {min(row['lost'] for row in rows if row['layer'] == name):.1f} at least" for name in names)
+    return Picture(figure, f"Points of accuracy that the layers of {net} lose with {bits} bits: {told}.")
+
+
+@styled
+def front(record: Mapping[str, Any], controls: Mapping[str, Any]) -> Picture:
+    """Returns every TREC point of a front record, a plot per board: points of accuracy on test images over the exact network,
+    over how many times as fast as that it is, both with fast kernels.
+
+    Filled: against the exact network after as many epochs of the same training, of a `trec_exact` record. Hollow: where there is
+    none, against the exact network as it is.
+    """
     points = [point | {"right": point["correct_int8"] / point["images"]} for point in record["points"]]
-    exact = {point["net"]: point["right"] for point in points if not point["table"]}
-    rows = [
-        point
-        | {"gained": round(100 * (point["right"] - exact[point["net"]]), 2)}
-        | {"times": round(point["reference_cycles"] / point["cycles"], 2)}
-        for point in points
-    ]
+    exact = {(point["net"], point["board"]): point for point in points if not point["table"]}
+    same = {(run["net"], run["recipe"]["epochs"]): run["correct_int8"] / controls["images"] for run in controls["runs"]}
+    rows = []
+    for point in (point for point in points if point["table"]):
+        whole, control = exact[point["net"], point["board"]], same.get((point["net"], point["epochs"]))
+        gained = round(100 * (point["right"] - (control or whole["right"])), 2)
+        rows.append(
+            {**point, "gained": gained, "times": round(whole["cycles"] / point["cycles"], 2), "fair": control is not None}
+        )
     nets, boards = (list(dict.fromkeys(row[key] for row in rows)) for key in ("net", "board"))
     figure, plots = figure_with_axes(8.6, 3.6, len(boards), sharey=True)
     for axes, board in zip(plots, boards, strict=True):
         for i, net in enumerate(nets):
-            own = sorted((row for row in rows if (row["net"], row["board"]) == (net, board)), key=lambda row: row["times"])
-            axes.plot([row["times"] for row in own], [row["gained"] for row in own], "-", lw=0.8, color=PALETTE[i])
-            for row in own:
-                marker, colour = ("o", PALETTE[i]) if row["table"] else ("s", GREY)
-                axes.plot(row["times"], row["gained"], marker, ms=6, color=colour)
-            axes.plot([], [], "o-", lw=0.8, color=PALETTE[i], label=net)
-        axes.plot([], [], "s", color=GREY, label="exact, fast kernels")
+            for row in (row for row in rows if (row["net"], row["board"]) == (net, board)):
+                face = PALETTE[i] if row["fair"] else "white"
+                axes.plot(row["times"], row["gained"], "o", ms=7, mfc=face, mec=PALETTE[i])
+            axes.plot([], [], "o", color=PALETTE[i], label=net)
+        axes.plot(1, 0, "s", color=GREY, label="exact, fast kernels")
         axes.axhline(0, color=INK, lw=0.6)
-        axes.set(xlabel="times fewer cycles than exact by reference kernels", title=board)
+        axes.set(xlabel="times as fast as exact, fast kernels", title=board)
     plots[0].set_ylabel("test images right, points gained")
     plots[0].legend(loc="lower left")
-    best = max((row for row in rows if row["table"]), key=lambda row: row["gained"])
-    told = f"{best['net']} on {best['board']}, {best['gained']:+.2f} points at {best['times']:.2f} times fewer cycles"
-    return Picture(figure, f"Accuracy over cycles of {len(rows)} points. Best with TREC: {told}.")
+    told = "; ".join(
+        f"{row['net']} on {row['board']} {row['gained']:+.2f} points, {row['times']:.2f} times as fast" for row in rows
+    )
+    return Picture(figure, f"TREC against exact inference by fast kernels: {told}.")

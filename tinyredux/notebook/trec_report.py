@@ -27,21 +27,21 @@ def runs() -> Iterator[tuple[Measurement, ...]]:
 
 
 def per_cent(net: str, method: str) -> float:
-    """Returns the int8 accuracy on all test images of the exact or the TREC weights of a network."""
-    record = load_record(nets.WEIGHTS_FOLDER / f"{net}{'.trec' if method == 'trec' else ''}.cifar10.json")
+    """Returns the int8 accuracy on all test images of the exact weights of a network, or of those for a method."""
+    record = load_record(nets.WEIGHTS_FOLDER / f"{net}{'' if method == 'exact' else f'.{method}'}.cifar10.json")
     return round(100 * record.correct_int8 / record.images, 2)
 
 
 def controls(record: Mapping[str, Any]) -> list[Row]:
     """Returns a row per network of a `trec_exact` record: test accuracies in int8, in %.
 
-    Those of the exact weights, of the same trained on without TREC by the recipe of the TREC weights, and of the TREC weights.
+    Those of the exact weights, of the same after the training that the TREC weights had, without TREC, and of the TREC weights.
     """
     share = 100 / record["images"]
     return [
         {
             "net": run["net"], "exact": per_cent(run["net"], "exact"),
-            "exact_trained_on": round(share * run["correct_int8"], 2), "trec": per_cent(run["net"], "trec"),
+            "exact_same_training": round(share * run["correct_int8"], 2), "trec": per_cent(run["net"], "trec"),
         }
         for run in record["runs"]
     ]  # fmt: skip
@@ -58,21 +58,20 @@ def memory(record: Mapping[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
-def networks() -> list[Row]:
-    """Returns a row per network and board: accuracies, how many times fewer cycles than exact reference kernels, arena bytes.
+def networks(record: Mapping[str, Any]) -> list[Row]:
+    """Returns a row per network and board: cycles of the exact network and with TREC, by fast kernels, arenas, and accuracies.
 
-    The bytes are those of the exact network and with TREC, both with fast kernels.
-    Where no TREC layer pays, the compiler takes the exact network: `trec_layers` is 0 and nothing is lost.
+    `times`: how many times as fast TREC is. `exact_same_training` is of a `trec_exact` record, None where that has no run.
+
+    Where no TREC layer pays, the compiler takes the exact network: `trec_layers` is 0 and the accuracy that of the exact weights.
     """
-    rows = []
-    for reference, fast, trec in runs():
+    same, rows = {row["net"]: row["exact_same_training"] for row in controls(record)}, []
+    for _, fast, trec in runs():
         layers = sum(op.vectors is not None for op in trec.per_op)
-        exact_accuracy = per_cent(trec.net, "exact")
-        accuracy = per_cent(trec.net, "trec") if layers else exact_accuracy
         rows.append({
-            "net": trec.net, "board": trec.board, "trec_layers": layers, "exact_accuracy": exact_accuracy,
-            "trec_accuracy": accuracy, "lost": round(exact_accuracy - accuracy, 2),
-            "fast_exact": _times(reference.cycles, fast.cycles), "fast_trec": _times(reference.cycles, trec.cycles),
+            "net": trec.net, "board": trec.board, "trec_layers": layers, "fast_exact": fast.cycles, "fast_trec": trec.cycles,
+            "times": _times(fast.cycles, trec.cycles), "exact_same_training": same.get(trec.net),
+            "trec": per_cent(trec.net, "trec" if layers else "exact"),
             "exact_bytes": fast.planned_bytes, "trec_bytes": trec.planned_bytes,
         })  # fmt: skip
     return rows
