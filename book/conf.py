@@ -1,5 +1,6 @@
 """Sphinx settings of the book: `python -m tinyredux book` renders the chapters as they were committed."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -39,6 +40,8 @@ html_theme_options = {
 
 MATHJAX_KEPT = ("tex-chtml.js", "output/chtml/fonts/woff-v2")  # what the pages load; the other 22 MB are other input and output
 
+LARGE_OUTPUT = 10_000  # characters: a picture or a flip-book
+
 
 def setup(app):
     """Colours cells of C as C, gives pictures their words, and leaves out of the built site what no page loads."""
@@ -63,10 +66,15 @@ def describe_pictures(app, doctree):
 
 
 def remove_unused(app, error):
-    """Removes MathJax's other forms, and the maps of scripts, from a built site."""
+    """Removes MathJax's other forms, the maps of scripts, and the pictures of notebooks to download, which draw them again."""
     static = Path(app.outdir) / "_static"
     mathjax = static / "mathjax"
     kept = tuple(str(mathjax / name) for name in MATHJAX_KEPT)
     for path in [*mathjax.rglob("*"), *static.rglob("*.map")]:
         if path.is_file() and not str(path).startswith(kept):
             path.unlink()
+    for path in Path(app.outdir).joinpath("_sources").rglob("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for output in (output for cell in notebook["cells"] for output in cell.get("outputs", []) if "data" in output):
+            output["data"] = {kind: value for kind, value in output["data"].items() if len("".join(value)) < LARGE_OUTPUT}
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
