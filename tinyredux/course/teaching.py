@@ -146,8 +146,14 @@ def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] 
 
 
 def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str] | None) -> tuple[str | None, Any]:
+    said = f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
     try:
         answer = plain(found)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an object may do whatever it likes when it is read
+        return said, None
+    try:
         if exercise.judge is not None:
             return exercise.judge(arguments, answer), answer
         expected = exercise.expected(*copy.deepcopy(arguments))
@@ -158,8 +164,7 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
         if told == [] and (other := _other_type(expected, found)):
             told.append(f"; only a type differs, which is taken for the same: {other}")
         return None, answer
-    except _ODD:  # an object may be whatever it likes, and a list may hold itself
-        said = f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
+    except _ODD:  # a list may hold itself
         return said, None
 
 
