@@ -343,7 +343,8 @@ def test_release_grade_and_solutions(tmp_path: Path, capsys: pytest.CaptureFixtu
     given = {name: nbformat.read(out / name / f"{row['lab']}.ipynb", as_version=4) for name in ("ada", "bob-7")}
     for name, handed in given.items():
         assert handed.cells[1].source.startswith(f"STUDENT_ID = {name!r}\nSEED = '2026 ' + STUDENT_ID")
-        assert "Due: Friday" in handed.cells[0].source
+        assert "Due: Friday" in handed.cells[0].source and "chapters 8 and 9" in handed.cells[0].source
+        assert "](../" not in json.dumps(handed), "a link to a chapter leads nowhere from there"
         assert all(not cell.outputs and cell.execution_count is None for cell in handed.cells if cell.cell_type == "code")
     assert cli.main(release) == 2 and "is there already" in capsys.readouterr().err
     (out / "bob-7" / f"{row['lab']}.ipynb").write_text(json.dumps(handout.solved(given["bob-7"])))

@@ -20,6 +20,7 @@ from tinyredux.settings import Settings, measure_net
 BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
 CELL_SECONDS = 600
+QUIET = ["--log-level=ERROR"]  # a kernel warns that it listens on this computer
 SPHINX = ("sphinx", "myst_nb", "sphinx_book_theme")
 BOOK_NET, BOOK_BOARDS, BOOK_IMAGES = "cifarnet", ("disco_f469ni", "nucleo_f746zg"), 5
 NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board
@@ -59,7 +60,7 @@ def execute_chapters(paths: list[Path] | None = None) -> list[Path]:
         notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         client = NotebookClient(
             notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False, skip_cells_with_tag=NEEDS_BOARD,
-            resources={"metadata": {"path": str(path.parent)}},
+            resources={"metadata": {"path": str(path.parent)}}, extra_arguments=QUIET,
         )  # fmt: skip
         try:
             client.execute()

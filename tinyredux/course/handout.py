@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyredux.course.book import CELL_SECONDS, QUIET
 from tinyredux.course.exercises import EXERCISES
 from tinyredux.course.teaching import VERDICT_MIME, Exercise
 from tinyredux.device import BuildError, MissingTool
@@ -24,7 +25,6 @@ from tinyredux.files import IS_CHECKOUT, ROOT, check_is_file, write_whole
 
 LAB_FOLDER = ROOT / "book" / "labs"
 LARGEST_BYTES = 20_000_000
-CELL_SECONDS = 600
 Notebook = dict[str, Any]
 PACK_README = """tinyredux for a class without a network
 
@@ -103,7 +103,8 @@ def release(
 def _handed_out(notebook: Notebook, seed: str, due: str) -> Notebook:
     found = copy.deepcopy(notebook)
     for cell in found["cells"]:
-        if cell["cell_type"] != "code":
+        if cell["cell_type"] != "code":  # a link to a chapter leads nowhere from where a student has the lab
+            cell["source"] = [re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", "".join(cell["source"]))]
             continue
         cell |= {"outputs": [], "execution_count": None}
         if "parameters" in cell["metadata"].get("tags", []):
@@ -127,7 +128,9 @@ def _run(notebook: Notebook, name: str) -> list[Any]:
         ) from None
     made = nbformat.reads(json.dumps(notebook), as_version=4)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(made, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}})
+        client = NotebookClient(
+            made, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}, extra_arguments=QUIET
+        )
         try:
             client.execute()
         except CellExecutionError as error:
