@@ -106,8 +106,9 @@ def run_chapter(name: str, parameters: Mapping[str, Any], out: Path = OUT) -> Pa
     target = out / path.name
     try:
         papermill.execute_notebook(
-            str(path), str(target), dict(parameters), cwd=str(path.parent), progress_bar=False, kernel_name="python3"
-        )
+            str(path), str(target), dict(parameters), cwd=str(path.parent), progress_bar=False, kernel_name="python3",
+            extra_arguments=QUIET,
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         said = f"{error.ename}: {error.evalue}".strip().partition("\n")[0]
         raise BuildError(
