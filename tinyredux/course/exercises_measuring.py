@@ -14,6 +14,7 @@ from tinyredux.course.claims import Claim
 from tinyredux.course.teaching import Exercise
 from tinyredux.device import link
 from tinyredux.graph import window_outputs
+from tinyredux.trec import hashing
 
 NET, DATA, BOARD = "lenet", "synthetic", "disco_f469ni"  # of the project
 SRAM_BYTES, FLASH_BYTES = 24_000, 256_000
@@ -200,7 +201,7 @@ def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
 
 def floor(bits: int, rows: int, blocks: int, images: int) -> float:
     """Returns the least share of sub-vectors that hashing removes: `blocks` of each row by themselves, `images` in one pot."""
-    return max(0.0, 1 - (1 << bits) / (rows * images))
+    return hashing.pigeonhole_floor(bits, rows * images)
 
 
 def cost(rows: int, columns: int, outputs: int, bits: int, clusters: int) -> float:
