@@ -111,7 +111,7 @@ def test_a_room_imports_what_stands_before_it_through_its_door(path: Path) -> No
 
 
 def test_torch_is_not_imported_by_what_can_do_without_it() -> None:
-    light = "cli.app device.build boards memory codegen datasets cli.doctor device.host device.board".split()
+    light = "cli.app device.build boards memory codegen datasets cli.doctor device.host device.board course.labs".split()
     imported = ", ".join(f"tinyredux.{name}" for name in light)
     code = (
         f"import sys, tinyredux, {imported}\ntinyredux.datasets.load('random', (1, 4, 4))\n"

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tinyredux.course.handout import CELL_SECONDS, QUIET
 from tinyredux.device import BuildError, MissingTool, check_is_checkout
 from tinyredux.files import ROOT, how_to_install
 from tinyredux.measurement import Measurement
@@ -19,8 +20,6 @@ from tinyredux.settings import Settings, measure_net
 
 BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
-CELL_SECONDS = 600
-QUIET = ["--log-level=ERROR"]  # a kernel warns that it listens on this computer
 SPHINX = ("sphinx", "myst_nb", "sphinx_book_theme")
 BOOK_NET, BOOK_BOARDS, BOOK_IMAGES = "cifarnet", ("disco_f469ni", "nucleo_f746zg"), 5
 NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board

@@ -14,7 +14,6 @@ from tinyredux.course.claims import Claim
 from tinyredux.course.teaching import Exercise
 from tinyredux.device import link
 from tinyredux.graph import window_outputs
-from tinyredux.trec import hashing
 
 NET, DATA, BOARD = "lenet", "synthetic", "disco_f469ni"  # of the project
 SRAM_BYTES, FLASH_BYTES = 24_000, 256_000
@@ -201,6 +200,8 @@ def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
 
 def floor(bits: int, rows: int, blocks: int, images: int) -> float:
     """Returns the least share of sub-vectors that hashing removes: `blocks` of each row by themselves, `images` in one pot."""
+    from tinyredux.trec import hashing  # needs torch, and labs are listed without it
+
     return hashing.pigeonhole_floor(bits, rows * images)
 
 

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyredux.course.book import CELL_SECONDS, QUIET
 from tinyredux.course.exercises import EXERCISES
 from tinyredux.course.teaching import VERDICT_MIME, Exercise
 from tinyredux.device import BuildError, MissingTool
 from tinyredux.files import IS_CHECKOUT, ROOT, check_is_file, write_whole
 
+CELL_SECONDS = 600
+QUIET = ["--log-level=ERROR"]  # a kernel warns that it listens on this computer
 LAB_FOLDER = ROOT / "book" / "labs"
 LARGEST_BYTES = 20_000_000
 Notebook = dict[str, Any]
