@@ -84,6 +84,8 @@ def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str]) -> None:
     peak = plan["peak_bytes"]
     assert code == 0 and 147 <= peak["partial"] <= peak["layerwise"] >= peak["reordered"]
     assert run(capsys, "plan", f"{NET}:make", "--data", "random", "--sram", "100")[0] == 1
+    code, plan, _ = run(capsys, "plan", f"{NET}:make", "--data", "random", "--board", "nucleo_l4r5zi", "--curve")
+    assert code == 0 and "fits nucleo_l4r5zi" in plan["answer"] and plan["ways"][0] in plan["curve"]
     code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")
     assert code == 0 and bench["layers"][0]["cycles"] > 0
     code, labs, _ = run(capsys, "lab", "list")

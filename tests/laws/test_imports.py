@@ -26,9 +26,9 @@ ROOMS: dict[str, tuple[int, str]] = {
     "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
-    "model": (100, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (790, "optuna tqdm"),
+    "model": (100, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (877, "optuna tqdm"),
     "notebook": (1386, "ipywidgets matplotlib"),
-    "course": (1608, "IPython nbclient nbformat papermill tqdm"), "cli": (938, "tqdm"),
+    "course": (1608, "IPython nbclient nbformat papermill tqdm"), "cli": (950, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602

@@ -42,31 +42,43 @@ NETWORK = (
 @verb(
     "plan lenet --sram 20480", NET,
     option("--method", default="partial", choices=("exact", "partial"), help="layer by layer, or in parts (default: partial)"),
-    option("--board", help="budget: what this board's SRAM leaves beside runtime and stack"),
+    option("--board", help="says first whether it fits this board, or what makes it fit; budget: what its SRAM leaves"),
     option("--sram", type=int, metavar="BYTES", help="budget in bytes"),
+    option("--curve", action="store_true", help="also the bytes and cycles of all schedules that no other beats, on --board"),
     *IN_PARTS,
     option("--data", help=f"images that set the int8 ranges: {LABELLED}, random or FILE.npz"),
     option("--out", type=Path, metavar="DIR", help="also save the plan there"),
 )  # fmt: skip
 def plan(options: argparse.Namespace) -> Answer:
-    """Plans the memory of a network, layer by layer or in parts, without building it."""
+    """Plans the memory of a network, layer by layer or in parts, and says whether it fits a board."""
     from tinyredux.boards import find_board
     from tinyredux.codegen import board_budget
-    from tinyredux.explore import plans
+    from tinyredux.explore import fit, plans
     from tinyredux.methods.partial import Partial
 
     given_to(Partial, options)  # which checks what it is given
     if (options.method, options.accumulator) == ("exact", "int16"):
         raise ValueError("accumulator is int16, the width of partial sums; layer by layer there are none: add --method partial")
     budgets = [options.sram] if options.sram is not None else []
-    budgets += [max(0, board_budget(find_board(options.board)))] if options.board else []
+    if options.curve and not options.board:
+        raise ValueError("--curve prices schedules on a board and none is given; add --board, such as --board nucleo_l4r5zi")
+    board = find_board(options.board) if options.board else None
+    budgets += [max(0, board_budget(board))] if board else []
     kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
     file_name = f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
     if options.out:
         check_output(options.out, file_name)
     options.graph, options.budget_bytes = plans.int8_graph(options.net, options.data), min(budgets, default=None)
     found = given_to(plans.plan, options)
-    return saved(Answer(found, plans.timeline(found), 0 if found.get("fits", True) else 1), options.out, file_name)
+    text = plans.timeline(found)
+    if board:
+        ways = fit.ways(options.graph, board)
+        found |= {"answer": fit.sentence(options.graph, board, ways), "ways": list(map(vars, ways))}
+        text = f"{found['answer']}\n\n{text}"
+    if board and options.curve:
+        found["curve"] = [vars(way) for way in fit.curve(options.graph, board)]
+        text += f"\n\n{table(found['curve'], 'sram_bytes', 'flash_bytes', 'cycles', 'options')}"
+    return saved(Answer(found, text, 0 if found.get("fits", True) else 1), options.out, file_name)
 
 
 @verb("nets")
