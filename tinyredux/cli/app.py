@@ -6,8 +6,6 @@ The words are read by argparse. In typer each verb lists its options in its sign
 there twice, and --json and --debug in every verb; its errors are boxes of 80 characters without the value that was wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import difflib

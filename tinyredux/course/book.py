@@ -1,7 +1,5 @@
 """The book: run its chapters again where they lie, run one with other parameters, render them all to HTML."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import subprocess

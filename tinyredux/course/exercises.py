@@ -4,8 +4,6 @@ What is right is written as a student would write it, in Python alone: `lab solu
 them against what the library computes.
 """
 
-from __future__ import annotations
-
 import random
 from itertools import combinations
 from typing import Any

@@ -1,7 +1,5 @@
 """The exercises of lab 0, an honest measurement, of lab 6, a network within a budget, and those that chapters ask."""
 
-from __future__ import annotations
-
 import functools
 import random
 from collections.abc import Callable, Sequence

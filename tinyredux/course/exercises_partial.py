@@ -1,7 +1,5 @@
 """The exercises of lab 3: a schedule in parts by hand, and what a region in slices needs. The library's planner judges."""
 
-from __future__ import annotations
-
 import functools
 import random
 from typing import Any

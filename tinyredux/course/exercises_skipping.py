@@ -1,7 +1,5 @@
 """The exercises of lab 5: significance, units, the repair of the bias, and the front of what is worth having."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

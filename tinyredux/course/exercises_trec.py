@@ -1,7 +1,5 @@
 """The exercises of lab 4, hashing and clustering."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

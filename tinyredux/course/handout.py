@@ -1,7 +1,5 @@
 """The notebooks of the labs: which there are, what is handed out, their solutions, and a class's pack. Needs Jupyter to prove."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import inspect

@@ -1,7 +1,5 @@
 """Exercises: a student's function is checked against drawn cases, and the first that it gets wrong is shown and drawn."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

@@ -4,8 +4,6 @@ pooch speaks to the server, shows progress on a terminal and computes the checks
 and 170 MB take minutes in a lecture hall: so asking for the rest of what is there (a Range request) is written here.
 """
 
-from __future__ import annotations
-
 import codecs
 import io
 import pickle

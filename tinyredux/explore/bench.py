@@ -1,7 +1,5 @@
 """Modelled cycles of our kernels, one layer at a time: a network of one operator, built for a board and run in the simulator."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

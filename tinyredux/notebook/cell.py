@@ -4,8 +4,6 @@ The runtime takes a cell for a network with one operator: the same start-up, ser
 as in every measurement, so whatever runs a network runs a cell.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import multiprocessing

@@ -1,7 +1,5 @@
 """Figures of the labs: the first wrong case of an answer, and what a student's own functions do inside a network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations

@@ -1,7 +1,5 @@
 """What notebooks show: the library's own source, tables, records, a simulated board."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import json

@@ -4,8 +4,6 @@
 system control, cycle counter, trace output.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Unicorn wrapped: a core with memories, device registers and the two hooks. Nothing here knows of time or programs."""
 
-from __future__ import annotations
-
 import ctypes
 import signal
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The tables the hooks work on: blocks priced on first sight, caches, counters; and the report made of them."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """What lies in memory: a program from its ELF file (bytes, functions, where to start), and where a board's memories appear."""
 
-from __future__ import annotations
-
 import bisect
 import struct
 from itertools import pairwise

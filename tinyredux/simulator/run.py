@@ -1,7 +1,5 @@
 """Simulated boards: any bare-metal ELF, its exact instruction count and its modelled cycles."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

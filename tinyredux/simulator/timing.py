@@ -11,8 +11,6 @@ Source: Cortex-M4 Technical Reference Manual, section 3.3; measurements on STM32
 test" of github.com/jnk0le/random; rows of 32-bit instructions across word boundaries: compendium.i-0.nl, "alignment rules".
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The record beside each file of trained weights, and the model card: the text of model_card.md, its tables from the records."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

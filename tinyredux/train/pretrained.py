@@ -1,7 +1,5 @@
 """Trained weights: made by one command, kept as safetensors, each with a record of how it was made and how well it does."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import re

@@ -4,8 +4,6 @@ A verb is its function under an example and a table of options, in the words of 
 function is the help.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import json

@@ -1,7 +1,5 @@
 """Verbs about the book: reproduce, book, lab."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import re
