@@ -2,14 +2,14 @@
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyredux import fixedpoint, memory
 from tinyredux.course.claims import Claim
-from tinyredux.course.teaching import Exercise
+from tinyredux.course.teaching import exercise
 from tinyredux.device import link
 from tinyredux.graph import window_outputs
 
@@ -23,25 +23,6 @@ CHOICES: dict[str, Sequence[Any]] = {
 }  # fmt: skip
 
 
-def first_difference(one: list[int], other: list[int]) -> int:
-    """Returns the first place at which two lists differ, also by being longer; -1 where they are equal."""
-    for place in range(max(len(one), len(other))):
-        if one[place : place + 1] != other[place : place + 1]:
-            return place
-    return -1
-
-
-def honest(readings: list[int]) -> tuple[int, int, int]:
-    """Returns the median, the least and the largest of an odd number of readings, without the first one."""
-    warm = sorted(readings[1:])
-    return warm[len(warm) // 2], warm[0], warm[-1]
-
-
-def milliseconds(cycles: int, before: int, clock_hz: int) -> float:
-    """Returns the time between two readings of a 32-bit counter of cycles, which may have wrapped once."""
-    return 1000 * ((cycles - before) % 2**32) / clock_hz
-
-
 def _draw_lists(chance: random.Random) -> tuple[Any, ...]:
     one = [chance.randint(-128, 127) for _ in range(chance.randint(0, 12))]
     other = list(one)
@@ -50,14 +31,36 @@ def _draw_lists(chance: random.Random) -> tuple[Any, ...]:
     return one, other[: len(other) - (chance.random() < 0.2)]
 
 
+@exercise(
+    "lab0.first_difference", _draw_lists,
+    edges=(([1, 2, 3], [1, 2, 3]), ([1, 2, 3], [1, 0, 3]), ([1, 2], [1, 2, 3]), ([], []), ([], [5])),
+)  # fmt: skip
+def first_difference(one: list[int], other: list[int]) -> int:
+    """Returns the first place at which two lists differ, also by being longer; -1 where they are equal."""
+    for place in range(max(len(one), len(other))):
+        if one[place : place + 1] != other[place : place + 1]:
+            return place
+    return -1
+
+
+@exercise(
+    "lab0.honest", lambda chance: ([chance.randint(100, 999) for _ in range(2 * chance.randint(1, 5))],),
+    edges=(([900, 100],), ([9, 3, 1, 2],)),
+)  # fmt: skip
+def honest(readings: list[int]) -> tuple[int, int, int]:
+    """Returns the median, the least and the largest of an odd number of readings, without the first one."""
+    warm = sorted(readings[1:])
+    return warm[len(warm) // 2], warm[0], warm[-1]
+
+
 def _draw_counter(chance: random.Random) -> tuple[int, int, int]:
     return chance.randrange(2**32), chance.randrange(2**32), chance.choice((80, 120, 160, 180, 216)) * 10**6
 
 
-def _judge_time(arguments: tuple[Any, ...], found: Any) -> str | None:
-    expected = milliseconds(*arguments)
-    near = type(found) in (int, float) and abs(found - expected) <= 1e-9 * max(1, expected)
-    return None if near else f"expected {expected:.6f}, found {found!r}"
+@exercise("lab0.milliseconds", _draw_counter, edges=((180_000, 0, 180_000_000), (100, 2**32 - 100, 200_000_000)), near=1e-9)
+def milliseconds(cycles: int, before: int, clock_hz: int) -> float:
+    """Returns the time between two readings of a 32-bit counter of cycles, which may have wrapped once."""
+    return 1000 * ((cycles - before) % 2**32) / clock_hz
 
 
 def _judge_project(arguments: tuple[Any, ...], found: Any) -> str | None:
@@ -116,13 +119,11 @@ def _award(found: Any) -> int:
     return 0 if cycles is None else 1 + sum(cycles <= most for most in PARS)
 
 
+exercise("lab6.project", judge=_judge_project, points=1 + len(PARS), award=_award, score=_score)(
+    lambda: {"method": "skip+partial", "kernels": "fast", "sram": SRAM_BYTES}
+)
+
 Run = tuple[int, int]
-
-
-def per_element(short: Run, long: Run) -> Run:
-    """Returns the instructions of one element and those of everything else, from (elements, instructions) of two runs."""
-    each = (long[1] - short[1]) // (long[0] - short[0])
-    return each, short[1] - each * short[0]
 
 
 def _draw_runs(chance: random.Random) -> tuple[Run, Run]:
@@ -131,15 +132,20 @@ def _draw_runs(chance: random.Random) -> tuple[Run, Run]:
     return (low, rest + each * low), (high, rest + each * high)
 
 
+@exercise("chapter0.per_element", _draw_runs)
+def per_element(short: Run, long: Run) -> Run:
+    """Returns the instructions of one element and those of everything else, from (elements, instructions) of two runs."""
+    each = (long[1] - short[1]) // (long[0] - short[0])
+    return each, short[1] - each * short[0]
+
+
+@exercise(
+    "chapter1.store", lambda chance: (chance.uniform(-4, 4), 2.0 ** -chance.randint(3, 7), chance.randint(-128, 127)),
+    edges=((0.0, 0.25, 7), (100.0, 0.25, 0), (-100.0, 0.25, 0), (1.0, 0.5, -128)),
+)  # fmt: skip
 def store(real: float, scale: float, zero_point: int) -> int:
     """Returns the int8 that stands for a real number."""
     return int(fixedpoint.quantize(np.array(real), scale, zero_point))
-
-
-def peak(sizes: dict[str, int], spans: dict[str, memory.Lifetime]) -> int:
-    """Returns the most bytes that are alive at one step."""
-    last = max(span[1] for span in spans.values())
-    return max(sum(sizes[name] for name, (born, dies) in spans.items() if born <= step <= dies) for step in range(last + 1))
 
 
 def draw_lives(chance: random.Random) -> tuple[Any, ...]:
@@ -150,31 +156,27 @@ def draw_lives(chance: random.Random) -> tuple[Any, ...]:
     return sizes, {name: (start, start + chance.randint(0, 3)) for name, start in zip(names, starts, strict=True)}
 
 
-def verdict(ours: float, low: float, high: float, higher_is_better: bool) -> str:
-    """Returns what is said of a claim whose interval is `low` to `high`."""
-    return Claim("", "", "", "", "", "", "", band=(low, high), higher_is_better=higher_is_better).verdict(ours)
-
-
-def _draw_claim(chance: random.Random) -> tuple[float, float, float, bool]:
-    low, high = sorted(chance.sample(range(1, 100), 2))
-    return float(chance.randint(0, 100)), float(low), float(high), chance.random() < 0.5
-
-
-def fields(total: int) -> list[int]:
-    """Returns the low, the middle and the high of three signed fields of 21 bits."""
-    low = (total + 2**20) % 2**21 - 2**20
-    rest = (total - low) >> 21
-    middle = (rest + 2**20) % 2**21 - 2**20
-    return [low, middle, (rest - middle) >> 21]
+@exercise(
+    "chapter3.peak", draw_lives,
+    edges=(({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
+)  # fmt: skip
+def peak(sizes: dict[str, int], spans: dict[str, memory.Lifetime]) -> int:
+    """Returns the most bytes that are alive at one step."""
+    last = max(span[1] for span in spans.values())
+    return max(sum(sizes[name] for name, (born, dies) in spans.items() if born <= step <= dies) for step in range(last + 1))
 
 
 def _draw_fields(chance: random.Random) -> tuple[int, ...]:
     return (sum(chance.randint(1 - 2**20, 2**20 - 1) << (21 * place) for place in range(3)),)
 
 
-def intact(line: str) -> bool:
-    """Returns whether a line of the serial link ends in the CRC of its text."""
-    return link.unseal(line.encode()) is not None
+@exercise("chapter4.fields", _draw_fields, edges=((0,), (-1,), (-153931604819962,)))
+def fields(total: int) -> list[int]:
+    """Returns the low, the middle and the high of three signed fields of 21 bits."""
+    low = (total + 2**20) % 2**21 - 2**20
+    rest = (total - low) >> 21
+    middle = (rest + 2**20) % 2**21 - 2**20
+    return [low, middle, (rest - middle) >> 21]
 
 
 def _draw_line(chance: random.Random) -> tuple[str, ...]:
@@ -185,6 +187,17 @@ def _draw_line(chance: random.Random) -> tuple[str, ...]:
     return (line.strip() if chance.random() < 0.5 else f"{line[:place]}{chance.choice('0f*# ')}{line[place + 1 : -1]}",)
 
 
+@exercise("chapter5.intact", _draw_line, edges=(("#1 info*8713e938",), ("#1 ingo*8713e938",), ("#1 info",), ("*00000000",)))
+def intact(line: str) -> bool:
+    """Returns whether a line of the serial link ends in the CRC of its text."""
+    return link.unseal(line.encode()) is not None
+
+
+def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
+    return chance.randint(1, 8), [[chance.randint(1, 7), chance.randint(1, 3)] for _ in range(chance.randint(0, 5))]
+
+
+@exercise("chapter7.rows_needed", _draw_windows, edges=((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])))
 def rows_needed(rows: int, layers: list[list[int]]) -> int:
     """Returns how many rows of the first layer's input some rows of the last layer's output need; a layer is (kernel, stride)."""
     for kernel, stride in reversed(layers):
@@ -192,10 +205,10 @@ def rows_needed(rows: int, layers: list[list[int]]) -> int:
     return rows
 
 
-def _draw_windows(chance: random.Random) -> tuple[Any, ...]:
-    return chance.randint(1, 8), [[chance.randint(1, 7), chance.randint(1, 3)] for _ in range(chance.randint(0, 5))]
-
-
+@exercise(
+    "chapter8.floor", lambda chance: tuple(chance.randint(1, most) for most in (9, 256, 9, 100)),
+    edges=((6, 15876, 1, 1), (4, 16, 9, 1), (10, 100, 25, 100)), near=1e-9,
+)  # fmt: skip
 def floor(bits: int, rows: int, blocks: int, images: int) -> float:
     """Returns the least share of sub-vectors that hashing removes: `blocks` of each row by themselves, `images` in one pot."""
     from tinyredux.trec import hashing  # needs torch, and labs are listed without it
@@ -203,20 +216,15 @@ def floor(bits: int, rows: int, blocks: int, images: int) -> float:
     return hashing.pigeonhole_floor(bits, rows * images)
 
 
-def cost(rows: int, columns: int, outputs: int, bits: int, clusters: int) -> float:
-    """Returns the products of a TREC layer of one block with kernel reuse, as a share of the exact layer's."""
-    return (rows * columns * bits + clusters * columns * (outputs - bits)) / (rows * columns * outputs)
-
-
 def _draw_cost(chance: random.Random) -> tuple[int, ...]:
     bits, rows = chance.randint(1, 6), chance.randint(1, 256)
     return rows, chance.randint(1, 600), chance.randint(8, 256), bits, chance.randint(1, min(rows, 1 << bits))
 
 
-def row_gradients(gradients: list[list[int]], slots: list[int]) -> list[list[float]]:
-    """Returns what each row is told, when its cluster's mean is told the sum of `gradients`: the mean over its cluster."""
-    matrix, own = np.array(gradients, float), np.array(slots)
-    return [[float(value) for value in matrix[own == slot].mean(axis=0)] for slot in slots]
+@exercise("chapter9.cost", _draw_cost, edges=((256, 128, 256, 5, 32), (4, 8, 8, 1, 2)), near=1e-9)
+def cost(rows: int, columns: int, outputs: int, bits: int, clusters: int) -> float:
+    """Returns the products of a TREC layer of one block with kernel reuse, as a share of the exact layer's."""
+    return (rows * columns * bits + clusters * columns * (outputs - bits)) / (rows * columns * outputs)
 
 
 def _draw_gradients(chance: random.Random) -> tuple[Any, ...]:
@@ -224,126 +232,29 @@ def _draw_gradients(chance: random.Random) -> tuple[Any, ...]:
     return [[chance.randint(-20, 20) for _ in range(length)] for _ in range(count)], [chance.randint(0, 2) for _ in range(count)]
 
 
-def _near(expected: Callable[..., Any]) -> Callable[[tuple[Any, ...], Any], str | None]:
-    """Returns a judge of numbers that may be off by rounding."""
-
-    def judge(arguments: tuple[Any, ...], found: Any) -> str | None:
-        wanted = expected(*arguments)
-        try:
-            near = np.shape(found) == np.shape(wanted) and np.allclose(np.array(found, float), wanted, rtol=1e-9)
-        except (TypeError, ValueError):
-            near = False
-        return None if near and type(found) in (int, float, list) else f"expected {wanted}, found {found!r}"
-
-    return judge
+@exercise("chapter10.row_gradients", _draw_gradients, edges=(([[4]], [0]), ([[2, 0], [4, 2], [5, 5]], [1, 1, 0])), near=1e-9)
+def row_gradients(gradients: list[list[int]], slots: list[int]) -> list[list[float]]:
+    """Returns what each row is told, when its cluster's mean is told the sum of `gradients`: the mean over its cluster."""
+    matrix, own = np.array(gradients, float), np.array(slots)
+    return [[float(value) for value in matrix[own == slot].mean(axis=0)] for slot in slots]
 
 
-EXERCISES = (
-    Exercise(
-        "lab0.first_difference", _draw_lists, first_difference,
-        ("zip() stops at the end of the shorter list. What if that one is equal to the beginning of the other?",
-         "enumerate() numbers the pairs; if no pair differs, compare the lengths."),
-        (([1, 2, 3], [1, 2, 3]), ([1, 2, 3], [1, 0, 3]), ([1, 2], [1, 2, 3]), ([], []), ([], [5])),
-    ),
-    Exercise(
-        "lab0.honest", lambda chance: ([chance.randint(100, 999) for _ in range(2 * chance.randint(1, 5))],), honest,
-        ("readings[1:] are those after the first one, which warms up caches and counts what happens once.",
-         "The median is the one in the middle once they are sorted. Their number is odd."),
-        (([900, 100],), ([9, 3, 1, 2],)),
-    ),
-    Exercise(
-        "lab0.milliseconds", _draw_counter, milliseconds,
-        ("Cycles over cycles a second are seconds.", "The counter has 32 bits: behind 2**32 - 1 comes 0. What does % 2**32 do?"),
-        ((180_000, 0, 180_000_000), (100, 2**32 - 100, 200_000_000)), judge=_judge_time,
-    ),
-    Exercise(
-        "lab6.project", lambda chance: (), lambda: {"method": "skip+partial", "kernels": "fast", "sram": SRAM_BYTES},
-        ("Which method needs the fewest bytes? Chapter 6 says what it costs, and how to ask for more of them.",
-         "Two methods may be joined by +, and `sram` may be all that the budget has."),
-        judge=_judge_project, points=1 + len(PARS), award=_award, score=_score,
-    ),
-    Exercise(
-        "chapter0.per_element", _draw_runs, per_element,
-        ("Two runs differ by some elements and by some instructions. What does one element take?",
-         "What is left of a run when its elements are paid for?"),
-    ),
-    Exercise(
-        "chapter1.store",
-        lambda chance: (chance.uniform(-4, 4), 2.0 ** -chance.randint(3, 7), chance.randint(-128, 127)), store,
-        ("Divide by the scale, round to the nearest whole number, add the zero point.",
-         "A byte holds -128 to 127: what is beyond ends there."),
-        ((0.0, 0.25, 7), (100.0, 0.25, 0), (-100.0, 0.25, 0), (1.0, 0.5, -128)),
-    ),
-    Exercise(
-        "chapter3.peak", draw_lives, peak,
-        ("A tensor with the lifetime (2, 4) is alive at steps 2, 3 and 4.",
-         "For each step, add the sizes of the tensors that are alive there."),
-        (({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
-    ),
-    Exercise(
-        "chapter4.fields", _draw_fields, fields,
-        ("The low field is what is left of the sum modulo 2**21, read as a signed number: from -2**20 to 2**20 - 1.",
-         "Take the low field off before you shift: a negative one has borrowed from its neighbour."),
-        ((0,), (-1,), (-153931604819962,)),
-    ),
-    Exercise(
-        "chapter5.intact", _draw_line, intact,
-        ("rpartition splits at the last star.", "zlib.crc32 wants bytes; f'{number:08x}' writes eight hexadecimal digits."),
-        (("#1 info*8713e938",), ("#1 ingo*8713e938",), ("#1 info",), ("*00000000",)),
-    ),
-    Exercise(
-        "chapter7.rows_needed", _draw_windows, rows_needed,
-        ("Begin at the end: how many rows of its own input does the last layer need?",
-         "The first row of output needs a whole window; each further row needs as many rows more as the stride is wide."),
-        ((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])),
-    ),
-    Exercise(
-        "chapter8.floor", lambda chance: tuple(chance.randint(1, most) for most in (9, 256, 9, 100)), floor,
-        ("How many different ids can the rows of one block have? And how many sub-vectors does a block of all images hold?",
-         "Clusters and sub-vectors both grow with the blocks, so their number falls out. No share is below 0."),
-        ((6, 15876, 1, 1), (4, 16, 9, 1), (10, 100, 25, 100)), judge=_near(floor),
-    ),
-    Exercise(
-        "chapter9.cost", _draw_cost, cost,
-        ("Every row is multiplied with the H hash filters. How many outputs are left for the means to be multiplied with?",
-         "H outputs are exact already, so the means are multiplied with M - H filters."),
-        ((256, 128, 256, 5, 32), (4, 8, 8, 1, 2)), judge=_near(cost),
-    ),
-    Exercise(
-        "chapter10.row_gradients", _draw_gradients, row_gradients,
-        ("A mean is the sum of its members over their number. What is its slope in each member?",
-         "Add up what the members of a cluster are told, divide by their number, and give that to each of them."),
-        (([[4]], [0]), ([[2, 0], [4, 2], [5, 5]], [1, 1, 0])), judge=_near(row_gradients),
-    ),
-    Exercise(
-        "chapter13.outputs",
-        lambda chance: (chance.randint(7, 96), chance.randint(1, 7), chance.randint(1, 3), *(chance.randint(0, 3) for _ in "pp")),
-        window_outputs,
-        ("The window starts at -before. Where may its last position start?",
-         "So many positions fit beside the first one: what is left of the padded width, divided by the stride, rounded down."),
-        ((5, 5, 1, 0, 0), (32, 3, 2, 1, 1), (32, 3, 2, 0, 1)),
-    ),
-    Exercise(
-        "chapter14.verdict", _draw_claim, verdict,
-        ("Inside the interval, ends included, a figure is reproduced.",
-         "Beyond the better end it is exceeded. Which end is better?"),
-        ((5.0, 4.0, 6.0, True), (6.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, False), (3.0, 4.0, 6.0, False)),
-    ),
-    Exercise(
-        "chapter4.fields", _draw_fields, fields,
-        ("The low field is what is left of the sum modulo 2**21, read as a signed number: from -2**20 to 2**20 - 1.",
-         "Take the low field off before you shift: a negative one has borrowed from its neighbour."),
-        ((0,), (-1,), (-153931604819962,)),
-    ),
-    Exercise(
-        "chapter5.intact", _draw_line, intact,
-        ("rpartition splits at the last star.", "zlib.crc32 wants bytes; f'{number:08x}' writes eight hexadecimal digits."),
-        (("#1 info*8713e938",), ("#1 ingo*8713e938",), ("#1 info",), ("*00000000",)),
-    ),
-    Exercise(
-        "chapter7.rows_needed", _draw_windows, rows_needed,
-        ("Begin at the end: how many rows of its own input does the last layer need?",
-         "The first row of output needs a whole window; each further row needs as many rows more as the stride is wide."),
-        ((1, []), (2, [[3, 1]]), (2, [[3, 1], [3, 1]]), (1, [[2, 2], [3, 2]])),
-    ),
+exercise(
+    "chapter13.outputs",
+    lambda chance: (chance.randint(7, 96), chance.randint(1, 7), chance.randint(1, 3), *(chance.randint(0, 3) for _ in "pp")),
+    edges=((5, 5, 1, 0, 0), (32, 3, 2, 1, 1), (32, 3, 2, 0, 1)),
+)(window_outputs)
+
+
+def _draw_claim(chance: random.Random) -> tuple[float, float, float, bool]:
+    low, high = sorted(chance.sample(range(1, 100), 2))
+    return float(chance.randint(0, 100)), float(low), float(high), chance.random() < 0.5
+
+
+@exercise(
+    "chapter14.verdict", _draw_claim,
+    edges=((5.0, 4.0, 6.0, True), (6.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, False), (3.0, 4.0, 6.0, False)),
 )  # fmt: skip
+def verdict(ours: float, low: float, high: float, higher_is_better: bool) -> str:
+    """Returns what is said of a claim whose interval is `low` to `high`."""
+    return Claim("", "", "", "", "", "", "", band=(low, high), higher_is_better=higher_is_better).verdict(ours)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tinyredux import graph, partial
 from tinyredux.course.given import SHAPES, STEPS
-from tinyredux.course.teaching import Exercise
+from tinyredux.course.teaching import exercise
 from tinyredux.memory import Item
 from tinyredux.partial import Net
 
@@ -93,21 +93,15 @@ def _award(found: Any) -> int:
         return 0
 
 
-def _draw_schedule(arguments: tuple[Any, ...], found: Any) -> Any:
+def _draw_schedule(arguments: tuple[Any, ...], expected: Any, found: Any) -> Any:
     from tinyredux.notebook import plots_labs
 
     return plots_labs.schedule(found, live_bytes(found), optimum_bytes())
 
 
-def slice_bytes(height: int, width: int, in_c: int, out_c: int, slice_c: int) -> int:
-    """Returns the bytes of widen, filter, narrow in slices: input, a slice of each of two wide maps, 32-bit sums."""
-    return height * width * (in_c + 2 * slice_c + 4 * out_c)
-
-
-def widest_slice(height: int, width: int, in_c: int, wide_c: int, out_c: int, budget_bytes: int) -> int:
-    """Returns the most channels of a slice that divide `wide_c` and fit the budget, 0 where none does."""
-    fitting = [c for c in range(1, wide_c + 1) if wide_c % c == 0 and slice_bytes(height, width, in_c, out_c, c) <= budget_bytes]
-    return max(fitting, default=0)
+exercise("lab3.by_hand", judge=_judge_by_hand, points=3, award=_award, picture=_draw_schedule)(
+    lambda: ["expand+filter", "project+shortcut+sum+classify"]
+)
 
 
 def _draw_slice(chance: random.Random) -> tuple[int, ...]:
@@ -119,23 +113,17 @@ def _draw_widest(chance: random.Random) -> tuple[int, ...]:
     return height, width, in_c, wide_c, out_c, chance.randint(0, 2 * slice_bytes(height, width, in_c, out_c, wide_c // 2 + 1))
 
 
-EXERCISES = (
-    Exercise(
-        "lab3.by_hand", lambda chance: (), lambda: ["expand+filter", "project+shortcut+sum+classify"],
-        ("Which tensor is the largest? It never has to exist whole.",
-         "A convolution that adds up slices keeps 32-bit sums: four bytes for each output. Is that less than what it saves?",
-         "input stays alive until both of its readers have run. When is the best time for the shortcut?"),
-        judge=_judge_by_hand, points=3, award=_award, picture=_draw_schedule,
-    ),
-    Exercise(
-        "lab3.slice_bytes", _draw_slice, slice_bytes,
-        ("Four things are alive at once: the input, a slice before the depthwise convolution, one after it, and sums.",
-         "The sums are those of all output channels, 32 bits each."),
-        ((1, 1, 1, 1, 1), (8, 8, 4, 4, 1)),
-    ),
-    Exercise(
-        "lab3.widest_slice", _draw_widest, widest_slice,
-        ("Try all divisors of wide_c with your slice_bytes.", "max() of nothing is an error, unless it has a default."),
-        ((8, 8, 4, 24, 4, 8 * 8 * 22), (8, 8, 4, 24, 4, 8 * 8 * 22 - 1), (8, 8, 4, 24, 4, 0)),
-    ),
+@exercise("lab3.slice_bytes", _draw_slice, edges=((1, 1, 1, 1, 1), (8, 8, 4, 4, 1)))
+def slice_bytes(height: int, width: int, in_c: int, out_c: int, slice_c: int) -> int:
+    """Returns the bytes of widen, filter, narrow in slices: input, a slice of each of two wide maps, 32-bit sums."""
+    return height * width * (in_c + 2 * slice_c + 4 * out_c)
+
+
+@exercise(
+    "lab3.widest_slice", _draw_widest,
+    edges=((8, 8, 4, 24, 4, 8 * 8 * 22), (8, 8, 4, 24, 4, 8 * 8 * 22 - 1), (8, 8, 4, 24, 4, 0)),
 )  # fmt: skip
+def widest_slice(height: int, width: int, in_c: int, wide_c: int, out_c: int, budget_bytes: int) -> int:
+    """Returns the most channels of a slice that divide `wide_c` and fit the budget, 0 where none does."""
+    fitting = [c for c in range(1, wide_c + 1) if wide_c % c == 0 and slice_bytes(height, width, in_c, out_c, c) <= budget_bytes]
+    return max(fitting, default=0)

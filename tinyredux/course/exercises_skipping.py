@@ -3,41 +3,10 @@
 import random
 from typing import Any
 
-import numpy as np
-
-from tinyredux.course.teaching import Exercise
+from tinyredux.course.teaching import exercise
 
 Row = list[int]
 Point = tuple[int, int]
-
-
-def share(weights: Row, inputs: list[Row]) -> list[float]:
-    """Returns E|w_i a_i| / |sum_j E[w_j a_j]| of each product, or / 1 where the sum is smaller than that."""
-    products = [[w * a for w, a in zip(weights, row, strict=True)] for row in inputs]
-    whole = max(1, abs(sum(map(sum, products))) / len(inputs))
-    return [sum(map(abs, column)) / len(inputs) / whole for column in zip(*products, strict=True)]
-
-
-def saved(unimportant: list[bool]) -> int:
-    """Returns how many SMLADs are saved: of each four operands the first and third are a pair, the second and fourth another."""
-    padded = [*unimportant, *[True] * (-len(unimportant) % 4)]
-    fours = [padded[i : i + 4] for i in range(0, len(padded), 4)]
-    return sum((four[0] and four[2]) + (four[1] and four[3]) for four in fours)
-
-
-def repaired_bias(weights: Row, kept: list[bool], means: list[float], bias: int) -> int:
-    """Returns the bias plus the mean of what is left out, to the nearest integer."""
-    lost = sum(weight * mean for weight, keep, mean in zip(weights, kept, means, strict=True) if not keep)
-    return bias + round(lost)
-
-
-def front(points: list[Point]) -> list[Point]:
-    """Returns the (cycles, right) that no other point beats in both, fewest cycles first, equal points once."""
-    found: list[Point] = []
-    for cycles, right in sorted(set(points), key=lambda point: (point[0], -point[1])):
-        if not found or right > found[-1][1]:
-            found.append((cycles, right))
-    return found
 
 
 def _draw_share(chance: random.Random) -> tuple[Any, ...]:
@@ -57,47 +26,49 @@ def _draw_front(chance: random.Random) -> tuple[Any, ...]:
     return ([(chance.randint(1, 12), chance.randint(1, 12)) for _ in range(chance.randint(0, 12))],)
 
 
-def _judge_share(arguments: tuple[Any, ...], found: Any) -> str | None:
-    expected = share(*arguments)
-    try:
-        numbers = len(found) == len(expected) and all(type(each) in (int, float) for each in found)
-        near = numbers and np.allclose(np.array(found, float), expected, rtol=1e-6)
-    except (TypeError, ValueError):
-        near = False
-    return None if near else f"expected {[round(value, 6) for value in expected]}, found {found!r}"
-
-
-def _draw_points(arguments: tuple[Any, ...], found: Any) -> Any:
+def _draw_points(arguments: tuple[Any, ...], expected: Any, found: Any) -> Any:
     from tinyredux.notebook import plots_labs
 
-    return plots_labs.front_compared(arguments[0], front(*arguments), [tuple(point) for point in found])
+    return plots_labs.front_compared(arguments[0], expected, [tuple(point) for point in found])
 
 
-EXERCISES = (
-    Exercise(
-        "lab5.share", _draw_share, share,
-        ("E is the mean over the images; each row of inputs is one image.",
-         "The absolute value is taken of each product before the mean, but of the whole sum after it.",
-         "Two products that cancel can both be large: their shares are above 1, and that is as it should be."),
-        (([2, -3], [[1, 1]]), ([1, 1], [[0, 0], [0, 0]]), ([5, -5], [[1, 1], [3, 3]])),
-        judge=_judge_share,
-    ),
-    Exercise(
-        "lab5.saved", lambda chance: ([chance.random() < 0.6 for _ in range(chance.randint(1, 16))],), saved,
-        ("Both operands of a pair must be unimportant.",
-         "The last four may be incomplete: what is not there is zero, and so it is never in the way."),
-        (([True, True],), ([True, False, True, False],), ([False, False, False, False, True],), ([True] * 8,)),
-    ),
-    Exercise(
-        "lab5.repaired_bias", _draw_repair, repaired_bias,
-        ("What is left out of the sum is, on average, weight times mean input, for each operand that is not kept.",
-         "Round once, at the end."),
-        (([3, 4], [True, True], [10.0, 10.0], 7), ([3, 4], [False, True], [10.25, 10.0], -1)),
-    ),
-    Exercise(
-        "lab5.front", _draw_front, front,
-        ("One design beats another if it is no worse in both and better in one.",
-         "Go through the designs by rising cycles. When is a slower one worth keeping?"),
-        (([],), ([(5, 5), (5, 5)],), ([(5, 5), (5, 7), (4, 5)],)), picture=_draw_points,
-    ),
+@exercise(
+    "lab5.share", _draw_share, near=1e-6,
+    edges=(([2, -3], [[1, 1]]), ([1, 1], [[0, 0], [0, 0]]), ([5, -5], [[1, 1], [3, 3]])),
 )  # fmt: skip
+def share(weights: Row, inputs: list[Row]) -> list[float]:
+    """Returns E|w_i a_i| / |sum_j E[w_j a_j]| of each product, or / 1 where the sum is smaller than that."""
+    products = [[w * a for w, a in zip(weights, row, strict=True)] for row in inputs]
+    whole = max(1, abs(sum(map(sum, products))) / len(inputs))
+    return [sum(map(abs, column)) / len(inputs) / whole for column in zip(*products, strict=True)]
+
+
+@exercise(
+    "lab5.saved", lambda chance: ([chance.random() < 0.6 for _ in range(chance.randint(1, 16))],),
+    edges=(([True, True],), ([True, False, True, False],), ([False, False, False, False, True],), ([True] * 8,)),
+)  # fmt: skip
+def saved(unimportant: list[bool]) -> int:
+    """Returns how many SMLADs are saved: of each four operands the first and third are a pair, the second and fourth another."""
+    padded = [*unimportant, *[True] * (-len(unimportant) % 4)]
+    fours = [padded[i : i + 4] for i in range(0, len(padded), 4)]
+    return sum((four[0] and four[2]) + (four[1] and four[3]) for four in fours)
+
+
+@exercise(
+    "lab5.repaired_bias", _draw_repair,
+    edges=(([3, 4], [True, True], [10.0, 10.0], 7), ([3, 4], [False, True], [10.25, 10.0], -1)),
+)  # fmt: skip
+def repaired_bias(weights: Row, kept: list[bool], means: list[float], bias: int) -> int:
+    """Returns the bias plus the mean of what is left out, to the nearest integer."""
+    lost = sum(weight * mean for weight, keep, mean in zip(weights, kept, means, strict=True) if not keep)
+    return bias + round(lost)
+
+
+@exercise("lab5.front", _draw_front, edges=(([],), ([(5, 5), (5, 5)],), ([(5, 5), (5, 7), (4, 5)],)), picture=_draw_points)
+def front(points: list[Point]) -> list[Point]:
+    """Returns the (cycles, right) that no other point beats in both, fewest cycles first, equal points once."""
+    found: list[Point] = []
+    for cycles, right in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if not found or right > found[-1][1]:
+            found.append((cycles, right))
+    return found

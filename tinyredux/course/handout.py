@@ -148,7 +148,7 @@ def _prove(notebook: Notebook, lab: Path, names: Sequence[str]) -> dict[str, Any
 
 
 def solution_of(exercise: Exercise) -> str:
-    """Returns a solution as Python that a lab's cell can hold: a value, or the function without its annotations."""
+    """Returns a solution as Python that a lab's cell can hold: a value, or the function without annotations and decorator."""
     short = exercise.name.partition(".")[2]
     if exercise.expected.__name__ == "<lambda>":
         return f"{short} = {exercise.expected()!r}"
@@ -158,6 +158,7 @@ def solution_of(exercise: Exercise) -> str:
             node.annotation = None
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
+            node.decorator_list.clear()
     return ast.unparse(tree)
 
 

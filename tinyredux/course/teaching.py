@@ -4,11 +4,15 @@ import contextlib
 import copy
 import functools
 import html
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
 
 from tinyredux.course.child import plain
 from tinyredux.files import expect
@@ -17,8 +21,15 @@ CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
 _ODD = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)  # of answers; not a missing tool
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
+HINTS = Path(__file__).with_name("hints.json")
 Arguments = tuple[Any, ...]
+Solution = TypeVar("Solution", bound=Callable[..., Any])
 _failures: Counter[str] = Counter()  # of this notebook: the hint that is offered goes up with them
+
+
+def _nothing(chance: random.Random) -> Arguments:
+    """Draws no arguments: the exercise asks for a value."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -26,21 +37,41 @@ class Exercise:
     """A function to write, with its cases, which its lab describes.
 
     `expected` is a solution in Python alone, whose source `lab solutions` writes; for a value it takes no arguments and returns
-    it. `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`.
-    `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all. `award` says
-    how many of the `points` a value earns that is not the best; `picture` draws a wrong answer.
+    it. `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`,
+    or, where it is made of real numbers, be `near` it: so much of a number, at most, is rounding. `draw` returns the arguments of
+    one case; `edges` are cases tried first. `award` says how many of the `points` a value earns that is not the best; `picture`
+    draws the answers expected and found to a case.
     """
 
     name: str
-    draw: Callable[[random.Random], Arguments]
     expected: Callable[..., Any]
-    hints: tuple[str, ...]
+    draw: Callable[[random.Random], Arguments] = _nothing
     edges: tuple[Arguments, ...] = ()
     judge: Callable[[Arguments, Any], str | None] | None = None
+    near: float = 0.0
     points: int = 1
     award: Callable[[Any], int] | None = None
-    picture: Callable[[Arguments, Any], Any] | None = None
+    picture: Callable[[Arguments, Any, Any], Any] | None = None
     score: Callable[[Any], tuple[int, str]] | None = None
+
+    @property
+    def hints(self) -> list[str]:
+        """What hints.json has for it, from a nudge to nearly all."""
+        hints: list[str] = json.loads(HINTS.read_text(encoding="utf-8"))[self.name]
+        return hints
+
+
+REGISTERED: list[Exercise] = []
+
+
+def exercise(name: str, draw: Callable[[random.Random], Arguments] = _nothing, **more: Any) -> Callable[[Solution], Solution]:
+    """Makes the function below the solution of an exercise, whose other fields are given; the function stays as it is."""
+
+    def registered(solution: Solution) -> Solution:
+        REGISTERED.append(Exercise(name, solution, draw, **more))
+        return solution
+
+    return registered
 
 
 @dataclass(frozen=True)
@@ -110,7 +141,7 @@ def judged(name: str, answer: Any, seed: int | str = 0, told: list[str] | None =
             if len(fault) > _LONGEST_FAULT:
                 fault = f"{fault[:_LONGEST_FAULT]}... ({len(fault)} characters)"
             points = exercise.award(found) if exercise.award and not callable(answer) else 0
-            draw = functools.partial(exercise.picture, arguments, found) if exercise.picture and found is not None else None
+            draw = functools.partial(_drawn, exercise, arguments, found) if exercise.picture and found is not None else None
             return failed(name, f"not yet{tried}\n{where}: {fault}", points=points, draw=draw)
         if not callable(answer):
             score = exercise.score(found) if exercise.score else None
@@ -155,6 +186,8 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
         if exercise.judge is not None:
             return exercise.judge(arguments, answer), answer
         expected = exercise.expected(*copy.deepcopy(arguments))
+        if exercise.near:
+            return None if _near(expected, answer, exercise.near) else f"expected {expected}, found {found!r}", answer
         if answer != plain(expected):
             return f"expected {expected!r}, found {found!r}", answer
         if other := _other_type(plain(expected), answer):
@@ -164,6 +197,17 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
         return None, answer
     except _ODD:  # a list may hold itself
         return said, None
+
+
+def _near(expected: Any, found: Any, relative: float) -> bool:
+    """Returns whether an answer is made of numbers as what is expected, which differ by rounding alone."""
+    numbers = np.array(found)  # raises ValueError for lists of unequal length
+    return numbers.dtype.kind in "if" and numbers.shape == np.shape(expected) and np.allclose(numbers, expected, rtol=relative)
+
+
+def _drawn(exercise: Exercise, arguments: Arguments, found: Any) -> Any:
+    assert exercise.picture
+    return exercise.picture(arguments, exercise.expected(*copy.deepcopy(arguments)), found)
 
 
 def _other_type(expected: Any, found: Any) -> str:
