@@ -27,8 +27,8 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
     "nets": (317, "torch safetensors"), "train": (984, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (784, "optuna tqdm"),
-    "notebook": (1375, "ipywidgets matplotlib"),
-    "course": (1462, "IPython nbclient nbformat papermill tqdm"), "cli": (931, "tqdm"),
+    "notebook": (1347, "ipywidgets matplotlib"),
+    "course": (1444, "IPython nbclient nbformat papermill tqdm"), "cli": (931, "tqdm"),
     "__init__": (51, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 3602
