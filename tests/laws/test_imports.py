@@ -22,13 +22,13 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (168, ""), "tables": (17, ""), "boards": (117, ""), "fixedpoint": (85, ""), "graph": (358, ""),
-    "datasets": (476, "PIL pooch"), "simulator": (1667, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
+    "datasets": (476, "PIL pooch"), "simulator": (1658, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
     "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
-    "nets": (317, "torch safetensors"), "train": (984, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (784, "optuna tqdm"),
-    "notebook": (1347, "ipywidgets matplotlib"),
-    "course": (1444, "IPython nbclient nbformat papermill tqdm"), "cli": (931, "tqdm"),
+    "nets": (317, "torch safetensors"), "train": (954, "torch safetensors tqdm"), "methods": (193, "torch"),
+    "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (770, "optuna tqdm"),
+    "notebook": (1320, "ipywidgets matplotlib"),
+    "course": (1439, "IPython nbclient nbformat papermill tqdm"), "cli": (925, "tqdm"),
     "__init__": (51, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 3602

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinyredux.course.child import plain
 from tinyredux.files import expect
+from tinyredux.tables import Words
 
 CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
@@ -104,19 +105,12 @@ class Verdict:
                 display(picture)  # type: ignore[no-untyped-call]
 
 
-class Words(str):
-    """A text that a notebook shows without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
 def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
     """Returns the verdict on a student's function (or value), tried on the exercise's edge cases and on drawn ones.
 
     Raises ValueError for an exercise that does not exist.
     """
-    verdict, hints = judged(name, answer, seed, []), find(name).hints
+    verdict, hints = judged(name, answer, seed), find(name).hints
     if verdict.passed or not hints:
         return verdict
     _failures[name] += 1
@@ -125,16 +119,13 @@ def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
     return Verdict(**vars(verdict) | {"text": f'{verdict.text}\nFor a hint: hint("{name}"{which})'})
 
 
-def judged(name: str, answer: Any, seed: int | str = 0, told: list[str] | None = None) -> Verdict:
-    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed.
-
-    `told` takes what is to be said of a right answer's types; a grader gets plain data, in which tuples are lists.
-    """
+def judged(name: str, answer: Any, seed: int | str = 0) -> Verdict:
+    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed."""
     exercise = find(name)
     chance = random.Random(f"{name} {seed}")
     cases = [*exercise.edges, *(exercise.draw(chance) for _ in range(CASES))]
     for done, arguments in enumerate(cases):
-        fault, found = _try(exercise, answer, arguments, told)
+        fault, found = _try(exercise, answer, arguments)
         if fault is not None:
             where = f"{name.rpartition('.')[2]}({', '.join(map(repr, arguments))})" if callable(answer) else name
             tried = f" ({done} cases before it were right)" if done else ""
@@ -148,8 +139,7 @@ def judged(name: str, answer: Any, seed: int | str = 0, told: list[str] | None =
             said = f": {score[1]}" if score else ""
             points = exercise.award(found) if exercise.award else exercise.points
             return Verdict(name, True, f"{name}: right{said}", points, exercise.points, score)
-    said = f"{name}: right in all {len(cases)} cases{told[0] if told else ''}"
-    return Verdict(name, True, said, exercise.points, exercise.points)
+    return Verdict(name, True, f"{name}: right in all {len(cases)} cases", exercise.points, exercise.points)
 
 
 def failed(name: str, why: str, **more: Any) -> Verdict:
@@ -157,10 +147,10 @@ def failed(name: str, why: str, **more: Any) -> Verdict:
     return Verdict(name, False, f"{name}: {why}", most=find(name).points, **more)
 
 
-def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] | None) -> tuple[str | None, Any]:
-    """Returns what is wrong, if anything, and the answer as plain data; adds to `told` what is to be said of a right one."""
+def _try(exercise: Exercise, answer: Any, arguments: Arguments) -> tuple[str | None, Any]:
+    """Returns what is wrong, if anything, and the answer as plain data, in which tuples are lists."""
     if not callable(answer):
-        return ("expected a function, found a value", None) if arguments else _fault(exercise, arguments, answer, told)
+        return ("expected a function, found a value", None) if arguments else _fault(exercise, arguments, answer)
     try:
         found = answer(*copy.deepcopy(arguments))
     except NotImplementedError:
@@ -171,10 +161,10 @@ def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] 
         with contextlib.suppress(Exception):
             return f"raised {type(error).__name__}: {error}", None
         return f"raised {type(error).__name__}", None
-    return ("returned None; is a return missing?", None) if found is None else _fault(exercise, arguments, found, told)
+    return ("returned None; is a return missing?", None) if found is None else _fault(exercise, arguments, found)
 
 
-def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str] | None) -> tuple[str | None, Any]:
+def _fault(exercise: Exercise, arguments: Arguments, found: Any) -> tuple[str | None, Any]:
     said = f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
     try:
         answer = plain(found)
@@ -192,8 +182,6 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
             return f"expected {expected!r}, found {found!r}", answer
         if other := _other_type(plain(expected), answer):
             return f"only the type differs: {other}", answer
-        if told == [] and (other := _other_type(expected, found)):
-            told.append(f"; only a type differs, which is taken for the same: {other}")
         return None, answer
     except _ODD:  # a list may hold itself
         return said, None

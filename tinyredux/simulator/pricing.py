@@ -197,15 +197,10 @@ class Pricing:
         functions = [{"name": self.image.functions[index - 1].name} | entry for index, entry in ordered if index]
         core, memory, cpu = int(self.state.core), int(self.state.memory), self.board.cpu
         return {
-            "instructions": int(self.state.instructions),
-            "cycles": core + memory,
-            "cycles_core": core,
-            "cycles_memory": memory,
-            "cycles_kind": timing.cycles_kind(cpu),
-            "timing_model": timing.model_name(cpu),
-            "error_band": list(timing.error_band(cpu)),
-            "functions": functions,
-        }
+            "instructions": int(self.state.instructions), "cycles": core + memory, "cycles_core": core, "cycles_memory": memory,
+            "cycles_kind": timing.cycles_kind(cpu), "timing_model": timing.model_name(cpu),
+            "error_band": list(timing.error_band(cpu)), "functions": functions,
+        }  # fmt: skip
 
 
 def _must_be_aligned(instruction: Instruction, is_float: bool) -> int:

@@ -26,13 +26,9 @@ __all__ = ["Record", "card", "load_record", "prune_net", "records", "save_weight
 
 
 def train_net(
-    name: str,
-    data: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    checkpoint: Path | None = None,
+    name: str, data: str | None = None, epochs: int | None = None, seed: int | None = None, checkpoint: Path | None = None,
     out: Path | None = None,
-) -> Record:
+) -> Record:  # fmt: skip
     """Trains a network from scratch, leaves weights, record and card in `out` (default: the user's cache), returns the record.
 
     `name` is built-in or path/to/file.py:factory; `data` None is CIFAR-10 where it is, else the synthetic set. After every
@@ -76,18 +72,10 @@ def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
 
 
 def prune_net(
-    name: str,
-    budget_bytes: int,
-    data: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    save_as: str | None = None,
-    aim: str = "peak",
-    steps: int = 12,
-    rate: float | None = None,
-    checkpoint: Path | None = None,
+    name: str, budget_bytes: int, data: str | None = None, epochs: int | None = None, seed: int | None = None,
+    save_as: str | None = None, aim: str = "peak", steps: int = 12, rate: float | None = None, checkpoint: Path | None = None,
     out: Path | None = None,
-) -> Record:
+) -> Record:  # fmt: skip
     """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
 
     The result is called `save_as`, or NET_pruned_BYTES, and is a network for every verb. `epochs` and `seed` are those of the
@@ -118,14 +106,9 @@ def prune_net(
 
 
 def trec_net(
-    name: str,
-    data: str | None = None,
-    table_file: Path | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    checkpoint: Path | None = None,
-    out: Path | None = None,
-) -> Record:
+    name: str, data: str | None = None, table_file: Path | None = None, epochs: int | None = None, seed: int | None = None,
+    checkpoint: Path | None = None, out: Path | None = None,
+) -> Record:  # fmt: skip
     """Fine-tunes a trained network with TREC layers, and leaves the same files as `train_net`, as NAME.trec.DATA.
 
     `table_file` holds the table of layers and may hold the recipe, see `finetune_trec.table_for`. Goes on where it was
@@ -147,14 +130,9 @@ def trec_net(
 
 
 def skip_net(
-    name: str,
-    data: str | None = None,
-    share: float = finetune_skip.SHARE,
-    epochs: int | None = None,
-    seed: int | None = None,
-    checkpoint: Path | None = None,
-    out: Path | None = None,
-) -> Record:
+    name: str, data: str | None = None, share: float = finetune_skip.SHARE, epochs: int | None = None, seed: int | None = None,
+    checkpoint: Path | None = None, out: Path | None = None,
+) -> Record:  # fmt: skip
     """Fine-tunes a trained network without some input channels, and leaves the same files as `train_net`, as NAME.skip.DATA.
 
     `share` of the exact network's predicted cycles is kept at most. Goes on where it was interrupted, as `train_net` does.
