@@ -13,7 +13,6 @@ from tinyredux.simulator.program import FLASH_KIND, Image, MemoryMap
 from tinyredux.simulator.timing import NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction, LoadPrice, price_block
 
 SYSM_PSP = 9
-WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
 
 
 class Pricing:
@@ -39,7 +38,7 @@ class Pricing:
             region.block = hooks.zeroed(ctypes.c_uint32, span.size // 2 + 1)
             region.load = hooks.zeroed(ctypes.c_uint32, span.size // 2 + 1)
         flash, covered = board.flash_timing, board.flash_bytes
-        code_ways, data_ways = WAYS.get(board.cpu, (flash.code_lines, flash.data_lines))
+        code_ways, data_ways = timing.CORES[board.cpu].cache_ways or (flash.code_lines, flash.data_lines)
         miss = flash.miss_cycles if flash.miss_cycles is not None else flash.wait_states
         self.code = hooks.new_cache(flash.code_lines, code_ways, flash.line_bytes, miss, flash.prefetch, covered)
         self.data = self.code
