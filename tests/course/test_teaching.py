@@ -16,7 +16,7 @@ import pytest
 
 from tinyredux import fixedpoint, memory
 from tinyredux.cli import app as cli
-from tinyredux.course import book, exercises, exercises_measuring, handout, labs, teaching
+from tinyredux.course import book, exercises, handout, labs, teaching
 from tinyredux.device import BuildError, MissingTool
 from tinyredux.notebook.plots_style import Picture
 from tinyredux.trec import hashing
@@ -317,11 +317,12 @@ def test_a_schedule_earns_points_by_its_peak() -> None:
 
 
 def test_a_project_is_marked_by_its_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring = exercises.MODULES["measuring"]
     for cycles, points in ((9_000_000, 1), (7_000_000, 2), (5_000_000, 4)):
-        monkeypatch.setattr(exercises_measuring, "_built", lambda asked, score=(cycles, f"{cycles:,} cycles"): (score, None))
+        monkeypatch.setattr(measuring, "_built", lambda asked, score=(cycles, f"{cycles:,} cycles"): (score, None))
         verdict = teaching.check("lab6.project", {"method": "partial", "sram": 20_000})
         assert verdict.passed and (verdict.points, verdict.score) == (points, (cycles, f"{cycles:,} cycles")), verdict
-    monkeypatch.setattr(exercises_measuring, "_built", lambda asked: (None, "too large"))
+    monkeypatch.setattr(measuring, "_built", lambda asked: (None, "too large"))
     verdict = teaching.check("lab6.project", {"method": "exact"})
     assert not verdict.passed and verdict.points == 0 and "too large" in verdict.text
 

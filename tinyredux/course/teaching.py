@@ -9,20 +9,19 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tinyredux.course.child import plain
-from tinyredux.files import expect
+from tinyredux.files import ROOT, expect
 from tinyredux.tables import Words
 
 CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
 _ODD = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)  # of answers; not a missing tool
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
-HINTS = Path(__file__).with_name("hints.json")
+EXERCISE_FOLDER = ROOT / "book" / "exercises"  # a module for a lab or two, and hints.json
 Arguments = tuple[Any, ...]
 Solution = TypeVar("Solution", bound=Callable[..., Any])
 _failures: Counter[str] = Counter()  # of this notebook: the hint that is offered goes up with them
@@ -58,7 +57,7 @@ class Exercise:
     @property
     def hints(self) -> list[str]:
         """What hints.json has for it, from a nudge to nearly all."""
-        hints: list[str] = json.loads(HINTS.read_text(encoding="utf-8"))[self.name]
+        hints: list[str] = json.loads((EXERCISE_FOLDER / "hints.json").read_text(encoding="utf-8"))[self.name]
         return hints
 
 

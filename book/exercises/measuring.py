@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux import fixedpoint, memory
+from tinyredux import fixedpoint
 from tinyredux.course.claims import Claim
 from tinyredux.course.teaching import exercise
 from tinyredux.device import link
@@ -146,24 +146,6 @@ def per_element(short: Run, long: Run) -> Run:
 def store(real: float, scale: float, zero_point: int) -> int:
     """Returns the int8 that stands for a real number."""
     return int(fixedpoint.quantize(np.array(real), scale, zero_point))
-
-
-def draw_lives(chance: random.Random) -> tuple[Any, ...]:
-    """Returns sizes and lifetimes of up to eight tensors."""
-    names = "abcdefgh"[: chance.randint(2, 8)]
-    starts = [chance.randint(0, 6) for _ in names]
-    sizes = {name: 16 * chance.randint(1, 64) for name in names}
-    return sizes, {name: (start, start + chance.randint(0, 3)) for name, start in zip(names, starts, strict=True)}
-
-
-@exercise(
-    "chapter3.peak", draw_lives,
-    edges=(({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
-)  # fmt: skip
-def peak(sizes: dict[str, int], spans: dict[str, memory.Lifetime]) -> int:
-    """Returns the most bytes that are alive at one step."""
-    last = max(span[1] for span in spans.values())
-    return max(sum(sizes[name] for name, (born, dies) in spans.items() if born <= step <= dies) for step in range(last + 1))
 
 
 def _draw_fields(chance: random.Random) -> tuple[int, ...]:
