@@ -14,6 +14,7 @@ from setuptools.command.build import build
 
 DATA = (
     "platformio.ini", "firmware/**/*", "tools/pio_sources.py", "tools/pio_link.py", "data/records/**/*.json", "book/labs/*.ipynb",
+    "book/exercises/*",
 )  # fmt: skip
 LEFT_OUT = {"generated", "test", "__pycache__", ".ipynb_checkpoints"}
 

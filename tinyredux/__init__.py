@@ -11,8 +11,6 @@ Each idea is a package: `trec`, `partial` and `skip` are the methods; `graph`, `
 is loaded when it is first asked for, so `import tinyredux` needs neither torch nor a compiler.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """The process of `python -m tinyredux` and of the console script: what is settled before NumPy is imported, and at the end."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import signal

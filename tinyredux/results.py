@@ -1,7 +1,5 @@
 """From runs to a record: what a target counted, beside what the plan, the linker and the interpreter say."""
 
-from __future__ import annotations
-
 import statistics
 from typing import Any
 

@@ -3,8 +3,6 @@
 `Settings` turns the words of a command (`--method trec+partial --sram 20000`) into passes and a schedule for `flow.compile`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

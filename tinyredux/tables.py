@@ -6,11 +6,10 @@ Styler has no text but its address, and other HTML on each run, so a chapter's o
 that off takes as many lines as there are here.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, repeat
+from typing import Any
 
 STYLE = "text-align:left;padding:1px 14px 1px 0"
 
@@ -21,6 +20,22 @@ def columns(rows: Iterable[Sequence[str]], right: Collection[int] = ()) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a table's cell has it: numbers in groups of three digits, four digits of real ones, nothing for None."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)
+
+
+class Words(str):
+    """A text that a notebook shows without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 def as_html(rows: Iterable[Sequence[str]], head: Sequence[str] = (), style: str = STYLE) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from tinyredux import fixedpoint, memory
 from tinyredux.cli import app as cli
-from tinyredux.course import book, exercises, exercises_measuring, handout, labs, teaching
+from tinyredux.course import book, exercises, handout, labs, teaching
 from tinyredux.device import BuildError, MissingTool
 from tinyredux.notebook.plots_style import Picture
 from tinyredux.trec import hashing
@@ -263,15 +263,10 @@ def test_a_check_that_is_missing_changes_nothing(tmp_path: Path) -> None:
     assert [(v.exercise, v.passed) for v in labs.check_lab(path)] == [("lab2.by_hand", True), ("lab2.place", True)]
 
 
-def test_a_type_that_alone_differs_is_said() -> None:
+def test_a_list_is_as_good_as_a_tuple_and_a_float_is_no_int() -> None:
     stack, shift = (exercises.EXERCISES[name].expected for name in ("lab4.stack", "lab1.round_shift"))
-    assert (
-        "only a type differs, which is taken for the same: expected tuple"
-        in teaching.check("lab4.stack", lambda ids: [*stack(ids)]).text
-    )
-    assert "found ndarray" in teaching.check("lab4.stack", lambda ids: tuple(np.array(part) for part in stack(ids))).text
-    assert teaching.check("lab4.stack", stack).text.endswith("cases")
-    assert teaching.judged("lab4.stack", lambda ids: [*stack(ids)]).text.endswith("cases")
+    for answer in (stack, lambda ids: [*stack(ids)], lambda ids: tuple(np.array(part) for part in stack(ids))):
+        assert teaching.check("lab4.stack", answer).text.endswith("cases")
     floats = teaching.check("lab1.round_shift", lambda value, exponent: float(shift(value, exponent)))
     assert not floats.passed and "only the type differs: expected int 3, found float 3.0" in floats.text
 
@@ -322,11 +317,12 @@ def test_a_schedule_earns_points_by_its_peak() -> None:
 
 
 def test_a_project_is_marked_by_its_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring = exercises.MODULES["measuring"]
     for cycles, points in ((9_000_000, 1), (7_000_000, 2), (5_000_000, 4)):
-        monkeypatch.setattr(exercises_measuring, "_built", lambda asked, score=(cycles, f"{cycles:,} cycles"): (score, None))
+        monkeypatch.setattr(measuring, "_built", lambda asked, score=(cycles, f"{cycles:,} cycles"): (score, None))
         verdict = teaching.check("lab6.project", {"method": "partial", "sram": 20_000})
         assert verdict.passed and (verdict.points, verdict.score) == (points, (cycles, f"{cycles:,} cycles")), verdict
-    monkeypatch.setattr(exercises_measuring, "_built", lambda asked: (None, "too large"))
+    monkeypatch.setattr(measuring, "_built", lambda asked: (None, "too large"))
     verdict = teaching.check("lab6.project", {"method": "exact"})
     assert not verdict.passed and verdict.points == 0 and "too large" in verdict.text
 

@@ -211,7 +211,7 @@ def test_what_is_no_file_is_not_waited_for(capsys: pytest.CaptureFixture[str], h
     readers = (
         "plan net.py:make --board .json", "measure net.py:labelled --method skip --data synthetic --skip .json",
         "train net.py:labelled --data synthetic --method trec --trec .json", "plan net.py:make --data .npz", "run .npy",
-        "train net.py:labelled --data synthetic --checkpoint .json", "measure net.py:make --data random --calibration .npz",
+        "measure net.py:make --data random --calibration .npz",
     )  # fmt: skip
     kinds = {"pipe": "is a pipe or a device", "zero": "is a pipe or a device", "folder": "is a folder"}
     for name, reader in [*(("pipe", reader) for reader in readers), *((name, readers[i]) for i in (0, 3) for name in kinds)]:
@@ -295,7 +295,6 @@ WRITERS = (
     "bench --out .", "explore net.py:labelled --data synthetic --trials 1 --out .", "lab grade in --csv ./marks.csv",
     "train net.py:labelled --data synthetic --out .", "train net.py:labelled --data synthetic --method trec --out .",
     "train net.py:labelled --data synthetic --method skip --out .", "prune net.py:labelled --data synthetic --sram 3500 --out .",
-    "train net.py:labelled --data synthetic --out w --checkpoint ./c.pt",
 )  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def test_the_command_leaves_weights_and_record(
     assert cli.main([*arguments, "--out", str(tmp_path / "out"), "--json"]) == 0
     record = pretrained.Record(**json.loads(capsys.readouterr().out))
     assert record.command == " ".join(["tinyredux", *arguments])
-    assert (record.net, record.seed, record.recipe["epochs"], record.images) == ("tiny", 7, 1, 1000)
+    assert (record.net, record.recipe["seed"], record.recipe["epochs"], record.images) == ("tiny", 7, 1, 1000)
     assert pretrained.records(tmp_path / "out") == [record] and (tmp_path / "out" / record.file).is_file()
     assert record.sha256 in (tmp_path / "out" / "README.md").read_text()
     assert list((tmp_path / "cache" / "checkpoints").iterdir()) == []

@@ -6,8 +6,6 @@ The words are read by argparse. In typer each verb lists its options in its sign
 there twice, and --json and --debug in every verb; its errors are boxes of 80 characters without the value that was wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import difflib
@@ -42,8 +40,6 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
     options = argparse.Namespace(verb=None, debug="--debug" in given, json="--json" in given, cores=cores)
     word = next((word for word in given if not word.startswith("-")), None)
     try:
-        if not _working_folder():
-            parser.error("the working folder was removed; change into another one")
         if any("\0" in word for word in given):
             parser.error("an argument holds a NUL character, which no name has")
         if any(re.fullmatch("(--[a-z-]+=)?", word) for word in given):  # a shell's variable that is not set
@@ -53,8 +49,11 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
             parser.error(f"unknown verb {word!r}, expected {' or '.join(near)}")
         options.verb = word
         parser.parse_args(given, options)
+        os.getcwd()
     except argparse.ArgumentError as wrong:
         return _failed(options, wrong)
+    except FileNotFoundError:  # where there is no working folder, MKL ends the process
+        return _failed(options, ValueError("the working folder was removed; change into another one"))
     if options.verb is None:
         return _written(parser.format_help(), 2)
     try:
@@ -65,13 +64,6 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
     if sys.stderr.isatty():
         _tell("\r\033[K", end="")
     return _written(json.dumps(answer.data) if options.json else answer.text, answer.exit_code)
-
-
-def _working_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:  # where one is not, MKL ends the process
-        return None
 
 
 class _Lent:

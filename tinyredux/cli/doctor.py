@@ -1,7 +1,5 @@
 """What is installed: each tool, its version, what works without it, and the fix."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ A magic takes what the verb of its name takes. What goes wrong is shown in a sen
 notebook.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import shlex

@@ -1,7 +1,5 @@
 """The book: run its chapters again where they lie, run one with other parameters, render them all to HTML."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import subprocess
@@ -12,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinyredux.course.handout import CELL_SECONDS, QUIET
+from tinyredux.course.handout import NEEDS_BOARD, QUIET, run_notebook
 from tinyredux.device import BuildError, MissingTool, check_is_checkout
 from tinyredux.files import ROOT, how_to_install
 from tinyredux.measurement import Measurement
@@ -22,7 +20,6 @@ BOOK = ROOT / "book"
 OUT = ROOT / "build" / "book"
 SPHINX = ("sphinx", "myst_nb", "sphinx_book_theme")
 BOOK_NET, BOOK_BOARDS, BOOK_IMAGES = "cifarnet", ("disco_f469ni", "nucleo_f746zg"), 5
-NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -51,20 +48,11 @@ def execute_chapters(paths: list[Path] | None = None) -> list[Path]:
     """
     _need("nbformat", "nbclient", "ipykernel")
     import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
 
     changed = []
     for path in tqdm(paths or notebooks(), "chapters", leave=False, disable=None):
         notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-        client = NotebookClient(
-            notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False, skip_cells_with_tag=NEEDS_BOARD,
-            resources={"metadata": {"path": str(path.parent)}}, extra_arguments=QUIET,
-        )  # fmt: skip
-        try:
-            client.execute()
-        except CellExecutionError as error:
-            raise BuildError(f"chapter {path.stem} stopped:\n{error}") from None
+        run_notebook(notebook, f"chapter {path.stem}", path.parent)
         text = nbformat.writes(_tidy(notebook)) + "\n"  # type: ignore[no-untyped-call]
         if text != path.read_text(encoding="utf-8"):
             path.write_text(text, encoding="utf-8")

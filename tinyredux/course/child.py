@@ -5,8 +5,6 @@ Where this runs there is no tinyredux: its names lead to an `Absent`, so that ne
 solutions can be handed in. This file stands alone for that reason.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import importlib.util
@@ -55,7 +53,7 @@ class Absent:
     marking = False
     given: ModuleType
 
-    def use(self, *_: Any, **__: Any) -> Absent:
+    def use(self, *_: Any, **__: Any) -> "Absent":
         """Returns itself. Raises ImportError while an answer is marked."""
         if Absent.marking:
             raise ImportError("tinyredux is not there when an answer is marked: write it with Python and NumPy alone")

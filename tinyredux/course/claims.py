@@ -1,7 +1,5 @@
 """What the papers claim and what we find: each claim with its published value, our record, a band and a verdict."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

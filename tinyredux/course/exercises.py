@@ -1,156 +1,30 @@
-"""The exercises of the labs: which cases are tried, what is right, and hints.
+"""The exercises of the book by their names: those that the modules of book/exercises register, with what labs give."""
 
-What is right is written as a student would write it, in Python alone: `lab solutions` shows these very functions. Tests hold
-them against what the library computes.
-"""
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
 
-from __future__ import annotations
-
-import random
-from itertools import combinations
-from typing import Any
-
-from tinyredux import memory
-from tinyredux.course import exercises_measuring, exercises_partial, exercises_skipping, exercises_trec
 from tinyredux.course.given import BRANCH_SIZES, BRANCH_SPANS
-from tinyredux.course.teaching import Exercise
+from tinyredux.course.teaching import EXERCISE_FOLDER, REGISTERED, Exercise
 
-INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-Sizes = dict[str, int]
-Spans = dict[str, memory.Lifetime]
-
-BRANCH_BOUND = max(
-    sum(BRANCH_SIZES[name] for name, (first, last) in BRANCH_SPANS.items() if first <= step <= last) for step in range(5)
-)
+__all__ = ["BRANCH_SIZES", "BRANCH_SPANS", "EXERCISES", "MODULES"]
 
 
-def round_shift(value: int, exponent: int) -> int:
-    """Returns value / 2^exponent to the nearest, halves away from zero."""
-    half = (1 << exponent) >> 1
-    return (value + half) >> exponent if value >= 0 else -((half - value) >> exponent)
+def _loaded(path: Path) -> ModuleType:
+    """Returns the module of a file, which has run."""
+    spec = importlib.util.spec_from_file_location(f"tinyredux_exercises_{path.stem}", path)
+    assert spec and spec.loader
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def high_mul(a: int, b: int) -> int:
-    """Returns a * b / 2^31 to the nearest, halves up, saturated."""
-    return min((a * b + 2**30) >> 31, 2**31 - 1)
+def _place(exercise: Exercise) -> tuple[bool, int]:
+    """Returns where an exercise stands: those of labs first, then those of chapters, by their numbers."""
+    home = exercise.name.partition(".")[0]
+    return not home.startswith("lab"), int(home.removeprefix("lab").removeprefix("chapter"))
 
 
-def quantize_multiplier(real: float) -> tuple[int, int]:
-    """Returns (multiplier, shift) with real = multiplier * 2^(shift - 31)."""
-    import math
-
-    fraction, shift = math.frexp(real)
-    multiplier = math.floor(fraction * 2**31 + 0.5)
-    return (2**30, shift + 1) if multiplier == 2**31 else (multiplier, shift)
-
-
-def requantize(accumulator: int, multiplier: int, shift: int, zero_point: int) -> int:
-    """Returns the int8 that an accumulator becomes."""
-    return max(-128, min(127, round_shift(high_mul(accumulator, multiplier), -shift) + zero_point))
-
-
-def _draw_requantize(chance: random.Random) -> tuple[int, ...]:
-    return chance.randint(-(2**20), 2**20), chance.randint(2**30, 2**31 - 1), -chance.randint(4, 14), chance.randint(-128, 127)
-
-
-def _draw_round_shift(chance: random.Random) -> tuple[int, ...]:
-    exponent = chance.randint(0, 12)
-    half = (1 << exponent) >> 1
-    return chance.choice((chance.randint(-5000, 5000), (chance.randint(-40, 40) << exponent) + half)), exponent
-
-
-def placement_fault(sizes: Sizes, spans: Spans, offsets: Any, limit_bytes: int) -> str | None:
-    """Returns what is wrong with offsets: a tensor left out, two that overlap, or an arena above the limit; else None."""
-    if not isinstance(offsets, dict) or set(offsets) != set(sizes):
-        return f"expected a dictionary with an offset for each of {', '.join(sizes)}, found {offsets!r}"
-    if any(not isinstance(offset, int) or offset < 0 for offset in offsets.values()):
-        return f"expected offsets that are whole numbers from 0, found {offsets!r}"
-    for one, other in combinations(sorted(sizes), 2):
-        apart = offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
-        if memory.overlap(spans[one], spans[other]) and not apart:
-            places = (f"{name} (bytes {offsets[name]} to {offsets[name] + sizes[name]})" for name in (one, other))
-            step = max(spans[one][0], spans[other][0])
-            return f"{' and '.join(places)} share bytes, and both are alive at step {step}"
-    arena = memory.arena_end(sizes, offsets)
-    return None if arena <= limit_bytes else f"no overlap, but the arena has {arena} bytes; {limit_bytes} are enough"
-
-
-def place(sizes: Sizes, spans: Spans) -> dict[str, int]:
-    """Returns the largest tensor first, each at the lowest free place."""
-    offsets: dict[str, int] = {}
-    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        (first, last), offset = spans[name], 0
-        busy = [other for other in offsets if spans[other][0] <= last and first <= spans[other][1]]
-        for other in sorted(busy, key=lambda other: offsets[other]):
-            if offset + sizes[name] <= offsets[other]:
-                break
-            offset = max(offset, offsets[other] + sizes[other])
-        offsets[name] = offset
-    return offsets
-
-
-def _judge_branch(arguments: tuple[Any, ...], found: Any) -> str | None:
-    return placement_fault(BRANCH_SIZES, BRANCH_SPANS, found, BRANCH_BOUND)
-
-
-def _judge_place(arguments: tuple[Any, ...], found: Any) -> str | None:
-    sizes, spans = arguments
-    return placement_fault(sizes, spans, found, memory.arena_end(sizes, place(sizes, spans)))
-
-
-def _draw_branch(arguments: tuple[Any, ...], found: Any) -> Any:
-    from tinyredux.notebook import plots_labs
-
-    sizes, spans = arguments or (BRANCH_SIZES, BRANCH_SPANS)
-    return plots_labs.placement(sizes, spans, found)
-
-
-_ALL = (
-    Exercise(
-        "lab1.round_shift", _draw_round_shift, round_shift,
-        ("Python's >> rounds towards minus infinity. What must you add before the shift so that it rounds to the nearest?",
-         "Adding half of 2**exponent rounds halves up. For which values is up not away from zero?",
-         "Work on the absolute value, and put the sign back."),
-        ((5, 1), (-5, 1), (7, 0), (-1, 1), (3, 2), (-6, 2), (INT32_MAX, 31), (INT32_MIN, 31)),
-    ),
-    Exercise(
-        "lab1.high_mul", lambda chance: (chance.randint(INT32_MIN, INT32_MAX), chance.randint(INT32_MIN, INT32_MAX)), high_mul,
-        ("Python's integers do not overflow, so form the whole product first.",
-         "Adding 2**30, which is half of 2**31, before a shift to the right rounds to the nearest, and halves upwards.",
-         "Only one pair of int32 values gives a result that does not fit into int32."),
-        ((1, 2**30), (-1, 2**30), (3, 2**30), (-3, 2**30), (INT32_MIN, INT32_MIN), (INT32_MIN, INT32_MAX), (0, 5)),
-    ),
-    Exercise(
-        "lab1.quantize_multiplier",
-        lambda chance: (chance.uniform(0.5, 1) * 2.0 ** -chance.randint(0, 16),), quantize_multiplier,
-        ("math.frexp(real) returns a fraction in [0.5, 1) and an exponent.",
-         "A fraction near 1 can round to 2**31, which does not fit: halve it and mend the shift."),
-        ((0.5,), (1.0,), (0.0,), (0.75,), (2.0**-8,), (1 - 2.0**-40,), (3.0,)),
-    ),
-    Exercise(
-        "lab1.requantize", _draw_requantize, requantize,
-        ("Use your round_shift and high_mul: first the product, then the shift. That is why it is called double rounding.",
-         "The zero point is added after the shift and before the clamp to [-128, 127]."),
-        ((1, 2**30, -1, 0), (-3, 2**30, 0, 5), (2**20, 2**30, -4, 127), (-(2**20), 2**30, -4, -128)),
-    ),
-    Exercise(
-        "lab2.by_hand", lambda chance: (),
-        lambda: {"a": 0, "input": 4096, "c": 0, "b": 7168, "d": 2048, "out": 0},
-        ("At which step is the sum of live tensors largest? There no byte may be wasted.",
-         "A tensor that is born late may take the bytes of one that has died. What dies after step 1?"),
-        judge=_judge_branch, picture=_draw_branch,
-    ),
-    Exercise(
-        "lab2.place", exercises_measuring.draw_lives, place,
-        ("Take the tensors in order of size, the largest first.",
-         "For each, collect the ranges of tensors already placed that are alive together with it, sorted by offset.",
-         "Walk over those ranges from offset 0 and stop at the first gap that is large enough."),
-        (({"a": 16, "b": 16}, {"a": (0, 1), "b": (1, 2)}), ({"a": 16, "b": 32}, {"a": (0, 0), "b": (1, 1)})),
-        judge=_judge_place, points=2, picture=_draw_branch,
-    ),
-)  # fmt: skip
-_OTHERS = (exercises_measuring, exercises_partial, exercises_trec, exercises_skipping)
-_EVERY = (*_ALL, *(exercise for module in _OTHERS for exercise in module.EXERCISES))
-EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise for exercise in sorted(_EVERY, key=lambda exercise: (exercise.name[:3] != "lab", exercise.name[:4]))
-}
+MODULES = {path.stem: _loaded(path) for path in sorted(EXERCISE_FOLDER.glob("*.py"))}
+EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in sorted(REGISTERED, key=_place)}

@@ -1,7 +1,5 @@
 """What the labs give: the networks to work on, in Python alone, as submissions are marked where there is no tinyredux."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # A small network with a branch: input -> a -> b, input -> c, b + c -> d -> out. Bytes, and first and last step of each tensor.

@@ -1,7 +1,5 @@
 """The notebooks of the labs: which there are, what is handed out, their solutions, and a class's pack. Needs Jupyter to prove."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import inspect
@@ -24,18 +22,11 @@ from tinyredux.files import IS_CHECKOUT, ROOT, check_is_file, write_whole
 
 CELL_SECONDS = 600
 QUIET = ["--log-level=ERROR"]  # a kernel warns that it listens on this computer
+NEEDS_BOARD = "board"  # cells with this tag are left out when nobody has attached a board
 LAB_FOLDER = ROOT / "book" / "labs"
 LARGEST_BYTES = 20_000_000
 Notebook = dict[str, Any]
-PACK_README = """tinyredux for a class without a network
-
-wheels/   python3 -m venv class && class/bin/pip install --no-index --find-links wheels "tinyredux[lab]"
-labs/     what to hand out: class/bin/jupyter lab labs
-book/     the book as pages: open index.html
-records/  the measurements that the chapters show
-
-C is compiled with gcc and gcc-arm-none-eabi, which have to be on the computers already: class/bin/tinyredux doctor
-"""
+PACK_README = Path(__file__).with_name("pack_readme.txt")
 
 
 def list_labs() -> dict[Path, tuple[str, ...]]:
@@ -117,25 +108,31 @@ def _handed_out(notebook: Notebook, seed: str, due: str) -> Notebook:
     return found
 
 
-def _run(notebook: Notebook, name: str) -> list[Any]:
-    """Returns the cells of code of a notebook that ran in a new kernel. Raises BuildError with the first that does not run."""
+def run_notebook(notebook: Any, name: str, folder: Path) -> None:
+    """Runs the cells of a notebook in a new kernel that works in `folder`; their outputs are in it afterwards.
+
+    Raises BuildError with the first cell that does not run.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    client = NotebookClient(
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False, skip_cells_with_tag=NEEDS_BOARD,
+        resources={"metadata": {"path": str(folder)}}, extra_arguments=QUIET,
+    )  # fmt: skip
     try:
-        import nbformat
-        from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError
-    except ImportError as wrong:
-        raise MissingTool(
-            f"labs are proven with {wrong.name}, which is not installed; run: pip install 'tinyredux[lab]'"
-        ) from None
+        client.execute()
+    except CellExecutionError as error:
+        raise BuildError(f"{name} stopped:\n{error}") from None
+
+
+def _run(notebook: Notebook, name: str) -> list[Any]:
+    """Returns the cells of code of a notebook that ran. Raises BuildError with the first that does not run."""
+    import nbformat
+
     made = nbformat.reads(json.dumps(notebook), as_version=4)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
-        client = NotebookClient(
-            made, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}, extra_arguments=QUIET
-        )
-        try:
-            client.execute()
-        except CellExecutionError as error:
-            raise BuildError(f"{name} stopped:\n{error}") from None
+        run_notebook(made, name, Path(folder))
     return [cell for cell in made.cells if cell.cell_type == "code"]
 
 
@@ -150,7 +147,7 @@ def _prove(notebook: Notebook, lab: Path, names: Sequence[str]) -> dict[str, Any
 
 
 def solution_of(exercise: Exercise) -> str:
-    """Returns a solution as Python that a lab's cell can hold: a value, or the function without its annotations."""
+    """Returns a solution as Python that a lab's cell can hold: a value, or the function without annotations and decorator."""
     short = exercise.name.partition(".")[2]
     if exercise.expected.__name__ == "<lambda>":
         return f"{short} = {exercise.expected()!r}"
@@ -160,6 +157,7 @@ def solution_of(exercise: Exercise) -> str:
             node.annotation = None
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
+            node.decorator_list.clear()
     return ast.unparse(tree)
 
 
@@ -220,7 +218,7 @@ def pack(out: Path, seed: str = "0") -> list[dict[str, Any]]:
     except ValueError as wrong:
         trouble = str(wrong)
     rows.append(_part("labs", [*(out / "labs").glob("*.ipynb")], trouble))
-    write_whole(out / "README.txt", PACK_README)
+    write_whole(out / "README.txt", PACK_README.read_text(encoding="utf-8"))
     return rows
 
 

@@ -5,8 +5,6 @@ come from a seed that it cannot know. The process sees Python and its packages, 
 functions of the library that do the same. Read `Submission.ask` first, then `child.py`, then `seal`.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

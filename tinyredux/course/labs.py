@@ -4,8 +4,6 @@ A notebook's cells run in a sealed process, which is then asked for each exercis
 check changes nothing, an endless loop costs one cell's time, and one crash does not stop the others.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,26 +1,35 @@
 """Exercises: a student's function is checked against drawn cases, and the first that it gets wrong is shown and drawn."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools
 import html
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from tinyredux.course.child import plain
-from tinyredux.files import expect
+from tinyredux.files import ROOT, expect
+from tinyredux.tables import Words
 
 CASES = 200
 _LONGEST_FAULT = 2000  # characters: an answer may be as long as memory, a verdict is read
 _ODD = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)  # of answers; not a missing tool
 VERDICT_MIME = "application/vnd.tinyredux.verdict+json"
+EXERCISE_FOLDER = ROOT / "book" / "exercises"  # a module for a lab or two, and hints.json
 Arguments = tuple[Any, ...]
+Solution = TypeVar("Solution", bound=Callable[..., Any])
 _failures: Counter[str] = Counter()  # of this notebook: the hint that is offered goes up with them
+
+
+def _nothing(chance: random.Random) -> Arguments:
+    """Draws no arguments: the exercise asks for a value."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -28,21 +37,41 @@ class Exercise:
     """A function to write, with its cases, which its lab describes.
 
     `expected` is a solution in Python alone, whose source `lab solutions` writes; for a value it takes no arguments and returns
-    it. `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`.
-    `draw` returns the arguments of one case; `edges` are cases tried first. `hints` go from a nudge to nearly all. `award` says
-    how many of the `points` a value earns that is not the best; `picture` draws a wrong answer.
+    it. `judge` returns what is wrong with an answer to a case, or None; without one an answer must equal that of `expected`,
+    or, where it is made of real numbers, be `near` it: so much of a number, at most, is rounding. `draw` returns the arguments of
+    one case; `edges` are cases tried first. `award` says how many of the `points` a value earns that is not the best; `picture`
+    draws the answers expected and found to a case.
     """
 
     name: str
-    draw: Callable[[random.Random], Arguments]
     expected: Callable[..., Any]
-    hints: tuple[str, ...]
+    draw: Callable[[random.Random], Arguments] = _nothing
     edges: tuple[Arguments, ...] = ()
     judge: Callable[[Arguments, Any], str | None] | None = None
+    near: float = 0.0
     points: int = 1
     award: Callable[[Any], int] | None = None
-    picture: Callable[[Arguments, Any], Any] | None = None
+    picture: Callable[[Arguments, Any, Any], Any] | None = None
     score: Callable[[Any], tuple[int, str]] | None = None
+
+    @property
+    def hints(self) -> list[str]:
+        """What hints.json has for it, from a nudge to nearly all."""
+        hints: list[str] = json.loads((EXERCISE_FOLDER / "hints.json").read_text(encoding="utf-8"))[self.name]
+        return hints
+
+
+REGISTERED: list[Exercise] = []
+
+
+def exercise(name: str, draw: Callable[[random.Random], Arguments] = _nothing, **more: Any) -> Callable[[Solution], Solution]:
+    """Makes the function below the solution of an exercise, whose other fields are given; the function stays as it is."""
+
+    def registered(solution: Solution) -> Solution:
+        REGISTERED.append(Exercise(name, solution, draw, **more))
+        return solution
+
+    return registered
 
 
 @dataclass(frozen=True)
@@ -75,19 +104,12 @@ class Verdict:
                 display(picture)  # type: ignore[no-untyped-call]
 
 
-class Words(str):
-    """A text that a notebook shows without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
 def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
     """Returns the verdict on a student's function (or value), tried on the exercise's edge cases and on drawn ones.
 
     Raises ValueError for an exercise that does not exist.
     """
-    verdict, hints = judged(name, answer, seed, []), find(name).hints
+    verdict, hints = judged(name, answer, seed), find(name).hints
     if verdict.passed or not hints:
         return verdict
     _failures[name] += 1
@@ -96,31 +118,27 @@ def check(name: str, answer: Any, seed: int | str = 0) -> Verdict:
     return Verdict(**vars(verdict) | {"text": f'{verdict.text}\nFor a hint: hint("{name}"{which})'})
 
 
-def judged(name: str, answer: Any, seed: int | str = 0, told: list[str] | None = None) -> Verdict:
-    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed.
-
-    `told` takes what is to be said of a right answer's types; a grader gets plain data, in which tuples are lists.
-    """
+def judged(name: str, answer: Any, seed: int | str = 0) -> Verdict:
+    """Returns the verdict as a grader makes it: without hints, on cases drawn from the seed."""
     exercise = find(name)
     chance = random.Random(f"{name} {seed}")
     cases = [*exercise.edges, *(exercise.draw(chance) for _ in range(CASES))]
     for done, arguments in enumerate(cases):
-        fault, found = _try(exercise, answer, arguments, told)
+        fault, found = _try(exercise, answer, arguments)
         if fault is not None:
             where = f"{name.rpartition('.')[2]}({', '.join(map(repr, arguments))})" if callable(answer) else name
             tried = f" ({done} cases before it were right)" if done else ""
             if len(fault) > _LONGEST_FAULT:
                 fault = f"{fault[:_LONGEST_FAULT]}... ({len(fault)} characters)"
             points = exercise.award(found) if exercise.award and not callable(answer) else 0
-            draw = functools.partial(exercise.picture, arguments, found) if exercise.picture and found is not None else None
+            draw = functools.partial(_drawn, exercise, arguments, found) if exercise.picture and found is not None else None
             return failed(name, f"not yet{tried}\n{where}: {fault}", points=points, draw=draw)
         if not callable(answer):
             score = exercise.score(found) if exercise.score else None
             said = f": {score[1]}" if score else ""
             points = exercise.award(found) if exercise.award else exercise.points
             return Verdict(name, True, f"{name}: right{said}", points, exercise.points, score)
-    said = f"{name}: right in all {len(cases)} cases{told[0] if told else ''}"
-    return Verdict(name, True, said, exercise.points, exercise.points)
+    return Verdict(name, True, f"{name}: right in all {len(cases)} cases", exercise.points, exercise.points)
 
 
 def failed(name: str, why: str, **more: Any) -> Verdict:
@@ -128,10 +146,10 @@ def failed(name: str, why: str, **more: Any) -> Verdict:
     return Verdict(name, False, f"{name}: {why}", most=find(name).points, **more)
 
 
-def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] | None) -> tuple[str | None, Any]:
-    """Returns what is wrong, if anything, and the answer as plain data; adds to `told` what is to be said of a right one."""
+def _try(exercise: Exercise, answer: Any, arguments: Arguments) -> tuple[str | None, Any]:
+    """Returns what is wrong, if anything, and the answer as plain data, in which tuples are lists."""
     if not callable(answer):
-        return ("expected a function, found a value", None) if arguments else _fault(exercise, arguments, answer, told)
+        return ("expected a function, found a value", None) if arguments else _fault(exercise, arguments, answer)
     try:
         found = answer(*copy.deepcopy(arguments))
     except NotImplementedError:
@@ -142,10 +160,10 @@ def _try(exercise: Exercise, answer: Any, arguments: Arguments, told: list[str] 
         with contextlib.suppress(Exception):
             return f"raised {type(error).__name__}: {error}", None
         return f"raised {type(error).__name__}", None
-    return ("returned None; is a return missing?", None) if found is None else _fault(exercise, arguments, found, told)
+    return ("returned None; is a return missing?", None) if found is None else _fault(exercise, arguments, found)
 
 
-def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str] | None) -> tuple[str | None, Any]:
+def _fault(exercise: Exercise, arguments: Arguments, found: Any) -> tuple[str | None, Any]:
     said = f"expected numbers, strings, lists or dictionaries of them, found an object of type {type(found).__name__}"
     try:
         answer = plain(found)
@@ -157,15 +175,26 @@ def _fault(exercise: Exercise, arguments: Arguments, found: Any, told: list[str]
         if exercise.judge is not None:
             return exercise.judge(arguments, answer), answer
         expected = exercise.expected(*copy.deepcopy(arguments))
+        if exercise.near:
+            return None if _near(expected, answer, exercise.near) else f"expected {expected}, found {found!r}", answer
         if answer != plain(expected):
             return f"expected {expected!r}, found {found!r}", answer
         if other := _other_type(plain(expected), answer):
             return f"only the type differs: {other}", answer
-        if told == [] and (other := _other_type(expected, found)):
-            told.append(f"; only a type differs, which is taken for the same: {other}")
         return None, answer
     except _ODD:  # a list may hold itself
         return said, None
+
+
+def _near(expected: Any, found: Any, relative: float) -> bool:
+    """Returns whether an answer is made of numbers as what is expected, which differ by rounding alone."""
+    numbers = np.array(found)  # raises ValueError for lists of unequal length
+    return numbers.dtype.kind in "if" and numbers.shape == np.shape(expected) and np.allclose(numbers, expected, rtol=relative)
+
+
+def _drawn(exercise: Exercise, arguments: Arguments, found: Any) -> Any:
+    assert exercise.picture
+    return exercise.picture(arguments, exercise.expected(*copy.deepcopy(arguments)), found)
 
 
 def _other_type(expected: Any, found: Any) -> str:

@@ -4,8 +4,6 @@
 prepare Speech Commands and Visual Wake Words; `arrays` says what a set is made of and reads a user's .npz and .npy files.
 """
 
-from __future__ import annotations
-
 from tinyredux.datasets import generated
 from tinyredux.datasets.arrays import DEVIATION, MEAN, Dataset, Images, Labels, Split, check_labels, normalize, read_array
 from tinyredux.datasets.download import MissingDataError

@@ -3,8 +3,6 @@
 No size is believed that a file does not have, and no pickle is opened.
 """
 
-from __future__ import annotations
-
 import math
 import zipfile
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ class Split:
     images: Images
     labels: Labels | None
 
-    def first(self, count: int) -> Split:
+    def first(self, count: int) -> "Split":
         """Returns the first `count` images."""
         return Split(self.images[:count], None if self.labels is None else self.labels[:count])
 

@@ -8,8 +8,6 @@ The arithmetic is on integers and starts from the raw words of PCG64, a stream t
 such promise for `Generator.normal` and its like). So every machine makes the same pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

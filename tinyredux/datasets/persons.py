@@ -3,8 +3,6 @@
 Label 1 is a person, label 0 none.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

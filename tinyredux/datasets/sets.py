@@ -3,8 +3,6 @@
 `load` is the one entry: every set comes as a `Dataset` with train, validation and test, and says where it is from.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from functools import cache

@@ -3,8 +3,6 @@
 Labels are numbers in WORDS, for both sets. Speakers of training, validation and test are disjoint: the official parts.
 """
 
-from __future__ import annotations
-
 import wave
 from pathlib import Path
 

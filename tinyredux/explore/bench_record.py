@@ -1,7 +1,5 @@
 """The table of layers: both kernel sets on the book's boards, from a record, beside published figures of CMSIS-NN."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tinyredux.boards import find_board

@@ -4,8 +4,6 @@ Costs are predicted before anything is built: the kernel of each operator is cho
 `kernels.cycles`; simulated designs show what the board's flash adds to them (`calibrate`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence

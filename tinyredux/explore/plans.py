@@ -1,7 +1,5 @@
 """The memory plan of a network without building anything: its numbers as JSON, and a timeline for terminals."""
 
-from __future__ import annotations
-
 import itertools
 from functools import partial
 from typing import Any

@@ -10,8 +10,6 @@ again within it would draw its next trial without the one that was lost. And opt
 lost trial had: TPE draws the others from what are then other random numbers. In both cases the search would end otherwise.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -4,8 +4,6 @@ Nothing is chosen by test images. The network's int8 weights, the methods, the b
 database; so a database holds many studies, and one that was begun with other weights is never continued by mistake.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

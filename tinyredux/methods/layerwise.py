@@ -1,7 +1,5 @@
 """The schedule of everybody: one operator after the other, each by its fastest kernel that fits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tinyredux.boards import Board

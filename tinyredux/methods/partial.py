@@ -1,7 +1,5 @@
 """Partial execution as a schedule: the placed program of a network in parts, with the kernels for which it has bytes."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Skipping as a pass: generated kernels leave out what a record names, or the zeros that a network was trained to."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 

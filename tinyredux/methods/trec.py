@@ -1,7 +1,5 @@
 """TREC as a pass: which layers hash and share, and whether it pays there; their clusters in a measurement."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial

@@ -3,8 +3,6 @@
 `builtin` and `mobile` define the networks, `loading` finds one by name with its weights, `user` runs a user's file.
 """
 
-from __future__ import annotations
-
 from tinyredux.nets.builtin import FIRES, NETS, POOL_AFTER, Net, alexnet, cifarnet, cifarnet_quick, lenet, squeezenet, zfnet
 from tinyredux.nets.loading import load_net, load_weights, names, pruning_of, resize, resolve, with_data
 from tinyredux.nets.user import WEIGHTS_FOLDER, own_name, short_name, weights_file

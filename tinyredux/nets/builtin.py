@@ -1,7 +1,5 @@
 """The book's networks, each a `torch.nn.Module` that carries `input_shape = (C, H, W)`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ A network is named by a key of NETS, whose weights are committed, by `path/to/fi
 the name of a pruned one, whose shapes are in the record beside its weights.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

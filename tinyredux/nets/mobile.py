@@ -1,7 +1,5 @@
 """The bodies of networks made of depthwise convolutions: MobileNetV2, an MCUNet-like one for 80x80 images, DS-CNN."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

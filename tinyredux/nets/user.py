@@ -1,7 +1,5 @@
 """Networks that a user's Python file makes, `path/to/file.py:factory`: how its code runs, and what its files are called."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

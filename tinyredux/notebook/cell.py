@@ -4,8 +4,6 @@ The runtime takes a cell for a network with one operator: the same start-up, ser
 as in every measurement, so whatever runs a network runs a cell.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import multiprocessing
@@ -30,7 +28,8 @@ PATIENCE = Patience(reply_s=10.0, run_s=30.0, attempts=1, total_s=60.0)  # of th
 MIME = "application/vnd.tinyredux+json"
 NARROW = "text-align:left;padding:1px 12px 1px 0"  # the style of a small table's cells
 DEFINED = re.compile(r"\bvoid\s+cell\s*\(")
-RUNTIME = Path(__file__).with_name("cell_runtime.c")  # stands in a network's place
+# What stands in a network's place: its C and its header, and what a cell sees.
+RUNTIME, MODEL, HEADER = (Path(__file__).with_name(name) for name in ("cell_runtime.c", "cell_model.h", "cell.h"))
 Values = int | tuple[int, ...]
 
 
@@ -168,12 +167,13 @@ def decode(output: bytes) -> tuple[dict[str, Values], bool]:
 
 def cell_files(text: str, input_bytes: int) -> tuple[dict[str, str], str]:
     """Returns the C files that stand in a network's place, and their hash. Compiler messages name lines of `text`."""
-    runtime, (head, body) = RUNTIME.read_text(encoding="utf-8"), split(text)
+    (runtime, model, header), (head, body) = (path.read_text() for path in (RUNTIME, MODEL, HEADER)), split(text)
     cell = f'#include "cell.h"\n#line 1 "cell"\n{head}\n'
     cell += body if DEFINED.search(text) else f'void cell(void)\n{{\n#line 1 "cell"\n{body}\n}}\n'
-    model_hash = hashlib.sha256(f"{cell}{runtime}{HEADER}{input_bytes}".encode()).hexdigest()[:16]
-    model_h = SIZES.format(hash=model_hash, input=input_bytes, output=OUTPUT_BYTES)
-    return {"cell.c": cell, "cell.h": HEADER, "model.c": runtime, "model.h": model_h}, model_hash
+    model_hash = hashlib.sha256(f"{cell}{runtime}{header}{input_bytes}".encode()).hexdigest()[:16]
+    sizes = {"MODEL_HASH": f'"{model_hash}"', "INPUT_BYTES": input_bytes, "OUTPUT_BYTES": OUTPUT_BYTES}
+    defined = "".join(f"#define TR_{name} {value}\n" for name, value in sizes.items())
+    return {"cell.c": cell, "cell.h": header, "model.c": runtime, "model.h": defined + model}, model_hash
 
 
 def split(text: str) -> tuple[str, str]:
@@ -199,35 +199,3 @@ def _explain(error: BuildError, text: str) -> BuildError:
         if column and source:
             told[-1] += "\n    " + " " * (int(column) - 1) + "^"
     return CellError("\n".join(told)) if told else error
-
-
-SIZES = """#include <stdint.h>
-#define TR_MODEL_HASH "{hash}"
-#define TR_MODEL_NAME "cell"
-#define TR_OP_COUNT 1
-#define TR_INPUT_BYTES {input}
-#define TR_OUTPUT_BYTES {output}
-#define TR_ARENA_BYTES (TR_INPUT_BYTES + TR_OUTPUT_BYTES)
-#define TR_SCRATCH_BYTES 0
-extern const char *const tr_op_names[TR_OP_COUNT];
-int8_t *tr_input(void);
-const int8_t *tr_output(void);
-void tr_model_run(void);
-"""
-
-HEADER = """#include <stddef.h>
-#include <stdint.h>
-#include "dot.h"
-#include "port.h"
-#include "requantize.h"
-#include "tinyredux.h"
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wunused-variable"
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-#pragma GCC diagnostic ignored "-Wunused-function"
-extern const void *const cell_input;
-void cell(void);
-void print_number(const char *name, int32_t value);
-void print_numbers(const char *name, const int32_t *values, int32_t count);
-void print_bytes(const char *name, const int8_t *values, int32_t count);
-"""

@@ -1,7 +1,5 @@
 """Figures of the book. Each takes results or records, never numbers of its own, and returns a Picture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

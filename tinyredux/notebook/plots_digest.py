@@ -5,8 +5,6 @@ of another machine do not change it. It leaves out what a layout computes: place
 ticks that axes choose themselves.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures of the labs: the first wrong case of an answer, and what a student's own functions do inside a network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -15,23 +13,11 @@ from tinyredux.datasets import Split
 from tinyredux.graph import Conv, Graph, Weighted
 from tinyredux.int8 import interpret, requantization
 from tinyredux.memory import MemoryPlan, arena_end, layerwise_peak, lifetimes, live_steps, overlap
+from tinyredux.notebook import plots_style as _style
 from tinyredux.notebook.plots import memory_timeline
 from tinyredux.notebook.plots_redundancy import clusters, photograph
-from tinyredux.notebook.plots_style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    PALETTE,
-    RED,
-    SKY,
-    Picture,
-    bare_image,
-    buffer,
-    figure_with_axes,
-    name_steps,
-    styled,
-)
+from tinyredux.notebook.plots_style import BLUE, GREEN, GREY, INK, PALETTE, RED, SKY, Picture
+from tinyredux.tables import Words
 from tinyredux.trec import Clusters
 
 Rows = Sequence[Sequence[int]]
@@ -39,16 +25,16 @@ Answer = Callable[..., Any]
 ROWS_APART = 37  # of the windows that the layer of `own_mask` sees, so that it takes a second
 
 
-@styled
+@_style.styled
 def placement(sizes: dict[str, int], spans: dict[str, tuple[int, int]], offsets: dict[str, int]) -> Picture:
     """Returns tensors at their offsets over their lives; what two of them share is red, tensors without a place are left out."""
     placed = [name for name in sizes if name in offsets]
     steps = 1 + max(last for _, last in spans.values())
     bound = max(sum(sizes[n] for n, (first, last) in spans.items() if first <= step <= last) for step in range(steps))
-    figure, (axes,) = figure_with_axes(8.6, 3.6)
+    figure, (axes,) = _style.figure_with_axes(8.6, 3.6)
     for i, name in enumerate(placed):
         (first, last), offset, size = spans[name], offsets[name], sizes[name]
-        buffer(axes, (first, last), (offset, size), PALETTE[i % 5], 0.3, 1.4)
+        _style.buffer(axes, (first, last), (offset, size), PALETTE[i % 5], 0.3, 1.4)
         if size > 0.04 * arena_end(sizes, offsets):
             axes.text((first + last + 1) / 2, offset + size / 2, f"{name} {size:,}", ha="center", va="center", fontsize=9)
     shared = []
@@ -70,23 +56,23 @@ def placement(sizes: dict[str, int], spans: dict[str, tuple[int, int]], offsets:
     return Picture(figure, f"A placement of {len(placed)} tensors over {steps} steps; {said}.")
 
 
-@styled
+@_style.styled
 def schedule(items: Sequence[str], live: Sequence[int], least: int) -> Picture:
     """Returns the most bytes alive in each item of a schedule, the highest in red, and the least peak of all schedules."""
-    figure, (axes,) = figure_with_axes(8.6, 2.8)
+    figure, (axes,) = _style.figure_with_axes(8.6, 2.8)
     for i, count in enumerate(live):
         axes.bar(i + 0.5, count, 0.8, color=RED if count == max(live) else BLUE)
         axes.text(i + 0.5, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
     axes.axhline(least, color=INK, lw=1.2, ls="--")
-    name_steps(axes, list(items), fontsize=9)
+    _style.name_steps(axes, list(items), fontsize=9)
     axes.set(ylabel="bytes alive", ylim=(0, 1.15 * max(live)), title=f"peak {max(live):,}; dashed: {least:,} are enough")
     return Picture(figure, f"A schedule of {len(live)} items with {', '.join(f'{count}' for count in live)} bytes alive.")
 
 
-@styled
+@_style.styled
 def rows_compared(values: Rows, expected: Sequence[Any], found: Sequence[Any]) -> Picture:
     """Returns the rows of a case, each with the answer expected and the one found; rows that differ are red."""
-    figure, (axes,) = figure_with_axes(8.6, 0.7 + 0.26 * (len(values) + 1))
+    figure, (axes,) = _style.figure_with_axes(8.6, 0.7 + 0.26 * (len(values) + 1))
     wrong = []
     for i, row in enumerate(values):
         differs = i >= len(found) or expected[i] != found[i]
@@ -102,11 +88,11 @@ def rows_compared(values: Rows, expected: Sequence[Any], found: Sequence[Any]) -
     return Picture(figure, f"{len(wrong)} of {len(values)} rows differ: {', '.join(wrong)}.")
 
 
-@styled
+@_style.styled
 def front_compared(points: Sequence[tuple[int, int]], expected: Sequence[Any], found: Sequence[Any]) -> Picture:
     """Returns points of (cycles, right): those of the front, those found that are none, and those missed."""
     missed, extra = [p for p in expected if p not in found], [p for p in found if p not in expected]
-    figure, (axes,) = figure_with_axes(8.6, 2.8)
+    figure, (axes,) = _style.figure_with_axes(8.6, 2.8)
     sets = (
         (points, "o", GREY, "points"),
         (expected, "o", GREEN, "front"),
@@ -120,29 +106,22 @@ def front_compared(points: Sequence[tuple[int, int]], expected: Sequence[Any], f
     return Picture(figure, f"{len(points)} points, {len(expected)} on the front, {len(missed)} missed, {len(extra)} too many.")
 
 
-class Untried(str):
-    """Why a picture of a student's own function is not there."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _tried(draw: Callable[[], Picture]) -> Picture | Untried:
+def _tried(draw: Callable[[], Picture]) -> Picture | Words:
     """Returns a picture that needs a student's functions, or why they do not work yet."""
     try:
         return draw()
     except NotImplementedError:
-        return Untried("Not written yet; this cell draws what your functions do.")
+        return Words("Not written yet; this cell draws what your functions do.")
     except Exception as wrong:  # whatever a student's code raises
-        return Untried(f"Not drawn: {type(wrong).__name__}: {wrong}")
+        return Words(f"Not drawn: {type(wrong).__name__}: {wrong}")
 
 
-def own_answers(answer: Answer, cases: Sequence[Sequence[Any]], expected: Sequence[Any]) -> Picture | Untried:
+def own_answers(answer: Answer, cases: Sequence[Sequence[Any]], expected: Sequence[Any]) -> Picture | Words:
     """Returns the answers of a student's function to cases, beside what is expected of them, such as a target's."""
     return _tried(lambda: rows_compared(cases, expected, [answer(*case) for case in cases]))
 
 
-def own_requantisation(graph: Graph, image: Any, requantize: Answer) -> Picture | Untried:
+def own_requantisation(graph: Graph, image: Any, requantize: Answer) -> Picture | Words:
     """Returns what a network computes of an int8 image (H, W, C) where a student's function ends every layer with weights.
 
     The channel of the first layer that differs most, and where; in words, bytes that differ in all layers, and classes.
@@ -150,7 +129,7 @@ def own_requantisation(graph: Graph, image: Any, requantize: Answer) -> Picture 
     return _tried(lambda: _requantised(graph, image, requantize))
 
 
-@styled
+@_style.styled
 def _requantised(graph: Graph, image: Any, requantize: Answer) -> Picture:
     exact, own, wrong, total = interpret.run_all(graph, image[None]), {graph.inputs[0]: image[None]}, 0, 0
     for op in graph.ops:
@@ -172,17 +151,17 @@ def _requantised(graph: Graph, image: Any, requantize: Answer) -> Picture:
     channel = int(np.lexsort((spread, differ))[-1])
     maps = [values[first][0, :, :, channel].astype(int) for values in (exact, own)]
     low, high = int(maps[0].min()), max(int(maps[0].max()), int(maps[0].min()) + 1)
-    figure, axes = figure_with_axes(8.6, 3.1, 3)
+    figure, axes = _style.figure_with_axes(8.6, 3.1, 3)
     for place, pixels, title in zip(axes, maps, (f"{first}, exact", f"{first}, your requantize"), strict=False):
-        bare_image(place, np.repeat(pixels[:, :, None] - low, 3, 2) * 255 / (high - low), title)
-    bare_image(axes[2], np.where((maps[0] != maps[1])[:, :, None], (213, 94, 0), (235, 235, 235)), "red: they differ")
+        _style.bare_image(place, np.repeat(pixels[:, :, None] - low, 3, 2) * 255 / (high - low), title)
+    _style.bare_image(axes[2], np.where((maps[0] != maps[1])[:, :, None], (213, 94, 0), (235, 235, 235)), "red: they differ")
     answers = [int(values[graph.outputs[0]].argmax()) for values in (exact, own)]
     said = f"{wrong:,} of {total:,} bytes of {graph.name}'s layers differ; class {answers[0]} exactly, {answers[1]} with yours"
     figure.suptitle(said, fontsize=10)
     return Picture(figure, f"{said}.")
 
 
-def own_placement(graph: Graph, place: Answer) -> Picture | Untried:
+def own_placement(graph: Graph, place: Answer) -> Picture | Words:
     """Returns the arena of a network, placed by a student's function; where tensors share bytes, the picture that shows it."""
     return _tried(lambda: _placed(graph, place))
 
@@ -198,7 +177,7 @@ def _placed(graph: Graph, place: Answer) -> Picture:
     return memory_timeline(graph, MemoryPlan(offsets, {}, arena_end(sizes, offsets), 0, live_steps(graph), bound))
 
 
-def own_clusters(hash_ids: Answer, stack: Answer, bits: int) -> Picture | Untried:
+def own_clusters(hash_ids: Answer, stack: Answer, bits: int) -> Picture | Words:
     """Returns a photograph whose windows of 3x3 pixels a student's functions cluster, by `bits` random vectors."""
 
     def draw() -> Picture:
@@ -212,7 +191,7 @@ def own_clusters(hash_ids: Answer, stack: Answer, bits: int) -> Picture | Untrie
     return _tried(draw)
 
 
-def own_mask(graph: Graph, op: str, data: Split, answers: tuple[Answer, Answer, Answer], threshold: float) -> Picture | Untried:
+def own_mask(graph: Graph, op: str, data: Split, answers: tuple[Answer, Answer, Answer], threshold: float) -> Picture | Words:
     """Returns what a layer keeps where a student's share of a product, in both operands of a pair, is below a threshold.
 
     `answers` are share, saved and repaired_bias. Left: weights kept, a row for an output; right: images right, exactly, without
@@ -221,7 +200,7 @@ def own_mask(graph: Graph, op: str, data: Split, answers: tuple[Answer, Answer, 
     return _tried(lambda: _masked(graph, op, data, answers, threshold))
 
 
-@styled
+@_style.styled
 def _masked(graph: Graph, op: str, data: Split, answers: tuple[Answer, Answer, Answer], threshold: float) -> Picture:
     from tinyredux.int8.evaluator import Evaluator
 
@@ -244,7 +223,7 @@ def _masked(graph: Graph, op: str, data: Split, answers: tuple[Answer, Answer, A
     for changed in constants:
         outputs = Evaluator(replace(graph, constants=graph.constants | changed)).run(images).reshape(len(images), -1)
         right.append(int((outputs.argmax(axis=1) == data.labels).sum()))
-    figure, axes = figure_with_axes(8.6, 3.2, 2)
+    figure, axes = _style.figure_with_axes(8.6, 3.2, 2)
     axes[0].imshow(np.where(kept, 1 + np.abs(flat.astype(int)) // 16, 0), aspect="auto", cmap="Blues", interpolation="nearest")
     axes[0].set(xlabel="operand", ylabel="output channel", title=f"{op}: {kept.mean():.0%} of the weights kept")
     axes[0].grid(visible=False)

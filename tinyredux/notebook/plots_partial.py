@@ -1,7 +1,5 @@
 """Figures of partial execution: the arena layer by layer beside the arena in parts, and what fewer bytes cost in MACs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of redundancy: which parts of an image form a cluster, what their means keep, what counting alone explains."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Figures of skipping: which products matter, what leaving them out costs, which weights are left, the front of designs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any

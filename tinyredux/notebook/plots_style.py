@@ -4,8 +4,6 @@ The colours are Okabe and Ito's, which people with any colour vision can tell ap
 a label or a hatch.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence

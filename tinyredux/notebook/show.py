@@ -1,7 +1,5 @@
 """What notebooks show: the library's own source, tables, records, a simulated board."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import json
@@ -17,7 +15,7 @@ from tinyredux.device.link import LinkError
 from tinyredux.files import ROOT, expect
 from tinyredux.kernels import Function, print_longest_loop
 from tinyredux.model import Model
-from tinyredux.tables import as_html, columns
+from tinyredux.tables import as_html, columns, shown
 
 
 @dataclass(frozen=True)
@@ -108,16 +106,10 @@ def table(items: Iterable[Any], *fields: str) -> Grid:
         items = list(items)
         fields = fields or tuple(items[0] if items else ())
         rows = ([item[field] if isinstance(item, dict) else getattr(item, field) for field in fields] for item in items)
-        return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(_cell, row)) for row in rows))
+        return Grid(tuple(field.replace("_", " ") for field in fields), tuple(tuple(map(shown, row)) for row in rows))
     except (AttributeError, KeyError, TypeError) as wrong:
         said = f"{type(wrong).__name__}: {wrong}"
         raise ValueError(f"{said}; expected items that have the fields named, or dictionaries with the same keys") from None
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "" if value is None else str(value)
 
 
 @dataclass(frozen=True)

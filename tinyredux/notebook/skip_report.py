@@ -1,7 +1,5 @@
 """What the records say of skipping: fronts in per cent of exact inference, and networks tuned under their mask beside them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

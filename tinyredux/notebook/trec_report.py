@@ -1,7 +1,5 @@
 """What TREC brings, from the records: whole networks and single layers, against exact reference and exact fast kernels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any

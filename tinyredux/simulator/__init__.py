@@ -4,8 +4,6 @@
 error bands (validation.json), `decode` and `pricing` apply them to code; unicorn executes the instructions. Chapter 5.
 """
 
-from __future__ import annotations
-
 from tinyredux.simulator.elf import read_elf
 from tinyredux.simulator.hooks import MissingTool
 from tinyredux.simulator.timing import (

@@ -1,7 +1,5 @@
 """Chip families as data (chips.json): their memories beside those of a board file, and what their registers answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path

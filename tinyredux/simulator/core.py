@@ -4,8 +4,6 @@
 system control, cycle counter, trace output.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from tinyredux.simulator.chips import chip_of
 from tinyredux.simulator.emulator import Emulator
 from tinyredux.simulator.hooks import NEVER
 from tinyredux.simulator.pricing import Pricing
+from tinyredux.simulator.timing import CORES
 
 SVCALL, PENDSV, SYSTICK, FIRST_INTERRUPT = 11, 14, 15, 16
 THREAD_PRIORITY = 256
@@ -28,7 +27,6 @@ THUMB_STATE = 1 << 24  # of the program status register
 PROCESS_STACK, FLOAT_ACTIVE = 2, 4  # bits of CONTROL
 BACK, BACK_TO_THREAD, BACK_TO_PROCESS_STACK, BACK_WITHOUT_FLOAT = 0xFFFFFFE1, 8, 4, 16  # EXC_RETURN
 
-CPUID = {"cortex-m4": 0x410FC241, "cortex-m7": 0x410FC271, "cortex-m33": 0x410FD214}
 TRACE_END = 0x80  # offsets of registers in 0xE0000000..0xE00FFFFF, by their names in the manuals
 DWT_CTRL, DWT_CYCCNT, DEMCR = 0x1000, 0x1004, 0xEDFC
 SYST_CSR, SYST_RVR, SYST_CVR, SYST_CALIB = 0xE010, 0xE014, 0xE018, 0xE01C
@@ -163,7 +161,7 @@ class CoreRegisters:
         self.cycle_base: int | None = None
         self.cycle_value = 0
         self.registers = dict.fromkeys(range(0, TRACE_END, 4), 1) | {
-            CPUID_BASE: CPUID[board.cpu], 0xED14: 0x200, 0xED80: 0xF003E019, 0xED78: 0x09000003, 0xED90: 0x800,
+            CPUID_BASE: CORES[board.cpu].cpuid, 0xED14: 0x200, 0xED80: 0xF003E019, 0xED78: 0x09000003, 0xED90: 0x800,
             0xEF34: 0xC0000000, 0xEF40: 0x10110021, 0xEDF0: 0x00010001, 0x2000: 0x260,
         }  # fmt: skip
         self.registers |= dict.fromkeys((0x42000, 0x44000), 0x10000000 | chip_of(board.family).device_id)

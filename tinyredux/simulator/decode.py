@@ -1,7 +1,5 @@
 """Thumb code to `timing.Instruction` records, with Capstone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import cache, lru_cache, reduce
 from operator import or_

@@ -7,8 +7,6 @@ against the file's size before it is read.
 Source: Tool Interface Standard ELF specification 1.2; "Addenda to, and Errata in, the ABI for the Arm Architecture" (attributes).
 """
 
-from __future__ import annotations
-
 import struct
 from itertools import pairwise
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Unicorn wrapped: a core with memories, device registers and the two hooks. Nothing here knows of time or programs."""
 
-from __future__ import annotations
-
 import ctypes
 import signal
 from collections.abc import Callable, Sequence
@@ -16,11 +14,6 @@ from unicorn.unicorn_py3 import unicorn as binding
 from tinyredux.simulator.hooks import State, compiled_hooks, zeroed
 from tinyredux.simulator.program import MemoryMap
 
-CPU_MODELS = {
-    "cortex-m4": reg.UC_CPU_ARM_CORTEX_M4,
-    "cortex-m7": reg.UC_CPU_ARM_CORTEX_M7,
-    "cortex-m33": reg.UC_CPU_ARM_CORTEX_M33,
-}
 SP, LR, PC, PSR = reg.UC_ARM_REG_SP, reg.UC_ARM_REG_LR, reg.UC_ARM_REG_PC, reg.UC_ARM_REG_XPSR
 R0, R12, S0, FPSCR = reg.UC_ARM_REG_R0, reg.UC_ARM_REG_R12, reg.UC_ARM_REG_S0, reg.UC_ARM_REG_FPSCR
 IPSR, CONTROL, PRIMASK, BASEPRI = reg.UC_ARM_REG_IPSR, reg.UC_ARM_REG_CONTROL, reg.UC_ARM_REG_PRIMASK, reg.UC_ARM_REG_BASEPRI
@@ -52,7 +45,7 @@ class Emulator:
         """Raises MissingTool without a C compiler."""
         emulator: Any = binding.Uc
         self._uc: Any = emulator(UC_ARCH_ARM, UC_MODE_THUMB)
-        self._uc.ctl_set_cpu_model(CPU_MODELS[cpu])
+        self._uc.ctl_set_cpu_model(getattr(reg, f"UC_CPU_ARM_{cpu.upper().replace('-', '_')}"))
         self._spans, self._state = memory.spans, state
         self.interrupt: int | None = None
         self.error, self.bad_address = "", 0

@@ -1,7 +1,5 @@
 """hooks.c: its compilation at first use, and the structures that it declares and shares with the machine."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import mmap

@@ -1,7 +1,5 @@
 """A simulated board: the emulated core, its devices and its clock, and the run loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

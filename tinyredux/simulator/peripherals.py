@@ -4,8 +4,6 @@ A register that no rule knows keeps what was written. Clock, power and flash reg
 that is read over and over with nothing else happening is taken for a wait: it then answers all ones and all zeros in turn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from tinyredux.boards import Board

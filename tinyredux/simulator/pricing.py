@@ -1,7 +1,5 @@
 """The tables the hooks work on: blocks priced on first sight, caches, counters; and the report made of them."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from itertools import accumulate
@@ -15,7 +13,6 @@ from tinyredux.simulator.program import FLASH_KIND, Image, MemoryMap
 from tinyredux.simulator.timing import NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction, LoadPrice, price_block
 
 SYSM_PSP = 9
-WAYS = {"cortex-m7": (2, 4), "cortex-m33": (2, 2)}
 
 
 class Pricing:
@@ -41,7 +38,7 @@ class Pricing:
             region.block = hooks.zeroed(ctypes.c_uint32, span.size // 2 + 1)
             region.load = hooks.zeroed(ctypes.c_uint32, span.size // 2 + 1)
         flash, covered = board.flash_timing, board.flash_bytes
-        code_ways, data_ways = WAYS.get(board.cpu, (flash.code_lines, flash.data_lines))
+        code_ways, data_ways = timing.CORES[board.cpu].cache_ways or (flash.code_lines, flash.data_lines)
         miss = flash.miss_cycles if flash.miss_cycles is not None else flash.wait_states
         self.code = hooks.new_cache(flash.code_lines, code_ways, flash.line_bytes, miss, flash.prefetch, covered)
         self.data = self.code
@@ -199,15 +196,10 @@ class Pricing:
         functions = [{"name": self.image.functions[index - 1].name} | entry for index, entry in ordered if index]
         core, memory, cpu = int(self.state.core), int(self.state.memory), self.board.cpu
         return {
-            "instructions": int(self.state.instructions),
-            "cycles": core + memory,
-            "cycles_core": core,
-            "cycles_memory": memory,
-            "cycles_kind": timing.cycles_kind(cpu),
-            "timing_model": timing.model_name(cpu),
-            "error_band": list(timing.error_band(cpu)),
-            "functions": functions,
-        }
+            "instructions": int(self.state.instructions), "cycles": core + memory, "cycles_core": core, "cycles_memory": memory,
+            "cycles_kind": timing.cycles_kind(cpu), "timing_model": timing.model_name(cpu),
+            "error_band": list(timing.error_band(cpu)), "functions": functions,
+        }  # fmt: skip
 
 
 def _must_be_aligned(instruction: Instruction, is_float: bool) -> int:

@@ -1,7 +1,5 @@
 """What lies in memory: a program from its ELF file (bytes, functions, where to start), and where a board's memories appear."""
 
-from __future__ import annotations
-
 import bisect
 import struct
 from itertools import pairwise
@@ -11,20 +9,19 @@ from typing import NamedTuple
 from tinyredux.boards import Board
 from tinyredux.simulator.chips import chip_of
 from tinyredux.simulator.elf import CPU_ARCHITECTURE, EXECUTABLE, FLOAT_ARCHITECTURE, Elf, Segment, read_elf
+from tinyredux.simulator.timing import CORES
 
 VECTOR_NAMES = "__isr_vector g_pfnVectors vector_table _vectors __Vectors __vectors _vector_table tr_vectors".split()
 FLASH_KIND, STACK_KIND = 1, 2
 PAGE = 4096
 
-# Values of the attribute Tag_CPU_arch, and of Tag_FP_arch, that a core runs. Source: Arm ABI addenda, 2.5.1.
+# The names of values of the attributes Tag_CPU_arch and Tag_FP_arch. Source: Arm ABI addenda, 2.5.1.
 ARCHITECTURES = {
     1: "Armv4", 2: "Armv4T", 3: "Armv5T", 4: "Armv5TE", 5: "Armv5TEJ", 6: "Armv6", 7: "Armv6KZ", 8: "Armv6T2", 9: "Armv6K",
     10: "Armv7", 11: "Armv6-M", 12: "Armv6S-M", 13: "Armv7E-M", 14: "Armv8-A", 15: "Armv8-R", 16: "Armv8-M Baseline",
     17: "Armv8-M Mainline", 21: "Armv8.1-M Mainline", 22: "Armv9-A",
 }  # fmt: skip
 FLOATS = {1: "VFPv1", 2: "VFPv2", 3: "VFPv3", 4: "VFPv3-D16", 5: "VFPv4", 6: "VFPv4-D16", 7: "FPv5", 8: "FPv5-D16"}
-_V7 = (0, 10, 11, 12, 13)
-RUNS = {"cortex-m4": (_V7, (0, 6)), "cortex-m7": (_V7, (0, 6, 8)), "cortex-m33": ((*_V7, 16, 17), (0, 6, 8))}
 
 
 class Function(NamedTuple):
@@ -66,9 +63,8 @@ def load_image(path: Path, cpu: str) -> Image:
         raise ValueError(f"{path} is ELF type {elf.kind}, expected a linked program (type {EXECUTABLE}, ET_EXEC)")
     if not any(segment.data for segment in elf.segments):
         raise ValueError(f"{path} holds nothing to load; give the .elf that the linker wrote")
-    architectures, floats = RUNS[cpu]
     architecture, float_unit = (elf.attributes.get(tag, 0) for tag in (CPU_ARCHITECTURE, FLOAT_ARCHITECTURE))
-    if architecture not in architectures or float_unit not in floats:
+    if architecture not in CORES[cpu].architectures or float_unit not in CORES[cpu].float_units:
         made = ARCHITECTURES.get(architecture, f"architecture {architecture}")
         unit = f" with {FLOATS.get(float_unit, f'floating-point unit {float_unit}')}" if float_unit else ""
         raise ValueError(f"{path} is built for {made}{unit}, which a {cpu} does not run; build it with -mcpu={cpu}")

@@ -1,7 +1,5 @@
 """Simulated boards: any bare-metal ELF, its exact instruction count and its modelled cycles."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,9 @@ __all__ = ["Machine", "simulate"]
 
 
 def simulate(
-    elf: Path,
-    board: Board,
-    *,
-    input_bytes: bytes = b"",
-    max_instructions: int | None = None,
+    elf: Path, board: Board, *, input_bytes: bytes = b"", max_instructions: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Returns what `simulate --json` prints for one run of a program, started at its reset vector.
 
     `input_bytes` wait at the console (UART and semihosting). `reason`: exit, return, limit, fault or interrupted. `exit` is the

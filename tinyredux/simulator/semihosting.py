@@ -1,7 +1,5 @@
 """Arm semihosting: the calls a program makes to its debugger by `bkpt 0xAB`."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from io import BytesIO

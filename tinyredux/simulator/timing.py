@@ -11,8 +11,6 @@ Source: Cortex-M4 Technical Reference Manual, section 3.3; measurements on STM32
 test" of github.com/jnk0le/random; rows of 32-bit instructions across word boundaries: compendium.i-0.nl, "alignment rules".
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-MODEL_VERSIONS = {"cortex-m4": 1, "cortex-m7": 3, "cortex-m33": 2}
+from tinyredux.files import checked, read_json
+
 NO_REGISTER = 16
 PROGRAM_COUNTER, STACK_POINTER = 15, 13
 
@@ -96,23 +95,26 @@ class Rules:
     float_busy: int = 0
 
 
-RULES = {
-    "cortex-m4": Rules(
-        load=2, chain=True, load_use=0, address_wait=1, store_index=2, load_after_store=1, divide=6,
-        taken=1, taken_register=2, taken_indirect=3, wide_target=1, float_mac=3, float_divide=14, float_use=1, unaligned=1,
-        wide_row=1,
-    ),
-    "cortex-m33": Rules(
-        load=1, chain=False, load_use=1, address_wait=1, store_index=1, load_after_store=0, divide=6,
-        taken=1, taken_register=2, taken_indirect=2, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
-        many=0, mac_use=1, fold_branch=True, float_busy=2,
-    ),
-    "cortex-m7": Rules(
-        load=1, chain=False, load_use=1, address_wait=0, store_index=1, load_after_store=0, divide=6,
-        taken=0, taken_register=1, taken_indirect=1, wide_target=0, float_mac=1, float_divide=14, float_use=2, unaligned=1,
-        mispredict=7,
-    ),
-}  # fmt: skip
+@dataclass(frozen=True)
+class Core:
+    """A core as cores.json holds it: its timing model with the kind of cycles that it gives, CPUID, and what programs it runs.
+
+    `architectures` and `float_units` are values of the ELF attributes Tag_CPU_arch and Tag_FP_arch (Arm ABI addenda, 2.5.1).
+    `cache_ways`: lines of a set of the code and the data cache; None: the caches are the flash's, and have one set.
+    """
+
+    timing_model: str
+    model_version: int
+    cycles_kind: str
+    cpuid: int
+    architectures: tuple[int, ...]
+    float_units: tuple[int, ...]
+    rules: Rules
+    cache_ways: tuple[int, ...] | None = None
+
+
+CORES = checked(dict[str, Core], read_json(Path(__file__).with_name("cores.json"), "table of cores"), "cores.json")
+RULES = {cpu: core.rules for cpu, core in CORES.items()}
 
 FIXED = dict.fromkeys("alu dsp mac mul nop float float-divide branch branch-if call indirect".split(), 1)
 FIXED |= {"system": 2, "mask": 2, "barrier": 4, "wait": 2}
@@ -141,12 +143,12 @@ class BlockPrice(NamedTuple):
 
 def model_name(cpu: str) -> str:
     """Returns the name and version of the timing model of a CPU, as it stands in every record."""
-    return f"{cpu}-{'dual-issue-estimate' if cpu == 'cortex-m7' else 'pipeline'}-{MODEL_VERSIONS[cpu]}"
+    return f"{cpu}-{CORES[cpu].timing_model}-{CORES[cpu].model_version}"
 
 
 def cycles_kind(cpu: str) -> str:
     """Returns "modelled", or "modelled-estimate" for a CPU whose pipeline we only estimate."""
-    return "modelled" if cpu == "cortex-m4" else "modelled-estimate"
+    return CORES[cpu].cycles_kind
 
 
 @cache

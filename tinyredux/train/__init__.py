@@ -4,8 +4,6 @@
 memory; `pretrained` joins them to the records beside the weights.
 """
 
-from __future__ import annotations
-
 from tinyredux.train.loop import Guide, Recipe, correct, given, predictions, recipe_for, shifted, train, use_cores
 
 __all__ = [

@@ -5,8 +5,6 @@ dense layer makes new labels; an addition ties two; depthwise convolutions, batc
 lines them up; flattening repeats each. What carries one label can only go together. Source: ours.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

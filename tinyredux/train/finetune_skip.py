@@ -4,8 +4,6 @@ The mask is in the weights: what is left out is zero before, during and after th
 any other, and the zeros lead `graph.dead_channels` to what nobody reads.
 """
 
-from __future__ import annotations
-
 import bisect
 import copy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fine-tuning with TREC: from the exact network's weights, with the layers of a table replaced."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Training from scratch on a CPU in a short loop: seeded, resumable, bfloat16, with a validation split."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

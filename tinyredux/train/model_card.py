@@ -1,7 +1,5 @@
 """The record beside each file of trained weights, and the model card: the text of model_card.md, its tables from the records."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -46,11 +44,6 @@ class Record:
         """Whether the weights are a network's own, without TREC or skipping."""
         return not self.table and not self.skipping
 
-    @property
-    def seed(self) -> int:
-        """Seed of the training."""
-        return int(self.recipe["seed"])
-
     def save(self, path: Path) -> None:
         """Writes the record as JSON, one field a line."""
         write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
@@ -81,7 +74,7 @@ def card(found: list[Record]) -> str:
         "trec": [_row(record) for record in found if record.table],
         "trec_layers": [row for record in found for row in _layer_rows(record)],
         "skipping": [_skipping_row(record, record.skipping, found) for record in found if record.skipping],
-        "files": [f"| {record.file} | `{record.sha256}` | `{record.command}` |" for record in found],
+        "files": [_line(record.file, f"`{record.sha256}`", f"`{record.command}`") for record in found],
     }
     sections = []
     for section in Path(__file__).with_suffix(".md").read_text(encoding="utf-8").split("\n\n## "):
@@ -101,17 +94,20 @@ def write_card(folder: Path = nets.WEIGHTS_FOLDER) -> Path:
     return write_whole(path, card(records(folder)))
 
 
+def _line(*cells: object) -> str:
+    """Returns a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def _row(record: Record) -> str:
     def share(correct: int, images: int) -> str:
         return f"{100 * correct / images:.2f} % ({correct} of {images})" if images else "none"
 
+    in_int8, in_float = (share(correct, record.images) for correct in (record.correct_int8, record.correct_float))
     loss = 100 * (record.correct_float - record.correct_int8) / record.images
-    return (
-        f"| {record.net} | {record.parameters:,} | {share(record.correct_int8, record.images)} | "
-        f"{share(record.correct_float, record.images)} | {loss:.2f} | "
-        f"{share(record.validation_correct, record.validation_images)} | {record.training_images:,} | "
-        f"{record.recipe['epochs']} | {record.seed} | {record.torch} |"
-    )
+    validation = share(record.validation_correct, record.validation_images)
+    recipe = (f"{record.training_images:,}", record.recipe["epochs"], record.recipe["seed"], record.torch)
+    return _line(record.net, f"{record.parameters:,}", in_int8, in_float, f"{loss:.2f}", validation, *recipe)
 
 
 def _share(record: Record | None) -> str:
@@ -124,23 +120,18 @@ def _before(record: Record, name: str, found: list[Record]) -> Record | None:
 
 
 def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) -> str:
-    return (
-        f"| {record.net} | {record.data} | {pruning['base']} | {pruning['layerwise_bytes']:,} | {pruning['partial_bytes']:,} | "
-        f"{pruning['peak_bytes']:,} | {pruning['reduction']:.2f} | {_share(_before(record, pruning['base'], found))} | "
-        f"{_share(record)} |"
-    )
+    sizes = (f"{pruning[key]:,}" for key in ("layerwise_bytes", "partial_bytes", "peak_bytes"))
+    shares = (_share(_before(record, pruning["base"], found)), _share(record))
+    return _line(record.net, record.data, pruning["base"], *sizes, f"{pruning['reduction']:.2f}", *shares)
 
 
 def _layer_rows(record: Record) -> list[str]:
-    layers = (record.table or {}).items()
-    return [f"| {record.net} | {record.data} | {path} | {' | '.join(map(str, layer.values()))} |" for path, layer in layers]
+    return [_line(record.net, record.data, path, *layer.values()) for path, layer in (record.table or {}).items()]
 
 
 def _skipping_row(record: Record, made: dict[str, Any], found: list[Record]) -> str:
     before = _before(record, record.net, found)
     gone = ", ".join(f"{op} {len(channels)}" for op, channels in made["channels"].items())
     counts = [before.validation_correct, before.correct_int8] if before else ["none", "none"]
-    return (
-        f"| {record.net} | {record.data} | {gone} | {made['predicted']:.3f} | {counts[0]} | {record.validation_correct} | "
-        f"{counts[1]} | {record.correct_int8} | {record.recipe['epochs']} |"
-    )
+    rights = (counts[0], record.validation_correct, counts[1], record.correct_int8)
+    return _line(record.net, record.data, gone, f"{made['predicted']:.3f}", *rights, record.recipe["epochs"])

@@ -1,7 +1,5 @@
 """Trained weights: made by one command, kept as safetensors, each with a record of how it was made and how well it does."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import re
@@ -28,38 +26,30 @@ __all__ = ["Record", "card", "load_record", "prune_net", "records", "save_weight
 
 
 def train_net(
-    name: str,
-    data: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    checkpoint: Path | None = None,
-    out: Path | None = None,
+    name: str, data: str | None = None, epochs: int | None = None, seed: int | None = None, out: Path | None = None
 ) -> Record:
     """Trains a network from scratch, leaves weights, record and card in `out` (default: the user's cache), returns the record.
 
     `name` is built-in or path/to/file.py:factory; `data` None is CIFAR-10 where it is, else the synthetic set. After every
-    epoch the state goes to `checkpoint`, and a training that was interrupted goes on from it; without one, it is kept in
-    the cache until the weights are written. Raises ValueError for data that cannot be trained on, MissingDataError where
-    the data is absent.
+    epoch the state is kept in the cache, until the weights are written, and a training that was interrupted goes on from it.
+    Raises ValueError for data that cannot be trained on, MissingDataError where the data is absent.
     """
-    check_places(out, checkpoint)
+    check_places(out)
     images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
     recipe = train.recipe_for(nets.own_name(name), images.name, epochs, seed)
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
     check_trainable(net, images)
     command = f"train {name} --data {images.name}{_options(epochs=epochs, seed=seed)}"
-    with _state(nets.own_name(name), images, recipe, checkpoint) as kept:
+    with _state(nets.own_name(name), images, recipe) as kept:
         train.train(net, images, recipe, kept)
         return _written(net, name, images, recipe, command, out)
 
 
-def check_places(out: Path | None, checkpoint: Path | None) -> None:
+def check_places(out: Path | None) -> None:
     """Raises ValueError before any work where weights or checkpoint cannot be written."""
-    check_output(out or datasets.cache_folder() / "weights")
-    if checkpoint is not None:
-        check_output(checkpoint.parent, checkpoint.name)
-    check_output(datasets.cache_folder() / "checkpoints")
+    for folder in (out or datasets.cache_folder() / "weights", datasets.cache_folder() / "checkpoints"):
+        check_output(folder)
 
 
 def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
@@ -78,18 +68,9 @@ def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
 
 
 def prune_net(
-    name: str,
-    budget_bytes: int,
-    data: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    save_as: str | None = None,
-    aim: str = "peak",
-    steps: int = 12,
-    rate: float | None = None,
-    checkpoint: Path | None = None,
-    out: Path | None = None,
-) -> Record:
+    name: str, budget_bytes: int, data: str | None = None, epochs: int | None = None, seed: int | None = None,
+    save_as: str | None = None, aim: str = "peak", steps: int = 12, rate: float | None = None, out: Path | None = None,
+) -> Record:  # fmt: skip
     """Prunes a trained network until its partial plan fits `budget_bytes`, tunes it, and leaves the same files as `train_net`.
 
     The result is called `save_as`, or NET_pruned_BYTES, and is a network for every verb. `epochs` and `seed` are those of the
@@ -97,7 +78,7 @@ def prune_net(
     its teacher is then the network that was never pruned. Goes on where it was interrupted, as `train_net` does. Raises
     ValueError for a budget out of reach.
     """
-    check_places(out, checkpoint)
+    check_places(out)
     if save_as is not None and not re.fullmatch(r"\w[\w.+-]{,99}", save_as, re.ASCII):
         raise ValueError(f"the pruned network's name is {save_as!r}; use letters, digits and _ . + - only")
     images, net = nets.with_data(name, data)
@@ -113,27 +94,22 @@ def prune_net(
         root = earlier["base"]
     others = {"aim": None if aim == "peak" else aim, "steps": None if steps == 12 else steps, "rate": rate, "save-as": save_as}
     command = f"prune {name} --sram {budget_bytes} --data {data}{_options(epochs=epochs, seed=seed, **others)}"
-    with _state(f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}", images, tune, checkpoint) as kept:
+    with _state(f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}", images, tune) as kept:
         pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
         account = prune.prune(net, images, pruning, kept, nets.load_net(root, data))
         return _written(net, save_as, images, tune, command, out, pruning={"base": name, **account})
 
 
 def trec_net(
-    name: str,
-    data: str | None = None,
-    table_file: Path | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    checkpoint: Path | None = None,
+    name: str, data: str | None = None, table_file: Path | None = None, epochs: int | None = None, seed: int | None = None,
     out: Path | None = None,
-) -> Record:
+) -> Record:  # fmt: skip
     """Fine-tunes a trained network with TREC layers, and leaves the same files as `train_net`, as NAME.trec.DATA.
 
     `table_file` holds the table of layers and may hold the recipe, see `finetune_trec.table_for`. Goes on where it was
     interrupted, as `train_net` does. Raises ValueError for a table that does not fit.
     """
-    check_places(out, checkpoint)
+    check_places(out)
     images, net = nets.with_data(name, data)
     own = nets.own_name(name)
     recipe = finetune_trec.recipe_for(own, images.name, epochs, seed, table_file)
@@ -143,32 +119,27 @@ def trec_net(
     check_trainable(converted, images)
     options = _options(trec=table_file, epochs=epochs, seed=seed)
     command = f"train {name} --method trec --data {images.name}{options}"
-    with _state(f"{own}.trec", images, recipe, checkpoint) as kept:
+    with _state(f"{own}.trec", images, recipe) as kept:
         finetune_trec.fine_tune(net, table, images, recipe, kept)
         return _written(net, name, images, recipe, command, out, table=finetune_trec.to_json(table))
 
 
 def skip_net(
-    name: str,
-    data: str | None = None,
-    share: float = finetune_skip.SHARE,
-    epochs: int | None = None,
-    seed: int | None = None,
-    checkpoint: Path | None = None,
+    name: str, data: str | None = None, share: float = finetune_skip.SHARE, epochs: int | None = None, seed: int | None = None,
     out: Path | None = None,
-) -> Record:
+) -> Record:  # fmt: skip
     """Fine-tunes a trained network without some input channels, and leaves the same files as `train_net`, as NAME.skip.DATA.
 
     `share` of the exact network's predicted cycles is kept at most. Goes on where it was interrupted, as `train_net` does.
     Raises ValueError for a share out of reach.
     """
     finetune_skip.check_share(share)
-    check_places(out, checkpoint)
+    check_places(out)
     images, net = nets.with_data(name, data)
     check_trainable(net, images)
     recipe = train.given(finetune_skip.TUNE, epochs, seed)
     command = f"train {name} --method skip --share {share} --data {images.name}{_options(epochs=epochs, seed=seed)}"
-    with _state(f"{nets.own_name(name)}.skip.{share}", images, recipe, checkpoint) as kept:
+    with _state(f"{nets.own_name(name)}.skip.{share}", images, recipe) as kept:
         account = finetune_skip.fine_tune(net, images, share, recipe, kept)
         return _written(net, name, images, recipe, command, out, skipping=account)
 
@@ -179,13 +150,12 @@ def _options(**given: object) -> str:
 
 
 @contextmanager
-def _state(key: str, data: datasets.Dataset, recipe: train.Recipe, checkpoint: Path | None) -> Iterator[Path]:
-    """Gives a training its checkpoint: the user's, else one in the cache, called after `key`, until the weights are written."""
-    own = datasets.cache_folder() / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
-    yield checkpoint or own
-    if checkpoint is None:  # and nothing interrupted the training, which would be raised at the yield
-        own.unlink()
-        prune.tuning_checkpoint(own).unlink(missing_ok=True)
+def _state(key: str, data: datasets.Dataset, recipe: train.Recipe) -> Iterator[Path]:
+    """Gives a training its checkpoint, a file in the cache that is called after `key`, until the weights are written."""
+    path = datasets.cache_folder() / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
+    yield path
+    path.unlink()  # nothing interrupted the training, which would be raised at the yield
+    prune.tuning_checkpoint(path).unlink(missing_ok=True)
 
 
 def _written(

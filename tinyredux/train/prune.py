@@ -5,8 +5,6 @@ moment at which the plan needs most. Then the small network learns from what it 
 Source: Liberis and Lane, arXiv 2211.17246 (the aim); the algorithm is ours.
 """
 
-from __future__ import annotations
-
 import bisect
 import copy
 import json

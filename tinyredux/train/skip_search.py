@@ -1,7 +1,5 @@
 """The search for what a network can leave out: the largest cuts that validation images allow; and the records of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The verbs of the command line, one function each, thin faces of public Python functions."""
 
-from __future__ import annotations
-
 from tinyredux.cli.verbs import course, device, network, training
 from tinyredux.cli.verbs.base import Verb
 

@@ -4,8 +4,6 @@ A verb is its function under an example and a table of options, in the words of 
 function is the help.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import json
@@ -19,7 +17,7 @@ from typing import Any, TypeVar
 
 from tinyredux.boards import board_names
 from tinyredux.files import write_whole
-from tinyredux.tables import columns
+from tinyredux.tables import columns, shown
 
 T = TypeVar("T")
 Option = tuple[tuple[str, ...], dict[str, Any]]
@@ -103,12 +101,4 @@ def table(rows: Iterable[Mapping[str, Any]], *fields: str) -> str:
     rows = list(rows)
     right = [i for i, field in enumerate(fields) if all(isinstance(row.get(field), int | float | None) for row in rows)]
     head = [field.replace("_", " ") for field in fields]
-    return columns([head, *([_cell(row.get(field)) for field in fields] for row in rows)], right)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return str(round(value, 4))
-    return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    return columns([head, *([shown(row.get(field)) for field in fields] for row in rows)], right)

@@ -1,7 +1,5 @@
 """Verbs about the book: reproduce, book, lab."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import re
@@ -198,8 +196,8 @@ def _listed(options: argparse.Namespace) -> Answer:
         for path, names in handout.list_labs().items()
     ]
     folder = str(handout.LAB_FOLDER)
-    text = table(labs, "lab", "time", "points", "exercises")
-    return Answer({"schema": 1, "labs": labs, "folder": folder}, f"{text}\n\nin {folder}")
+    rows = [lab | {"exercises": ", ".join(lab["exercises"])} for lab in labs]
+    return Answer({"schema": 1, "labs": labs, "folder": folder}, f"{table(rows, *rows[0])}\n\nin {folder}")
 
 
 def write_marks(path: Path, rows: Iterable[tuple[Any, ...]], mode: str = "a") -> None:

@@ -1,7 +1,5 @@
 """Verbs about tools, simulator and boards: doctor, simulate, bench, flash, serial, run."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import asdict, replace
