@@ -55,6 +55,13 @@ CUT = """async () => {
   return cut;
 }"""
 
+# What is painted behind an element, from itself outwards.
+GROUNDS = """element => {
+  const found = [];
+  for (let each = element; each; each = each.parentElement) found.push(getComputedStyle(each).backgroundColor);
+  return found;
+}"""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -154,6 +161,13 @@ def test_dark_mode_switches(site: Path, page: Any) -> None:
         seen[mode] = max(map(int, re.findall(r"\d+", grounds)[:3]))
     assert seen["Dark"] < 80 < 240 < seen["Light"]
     assert "invert" in page.evaluate("getComputedStyle(document.querySelector('.bd-article img[src$=\".svg\"]')).filter")
+    for chapter, turned in {"06_partial_execution": True, "08_redundancy": False}.items():
+        page.goto((site / f"{chapter}.html").as_uri())
+        drawing = page.locator("figure.flipbook img").first
+        filtered = drawing.evaluate("image => getComputedStyle(image).filter")
+        assert ("invert" in filtered) == turned, "light ink on the page itself; a photograph lies on its own paper"
+        grounds = page.locator("figure.flipbook").first.evaluate(GROUNDS)
+        assert len(grounds) > 5 and all(max(map(int, re.findall(r"\d+", ground)[:3])) < 80 for ground in grounds), grounds
 
 
 def test_sliders_of_the_pages_move(pages: list[Path], page: Any) -> None:

@@ -60,10 +60,11 @@ class Picture:
 
     @styled
     def svg(self) -> str:
-        """Returns the figure as SVG on one line: letters stay letters, places have two decimals, what draws nothing is gone."""
+        """Returns the figure as SVG on one line, on no paper: letters stay letters, places have two decimals, what draws nothing
+        is gone."""
         stream = io.StringIO()
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tinyredux"}):
-            self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+            self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = re.sub(r"(?s)^.*?(?=<svg)|<metadata>.*?</metadata>", "", stream.getvalue())
         text = re.sub(r'(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"|font-family: [^;]*; ', "", " ".join(text.split()))
         text = text.replace("<g/> ", "").replace("*{", "*{font-family: DejaVu Sans, Verdana, sans-serif;")

@@ -5,11 +5,16 @@ kernel runs, and in JupyterLab once the reader has run the cell. Lab takes scrip
 are those of a notebook from elsewhere: there the first picture stands still, with its words. ipywidgets need a kernel that
 computes, so they are for what a file cannot hold: `live` shows values that nobody has prepared. An output of theirs is never
 stored, for without their kernel they show nothing. What nbval compares is the text: each picture's words and its digest.
+
+Frames have most of their letters in common, so they are packed together (zlib) and unpacked by the browser; the first one also
+stands in the image itself. Their paper is transparent: a page gives them its own, and turns them round where it is dark.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,19 +34,21 @@ from tinyredux.notebook.plots_style import Picture
 from tinyredux.skip import Statistics, skip
 from tinyredux.trec import hashing
 
-PAGE = """<figure style="margin: 0; padding: 0.5rem; background: #fff; color: #222; color-scheme: light">
+PAGE = """<figure class="{kind}" style="margin: 0; padding: 0.5rem; background: #fff; color: #222; color-scheme: light">
 <label>{name}: <output>{value}</output><br><input type="range" min="0" max="{last}" value="{first}"
 data-lm-suppress-shortcuts="true" style="display: none; width: 100%; max-width: 30rem"></label>
 <small>(run the cell to move it)</small>
 <img style="width: 100%" alt="{words}" src="{drawing}"><figcaption aria-hidden="true">{words}</figcaption>
 <script type="application/json">{others}</script><script>(figure => {{
-const get = name => figure.querySelector(name), [range, image, first] = [get("input"), get("img"), get("img").src];
-const pages = JSON.parse(get("script").textContent);
+const get = name => figure.querySelector(name), [range, image] = [get("input"), get("img")];
+const [pages, packed] = JSON.parse(get("script").textContent);
+const bytes = Uint8Array.from(atob(packed.split(",")[1]), letter => letter.charCodeAt());
+const drawings = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
 range.style.display = ""; get("small").remove();
-range.oninput = () => {{
-  const [value, words, drawing] = pages[range.value];
+range.oninput = async () => {{
+  const [value, words] = pages[range.value];
   get("output").value = value; range.setAttribute("aria-valuetext", value);
-  get("figcaption").textContent = image.alt = words; image.src = drawing || first;
+  get("figcaption").textContent = image.alt = words; image.src = (await drawings)[range.value];
 }};
 }})(document.currentScript.parentNode)</script></figure>"""
 
@@ -54,6 +61,7 @@ class FlipBook:
     draw: Callable[[Any], Picture]
     values: Sequence[Any]
     first: int = 0
+    photograph: bool = False  # keeps its paper on a dark page, where other drawings have their lightness turned round
 
     @cached_property
     def pages(self) -> list[tuple[str, Picture]]:
@@ -65,11 +73,14 @@ class FlipBook:
         return "\n".join([f"{self.name}, {len(self.pages)} pictures:", *(f"{value}: {one.told}" for value, one in self.pages)])
 
     def _repr_html_(self) -> str:
-        told = [(value, one.text, "data:image/svg+xml," + quote(one.svg(), safe=" <>=/:;,()+'")) for value, one in self.pages]
-        value, words, drawing = told[self.first]
-        told[self.first] = (value, words, "")
-        others, shown = json.dumps(told).replace("</", r"<\/"), {"first": self.first, "last": len(told) - 1, "drawing": drawing}
-        return PAGE.format(name=escape(self.name), value=escape(value), words=escape(words), others=others, **shown)
+        drawings = ["data:image/svg+xml," + quote(one.svg(), safe=" <>=/:;,()+'") for _, one in self.pages]
+        packed = base64.b64encode(zlib.compress(json.dumps(drawings).encode(), 9)).decode()
+        told = [(value, one.text) for value, one in self.pages]
+        others = json.dumps([told, f"data:application/zlib;base64,{packed}"]).replace("</", r"<\/")
+        drawing, (value, words) = drawings[self.first], told[self.first]
+        kind = "flipbook photograph" if self.photograph else "flipbook"
+        shown = {"kind": kind, "first": self.first, "last": len(told) - 1, "drawing": drawing, "others": others}
+        return PAGE.format(name=escape(self.name), value=escape(value), words=escape(words), **shown)
 
     def live(self, values: Iterable[Any]) -> Any:
         """Returns a slider of ipywidgets over any values, which draws each one when it is asked for."""
@@ -94,7 +105,7 @@ def hash_bits(bits: Sequence[int] = (1, 2, 3, 4, 6, 8), seed: int = 0) -> FlipBo
         ids = hashing.hash_ids(hashing.hash_bits(windows.reshape(1, -1, 27) @ vectors[:, :bits], "mean"))
         return plots_redundancy.clusters(None, windows[0], hashing.cluster(ids))
 
-    return FlipBook("Bits of the hash", draw, bits, 4)
+    return FlipBook("Bits of the hash", draw, bits, 4, photograph=True)
 
 
 def slice_width(graph: Graph, widths: Sequence[int] = (1, 4, 8, 16, 32)) -> FlipBook:
