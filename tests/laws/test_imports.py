@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
     "nets": (317, "torch safetensors"), "train": (949, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (857, "optuna tqdm"),
-    "notebook": (1320, "ipywidgets matplotlib"),
+    "notebook": (1328, "ipywidgets matplotlib"),
     "course": (1057, "IPython nbclient nbformat papermill tqdm"), "cli": (931, "tqdm"),
     "__init__": (51, ""), "__main__": (34, ""),
 }  # fmt: skip
