@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import NEEDS_COMPILER
 from network_sweep import with_random_skips
 from random_nets import int8_net
 
@@ -28,7 +28,7 @@ def named(name: str) -> Graph:
     return quantize(export(net, name=name), np.random.default_rng(0).normal(size=(4, *net.input_shape)).astype(np.float32))
 
 
-@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+@NEEDS_COMPILER
 @pytest.mark.parametrize(("which", "kernels", "board"), [
     ("lenet", "fast", 0), pytest.param("alexnet", "fast", 1, marks=pytest.mark.sweep), ("alexnet", "reference", 0),
     *[(str(seed), "reference" if seed % 2 else "fast", seed % 3) for seed in range(5)],

@@ -304,18 +304,6 @@ def test_no_name_is_a_formula(name: str) -> None:
     assert file == "../a=1.ipynb" and labs.defused([{"student": name, "total": 3}]) == [(f"'{name}", 3)]
 
 
-@sealed
-@pytest.mark.sweep
-def test_thirty_honest_submissions_take_a_minute(tmp_path: Path) -> None:
-    """On a machine that does nothing else."""
-    for number in range(30):
-        write(tmp_path / f"{number}_lab2.ipynb", HONEST, f"# {number}")
-    start = time.monotonic()
-    marks = dict(labs.grade(tmp_path))
-    assert len(marks) == 30 and all(mark.passed for found in marks.values() for mark in found), marks
-    assert time.monotonic() - start < 60
-
-
 @pytest.mark.slow
 def test_an_honest_submission_costs_one_process_and_no_question_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What thirty of them take in time follows from this, on any machine."""

@@ -181,17 +181,6 @@ def test_synthetic_pixels_are_those_of_the_data_card() -> None:
         assert set(np.bincount(labels)) == {count // 10}
 
 
-def test_a_linear_model_does_badly_on_the_synthetic_set() -> None:
-    """The small networks reach 80 % (test_nets holds their records); a ridge regression on pixels stays near chance."""
-    data = datasets.load("synthetic")
-    assert data.train.labels is not None and data.test.labels is not None
-    pixels = data.train.images[:3000].reshape(3000, -1)
-    wanted = np.eye(10, dtype=np.float32)[data.train.labels[:3000]]
-    weights = pixels.T @ np.linalg.solve(pixels @ pixels.T + 3000 * np.eye(3000, dtype=np.float32), wanted)
-    share = np.mean((data.test.images.reshape(1000, -1) @ weights).argmax(1) == data.test.labels)
-    assert share < 0.25
-
-
 def test_random_images_are_normal_seeded_and_fewer_when_large() -> None:
     """Mean 0, deviation 1, the same every time."""
     data = datasets.load("random", (3, 16, 16))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
+from compiled import NEEDS_COMPILER
 
 from tinyredux.boards import find_board
 from tinyredux.explore.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
@@ -13,7 +12,6 @@ from tinyredux.graph import TrecConv, macs
 from tinyredux.notebook.show import recorded
 
 F469 = find_board("disco_f469ni")
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 MARGIN = 1.10
 
 

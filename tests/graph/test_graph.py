@@ -11,25 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tinyredux.graph import (
-    Add,
-    Array,
-    Concat,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Relu,
-    Shape,
-    Softmax,
-    Tensor,
-    macs,
-    output_shape,
-    total_macs,
-    verify,
-)
+from tinyredux import graph as ir
+from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Shape, Softmax, Tensor
 from tinyredux.graph.operators import to_text, window_outputs
 
 
@@ -37,7 +20,7 @@ def one_op(op: Op, shapes: list[Shape], out: Shape | None = None, **constants: A
     """Returns a graph of one operator on inputs in0, in1, ..., its output shape by the rule unless given."""
     tensors = {f"in{i}": Tensor(f"in{i}", shape) for i, shape in enumerate(shapes)}
     graph = Graph("test", (op,), tensors, constants, tuple(tensors), ("out",))
-    return replace(graph, tensors={**tensors, "out": Tensor("out", out or output_shape(graph, op))})
+    return replace(graph, tensors={**tensors, "out": Tensor("out", out or ir.output_shape(graph, op))})
 
 
 def conv(**fields: object) -> Conv:
@@ -71,7 +54,7 @@ def test_output_shape(case: str) -> None:
     op, shapes, expected, constants = SHAPES[case]
     graph = one_op(op, shapes, **constants)
     assert graph.output.shape == expected
-    verify(graph)
+    ir.verify(graph)
 
 
 @given(st.integers(1, 20), st.integers(1, 7), st.integers(1, 5), st.integers(0, 3))
@@ -112,15 +95,15 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_verify_refuses(message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        verify(WRONG[message])
+        ir.verify(WRONG[message])
 
 
 def test_macs() -> None:
     graph = one_op(conv(groups=2, stride=(2, 2)), [(7, 7, 8)], **WEIGHTS)
-    assert macs(graph, graph.ops[0]) == total_macs(graph) == 3 * 3 * 8 * 3 * 3 * 4
+    assert ir.macs(graph, graph.ops[0]) == ir.total_macs(graph) == 3 * 3 * 8 * 3 * 3 * 4
     for case, products in (("depthwise", 5 * 7 * 6 * 3), ("dense flattens", 5 * 24), ("relu", 0)):
         op, shapes, _, constants = SHAPES[case]
-        assert total_macs(one_op(op, shapes, **constants)) == products
+        assert ir.total_macs(one_op(op, shapes, **constants)) == products
 
 
 def test_text_has_one_line_per_operator() -> None:

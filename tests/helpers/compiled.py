@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tinyredux.device import build
 
 FOLDER = build.default_build_folder() / "tests"  # shared by all processes that test at once
 INCLUDE = build.ROOT / "firmware" / "include"
 KERNELS = build.ROOT / "firmware" / "kernels"
+BOARDS = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}  # one of each core
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which(build.CROSS_COMPILER) is None, reason="arm-none-eabi-gcc is missing")
 
 
 @cache

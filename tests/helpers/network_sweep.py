@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from compiled import BOARDS
 from generated import on_core, on_host
 from torch import nn
 
@@ -36,7 +37,6 @@ from tinyredux.skip import Cut, skippable, windows, without
 from tinyredux.skip.cuts import UNITS, together, unit_numbers
 from tinyredux.trec import Choice, with_trec
 
-BOARDS = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}
 Schedule = Callable[[Graph, Board, Kernels], FastSteps]
 
 

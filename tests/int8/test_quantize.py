@@ -10,24 +10,9 @@ import numpy as np
 import pytest
 from random_nets import RandomNet, images_for
 
+from tinyredux import graph as ir
 from tinyredux.frontends import export
-from tinyredux.graph import (
-    Add,
-    Concat,
-    Conv,
-    Dense,
-    DepthwiseConv,
-    Graph,
-    Op,
-    Pool,
-    Relu,
-    Shape,
-    Softmax,
-    Tensor,
-    Weighted,
-    output_shape,
-    verify,
-)
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Shape, Softmax, Tensor, Weighted
 from tinyredux.int8 import add_params, interpret, quant_of, quantize, requantization
 from tinyredux.int8.factors import SOFTMAX_OUTPUT
 from tinyredux.int8.quantization import LEAST_SCALE, quant_from_range
@@ -43,8 +28,8 @@ def graph_of(ops: list[Op], shape: Shape, **constants: np.ndarray) -> Graph:
     tensors = {"input": Tensor("input", shape)}
     graph = Graph("small", tuple(ops), tensors, constants, ("input",), (ops[-1].output,))
     for op in ops:
-        tensors[op.output] = Tensor(op.output, output_shape(graph, op))
-    verify(graph)
+        tensors[op.output] = Tensor(op.output, ir.output_shape(graph, op))
+    ir.verify(graph)
     return graph
 
 
@@ -84,7 +69,7 @@ def test_int8_is_close_to_float(seed: int) -> None:
 def test_every_tensor_has_the_scales_that_its_kernels_need(seed: int) -> None:
     net = RandomNet(300 + seed)
     graph = quantize(export(net, name="net"), images_for(net, 4, seed))
-    verify(graph)
+    ir.verify(graph)
     for op in graph.ops:
         inputs = [quant_of(graph.tensors[name]) for name in op.inputs]
         output = quant_of(graph.tensors[op.output])

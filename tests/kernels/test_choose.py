@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from itertools import product
 from pathlib import Path
 
 import pytest
+from compiled import BOARDS, NEEDS_COMPILER
 from random_graphs import random_graph
 
 from tinyredux import memory
@@ -18,9 +18,7 @@ from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph,
 from tinyredux.graph import Graph
 from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
 
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 CYCLES = Path(__file__).resolve().parents[1] / "golden" / "fast_cycles.json"
-BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")
 GROWTH = 1.02
 PREDICTED = {"disco_f469ni": 0.10, "nucleo_f746zg": 0.15, "nucleo_u575zi_q": 0.11}  # error of the prediction, at most
 
@@ -35,7 +33,7 @@ BARS = {
 # On a Cortex-M4 all, on the other cores every second; the others with -m sweep.
 TIMED = [
     pytest.param(layer, board, marks=[pytest.mark.sweep] if j and (i + j) % 2 else [])
-    for (i, layer), (j, board) in product(enumerate(LAYERS), enumerate(BOARDS))
+    for (i, layer), (j, board) in product(enumerate(LAYERS), enumerate(BOARDS.values()))
 ]
 
 
@@ -107,5 +105,5 @@ def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:
 
 
 if __name__ == "__main__":  # writes the committed cycles again
-    found = {board: {layer: fast_cycles(layer, board).core_cycles for layer in LAYERS} for board in BOARDS}
+    found = {board: {layer: fast_cycles(layer, board).core_cycles for layer in LAYERS} for board in BOARDS.values()}
     CYCLES.write_text(json.dumps(found, indent=1) + "\n")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import runpy
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from compiled import NEEDS_COMPILER
 
 from tinyredux.boards import find_board
 from tinyredux.kernels import STALLED, operator_cycles
 from tinyredux.kernels.cycles import called, table
 
 fit = SimpleNamespace(**runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools" / "fit_cycles.py")))
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 MEAN = {"cortex-m4": 0.06, "cortex-m33": 0.06, "cortex-m7": 0.12}  # of the errors of all layers, at most
 FEW, ONE = 1.5, 0.5  # the mean of a few layers may be larger by this factor, the error of a single one so large
 

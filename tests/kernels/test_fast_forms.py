@@ -5,7 +5,6 @@ A case is a layer with its weights, one of its forms, and an input. A hundred th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import NEEDS_COMPILER
 from form_cases import cases_of, right_cases
 from generated import CPU_MODELS
 from strategies import KINDS, Layer, named_layer, random_layers
@@ -22,7 +22,6 @@ from tinyredux.graph import output_shape
 from tinyredux.kernels import gemm, quads, winograd
 from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 FORMED = [kind for kind in KINDS if kind not in ("concat", "softmax")]  # these have no forms
 BATCH = 25  # layers compiled together
 PADDED = ("conv1x1s2:16-5@5x5", "conv3x3:8-5@7x5", "conv5x2s3:3-4@6x8", "depthwise1x3s2:6@9x7", "depthwise2x1s3:5@8x6")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from compiled import NEEDS_COMPILER
 from fast_tools import core_program, host_library, pointer
 
 from tinyredux.kernels import Function, scheduled
 from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.kernels.asm.instructions import OPS
 
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 WORDS, ROUNDS, SAVED = 6, 12, 5  # operands and runs; the words that each instruction leaves
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import NEEDS_COMPILER
 from form_cases import Case, right_cases
 from strategies import Layer, named_layer
 
 from tinyredux.kernels import Form, code_bytes, unpacked
 from tinyredux.kernels.asm.cost import function_cycles
 from tinyredux.skip import cuts
-
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
 
 
 def with_zeros(layer: Layer, unit: str, share: float, seed: int) -> Layer:

@@ -11,8 +11,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+from compiled import BOARDS
 from generated import on_core, on_host
-from network_sweep import BOARDS, images_of, int8_of, sweep
+from network_sweep import images_of, int8_of, sweep
 from random_graphs import random_graph
 from random_nets import RandomNet
 

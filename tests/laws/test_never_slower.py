@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import BOARDS, NEEDS_COMPILER
 from random_graphs import random_graph
 
 from tinyredux.boards import find_board
@@ -17,8 +17,7 @@ from tinyredux.explore.bench import bench_layer
 from tinyredux.graph import Graph
 from tinyredux.int8 import interpret
 
-pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
-BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")
+pytestmark = NEEDS_COMPILER
 SEEDS = (1, 4, 7)  # 1 and 7 have pointwise layers that the cost model once got wrong
 LAYERS = (
     "conv3x3s2:3-20@19x17", "conv1x1:30-11@13x9", "conv5x1:9-2@14x3", "depthwise5x5s2:9@15x14", "max2x2:7@9x9", "dense:5-33",
@@ -37,7 +36,7 @@ def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[l
     return [op.get("form", "reference") for op in artifact.manifest["ops"]], list(run.cycles_per_op)
 
 
-@pytest.mark.parametrize(("seed", "board"), list(zip(SEEDS, BOARDS, strict=True)))
+@pytest.mark.parametrize(("seed", "board"), list(zip(SEEDS, BOARDS.values(), strict=True)))
 def test_operators_of_random_networks(seed: int, board: str, tmp_path: Path) -> None:
     """Operators that keep their reference kernel are the same code; theirs differ only by what a cache holds when they begin."""
     graph = random_graph(seed, 14)
@@ -49,7 +48,7 @@ def test_operators_of_random_networks(seed: int, board: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layer", "board"), list(zip(LAYERS, BOARDS * 2, strict=True)))
+@pytest.mark.parametrize(("layer", "board"), list(zip(LAYERS, [*BOARDS.values()] * 2, strict=True)))
 def test_layers_of_odd_shapes(layer: str, board: str) -> None:
     fast, plain = (bench_layer(layer, find_board(board), kernels) for kernels in ("fast", "reference"))
     assert fast.core_cycles + fast.memory_cycles <= plain.core_cycles + plain.memory_cycles

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import BOARDS, NEEDS_COMPILER
 from elftools.elf.elffile import ELFFile
 from sim_tools import build
 
@@ -18,7 +18,7 @@ from tinyredux.cli.app import main
 from tinyredux.simulator import read_elf
 from tinyredux.simulator.run import simulate
 
-pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+pytestmark = NEEDS_COMPILER
 F469 = find_board("disco_f469ni")
 SOURCE = """volatile int data = 7; int zeros[9]; int main(void) { float f = data; zeros[data] = (int)(f * f); number(zeros[data]);
     leave(0); return 0; }"""
@@ -134,17 +134,17 @@ def test_a_program_runs_without_its_names_and_attributes(name: str, elf: Path, t
 
 
 ANY = "-mcpu=cortex-m3 -mfloat-abi=soft -mfpu=auto"
-BOARDS = {"disco_f469ni": "cortex-m4", "nucleo_f746zg": "cortex-m7", "nucleo_u575zi_q": "cortex-m33"}
+CORES = {board: core for core, board in BOARDS.items()}
 RUNS = {  # what a program is built for: the boards that run it
-    ("cortex-m4", ""): {*BOARDS}, ("cortex-m7", ""): {*BOARDS} - {"disco_f469ni"}, ("cortex-m33", ""): {"nucleo_u575zi_q"},
-    ("cortex-m4", ANY): {*BOARDS},
+    ("cortex-m4", ""): {*CORES}, ("cortex-m7", ""): {*CORES} - {"disco_f469ni"}, ("cortex-m33", ""): {"nucleo_u575zi_q"},
+    ("cortex-m4", ANY): {*CORES},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("cpu", "flags"), RUNS)
 def test_a_program_of_another_core_is_told(cpu: str, flags: str, tmp_path: Path) -> None:
     program = build(tmp_path, "int main(void) { return 4; }" if flags else SOURCE, *flags.split(), cpu=cpu)
-    for board, own in BOARDS.items():
+    for board, own in CORES.items():
         if board in RUNS[cpu, flags]:
             assert simulate(program, find_board(board))["exit"] == (4 if flags else 0)
         else:

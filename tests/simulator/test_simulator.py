@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compiled import BOARDS, NEEDS_COMPILER
 from qemu import count_in_qemu
 from sim_tools import build
 
@@ -22,7 +23,7 @@ from tinyredux.simulator import MissingTool, error_band
 from tinyredux.simulator.program import load_image
 from tinyredux.simulator.run import Machine, simulate
 
-pytestmark = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+pytestmark = NEEDS_COMPILER
 F469 = find_board("disco_f469ni")
 TICK = "REG(0xE000E014) = 9999; REG(0xE000E018) = 0; REG(0xE000E010) = 7;"
 
@@ -149,7 +150,6 @@ def test_says(name: str, tmp_path: Path) -> None:
     assert (" ".join(words), result["end"]) == (expected, "semihosting exit")
 
 
-CORES = {"cortex-m4": "disco_f469ni", "cortex-m7": "nucleo_f746zg", "cortex-m33": "nucleo_u575zi_q"}
 AT = "ldr r0, =0x20000102\\n"
 OFF = "ldr r0, =0xE000ED88\\n movs r1, #0\\n str r1, [r0]\\n dsb\\n isb\\n "
 EVEN, POP = "ldr r0, =0x08000100\\n ", "push {r0}\\n "
@@ -172,7 +172,7 @@ FINE = (
 )
 
 
-@pytest.mark.parametrize("cpu", CORES)
+@pytest.mark.parametrize("cpu", BOARDS)
 def test_what_faults_on_a_board_faults_here(cpu: str, tmp_path: Path) -> None:
     """All in one program, in which a word of flash says which."""
     texts, mark = FAULTS | dict.fromkeys(FINE, "main returned"), 0x7EA51234
@@ -184,7 +184,7 @@ def test_what_faults_on_a_board_faults_here(cpu: str, tmp_path: Path) -> None:
     for i, (text, words) in enumerate(texts.items()):
         one = tmp_path / "one.elf"
         one.write_bytes(program.read_bytes().replace(mark.to_bytes(4, "little"), i.to_bytes(4, "little")))
-        end = Machine(find_board(CORES[cpu]), one).run(100_000)
+        end = Machine(find_board(BOARDS[cpu]), one).run(100_000)
         assert end is not None and words in end.text and (end.reason == "fault") == (text in FAULTS), (text, end)
         assert text in FINE or f"case{i}" in end.text
 

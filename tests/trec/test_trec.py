@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compiled import NEEDS_COMPILER
 from strategies import random_layers
 from torch import nn
 
@@ -141,7 +141,7 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
         Settings("lenet", trec=table)
 
 
-@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is missing")
+@NEEDS_COMPILER
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
 def test_the_cost_model_is_close(kernels: str) -> None:
     spec = "conv3x3:16-64@16x16/L48H3"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from typing import Any
 
 import numpy as np
@@ -201,23 +200,3 @@ def test_one_image_without_a_batch_and_another_device(hash: str) -> None:
     for size in (5, 2):  # more rows than buckets, and fewer
         away(torch.randn(2, 4, size, size, device="meta")).square().sum().backward()
     assert all(one.grad is not None and one.grad.device.type == "meta" for one in away.parameters() if one.requires_grad)
-
-
-@pytest.mark.sweep  # it measures time, which takes a computer with nothing else to do
-@pytest.mark.parametrize(("outputs", "size", "sub_length"), [(64, 14, 128), (256, 8, 64)])
-def test_a_training_step_takes_at_most_four_dense_ones(outputs: int, size: int, sub_length: int) -> None:
-    """One thread, bfloat16, the least of five steps forwards and backwards."""
-    conv = nn.Conv2d(64, outputs, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    layer = TRECConv2d(conv, Settings(sub_length, 3)).train()
-    maps = torch.rand(64, 64, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()
-
-    def step(one: nn.Module) -> float:
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
-            output = one(maps)
-        output.float().square().mean().backward()
-        return time.perf_counter() - started
-
-    torch.set_num_threads(1)
-    dense, ours = (min(step(one) for _ in range(5)) for one in (conv, layer))
-    assert ours <= 4 * dense, f"a step takes {ours / dense:.1f} dense ones"
