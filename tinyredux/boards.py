@@ -1,7 +1,8 @@
-"""Boards as data: memory map, clock and timing constants of each STM32 that tinyredux knows."""
+"""Boards as data: memory map, clock and timing constants of each microcontroller board that tinyredux knows."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -56,18 +57,18 @@ class FlashTiming:
 
 @dataclass(frozen=True)
 class Console:
-    """The UART that the board's USB socket shows as a serial port: registers, pins ("PB10") and their alternate function."""
+    """The UART that a computer sees as a serial port: kind and address of its registers, pins ("PB10") and their function."""
 
     kind: str
     base: int
     tx: str
     rx: str
-    alternate: int
+    alternate: int = 0
 
     def __post_init__(self) -> None:
         require(self.kind in CONSOLES, f"console kind is {self.kind!r}, expected one of {', '.join(CONSOLES)}")
         for pin in (self.tx, self.rx):
-            _check_text("console pin", pin, r"P[A-K](1[0-5]|[0-9])", "a port letter and a number such as 'PB10'")
+            _check_text("console pin", pin, *CONSOLES[self.kind])
         _check_range("console", 0, 15, alternate=self.alternate)
         _check_range("console", 0, (1 << 32) - 1, base=self.base)
 
@@ -81,7 +82,6 @@ class Board:
     cpu: str
     mcu: str
     clock_hz: int
-    pio_env: str
     flash: Memory
     sram: tuple[Memory, ...]
     flash_timing: FlashTiming
@@ -89,15 +89,17 @@ class Board:
     oscillator_hz: int
     oscillator_bypass: bool
     qemu_machine: str | None
+    upload: str
 
     def __post_init__(self) -> None:
         name = f"board {self.name}"
         _check_text("board name", self.name, r"(?![.])[\w.+-]{1,100}", "letters, digits and underscores: folders and C bear it")
-        _check_text(f"{name}: mcu", self.mcu, r"(?i:stm32).*", "a name that begins with stm32, such as stm32f469nih6")
+        _check_text(f"{name}: mcu", self.mcu, f"(?i:{FAMILY}).*", "a name that begins with stm32, nrf52 or rp2350")
         require("*/" not in self.title, f"{name}: title is {self.title!r}, expected text without */: a comment in C bears it")
         _check_range(name, 1, (1 << 32) - 1, clock_hz=self.clock_hz)
         _check_range(name, 0, (1 << 32) - 1, oscillator_hz=self.oscillator_hz)
-        require(self.cpu in CPUS, f"{name}: cpu is {self.cpu!r}, expected one of {', '.join(CPUS)}")
+        for what, value, known in (("cpu", self.cpu, CPUS), ("upload", self.upload, UPLOADS)):
+            require(value in known, f"{name}: {what} is {value!r}, expected one of {', '.join(known)}")
         require(self.sram, f"{name}: no SRAM; give at least one block under 'sram'")
         blocks = sorted((self.flash, *self.sram), key=lambda block: block.base)
         for low, high in pairwise(blocks):
@@ -130,11 +132,17 @@ class Board:
     @property
     def family(self) -> str:
         """The chip family, which chooses the port: "stm32f4" and so on."""
-        return self.mcu[:7].lower()
+        return re.match(FAMILY, self.mcu.lower())[0]  # type: ignore[index]
 
 
+FAMILY = "stm32..|nrf52|rp2350"
 CPUS = ("cortex-m4", "cortex-m7", "cortex-m33")
-CONSOLES = ("usart-v1", "usart-v2")  # v1: SR/DR (STM32F4); v2: ISR/RDR/TDR (F7, L4, U5)
+UPLOADS = ("stlink", "jlink", "bossa", "uf2")  # how a program gets onto the board: device/flash.py
+STM32_PIN = r"P[A-K](1[0-5]|[0-9])", "a port letter and a number such as 'PB10'"
+CONSOLES = {  # what a pin is called. v1: SR/DR (STM32F4); v2: ISR/RDR/TDR (F7, H7, L4, U5); nRF52's UART; Arm's PrimeCell
+    "usart-v1": STM32_PIN, "usart-v2": STM32_PIN, "nrf-uart": (r"P[01]\.([0-2][0-9]|3[01])", "a port and a pin such as 'P0.06'"),
+    "pl011": (r"GPIO([1-3]?[0-9]|4[0-7])", "a pin such as 'GPIO0'"),
+}  # fmt: skip
 
 
 def _check_range(place: str, low: int, high: int, **numbers: int) -> None:
@@ -151,7 +159,8 @@ def _check_text(what: str, text: str, pattern: str, wanted: str) -> None:
 def board_from_json(path: Path) -> Board:
     """Returns the board that a JSON file describes. Raises ValueError naming the field that is wrong."""
     content = read_json(path, "board file")
-    content = {"title": content.get("name"), "pio_env": "", "qemu_machine": None} | content
+    content.pop("pio_env", None)  # of older files: PlatformIO's environment has the board's name
+    content = {"title": content.get("name"), "qemu_machine": None, "upload": "stlink"} | content
     content = {"oscillator_hz": 0, "oscillator_bypass": False} | content
     if isinstance(flash := content.get("flash"), dict):
         content["flash"] = {"name": "flash"} | flash
@@ -160,15 +169,29 @@ def board_from_json(path: Path) -> Board:
     return checked(Board, content, f"board file {path}", f"see {BOARD_FOLDER} for examples")
 
 
-def board_names() -> list[str]:
-    """Returns the names of the built-in boards. Chapter 0."""
-    return sorted(path.stem for path in BOARD_FOLDER.glob("*.json"))
+def user_folder() -> Path:
+    """Returns where a user's own boards lie: $TINYREDUX_BOARDS, else tinyredux/boards in XDG_CONFIG_HOME or ~/.config."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
+    return Path(os.environ.get("TINYREDUX_BOARDS") or home / "tinyredux" / "boards")
+
+
+def _files(every: bool) -> dict[str, Path]:
+    folders = (user_folder(), BOARD_FOLDER / "more", BOARD_FOLDER)  # what is built in wins over a user's of the same name
+    return {path.stem: path for folder in folders[0 if every else 2 :] for path in sorted(folder.glob("*.json"))}
+
+
+def board_names(every: bool = False) -> list[str]:
+    """Returns the names of the book's boards; with `every`, of all that are built in and of the user's folder. Chapter 0."""
+    return sorted(_files(every))
 
 
 def find_board(name: str) -> Board:
-    """Returns a built-in board by name, or the one in a user's file when `name` ends in .json. Chapter 0."""
+    """Returns a board by its name, or the one in a user's file when `name` ends in .json. Chapter 0."""
     expect(str, name, "the board", "such as 'disco_f469ni'")
     if name.endswith(".json"):
         return board_from_json(Path(name))
-    require(name in board_names(), f"unknown board {name!r}; known: {', '.join(board_names())}, or a path to a .json file")
-    return board_from_json(BOARD_FOLDER / f"{name}.json")
+    known = _files(every=True)
+    require(name in known, f"unknown board {name!r}; known: {', '.join(sorted(known))}, or a path to a .json file")
+    board = board_from_json(known[name])
+    require(board.name == name, f"board file {known[name]}: name is {board.name!r}, expected {name!r}, as the file is called")
+    return board

@@ -53,32 +53,18 @@ def write_scons() -> None:
     (folder / ".piopm").write_text(json.dumps({"type": "tool", "name": "tool-scons", "version": wanted, "spec": spec}))
 
 
-def pio_board(board: dict) -> dict:
-    """Returns a board file of ours in PlatformIO's form."""
-    return {
-        "name": board["title"],
-        "vendor": "ST",
-        "url": "https://www.st.com",
-        "frameworks": [],
-        "build": {"cpu": board["cpu"], "mcu": board["mcu"], "f_cpu": f"{board['clock_hz']}L"},
-        "debug": {"openocd_target": f"{board['mcu'][:7]}x"},
-        "upload": {
-            "maximum_ram_size": board["sram"][0]["size_bytes"],
-            "maximum_size": board["flash"]["size_bytes"],
-            "protocol": "stlink",
-            "protocols": ["stlink", "custom"],
-        },
-    }
-
-
 def write_platforms() -> None:
-    """Copies the stand-in platforms and gives ststm32 the boards of tinyredux/board_files."""
+    """Copies the stand-in platforms and gives ststm32 the built-in boards."""
+    sys.path.insert(0, str(ROOT))
+    from tinyredux.boards import BOARD_FOLDER, find_board
+    from tinyredux.device.platformio import manifest
+
     for name in ("ststm32", "native"):
         shutil.copytree(ROOT / "tools" / "platforms" / name, CORE / "platforms" / name, dirs_exist_ok=True)
     boards = CORE / "platforms" / "ststm32" / "boards"
     boards.mkdir(exist_ok=True)
-    for path in (ROOT / "tinyredux" / "board_files").glob("*.json"):
-        (boards / path.name).write_text(json.dumps(pio_board(json.loads(path.read_text())), indent=2))
+    for path in BOARD_FOLDER.rglob("*.json"):
+        (boards / path.name).write_text(json.dumps(manifest(find_board(str(path))), indent=2))
 
 
 def write_settings() -> None:
@@ -90,7 +76,8 @@ def write_settings() -> None:
 
 def fingerprint() -> str:
     """Returns a hash over all that the offline pieces are made from."""
-    sources = [*(ROOT / "tools").rglob("*"), *(ROOT / "tinyredux" / "board_files").glob("*.json")]
+    data = [*(ROOT / "tinyredux" / "board_files").rglob("*.json"), ROOT / "tinyredux" / "device" / "platformio.py"]
+    sources = [*(ROOT / "tools").rglob("*"), *data]
     parts = [path.read_bytes() for path in sorted(sources) if path.suffix in (".py", ".json")]
     return hashlib.sha256(b"".join([*parts, installed("platformio").encode(), installed("scons").encode()])).hexdigest()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib.util
 import json
 import os
 import shutil
@@ -12,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux.boards import Board, Memory, board_names, find_board
-from tinyredux.device import build
+from tinyredux.boards import BOARD_FOLDER, Board, Memory, find_board
+from tinyredux.device import build, platformio
 from tinyredux.simulator import read_elf
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "firmware" / "boards"
 
+NAMES = sorted(path.stem for path in BOARD_FOLDER.rglob("*.json"))
 DISCO = find_board("disco_f469ni")
 GOLDEN = ROOT / "tests" / "golden" / "three_layers"
 FAST_S = """#if defined(__ARM_FEATURE_DSP)
@@ -58,19 +61,29 @@ def loadable_bytes(elf: Path) -> dict[int, bytes]:
     return {segment.load_address: segment.data for segment in read_elf(elf).segments if segment.data}
 
 
-@pytest.mark.parametrize("name", [*board_names(), str(BOARDS / "emulator" / "board.json")], ids=lambda name: name.split("/")[-1])
-def test_committed_scripts_headers_and_environments_are_those_of_the_board_file(name: str) -> None:
+@pytest.mark.parametrize("name", [*NAMES, str(BOARDS / "emulator" / "board.json")], ids=lambda name: name.split("/")[-1])
+def test_committed_scripts_and_headers_are_those_of_the_board_file(name: str) -> None:
     board = find_board(name)
-    environment, home = f"env:{board.pio_env}", BOARDS / board.name
+    home = BOARDS / board.name
     assert (home / "memory.ld").read_text() == build.linker_script(board), "run tools/write_boards.py"
     assert (home / "board.h").read_text() == build.board_header(board), "run tools/write_boards.py"
-    assert build.option(environment, "build_flags").split() == [*build.board_flags(board), f"-Ifirmware/boards/{board.name}"]
-    assert build.option(environment, "board_build.ldscript") == f"firmware/boards/{board.name}/memory.ld"
-    if board.pio_env != "emulator":
-        assert build.option(environment, "build_src_filter") == build.option("sources", board.family)
 
 
-@pytest.mark.parametrize("name", board_names())
+def test_platformio_knows_every_stm32() -> None:
+    """The environments are written from the board files, and nothing about a board stands in platformio.ini again."""
+    spec = importlib.util.spec_from_file_location("write_boards", ROOT / "tools" / "write_boards.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (BOARDS / "platformio.ini").read_text() == module.environments(), "run tools/write_boards.py"
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(BOARDS / "platformio.ini")
+    known = {name for name in NAMES if find_board(name).family.startswith("stm32")}
+    assert {section[4:] for section in config if section.startswith("env:")} == known
+    assert not [name for name in known - {"disco_f469ni"} if name in (ROOT / "platformio.ini").read_text()]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_firmware_of_every_board(name: str, model: Path, folder: Path) -> None:
     board = find_board(name)
     firmware = build.build_firmware(model, board, folder)
@@ -93,14 +106,14 @@ def test_equal_input_gives_the_same_file_and_changed_weights_another(tmp_path: P
 def test_a_board_file_of_the_user_builds(tmp_path: Path, model: Path, folder: Path) -> None:
     fields = json.loads((ROOT / "tinyredux" / "board_files" / "disco_f469ni.json").read_text())
     console = {"kind": "usart-v1", "base": "0x40004400", "tx": "PA2", "rx": "PA3", "alternate": 7}
-    fields |= {"name": "mine", "mcu": "stm32f411ret6", "clock_hz": 100000000, "pio_env": "", "console": console}
+    fields |= {"name": "mine", "mcu": "stm32f411ret6", "clock_hz": 100000000, "pio_env": "of old", "console": console}
     fields["sram"] = [{"base": "0x20000000", "size_bytes": 131072}]
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(fields))
     firmware = build.build_firmware(model, find_board(str(path)), folder)
     assert int.from_bytes(loadable_bytes(firmware.elf)[0x08000000][:4], "little") == 0x20020000
-    with pytest.raises(ValueError, match="no environment"):
-        build.build_firmware(model, find_board(str(path)), folder, pio=True)
+    with pytest.raises(ValueError, match="no PlatformIO environment"):
+        build.build_firmware(model, replace(DISCO, mcu="nrf52840"), folder, pio=True)
 
 
 SMALL_FLASH = replace(DISCO, flash=Memory("flash", 0x08000000, 2048))
@@ -143,9 +156,10 @@ NEEDS_PIO = pytest.mark.skipif(
 
 
 @NEEDS_PIO
-@pytest.mark.parametrize("name", board_names())
+@pytest.mark.parametrize("name", [name for name in NAMES if find_board(name).family.startswith("stm32")])
 def test_platformio_builds_the_same_bytes(name: str, model: Path, folder: Path) -> None:
-    board = find_board(name)
+    """By the project that is generated for any board, a user's own too."""
+    board = replace(find_board(name), name=f"my_{name}")
     plain = build.build_firmware(model, board, folder)
     by_platformio = build.build_firmware(model, board, folder, pio=True)
     assert loadable_bytes(plain.elf) == loadable_bytes(by_platformio.elf)
@@ -154,7 +168,7 @@ def test_platformio_builds_the_same_bytes(name: str, model: Path, folder: Path) 
 
 def pio(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "platformio", *arguments, "-d", str(ROOT)]
-    _, ours = build.platformio_run(ROOT, DISCO, ROOT)
+    _, ours = platformio.run(ROOT, ROOT)
     del ours["TINYREDUX_MODEL"]
     return subprocess.run(command, capture_output=True, text=True, env={**ours, **environment}, timeout=300)
 

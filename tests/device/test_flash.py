@@ -18,10 +18,10 @@ import pytest
 
 from tinyredux.boards import Board, find_board
 from tinyredux.cli import app as cli
-from tinyredux.device import MissingTool, serial_port
+from tinyredux.device import MissingTool, serial_port, upload
 from tinyredux.device import board as board_module
 from tinyredux.device import flash as flash_module
-from tinyredux.device.flash import flash, is_built_in, read_model_hash
+from tinyredux.device.flash import flash, read_model_hash
 from tinyredux.device.link import BoardInfo, LinkError
 from tinyredux.device.serial_port import find_probe
 from tinyredux.device.served import served_facts
@@ -46,22 +46,18 @@ MINE = replace(DISCO, name="mine", mcu="stm32f411ret6", clock_hz=100_000_000)  #
 def test_the_st_link_that_owns_the_port_is_written(
     board: Board, port: str, sources: Path, plugged: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, built = list[tuple[list[str], dict[str, str]]](), list[str]()
-    monkeypatch.setattr(flash_module, "run_bounded", lambda *call: calls.append(call[:2]) or (1, "Error: open failed"))
+    calls, built = list[list[str]](), list[str]()
+    monkeypatch.setattr(upload, "run_bounded", lambda command, timeout_s: calls.append(command) or (1, "Error: open failed"))
     monkeypatch.setattr(
         flash_module, "build_firmware", lambda sources, board: built.append(board.name) or SimpleNamespace(elf=Path("f.elf"))
     )
-    monkeypatch.setattr(flash_module, "find_openocd", lambda: ["openocd"])
+    monkeypatch.setattr(upload, "find_openocd", lambda: ["openocd"])
     plugged(("/dev/ttyACM7", "0669FF111"), (port, "0669FF222"))
     with pytest.raises(LinkError, match="found no"):
         flash(sources, board, port)
-    ((command, environment),) = calls
-    if board is MINE:
-        assert command[:3] == ["openocd", "-c", "adapter serial 0669FF222"] and "target/stm32f4x.cfg" in command
-        assert built == ["mine"] and "platformio" not in command
-    else:
-        assert environment["PLATFORMIO_UPLOAD_FLAGS"] == "-c\nadapter serial 0669FF222" and "disco_f469ni" in command
-    assert is_built_in(DISCO) and not is_built_in(MINE) and not is_built_in(replace(DISCO, sram=DISCO.sram[:1]))
+    (command,) = calls
+    assert command[:3] == ["openocd", "-c", "adapter serial 0669FF222"] and "target/stm32f4x.cfg" in command
+    assert built == [board.name]
 
 
 def test_the_choice_of_an_st_link(plugged: Callable[..., None], tmp_path: Path) -> None:
@@ -82,8 +78,7 @@ def test_nothing_is_compiled_before_port_and_uploader_are_there(
 ) -> None:
     compiled: list[str] = []
     monkeypatch.setattr(flash_module, "build_firmware", lambda sources, board: compiled.append("plainly"))
-    monkeypatch.setattr(flash_module, "run_bounded", lambda *arguments: compiled.append("platformio"))
-    monkeypatch.setattr(flash_module.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(upload.shutil, "which", lambda name, path=None: None)
     plugged()
     for board in (DISCO, MINE):
         for name, words in ((None, "found no board"), ("/dev/ttyNONE", "there is no port /dev/ttyNONE"), ("", "empty name")):
@@ -93,11 +88,8 @@ def test_nothing_is_compiled_before_port_and_uploader_are_there(
         with pytest.raises(LinkError, match="is busy"):
             flash(sources, board, port)
         busy.close()
-    with pytest.raises(MissingTool, match="OpenOCD is not installed; run: sudo apt-get"):
-        flash(sources, MINE, port)
-    monkeypatch.setattr(flash_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingTool, match=r"PlatformIO.* is not installed here; run: make setup"):
-        flash(sources, DISCO, port)
+        with pytest.raises(MissingTool, match="OpenOCD is not installed; run: sudo apt-get"):
+            flash(sources, board, port)
     assert not compiled
 
 

@@ -118,7 +118,7 @@ def parse(command: str) -> argparse.Namespace | None:
             assert all(re.search(rf"^{goal}:", (ROOT / "Makefile").read_text(), re.M) for goal in named), command
         case ["pio", *rest]:
             plan = configparser.ConfigParser()
-            plan.read(ROOT / "platformio.ini")
+            plan.read([ROOT / "platformio.ini", ROOT / "firmware" / "boards" / "platformio.ini"])
             chosen = [name for flag, name in itertools.pairwise(rest) if flag == "-e"]
             assert chosen and all(plan.has_section(f"env:{name}") for name in chosen), command
         case ["papermill", chapter, _, *rest]:

@@ -80,7 +80,7 @@ def test_the_wheel_holds_what_the_library_reads(home: Path) -> None:
     package = {name for name in files_below(ROOT / "tinyredux") if "__pycache__" not in name}
     assert package - inside == set() and {name for name in inside - package if not name.startswith("_data/")} == set()
     named = re.findall(r"(?:pre:|post:|ldscript = )(\S+)", (ROOT / "platformio.ini").read_text())
-    for name in ["platformio.ini", *named]:
+    for name in ["platformio.ini", "firmware/boards/platformio.ini", *named]:
         assert f"_data/{name}" in inside, f"{name} is not in the wheel; setup.py says what goes there"
     for folder in ("firmware/include", "firmware/kernels", "firmware/ports", "firmware/runtime", "data/records", "book/labs"):
         assert {f"_data/{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()} <= inside, folder

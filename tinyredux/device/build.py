@@ -13,14 +13,14 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tinyredux.boards import STACK_RESERVE_BYTES, Board
+from tinyredux.boards import STACK_RESERVE_BYTES, Board, Console
+from tinyredux.device import platformio
 from tinyredux.files import IS_CHECKOUT, ROOT, cache_folder, locked, partial_name, write_whole
 from tinyredux.simulator import MissingTool as MissingTool
 from tinyredux.simulator import read_elf
@@ -102,7 +102,7 @@ def board_flags(board: Board) -> list[str]:
 def source_files(kind: str) -> list[Path]:
     """Returns the firmware's own sources for a chip family ("stm32f4", ...) or "host", relative to the checkout."""
     if kind not in _platformio_ini()["sources"]:
-        families = ", ".join(name for name in _platformio_ini()["sources"] if name.startswith("stm32"))
+        families = ", ".join(name for name in _platformio_ini()["sources"] if name not in ("common", "host"))
         raise ValueError(f"no port for chip family {kind!r}; there are ports for {families} (firmware/ports)")
     folder = firmware_folder()
     patterns = re.findall(r"\+<(.+?)>", option("sources", kind))
@@ -124,9 +124,15 @@ def board_header(board: Board) -> str:
     uart = board.uart
     clock = {"clock_hz": board.clock_hz, "wait_states": board.flash_timing.wait_states}
     oscillator = {"oscillator_hz": board.oscillator_hz, "oscillator_bypass": int(board.oscillator_bypass)}
-    pins = {"tx_port": uart.tx[1], "tx_pin": uart.tx[2:], "rx_port": uart.rx[1], "rx_pin": uart.rx[2:]}
-    console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}", "alternate": str(uart.alternate)}
-    return _render("board.h.in", board, **clock, **oscillator, **pins, **console)
+    console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}"}
+    return _render("board.h.in", board, **clock, **oscillator, **console, tx=_pin(uart, uart.tx), rx=_pin(uart, uart.rx))
+
+
+def _pin(uart: Console, pin: str) -> str:
+    """Returns a pin in C: of an STM32 by letter, number and alternate function, else its number of all."""
+    if uart.kind.startswith("usart"):
+        return f"TR_PIN('{pin[1]}', {pin[2:]}u, {uart.alternate}u)"
+    return f"{int(pin[4:]) if uart.kind == 'pl011' else 32 * int(pin[1]) + int(pin[3:])}u"
 
 
 def _render(template: str, board: Board, **facts: str | int) -> str:
@@ -182,7 +188,7 @@ def build_firmware(sources: Path, board: Board, build_folder: Path | None = None
     build_folder = build_folder or default_build_folder()
     compiler = compiler_version(CROSS_COMPILER)
     flags = " ".join(board_flags(board))
-    elf = _build_with_platformio(sources, board, build_folder) if pio else _build_plainly(sources, board, build_folder)
+    elf = (_build_with_platformio if pio else _build_plainly)(sources, board, build_folder)
     sizes = {section.name: section.size for section in read_elf(elf).sections}
     text = sizes.get(".isr_vector", 0) + sizes.get(".text", 0) + sizes.get(".ARM.exidx", 0)
     return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags)
@@ -206,28 +212,15 @@ def _build_plainly(sources: Path, board: Board, build_folder: Path) -> Path:
 
 
 def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> Path:
-    if f"env:{board.pio_env}" not in _platformio_ini():
-        raise ValueError(f"board {board.name}: platformio.ini has no environment {board.pio_env!r}; build without pio=True")
-    artifact = _digest([path.name.encode() + path.read_bytes() for path in sorted(sources.iterdir()) if path.is_file()])
-    workspace = (build_folder / board.name / f"pio-{artifact}").resolve()
-    command, environment = platformio_run(sources, board, workspace)
+    files = [part for path in sorted(sources.iterdir()) if path.is_file() for part in (path.name, path.read_bytes())]
+    workspace = (build_folder / board.name / f"pio-{_digest([repr(board), *files])}").resolve()
     with locked(workspace.with_suffix(".lock")):  # SCons keeps its state there
+        platformio.write_project(board, board_files(board, workspace))
+        command, environment = platformio.run(workspace, sources)
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        raise BuildError(f"PlatformIO could not build {board.pio_env}:\n{(done.stdout + done.stderr)[-4000:]}")
-    return workspace / "build" / board.pio_env / "firmware.elf"
-
-
-def platformio_run(sources: Path, board: Board, workspace: Path) -> tuple[list[str], dict[str, str]]:
-    """Returns the command by which PlatformIO builds the Artifact in `sources` for a board, and its environment.
-
-    That is this process's, and the checkout's offline pieces where `make` prepared them.
-    """
-    environment = {**os.environ, "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "No", "PLATFORMIO_DISABLE_UPGRADE_CHECK": "true"}
-    if (ROOT / ".pio-core" / "packages" / "tool-scons").is_dir():
-        environment.setdefault("PLATFORMIO_CORE_DIR", str(ROOT / ".pio-core"))
-    environment |= {"TINYREDUX_MODEL": str(sources.resolve()), "PLATFORMIO_WORKSPACE_DIR": str(workspace)}
-    return [sys.executable, "-m", "platformio", "run", "-d", str(ROOT), "-e", board.pio_env], environment
+        raise BuildError(f"PlatformIO could not build for {board.name}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return workspace / "build" / platformio.OWN / "firmware.elf"
 
 
 def _compile(compiler: str, flags: list[str], sources: Path | None, board: Path, kind: str, build_folder: Path) -> list[Path]:

@@ -18,8 +18,12 @@ from tinyredux.device.link import BAUD, LinkClosedError, LinkError
 WRITE_TIMEOUT_S = 5.0
 _POLL_S = 0.02
 _CHUNK_BYTES = BAUD // 100  # a tenth of a second on the line
-_ST_VENDOR = 0x0483
-_ST_LINK_PRODUCTS = range(0x3740, 0x3760)  # ST-LINK/V2, V2-1, V3 with their variants; those with a serial port are among them
+_ARDUINO_VENDOR, _NANO_33_BLE_BOOTLOADER = 0x2341, 0x005A
+PROBES = {  # kind: its name, USB vendor, products; those with a serial port are among them
+    "stlink": ("ST-Link", 0x0483, range(0x3740, 0x3760)),  # V2, V2-1, V3 with their variants
+    "jlink": ("J-Link", 0x1366, range(0x0101, 0x1100)),
+    "uf2": ("Debug Probe", 0x2E8A, range(0x000C, 0x000D)),
+}
 
 _GONE: tuple[type[Exception], ...] = (OSError, TypeError)  # TypeError: another thread has closed the port
 with suppress(ImportError):  # on Windows
@@ -29,10 +33,11 @@ with suppress(ImportError):  # on Windows
 
 
 class FoundPort(NamedTuple):
-    """A serial port of a board: `port` is what to open."""
+    """A serial port of a board: `port` is what to open, `kind` the probe that owns it, one of PROBES."""
 
     port: str
     serial_number: str | None
+    kind: str = "stlink"
 
 
 class SerialTransport:
@@ -104,13 +109,24 @@ def explain_open(port: str, failure: Exception) -> str:
 
 
 def find_boards() -> list[FoundPort]:
-    """Returns the serial ports of all ST-Links that are plugged in, in the order of their names."""
-    ours = (info for info in list_ports.comports() if info.vid == _ST_VENDOR and info.pid in _ST_LINK_PRODUCTS)
-    return sorted(FoundPort(info.device, info.serial_number) for info in ours)
+    """Returns the serial ports of all probes that are plugged in, in the order of their names."""
+    ports, kinds = list_ports.comports(), PROBES.items()
+    return sorted(
+        FoundPort(info.device, info.serial_number, kind)
+        for info in ports for kind, (_, vendor, products) in kinds if info.vid == vendor and info.pid in products
+    )  # fmt: skip
+
+
+def find_bootloader(board: str, how: str) -> str:
+    """Returns the port on which an Arduino waits for a program. Raises LinkError that says `how` one is made to wait."""
+    ports = [at.device for at in list_ports.comports() if (at.vid, at.pid) == (_ARDUINO_VENDOR, _NANO_33_BLE_BOOTLOADER)]
+    if len(ports) != 1:
+        raise LinkError(f"{len(ports)} boards wait in their bootloader, expected one; for {board}, {how}")
+    return str(ports[0])
 
 
 def find_port(named: str | None = None) -> str:
-    """Returns the port that was named, else that of the one ST-Link that is plugged in. Raises LinkError: none, or several."""
+    """Returns the port that was named, else that of the one probe that is plugged in. Raises LinkError: none, or several."""
     if named:
         return named
     if named is not None:
@@ -118,7 +134,8 @@ def find_port(named: str | None = None) -> str:
     found = find_boards()
     if not found:
         raise LinkError(
-            "found no board (no ST-Link with a serial port); plug one in, or name its port: --port or board:/dev/ttyACM0"
+            "found no board (no ST-Link, J-Link or Debug Probe with a serial port); plug one in, or name its port: --port or "
+            "board:/dev/ttyACM0"
         )
     if len(found) > 1:
         names = ", ".join(board.port for board in found)
@@ -126,12 +143,12 @@ def find_port(named: str | None = None) -> str:
     return found[0].port
 
 
-def find_probe(port: str) -> str | None:
-    """Returns the serial number of the ST-Link that owns a port; None when only one is plugged in, so no choice is needed.
+def find_probe(port: str, kind: str = "stlink") -> str | None:
+    """Returns the serial number of the probe that owns a port; None when only one of its kind is plugged in: no choice is needed.
 
-    Raises LinkError when several are plugged in and the port is none of theirs, or its ST-Link has no number to be chosen by.
+    Raises LinkError when several are plugged in and the port is none of theirs, or its probe has no number to be chosen by.
     """
-    boards = find_boards()
+    boards = [board for board in find_boards() if board.kind == kind]
     mine = [board.serial_number for board in boards if os.path.realpath(board.port) == os.path.realpath(port)]
     number = mine[0] if mine else None
     if number and re.fullmatch(r"[0-9A-Za-z]+", number):
@@ -140,7 +157,7 @@ def find_probe(port: str) -> str | None:
         names = ", ".join(board.port for board in boards)
         why = "has no readable serial number" if mine else f"is none of theirs ({names})"
         raise LinkError(
-            f"{len(boards)} ST-Links are plugged in, and {port} {why}: the program could land on the wrong board; "
+            f"{len(boards)} {PROBES[kind][0]}s are plugged in, and {port} {why}: the program could land on the wrong board; "
             "unplug the others, or name the port of the one you mean"
         )
     return None
