@@ -55,6 +55,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tinyredux"
 
 
+def is_network_file(name: str) -> bool:
+    """Returns whether a network is named by a file that holds its int8 graph, path/to/model.tflite."""
+    return name.endswith(".tflite")
+
+
+def short_name(name: str) -> str:
+    """Returns a network's name without folder and file: `factory` of path/to/file.py:factory, `model` of path/to/model.tflite."""
+    return Path(name).stem if is_network_file(name) else name.rpartition(":")[2]
+
+
 def check_is_file(path: Path, what: str, such_as: str = "", most: int = 1 << 40) -> None:
     """Raises ValueError for what is no regular file, as a pipe or a device may never end, and for one above `most` bytes."""
     if not path.is_file():

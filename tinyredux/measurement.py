@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tinyredux.files import checked, expect, read_json, require, write_whole
+from tinyredux.files import checked, expect, read_json, require, short_name, write_whole
 from tinyredux.simulator import say_band
 from tinyredux.tables import as_html, columns
 
@@ -87,7 +87,7 @@ class Measurement:
     def file_name(self) -> str:
         """Returns the record's usual file name: network, method (and its MACs over the network's where patches overlap),
         kernels, board, target and data."""
-        net, target = self.net.rpartition(":")[2], self.target.partition(":")[0]
+        net, target = short_name(self.net), self.target.partition(":")[0]
         again = "partial" in self.method and self.macs_executed > self.macs_dense
         method = f"{self.method}-x{self.macs_executed / self.macs_dense:.2f}" if again else self.method
         return f"{net}.{method}.{self.kernels}.{self.board}.{target}.{Path(self.data).stem}.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyredux import datasets, flow, nets
 from tinyredux.codegen import KERNELS, Artifact, check_kernels
 from tinyredux.datasets import Dataset
-from tinyredux.files import check_types, expect, write_whole
+from tinyredux.files import check_types, expect, is_network_file, require, write_whole
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
 from tinyredux.int8 import interpret, quantize
@@ -102,7 +102,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A named network on its way to a board: the float graph, the model, and the data that goes with it."""
+    """A named network on its way to a board: the float graph (of a file its int8 one), the model, and the data."""
 
     graph: Graph
     model: Model
@@ -124,40 +124,73 @@ class Compiled:
         return self.model.artifact
 
 
-def compile_net(settings: Settings) -> Compiled:
-    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what. Chapter 1."""
-    expect(Settings, settings, "what to compile", "such as Settings('lenet')")
+@dataclass(frozen=True)
+class Network:
+    """A named network before its passes: the int8 graph, the float graph that it comes from, if any, and the data.
+
+    `skips`: its weights were tuned to be left out in part. `together`: they were tuned for all its TREC layers at once.
+    """
+
+    int8: Graph
+    source: Graph | None
+    data: Dataset
+    skips: bool = False
+    together: bool = False
+
+
+def network(settings: Settings) -> Network:
+    """Returns a named network as an int8 graph: a module that is exported and quantised, or a file's as it is."""
+    if not is_network_file(settings.net):
+        return _of_module(settings)
+    for option in ("trec", "calibration"):
+        given = getattr(settings, option)
+        require(given is None, f"{option} is {given}, and {settings.net} is int8 already; leave --{option} out, or give a module")
+    data, graph = nets.file_with_data(settings.net, settings.data, settings.seed)
+    return Network(graph, None, data)
+
+
+def _of_module(settings: Settings) -> Network:
     data, net = nets.with_data(settings.net, settings.data, settings.seed)
-    if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
-        raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
-    methods, kernels = settings.methods, settings.kernel_set
+    methods = settings.methods
     if "trec" in methods:
         net = with_trec_layers(settings.net, net, data.name, settings.trec)
-    tuned = "skip" in methods and "trec" not in methods and skip.is_tuned(settings.net, data.name, settings.skip, kernels)
+    alone = "skip" in methods and "trec" not in methods
+    tuned = alone and skip.is_tuned(settings.net, data.name, settings.skip, settings.kernel_set)
     if tuned:
         from tinyredux.train import finetune_skip
 
         net = finetune_skip.load_skip(settings.net, data.name)
     graph = export(net, name=nets.short_name(settings.net))
-    datasets.check_labels(data.test, graph.output.elements)
     int8 = quantize(graph, datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES))
     together = "trec" in methods and is_tuned(settings.net, data.name, settings.trec)
+    return Network(int8, graph, data, tuned, together)
+
+
+def compile_net(settings: Settings) -> Compiled:
+    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what. Chapter 1."""
+    expect(Settings, settings, "what to compile", "such as Settings('lenet')")
+    named = network(settings)
+    data, int8 = named.data, named.int8
+    if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
+        raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
+    methods, kernels = settings.methods, settings.kernel_set
+    datasets.check_labels(data.test, int8.output.elements)
     passes: list[flow.Pass] = []
     if "trec" in methods:
         sram = None if "partial" in methods else settings.sram
-        passes.append(Trec(kernels=kernels, sram=sram, together=together))
+        passes.append(Trec(kernels=kernels, sram=sram, together=named.together))
     if "skip" in methods:
-        passes.append(Skip() if tuned else Skip(skip.record_of(settings.net, data.name, settings.skip), data))
+        passes.append(Skip() if named.skips else Skip(skip.record_of(settings.net, data.name, settings.skip), data))
     model = flow.compile(
-        int8, settings.board, passes=passes, schedule=settings.schedule, kernels=kernels, source=graph,
+        int8, settings.board, passes=passes, schedule=settings.schedule, kernels=kernels, source=named.source,
         call=_call(settings, data.name),
     )  # fmt: skip
-    if together and ":" not in settings.net and has_trec(int8) and not has_trec(model.graph):
+    if named.together and ":" not in settings.net and has_trec(int8) and not has_trec(model.graph):
         others = [name for name in methods if name != "trec"]  # weights used to means are for means; a user's are those there are
         exact = replace(settings, method="+".join(others) or "exact", trec=None, kernels=kernels)
         compiled = compile_net(exact)
         return replace(compiled, model=replace(compiled.model, notes=(*compiled.model.notes, NO_TREC)))
-    return Compiled(graph, model, data)
+    return Compiled(named.source or int8, model, data)
 
 
 def _call(settings: Settings, data: str) -> str:

@@ -1,7 +1,7 @@
 """An int8 Graph as a .tflite file, so that LiteRT can be the oracle of our arithmetic.
 
 A dense layer is written as the convolution over its whole input that it is: same sums, the specification's double rounding.
-LiteRT's own operator rounds in floating point since version 1.3.
+LiteRT's own operator, which `fully_connected` asks for, rounds in floating point since version 1.3.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Weighted
 from tinyredux.int8 import quant_of
 
-TYPES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "uint8", "int32", "float32")}
 FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
-VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}  # 2 of the others
+VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 4, "RESHAPE": 1}  # 2 of the others
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -30,11 +30,12 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 class Writer:
     """A model in the making: tensors and operators in order."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, fully_connected: bool = False) -> None:
+        self.graph, self.fully_connected = graph, fully_connected
         self.buffers, self.tensors, self.operators = [schema.BufferT()], list[Any](), list[Any]()
         self.codes: list[str] = []
         self.index: dict[str, int] = {}
+        self.ends: tuple[list[int], list[int]] = ([], [])  # what it takes and gives
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, quant: Quant | None, values: Any = None, axis: int = 0) -> int:
         """Adds a tensor, with content if it is a constant, and returns its number."""
@@ -111,6 +112,9 @@ class Writer:
 
     def _add_weighted(self, op: Weighted, output: int, fused: dict[str, int]) -> None:
         values, bias = self.graph.constants[op.weights], self.graph.constants[op.bias]
+        if isinstance(op, Dense) and self.fully_connected:
+            self._add_dense(op, output, fused)
+            return
         if isinstance(op, Dense):
             shape = self.graph.tensors[op.inputs[0]].shape
             values = values.reshape(len(values), *shape)
@@ -130,20 +134,36 @@ class Writer:
         kind = "DepthwiseConv2DOptions" if axis else "Conv2DOptions"
         self.operator("DEPTHWISE_CONV_2D" if axis else "CONV_2D", inputs, output, kind, **fields, **fused)
 
+    def _add_dense(self, op: Dense, output: int, fused: dict[str, int]) -> None:
+        values, bias, scales = self.graph.constants[op.weights], self.graph.constants[op.bias], op.weight_scale
+        scales = scales[:1] if len({*scales}) == 1 else scales  # one for all is written once
+        source, quant = self.activation(op.inputs[0]), quant_of(self.graph.tensors[op.inputs[0]])
+        products = tuple(float(np.float32(quant.scale[0]) * np.float32(one)) for one in scales)
+        weights = self.tensor(op.weights, values.shape, "int8", Quant(scales, 0), values)
+        if (count := values.shape[1]) > self.graph.tensors[op.inputs[0]].shape[2]:
+            flat, shape = self.tensor(f"{op.name}.flat", (1, count), "int8", quant), np.array([1, count], np.int32)
+            self.operator("RESHAPE", [source, self.tensor(f"{op.name}.shape", (2,), "int32", None, shape)], flat)
+            source = flat
+        bias_number = self.tensor(op.bias, bias.shape, "int32", Quant(products, 0), bias)
+        self.operator("FULLY_CONNECTED", [source, weights, bias_number], output, "FullyConnectedOptions", **fused)
 
-def tflite_bytes(graph: Graph) -> bytes:
+    def bytes(self, inputs: list[int], outputs: list[int]) -> bytes:
+        """Returns the model as the bytes of a .tflite file, with tensors that it takes and gives."""
+        numbers = [getattr(schema.BuiltinOperator, code) for code in self.codes]
+        codes = [
+            schema.OperatorCodeT(min(127, number), builtinCode=number, version=VERSIONS.get(code, 2))
+            for code, number in zip(self.codes, numbers, strict=True)
+        ]
+        subgraph = schema.SubGraphT(self.tensors, inputs, outputs, self.operators)
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(schema.ModelT(3, codes, [subgraph], buffers=self.buffers).Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def tflite_bytes(graph: Graph, fully_connected: bool = False) -> bytes:
     """Returns an int8 graph as the bytes of a .tflite file."""
-    writer = Writer(graph)
-    ends = [[writer.activation(name) for name in graph.inputs]]
+    writer = Writer(graph, fully_connected)
+    inputs = [writer.activation(name) for name in graph.inputs]
     for op in graph.ops:
         writer.add(op)
-    ends.append([writer.activation(name) for name in graph.outputs])
-    numbers = [getattr(schema.BuiltinOperator, code) for code in writer.codes]
-    codes = [
-        schema.OperatorCodeT(min(127, number), builtinCode=number, version=VERSIONS.get(code, 2))
-        for code, number in zip(writer.codes, numbers, strict=True)
-    ]
-    subgraph = schema.SubGraphT(writer.tensors, *ends, writer.operators)
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(schema.ModelT(3, codes, [subgraph], buffers=writer.buffers).Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return writer.bytes(inputs, [writer.activation(name) for name in graph.outputs])

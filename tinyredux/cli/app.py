@@ -22,7 +22,13 @@ from tinyredux.cli.verbs import VERBS
 from tinyredux.cli.verbs.base import Answer
 from tinyredux.files import how_to_install
 
-EXTRAS = {"torch": "torch", "safetensors": "torch", "optuna": "search", "sqlalchemy": "search"}  # of others: lab
+EXTRAS = {
+    "torch": "torch",
+    "safetensors": "torch",
+    "tflite": "tflite",
+    "optuna": "search",
+    "sqlalchemy": "search",
+}  # of others: lab
 POSIX = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
 LIBRARY = Path(__file__).parent.parent
 

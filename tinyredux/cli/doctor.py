@@ -58,6 +58,7 @@ def _tools() -> list[dict[str, Any]]:
         *(_package(name, ("simulator",), "host and board", "") for name in ("unicorn", "capstone")),
         _package("pyserial", ("board",), "host and simulator", ""),
         _package("platformio", ("board",), "host and simulator: the plain compiler builds the same bytes", "lab"),
+        _package("tflite", (), "everything but networks in .tflite files", "tflite"),
         _package("ai-edge-litert", (), "everything; only the comparison with LiteRT is left out", "tflite"),
         _tool("host compiler", _tried(lambda: _compiler(build.host_compiler(), "int x;")), ("host", "simulator"),
               "board", unset + _apt("gcc libc6-dev")),

@@ -55,6 +55,12 @@ def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
+def pixels(images: Images) -> npt.NDArray[np.uint8]:
+    """Returns pixels (N, 3, H, W) uint8 of images (N, 3, H, W) that `normalize` made."""
+    scaled = images * DEVIATION[:, None, None] + MEAN[:, None, None]
+    return np.asarray(np.rint(scaled * np.float32(255)), np.uint8)
+
+
 def check_labels(split: Split, classes: int) -> None:
     """Raises ValueError where a label names a class that the network does not have."""
     most, wanted = 0 if split.labels is None else int(split.labels.max(initial=0)), f"expected labels from 0 to {classes - 1}"

@@ -5,6 +5,7 @@
 
 import math
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from tinyredux.datasets import download as archive
 from tinyredux.datasets import generated, persons, speech
-from tinyredux.datasets.arrays import Dataset, Images, Labels, Parts, Split, normalize, read_arrays
+from tinyredux.datasets.arrays import Dataset, Images, Labels, Parts, Split, normalize, pixels, read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
 from tinyredux.files import cache_folder, expect, require
 
@@ -86,6 +87,25 @@ def _of_parts(name: str, source: object, parts: Parts) -> Dataset:
     """Returns a data set of its three parts, pixels (N, H, W, 3) uint8 normalised."""
     train, validation, test = (Split(normalize(x) if x.dtype == np.uint8 else x, labels) for x, labels in parts)
     return Dataset(name, str(source), train, validation, test, sound=SHAPES[name] == speech.SHAPE)
+
+
+def in_units(data: Dataset, low: float, high: float) -> Dataset:
+    """Returns a set in the units of a network that was trained elsewhere and takes values from `low` to `high`.
+
+    Pixels are spread from 0 at `low` to 255 at `high`, sounds are MFCC as they are, random images have their deviations 3 at
+    the ends, and a user's file is left alone.
+    """
+    if data.name not in SHAPES and data.name != "random":
+        return data
+
+    def convert(images: Images) -> Images:
+        if data.sound:
+            return images * speech.DEVIATION + speech.MEAN
+        share = (images / 6 + 0.5).clip(0, 1) if data.name == "random" else pixels(images) / np.float32(255)
+        return np.asarray(np.float32(low) + share * np.float32(high - low), np.float32)
+
+    train, validation, test = (Split(convert(part.images), part.labels) for part in (data.train, data.validation, data.test))
+    return replace(data, train=train, validation=validation, test=test)
 
 
 def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATION_IMAGES) -> Images:

@@ -4,16 +4,14 @@ import itertools
 from functools import partial
 from typing import Any
 
-from tinyredux import datasets, memory, nets
+from tinyredux import memory
 from tinyredux.files import expect
-from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
-from tinyredux.int8 import quantize
 from tinyredux.kernels import STALLED, cycles
 from tinyredux.memory import Arena, Item, Program, blocks_of, executed_macs, live_bytes, moments
 from tinyredux.methods.partial import Partial, what_fits
 from tinyredux.partial import SLOWDOWN, PartialPlan, plan_hybrid, plan_partial
-from tinyredux.settings import CALIBRATION_IMAGES
+from tinyredux.settings import Settings, network
 
 BAR = 60  # characters of the arena's map
 PRICE = partial(cycles, core=STALLED)  # a plan is the same on every board
@@ -22,9 +20,8 @@ METHODS = ("exact", "partial")
 
 
 def int8_graph(net: str, data: str | None = None, seed: int = 0) -> Graph:
-    """Returns the int8 graph of a built-in network or of `path/to/file.py:factory`."""
-    images, module = nets.with_data(net, data, seed)
-    return quantize(export(module, name=nets.short_name(net)), datasets.calibration(images, None, CALIBRATION_IMAGES))
+    """Returns the int8 graph of a built-in network, of `path/to/file.py:factory` or of `path/to/model.tflite`."""
+    return network(Settings(net, data=data, seed=seed)).int8
 
 
 def plan(

@@ -1,7 +1,7 @@
 """How a network is found by its name, and its weights by the data that they were trained on.
 
-A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, or by
-the name of a pruned one, whose shapes are in the record beside its weights.
+A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, by the
+name of a pruned one, whose shapes are in the record beside its weights, or by `path/to/model.tflite`, which is an int8 graph.
 """
 
 from pathlib import Path
@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from tinyredux import datasets
-from tinyredux.files import checked, expect, read_json, read_recorded, require
+from tinyredux.files import checked, expect, is_network_file, read_json, read_recorded, require
+from tinyredux.frontends import load_tflite
+from tinyredux.graph import Graph
+from tinyredux.int8 import quant_of
 from tinyredux.nets.builtin import NETS
 from tinyredux.nets.user import WEIGHTS_FOLDER, made_by, weights_file
 
@@ -39,9 +42,11 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
         net = resolve(pruning["base"])
         resize(net, {key: torch.zeros(shape) for key, shape in pruning["shapes"].items()})
         return net
+    fixed = f"{name} holds int8 weights, which are measured as they are"
+    require(not is_network_file(name), f"{fixed}; to train or convert a network give path/to/file.py:factory")
     file, _, factory = name.rpartition(":")
     known = ", ".join(NETS)
-    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, or path/to/file.py:factory")
+    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, path/to/file.py:factory, or model.tflite")
     return made_by(Path(file), factory)
 
 
@@ -107,6 +112,17 @@ def load_weights(net: nn.Module, path: Path) -> None:
         net.load_state_dict(safetensors.torch.load(read_recorded(path)))
     except (RuntimeError, safetensors.SafetensorError) as failure:
         raise ValueError(f"{path} does not fit the network: {failure}; train it again") from failure
+
+
+def file_with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, Graph]:
+    """Returns the data called `data` in the input shape and units of path/to/model.tflite, and the file's int8 graph.
+
+    Raises ValueError for a file that is not there, damaged, or with operators that no kernel computes.
+    """
+    graph = load_tflite(name)
+    (height, width, channels), quant = graph.input.shape, quant_of(graph.input)
+    low, high = (quant.scale[0] * (end - quant.zero_point) for end in (-128, 127))
+    return datasets.in_units(datasets.load(data, (channels, height, width), seed), low, high), graph
 
 
 def with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, nn.Module]:

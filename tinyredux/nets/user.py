@@ -12,21 +12,16 @@ import torch
 from torch import nn
 
 from tinyredux import datasets
-from tinyredux.files import first_line, require
+from tinyredux.files import first_line, is_network_file, require, short_name
 from tinyredux.graph import check_input_shape
 
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
 
-def short_name(name: str) -> str:
-    """Returns a network's name without folder and file: `factory` of path/to/file.py:factory."""
-    return name.rpartition(":")[2]
-
-
 def own_name(name: str) -> str:
     """Returns the name of a network's files: a user's bears a mark of its file, so it is never taken for another of that name."""
-    file, colon, factory = name.rpartition(":")
-    return f"{factory}-{hashlib.sha256(os.fsencode(Path(file).resolve())).hexdigest()[:8]}" if colon else name
+    file = name if is_network_file(name) else name.rpartition(":")[0]
+    return f"{short_name(name)}-{hashlib.sha256(os.fsencode(Path(file).resolve())).hexdigest()[:8]}" if file else name
 
 
 def weights_file(name: str, data: str, method: str = "") -> Path | None:

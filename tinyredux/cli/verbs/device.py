@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinyredux.boards import Board, find_board
 from tinyredux.cli.verbs.base import BOARD, BOARDS, PORT, Answer, option, saved, table, verb
-from tinyredux.files import check_is_file, check_output
+from tinyredux.files import check_is_file, check_output, is_network_file
 from tinyredux.simulator import error_band, say_band
 from tinyredux.tables import columns
 
@@ -102,7 +102,7 @@ def bench(options: argparse.Namespace) -> Answer:
 
 @verb(
     "flash lenet_c --board disco_f469ni",
-    option("sources", metavar="NET", help="what `compile --out DIR` wrote, a built-in name, or path/to/file.py:factory"),
+    option("sources", metavar="NET", help="what `compile --out DIR` wrote, or a network as for `measure`"),
     BOARD, PORT,
     option("--data", help="cifar10, synthetic, random or FILE.npz"),
 )  # fmt: skip
@@ -114,7 +114,7 @@ def flash(options: argparse.Namespace) -> Answer:
 
     folder, model_hash = Path(options.sources), None
     bare = folder.name == options.sources and not folder.exists()
-    if bare or ":" in options.sources:  # a network's name; what has folders in it is a folder
+    if bare or ":" in options.sources or is_network_file(options.sources):  # a network's name; what has folders in it is a folder
         artifact = compile_net(Settings(options.sources, board=options.board, data=options.data)).artifact
         model_hash = artifact.model_hash
         folder = artifact.write(default_build_folder() / "models" / model_hash)

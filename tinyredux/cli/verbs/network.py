@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.cli.verbs.base import BOARD, LABELLED, NET, Answer, given_to, option, saved, table, verb
-from tinyredux.files import LIBRARY, check_output
+from tinyredux.files import LIBRARY, check_output, short_name
 from tinyredux.tables import columns
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def plan(options: argparse.Namespace) -> Answer:
     board = find_board(options.board) if options.board else None
     budgets += [max(0, board_budget(board))] if board else []
     kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
-    file_name = f"{options.net.rpartition(':')[2]}.plan-{kind}.json"
+    file_name = f"{short_name(options.net)}.plan-{kind}.json"
     if options.out:
         check_output(options.out, file_name)
     options.graph, options.budget_bytes = plans.int8_graph(options.net, options.data), min(budgets, default=None)

@@ -1,0 +1,269 @@
+"""The door for .tflite files: every byte equals TFLM's, and what cannot be computed is refused at once, with its place.
+
+`tests/golden/tflm.json` keeps digests of TFLM's outputs. Where the package tflite-micro is installed, which nothing needs,
+`python tests/frontends/test_tflite.py` writes it again; the diff belongs in a commit of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyredux as tr
+from tinyredux.cli.app import main
+from tinyredux.graph import Graph, Quant
+from tinyredux.int8 import evaluator, interpret
+
+pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
+pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'")
+from generated import assert_c_equals_interpreter
+from tflite_models import Drawn, drawn_model
+from tflite_writer import Writer
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tflm.json"
+DIGESTS = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
+DRAWN, INPUTS = range(24), 20
+MLPERF = (
+    "ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "pretrainedResnet_large_int8", "str_ww_ref_model", "vww_96_int8",
+)  # fmt: skip
+MLPERF_INPUTS = 100
+
+
+def mlperf(name: str) -> Path:
+    return Path(os.environ.get("TINYREDUX_DATA", "nowhere")) / "mlperf_tiny" / f"{name}.tflite"
+
+
+def images_for(graph: Graph, count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(-128, 128, (count, *graph.input.shape)).astype(np.int8)
+
+
+def digest(outputs: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(outputs, np.int8).tobytes()).hexdigest()[:16]
+
+
+def drawn(seed: int, folder: Path) -> Path:
+    path = folder / f"drawn{seed}.tflite"
+    path.write_bytes(drawn_model(seed))
+    return path
+
+
+@pytest.mark.parametrize("seed", DRAWN)
+def test_drawn_networks_equal_tflm(seed: int, tmp_path: Path) -> None:
+    graph = tr.load_tflite(drawn(seed, tmp_path))
+    images = images_for(graph, INPUTS)
+    outputs = interpret.run(graph, images)
+    assert digest(outputs) == DIGESTS[f"drawn{seed}"]
+    np.testing.assert_array_equal(evaluator.Evaluator(graph).run(images), outputs)
+
+
+def test_digests_tell_outputs_apart(tmp_path: Path) -> None:
+    found = []
+    for seed in DRAWN[:8]:
+        graph = tr.load_tflite(drawn(seed, tmp_path))
+        found += [len(np.unique(values)) for values in interpret.run_all(graph, images_for(graph, INPUTS)).values()]
+        outputs = interpret.run(graph, images_for(graph, INPUTS))
+        outputs.flat[0] ^= 1
+        assert digest(outputs) != DIGESTS[f"drawn{seed}"]
+    assert np.median(found) > 64, "the networks compute with few different values"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MLPERF)
+def test_the_benchmark_equals_tflm(name: str) -> None:
+    if not (path := mlperf(name)).is_file():
+        pytest.skip("TINYREDUX_DATA has no folder mlperf_tiny")
+    graph = tr.load_tflite(path)
+    images = images_for(graph, MLPERF_INPUTS)
+    outputs = evaluator.Evaluator(graph).run(images)
+    assert digest(outputs) == DIGESTS[name]
+    np.testing.assert_array_equal(interpret.run(graph, images[:2]), outputs[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize("seed", [0, 3, 5, 8])
+def test_c_equals_the_interpreter(seed: int, kernels: str, tmp_path: Path) -> None:
+    graph = tr.load_tflite(drawn(seed, tmp_path))
+    assert_c_equals_interpreter(graph, tr.compile(graph, kernels=kernels).artifact)
+
+
+def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
+    for seed in DRAWN:
+        written, graph = Drawn(seed).graph, tr.load_tflite(drawn(seed, tmp_path))
+        assert [type(op) for op in graph.ops] == [type(op) for op in written.ops]
+        images = images_for(graph, 2)
+        for ours, theirs in zip(graph.ops, written.ops, strict=True):
+            assert graph.tensors[ours.output].quant == written.tensors[theirs.output].quant
+            assert graph.tensors[ours.output].shape == written.tensors[theirs.output].shape
+        np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(written, images))
+
+
+def saved(path: Path, change: Callable[[Writer], None], seed: int = 0) -> Path:
+    """Writes a drawn network to which `change` adds operators behind its end."""
+    graph = Drawn(seed).graph
+    writer = Writer(graph, fully_connected=True)
+    inputs = [writer.activation(name) for name in graph.inputs]
+    for op in graph.ops:
+        writer.add(op)
+    outputs = [writer.activation(graph.outputs[0])]
+    writer.ends = (inputs, outputs)
+    change(writer)
+    path.write_bytes(writer.bytes(*writer.ends))
+    return path
+
+
+def test_everything_unsupported_is_named_at_once(tmp_path: Path) -> None:
+    def change(writer: Writer) -> None:
+        last = writer.ends[1][0]
+        for code, options in (
+            ("COS", "CosOptions"),
+            ("REVERSE_V2", "ReverseV2Options"),
+            ("SPACE_TO_DEPTH", "SpaceToDepthOptions"),
+        ):
+            result = writer.tensor(code, (1, 3), "int8", Quant((0.5,), 0))
+            writer.operator(code, [last], result, options)
+            last = result
+        writer.ends = (writer.ends[0], [last])
+
+    with pytest.raises(ValueError, match=r"3 of \d+ operators are not supported") as refused:
+        tr.load_tflite(saved(tmp_path / "odd.tflite", change))
+    for part in ("operator 9, COS", "operator 10, REVERSE_V2", "operator 11, SPACE_TO_DEPTH (BlockSize 0)"):
+        assert part in str(refused.value)
+
+
+def test_float_and_uint8_at_the_ends_are_int8_inside(tmp_path: Path) -> None:
+    plain = tr.load_tflite(drawn(0, tmp_path))
+    quant, shape = plain.input.quant, (1, *plain.input.shape)
+    assert quant is not None
+    kinds = {"float32": (None, "DequantizeOptions", "DEQUANTIZE"), "uint8": (128, "QuantizeOptions", "QUANTIZE")}
+    for dtype, (offset, options, last) in kinds.items():
+
+        def change(
+            writer: Writer, dtype: str = dtype, offset: int | None = offset, options: str = options, last: str = last
+        ) -> None:
+            def beside(old: Quant | None) -> Quant | None:
+                return None if offset is None or old is None else Quant(old.scale, old.zero_point + offset)
+
+            (source,), (result,) = writer.ends
+            outside = writer.tensor("outside", shape, dtype, beside(quant))
+            given = writer.tensor("given", (1, plain.output.elements), dtype, beside(plain.output.quant))
+            writer.operator("QUANTIZE", [outside], source, "QuantizeOptions")
+            writer.operators.insert(0, writer.operators.pop())
+            writer.operator(last, [result], given, options)
+            writer.ends = ([outside], [given])
+
+        graph = tr.load_tflite(saved(tmp_path / f"{dtype}.tflite", change))
+        assert graph.input.quant == quant and graph.input.dtype == "int8"
+        images = images_for(plain, 3)
+        np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(plain, images))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [("float32", "its input outside is float32; convert with full integer"), ("uint8", "its input outside is uint8")],
+)
+def test_other_types_are_refused_in_words(dtype: str, words: str, tmp_path: Path) -> None:
+    def change(writer: Writer) -> None:
+        outside = writer.tensor("outside", (1, 4), dtype, Quant((0.5,), 3))
+        writer.ends = ([outside], writer.ends[1])
+
+    with pytest.raises(ValueError, match=words):
+        tr.load_tflite(saved(tmp_path / "typed.tflite", change))
+
+
+def test_several_ends_and_open_sizes_are_refused_in_words(tmp_path: Path) -> None:
+    def two_inputs(writer: Writer) -> None:
+        writer.ends = (writer.ends[0] * 2, writer.ends[1])
+
+    def two_outputs(writer: Writer) -> None:
+        writer.ends = (writer.ends[0], writer.ends[1] * 2)
+
+    def open_sizes(writer: Writer) -> None:
+        writer.tensors[writer.ends[0][0]].shapeSignature = [-1, -1, -1, 3]
+
+    def variable(writer: Writer) -> None:
+        writer.tensors[writer.ends[0][0]].isVariable = True
+
+    def two_images(writer: Writer) -> None:
+        shape = writer.tensors[writer.ends[0][0]].shape
+        writer.tensors[writer.ends[0][0]].shape = [2, *shape[1:]]
+
+    changes = {
+        two_inputs: "has 2 inputs, expected one", two_outputs: "has 2 outputs", open_sizes: "known at run time only",
+        variable: "is variable", two_images: "expected \\(1, height, width, channels\\)",
+    }  # fmt: skip
+    for change, words in changes.items():
+        with pytest.raises(ValueError, match=words):
+            tr.load_tflite(saved(tmp_path / "ends.tflite", change))
+
+    def open_batch(writer: Writer) -> None:
+        shape = writer.tensors[writer.ends[0][0]].shape
+        writer.tensors[writer.ends[0][0]].shapeSignature = [-1, *shape[1:]]
+
+    assert tr.load_tflite(saved(tmp_path / "batch.tflite", open_batch)).ops
+
+
+def test_damaged_files_end_in_a_sentence(tmp_path: Path) -> None:
+    """Cut at any place, or with any byte changed: a graph or a ValueError, never another exception."""
+    whole, path, rng = drawn_model(1), tmp_path / "damaged.tflite", np.random.default_rng(0)
+    refused = 0
+    for i in range(120):
+        data = bytearray(whole)
+        if i % 2:
+            data = data[: int(rng.integers(len(data)))]
+        else:
+            for _ in range(4):
+                data[int(rng.integers(len(data)))] = int(rng.integers(256))
+        path.write_bytes(bytes(data))
+        try:
+            tr.load_tflite(path)
+        except ValueError as wrong:
+            refused += 1
+            assert str(path) in str(wrong) or "damaged" in str(wrong), str(wrong)
+    assert refused > 60
+    for content, words in ((b"", "is no .tflite file"), (b"\x1c\0\0\0TFL2" + bytes(100), "TFL2")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            tr.load_tflite(path)
+    with pytest.raises(ValueError, match="no file"):
+        tr.load_tflite(tmp_path / "nothing.tflite")
+
+
+@pytest.mark.slow
+def test_a_file_is_a_network_in_every_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, calls = drawn(0, tmp_path), ("measure", "plan", "compile")
+    options = {"measure": ["--target", "host", "--images", "2"], "plan": [], "compile": ["--out", str(tmp_path / "c")]}
+    for verb in calls:
+        assert main([verb, str(path), *options[verb], "--json"]) == 0, verb
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["net"] == str(path) and answer.get("bit_exact", True)
+    assert main(["measure", str(path), "--out", str(tmp_path / "r"), "--target", "host", "--images", "1"]) == 0
+    assert [one.name for one in (tmp_path / "r").iterdir()] == ["drawn0.exact.fast.disco_f469ni.host.random.json"]
+    assert main(["train", str(path)]) == 2
+    assert "holds int8 weights" in capsys.readouterr().err
+
+
+if __name__ == "__main__":
+    from tflite_micro import runtime
+
+    def answers(data: bytes, graph: Graph, count: int) -> np.ndarray:
+        theirs, found = runtime.Interpreter.from_bytes(data, arena_size=4_000_000), []
+        shape = theirs.get_input_details(0)["shape"]
+        for image in images_for(graph, count):
+            theirs.set_input(image.reshape(shape), 0)
+            theirs.invoke()
+            found.append(theirs.get_output(0).reshape(graph.output.shape).copy())
+        return np.stack(found)
+
+    made = {}
+    for one in DRAWN:
+        made[f"drawn{one}"] = digest(answers(drawn_model(one), tr.load_tflite(drawn(one, Path("/tmp"))), INPUTS))
+    for key in MLPERF:
+        made[key] = digest(answers(mlperf(key).read_bytes(), tr.load_tflite(mlperf(key)), MLPERF_INPUTS))
+    GOLDEN.write_text(json.dumps(made, indent=1) + "\n")
