@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -85,4 +86,4 @@ def test_more_bytes_on_the_curve_are_fewer_cycles() -> None:
     graph = int8_net(3)[0]
     front = fit.curve(graph, BOARD)
     assert len(front) >= 1
-    assert all(a.sram_bytes < b.sram_bytes and a.cycles > b.cycles for a, b in zip(front, front[1:], strict=False))
+    assert all(a.sram_bytes < b.sram_bytes and a.cycles > b.cycles for a, b in pairwise(front))
