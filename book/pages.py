@@ -78,12 +78,12 @@ def paths() -> str:
     for name, (chapters, numbers) in PATHS.items():
         read = [next(BOOK.glob(f"{chapter}_*.ipynb")) for chapter in chapters.split()]
         labs = [next(BOOK.glob(f"labs/lab{number}_*.ipynb")) for number in numbers.split()]
-        hours = [f"{sum(map(_minutes, those)) / 60:.1f}" if those else "-" for those in (read, labs)]
+        hours = [f"{sum(map(minutes, those)) / 60:.1f}" if those else "-" for those in (read, labs)]
         rows.append((name, _linked(read), _linked(labs, "labs/") or "-", *hours))
     return table(("way", "chapters", "labs", "hours to read", "hours of labs"), rows)
 
 
-def _minutes(path: Path) -> int:
+def minutes(path: Path) -> int:
     """Returns the minutes that a chapter or a lab states in its first cell."""
     first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
     found = re.search(r"\*\*Time:\*\* (?:(\d+) minutes|half a day)", first)
@@ -205,8 +205,8 @@ def commands() -> str:
         typed = f"python {command}" if command.startswith("tools/") else f"python -m tinyredux {command}"
         run = _times().get(command)
         spent = f": {run['seconds']:,.0f} s, {run['most_mib']:,} MiB" if run else ": not timed"
-        lines.append(f"    # {', '.join(names)}{spent}\n    {typed}\n")
-    return "\n" + "".join(lines) + "\n"
+        lines.append(f"\n    # {', '.join(names)}{spent}\n    {typed}\n")
+    return "".join(lines) + "\n"
 
 
 def citation() -> str:

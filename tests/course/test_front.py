@@ -63,3 +63,12 @@ def test_a_way_through_the_book_takes_along_what_its_chapters_need() -> None:
         chapters = pages.PATHS[name][0].split()
         for i, chapter in enumerate(chapters):
             assert needs(next(pages.BOOK.glob(f"{chapter}_*.ipynb"))) <= set(chapters[:i]), f"{name}: chapter {chapter}"
+
+
+def test_the_index_states_the_minutes_that_chapters_and_labs_state() -> None:
+    text = (pages.BOOK / "index.md").read_text()
+    cards = re.findall(r"^\*\*\[[^]]+\]\((\w+)\.ipynb\)\*\*\n\n.*; (\d+) minutes$", text, re.M)
+    labs = re.findall(r"^- \[Lab \d\. [^]]+\]\((labs/\w+)\.ipynb\).*; (\d+) minutes$", text, re.M)
+    assert len(cards) >= 17 and len(labs) >= 6
+    for name, stated in (*cards, *labs):
+        assert pages.minutes(pages.BOOK / f"{name}.ipynb") == int(stated), name
