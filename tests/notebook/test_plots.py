@@ -135,6 +135,24 @@ def test_no_point_of_the_book_lies_below_its_own_floor() -> None:
     assert len(points) > 100 and all(point["removed"] >= point["floor"] - 1e-9 for point in points)
 
 
+def test_a_curve_is_drawn_above_a_floor_of_its_own() -> None:
+    """Layers of 100 and of 16 rows: one floor for both would lie above the second one's curve."""
+    chance = np.random.default_rng(0)
+    rows = {count: chance.integers(-9, 9, (1, count, 8)) for count in (100, 16)}
+    vectors = chance.integers(-9, 9, (8, 6))
+    found = {f"{n} rows": [hashing.measure(one, vectors[:, :bits]) for bits in (1, 3, 6)] for n, one in rows.items()}
+    left, right = plots_redundancy.removed_and_lost(found).figure.axes
+    curves, floors = (
+        [line for line in left.lines if line.get_linestyle() == kind and len(line.get_xdata())] for kind in ("-", "--")
+    )
+    assert len(curves) == len(floors) == 2 and [one.get_color() for one in curves] == [one.get_color() for one in floors]
+    heights = {line: np.asarray(line.get_ydata(), float) for line in (*curves, *floors)}
+    for curve, floor, points in zip(curves, floors, found.values(), strict=True):
+        assert heights[floor].tolist() == [100 * point.floor for point in points]
+        assert (heights[curve] >= heights[floor] - 1e-9).all()
+    assert heights[floors[0]].tolist() != heights[floors[1]].tolist() and len(right.lines) == 2
+
+
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="needs records with cycles"):
         plots.cycles_per_operator([replace(RECORDS[0], cycles=None)])
