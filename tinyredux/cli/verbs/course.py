@@ -190,7 +190,7 @@ def _listed(options: argparse.Namespace) -> Answer:
 
     if options.path:
         raise ValueError(f"lab list takes no path, found {options.path}; to run a notebook: lab check {options.path}")
-    labs = [
+    labs: list[dict[str, Any]] = [
         {"lab": path.name, "time": handout.minutes(path), "points": sum(EXERCISES[name].points for name in names)}
         | {"exercises": [*names]}
         for path, names in handout.list_labs().items()
