@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (317, "torch safetensors"), "train": (949, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (770, "optuna tqdm"),
     "notebook": (1320, "ipywidgets matplotlib"),
-    "course": (1056, "IPython nbclient nbformat papermill tqdm"), "cli": (919, "tqdm"),
+    "course": (1017, "IPython nbclient nbformat papermill tqdm"), "cli": (919, "tqdm"),
     "__init__": (51, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 3602
