@@ -77,9 +77,21 @@ def _award(found: Any) -> int:
 
 
 def _draw_schedule(arguments: tuple[Any, ...], expected: Any, found: Any) -> Any:
-    from tinyredux.notebook import plots_labs
+    """Draws the most bytes alive in each item of a schedule, the highest in red, and the least peak of all schedules."""
+    from tinyredux.notebook.plots_style import BLUE, INK, RED, Picture, figure_with_axes, name_steps, styled
 
-    return plots_labs.schedule(found, live_bytes(found), optimum_bytes())
+    @styled
+    def drawn(live: list[int], least: int) -> Picture:
+        figure, (axes,) = figure_with_axes(8.6, 2.8)
+        for i, count in enumerate(live):
+            axes.bar(i + 0.5, count, 0.8, color=RED if count == max(live) else BLUE)
+            axes.text(i + 0.5, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
+        axes.axhline(least, color=INK, lw=1.2, ls="--")
+        name_steps(axes, list(found), fontsize=9)
+        axes.set(ylabel="bytes alive", ylim=(0, 1.15 * max(live)), title=f"peak {max(live):,}; dashed: {least:,} are enough")
+        return Picture(figure, f"A schedule of {len(live)} items with {', '.join(f'{count}' for count in live)} bytes alive.")
+
+    return drawn(live_bytes(found), optimum_bytes())
 
 
 exercise("lab3.by_hand", judge=_judge_by_hand, points=3, award=_award, picture=_draw_schedule)(

@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
     "nets": (317, "torch safetensors"), "train": (949, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (770, "optuna tqdm"),
-    "notebook": (1320, "ipywidgets matplotlib"),
+    "notebook": (1295, "ipywidgets matplotlib"),
     "course": (1017, "IPython nbclient nbformat papermill tqdm"), "cli": (919, "tqdm"),
     "__init__": (51, ""), "__main__": (34, ""),
 }  # fmt: skip
