@@ -27,9 +27,27 @@ def _draw_front(chance: random.Random) -> tuple[Any, ...]:
 
 
 def _draw_points(arguments: tuple[Any, ...], expected: Any, found: Any) -> Any:
-    from tinyredux.notebook import plots_labs
+    """Draws points of (cycles, right): those of the front, those found that are none, and those missed."""
+    from tinyredux.notebook.plots_style import GREEN, GREY, RED, Picture, figure_with_axes, styled
 
-    return plots_labs.front_compared(arguments[0], expected, [tuple(point) for point in found])
+    @styled
+    def drawn(points: list[Point], given: list[Point]) -> Picture:
+        missed, extra = [p for p in expected if p not in given], [p for p in given if p not in expected]
+        figure, (axes,) = figure_with_axes(8.6, 2.8)
+        sets = (
+            (points, "o", GREY, "points"),
+            (expected, "o", GREEN, "front"),
+            (missed, "s", RED, "missed"),
+            (extra, "x", RED, "extra"),
+        )
+        for which, marker, colour, label in sets:
+            axes.plot([p[0] for p in which], [p[1] for p in which], marker, color=colour, ms=8, label=f"{label}: {len(which)}")
+        axes.set(xlabel="cycles", ylabel="right", title=f"{len(missed)} missed, {len(extra)} too many")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        said = f"{len(points)} points, {len(expected)} on the front, {len(missed)} missed, {len(extra)} too many"
+        return Picture(figure, f"{said}.")
+
+    return drawn(arguments[0], [tuple(point) for point in found])
 
 
 @exercise(

@@ -1,12 +1,63 @@
-"""The exercises of lab 3: a schedule in parts by hand, and what a region in slices needs."""
+"""The exercises of lab 3: a schedule in parts by hand, and what a region in slices needs. The library's planner judges."""
 
+import functools
 import random
 from typing import Any
 
-from tinyredux.course.exercises_partial import live_bytes, optimum_bytes
+from tinyredux import graph, partial
+from tinyredux.course.given import SHAPES, STEPS
 from tinyredux.course.teaching import exercise
+from tinyredux.memory import Item
+from tinyredux.partial import Net
 
 STEPS_BYTES = (4000, 3072, 2816)  # the peaks that earn a point each in the schedule by hand
+
+
+def small_net() -> Net:
+    """Returns the network of lab 3, without weights: bytes depend on shapes alone."""
+    tensors = {name: graph.Tensor(name, shape, "int8") for name, shape in SHAPES.items()}
+    more: dict[str, Any] = {"filter": {"padding": (1, 1, 1, 1)}}
+    ops = [
+        getattr(graph, step["kind"])(**{key: value for key, value in step.items() if key != "kind"}, **more.get(step["name"], {}))
+        for step in STEPS
+    ]
+    return Net(graph.Graph("lab3", tuple(ops), tensors, {}, ("input",), ("classes",)))
+
+
+@functools.cache
+def optimum_bytes() -> int:
+    """Returns the least peak of live bytes of all schedules of lab 3's network."""
+    return partial.plan_partial(small_net().graph).channel_bound_bytes
+
+
+def live_bytes(found: Any) -> list[int]:
+    """Returns the most bytes alive in each item of a schedule: a list of operators' names, joined by + where they run in slices.
+
+    Raises ValueError saying what is wrong with it.
+    """
+    net, items = small_net(), []
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"expected a list such as ['expand', 'filter+project', ...], found {found!r}")
+    ways: dict[frozenset[str], Item] = {}
+    for item in sorted(partial.candidates(net), key=lambda item: -partial.internal_bytes(net, item)):
+        ways[frozenset(item.ops)] = item  # of several ways to run the same operators the one with the fewest bytes is left
+    for text in found:
+        names = [name.strip() for name in text.split("+")]
+        if unknown := [name for name in names if name not in net.index]:
+            raise ValueError(f"there is no operator {unknown[0]!r}; there are {', '.join(net.index)}")
+        if frozenset(names) not in ways:
+            raise ValueError(f"{text} cannot run in slices of channels: some operator in it needs all channels of the one before")
+        items.append(ways[frozenset(names)])
+    run = [name for item in items for name in item.ops]
+    if sorted(run) != sorted(net.index):
+        raise ValueError(f"each operator has to run once, found {', '.join(run)}")
+    done: set[str] = {"input"}
+    for item in items:
+        if missing := [name for name in net.inputs(item) if name not in done]:
+            raise ValueError(f"{'+'.join(item.ops)} reads {missing[0]}, which nothing has written yet")
+        done.add(net.output(item))
+    costs = {item: partial.item_costs(net, item) for item in items}
+    return [run.during for _, _, run in partial.replayed(partial.problem(net, items, frozenset(), costs), range(len(items)))]
 
 
 def _judge_by_hand(arguments: tuple[Any, ...], found: Any) -> str | None:
@@ -26,9 +77,21 @@ def _award(found: Any) -> int:
 
 
 def _draw_schedule(arguments: tuple[Any, ...], expected: Any, found: Any) -> Any:
-    from tinyredux.notebook import plots_labs
+    """Draws the most bytes alive in each item of a schedule, the highest in red, and the least peak of all schedules."""
+    from tinyredux.notebook.plots_style import BLUE, INK, RED, Picture, figure_with_axes, name_steps, styled
 
-    return plots_labs.schedule(found, live_bytes(found), optimum_bytes())
+    @styled
+    def drawn(live: list[int], least: int) -> Picture:
+        figure, (axes,) = figure_with_axes(8.6, 2.8)
+        for i, count in enumerate(live):
+            axes.bar(i + 0.5, count, 0.8, color=RED if count == max(live) else BLUE)
+            axes.text(i + 0.5, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
+        axes.axhline(least, color=INK, lw=1.2, ls="--")
+        name_steps(axes, list(found), fontsize=9)
+        axes.set(ylabel="bytes alive", ylim=(0, 1.15 * max(live)), title=f"peak {max(live):,}; dashed: {least:,} are enough")
+        return Picture(figure, f"A schedule of {len(live)} items with {', '.join(f'{count}' for count in live)} bytes alive.")
+
+    return drawn(live_bytes(found), optimum_bytes())
 
 
 exercise("lab3.by_hand", judge=_judge_by_hand, points=3, award=_award, picture=_draw_schedule)(

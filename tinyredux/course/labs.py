@@ -85,9 +85,8 @@ def grade(
     be handed in, it fails each of that lab's exercises. Raises ValueError where there is no notebook; the iterator raises
     MissingTool.
     """
-    limits = {"lab": lab} if lab else {}
     named_in("", Path(f"{lab or 'lab1'}.ipynb"), lab)
-    return (_marked(folder, path, cell_seconds, file_seconds, **limits) for path in handed_in(folder))
+    return (_marked(folder, path, lab, cell_seconds, file_seconds) for path in handed_in(folder))
 
 
 def handed_in(folder: Path) -> list[Path]:
@@ -100,17 +99,17 @@ def handed_in(folder: Path) -> list[Path]:
     return paths
 
 
-def _marked(folder: Path, path: Path, *seconds: float, **limits: Any) -> tuple[str, list[Verdict]]:
+def _marked(folder: Path, path: Path, lab: str, *seconds: float) -> tuple[str, list[Verdict]]:
     name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
     try:
         if path.is_symlink() and path.is_file():
             raise ValueError(f"{path} is a link, perhaps to another's work; expected the notebook itself")
-        return name, check_lab(path, *seconds, **limits)
+        return name, check_lab(path, *seconds, lab=lab)
     except MissingTool:
         raise
     except Exception as wrong:  # one submission never ends the others' marks
         said = _clean(str(wrong) or type(wrong).__name__)
-        names = [exercise for exercise in EXERCISES if limits and exercise.startswith(f"{limits['lab']}.")]
+        names = [exercise for exercise in EXERCISES if lab and exercise.startswith(f"{lab}.")]
         return name, [failed(exercise, said) for exercise in names] or [Verdict("", False, said)]
 
 
@@ -194,12 +193,8 @@ def write_feedback(folder: Path, students: Iterable[Student]) -> list[Path]:
             lines += [f"[{verdict.points} of {verdict.most}] {verdict.text}", ""]
         for file, words in student.files.items():
             lines += [f"In your own words ({file}), marked by a person: ____", "", words, ""] if words else []
-        written[name.casefold()] = write_whole(folder / f"{name}.txt", _written("\n".join(lines)))
+        written[name.casefold()] = write_whole(folder / f"{name}.txt", "\n".join(lines).encode("utf-8", "backslashreplace"))
     return [*written.values()]
-
-
-def _written(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 CSV_HEAD = ("file", "exercise", "passed", "verdict", "unsealed", "student", "points", "most")

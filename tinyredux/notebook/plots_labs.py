@@ -16,7 +16,7 @@ from tinyredux.memory import MemoryPlan, arena_end, layerwise_peak, lifetimes, l
 from tinyredux.notebook import plots_style as _style
 from tinyredux.notebook.plots import memory_timeline
 from tinyredux.notebook.plots_redundancy import clusters, photograph
-from tinyredux.notebook.plots_style import BLUE, GREEN, GREY, INK, PALETTE, RED, SKY, Picture
+from tinyredux.notebook.plots_style import INK, PALETTE, RED, SKY, Picture
 from tinyredux.tables import Words
 from tinyredux.trec import Clusters
 
@@ -57,19 +57,6 @@ def placement(sizes: dict[str, int], spans: dict[str, tuple[int, int]], offsets:
 
 
 @_style.styled
-def schedule(items: Sequence[str], live: Sequence[int], least: int) -> Picture:
-    """Returns the most bytes alive in each item of a schedule, the highest in red, and the least peak of all schedules."""
-    figure, (axes,) = _style.figure_with_axes(8.6, 2.8)
-    for i, count in enumerate(live):
-        axes.bar(i + 0.5, count, 0.8, color=RED if count == max(live) else BLUE)
-        axes.text(i + 0.5, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
-    axes.axhline(least, color=INK, lw=1.2, ls="--")
-    _style.name_steps(axes, list(items), fontsize=9)
-    axes.set(ylabel="bytes alive", ylim=(0, 1.15 * max(live)), title=f"peak {max(live):,}; dashed: {least:,} are enough")
-    return Picture(figure, f"A schedule of {len(live)} items with {', '.join(f'{count}' for count in live)} bytes alive.")
-
-
-@_style.styled
 def rows_compared(values: Rows, expected: Sequence[Any], found: Sequence[Any]) -> Picture:
     """Returns the rows of a case, each with the answer expected and the one found; rows that differ are red."""
     figure, (axes,) = _style.figure_with_axes(8.6, 0.7 + 0.26 * (len(values) + 1))
@@ -86,24 +73,6 @@ def rows_compared(values: Rows, expected: Sequence[Any], found: Sequence[Any]) -
     )
     axes.grid(visible=False)
     return Picture(figure, f"{len(wrong)} of {len(values)} rows differ: {', '.join(wrong)}.")
-
-
-@_style.styled
-def front_compared(points: Sequence[tuple[int, int]], expected: Sequence[Any], found: Sequence[Any]) -> Picture:
-    """Returns points of (cycles, right): those of the front, those found that are none, and those missed."""
-    missed, extra = [p for p in expected if p not in found], [p for p in found if p not in expected]
-    figure, (axes,) = _style.figure_with_axes(8.6, 2.8)
-    sets = (
-        (points, "o", GREY, "points"),
-        (expected, "o", GREEN, "front"),
-        (missed, "s", RED, "missed"),
-        (extra, "x", RED, "extra"),
-    )
-    for which, marker, colour, label in sets:
-        axes.plot([p[0] for p in which], [p[1] for p in which], marker, color=colour, ms=8, label=f"{label}: {len(which)}")
-    axes.set(xlabel="cycles", ylabel="right", title=f"{len(missed)} missed, {len(extra)} too many")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return Picture(figure, f"{len(points)} points, {len(expected)} on the front, {len(missed)} missed, {len(extra)} too many.")
 
 
 def _tried(draw: Callable[[], Picture]) -> Picture | Words:

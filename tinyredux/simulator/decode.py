@@ -8,29 +8,12 @@ from typing import Any
 import capstone  # type: ignore[import-untyped]
 from capstone import arm_const as arm
 
-from tinyredux.simulator.timing import BRANCHES, NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction
+from tinyredux.simulator.timing import BRANCHES, KINDS, NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction
 
 _ENGINE = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS | capstone.CS_MODE_V8)
 _ENGINE.detail = True
 
-_NAMES = {
-    "mac": "smlad smladx smlsd smlsdx smlald smlaldx smlsld smlsldx smlal umlal umaal mla mls smlabb smlabt smlatb smlatt smlawb "
-    "smlawt smmla smmlar smmls smmlsr smlalbb smlalbt smlaltb smlaltt usada8",
-    "mul": "mul umull smull smulbb smulbt smultb smultt smulwb smulwt smmul smmulr smuad smuadx smusd smusdx usad8",
-    "dsp": "sxtb sxth uxtb uxth sxtb16 uxtb16 sxtab sxtah uxtab uxtah sxtab16 uxtab16 ubfx sbfx bfi bfc pkhbt pkhtb ssat usat "
-    "ssat16 usat16 clz rbit rev rev16 revsh sel qadd qsub qdadd qdsub sadd16 ssub16 uadd8 usub8 sadd8 ssub8 uqsub8",
-    "system": "mrs vmrs vmsr svc bkpt udf",
-    "mask": "msr cps cpsid cpsie",
-    "barrier": "dsb dmb isb",
-    "nop": "nop pld",
-    "divide": "sdiv udiv",
-    "float-mac": "vmla vmls vnmla vnmls vfma vfms vfnma vfnms",
-    "float-divide": "vdiv vsqrt",
-    "branch-if": "cbz cbnz",
-    "indirect": "bx blx bxns blxns",
-    "call": "bl",
-}
-_KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+_KINDS = {mnemonic: name for name, kind in KINDS.items() for mnemonic in kind.names}
 _STACK_LISTS = ("push", "pop", "vpush", "vpop")
 _LONG = ("smlal", "smlsl", "umlal", "umaal", "smull", "umull")  # two registers hold the result
 _EXTEND_AND_ADD = ("sxta", "uxta")

@@ -116,12 +116,24 @@ class Core:
 CORES = checked(dict[str, Core], read_json(Path(__file__).with_name("cores.json"), "table of cores"), "cores.json")
 RULES = {cpu: core.rules for cpu, core in CORES.items()}
 
-FIXED = dict.fromkeys("alu dsp mac mul nop float float-divide branch branch-if call indirect".split(), 1)
-FIXED |= {"system": 2, "mask": 2, "barrier": 4, "wait": 2}
-BRANCHES = ("branch", "branch-if", "call", "indirect")
-LATENCY = {"load": 2, "load-many": 2, "mac": 2, "mul": 2, "float": 3, "float-mac": 5}
-PORTS = {"dsp": "D", "load": "L", "store": "S", "mac": "M", "mul": "M", "float": "F", "float-mac": "F"}
-PORTS |= dict.fromkeys(BRANCHES, "B") | dict.fromkeys(("alu", "it", "nop"), "A")
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of instruction as kinds.json holds it: its mnemonics where those alone tell it, and what all cores have in common.
+
+    `cycles` are the fixed ones, 0 where the rules of a core say more; `latency` and `port` are the Cortex-M7's, of
+    `dual_issue_port`.
+    """
+
+    cycles: int = 0
+    latency: int = 1
+    port: str = "X"
+    names: tuple[str, ...] = ()
+
+
+KINDS = checked(dict[str, Kind], read_json(Path(__file__).with_name("kinds.json"), "table of kinds"), "kinds.json")
+LATENCY = {name: kind.latency for name, kind in KINDS.items()}
+BRANCHES = tuple(name for name, kind in KINDS.items() if kind.port == "B")
 
 
 class LoadPrice(NamedTuple):
@@ -248,7 +260,7 @@ def _cost(rules: Rules, previous: Instruction, instruction: Instruction, chained
         return (rules.store_index if instruction.index != NO_REGISTER else 1) + wait - hidden
     if kind == "float-mac":
         return rules.float_mac + wait
-    return FIXED[kind] + wait + (rules.mac_use if kind == "mul" and instruction.sets_flags else 0)
+    return KINDS[kind].cycles + wait + (rules.mac_use if kind == "mul" and instruction.sets_flags else 0)
 
 
 def _wait(rules: Rules, previous: Instruction, instruction: Instruction) -> int:
@@ -289,7 +301,7 @@ def _dual_issue_cycles(rules: Rules, block: Sequence[Instruction]) -> int:
         if group == "X":
             alone = {"divide": rules.divide, "float-divide": rules.float_divide, "barrier": 4}.get(instruction.kind, 1)
             now, slots, used = now + max(alone, (instruction.words + 1) // 2), 0, ""
-        done = now + LATENCY.get(instruction.kind, 1) - (1 if group == "X" else 0)
+        done = now + LATENCY[instruction.kind] - (1 if group == "X" else 0)
         ready.update(dict.fromkeys(_registers(instruction.writes), done))
     return now + (1 if slots else 0)
 
@@ -301,7 +313,7 @@ def _registers(mask: int) -> list[int]:
 def dual_issue_port(instruction: Instruction) -> str:
     """The port an instruction needs: M multiply, D bit field and DSP, L load, S store, F float, B branch, A any, X alone."""
     one_word = instruction.words == 1 or instruction.kind not in ("load", "store")
-    return PORTS.get(instruction.kind, "X") if one_word else "X"
+    return KINDS[instruction.kind].port if one_word else "X"
 
 
 def ports_pair(used: str, group: str) -> bool:

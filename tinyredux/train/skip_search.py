@@ -85,7 +85,8 @@ def worths(graph: Graph, unit: str, board: str = BOARD) -> dict[str, float]:
     For input channels: predicted cycles of the fast kernels, those of whoever writes the channel among them.
     """
     if unit != "input":
-        return {name: float(_positions(graph, name)) for name in skippable(graph, unit)}
+        outputs = {name: graph.tensors[graph.by_name[name].output] for name in skippable(graph, unit)}
+        return {name: float(output.shape[0] * output.shape[1]) for name, output in outputs.items()}
     whole, found = predicted_cycles(graph, board), {}
     for name in skippable(graph, unit):
         weights = windows(graph, name)
@@ -99,9 +100,3 @@ def worths(graph: Graph, unit: str, board: str = BOARD) -> dict[str, float]:
 def predicted_cycles(graph: Graph, board: str = BOARD) -> float:
     """Returns the predicted cycles of a graph's fast kernels on a board, without what nobody reads."""
     return choose(without_dead_channels(graph), find_board(board).cpu).cycles
-
-
-def _positions(graph: Graph, name: str) -> int:
-    op = next(op for op in graph.ops if op.name == name)
-    height, width, _ = graph.tensors[op.output].shape
-    return height * width
