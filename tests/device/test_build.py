@@ -53,8 +53,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("build")
+def folder() -> Path:
+    """Where all tests build: what another has compiled of the same text by the same command is there."""
+    return build.default_build_folder()
 
 
 def loadable_bytes(elf: Path) -> dict[int, bytes]:
@@ -94,12 +95,12 @@ def test_firmware_of_every_board(name: str, model: Path, folder: Path) -> None:
     assert int.from_bytes(first[4:8], "little") & 1, "the reset vector is a Thumb address"
 
 
-def test_equal_input_gives_the_same_file_and_changed_weights_another(tmp_path: Path) -> None:
-    first = build.build_firmware(write_model(tmp_path / "a"), DISCO, tmp_path / "build").elf
-    assert build.build_firmware(write_model(tmp_path / "b"), DISCO, tmp_path / "build").elf == first
+def test_equal_input_gives_the_same_file_and_changed_weights_another(tmp_path: Path, folder: Path) -> None:
+    first = build.build_firmware(write_model(tmp_path / "a"), DISCO, folder).elf
+    assert build.build_firmware(write_model(tmp_path / "b"), DISCO, folder).elf == first
     weights = tmp_path / "a" / "weights.bin"
     weights.write_bytes(weights.read_bytes()[::-1])
-    changed = build.build_firmware(tmp_path / "a", DISCO, tmp_path / "build").elf
+    changed = build.build_firmware(tmp_path / "a", DISCO, folder).elf
     assert changed != first and changed.read_bytes() != first.read_bytes()
 
 

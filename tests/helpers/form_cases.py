@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from compiled import Process, cross, host, kernels, made, objects
 from generated import Core
-from strategies import Layer
+from strategies import Layer, assert_same
 
 from tinyredux.codegen.artifact import functions, sources
 from tinyredux.device import build
@@ -167,7 +167,7 @@ def right_cases(cases: Sequence[Case], inputs: int, folder: Path, core: str = "c
         for values, expected in drawn[id(layer)]:
             for forms in running:
                 written = forms.run(number, replace(case, layer=replace(layer, inputs=values)))
-                np.testing.assert_array_equal(written, expected, err_msg=f"{case.form.name}: {layer.graph}")
+                assert_same(written, expected, layer, case.form.name)
                 right += 1
     assert right and not any(forms.close() for forms in running if isinstance(forms, HostForms))
     return right

@@ -14,7 +14,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tinyredux import graph as ir
-from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv
 from tinyredux.int8 import interpret
 
@@ -50,6 +49,12 @@ class Layer:
     def expected(self) -> np.ndarray:
         """Returns the operator's output (H, W, C) by the interpreter."""
         return interpret.run_op(self.graph, self.op, [values[None] for values in self.inputs])[0]
+
+
+def assert_same(written: np.ndarray, expected: np.ndarray, layer: Layer, by: str) -> None:
+    """Fails with the layer's graph unless two outputs are equal. Its text is long, so nobody writes it for those that are."""
+    if not np.array_equal(written, expected):
+        np.testing.assert_array_equal(written, expected, err_msg=f"{by} {layer.graph}")
 
 
 def _values(pick: Pick, shape: tuple[int, ...], lowest: int) -> np.ndarray:
@@ -200,6 +205,8 @@ def random_layers(kind: str, count: int, seed: int) -> list[Layer]:
 
 def named_layer(spec: str, weights: Callable[[tuple[int, ...]], np.ndarray] | None = None, seed: int = 0) -> Layer:
     """Returns a layer as `bench` names it, with an image of any values and, where asked for, with other weights."""
+    from tinyredux.explore.bench import layer_graph, parse_spec  # torch comes with it: the firmware's vectors do without
+
     graph = layer_graph(parse_spec(spec), seed)
     if weights:
         changed = weights(graph.constants["weights"].shape).astype(np.int8)

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from strategies import random_layers
 
 from tinyredux.explore.bench import layer_graph, parse_spec
 from tinyredux.graph import Conv
 from tinyredux.int8 import requantization
 from tinyredux.kernels.rows import template as rows
 from tinyredux.kernels.rows.layer import OFFSET, rows_of, steps_of
-from tinyredux.kernels.rows.plan import order_loads, plan_rows
 
 
 @pytest.mark.parametrize("zero_point", [-128, -3, 127])
@@ -37,15 +35,6 @@ def test_a_chunk_is_as_long_as_the_worst_input_allows(zero_point: int) -> None:
     assert largest < OFFSET and smallest >= -OFFSET and kernel.most == max(largest, -smallest)
     largest, smallest = extremes(kernel.chunk + 1)
     assert largest >= OFFSET or smallest < -OFFSET
-
-
-def test_every_product_is_computed_once_per_step() -> None:
-    for layer in random_layers("conv", 30, seed=2):
-        plan = plan_rows(rows.geometry_of(layer.graph, layer.op))
-        for block in plan.blocks if plan else ():
-            batches = order_loads(block.products, 2, 11 - 2 * block.n)
-            macs_done = sorted((a, w[0], w[2], x[2]) for _, products in batches for a, w, x in products if w[0] == x[0])
-            assert macs_done == sorted((p.a, step, p.pair, p.column) for step in (0, 1) for p in block.products)
 
 
 def test_layers_without_a_form() -> None:

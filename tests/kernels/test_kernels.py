@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import CoreKernels, HostKernels
-from strategies import KINDS, Layer, layers, random_layers
+from strategies import KINDS, Layer, assert_same, layers, random_layers
 
-from tinyredux.graph import Conv
+from tinyredux.graph import Conv, Graph, Softmax, Tensor
+from tinyredux.int8.factors import SOFTMAX_OUTPUT
+from tinyredux.int8.quantization import quant_from_range
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def core(request: pytest.FixtureRequest) -> CoreKernels:
 def check(kernels: HostKernels | CoreKernels, layer: Layer) -> None:
     """Fails unless kernel and interpreter write the same bytes; of a convolution also the kernels of partial execution."""
     for operator in ("", "direct", "add_s32") if type(layer.op) is Conv and layer.op.groups == 1 else ("",):
-        np.testing.assert_array_equal(kernels.run(layer, operator), layer.expected(), err_msg=f"{operator} {layer.graph}")
+        assert_same(kernels.run(layer, operator), layer.expected(), layer, operator)
 
 
 @settings(max_examples=100, deadline=None)
@@ -47,6 +49,14 @@ def test_kernel_under_sanitizers(sanitized: HostKernels, kind: str, seeds: tuple
     """No access outside an array, no undefined arithmetic, and the same bytes."""
     for layer in random_layers(kind, seeds[1], seeds[0]):
         check(sanitized, layer)
+
+
+def test_softmax_over_a_thousand_equal_values(sanitized: HostKernels) -> None:
+    """The sum passes 512, where LiteRT's reference stops."""
+    tensors = {"in": Tensor("in", (2, 1, 1000), "int8", quant_from_range(-1.0, 1.0))}
+    tensors["out"] = Tensor("out", (2, 1, 1000), "int8", SOFTMAX_OUTPUT)
+    graph = Graph("wide", (Softmax("softmax1", ("in",), "out"),), tensors, {}, ("in",), ("out",))
+    check(sanitized, Layer(graph, (np.full((2, 1, 1000), 17, np.int8),)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

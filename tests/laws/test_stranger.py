@@ -203,21 +203,21 @@ def folder_above(tmp_path: Path) -> Path:
 def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three claims: one is made again, one command ends badly, one has a record that its command does not write."""
     monkeypatch.setattr("tinyredux.course.claims.ROOT", folder_above(tmp_path))
-    plan = f"plan {user_nets.__file__}:make --data random --out data"
+    plan, wrong = f"plan {user_nets.__file__}:make --data random --out data", "simulate nothing.elf --board disco_f469ni"
     here, other = Path("data/make.plan-partial.json"), Path("data/other.json")
     (tmp_path / other).write_text('{"placement_bytes": 1}')
     rows = [
         {"id": name, "paper": "", "where": "", "metric": "", "published": "9", "chapter": "", "differs": "", "band": [0, 1e6],
          "evidence": {"ratios": [[f"{record}#placement_bytes"]], "commands": [command]}}
-        for name, record, command in (("a", here, plan), ("b", other, "plan nothing --data random"), ("c", other, "nets"))
+        for name, record, command in (("a", here, plan), ("b", other, wrong), ("c", other, "nets"))
     ]  # fmt: skip
     (tmp_path / "claims.json").write_text(json.dumps(rows))
     monkeypatch.setattr("tinyredux.course.claims.CLAIMS_FILE", tmp_path / "claims.json")
     first, second, third = reproduce((), "full")
     assert (first["verdict"], first["basis"], first["failed"]) == ("reproduced", "remade", "")
     assert (second["verdict"], second["basis"], second["ours"]) == ("reproduced", "recorded", 1)
-    assert "`python -m tinyredux plan nothing --data random` ended with exit code 2: " in second["failed"]
-    assert "unknown network 'nothing'" in second["failed"]
+    assert f"`python -m tinyredux {wrong}` ended with exit code 2: " in second["failed"]
+    assert "nothing.elf does not exist" in second["failed"]
     assert (third["basis"], third["failed"]) == ("recorded", "")
     assert cli.main(["reproduce", "b", "--profile", "full"]) == 1 and cli.main(["reproduce", "c"]) == 0
 
@@ -266,12 +266,6 @@ def test_without_the_arm_compiler_a_sentence_says_how_to_get_it_and_the_host_wor
     assert code == 3 and out == "" and said.count("\n") == 1 and "apt-get install" in said and "gcc-arm-none-eabi" in said
     code, out, said = stranger("measure", LABELLED, "--target", "host", "--images", "1", "--kernels", "reference")
     assert code == 0 and "1 of synthetic" in out, said
-
-
-def test_without_cifar10_a_claim_says_what_it_needs(stranger: Run) -> None:
-    code, out, said = stranger("reproduce", "pex.codesign", "--profile", "full")
-    assert code == 1 and "(recorded)" in out, said
-    assert "ended with exit code 3: " in out and "tinyredux data --download" in out
 
 
 SHORTER = {"train": ["--epochs", "1"], "prune": ["--epochs", "1", "--steps", "1"], "explore": ["--trials", "2", "--images", "50"]}

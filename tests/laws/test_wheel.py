@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ def files_below(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with the wheel, made from a source distribution of a copy of the checkout, and installed in `site`."""
+    """Returns a folder with the package in `site`: pip makes the wheel from a source distribution of a copy of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     checkout = folder / "checkout"
     for name in PACKED:
@@ -49,11 +48,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pack = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
     subprocess.run([sys.executable, "-c", pack], cwd=checkout, check=True, capture_output=True)
     (sources,) = folder.glob("*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    offline = ["--no-index", "--no-deps"]
-    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", str(folder), str(sources)], cwd=folder, check=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "install", *offline, "--no-compile", "--target", str(folder / "site"), str(wheel)], check=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "install", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--no-compile", "--target", str(folder / "site"), str(sources)], check=True)
     (folder / "work").mkdir()
     shutil.copy(user_nets.__file__, folder / "work" / "own.py")
     return folder
@@ -68,15 +64,14 @@ def call(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProc
     return done
 
 
-def verb(home: Path, *arguments: str) -> dict[str, object]:
-    found = json.loads(call(home, "-m", "tinyredux", *arguments, "--json").stdout)
-    assert isinstance(found, dict)
-    return found
+def verbs(home: Path, *commands: str) -> list[dict[str, object]]:
+    """Returns what verbs answer, all of them in one process."""
+    run = "import sys; from tinyredux.cli.app import main; sys.exit(max(main([*c.split(), '--json']) for c in sys.argv[1:]))"
+    return [json.loads(line) for line in call(home, "-c", run, *commands).stdout.splitlines()]
 
 
 def test_the_wheel_holds_what_the_library_reads(home: Path) -> None:
-    (wheel,) = home.glob("*.whl")
-    inside = {name.removeprefix("tinyredux/") for name in zipfile.ZipFile(wheel).namelist() if name.startswith("tinyredux/")}
+    inside = files_below(home / "site" / "tinyredux")
     package = {name for name in files_below(ROOT / "tinyredux") if "__pycache__" not in name}
     assert package - inside == set() and {name for name in inside - package if not name.startswith("_data/")} == set()
     named = re.findall(r"(?:pre:|post:|ldscript = )(\S+)", (ROOT / "platformio.ini").read_text())
@@ -100,10 +95,9 @@ def test_an_installed_package_without_extras_lists_plans_and_says_what_is_missin
 @NEEDS_COMPILER
 def test_an_installed_package_measures_compiles_and_simulates(home: Path) -> None:
     before = files_below(home / "site")
-    measured = verb(home, "measure", "own.py:make", "--data", "random", "--images", "1")
-    assert measured["bit_exact"] is True
-    written = verb(home, "compile", "own.py:make", "--data", "random", "--out", "model")
-    assert written["model_hash"] == measured["model_hash"]
+    own = "own.py:make --data random"
+    measured, written = verbs(home, f"measure {own} --images 1", f"compile {own} --out model")
+    assert measured["bit_exact"] is True and written["model_hash"] == measured["model_hash"]
     (elf,) = (home / "user" / ".cache" / "tinyredux" / "build").rglob("firmware.elf")
     simulated = call(home, "-m", "tinyredux", "simulate", str(elf), "--board", "disco_f469ni", code=3).stdout
     assert f"READY {measured['model_hash']}" in simulated and "waits for console input" in simulated

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import subprocess
-import sys
-import textwrap
+import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -30,21 +30,6 @@ from tinyredux.trec.layer import Settings
 
 RECIPE = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
 PRUNING = prune.Pruning(4500, steps=3, batches=3, tune=replace(prune.TUNE, epochs=2, batch=32))
-KILLED = """
-    import itertools, os, sys, torch
-    from pathlib import Path
-    from tinyredux import datasets, nets, train
-
-    steps = itertools.count()
-    def stop():
-        if next(steps) == 20:  # an epoch has 15
-            os._exit(9)  # as a kill does: nothing is written, nothing cleaned up
-
-    torch.manual_seed(0)
-    recipe = train.Recipe(epochs=3, batch=16, peak_rate=0.05)
-    data = datasets.synthetic(counts=(240, 60, 60))
-    train.train(nets.resolve(sys.argv[1]), data, recipe, Path(sys.argv[2]), train.Guide(watch=stop))
-"""
 
 
 def tiny() -> nn.Module:
@@ -122,11 +107,20 @@ def test_what_is_interrupted_goes_on_to_the_same_bits(
 
 def test_a_killed_training_resumes_to_the_same_bits(own: str, few: datasets.Dataset, tmp_path: Path) -> None:
     """A process that dies in its second epoch, run again, ends with the weights of one that lived."""
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), own, str(tmp_path / "c.pt")]
-    assert subprocess.run(command, check=False).returncode == 9
-    assert loop.read_checkpoint(tmp_path / "c.pt", {}, "epoch")["epoch"] == 1
+    path, done = tmp_path / "c.pt", itertools.count()
+
+    def train_until_killed() -> None:
+        torch.manual_seed(0)  # an epoch has 15 steps; the process ends as a kill ends it: nothing is written or cleaned up
+        watch = train.Guide(watch=lambda: os._exit(9) if next(done) == 20 else None)
+        train.train(nets.resolve(own), few, RECIPE, path, watch)
+
+    process = multiprocessing.get_context("fork").Process(target=train_until_killed)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    assert loop.read_checkpoint(path, {}, "epoch")["epoch"] == 1
     steps = list[None]()
-    resumed = train.train(nets.resolve(own), few, RECIPE, tmp_path / "c.pt", train.Guide(watch=lambda: steps.append(None)))
+    resumed = train.train(nets.resolve(own), few, RECIPE, path, train.Guide(watch=lambda: steps.append(None)))
     assert len(steps) == 2 * 15  # the first epoch is not made again
     torch.manual_seed(0)
     assert same(resumed, train.train(nets.resolve(own), few, RECIPE))
