@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import draw
 import pytest
+from kit import Drawing
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
-DRAWN = {name: drawing() for name, drawing in draw.pictures().items()}
+PICTURES = draw.pictures()
 TEXT = re.compile(r'<text x="([-\d.]+)" y="([-\d.]+)" font-size="([\d.]+)" text-anchor="(\w+)"([^>]*)>([^<]*)</text>')
+
+
+@cache
+def drawn(name: str) -> Drawing:
+    """Returns a picture, drawn when it is first asked for: some take seconds."""
+    return PICTURES[name]()
 
 
 def prose(path: Path) -> str:
@@ -30,21 +38,21 @@ def shown() -> list[tuple[str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", PICTURES)
 def test_the_file_is_what_the_script_draws(name: str) -> None:
-    assert (BOOK / "figures" / f"{name}.svg").read_text() == DRAWN[name].svg(), "run: python book/figures/draw.py"
+    assert (BOOK / "figures" / f"{name}.svg").read_text() == drawn(name).svg(), "run: python book/figures/draw.py"
 
 
 def test_every_picture_is_shown_with_its_words() -> None:
-    assert {name for _, name, _ in shown()} == set(DRAWN) == {path.stem for path in (BOOK / "figures").glob("*.svg")}
-    assert [(chapter, name) for chapter, name, words in shown() if words != DRAWN[name].alt] == [], (
+    assert {name for _, name, _ in shown()} == set(PICTURES) == {path.stem for path in (BOOK / "figures").glob("*.svg")}
+    assert [(chapter, name) for chapter, name, words in shown() if words != drawn(name).alt] == [], (
         "run: python book/figures/draw.py"
     )
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", PICTURES)
 def test_words_lie_within_the_picture_and_are_large_enough(name: str) -> None:
-    drawing = DRAWN[name]
+    drawing = drawn(name)
     for x, y, size, anchor, rest, words in TEXT.findall(drawing.svg()):
         assert float(size) >= 12, f"{words!r} is smaller than 9 pt"
         long = len(words) * float(size) * (0.62 if "Mono" in rest else 0.55)
