@@ -140,7 +140,7 @@ def _answer(shell: Any, question: dict[str, Any]) -> dict[str, Any]:
     if "cell" in question:
         done = shell.run_cell(question["cell"], store_history=False)
         if error := done.error_before_exec or done.error_in_exec:
-            _stopped[question["cell"]] = f"{type(error).__name__}: {error}"[:MOST_CHARACTERS]
+            _stopped[question["cell"]] = f"{type(error).__name__}: {getattr(error, 'msg', error)}"[:MOST_CHARACTERS]
         return {}
     name = question["name"]
     found = shell.user_ns.get(name, missing(name))
