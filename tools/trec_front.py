@@ -4,7 +4,8 @@
     python tools/trec_front.py --revision 525ea7e    those that a commit holds
 
 A point is the table of a network's TREC weights, its right answers on validation and test images in int8, and the cycles that
-the simulator took on a board with fast kernels, beside those of the exact network with reference kernels. Tables were chosen by
+the simulator took on a board with fast kernels, beside those of the exact network, with fast and with reference kernels. All are
+of one commit, so that a table measured with earlier kernels is compared with the exact network of then. Tables were chosen by
 validation images; the test images are counted and choose nothing. A point without TREC layers is the exact network. A measurement
 of another table than the weights', or one in which the compiler left a layer exact, makes no point.
 """
@@ -40,7 +41,8 @@ def points(net: str, revision: str | None) -> list[dict[str, Any]]:
         for board in BOARDS:
             measured = content(f"data/records/{net}.{method}.fast.{board}.simulator.cifar10.json", revision)
             reference = content(f"data/records/{net}.exact.reference.{board}.simulator.cifar10.json", revision)
-            if weights is None or measured is None or reference is None:
+            exact = content(f"data/records/{net}.exact.fast.{board}.simulator.cifar10.json", revision)
+            if weights is None or measured is None or reference is None or exact is None:
                 continue
             table = weights.get("table") or {}
             if len(table) != sum(op["kind"] == "TrecConv" and op["redundancy"] is not None for op in measured["per_op"]):
@@ -50,7 +52,7 @@ def points(net: str, revision: str | None) -> list[dict[str, Any]]:
                 "epochs": weights["recipe"]["epochs"] if table else 0, "validation_images": weights["validation_images"],
                 "validation_correct": weights["validation_correct"], "images": weights["images"],
                 "correct_int8": weights["correct_int8"], "cycles": measured["cycles"],
-                "reference_cycles": reference["cycles"], "weights_sha256": weights["sha256"],
+                "exact_cycles": exact["cycles"], "reference_cycles": reference["cycles"], "weights_sha256": weights["sha256"],
                 "model_hash": measured["model_hash"],
             })  # fmt: skip
     return found

@@ -223,6 +223,15 @@ def test_damage_costs_only_who_does_it(name: str, tmp_path: Path, monkeypatch: p
 
 @sealed
 @pytest.mark.slow
+def test_what_a_cell_stopped_with_is_told(tmp_path: Path) -> None:
+    cells = "# lab2.place\nby_hand = 1 / 0", "def place(sizes, spans)\n    return {}"
+    by_hand, placed = labs.check_lab(write(tmp_path / "typing.ipynb", *cells))
+    assert "defines no by_hand; its cell stopped with ZeroDivisionError: division by zero" in by_hand.text
+    assert "defines no place; its cell stopped with SyntaxError: expected ':'" in placed.text
+
+
+@sealed
+@pytest.mark.slow
 def test_nothing_outside_is_touched_and_the_batch_goes_on(tmp_path: Path, short: None) -> None:
     folder, kept = tmp_path / "in", tmp_path / "kept"
     folder.mkdir()

@@ -30,7 +30,7 @@ CURVES = "sram_curve.cifar10", "sram_curve.keywords"
 
 
 def named() -> Iterator[tuple[str, str, int, str]]:
-    """Every figure of bytes or right answers of a network that more than one record holds: name, network, value, where."""
+    """Every figure of a network, bytes, cycles or right answers, that several records hold: name, network, value, where."""
     for one in recorded("part_costs")["nets"]:
         for name in ("layerwise_bytes", "partial_bytes", "least_bytes"):
             yield name, one["net"], one[name], "part_costs"
@@ -47,6 +47,12 @@ def named() -> Iterator[tuple[str, str, int, str]]:
     yield "least_bytes", "lenet", whole["partial_bytes"], "resolution"
     yield "layerwise_bytes", "lenet", whole["layerwise_bytes"], "resolution"
     yield f"right of {whole['images']}", "lenet", whole["correct_int8"], "resolution"
+    for point in recorded("trec_front")["points"]:
+        if not point["table"]:
+            yield f"cycles of fast exact on {point['board']}", point["net"], point["cycles"], "trec_front"
+    for path in (ROOT / "data" / "records").glob("*.exact.fast.*.simulator.cifar10.json"):
+        net, _, _, board, *_ = path.stem.split(".")
+        yield f"cycles of fast exact on {board}", net, json.loads(path.read_text())["cycles"], path.stem
     for path in (ROOT / "data" / "records").rglob("*.reference.disco_f469ni.simulator.*.json"):
         run = RUN.fullmatch(path.stem)
         if run and (run[1], run[2]) != (BUDGETED, "partial"):

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -372,3 +373,4 @@ def test_a_pack_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "no network" in parts["wheels of what it needs"]["missing"] and "Sphinx" in parts["pages of the book"]["missing"]
     assert commands[1][-1].endswith("py3-none-any.whl[lab]") and (tmp_path / "pack" / "README.txt").is_file()
     assert len([*(tmp_path / "pack" / "labs").iterdir()]) == len(handout.list_labs())
+    assert f"are for Python 3.{sys.version_info.minor} on" in (tmp_path / "pack" / "README.txt").read_text()

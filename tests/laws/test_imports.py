@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (326, "torch safetensors"), "train": (946, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (178, ""), "explore": (854, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1014, "IPython nbclient nbformat papermill tqdm"), "cli": (938, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (941, "tqdm"),
     "__init__": (51, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 3602

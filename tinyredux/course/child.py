@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 MOST_CHARACTERS = 1000
+_stopped: dict[str, str] = {}  # cells that did not run to their end, each with its error
 _ASKED = "add sub mul truediv floordiv mod pow matmul and or lshift rshift".split()
 _ASKED += [f"r{name}" for name in _ASKED] + "call getitem neg abs enter lt le gt ge".split()
 
@@ -42,7 +44,10 @@ def missing(name: str) -> Callable[..., Any]:
     """Returns what stands for an answer that a notebook does not define: a function that says so when called."""
 
     def not_there(*_: Any) -> Any:
-        raise NameError(f"the notebook defines no {name}")
+        why = next(
+            (f"; its cell stopped with {error}" for cell, error in _stopped.items() if re.search(rf"\b{name}\s*[(=]", cell)), ""
+        )
+        raise NameError(f"the notebook defines no {name}{why}")
 
     return not_there
 
@@ -131,7 +136,9 @@ def _answer(shell: Any, question: dict[str, Any]) -> dict[str, Any]:
     """Returns what a cell, a value or a call comes to: done, `value`, `function`, `object` (no plain data) or `raised`."""
     Absent.marking = "cell" not in question
     if "cell" in question:
-        shell.run_cell(question["cell"], store_history=False)
+        done = shell.run_cell(question["cell"], store_history=False)
+        if error := done.error_before_exec or done.error_in_exec:
+            _stopped[question["cell"]] = f"{type(error).__name__}: {getattr(error, 'msg', error)}"[:MOST_CHARACTERS]
         return {}
     name = question["name"]
     found = shell.user_ns.get(name, missing(name))

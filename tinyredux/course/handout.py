@@ -4,6 +4,7 @@ import ast
 import copy
 import inspect
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from tinyredux.course.exercises import EXERCISES
 from tinyredux.course.teaching import VERDICT_MIME, Exercise
@@ -80,7 +83,7 @@ def release(
     for there in (path for paths in targets.values() for path in paths if path.exists()):
         raise ValueError(f"{there} is there already; give a folder without labs")
     rows = []
-    for lab, paths in targets.items():
+    for lab, paths in tqdm(targets.items(), "labs", leave=False, disable=None):
         stubs = _handed_out(json.loads(text_of(lab)), seed, due)
         row = {"lab": lab.stem, "files": len(paths)}
         if prove:
@@ -188,20 +191,23 @@ def solutions(out: Path, name: str = "") -> list[dict[str, Any]]:
 
 def pack(out: Path, seed: str = "0") -> list[dict[str, Any]]:
     """Writes what a class without a network needs into a folder, and returns what is there: for each part how many files, and
-    what is missing, with the command that gets it. Nothing that fails stops the rest."""
+    what is missing, with the command that gets it. Nothing that fails stops the rest. It takes minutes, and says what it does."""
     from tinyredux.course import book
 
-    wheels, rows = out / "wheels", []
+    wheels, rows, doing = out / "wheels", [], tqdm(bar_format="{desc} ({elapsed})", leave=False, disable=None)
     wheels.mkdir(parents=True, exist_ok=True)
+    doing.set_description("wheel of tinyredux")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     local = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(ROOT)]
     trouble = _ran(local) if IS_CHECKOUT else "this is no checkout, and has no source to make a wheel of"
     rows.append(_part("wheel of tinyredux", [*wheels.glob("tinyredux-*.whl")], trouble))
     ours = next(iter(wheels.glob("tinyredux-*.whl")), None)
+    doing.set_description("wheels of what it needs, 300 MB and more")
     pinned = ["-c", str(ROOT / "constraints.txt")] if (ROOT / "constraints.txt").is_file() else []
     others = [*pip, "download", "-d", str(wheels), *pinned, f"{ours}[lab]" if ours else "tinyredux[lab]"]
     trouble = _ran(others)
     rows.append(_part("wheels of what it needs", [path for path in wheels.iterdir() if path != ours], trouble))
+    doing.set_description("pages of the book")
     try:
         book.render(out / "book")
         trouble = ""
@@ -210,6 +216,7 @@ def pack(out: Path, seed: str = "0") -> list[dict[str, Any]]:
     for left in ("doctrees", "jupyter_execute"):
         shutil.rmtree(out / left, ignore_errors=True)
     rows.append(_part("pages of the book", [*(out / "book").glob("**/*.html")], trouble))
+    doing.set_description("records and labs")
     shutil.copytree(ROOT / "data" / "records", out / "records", dirs_exist_ok=True)
     rows.append(_part("records", [*(out / "records").rglob("*.json")]))
     try:
@@ -218,7 +225,9 @@ def pack(out: Path, seed: str = "0") -> list[dict[str, Any]]:
     except ValueError as wrong:
         trouble = str(wrong)
     rows.append(_part("labs", [*(out / "labs").glob("*.ipynb")], trouble))
-    write_whole(out / "README.txt", PACK_README.read_text(encoding="utf-8"))
+    kind = {"python": platform.python_version().rpartition(".")[0], "system": f"{platform.system()} {platform.machine()}"}
+    write_whole(out / "README.txt", PACK_README.read_text(encoding="utf-8").format(**kind))
+    doing.close()
     return rows
 
 

@@ -214,7 +214,7 @@ def front(record: Mapping[str, Any], controls: Mapping[str, Any]) -> Picture:
         whole, control = exact[point["net"], point["board"]], same.get((point["net"], point["epochs"]))
         gained = round(100 * (point["right"] - (control or whole["right"])), 2)
         rows.append(
-            {**point, "gained": gained, "times": round(whole["cycles"] / point["cycles"], 2), "fair": control is not None}
+            {**point, "gained": gained, "times": round(point["exact_cycles"] / point["cycles"], 2), "fair": control is not None}
         )
     nets, boards = (list(dict.fromkeys(row[key] for row in rows)) for key in ("net", "board"))
     figure, plots = figure_with_axes(8.6, 3.6, len(boards), sharey=True)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ def reproduce(options: argparse.Namespace) -> Answer:
     from tinyredux.course.claims import reproduce
 
     rows = reproduce(options.claims, options.profile)
-    shown = table([row | {"verdict": _verdict(row)} for row in rows], "id", "metric", "published", "ours", "verdict", "differs")
+    shown = table([row | {"verdict": _verdict(row)} for row in rows], "id", "metric", "published", "ours", "verdict")
+    differ = [textwrap.fill(f"{row['id']}: {row['differs']}", 110, subsequent_indent="    ") for row in rows if row["differs"]]
     failures = [f"{row['id']}: {row['failed']}" for row in rows if row["failed"]]
     refuted = any(row["verdict"] == "not reproduced" for row in rows)
-    return Answer({"schema": 1, "claims": rows}, "\n".join([shown, *failures]), int(refuted or bool(failures)))
+    text = "\n".join([shown, *(["", "What differs:", *differ] if differ else []), *failures])
+    return Answer({"schema": 1, "claims": rows}, text, int(refuted or bool(failures)))
 
 
 def _verdict(row: dict[str, Any]) -> str:
