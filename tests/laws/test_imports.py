@@ -22,7 +22,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (168, ""), "tables": (26, ""), "boards": (117, ""), "fixedpoint": (85, ""), "graph": (358, ""),
-    "datasets": (449, "PIL pooch"), "simulator": (1631, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
+    "datasets": (449, "PIL pooch"), "simulator": (1624, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
     "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
     "nets": (317, "torch safetensors"), "train": (946, "torch safetensors tqdm"), "methods": (193, "torch"),
