@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "datasets": (449, "PIL pooch"), "simulator": (1624, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
     "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
     "kernels": (3392, ""), "codegen": (709, ""), "device": (1080, "serial"), "frontends": (467, "torch"),
-    "nets": (317, "torch safetensors"), "train": (946, "torch safetensors tqdm"), "methods": (193, "torch"),
+    "nets": (317, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (157, ""), "explore": (770, "optuna tqdm"),
     "notebook": (1295, "ipywidgets matplotlib"),
     "course": (1014, "IPython nbclient nbformat papermill tqdm"), "cli": (919, "tqdm"),
