@@ -103,15 +103,11 @@ def _memory_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
     is_double = name in ("vldr", "vstr") and arm.ARM_REG_D0 <= insn.operands[0].reg <= arm.ARM_REG_D31
     offset = 0 if insn.post_index else memory.mem.disp
     fields: dict[str, Any] = {
-        "kind": "load" if name.startswith(("ldr", "vldr", "tb")) else "store",
-        "base": base,
-        "index": index,
+        "kind": "load" if name.startswith(("ldr", "vldr", "tb")) else "store", "base": base, "index": index,
         "shift": 1 if name == "tbh" else memory.shift.value if index != NO_REGISTER else 0,
-        "offset": -offset if memory.subtracted and offset > 0 else offset,
-        "words": 2 if suffix == "d" or is_double else 1,
-        "access_bytes": _ACCESS_BYTES.get(suffix, 4),
-        "address_reads": base_bit | index_bit,
-    }
+        "offset": -offset if memory.subtracted and offset > 0 else offset, "words": 2 if suffix == "d" or is_double else 1,
+        "access_bytes": _ACCESS_BYTES.get(suffix, 4), "address_reads": base_bit | index_bit,
+    }  # fmt: skip
     if insn.writeback and base == STACK_POINTER:
         last = insn.operands[-1]
         fields["stack_bytes"] = -(last.imm if insn.post_index and last.type == arm.ARM_OP_IMM else memory.mem.disp)
@@ -125,12 +121,9 @@ def _list_fields(insn: capstone.CsInsn, name: str) -> dict[str, Any]:
     listed = _listed(insn.operands[0 if on_stack else 1 :])
     moved, words = base if on_stack or insn.writeback else 0, listed.bit_count()
     fields: dict[str, Any] = {
-        "kind": "load-many" if loads else "store-many",
-        "base": base.bit_length() - 1,
-        "words": words,
-        "address_reads": base,
+        "kind": "load-many" if loads else "store-many", "base": base.bit_length() - 1, "words": words, "address_reads": base,
         "offset": -4 * words if name in ("ldmdb", "vldmdb") else 0,
-    }
+    }  # fmt: skip
     if name.startswith("v"):  # of which Capstone does not list all registers
         fields |= {"reads": base if loads else base | listed, "writes": moved | listed if loads else moved}
     if moved == 1 << STACK_POINTER:

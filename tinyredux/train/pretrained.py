@@ -19,16 +19,16 @@ from tinyredux.files import check_output, write_whole
 from tinyredux.frontends import export
 from tinyredux.int8 import evaluator, quantize
 from tinyredux.train import finetune_skip, finetune_trec, prune
-from tinyredux.train.model_card import Record, card, load_record, records, write_card
+from tinyredux.train.record import Record, load_record, records
 from tinyredux.trec.layer import convert
 
-__all__ = ["Record", "card", "load_record", "prune_net", "records", "save_weights", "skip_net", "train_net", "trec_net"]
+__all__ = ["Record", "load_record", "prune_net", "records", "save_weights", "skip_net", "train_net", "trec_net"]
 
 
 def train_net(
     name: str, data: str | None = None, epochs: int | None = None, seed: int | None = None, out: Path | None = None
 ) -> Record:
-    """Trains a network from scratch, leaves weights, record and card in `out` (default: the user's cache), returns the record.
+    """Trains a network from scratch, leaves weights and record in `out` (default: the user's cache), returns the record.
 
     `name` is built-in or path/to/file.py:factory; `data` None is CIFAR-10 where it is, else the synthetic set. After every
     epoch the state is kept in the cache, until the weights are written, and a training that was interrupted goes on from it.
@@ -161,12 +161,10 @@ def _state(key: str, data: datasets.Dataset, recipe: train.Recipe) -> Iterator[P
 def _written(
     net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path | None, **account: Any
 ) -> Record:
-    """Writes weights, record and card, and returns the record. In the cache all weights share a folder, so a user's network has
+    """Writes weights and record, and returns the record. In the cache all weights share a folder, so a user's network has
     its own name there."""
     name, out = (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
-    record = save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
-    write_card(out)
-    return record
+    return save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
 
 
 def save_weights(

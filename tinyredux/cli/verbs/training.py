@@ -19,7 +19,7 @@ TRAINING = (
     option("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)"),
     option("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's; prune: 40)"),
     option("--seed", type=int, help="seed of weights, order and augmentation (default: 0)"),
-    option("--out", type=Path, metavar="DIR", help="folder for weights, record and card (default: the user's cache)"),
+    option("--out", type=Path, metavar="DIR", help="folder for weights and record (default: the user's cache)"),
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def data(options: argparse.Namespace) -> Answer:
            help="layers of TREC: JSON, {module path: {sub_length, hash_bits, hash}}"),
 )  # fmt: skip
 def train(options: argparse.Namespace) -> Answer:
-    """Trains a network, from scratch or for a method: weights, record, card. Given again it goes on where it was stopped."""
+    """Trains a network, from scratch or for a method: weights and a record. Given again it goes on where it was stopped."""
     from tinyredux import datasets
     from tinyredux.train.pretrained import skip_net, train_net, trec_net
 

@@ -1,69 +1,15 @@
-"""The record beside each file of trained weights, and the model card: the text of model_card.md, its tables from the records."""
+"""Writes the model card beside the committed weights: the text of model_card.md, its tables from the records."""
 
-import contextlib
-import json
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyredux import nets
-from tinyredux.files import checked, read_json, write_whole
+from tinyredux.files import write_whole
+from tinyredux.nets import WEIGHTS_FOLDER
+from tinyredux.train.pretrained import Record, records
 
 CARD_DATA = ("cifar10", "synthetic", "keywords")  # sets with a table of plain networks
 PLACE = re.compile(r"^\{(\w+)\}$", re.M)  # of a table's rows in model_card.md
-
-
-@dataclass(frozen=True)
-class Record:
-    """One weights file: how it was trained, and how many test images it gets right in float and in int8."""
-
-    net: str
-    data: str
-    file: str
-    sha256: str
-    parameters: int
-    recipe: dict[str, Any]
-    training_images: int
-    validation_images: int
-    validation_correct: int
-    images: int
-    correct_float: int
-    correct_int8: int
-    calibration_images: int
-    torch: str
-    numpy: str
-    command: str
-    schema: int = 1
-    pruning: dict[str, Any] | None = None  # of a pruned network: base, peaks, cuts, and the shapes that changed
-    table: dict[str, dict[str, Any]] | None = None  # of a network with TREC: settings by module path
-    skipping: dict[str, Any] | None = None  # of a network tuned for skipping: the channels left out, by operator
-
-    @property
-    def plain(self) -> bool:
-        """Whether the weights are a network's own, without TREC or skipping."""
-        return not self.table and not self.skipping
-
-    def save(self, path: Path) -> None:
-        """Writes the record as JSON, one field a line."""
-        write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
-
-
-def load_record(path: Path) -> Record:
-    """Returns the record that `path` holds. Raises ValueError naming the field that is wrong."""
-    return checked(Record, read_json(path, "record of weights"), f"record of weights {path}")
-
-
-def records(folder: Path = nets.WEIGHTS_FOLDER) -> list[Record]:
-    """Returns the records of a folder of weights, CIFAR-10 first, networks and files in alphabetical order.
-
-    What else lies there is somebody else's: JSON files without weights beside them, or that are no such records.
-    """
-    found = []
-    for path in folder.glob("*.json"):
-        with contextlib.suppress(ValueError):
-            found += [load_record(path)] if path.with_suffix(".safetensors").is_file() else []
-    return sorted(found, key=lambda record: (record.data, record.net, record.file))
 
 
 def card(found: list[Record]) -> str:
@@ -81,17 +27,6 @@ def card(found: list[Record]) -> str:
         if all(tables[name] for name in PLACE.findall(section)):
             sections.append(PLACE.sub(lambda place: "\n".join(tables[place[1]]), section))
     return "\n\n## ".join(sections)
-
-
-def write_card(folder: Path = nets.WEIGHTS_FOLDER) -> Path:
-    """Writes README.md beside the records of a folder of weights, and returns its path.
-
-    Where somebody else's README.md lies there, which stays as it is, the card is MODEL_CARD.md.
-    """
-    path = folder / "README.md"
-    if path.exists() and not path.read_bytes().startswith(b"# Weights: model card\n\nWritten by `tinyredux."):
-        path = folder / "MODEL_CARD.md"
-    return write_whole(path, card(records(folder)))
 
 
 def _line(*cells: object) -> str:
@@ -135,3 +70,12 @@ def _skipping_row(record: Record, made: dict[str, Any], found: list[Record]) -> 
     counts = [before.validation_correct, before.correct_int8] if before else ["none", "none"]
     rights = (counts[0], record.validation_correct, counts[1], record.correct_int8)
     return _line(record.net, record.data, gone, f"{made['predicted']:.3f}", *rights, record.recipe["epochs"])
+
+
+def main() -> None:
+    """Writes the card."""
+    write_whole(WEIGHTS_FOLDER / "README.md", card(records()))
+
+
+if __name__ == "__main__":
+    main()
