@@ -141,15 +141,14 @@ def test_expected_loss_beats_the_other_significances_after_the_fit() -> None:
 
 def test_the_significance_of_one_unit_is_the_error_that_the_fit_leaves() -> None:
     graph, found, _ = prepared()
-    weights = graph.constants["w"]
-    group = skipping._Group(weights[:1], found, 0, [np.array([4, 5])])
-    moments = skipping.damped(found.gram)
-    kept = np.setdiff1d(np.arange(len(moments)), [4, 5])
-    gone = weights[0].ravel()[[4, 5]].astype(float)
-    moved = -np.linalg.solve(moments[np.ix_(kept, kept)], moments[np.ix_(kept, [4, 5])] @ -gone)
+    weights, moments = graph.constants["w"][:1], skipping.damped(found.gram)
+    (cut,) = skipping.cuts_by_expected_loss(weights, found, "pair", [1 / 28])
+    gone = np.flatnonzero(skipping.unit_numbers(weights, "pair") == np.argmin(cut.kept[0]))
+    kept = np.setdiff1d(np.arange(len(moments)), gone)
     change = np.zeros(len(moments))
-    change[kept], change[[4, 5]] = moved, -gone
-    assert np.isclose(group.scores()[0], change @ moments @ change * found.importance[0])
+    change[gone] = -weights[0].ravel()[gone].astype(float)
+    change[kept] = -np.linalg.solve(moments[np.ix_(kept, kept)], moments[np.ix_(kept, gone)] @ change[gone])
+    assert len(gone) and np.isclose(cut.threshold, change @ moments @ change * found.importance[0])
 
 
 def test_only_convolutions_with_one_group_are_cut() -> None:

@@ -149,7 +149,7 @@ def test_the_command_leaves_a_network_for_every_verb(
     """`tinyredux prune` writes weights and record; the pruned network is found by its name, in its shapes."""
     monkeypatch.setattr(sets, "synthetic", lambda: few)
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
-    arguments = ["prune", own, "--sram", "4500", "--data", "synthetic", "--epochs", "1", "--steps", "3"]
+    arguments = ["prune", own, "--sram", "4500", "--data", "synthetic", "--epochs", "1", "--steps", "2"]
     assert cli.main([*arguments, "--json"]) == 0
     record = pretrained.Record(**json.loads(capsys.readouterr().out))
     assert record.command == " ".join(["tinyredux", *arguments, "--save-as", "tiny_pruned_4500"])

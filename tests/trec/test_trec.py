@@ -131,7 +131,7 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
     """The whole way: TREC layers of a table, compiled, run on this computer, equal to the interpreter, with its clusters."""
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"body.2.0": {"sub_length": 32, "hash_bits": 3}}))
-    record = measure_net(Settings("lenet", "trec", target="host", images=1, data="random", trec=table))
+    record = measure_net(Settings("lenet", "trec", target="host", kernels="reference", images=1, data="random", trec=table))
     assert record.bit_exact and record.method == "trec" and record.macs_executed < record.macs_dense
     (layer_record,) = (op for op in record.per_op if op.kind == "TrecConv")
     assert layer_record.clusters is not None and layer_record.clusters <= 8 * 9 and layer_record.vectors == 9 * 13 * 13

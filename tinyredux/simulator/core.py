@@ -130,6 +130,7 @@ class Console:
     received: bytearray = field(default_factory=bytearray)
     sent: bytearray = field(default_factory=bytearray)
     idle_polls: int = 0
+    patience: int = 0  # as many polls of an empty receiver mean that the program waits for input
 
     def take(self, count: int) -> bytes:
         """Returns up to `count` bytes of input."""

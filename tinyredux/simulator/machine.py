@@ -9,7 +9,7 @@ from tinyredux.simulator import core, hooks
 from tinyredux.simulator.core import Console, CoreFault, CoreRegisters, even, faulting
 from tinyredux.simulator.emulator import LR, PC, PSR, R0, SP, Devices, Emulator
 from tinyredux.simulator.hooks import NEVER
-from tinyredux.simulator.peripherals import IDLE_POLLS, Peripherals
+from tinyredux.simulator.peripherals import IDLE_POLLS, LINE_POLLS, Peripherals
 from tinyredux.simulator.pricing import Pricing
 from tinyredux.simulator.program import MemoryMap, load_image
 from tinyredux.simulator.semihosting import Semihosting
@@ -147,9 +147,9 @@ class Machine:
         with no input left. Without it such a program ends with reason "limit", for it would wait for ever.
         """
         limit = NEVER if max_instructions is None else int(self.state.instructions) + max_instructions
-        self.idles = False
+        self.idles, self.console.patience = False, LINE_POLLS if until_idle else IDLE_POLLS
         while self.end is None:
-            if self.console.idle_polls >= IDLE_POLLS:
+            if self.console.idle_polls >= self.console.patience:
                 self.console.idle_polls = 0
                 if not self.console.received:
                     self.idles = until_idle

@@ -25,7 +25,8 @@ TIMERS = {
 TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT, TIMER_PRESCALER, TIMER_RELOAD = 0x00, 0x14, 0x24, 0x28, 0x2C
 POLLS_UNTIL_DOUBT = 300
 BIT_BAND = 0x42000000
-IDLE_POLLS = 2000  # of an empty receiver, after which the program is taken to wait for input
+IDLE_POLLS = 2000  # of an empty receiver, after which a program is taken to wait for input that will never come
+LINE_POLLS = 200  # the same where input may come later: what the machine does meanwhile is lost time alone
 
 
 def _bit_byte(address: int) -> int:
@@ -127,7 +128,7 @@ class Peripherals:
         if offset == self.status:
             if not self.console.received:
                 self.console.idle_polls += 1
-                if self.console.idle_polls >= IDLE_POLLS:
+                if self.console.idle_polls >= self.console.patience:
                     self.pricing.state.next_event = 0
             return SENT | TRANSMIT_EMPTY | self.acknowledged | (RECEIVED if self.console.received else 0)
         if offset == self.receive:

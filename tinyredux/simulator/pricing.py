@@ -30,6 +30,7 @@ class Pricing:
         self.loads = hooks.zeroed(hooks.Load, hooks.MAX_LOADS)
         self.block_count = self.load_count = 1
         self.decoded: dict[int, list[Instruction]] = {}
+        self.left: dict[tuple[int, int], tuple[int, int]] = {}  # what `remaining` has said of a block and a place in it
         self.branches: dict[int, int] = {}  # the first block that ends at an address
         self.watch_float, self.was_on = True, False  # off at reset; most programs switch it on once
         self.regions = (hooks.Region * len(memory.spans))()
@@ -145,13 +146,16 @@ class Pricing:
 
     def remaining(self, pc: int) -> tuple[int, int]:
         """Returns instructions and cycles of the running block from the instruction at `pc` on: counted, not yet spent."""
-        block, instructions = self.blocks[self.state.current], self.decoded.get(self.state.current, [])
+        current = int(self.state.current)
+        block, instructions = self.blocks[current], self.decoded.get(current, [])
         if not block.address <= pc < block.end:
             return 0, 0
-        places = accumulate((instruction.size for instruction in instructions), initial=block.address)
-        before = sum(place < pc for place in places)
-        spent = price_block(self.rules, instructions[:before], block.address).cycles if before else 0
-        return len(instructions) - before, int(block.cycles) - spent
+        if (current, pc) not in self.left:  # a loop that looks at the cycle counter asks the same each time
+            places = accumulate((instruction.size for instruction in instructions), initial=block.address)
+            before = sum(place < pc for place in places)
+            spent = price_block(self.rules, instructions[:before], block.address).cycles if before else 0
+            self.left[current, pc] = len(instructions) - before, int(block.cycles) - spent
+        return self.left[current, pc]
 
     def unwind(self, pc: int) -> None:
         """Takes back what was counted for the instructions from `pc` on, which a fault kept from running."""

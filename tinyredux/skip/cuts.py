@@ -151,7 +151,9 @@ def cuts_by_expected_loss(weights: Array, statistics: Statistics, unit: str, sha
     """
     numbers, step = unit_numbers(weights, unit), together(weights, unit)
     members = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
-    groups = [_Group(weights[i : i + step], statistics, i, members) for i in range(0, len(weights), step)]
+    inverse, importance = np.linalg.inv(damped(statistics.gram)).astype(np.float64), statistics.importance
+    parts = [slice(i, i + step) for i in range(0, len(weights), step)]
+    groups = [_Group(weights[part], importance[part], inverse.copy(), members) for part in parts]
     cuts, threshold, total = [], 0.0, len(groups) * len(members)
     for share in shares:
         scores = np.stack([group.scores() for group in groups])
@@ -183,10 +185,9 @@ def cuts_by_reading(graph: Graph, statistics: Mapping[str, Statistics], reading:
 class _Group:
     """Output channels that share what is left out: their weights, and the inverse of the moments of what is kept."""
 
-    def __init__(self, weights: Array, statistics: Statistics, first: int, members: list[npt.NDArray[np.int64]]) -> None:
+    def __init__(self, weights: Array, importance: Floats, inverse: Floats, members: list[npt.NDArray[np.int64]]) -> None:
         self.weights = weights.reshape(len(weights), -1).astype(np.float64)
-        self.importance = statistics.importance[first : first + len(weights)]
-        self.inverse = np.linalg.inv(damped(statistics.gram))
+        self.importance, self.inverse = importance, inverse
         self.members, self.kept = members, np.ones(len(members), bool)
 
     def scores(self) -> Floats:

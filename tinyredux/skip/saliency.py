@@ -63,9 +63,12 @@ class _Sums:
         self.count += len(rows)
         step = max(1, len(rows) // (RUNNING_POSITIONS * len(images)))
         for part in np.array_split(rows[::step], max(1, len(rows[::step]) * self.weights.size >> 24)):
-            running = np.cumsum(part[:, None] * self.weights, axis=2) + self.bias[:, None]
+            running = part[:, None] * self.weights  # tens of MB: what follows is done in its place
+            np.cumsum(running, axis=2, out=running)
+            running += self.bias[:, None]
             whole = running.sum(axis=2, keepdims=True)
-            self.running += np.abs(running / np.where(whole == 0, 1, whole)).sum(axis=0)
+            running /= np.where(whole == 0, 1, whole)
+            self.running += np.abs(running, out=running).sum(axis=0)
             self.running_count += len(part)
 
     def statistics(self, importance: Floats) -> Statistics:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 from tinyredux.kernels.asm.function import ADDRESS, READ, WRITTEN, Block, Function, Instruction, Node, Register, straight_lines
+from tinyredux.kernels.asm.instructions import Op
 from tinyredux.kernels.asm.printers import CALLEE_SAVED
 from tinyredux.simulator import NO_REGISTER, RULES, Rules, price_block
 from tinyredux.simulator import Instruction as Timed
@@ -63,23 +65,33 @@ def _breaks(before: Instruction, node: Instruction, flash: frozenset[str]) -> bo
 
 def timed(node: Instruction) -> list[Timed]:
     """Returns the machine instructions that one of a function stands for, as the timing model sees them."""
-    reads, writes, address = (_mask(node.registers(roles)) for roles in (READ, WRITTEN, ADDRESS))
-    base, index = (*(_number(register) for register in node.registers(ADDRESS)), NO_REGISTER, NO_REGISTER)[:2]
-    words = node.op.roles.count("w" if "load" in node.op.kind else "r") if node.op.kind.endswith("many") else 1
-    extends = node.name.startswith(("sxta", "uxta"))
-    late = extends or (node.op.kind == "alu" and bool(node.shift))
-    added = [1] if extends else [0, 1] if node.op.roles == "mmrr" else [3] if node.op.kind == "mac" else []
-    adds = _mask([value for i in added if isinstance(value := node.operands[i], Register)])
-    one = Timed(4, node.op.kind, reads, writes, address, base, index, words=words, adds=adds, late=late)
-    return [one] * (2 if "\n" in node.op.asm else 1)
+    places = tuple(value.place if isinstance(value, Register) else "" for value in node.operands)
+    return _timed(node.op, node.name, places, bool(node.shift))
 
 
-def _mask(registers: Sequence[Register]) -> int:
-    return sum({1 << _number(register) for register in registers})
+@cache
+def _timed(op: Op, name: str, places: tuple[str, ...], shifted: bool) -> list[Timed]:
+    """Returns the same of an instruction whose operands lie in `places`, "" for a number: most are met again and again."""
+
+    def registers(roles: str) -> list[str]:
+        return [place for role, place in zip(op.roles, places, strict=True) if place and role in roles]
+
+    reads, writes, address = (_mask(registers(roles)) for roles in (READ, WRITTEN, ADDRESS))
+    base, index = (*map(_number, registers(ADDRESS)), NO_REGISTER, NO_REGISTER)[:2]
+    words = op.roles.count("w" if "load" in op.kind else "r") if op.kind.endswith("many") else 1
+    extends = name.startswith(("sxta", "uxta"))
+    late = extends or (op.kind == "alu" and shifted)
+    added = [1] if extends else [0, 1] if op.roles == "mmrr" else [3] if op.kind == "mac" else []
+    adds = _mask([places[i] for i in added if places[i]])
+    one = Timed(4, op.kind, reads, writes, address, base, index, words=words, adds=adds, late=late)
+    return [one] * (2 if "\n" in op.asm else 1)
 
 
-def _number(register: Register) -> int:
-    place = register.place
+def _mask(places: Sequence[str]) -> int:
+    return sum({1 << _number(place) for place in places})
+
+
+def _number(place: str) -> int:
     if place[0] == "s":
         return 32 + int(place[1:])
     return 14 if place == "lr" else int(place[1:])
