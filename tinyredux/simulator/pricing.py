@@ -44,6 +44,7 @@ class Pricing:
         code_ways, data_ways = WAYS.get(board.cpu, (flash.code_lines, flash.data_lines))
         miss = flash.miss_cycles if flash.miss_cycles is not None else flash.wait_states
         self.code = hooks.new_cache(flash.code_lines, code_ways, flash.line_bytes, miss, flash.prefetch, covered)
+        self.code.next_cycles = flash.next_cycles
         self.data = self.code
         if flash.data_lines:
             self.data = hooks.new_cache(flash.data_lines, data_ways, flash.line_bytes, miss, False, covered)
@@ -59,8 +60,8 @@ class Pricing:
         if self.board.flash_timing.miss_cycles is None:
             self.code.miss_cycles = self.data.miss_cycles = control & 15
         self.code.prefetch = control >> 8 & 1
-        if chip_of(self.board.family).cache_switches:
-            self.code.enabled, self.data.enabled = control >> 9 & 1, control >> 10 & 1
+        for cache, bit in zip((self.code, self.data), chip_of(self.board.family).cache_bits, strict=False):
+            cache.enabled = control >> bit & 1
 
     def switch_float(self, on: bool) -> None:
         """Takes the program's switch of its floating-point unit."""
