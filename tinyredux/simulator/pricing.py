@@ -44,10 +44,10 @@ class Pricing:
         code_ways, data_ways = WAYS.get(board.cpu, (flash.code_lines, flash.data_lines))
         miss = flash.miss_cycles if flash.miss_cycles is not None else flash.wait_states
         self.code = hooks.new_cache(flash.code_lines, code_ways, flash.line_bytes, miss, flash.prefetch, covered)
-        self.code.next_cycles = flash.next_cycles
         self.data = self.code
         if flash.data_lines:
             self.data = hooks.new_cache(flash.data_lines, data_ways, flash.line_bytes, miss, False, covered)
+        self.code.next_cycles = self.data.next_cycles = flash.next_cycles
         self._callback = hooks.PRICE(self._price_safely)
         self.state = hooks.State(
             mispredict_cycles=self.rules.mispredict, regions=len(self.regions), region=self.regions, block=self.blocks,
