@@ -37,7 +37,8 @@ class Memory:
 class FlashTiming:
     """Flash behind its accelerator: lines kept for code and data (no data lines: code and data share theirs).
 
-    A missed line costs `miss_cycles`, or the wait states when not given.
+    A missed line costs `miss_cycles`, or the wait states when not given. Where `next_cycles` is not 0, it costs these if it lies
+    behind the line that was fetched a moment ago: a serial flash goes on without a new command.
     """
 
     wait_states: int
@@ -46,13 +47,14 @@ class FlashTiming:
     data_lines: int
     prefetch: bool
     miss_cycles: int | None = None
+    next_cycles: int = 0
 
     def __post_init__(self) -> None:
         of_two = self.line_bytes >= 4 and not self.line_bytes & (self.line_bytes - 1)
         require(of_two, f"flash_timing: line_bytes is {self.line_bytes}, expected a power of two from 4 up")
         _check_range("flash_timing", 0, 15, wait_states=self.wait_states)
         sizes = {"line_bytes": self.line_bytes, "code_lines": self.code_lines, "data_lines": self.data_lines}
-        _check_range("flash_timing", 0, 4096, **sizes, miss_cycles=self.miss_cycles or 0)
+        _check_range("flash_timing", 0, 4096, **sizes, miss_cycles=self.miss_cycles or 0, next_cycles=self.next_cycles)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class Console:
 
 @dataclass(frozen=True)
 class Board:
-    """A board: what the planner, the linker, the simulator and the report need to know of it. Chapter 13."""
+    """A board: what the planner, the linker, the simulator and the report need to know of it. Chapter 13.
+
+    `upload` is one of UPLOADS; `source`: where the facts stand, and what of them was never tried.
+    """
 
     name: str
     title: str
@@ -90,6 +95,7 @@ class Board:
     oscillator_bypass: bool
     qemu_machine: str | None
     upload: str
+    source: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         name = f"board {self.name}"

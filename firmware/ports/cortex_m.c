@@ -1,5 +1,5 @@
 /*
- * The part of a port that all Cortex-M boards share: cycle counter, pins, console, semihosting exit.
+ * The part of a port that all Cortex-M boards share: cycle counter, semihosting exit; and of an STM32: pins, console.
  * Registers: Armv7-M and Armv8-M reference manuals (DWT, debug), ST reference manuals (GPIO, USART).
  */
 #include "board.h"
@@ -62,21 +62,7 @@ void tr_set_bits(uintptr_t address, uint32_t mask, uint32_t value)
     (void)TR_REG(address); /* read back: a clock that was just enabled needs two cycles before its peripheral answers */
 }
 
-static void start_counter(void)
-{
-    tr_set_bits(DEMCR, 0u, DEMCR_TRACE);
-    TR_REG(DWT_LOCK) = 0xC5ACCE55u; /* Cortex-M7 locks the unit; elsewhere the write is ignored */
-    counter_ok = 0u;
-    if ((TR_REG(DWT_CTRL) & DWT_NO_COUNTER) != 0u) {
-        return;
-    }
-    TR_REG(DWT_CYCCNT) = 0u;
-    tr_set_bits(DWT_CTRL, 0u, 1u);
-    const uint32_t before = TR_REG(DWT_CYCCNT);
-    __asm volatile("nop\n\tnop\n\tnop\n\tnop");
-    counter_ok = TR_REG(DWT_CYCCNT) != before ? 1u : 0u;
-}
-
+#if TR_CONSOLE_VERSION != 0
 static void set_pin(uint32_t pin)
 {
     const uintptr_t gpio = tr_family_gpio(pin);
@@ -95,6 +81,41 @@ static void start_console(uint32_t input_hz)
     TR_REG(USART_CR1) = 0u;
     TR_REG(USART_BRR) = input_hz / BAUD * scale + (input_hz % BAUD * scale + BAUD / 2u) / BAUD;
     TR_REG(USART_CR1) = USART_ENABLE;
+}
+
+int32_t tr_port_read(void)
+{
+    const uint32_t status = TR_REG(USART_STATUS);
+#ifdef USART_CLEAR
+    if ((status & STATUS_OVERRUN) != 0u) {
+        TR_REG(USART_CLEAR) = STATUS_OVERRUN; /* version 1 clears it by the read below */
+    }
+#endif
+    return (status & (STATUS_RECEIVED | STATUS_OVERRUN)) != 0u ? (int32_t)(TR_REG(USART_RECEIVE) & 0xFFu) : -1;
+}
+
+void tr_port_write(uint8_t byte)
+{
+    (void)tr_wait(USART_STATUS, STATUS_SEND_EMPTY, STATUS_SEND_EMPTY);
+    TR_REG(USART_SEND) = byte;
+}
+#else
+#define start_console(input_hz) ((void)(input_hz)) /* the family's file has its own */
+#endif
+
+static void start_counter(void)
+{
+    tr_set_bits(DEMCR, 0u, DEMCR_TRACE);
+    TR_REG(DWT_LOCK) = 0xC5ACCE55u; /* Cortex-M7 locks the unit; elsewhere the write is ignored */
+    counter_ok = 0u;
+    if ((TR_REG(DWT_CTRL) & DWT_NO_COUNTER) != 0u) {
+        return;
+    }
+    TR_REG(DWT_CYCCNT) = 0u;
+    tr_set_bits(DWT_CTRL, 0u, 1u);
+    const uint32_t before = TR_REG(DWT_CYCCNT);
+    __asm volatile("nop\n\tnop\n\tnop\n\tnop");
+    counter_ok = TR_REG(DWT_CYCCNT) != before ? 1u : 0u;
 }
 
 void tr_port_init(void)
@@ -117,23 +138,6 @@ uint32_t tr_port_cycles(void)
 uint32_t tr_port_cycle_counter_ok(void)
 {
     return counter_ok;
-}
-
-int32_t tr_port_read(void)
-{
-    const uint32_t status = TR_REG(USART_STATUS);
-#ifdef USART_CLEAR
-    if ((status & STATUS_OVERRUN) != 0u) {
-        TR_REG(USART_CLEAR) = STATUS_OVERRUN; /* version 1 clears it by the read below */
-    }
-#endif
-    return (status & (STATUS_RECEIVED | STATUS_OVERRUN)) != 0u ? (int32_t)(TR_REG(USART_RECEIVE) & 0xFFu) : -1;
-}
-
-void tr_port_write(uint8_t byte)
-{
-    (void)tr_wait(USART_STATUS, STATUS_SEND_EMPTY, STATUS_SEND_EMPTY);
-    TR_REG(USART_SEND) = byte;
 }
 
 /*

@@ -22,10 +22,10 @@ void tr_set_bits(uintptr_t address, uint32_t mask, uint32_t value);
 /* Each family: clock tree to full speed with wait states and caches. Returns the core frequency reached, in Hz. */
 uint32_t tr_family_clock(void);
 
-/* Each family: clocks of the console and of its pins on. Returns the console's clock, in Hz. */
+/* Each family: clocks of the console and of its pins on. Returns the console's clock, in Hz. Without an STM32's USART: the console, too. */
 uint32_t tr_family_console(uint32_t core_hz);
 
-/* Each family: address of the GPIO port that holds TR_PIN number `pin`. */
+/* Each family of STM32: address of the GPIO port that holds TR_PIN number `pin`. */
 uintptr_t tr_family_gpio(uint32_t pin);
 
 #endif

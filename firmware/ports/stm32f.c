@@ -1,4 +1,4 @@
-/* Clock tree and addresses that STM32F4 and STM32F7 share (reference manuals RM0386, RM0090, RM0385). */
+/* Clock tree and addresses that STM32F4 and STM32F7 share (reference manuals RM0386, RM0090, RM0368, RM0390, RM0385). */
 #include "board.h"
 #include "cortex_m.h"
 #include "stm32f.h"
@@ -15,6 +15,8 @@
 
 #define HSI_HZ 16000000u
 #define OVER_DRIVE_ABOVE_HZ 168000000u
+#define VOLTAGE_SCALE (TR_CLOCK_HZ > 84000000u ? 3u : 2u) /* an STM32F401 has no scale 1 (RM0368, PWR_CR) */
+#define PLL_DIVIDER (TR_CLOCK_HZ < 96000000u ? 4u : 2u)   /* the PLL runs at 192 MHz or more */
 #define APB1_DIVIDER (TR_CLOCK_HZ > 100000000u ? 4u : 2u)
 #define APB2_START 0x40010000u
 #define USART1 0x40011000u
@@ -51,11 +53,12 @@ uint32_t tr_family_clock(void)
 {
     TR_REG(FLASH_ACR) = tr_family_caches() | TR_FLASH_WAIT_STATES;
     tr_set_bits(RCC_APB1ENR, 0u, 1u << 28); /* PWR */
-    tr_set_bits(PWR_CR, 0u, 3u << 14);      /* voltage scale 1 */
+    tr_set_bits(PWR_CR, 3u << 14, VOLTAGE_SCALE << 14);
     const uint32_t input_hz = start_oscillator();
     const uint32_t external = input_hz == TR_OSCILLATOR_HZ ? 1u : 0u;
-    const uint32_t m = input_hz / 2000000u; /* 2 MHz into the PLL, twice the core clock out of it, divided by two */
-    TR_REG(RCC_PLLCFGR) = m | ((TR_CLOCK_HZ / 1000000u) << 6) | (external << 22) | (9u << 24) | (2u << 28);
+    const uint32_t m = input_hz / 2000000u; /* 2 MHz into the PLL, two or four times the core clock out of it */
+    const uint32_t n = PLL_DIVIDER / 2u * (TR_CLOCK_HZ / 1000000u);
+    TR_REG(RCC_PLLCFGR) = m | (n << 6) | ((PLL_DIVIDER / 2u - 1u) << 16) | (external << 22) | (9u << 24) | (2u << 28);
     tr_set_bits(RCC_CR, 0u, 1u << 24);
     if (over_drive() == 0u || tr_wait(RCC_CR, 1u << 25, 1u << 25) == 0u) {
         return HSI_HZ;

@@ -35,6 +35,18 @@ def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str])
         assert f"example: python -m tinyredux {name}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_boards_lists_what_is_built_in_and_a_users_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYREDUX_BOARDS", str(tmp_path))
+    fields = json.loads((BOARD_FOLDER / "disco_f469ni.json").read_text()) | {"name": "mine"}
+    (tmp_path / "mine.json").write_text(json.dumps(fields))
+    code, listed, _ = run(capsys, "boards")
+    names = [board["name"] for board in listed["boards"]]
+    assert code == 0 and set(names) == {path.stem for path in BOARD_FOLDER.rglob("*.json")} | {"mine"}
+    assert cli.main(["boards"]) == 0 and "rpi_pico2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("target", ["host", "simulator"])
 def test_measure_reports_the_contract(capsys: pytest.CaptureFixture[str], target: str) -> None:
     code, record, _ = run(capsys, "measure", f"{NET}:make", "--target", target, "--images", "3", "--data", "random")

@@ -77,6 +77,8 @@ def test_platformio_knows_every_stm32() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (BOARDS / "platformio.ini").read_text() == module.environments(), "run tools/write_boards.py"
+    page = (ROOT / "README.md").read_text()
+    assert page == module.readme(page) and all(f"| `{name}` | " in page for name in NAMES), "run tools/write_boards.py"
     config = configparser.ConfigParser(interpolation=None)
     config.read(BOARDS / "platformio.ini")
     known = {name for name in NAMES if find_board(name).family.startswith("stm32")}

@@ -62,6 +62,9 @@ def test_each_kind_of_upload_calls_its_tool(bench: Callable[..., None], elf: Pat
     drive.mkdir()
     (drive / "INFO_UF2.TXT").write_text("Model: Raspberry Pi RP2350")
     assert words("uf2", "/dev/ttyACM2") == f"cp {elf.with_suffix('.uf2')} {drive}"
+    shutil.copytree(drive, tmp_path / "RP2350-1")
+    with pytest.raises(LinkError, match=r"expected one disco_f469ni that waits.*found .*RP2350.*, .*RP2350"):
+        words("uf2", "/dev/ttyACM2")
     assert elf.with_suffix(".hex").read_text().startswith(":02") and elf.with_suffix(".bin").stat().st_size > 1000
 
 
@@ -71,7 +74,8 @@ def test_what_is_missing_is_said_before_anything_is_compiled(
     bench()
     for kind, error, said in (
         ("stlink", MissingTool, "OpenOCD is not installed; run: sudo apt-get"), ("jlink", MissingTool, "OpenOCD is not"),
-        ("bossa", MissingTool, "bossac .* is not installed; run: arduino-cli"), ("uf2", LinkError, "hold its BOOTSEL button"),
+        ("bossa", MissingTool, "bossac .* is not installed; run: arduino-cli"),
+        ("uf2", LinkError, "hold its BOOTSEL button.*found none; install picotool"),
     ):  # fmt: skip
         with pytest.raises(error, match=said):
             upload.uploader(replace(DISCO, upload=kind), "/dev/ttyACM0")

@@ -47,8 +47,8 @@ __attribute__((section(".isr_vector"), used)) void (*const vectors[16])(void) = 
 """
 
 LINK = """
-MEMORY { FLASH (rx) : ORIGIN = 0x08000000, LENGTH = 512K
- RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 128K }
+MEMORY { FLASH (rx) : ORIGIN = FLASH_AT, LENGTH = 512K
+ RAM (rwx) : ORIGIN = RAM_AT, LENGTH = 128K }
 _estack = ORIGIN(RAM) + LENGTH(RAM);
 SECTIONS {
  .text : { KEEP(*(.isr_vector)) *(.text*) *(.rodata*) . = ALIGN(4); } >FLASH
@@ -59,11 +59,12 @@ SECTIONS {
 """
 
 
-def build(folder: Path, source: str, *flags: str, cpu: str = "cortex-m4") -> Path:
-    """Returns the ELF of a program: START, and `source` after HEADER, compiled with -O2."""
-    name = hashlib.sha256(repr((source, flags, cpu)).encode()).hexdigest()[:12]
+def build(folder: Path, source: str, *flags: str, cpu: str = "cortex-m4", at: tuple[int, int] = (0x08000000, 0x20000000)) -> Path:
+    """Returns the ELF of a program: START, and `source` after HEADER, compiled with -O2 for flash and RAM `at` two addresses."""
+    name = hashlib.sha256(repr((source, flags, cpu, at)).encode()).hexdigest()[:12]
     code, start, script, elf = (folder / f"{name}{end}" for end in (".c", "_start.c", ".ld", ".elf"))
-    for path, text in ((code, HEADER + source), (start, HEADER + START), (script, LINK)):
+    memory = LINK.replace("FLASH_AT", hex(at[0])).replace("RAM_AT", hex(at[1]))
+    for path, text in ((code, HEADER + source), (start, HEADER + START), (script, memory)):
         path.write_text(text)
     fpu = "fpv4-sp-d16" if cpu == "cortex-m4" else "fpv5-sp-d16"
     command = ["arm-none-eabi-gcc", "-mthumb", f"-mcpu={cpu}", f"-mfpu={fpu}", "-mfloat-abi=hard", "-O2", "-ffreestanding"]

@@ -291,6 +291,39 @@ def test_memory_costs_what_the_board_says(tmp_path: Path) -> None:
         stalls(line_bytes=12)
 
 
+def test_a_serial_flash_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """A table that is read forwards costs `next_cycles` a line, one read backwards or with pauses a whole command each."""
+    serial = replace(
+        F469.flash_timing, line_bytes=8, code_lines=512, data_lines=64, prefetch=False, miss_cycles=100, next_cycles=40
+    )
+    lines = 1024 * 4 // serial.line_bytes
+    for index, pause, cycles in (("i", "", 40), ("1023 - i", "", 100), ("i", "for (volatile int k = 0; k < 20; k++) { }", 100)):
+        source = f"""const uint32_t table[1024] = {{1}}; const volatile uint32_t *const t = table; int main(void) {{
+            uint32_t s = 0; for (int i = 0; i < 1024; i++) {{ s += t[{index}]; {pause} }} number(s); leave(0); }}"""
+        lost = simulate(build(tmp_path, source), replace(F469, flash_timing=serial))["cycles_memory"]
+        assert cycles * lines <= lost <= cycles * lines + 4000
+
+
+UARTS = {  # a board; its registers to send and to receive; how its program sees that nothing has come
+    "nrf52840_dk": (0x4000251C, 0x40002518, "REG(0x40002108) == 0"),
+    "rpi_pico2": (0x40070000, 0x40070000, "REG(0x40070018) & 16"),
+    "nucleo_h743zi": (0x40004828, 0x40004824, "!(REG(0x4000481C) & 32)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UARTS)
+def test_consoles_of_all_kinds(name: str, tmp_path: Path) -> None:
+    board, (send, receive, empty) = find_board(name), UARTS[name]
+    echo = f"for (;;) {{ while ({empty}) {{ }} REG({send}) = REG({receive}) + 1; }}"
+    elf = build(
+        tmp_path, f"int main(void) {{ REG({send}) = 65; {echo} }}", cpu=board.cpu, at=(board.flash.base, board.sram[0].base)
+    )
+    machine = Machine(board, elf)
+    assert machine.run(until_idle=True) is None and machine.console.sent == b"A"
+    machine.console.received += b"HAL"
+    assert machine.run(until_idle=True) is None and machine.console.sent == b"AIBM"
+
+
 def test_a_branch_is_predicted_alike_wherever_it_lies(tmp_path: Path) -> None:
     """The emulator ends a block at each KiB, so one branch may end several blocks; the core predicts the branch."""
 

@@ -124,7 +124,8 @@ def board_header(board: Board) -> str:
     uart = board.uart
     clock = {"clock_hz": board.clock_hz, "wait_states": board.flash_timing.wait_states}
     oscillator = {"oscillator_hz": board.oscillator_hz, "oscillator_bypass": int(board.oscillator_bypass)}
-    console = {"console_version": uart.kind[-1], "console_base": f"{uart.base:#010x}"}
+    version = {"usart-v1": 1, "usart-v2": 2}.get(uart.kind, 0)  # 0: the family's own
+    console: dict[str, str | int] = {"console_version": version, "console_base": f"{uart.base:#010x}"}
     return _render("board.h.in", board, **clock, **oscillator, **console, tx=_pin(uart, uart.tx), rx=_pin(uart, uart.rx))
 
 

@@ -94,8 +94,9 @@ def _uf2(board: Board, port: str) -> Command:
         return lambda elf: [program, "load", "-v", "-x", str(elf), "-t", "elf"]
     found = [path for place in DRIVES for path in Path("/").glob(f"{place}/INFO_UF2.TXT")]
     drives = [path.parent for path in found if "RP2350" in path.read_text(errors="replace")]
-    if not drives:
-        raise LinkError(f"found no {board.name} to upload to: {FIND_IT['uf2']}; its drive must be mounted, or picotool installed")
+    if len(drives) != 1:
+        there = ", ".join(map(str, drives)) or "none; install picotool, or mount the drive that the board shows"
+        raise LinkError(f"expected one {board.name} that waits for a program ({FIND_IT['uf2']}), found {there}")
     return lambda elf: ["cp", str(write_whole(elf.with_suffix(".uf2"), uf2(elf))), str(drives[0])]
 
 

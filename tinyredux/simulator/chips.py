@@ -23,17 +23,18 @@ class Ready:
 class Chip:
     """A chip family; the defaults are those of one that chips.json does not know.
 
-    `ready`: clock, power and flash registers. `flash_control`: address of FLASH_ACR, whose bits 9 and 10 are `cache_switches` on
-    some. `flash_alias`: where the flash is seen too. `ram`, `rom`: (base, size) of memories that read as zero at reset, such as
-    external RAM, boot code and identifiers. `interrupts`: (base, number) of UARTs, where they are not those of most families.
+    `ready`: clock, power and flash registers. `flash_control`: address of FLASH_ACR, or what stands for it, of which `cache_bits`
+    switch the cache of code, and that of data, on. `flash_alias`: where the flash is seen too; null: nowhere. `ram`, `rom`:
+    (base, size) of memories that read as zero at reset, such as external RAM, boot code and identifiers. `interrupts`: (base,
+    number) of UARTs, where they are not those of most families.
     """
 
     ready: tuple[Ready, ...] = ()
     device_id: int = 0
     flash_control: int = 0x40022000
     flash_control_at_reset: int = 0
-    cache_switches: bool = False
-    flash_alias: int = 0
+    cache_bits: tuple[int, ...] = ()
+    flash_alias: int | None = 0
     ram: Pairs = ()
     rom: Pairs = ((0x1FFF0000, 0x8000),)
     interrupts: Pairs = ()

@@ -19,6 +19,7 @@ enum { ALIGNED = 1, FLOAT = 2, NO_LOAD = 4 };
 enum { END_NONE, END_DIRECT, END_CALL, END_INDIRECT, END_RETURN, END_CONDITIONAL };
 enum { FLASH_KIND = 1, STACK_KIND = 2, MOST_SELF_LOOPS = 200 };
 #define ANY_STACK 0xFFFFFFFFu
+#define SELECTED_CYCLES 64u /* how long a serial flash stays selected after a read. Source: RP2350 datasheet, QMI, COOLDOWN */
 enum { NO_REGISTER = 16, PROGRAM_COUNTER = 15, STACK_POINTER = 13 };
 
 struct block { /* what one basic block costs, and how often it ran */
@@ -43,8 +44,8 @@ struct region { /* memory that code runs from or data lies in; block and load ho
 };
 
 struct cache { /* least recently used lines; used[slot] is the time of the last use */
-    uint32_t line_shift, miss_cycles, prefetch, last, sets, ways, enabled, spare;
-    uint64_t last_time, time;
+    uint32_t line_shift, miss_cycles, prefetch, last, sets, ways, enabled, next_cycles;
+    uint64_t last_time, time, fetched, open_until; /* the line fetched last; until when a serial flash goes on from there */
     uint32_t *where; /* of each line of flash: 1 + the slot that holds it, or 0 */
     uint32_t *held;  /* of each slot: the line in it */
     uint64_t *used;
@@ -99,6 +100,10 @@ static uint32_t fetch(struct cache *c, uint32_t line, uint64_t now)
         c->used[c->where[line] - 1] = ++c->time;
         return 0;
     }
+    if (c->next_cycles && line == c->fetched + 1 && now <= c->open_until)
+        lost = c->next_cycles;
+    c->fetched = line;
+    c->open_until = now + lost + SELECTED_CYCLES;
     uint32_t first = (line % c->sets) * c->ways, victim = first;
     for (uint32_t slot = first + 1; slot < first + c->ways; slot++)
         if (c->used[slot] < c->used[victim])

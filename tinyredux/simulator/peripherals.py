@@ -5,6 +5,7 @@ that is read over and over with nothing else happening is taken for a wait: it t
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tinyredux.boards import Board
 from tinyredux.simulator.chips import chip_of
@@ -16,8 +17,28 @@ USARTS = {  # interrupts by address
     "usart-v1": _COMMON_USARTS | {0x40007800: 82, 0x40007C00: 83},
     "usart-v2": _COMMON_USARTS | {0x40013800: 37, 0x40008000: 70, 0x46002400: 66},
 }
-UART_REGISTERS = {"usart-v1": (0x00, 0x04, 0x04, 0x0C), "usart-v2": (0x1C, 0x24, 0x28, 0x00)}  # status, received, sent, control
 RECEIVED, SENT, TRANSMIT_EMPTY, ACKNOWLEDGED = 1 << 5, 1 << 6, 1 << 7, 3 << 21
+SENDS = SENT | TRANSMIT_EMPTY  # at once
+
+
+class Uart(NamedTuple):
+    """A kind of UART: `status` register, its value with nothing received and with something; other registers; bytes of all."""
+
+    status: int
+    empty: int
+    waiting: int
+    receive: int
+    send: int
+    control: int | None
+    size: int = 0x400
+
+
+UARTS = {
+    "usart-v1": Uart(0x00, SENDS, SENDS | RECEIVED, 0x04, 0x04, 0x0C),
+    "usart-v2": Uart(0x1C, SENDS | ACKNOWLEDGED, SENDS | ACKNOWLEDGED | RECEIVED, 0x24, 0x28, 0x00),
+    "nrf-uart": Uart(0x108, 0, 1, 0x518, 0x51C, None, 0x1000),  # sent at once, too: chips.json
+    "pl011": Uart(0x18, 0x90, 0x80, 0x00, 0x00, None, 0x1000),
+}
 TIMERS = {
     *range(0x40000000, 0x40001800, 0x400), *range(0x40014000, 0x40014C00, 0x400),
     0x40010000, 0x40010400, 0x40012C00, 0x40013400,
@@ -44,9 +65,9 @@ class Peripherals:
         self.pricing, self.exceptions, self.console, self.now = pricing, exceptions, console, now
         chip = chip_of(board.family)
         self.rules = {rule.address: rule for rule in chip.ready}
-        self.status, self.receive, self.send, self.control = UART_REGISTERS[board.console]
-        self.acknowledged = 0 if board.console == "usart-v1" else ACKNOWLEDGED
-        self.uarts = {board.console_base: -1} | USARTS[board.console] | dict(chip.interrupts)
+        self.uart = UARTS[board.console]
+        self.uarts = {board.console_base: -1} | USARTS.get(board.console, {}) | dict(chip.interrupts)
+        self.timers = TIMERS if board.console in USARTS else set[int]()
         self.alias_mask = ~0x10000000 if board.cpu == "cortex-m33" else ~0
         self.bit_band = range(BIT_BAND, BIT_BAND + 0x2000000) if board.cpu == "cortex-m4" else range(0)
         self.flash_control = chip.flash_control
@@ -68,24 +89,25 @@ class Peripherals:
             value = self.read(address, 1) & ~bit | bit * on
         address &= self.alias_mask
         word, shift = address & ~3, 8 * (address & 3)
-        base, offset = word & ~0x3FF, word & 0x3FF
+        base, offset = self._block(word)
         self.last_read = -1
         mask = ((1 << 8 * size) - 1) << shift
         self.registers[word] = self.registers.get(word, 0) & ~mask | value << shift & mask
         if base in self.uarts:
-            if offset == self.send:
+            if offset == self.uart.send:
                 self.console.put(bytes([value & 255]))
-            if offset in (self.send, self.control):
+            if offset in (self.uart.send, self.uart.control):
                 self.wake()
-        elif base in TIMERS and offset in (TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT):
+        elif base in self.timers and offset in (TIMER_CONTROL, TIMER_EVENT, TIMER_COUNT):
             self._write_timer(base, offset)
         elif word == self.flash_control:
             self.pricing.set_flash_access(self.registers[word])
 
     def _read_word(self, word: int) -> int:
-        base, offset, stored = word & ~0x3FF, word & 0x3FF, self.registers.get(word, 0)
-        if base in self.uarts:
-            return self._read_uart(offset, stored)
+        base, offset = self._block(word)
+        stored = self.registers.get(word, 0)
+        if base in self.uarts and offset in (self.uart.status, self.uart.receive):
+            return self._read_uart(offset)
         if offset == TIMER_COUNT and base in self.timer_start:
             return self._timer_count(base)
         if rule := self.rules.get(word):
@@ -124,26 +146,30 @@ class Peripherals:
 
     # UARTs --------------------------------------------------------------------------------------------------------
 
-    def _read_uart(self, offset: int, stored: int) -> int:
-        if offset == self.status:
-            if not self.console.received:
-                self.console.idle_polls += 1
-                if self.console.idle_polls >= self.console.patience:
-                    self.pricing.state.next_event = 0
-            return SENT | TRANSMIT_EMPTY | self.acknowledged | (RECEIVED if self.console.received else 0)
-        if offset == self.receive:
+    def _block(self, word: int) -> tuple[int, int]:
+        """Returns the base of the peripheral that holds a word, and its offset there."""
+        return word & -self.uart.size, word & (self.uart.size - 1)
+
+    def _read_uart(self, offset: int) -> int:
+        if offset == self.uart.receive:
             self.console.idle_polls = 0
             return int.from_bytes(self.console.take(1), "little")
-        return stored
+        if self.console.received:
+            return self.uart.waiting
+        self.console.idle_polls += 1
+        if self.console.idle_polls >= self.console.patience:
+            self.pricing.state.next_event = 0
+        return self.uart.empty
 
     def listens(self) -> bool:
         """Whether a UART would interrupt when input comes."""
-        return any(self.registers.get(base + self.control, 0) & RECEIVED for base in self.uarts)
+        control = self.uart.control
+        return control is not None and any(self.registers.get(base + control, 0) & RECEIVED for base in self.uarts)
 
     def wake(self) -> None:
         """Pends the interrupts of UARTs that ask for one: input is there, or output may be sent."""
         wanted = TRANSMIT_EMPTY | SENT | (RECEIVED if self.console.received else 0)
         for base, number in self.uarts.items():
-            if number >= 0 and self.registers.get(base + self.control, 0) & wanted:
+            if number >= 0 and self.registers.get(base + (self.uart.control or 0), 0) & wanted:
                 self.exceptions.pending.add(FIRST_INTERRUPT + number)
                 self.pricing.state.next_event = 0

@@ -45,6 +45,7 @@ class Pricing:
         self.data = self.code
         if flash.data_lines:
             self.data = hooks.new_cache(flash.data_lines, data_ways, flash.line_bytes, miss, False, covered)
+        self.code.next_cycles = self.data.next_cycles = flash.next_cycles
         self._callback = hooks.PRICE(self._price_safely)
         self.state = hooks.State(
             mispredict_cycles=self.rules.mispredict, regions=len(self.regions), region=self.regions, block=self.blocks,
@@ -57,8 +58,8 @@ class Pricing:
         if self.board.flash_timing.miss_cycles is None:
             self.code.miss_cycles = self.data.miss_cycles = control & 15
         self.code.prefetch = control >> 8 & 1
-        if chip_of(self.board.family).cache_switches:
-            self.code.enabled, self.data.enabled = control >> 9 & 1, control >> 10 & 1
+        for cache, bit in zip((self.code, self.data), chip_of(self.board.family).cache_bits, strict=False):
+            cache.enabled = control >> bit & 1
 
     def switch_float(self, on: bool) -> None:
         """Takes the program's switch of its floating-point unit."""

@@ -108,7 +108,8 @@ class MemoryMap:
     def __init__(self, board: Board) -> None:
         """Raises ValueError when two memories of the board overlap, or one is no whole number of pages."""
         self.board, chip, first = board, chip_of(board.family), board.sram[0]
-        spans = [Span(base, board.flash.size_bytes, FLASH_KIND) for base in (board.flash.base, chip.flash_alias)]
+        bases = (board.flash.base, *(() if chip.flash_alias is None else (chip.flash_alias,)))
+        spans = [Span(base, board.flash.size_bytes, FLASH_KIND) for base in bases]
         spans += [Span(block.base, block.size_bytes, kind) for kind, block in enumerate(board.sram, STACK_KIND)]
         if board.family == "stm32l4" and first.size_bytes == 0xA0000:
             spans.append(Span(0x10000000, 0x10000, STACK_KIND, 0x30000))

@@ -1,11 +1,11 @@
-"""Verbs about tools, simulator and boards: doctor, simulate, bench, flash, serial, run."""
+"""Verbs about tools, simulator and boards: doctor, boards, simulate, bench, flash, serial, run."""
 
 import argparse
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tinyredux.boards import Board, find_board
+from tinyredux.boards import Board, board_names, find_board
 from tinyredux.cli.verbs.base import BOARD, BOARDS, PORT, Answer, option, saved, table, verb
 from tinyredux.files import check_is_file, check_output, is_network_file
 from tinyredux.simulator import error_band, say_band
@@ -22,6 +22,14 @@ def doctor(options: argparse.Namespace) -> Answer:
 
     report = examine()
     return Answer(report, to_text(report), 0 if report["ok"] else 3)
+
+
+@verb("boards")
+def boards(options: argparse.Namespace) -> Answer:
+    """Lists the boards that are built in and those in the user's folder: memories, and what writes a program to them."""
+    found = [find_board(name) for name in board_names(every=True)]
+    entries = [asdict(one) | {"flash_bytes": one.flash_bytes, "sram_bytes": one.sram_bytes} for one in found]
+    return Answer({"schema": 1, "boards": entries}, table(entries, "name", "flash_bytes", "sram_bytes", "upload", "title"))
 
 
 @verb(
