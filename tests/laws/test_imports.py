@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (26, ""), "boards": (137, ""), "fixedpoint": (85, ""), "graph": (358, ""),
     "datasets": (473, "PIL pooch"), "simulator": (1650, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
     "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (388, "torch tqdm"),
-    "kernels": (3399, ""), "codegen": (709, ""), "device": (1182, "serial"), "frontends": (850, "torch"),
+    "kernels": (3399, ""), "codegen": (709, ""), "device": (1182, "serial"), "frontends": (850, "torch tflite"),
     "nets": (326, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (73, "tqdm"), "settings": (178, ""), "explore": (854, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
