@@ -46,6 +46,8 @@ def artifact(
     what lies between two calls of tr_mark; `call` is how to make it again. Raises ValueError for a tensor without quantisation.
     """
     files = files | {"model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
+    if graph.rounding == "single":
+        files["single_rounding.h"] = f"{head(graph, call, 'The rounding')}#define TR_SINGLE_ROUNDING 1\n"
     model_hash = hash_of(blob.data, files)
     files = {name: text.replace(HASH_PLACEHOLDER, model_hash) for name, text in files.items()}
     manifest = {
@@ -54,6 +56,7 @@ def artifact(
         "arena_bytes": sizes[0], "scratch_bytes": sizes[1], "weights_bytes": len(blob.data), "ops": ops,
         "weights": [asdict(entry) for entry in blob.entries.values()],
     }  # fmt: skip
+    manifest |= {"rounding": graph.rounding} if graph.rounding != "double" else {}
     return Artifact(files, blob.data, manifest, model_hash)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
-from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
+from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_for, int16_shifts, requantization, softmax_params
 from tinyredux.kernels import FastSteps, point_fields, trec_fields
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
@@ -187,7 +187,7 @@ def clamp_fields(clamp: Clamp) -> dict[str, int]:
 
 
 def _clamps(graph: Graph, op: Pool | Relu) -> dict[str, int]:
-    return clamp_fields(clamp_of(op.activation, quant_of(graph.tensors[op.output])))
+    return clamp_fields(clamp_for(graph, op))
 
 
 def _window(op: Windowed, step: Step) -> dict[str, int]:

@@ -10,6 +10,7 @@ from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_
 from tinyredux.graph.operators import (
     ACTIVATIONS,
     MOST_BITS,
+    ROUNDINGS,
     Add,
     Array,
     Concat,
@@ -43,8 +44,8 @@ from tinyredux.graph.operators import (
 )
 
 __all__ = [
-    "ACTIVATIONS", "MOST_BITS", "MULTIPLE", "Add", "Array", "Concat", "Conv", "Convolution", "Dense", "DepthwiseConv", "Graph",
-    "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed",
-    "check_input_shape", "check_most", "constant_names", "live_channels", "macs", "output_shape", "seen", "total_macs",
-    "verify", "weights_of", "window_outputs", "without_dead_channels",
+    "ACTIVATIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "Add", "Array", "Concat", "Conv", "Convolution", "Dense",
+    "DepthwiseConv", "Graph", "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor", "TrecConv",
+    "Weighted", "Windowed", "check_input_shape", "check_most", "constant_names", "live_channels", "macs", "output_shape", "seen",
+    "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip

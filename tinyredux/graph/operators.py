@@ -26,6 +26,7 @@ Padding = tuple[int, int, int, int]  # top, bottom, left, right
 THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image's rows (ours), or zero (the paper's)
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+ROUNDINGS = ("double", "single")  # of a sum on its way to int8: as TFLM and CMSIS-NN do, or as LiteRT's default interpreter does
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
 MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
 DETAILS = ("kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold")
@@ -167,6 +168,11 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)  # operator name -> path in the torch module
+    rounding: str = "double"  # of an int8 graph, one of ROUNDINGS
+
+    def __post_init__(self) -> None:
+        """Rejects a rounding that does not exist."""
+        require(self.rounding in ROUNDINGS, f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
 
     @cached_property
     def by_name(self) -> dict[str, Op]:

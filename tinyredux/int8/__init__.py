@@ -14,6 +14,7 @@ from tinyredux.int8.factors import (
     Clamp,
     Requantization,
     add_params,
+    clamp_for,
     clamp_of,
     int16_shifts,
     quant_of,
@@ -24,6 +25,6 @@ from tinyredux.int8.interpret import run
 from tinyredux.int8.quantization import quantize
 
 __all__ = [
-    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_of", "evaluator", "int16_shifts",
+    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of", "evaluator", "int16_shifts",
     "interpret", "quant_of", "quantize", "requantization", "run", "softmax_params",
 ]  # fmt: skip

@@ -9,10 +9,10 @@ Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29.
 from __future__ import annotations
 
 from tinyredux.graph import Add, Graph, Op, Relu
-from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_of, quant_of
+from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_for
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
-from tinyredux.kernels.asm.requantize import requantize
+from tinyredux.kernels.asm.requantize import kept_within, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
 POWER_OF_TWO = 1 << 30  # the multiplier of a factor that is a power of two
@@ -23,10 +23,11 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns the form of an addition or a ReLU of at least one word."""
     count = graph.tensors[op.output].elements
     if isinstance(op, Add) and count >= 4:
-        found = add_program(add_params(graph, op), count // 4)
+        params = add_params(graph, op)
+        found = single_add_program(params, count // 4) if params.single else add_program(params, count // 4)
         return [_form("add_words", [(found, 4)], count, core)] if found else []
     if isinstance(op, Relu) and count >= 4:
-        clamp, (times, left) = clamp_of(op.activation, quant_of(graph.tensors[op.output])), divmod(count, 4 * RELU_WORDS)
+        clamp, (times, left) = clamp_for(graph, op), divmod(count, 4 * RELU_WORDS)
         many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
         return [_form("relu_words", [(many, 4 * RELU_WORDS), (one, 4)], count, core)]
     return []
@@ -79,6 +80,32 @@ def add_program(params: AddParams, words: int) -> Function | None:
             _doubled_term(p, "y", "b", lane, params, 1)
             p.add("x", "x", "y")
             requantize(p, "x", "out_multiplier", -params.output_shift, params.output_zero_point, params.clamp)
+            p.strb_post("x", "out", 1)
+    return p
+
+
+def single_add_program(params: AddParams, words: int) -> Function:
+    """Returns the function of an addition that is rounded once: two products and a shift for each value."""
+    right, zero_point, clamp = -params.output_shift, params.output_zero_point, params.clamp
+    start = (1 << (right - 1)) - sum(zero * factor for zero, factor in zip(params.zero_points, params.multipliers, strict=True))
+    numbers = [start, *params.multipliers, right, zero_point, clamp.low, clamp.high]
+    name = "tr_add_once_" + "_".join(f"{value & 0xFFFFFFFF:x}" for value in numbers)
+    p = Function(
+        name, ("int8_t *out", "const int8_t *a", "const int8_t *b", "int32_t words"), "Sums of two maps, four at a time."
+    )
+    p.new("start", "multiplier_a", "multiplier_b", "word_a", "word_b", "x", "y")
+    for register, value in zip(("start", "multiplier_a", "multiplier_b"), (start, *params.multipliers), strict=True):
+        p.constant(register, value & 0xFFFFFFFF)
+    with p.loop("words", times=words):
+        p.ldr_post("word_a", "a", 4)
+        p.ldr_post("word_b", "b", 4)
+        for end in ("", "_ror8", "_ror16", "_ror24"):
+            for register, source in (("x", "a"), ("y", "b")):
+                getattr(p, f"sxtb{end}")(register, f"word_{source}")
+            p.mla("x", "x", "multiplier_a", "start")
+            p.mla("x", "y", "multiplier_b", "x")
+            p.asr("x", "x", right)
+            kept_within(p, "x", zero_point, clamp)
             p.strb_post("x", "out", 1)
     return p
 

@@ -31,6 +31,8 @@ NETWORK = (
     option("--sram", type=int, metavar="BYTES",
            help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
            "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)"),
+    option("--rounding", choices=("double", "single"),
+           help="double (default): as TFLM and CMSIS-NN; single: as LiteRT's default interpreter"),
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
