@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Graph, Quant
+from tinyredux.graph import ROUNDINGS, Graph, Op, Quant
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
@@ -313,6 +314,44 @@ def test_damaged_files_end_in_a_sentence(tmp_path: Path) -> None:
             tr.load_tflite(path)
     with pytest.raises(ValueError, match="no file"):
         tr.load_tflite(tmp_path / "nothing.tflite")
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_beside_litert_layer_by_layer(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = drawn(seed, tmp_path)
+    images = images_for(tr.load_tflite(path), 12)
+    once, twice = (tr.compare_with_litert(path, images, rounding) for rounding in ("single", "double"))
+    assert [layer.name for layer in once] == [op.name for op in tr.load_tflite(path).ops]
+    assert not any(layer.differ or layer.why for layer in once)
+    expected = litert(path.read_bytes(), tr.load_tflite(path), images)
+    assert twice[-1].differ == (interpret.run(tr.load_tflite(path), images) != expected).sum()
+    assert any(layer.why == "LiteRT rounds once here" and layer.differ_alone and layer.largest_alone == 1 for layer in twice)
+    assert all(layer.why == "its inputs differ" for layer in twice if layer.differ and not layer.differ_alone)
+    assert main(["compare", str(path), "--images", "4", "--rounding", "single", "--at-most", "0", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["differ_percent"] == 0 and len(answer["layers"]) == len(once)
+    assert main(["compare", "lenet"]) == 2
+
+
+def test_a_changed_layer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, usual = drawn(4, tmp_path), interpret.run_op
+
+    def changed(graph: Graph, op: Op, inputs: list[np.ndarray], clusters: None = None) -> np.ndarray:
+        found = usual(graph, op, inputs, clusters)
+        return found ^ np.int8(1) if op.name == "conv2" else found
+
+    monkeypatch.setattr(interpret, "run_op", changed)
+    layers = {layer.name: layer for layer in tr.compare_with_litert(path, images_for(tr.load_tflite(path), 2), "single")}
+    assert layers["conv2"].why == "another rule of this operator" and layers["conv2"].differ_alone == layers["conv2"].values
+    assert not layers["conv1"].differ and layers["conv3"].why in ("its inputs differ", "")
+
+
+def test_without_litert_a_sentence_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = drawn(0, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ai_edge_litert", None)
+        assert main(["compare", str(path), "--images", "1"]) == 3
+    assert "ai_edge_litert is missing; run: pip install" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -24,12 +24,12 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (17, ""), "boards": (117, ""), "fixedpoint": (101, ""), "graph": (363, ""),
     "datasets": (507, "PIL pooch"), "simulator": (1681, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
     "int8": (501, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
-    "kernels": (3444, ""), "codegen": (712, ""), "device": (1080, "serial"), "frontends": (850, "tflite torch"),
+    "kernels": (3444, ""), "codegen": (712, ""), "device": (1080, "serial"), "frontends": (952, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (331, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
     "model": (100, ""), "results": (77, ""), "flow": (74, "tqdm"), "settings": (183, ""), "explore": (790, "optuna tqdm"),
     "notebook": (1386, "ipywidgets matplotlib"),
-    "course": (1608, "IPython nbclient nbformat papermill tqdm"), "cli": (947, "tqdm"),
-    "__init__": (52, ""), "__main__": (35, ""),
+    "course": (1608, "IPython nbclient nbformat papermill tqdm"), "cli": (974, "tqdm"),
+    "__init__": (53, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3669
 LINES_PER_FILE = 400

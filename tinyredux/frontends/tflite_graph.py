@@ -349,7 +349,8 @@ def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
     verify(graph)
     numbers: dict[str, int] = {}
     for number, tensor_name in loader.value.items():
-        numbers.setdefault(tensor_name, number)
+        if file.tensors[number].dtype == "int8":
+            numbers.setdefault(tensor_name, number)
     return graph, numbers
 
 
