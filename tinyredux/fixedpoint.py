@@ -179,13 +179,30 @@ def _exp_between_minus_quarter_and_zero(value: Integers) -> Integers:
 
 
 def one_over_one_plus(value: Integers) -> Integers:
-    """Returns 1 / (1 + value) in Q0 for value in [0, 1] in Q0, by three Newton steps. Source: gemmlowp fixedpoint.h."""
+    """Returns 1 / (1 + value) in Q0 for value in [0, 1] in Q0. Source: gemmlowp fixedpoint.h."""
+    return _shift_left_saturating(_two_over_one_plus(value), 1)
+
+
+def logistic(value: Integers, integer_bits: int) -> Integers:
+    """Returns 1 / (1 + exp(-value)) in Q0 for value in Q(integer_bits). Source: gemmlowp fixedpoint.h."""
+    positive = one_over_one_plus(exp_on_negative_values(-np.abs(value), integer_bits))
+    return np.asarray(np.where(value == 0, 1 << 30, np.where(value > 0, positive, INT32_MAX - positive)), np.int64)
+
+
+def tanh(value: Integers, integer_bits: int) -> Integers:
+    """Returns the hyperbolic tangent in Q0 for value in Q(integer_bits). Source: gemmlowp fixedpoint.h."""
+    twice = exp_on_negative_values(-np.abs(value), integer_bits + 1)  # the same bits with the point one further right
+    return np.sign(value) * _shift_left_saturating(_two_over_one_plus(twice) - (1 << 29), 2)
+
+
+def _two_over_one_plus(value: Integers) -> Integers:
+    """Returns 2 / (1 + value) in Q2 for value in [0, 1] in Q0, by three Newton steps."""
     half_denominator = (value + INT32_MAX + 1) >> 1
     x = 1515870810 + saturating_rounding_doubling_high_mul(half_denominator, -1010580540)  # 48/17 and -32/17 in Q2
     for _ in range(3):
         error = (1 << 29) - saturating_rounding_doubling_high_mul(half_denominator, x)
         x = x + _shift_left_saturating(saturating_rounding_doubling_high_mul(x, error), 2)
-    return _shift_left_saturating(x, 1)
+    return x
 
 
 def _shift_left_saturating(value: Integers, bits: int) -> Integers:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinyredux import __version__
 from tinyredux.files import write_whole
-from tinyredux.graph import Graph, Op, Pool, TrecConv, Windowed
+from tinyredux.graph import Graph, Lookup, Op, Pool, TrecConv, Windowed
 from tinyredux.int8 import quant_of
 from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Form, Function, print_assembly, print_c
 from tinyredux.memory import Blob
@@ -170,6 +170,8 @@ def details(op: Op) -> str:
         text += f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
     if isinstance(op, TrecConv):
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
+    if isinstance(op, Lookup):
+        text += f", {op.function}" + (f" {op.parameters}" if op.parameters else "")
     activation = getattr(op, "activation", "none")
     return text if activation == "none" else f"{text}, {activation}"
 

@@ -17,9 +17,10 @@ from tqdm import tqdm  # tqdm.auto would warn in a notebook that lacks ipywidget
 
 from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, Weighted
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Padding, Pool, Relu, Weighted
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import clamp_for, requantization
+from tinyredux.int8.lookup import table_of
 
 BATCH = 125
 CACHED = 1 << 20  # values of one map, of all images of a batch: more do not stay in a processor's cache
@@ -66,6 +67,9 @@ class Evaluator:
                 clamp = clamp_for(self.graph, op)
                 pooled = max_pool(inputs[0], op) if isinstance(op, Pool) else inputs[0]
                 return pooled.clamp(clamp.low, clamp.high)
+            case Lookup():
+                table = torch.from_numpy(table_of(self.graph, op)).to(torch.float32)
+                return table[inputs[0].to(torch.int64) & 255]
             case _:  # TREC, and small maps: the oracle itself
                 arrays = [np.asarray(value.permute(0, 2, 3, 1).numpy(), np.int8) for value in inputs]
                 return _channels_first(interpret.run_op(self.graph, op, arrays))

@@ -18,6 +18,7 @@ from tinyredux.graph import (
     Dense,
     DepthwiseConv,
     Graph,
+    Lookup,
     Op,
     Padding,
     Pair,
@@ -26,8 +27,10 @@ from tinyredux.graph import (
     Softmax,
     TrecConv,
     Weighted,
+    apply,
 )
 from tinyredux.int8.factors import Requantization, add_params, clamp_for, quant_of, requantization, softmax_params
+from tinyredux.int8.lookup import table_of
 from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -139,6 +142,8 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return fixedpoint.clamp_int8(values, clamp.low, clamp.high)
         case Add():
             return _add_int8(graph, op, inputs)
+        case Lookup():
+            return table_of(graph, op)[images.view(np.uint8)]
         case Softmax():
             return _softmax_int8(graph, op, images)
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
@@ -191,6 +196,8 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
             result = _pool(op, images)
         case Add():
             result = inputs[0] + inputs[1]
+        case Lookup():
+            result = apply(op.function, op.parameters, images)
         case Softmax():
             powers = np.exp(images - images.max(axis=3, keepdims=True))
             result = powers / powers.sum(axis=3, keepdims=True)

@@ -1,4 +1,5 @@
-"""Sum of two maps, and ReLU: four values in a word, the last four of a length that is no multiple of four twice.
+"""Sum of two maps, ReLU, and functions by a table: four values in a word, the last four of a length that is no multiple of
+four twice.
 
 The sum, doubled as `requantize` wants it, is 2 * (A + B), where A = round(round((a - zero) * 2^20 * multiplier) >> right) and
 B alike. A factor that is a power of two, as the larger scale's always is, makes A a shift.
@@ -8,8 +9,10 @@ Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29.
 
 from __future__ import annotations
 
-from tinyredux.graph import Add, Graph, Op, Relu
-from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_for
+from collections.abc import Mapping
+
+from tinyredux.graph import Add, Array, Graph, Lookup, Op, Relu
+from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_for, table_of
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.requantize import kept_within, requantize
@@ -17,10 +20,11 @@ from tinyredux.kernels.asm.schedule import cycles_of
 
 POWER_OF_TWO = 1 << 30  # the multiplier of a factor that is a power of two
 RELU_WORDS = 4
+LOOKUP_WORDS = 2
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the form of an addition or a ReLU of at least one word."""
+    """Returns the form of an addition, a ReLU or a function of at least one word."""
     count = graph.tensors[op.output].elements
     if isinstance(op, Add) and count >= 4:
         params = add_params(graph, op)
@@ -30,11 +34,17 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         clamp, (times, left) = clamp_for(graph, op), divmod(count, 4 * RELU_WORDS)
         many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
         return [_form("relu_words", [(many, 4 * RELU_WORDS), (one, 4)], count, core)]
+    if isinstance(op, Lookup) and count >= 4:
+        times, left = divmod(count, 4 * LOOKUP_WORDS)
+        programs = [(lookup_program(words, many), 4 * words) for words, many in ((LOOKUP_WORDS, times), (1, max(1, left // 4)))]
+        return [_form("lookup_words", programs, count, core, {"table": table_of(graph, op)})]
     return []
 
 
-def _form(name: str, programs: list[tuple[Function, int]], count: int, core: str) -> Form:
-    """Returns the form of functions that take some values at a time, each where those before have left off."""
+def _form(
+    name: str, programs: list[tuple[Function, int]], count: int, core: str, arrays: Mapping[str, Array] | None = None
+) -> Form:
+    """Returns the form of functions that take some values at a time, each where those before have left off, and the arrays."""
     calls, done, cycles = dict[tuple[int, int], Function](), 0, 0.0  # (first value, how often)
     for program, size in programs:
         if times := (count - done) // size:
@@ -45,13 +55,14 @@ def _form(name: str, programs: list[tuple[Function, int]], count: int, core: str
         calls[count - 4, 1] = programs[-1][0]
 
     def call(places: Places) -> str:
+        more = "".join(f", {array}" for array in places.arrays.values())
         return "\n".join(
-            f"{function.name}({', '.join(f'{place} + {first}' for place in (places.out, *places.inputs))}, {times});"
+            f"{function.name}({', '.join(f'{place} + {first}' for place in (places.out, *places.inputs))}{more}, {times});"
             for (first, times), function in calls.items()
         )
 
     used = tuple(program for program, _ in programs if program in calls.values())
-    return Form(name, round(cycles), 0, used, call)
+    return Form(name, round(cycles), 0, used, call, arrays or {})
 
 
 def add_program(params: AddParams, words: int) -> Function | None:
@@ -149,6 +160,29 @@ def relu_program(clamp: Clamp, words: int, times: int) -> Function:
                 keep_limit(p, word, limit, larger=limit == "low")
         p.store("out", 0, *names)
         p.add("out", "out", 4 * words)
+    return p
+
+
+def lookup_program(words: int, times: int) -> Function:
+    """Returns the function that looks up `words` words at a time: their bytes are the numbers of the results."""
+    about = f"A function by its table, {4 * words} values at a time."
+    p = Function(f"tr_lookup{words}", ("int8_t *out", "const int8_t *in", "const int8_t *table", "int32_t times"), about)
+    names = [f"word_{i}" for i in range(words)]
+    p.new("a", "b", "c", *names)
+    with p.loop("times", times=times):
+        p.load("in", 0, *names)
+        p.add("in", "in", 4 * words)
+        for word in names:
+            p.uxtb("a", word)
+            p.ubfx("b", word, 8, 8)
+            p.ubfx("c", word, 16, 8)
+            p.lsr(word, word, 24)
+            for lane in ("a", "b", "c", word):
+                p.ldrb_at(lane, "table", lane)
+            p.bfi("a", "b", 8, 8)
+            p.bfi("a", "c", 16, 8)
+            p.bfi("a", word, 24, 8)
+            p.str_post("a", "out", 4)
     return p
 
 

@@ -61,6 +61,7 @@ PLAIN = {
     "ssat": Op("ssat {0}, {1}, {2}{shift}", "{0} = tw_ssat({1}, {2});", "wnr", "dsp"),
     "ubfx": Op("ubfx {0}, {1}, {2}, {3}", "{0} = tw_ubfx({1}, {2}, {3});", "wrnn", "dsp"),
     "bfi": Op("bfi {0}, {1}, {2}, {3}", "{0} = tw_bfi({0}, {1}, {2}, {3});", "mrnn", "dsp"),
+    "ldrb_at": Op("ldrb.w {0}, [{1}, {2}]", "{0} = tw_ldrb({1} + {2});", "waa", "load"),
     "ssub8": Op("ssub8 {0}, {1}, {2}", "{0} = tw_ssub8({1}, {2}, &ge);", "wrr", "dsp", sets="G"),
     "sel": Op("sel {0}, {1}, {2}", "{0} = tw_sel({1}, {2}, ge);", "wrr", "dsp", uses="G"),
 }
