@@ -1,7 +1,8 @@
 """Every rounding and saturation rule of the int8 arithmetic, once, on NumPy arrays.
 
-The rules are those of LiteRT's 8-bit reference kernels (gemmlowp's fixed point). `firmware/include/requantize.h`
-states them in C; the tests hold the two together bit for bit.
+The rules are those of LiteRT's 8-bit reference kernels (gemmlowp's fixed point), which TFLM and CMSIS-NN share: a sum is rounded
+twice on its way to int8. Those of single rounding, `scale_once` and what follows it, are those of LiteRT's default interpreter,
+XNNPACK. `firmware/include/requantize.h` states them in C; the tests hold the two together bit for bit.
 """
 
 from __future__ import annotations
@@ -72,6 +73,49 @@ def multiply_by_quantized_multiplier(value: IntegerLike, multiplier: IntegerLike
     return rounding_divide_by_power_of_two(saturating_rounding_doubling_high_mul(shifted, multiplier), np.maximum(-shift, 0))
 
 
+# Single rounding. XNNPACK rounds convolutions, depthwise convolutions and dense layers by `scale_once` with the factor of
+# `single_scale`, sums by `single_add`, and limits of theirs and of max pools by `quantize_once`. Average pools, softmax and an
+# activation that stands alone are LiteRT's own kernels: there the rules are the same for both roundings.
+
+
+def single_scale(source: float, weights: float, result: float) -> float:
+    """Returns the factor from a sum to an output, source * weights / result, each step rounded to float32."""
+    return float(np.float32(source) * np.float32(weights) / np.float32(result))
+
+
+def float_bits(value: float) -> int:
+    """Returns the bits of a float32 as a signed 32-bit integer."""
+    return int(np.float32(value).view(np.int32))
+
+
+def scale_once(value: IntegerLike, scale: npt.NDArray[np.float32] | float) -> Integers:
+    """Returns value * scale to the nearest integer, halves to even, saturated to 32 bits.
+
+    The value is rounded to float32 first, and so is the product: what VCVT, VMUL and VCVTR do on a Cortex-M.
+    """
+    product = np.asarray(value, np.int64).astype(np.float32) * np.asarray(scale, np.float32)
+    return np.asarray(np.clip(np.rint(product.astype(np.float64)), INT32_MIN, INT32_MAX), np.int64)
+
+
+def single_add(left: float, right: float, result: float) -> tuple[int, int, int]:
+    """Returns (multiplier, multiplier, shift) of an addition: (a * m_a + b * m_b + 2^(shift - 1)) >> shift, halves up.
+
+    The larger multiplier lies in [2^20, 2^21]. Raises ValueError for an input that is 2^10 times finer than the output, or 2^8
+    times coarser: XNNPACK leaves such an addition to a kernel that rounds otherwise.
+    """
+    ratios = [np.float32(scale) / np.float32(result) for scale in (left, right)]
+    if not all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios):
+        raise ValueError(f"scales {left:.3g} and {right:.3g} are added into {result:.3g}, expected 1/1024 to 256 of it")
+    shift = 21 - int(np.frexp(max(ratios))[1])
+    one, other = (int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios)
+    return one, other, shift
+
+
+def quantize_once(value: float, scale: float, zero_point: int) -> int:
+    """Returns value / scale + zero_point to the nearest integer, halves to even; each step is rounded to float32."""
+    return int(np.rint(np.float32(value) / np.float32(scale) + np.float32(zero_point)))
+
+
 def clamp_int8(value: Integers, low: int = -128, high: int = 127) -> npt.NDArray[np.int8]:
     """Returns int8 values limited to [low, high]."""
     return np.asarray(np.clip(value, low, high), np.int8)
@@ -135,13 +179,30 @@ def _exp_between_minus_quarter_and_zero(value: Integers) -> Integers:
 
 
 def one_over_one_plus(value: Integers) -> Integers:
-    """Returns 1 / (1 + value) in Q0 for value in [0, 1] in Q0, by three Newton steps. Source: gemmlowp fixedpoint.h."""
+    """Returns 1 / (1 + value) in Q0 for value in [0, 1] in Q0. Source: gemmlowp fixedpoint.h."""
+    return _shift_left_saturating(_two_over_one_plus(value), 1)
+
+
+def logistic(value: Integers, integer_bits: int) -> Integers:
+    """Returns 1 / (1 + exp(-value)) in Q0 for value in Q(integer_bits). Source: gemmlowp fixedpoint.h."""
+    positive = one_over_one_plus(exp_on_negative_values(-np.abs(value), integer_bits))
+    return np.asarray(np.where(value == 0, 1 << 30, np.where(value > 0, positive, INT32_MAX - positive)), np.int64)
+
+
+def tanh(value: Integers, integer_bits: int) -> Integers:
+    """Returns the hyperbolic tangent in Q0 for value in Q(integer_bits). Source: gemmlowp fixedpoint.h."""
+    twice = exp_on_negative_values(-np.abs(value), integer_bits + 1)  # the same bits with the point one further right
+    return np.sign(value) * _shift_left_saturating(_two_over_one_plus(twice) - (1 << 29), 2)
+
+
+def _two_over_one_plus(value: Integers) -> Integers:
+    """Returns 2 / (1 + value) in Q2 for value in [0, 1] in Q0, by three Newton steps."""
     half_denominator = (value + INT32_MAX + 1) >> 1
     x = 1515870810 + saturating_rounding_doubling_high_mul(half_denominator, -1010580540)  # 48/17 and -32/17 in Q2
     for _ in range(3):
         error = (1 << 29) - saturating_rounding_doubling_high_mul(half_denominator, x)
         x = x + _shift_left_saturating(saturating_rounding_doubling_high_mul(x, error), 2)
-    return _shift_left_saturating(x, 1)
+    return x
 
 
 def _shift_left_saturating(value: Integers, bits: int) -> Integers:

@@ -26,6 +26,7 @@ from tinyredux.methods.layerwise import Layerwise
 from tinyredux.model import Model
 from tinyredux.results import record_of
 
+SINGLE = "sums are rounded once, as LiteRT's default interpreter does"
 Pass = Callable[[Graph, Board], Graph]
 Schedule = Callable[[Graph, Board, Kernels], Any]
 Images = npt.NDArray[np.float32]
@@ -47,7 +48,7 @@ def compile(
     """
     expect(Graph, graph, "what to compile", "such as quantize(export(module, shape), images)")
     chip, schedule = find_board(board) if isinstance(board, str) else board, schedule or Layerwise()
-    labels, notes = list[str](), tuple[str, ...]()
+    labels, notes = list[str](), (SINGLE,) * (graph.rounding == "single")
     for apply in passes:
         graph = apply(graph, chip)
         labels.append(_label(apply))

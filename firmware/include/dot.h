@@ -18,6 +18,29 @@
 /* A function whose inner loop needs every register: kept apart, or the caller's variables would push some onto the stack. */
 #define TR_OUT_OF_LINE __attribute__((noinline))
 
+/* x to the nearest integer, halves to even, saturated to 32 bits: VCVTR in the rounding mode that a core starts in. */
+static inline int32_t tr_round_even(float x)
+{
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FP)
+    float rounded;
+    __asm("vcvtr.s32.f32 %0, %1" : "=t"(rounded) : "t"(x));
+    int32_t bits;
+    memcpy(&bits, &rounded, sizeof bits);
+    return bits;
+#else
+    if (!(x < 2147483648.0f)) {
+        return INT32_MAX;
+    }
+    if (x < -2147483648.0f) {
+        return INT32_MIN;
+    }
+    const int32_t whole = (int32_t)x;
+    const float rest = x - (float)whole; /* exact: above 2^23 there is none */
+    const int32_t odd = whole & 1;
+    return whole + (rest > 0.5f || (rest == 0.5f && odd)) - (rest < -0.5f || (rest == -0.5f && odd));
+#endif
+}
+
 /* Four int8 or two int16 from any address: one LDR, for these cores load unaligned words. */
 static inline uint32_t tr_load_s8x4(const int8_t *from)
 {

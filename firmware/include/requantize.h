@@ -1,5 +1,8 @@
 /* requantize.h: from int32 accumulators back to int8, rounding twice as LiteRT's reference kernels do.
  *
+ * A network that rounds once, as LiteRT's default interpreter does, has a file single_rounding.h beside its model.c, which
+ * defines TR_SINGLE_ROUNDING: a multiplier is then the bits of a float, and no shift counts.
+ *
  * Every function states what it returns in exact arithmetic; tests compare them with exact fractions. */
 #ifndef TR_REQUANTIZE_H
 #define TR_REQUANTIZE_H
@@ -7,6 +10,11 @@
 #include <stdint.h>
 
 #include "check.h"
+#include "dot.h"
+
+#if __has_include("single_rounding.h")
+#include "single_rounding.h"
+#endif
 
 static inline int32_t tr_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tr_max(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -38,9 +46,21 @@ static inline int32_t tr_requantize(int32_t x, int32_t multiplier, int32_t shift
     return tr_round_shift(tr_high_mul((int32_t)((uint32_t)x << left), multiplier), right);
 }
 
+/* x * the float whose bits are given, to the nearest integer, halves to even; x and the product are rounded to float32. */
+static inline int32_t tr_scale_once(int32_t x, int32_t bits)
+{
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return tr_round_even((float)x * scale);
+}
+
 /* An accumulator as the int8 that the next layer reads. */
 static inline int8_t tr_requantize_s8(int32_t x, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t low, int32_t high)
 {
+#if defined(TR_SINGLE_ROUNDING)
+    (void)shift;
+    return (int8_t)(tr_clamp(tr_scale_once(x, multiplier), low - zero_point, high - zero_point) + zero_point);
+#endif
     return (int8_t)tr_clamp(tr_requantize(x, multiplier, shift) + zero_point, low, high);
 }
 

@@ -10,8 +10,8 @@
  * `row` and `pixel` fields are distances in values from one row and one pixel of a map to the next; 0 stands for a map without
  * gaps. With them a kernel works on some of a larger map's channels, rows or columns (partial execution).
  *
- * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8 and tr_relu_s8 may write over an input and
- * tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
+ * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8, tr_relu_s8 and tr_lookup_s8 may write over an
+ * input and tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
  * a macro behind the struct or the contract, and a kernel with neither needs none. Kernels trust their arguments: the compiler that writes the calls has checked them, and tests check
  * them again (TR_ASSERT in check.h).
  *
@@ -209,6 +209,13 @@ struct tr_relu {
     int32_t rows, in_row, out_row;
 };
 void tr_relu_s8(int8_t *out, const int8_t *in, const struct tr_relu *restrict p);
+
+/* A function of each value: table[256] holds the results by the byte of the stored value, 0 .. 127 and then -128 .. -1; n values in
+ * each of `rows` rows (0: one). */
+struct tr_lookup {
+    int32_t n, rows, in_row, out_row;
+};
+void tr_lookup_s8(int8_t *out, const int8_t *in, const int8_t *restrict table, const struct tr_lookup *restrict p);
 
 /* Softmax of rows of n values, n < 4096; output scale 1/256, zero point -128; shift >= 0. */
 struct tr_softmax {

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "dot.h"
+
 static inline int64_t tw_wide(uint32_t x) { return (int32_t)x; }
 
 static inline uint32_t tw_ror(uint32_t x, uint32_t n) { return n == 0 ? x : x >> n | x << (32 - n); }
@@ -93,6 +95,23 @@ static inline uint32_t tw_smmulr(uint32_t a, uint32_t b)
 {
     return (uint32_t)(((uint64_t)(tw_wide(a) * tw_wide(b)) + ((uint64_t)1 << 31)) >> 32);
 }
+
+/* Floating-point registers hold bits: of an integer, of a float. */
+static inline float tw_float(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+static inline uint32_t tw_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+static inline uint32_t tw_vcvt(uint32_t x) { return tw_bits((float)(int32_t)x); }
+static inline uint32_t tw_vmul(uint32_t a, uint32_t b) { return tw_bits(tw_float(a) * tw_float(b)); }
+static inline uint32_t tw_vcvtr(uint32_t x) { return (uint32_t)tr_round_even(tw_float(x)); }
 
 /* ASRS sets the carry: the last bit shifted out (1 <= n <= 31). */
 static inline uint32_t tw_asrs(uint32_t x, uint32_t n, uint32_t *carry)

@@ -86,6 +86,7 @@ Norm, AvgPool = nn.BatchNorm2d, nn.AvgPool2d
 
 SEQUENCES: tuple[tuple[nn.Module, ...], ...] = (
     (conv(bias=False),), (nn.ZeroPad2d((1, 0, 2, 1)), conv()), (nn.ConstantPad2d(1, 0.0), conv()),
+    (conv(), nn.PReLU()), (conv(), nn.Sigmoid(), nn.MaxPool2d(2)), (conv(), nn.Hardswish(inplace=True), conv(6, 3)),
     (conv(), Norm(6), nn.ReLU()), (conv(4, 8, groups=4), Norm(8)), (conv(4, 6, groups=2), Norm(6)), (Norm(4), conv(padding=1)),
     (conv(), Norm(6), nn.ReLU(), Norm(6), conv(6, 3)), (conv(), nn.MaxPool2d(2), Norm(6), nn.ReLU()), (conv(), Norm(6), Norm(6)),
     (Norm(4),), (conv(), nn.ReLU(inplace=True), conv(6, 3)), (conv(), nn.ReLU6()), (conv(), nn.Hardtanh(0.0, 6.0)),
@@ -103,7 +104,12 @@ OF_ONE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # of the map of 
     lambda y: torch.relu(torch.cat([y, y], 1)), lambda y: torch.cat([y.relu_(), y], 1), lambda y: y + y,
     lambda y: torch.add(functional.relu(y, inplace=True), y), lambda y: functional.max_pool2d(y, 3, 2, 1),
     lambda y: torch.cat([torch.relu(functional.dropout(y, training=False)), y], 1), lambda y: torch.cat([y], 1),
-    lambda y: functional.softmax(y.mean((2, 3)), dim=1),
+    lambda y: functional.softmax(y.mean((2, 3)), dim=1), torch.tanh, torch.sigmoid, torch.exp, torch.square, torch.abs,
+    functional.hardsigmoid, functional.hardswish, functional.silu, functional.mish, functional.gelu, functional.elu,
+    functional.selu, functional.leaky_relu, functional.softplus, lambda y: functional.gelu(y, approximate="tanh"),
+    lambda y: y.clamp(-1, 4),
+    lambda y: functional.celu(y, 1.5), lambda y: functional.elu(y, 0.7), lambda y: functional.leaky_relu_(y, 0.2),
+    functional.hardtanh, lambda y: functional.hardtanh(functional.avg_pool2d(y, 2)), lambda y: functional.softplus(y, 2.0),
 )  # fmt: skip
 TO_DENSE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # before a dense layer of all values
     lambda y: y.flatten(1).relu_(), lambda y: torch.flatten(y, 1), lambda y: y.view(y.size(0), -1), lambda y: y.reshape(-1, 378),
@@ -183,7 +189,6 @@ def test_random_network_equals_torch(seed: int) -> None:
 
 
 MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the map of a convolution
-    (torch.tanh, "operator tanh .* nn.ReLU6"), (lambda y: y.clamp(-1, 4), r"a clamp to \[-1.0, 4.0\]"),
     (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"), (lambda y: y * 0.5, "operator mul .* depthwise 1x1"),
     (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: y / 255, "operator div .*"),
     (lambda y: y + 1.5, "adding a constant .* bias"), (lambda y: y + torch.ones(6, 1, 1), "adding a constant"),
@@ -201,9 +206,7 @@ MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the
     (lambda y: y.mean((2, 3)).argmax(1), "operator argmax .*logits"),
 )  # fmt: skip
 LAYER_REFUSED: tuple[tuple[nn.Module, str], ...] = (  # behind a convolution
-    (nn.Sigmoid(), ": operator sigmoid .* nearest supported form: nn.ReLU6"), (nn.SiLU(), "nn.ReLU6"),
-    (nn.Hardswish(), ": operator hardswish .* nn.ReLU6"), (nn.GELU(), "nn.ReLU$"), (nn.LeakyReLU(), "nn.ReLU$"),
-    (nn.PReLU(), "nn.ReLU$"), (nn.ELU(), "nn.ReLU$"), (nn.Hardtanh(), r"a clamp to \[-1.0, 1.0\] .* nn.ReLU or nn.ReLU6"),
+    (nn.PReLU(6), "a slope for each channel .*nn.LeakyReLU"), (nn.LogSigmoid(), "operator log_sigmoid"),
     (conv(6, 6, padding=1, padding_mode="reflect"), "padding .* mode 'reflect'.*zero padding"),
     (conv(6, 6, padding=1, padding_mode="circular"), "zero padding"), (nn.LayerNorm([6, 7, 9]), "nn.BatchNorm2d"),
     (nn.MaxPool2d(2, dilation=2), ": max pooling with dilation .*dilation=1"),
@@ -278,7 +281,7 @@ def test_training_mode_is_kept() -> None:
     export(net, name="net")
     assert net.training and net.a.training and net.d.training and not net.n.training
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    net.function = lambda m, x: torch.sigmoid(m.a(x))
+    net.function = lambda m, x: torch.logit(m.a(x))
     with pytest.raises(UnsupportedOperatorError):
         export(net, name="net")
     assert net.training

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +19,16 @@ import pytest
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import Graph, Quant
+from tinyredux.graph import ROUNDINGS, Graph, Op, Quant
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
-pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'")
-from generated import assert_c_equals_interpreter
-from tflite_models import Drawn, drawn_model
-from tflite_writer import Writer
+interpreter = pytest.importorskip(
+    "ai_edge_litert.interpreter", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'"
+)
+from generated import assert_c_equals_interpreter  # noqa: E402
+from tflite_models import Drawn, drawn_model  # noqa: E402
+from tflite_writer import Writer  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tflm.json"
 DIGESTS = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
@@ -83,6 +87,83 @@ def test_the_benchmark_equals_tflm(name: str) -> None:
     outputs = evaluator.Evaluator(graph).run(images)
     assert digest(outputs) == DIGESTS[name]
     np.testing.assert_array_equal(interpret.run(graph, images[:2]), outputs[:2])
+
+
+def litert(data: bytes, graph: Graph, images: np.ndarray) -> np.ndarray:
+    """Returns what LiteRT's default interpreter gives, which rounds once."""
+    theirs = interpreter.Interpreter(model_content=data, num_threads=1)
+    theirs.allocate_tensors()
+    (source,), (result,), found = theirs.get_input_details(), theirs.get_output_details(), []
+    for image in images:
+        theirs.set_tensor(source["index"], image.reshape(source["shape"]))
+        theirs.invoke()
+        found.append(theirs.get_tensor(result["index"]).reshape(graph.output.shape).copy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_drawn_networks_equal_litert_with_single_rounding(seed: int, tmp_path: Path) -> None:
+    graph = tr.load_tflite(drawn(seed, tmp_path), rounding="single")
+    images = images_for(graph, INPUTS)
+    expected = litert(drawn_model(seed), graph, images)
+    np.testing.assert_array_equal(interpret.run(graph, images), expected)
+    np.testing.assert_array_equal(evaluator.Evaluator(graph).run(images), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MLPERF)
+def test_the_benchmark_equals_litert_with_single_rounding(name: str) -> None:
+    if not (path := mlperf(name)).is_file():
+        pytest.skip("TINYREDUX_DATA has no folder mlperf_tiny")
+    graph = tr.load_tflite(path, rounding="single")
+    images = images_for(graph, MLPERF_INPUTS)
+    expected = litert(path.read_bytes(), graph, images)
+    np.testing.assert_array_equal(evaluator.Evaluator(graph).run(images), expected)
+    np.testing.assert_array_equal(interpret.run(graph, images[:2]), expected[:2])
+
+
+def test_roundings_differ_and_are_refused_by_name(tmp_path: Path) -> None:
+    path = drawn(4, tmp_path)
+    once, twice = (tr.load_tflite(path, rounding=rounding) for rounding in ROUNDINGS[::-1])
+    images = images_for(once, INPUTS)
+    differ = [
+        (values != interpret.run_all(twice, images)[name]).any() for name, values in interpret.run_all(once, images).items()
+    ]
+    assert any(differ)
+    hashes = {tr.compile(graph, kernels="reference").artifact.model_hash for graph in (once, twice)}
+    assert len(hashes) == 2 and tr.compile(once).artifact.manifest["rounding"] == "single"
+    with pytest.raises(ValueError, match="expected one of double, single"):
+        tr.load_tflite(path, rounding="thrice")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize("seed", [0, 3, 5, 8])
+def test_c_rounds_once(seed: int, kernels: str, tmp_path: Path) -> None:
+    graph = tr.load_tflite(drawn(seed, tmp_path), rounding="single")
+    model = tr.compile(graph, kernels=kernels)
+    assert tr.measure(model, real_images(graph, 3), target="host").bit_exact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["nucleo_l4r5zi", "nucleo_f746zg", "nucleo_u575zi_q"])
+def test_boards_round_once(board: str, tmp_path: Path) -> None:
+    pytest.importorskip("unicorn")
+    if not shutil.which("arm-none-eabi-gcc"):
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    for seed, kernels in ((2, "fast"), (5, "reference")):
+        graph = tr.load_tflite(drawn(seed, tmp_path), rounding="single")
+        assert tr.measure(tr.compile(graph, board, kernels=kernels), real_images(graph, 1)).bit_exact
+    graph = tr.load_tflite(drawn(5, tmp_path), rounding="single")
+    assert tr.measure(tr.compile(graph, board, schedule=tr.Partial()), real_images(graph, 1)).bit_exact
+
+
+def real_images(graph: Graph, count: int) -> np.ndarray:
+    """Returns float images (N, C, H, W) that stand for random bytes."""
+    quant = graph.input.quant
+    assert quant is not None
+    real = (images_for(graph, count).astype(np.float32) - quant.zero_point) * np.float32(quant.scale[0])
+    return np.ascontiguousarray(real.transpose(0, 3, 1, 2))
 
 
 @pytest.mark.slow
@@ -233,6 +314,44 @@ def test_damaged_files_end_in_a_sentence(tmp_path: Path) -> None:
             tr.load_tflite(path)
     with pytest.raises(ValueError, match="no file"):
         tr.load_tflite(tmp_path / "nothing.tflite")
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_beside_litert_layer_by_layer(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = drawn(seed, tmp_path)
+    images = images_for(tr.load_tflite(path), 12)
+    once, twice = (tr.compare_with_litert(path, images, rounding) for rounding in ("single", "double"))
+    assert [layer.name for layer in once] == [op.name for op in tr.load_tflite(path).ops]
+    assert not any(layer.differ or layer.why for layer in once)
+    expected = litert(path.read_bytes(), tr.load_tflite(path), images)
+    assert twice[-1].differ == (interpret.run(tr.load_tflite(path), images) != expected).sum()
+    assert any(layer.why == "LiteRT rounds once here" and layer.differ_alone and layer.largest_alone == 1 for layer in twice)
+    assert all(layer.why == "its inputs differ" for layer in twice if layer.differ and not layer.differ_alone)
+    assert main(["compare", str(path), "--images", "4", "--rounding", "single", "--at-most", "0", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["differ_percent"] == 0 and len(answer["layers"]) == len(once)
+    assert main(["compare", "lenet"]) == 2
+
+
+def test_a_changed_layer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, usual = drawn(4, tmp_path), interpret.run_op
+
+    def changed(graph: Graph, op: Op, inputs: list[np.ndarray], clusters: None = None) -> np.ndarray:
+        found = usual(graph, op, inputs, clusters)
+        return found ^ np.int8(1) if op.name == "conv2" else found
+
+    monkeypatch.setattr(interpret, "run_op", changed)
+    layers = {layer.name: layer for layer in tr.compare_with_litert(path, images_for(tr.load_tflite(path), 2), "single")}
+    assert layers["conv2"].why == "another rule of this operator" and layers["conv2"].differ_alone == layers["conv2"].values
+    assert not layers["conv1"].differ and layers["conv3"].why in ("its inputs differ", "")
+
+
+def test_without_litert_a_sentence_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = drawn(0, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ai_edge_litert", None)
+        assert main(["compare", str(path), "--images", "1"]) == 3
+    assert "ai_edge_litert is missing; run: pip install" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Shape, Softmax, Tensor
+from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Relu, Shape, Softmax, Tensor
 from tinyredux.graph.operators import to_text, window_outputs
 
 
@@ -45,6 +45,7 @@ SHAPES = {
     "add": (Add("a", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
     "concat": (Concat("c", TWO, "out"), [(2, 3, 4), (2, 3, 5)], (2, 3, 9), {}),
     "relu": (Relu("r", ONE, "out"), [(2, 3, 4)], (2, 3, 4), {}),
+    "lookup": (Lookup("l", ONE, "out", "elu", (1.0, 1.0, 1.0)), [(2, 3, 4)], (2, 3, 4), {}),
     "softmax": (Softmax("s", ONE, "out"), [(1, 1, 10)], (1, 1, 10), {}),
 }  # fmt: skip
 
@@ -73,6 +74,8 @@ BAD: list[tuple[Op, list[Shape], dict[str, Array], str]] = [
     (Dense("d", ONE, "out", "w", "b"), [(2, 2, 2)], {"w": np.zeros((5, 9)), "b": np.zeros(5)}, "expect 9 inputs, in0 has 8"),
     (Add("a", TWO, "out"), [(2, 2, 2), (1, 1, 2)], {}, "no broadcasting"),
     (Concat("c", TWO, "out"), [(2, 2, 2), (1, 2, 2)], {}, "only channels may differ"),
+    (Lookup("l", ONE, "out", "cosine"), [(2, 2, 2)], {}, "l: function 'cosine', expected one of identity, clamp"),
+    (Lookup("l", ONE, "out", "clamp", (0.0,)), [(2, 2, 2)], {}, r"expected 2 numbers \('low', 'high'\)"),
     (conv(), [(9, 9, 4)], WEIGHTS | {"b": np.zeros(7)}, r"bias has shape \(7,\), expected \(8,\)"),
     (conv(), [(9, 9, 4)], WEIGHTS | {"w": np.full((8, 3, 3, 4), np.nan)}, "conv1: w holds 288 of 288 values that are NaN"),
     (conv(), [(9, 9, 4)], WEIGHTS | {"b": np.full(8, np.inf)}, "conv1: b holds 8 of 8 values"),

@@ -11,13 +11,14 @@ from generated import Core
 from strategies import Layer
 
 from tinyredux.device import build
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted
-from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Pool, Relu, Softmax, TrecConv, Weighted
+from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params, table_of
 from tinyredux.kernels import trec_fields
 from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
+    "lookup",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -49,6 +50,8 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             return [_call("concat", [height * width, part.shape[2], out.shape[2], offset], part) for part, offset in parts]
         case Relu():
             return [_call("relu", [out.elements, *_clamp(clamp_of(op.activation, quant_of(out)))], inputs[0])]
+        case Lookup():
+            return [_call("lookup", [out.elements], inputs[0], table_of(graph, op))]
         case Softmax():
             s = softmax_params(graph, op)
             return [_call("softmax", [height * width, channels, s.multiplier, s.shift, s.diff_min], inputs[0])]

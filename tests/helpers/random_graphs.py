@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Quant, Relu, Softmax, Tensor
 
-KINDS = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
+KINDS = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise", "lookup")
 
 
 def random_graph(seed: int, most: int = 10) -> Graph:
@@ -89,6 +89,8 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
             add(Pool(name, (source,), output, kind=str(rng.choice(["max", "average"])), **_window(rng, shape)))
         case "relu":
             add(Relu(name, (source,), output))
+        case "lookup":
+            add(Lookup(name, (source,), output, str(rng.choice(["sigmoid", "hardswish", "silu", "gelu", "abs"]))))
         case "add":
             same = [other for other, tensor in tensors.items() if tensor.shape == shape]
             add(Add(name, (source, str(rng.choice(same))), output))

@@ -14,8 +14,25 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv
+from tinyredux.graph import (
+    FUNCTIONS,
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Op,
+    Pool,
+    Quant,
+    Relu,
+    Softmax,
+    Tensor,
+    TrecConv,
+)
 from tinyredux.int8 import interpret
+from tinyredux.int8.lookup import FIXED_OUTPUT
 
 Pick = Callable[[Sequence[Any]], Any]
 
@@ -30,7 +47,7 @@ SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there 
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
-    *("trec", "trec_vectors", "trec_taps", "square"),
+    *("trec", "trec_vectors", "trec_taps", "square", "lookup"),
 )
 
 
@@ -187,6 +204,11 @@ def layer(pick: Pick, kind: str) -> Layer:
             op = Concat("op", ("in", "other"), "out")
         case "relu":
             op = Relu("op", ("in",), "out", pick(("relu", "relu6")))
+        case "lookup":
+            function = pick(tuple(FUNCTIONS))
+            numbers = tuple(sorted(pick((0.01, 0.3, 1.0, 6.0)) for _ in FUNCTIONS[function].parameters))
+            op = Lookup("op", ("in",), "out", function, numbers)
+            out = pick((FIXED_OUTPUT.get(function, quant), _quant(pick, pick((0.05, 0.7, 0.004)))))
         case _:
             op, out = Softmax("op", ("in",), "out"), Quant((1 / 256,), -128)
     return Layer(_graph(op, sources, out), tuple(_values(pick, tensor.shape, -128) for tensor in sources))

@@ -6,19 +6,33 @@ LiteRT's own operator, which `fully_connected` asks for, rounds in floating poin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
 
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Quant, Relu, Softmax, Weighted
 from tinyredux.int8 import quant_of
 
 TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "uint8", "int32", "float32")}
 FUSED = {"none": "NONE", "relu": "RELU", "relu6": "RELU6"}
-VERSIONS = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 4, "RESHAPE": 1}  # 2 of the others
+LOOKUPS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {  # what LiteRT has, and the fields of its options
+    "sigmoid": ("LOGISTIC", dict), "tanh": ("TANH", dict), "identity": ("QUANTIZE", lambda: {"options": "QuantizeOptions"}),
+    "hardswish": ("HARD_SWISH", lambda: {"options": "HardSwishOptions"}), "elu": ("ELU", lambda *unused: {}),
+    "leaky_relu": ("LEAKY_RELU", lambda slope: {"options": "LeakyReluOptions", "alpha": slope}),
+    "clamp": ("RELU", lambda low, high: {}), "gelu": ("GELU", lambda: {"options": "GeluOptions", "approximate": False}),
+    "gelu_tanh": ("GELU", lambda: {"options": "GeluOptions", "approximate": True}),
+}  # fmt: skip
+VERSIONS = {
+    "CONV_2D": 5,
+    "DEPTHWISE_CONV_2D": 6,
+    "ELU": 1,
+    "HARD_SWISH": 1,
+    "FULLY_CONNECTED": 4,
+    "RESHAPE": 1,
+}  # 2 of the others
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -107,6 +121,9 @@ class Writer:
                 self.operator("CONCATENATION", inputs, output, "ConcatenationOptions", axis=-1)
             case Relu():
                 self.operator(op.activation.upper(), inputs, output)
+            case Lookup():
+                code, fields = LOOKUPS[op.function]
+                self.operator(code, inputs, output, **fields(*op.parameters))
             case Softmax():
                 self.operator("SOFTMAX", inputs, output, "SoftmaxOptions", beta=1.0)
 

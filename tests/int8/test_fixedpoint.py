@@ -109,3 +109,55 @@ def test_reciprocal_is_close() -> None:
     values = np.arange(0, 1 << 31, 1999993).astype(np.int64)
     exact = 2.0**31 / (1 + values / 2.0**31)
     assert np.abs(fixedpoint.one_over_one_plus(values) - exact).max() / 2.0**31 < 1e-8
+
+
+FLOAT = st.floats(2.0**-40, 4.0, width=32)
+
+
+def to_float32(value: Fraction) -> Fraction:
+    """Returns the float32 next to a number, ties to an even last bit, from the definition of the format."""
+    if value == 0:
+        return value
+    step = Fraction(2) ** (math.frexp(float(value))[1] - 24)
+    while abs(value) >= step * 2**24:
+        step *= 2
+    while abs(value) < step * 2**23:
+        step /= 2
+    return step * half_even(value / step)
+
+
+def half_even(value: Fraction) -> int:
+    """Returns the nearest integer, halves to an even one."""
+    return round(value)
+
+
+@given(INT32, FLOAT)
+def test_scale_once(value: int, scale: float) -> None:
+    product = to_float32(to_float32(Fraction(value)) * Fraction(scale))
+    assert int(fixedpoint.scale_once(value, scale)) == min(max(half_even(product), INT32_MIN), INT32_MAX)
+
+
+@given(FLOAT, FLOAT, FLOAT)
+def test_single_scale_rounds_at_each_step(source: float, weights: float, result: float) -> None:
+    product = to_float32(Fraction(source) * Fraction(weights))
+    assert Fraction(fixedpoint.single_scale(source, weights, result)) == to_float32(product / Fraction(result))
+
+
+@given(st.floats(2.0**-9, 2.0**7), st.floats(2.0**-9, 2.0**7))
+def test_single_add_is_near_the_sum(left: float, right: float) -> None:
+    one, other, shift = fixedpoint.single_add(left, right, 1.0)
+    assert 1 << 20 <= max(one, other) <= 1 << 21 and 13 <= shift <= 30
+    for factor, exact in ((one, left), (other, right)):
+        assert abs(Fraction(factor, 1 << shift) - Fraction(float(np.float32(exact)))) <= Fraction(1, 1 << (shift + 1))
+
+
+def test_single_add_refuses_what_is_left_to_another_kernel() -> None:
+    for left, right in ((2.0**-11, 1.0), (1.0, 2.0**8)):
+        with pytest.raises(ValueError, match="expected 1/1024 to 256"):
+            fixedpoint.single_add(left, right, 1.0)
+
+
+@given(st.floats(2.0**-7, 2.0, width=32), st.integers(-128, 127))
+def test_quantize_once(scale: float, zero_point: int) -> None:
+    quotient = to_float32(Fraction(6) / Fraction(scale))
+    assert fixedpoint.quantize_once(6.0, scale, zero_point) == half_even(to_float32(quotient + zero_point))

@@ -10,9 +10,10 @@ from random_nets import images_for, int8_net
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux.frontends import export
-from tinyredux.graph import Add, Graph, Op, Pool, Quant, Relu, Shape, Softmax, Tensor, Weighted, output_shape, verify
+from tinyredux.graph import Add, Graph, Lookup, Op, Pool, Quant, Relu, Shape, Softmax, Tensor, Weighted, output_shape, verify
 from tinyredux.int8 import interpret, quantize
 from tinyredux.int8.factors import SOFTMAX_OUTPUT
+from tinyredux.int8.lookup import FIXED_OUTPUT
 from tinyredux.nets import NETS
 
 litert = pytest.importorskip(
@@ -21,6 +22,7 @@ litert = pytest.importorskip(
 from tflite_writer import same_padding, tflite_bytes  # noqa: E402  (flatbuffers comes with it)
 
 CASES = 40
+OTHERS = ("trec", "lookup")  # LiteRT knows no clustering; functions have a test of their own
 SCALES = (1e-6, 1e-3, 0.0123, 0.1, 1.0, 77.7)
 
 
@@ -76,7 +78,7 @@ def assert_equal(graph: Graph, inputs: list[np.ndarray], expected: np.ndarray) -
         )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("trec")])  # LiteRT knows no clustering
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith(OTHERS)])
 def test_operator_equals_litert(kind: str) -> None:
     compared = 0
     for i, layer in enumerate(random_layers(kind, CASES, seed=2)):
@@ -121,6 +123,24 @@ def test_clamp_equals_litert_at_every_scale(activation: str) -> None:
     for i, scale in enumerate(halves + nearby):
         quant = Quant((scale,), (-128, 0, 5)[i % 3])
         check(elementwise(Relu("op", ("in",), "out", activation), (1, 1, 256), quant, quant), values)
+
+
+@pytest.mark.parametrize(("function", "parameters"), [
+    ("sigmoid", ()), ("tanh", ()), ("hardswish", ()), ("identity", ()), ("leaky_relu", (0.01,)), ("leaky_relu", (0.3,)),
+    ("leaky_relu", (1.7,)), ("gelu", ()), ("gelu_tanh", ()), ("clamp", (0.0, float("inf"))),
+])  # fmt: skip
+def test_lookup_equals_litert(function: str, parameters: tuple[float, ...]) -> None:
+    """All 256 values at many scales: the fixed-point kernels, and LiteRT's own tables where it has no other.
+
+    From a scale of 8 on LiteRT's LOGISTIC and TANH differ from tflite-micro's, which we follow, in one value: that of zero.
+    """
+    values, rng = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 256), np.random.default_rng(len(function))
+    for scale in (*(scale for scale in SCALES if scale < 8), *10.0 ** rng.uniform(-4, 0.9, 10)):
+        source, result = (Quant((float(s),), int(rng.integers(-128, 128))) for s in (scale, scale * 2.0 ** rng.uniform(-4, 1)))
+        if function == "hardswish":  # it has no output that is much finer
+            result = replace(result, scale=(max(result.scale[0], scale / 60),))
+        result = FIXED_OUTPUT.get(function, result)
+        check(elementwise(Lookup("op", ("in",), "out", function, parameters), (1, 1, 256), source, result), values)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 10, 100, 511])

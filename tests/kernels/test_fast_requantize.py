@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fast_tools import host_library, pointer
 
-from tinyredux.fixedpoint import clamp_int8, multiply_by_quantized_multiplier
+from tinyredux.fixedpoint import clamp_int8, multiply_by_quantized_multiplier, scale_once
 from tinyredux.int8 import Clamp, Requantization
 from tinyredux.kernels import Function
 from tinyredux.kernels.asm import requantize
@@ -51,6 +51,28 @@ def test_host_twin_equals_fixedpoint(zero_point: int, tmp_path: Path) -> None:
     host_library(tmp_path, [many(zero_point, clamp)]).tr_many(pointer(out), pointer(sums), pointer(factors), len(sums))
     scaled = multiply_by_quantized_multiplier(sums.astype(np.int64), factors[:, 0], -factors[:, 1])
     assert np.array_equal(out, clamp_int8(scaled + zero_point, clamp.low, clamp.high))
+
+
+@pytest.mark.parametrize("zero_point", SETTINGS)
+def test_host_twin_equals_single_rounding(zero_point: int, tmp_path: Path) -> None:
+    (sums, _), clamp, rng = cases(100_000), Clamp(*SETTINGS[zero_point], True), np.random.default_rng(1)
+    scales = np.exp2(rng.uniform(-34, 0, len(sums))).astype(np.float32)
+    scales[::3] = np.exp2(-rng.integers(1, 30, scales[::3].size)).astype(np.float32)  # products on a half
+    factors = Requantization(tuple(scales.view(np.int32).tolist()), (), 0, 0, clamp)
+    assert requantize.applies(factors)
+    halved, out = np.ascontiguousarray(requantize.constants(factors), np.int32), np.zeros(len(sums), np.int8)
+    host_library(tmp_path, [many(zero_point, clamp)]).tr_many(pointer(out), pointer(sums), pointer(halved), len(sums))
+    assert np.array_equal(out, clamp_int8(scale_once(sums.astype(np.int64), scales) + zero_point, clamp.low, clamp.high))
+
+
+def test_single_rounding_applies_to_scales_below_one() -> None:
+    def applies(*scales: float) -> bool:
+        bits = tuple(np.array(scales, np.float32).view(np.int32).tolist())
+        return requantize.applies(Requantization(bits, (0,) * len(bits), 0, 0, Clamp(-128, 127, True)))
+
+    assert applies(0.5, 2.0**-60, 0.0, 0.99)
+    assert not applies(0.5, 1.0)
+    assert not applies(2.0**-120)
 
 
 def test_where_it_applies() -> None:

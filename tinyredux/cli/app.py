@@ -26,6 +26,8 @@ EXTRAS = {
     "torch": "torch",
     "safetensors": "torch",
     "tflite": "tflite",
+    "ai_edge_litert": "tflite",
+    "flatbuffers": "tflite",
     "optuna": "search",
     "sqlalchemy": "search",
 }  # of others: lab

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinyredux import __version__
 from tinyredux.files import write_whole
-from tinyredux.graph import Graph, Op, Pool, TrecConv, Windowed
+from tinyredux.graph import Graph, Lookup, Op, Pool, TrecConv, Windowed
 from tinyredux.int8 import quant_of
 from tinyredux.kernels import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, Form, Function, print_assembly, print_c
 from tinyredux.memory import Blob
@@ -46,6 +46,8 @@ def artifact(
     what lies between two calls of tr_mark; `call` is how to make it again. Raises ValueError for a tensor without quantisation.
     """
     files = files | {"model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
+    if graph.rounding == "single":
+        files["single_rounding.h"] = f"{head(graph, call, 'The rounding')}#define TR_SINGLE_ROUNDING 1\n"
     model_hash = hash_of(blob.data, files)
     files = {name: text.replace(HASH_PLACEHOLDER, model_hash) for name, text in files.items()}
     manifest = {
@@ -54,6 +56,7 @@ def artifact(
         "arena_bytes": sizes[0], "scratch_bytes": sizes[1], "weights_bytes": len(blob.data), "ops": ops,
         "weights": [asdict(entry) for entry in blob.entries.values()],
     }  # fmt: skip
+    manifest |= {"rounding": graph.rounding} if graph.rounding != "double" else {}
     return Artifact(files, blob.data, manifest, model_hash)
 
 
@@ -167,6 +170,8 @@ def details(op: Op) -> str:
         text += f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
     if isinstance(op, TrecConv):
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
+    if isinstance(op, Lookup):
+        text += f", {op.function}" + (f" {op.parameters}" if op.parameters else "")
     activation = getattr(op, "activation", "none")
     return text if activation == "none" else f"{text}, {activation}"
 

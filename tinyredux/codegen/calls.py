@@ -9,8 +9,22 @@ from typing import Any
 import numpy as np
 
 from tinyredux.fixedpoint import wrap_int32
-from tinyredux.graph import Add, Array, Conv, DepthwiseConv, Graph, Pool, Relu, Softmax, TrecConv, Weighted, Windowed, weights_of
-from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
+from tinyredux.graph import (
+    Add,
+    Array,
+    Conv,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Pool,
+    Relu,
+    Softmax,
+    TrecConv,
+    Weighted,
+    Windowed,
+    weights_of,
+)
+from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_for, int16_shifts, requantization, softmax_params
 from tinyredux.kernels import FastSteps, point_fields, trec_fields
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
@@ -81,6 +95,8 @@ class Weights:
         for op in self.graph.ops:
             own = forms[op.name].arrays if op.name in forms else {}
             found |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
+            if isinstance(op, Lookup):
+                found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
                 if lossy and any(len(key) == 3 for key in parts[op.name]):
@@ -166,6 +182,9 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
+        case Lookup():
+            kernel, fields = "lookup", _rows(step, ("in_row",))
+            maps = (*maps, Address("I8", weights.blob.entries[f"{op.name}.table"].offset))
         case Softmax():
             rows = box.shape[0] * box.shape[1]
             kernel, fields = "softmax", {"rows": rows, "n": box.shape[2], **asdict(softmax_params(graph, op))}
@@ -187,7 +206,7 @@ def clamp_fields(clamp: Clamp) -> dict[str, int]:
 
 
 def _clamps(graph: Graph, op: Pool | Relu) -> dict[str, int]:
-    return clamp_fields(clamp_of(op.activation, quant_of(graph.tensors[op.output])))
+    return clamp_fields(clamp_for(graph, op))
 
 
 def _window(op: Windowed, step: Step) -> dict[str, int]:

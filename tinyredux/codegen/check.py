@@ -61,7 +61,7 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
     match kernel:
         case "tr_add_s8":
             return [Walk((1, rows, p["n"]), 0, p.get(key, 0)) for key in ("out_row", "a_row", "b_row")]
-        case "tr_relu_s8":
+        case "tr_relu_s8" | "tr_lookup_s8":
             return [Walk((1, rows, p["n"]), 0, p.get(key, 0)) for key in ("out_row", "in_row")]
         case "tr_concat_s8":
             shape = (1, p["rows"], p["in_c"])

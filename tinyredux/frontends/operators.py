@@ -10,10 +10,29 @@ import numpy as np
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
-from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Pool, Relu, Softmax, TrecConv, Weighted
+from tinyredux.graph import (
+    ACTIVATIONS,
+    Add,
+    Array,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Lookup,
+    Pool,
+    Relu,
+    Softmax,
+    TrecConv,
+    Weighted,
+)
 
 LIMITS: dict[str, dict[str, float | None]] = {  # lowest and highest value: what torch calls them, and the defaults
     "relu": {"min": 0.0, "max": None}, "relu6": {"min": 0.0, "max": 6.0}, "hardtanh": {"min_val": -1.0, "max_val": 1.0},
+}  # fmt: skip
+UNARY: dict[str, tuple[str, dict[str, Any]]] = {  # torch's function of one value: ours, and torch's names of its parameters
+    **{name: (name, {}) for name in ("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "mish", "abs", "exp", "square")},
+    "leaky_relu": ("leaky_relu", {"negative_slope": 0.01}), "softplus": ("softplus", {"beta": 1.0}),
+    "elu": ("elu", {"alpha": 1.0, "scale": 1.0, "input_scale": 1.0}),
 }  # fmt: skip
 
 
@@ -90,7 +109,11 @@ def _batch_norm(call: Call) -> None:
     if call.builder.holds_flat_map(call.source):
         raise refuse(call.node, "batch norm of a flattened map", "nn.BatchNorm2d before flatten")
     factor = call.constant(gamma, 1.0) / np.sqrt(call.constant(running_var) + epsilon)
-    shift = call.constant(beta) - call.constant(running_mean) * factor
+    _scale(call, factor, call.constant(beta) - call.constant(running_mean) * factor)
+
+
+def _scale(call: Call, factor: Array, shift: Array) -> None:
+    """Multiplies each channel by a factor and adds to it, (C,) or one for all: within the layer before where that is possible."""
     producer, constants = call.builder.sole_producer(call.source), call.builder.graph.constants
     if isinstance(producer, Weighted) and producer.activation == "none":
         weights = constants[producer.weights]
@@ -98,7 +121,10 @@ def _batch_norm(call: Call) -> None:
         constants[producer.weights] = weights * along
         constants[producer.bias] = constants[producer.bias] * factor + shift
         call.alias(call.source)
+    elif factor.size == shift.size == 1:
+        call.emit("affine", Lookup, function="affine", parameters=(float(factor.item()), float(shift.item())))
     else:
+        factor = np.broadcast_to(factor, call.tensor.shape[2])
         call.emit_weighted("depthwise", DepthwiseConv, factor.reshape(1, 1, -1), shift)
 
 
@@ -107,9 +133,10 @@ def _relu(call: Call) -> None:
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         raise refuse(call.node, "a clamp to a tensor", "nn.ReLU or nn.ReLU6")
     low, high = (-float("inf") if low is None else float(low)), (float("inf") if high is None else float(high))
-    activation = {(0.0, float("inf")): "relu", (0.0, 6.0): "relu6"}.get((low, high))
+    activation = next((name for name, limits in ACTIVATIONS.items() if limits == (low, high)), None)
     if activation is None:
-        raise refuse(call.node, f"a clamp to [{low}, {high}]", "nn.ReLU or nn.ReLU6")
+        call.emit("clamp", Lookup, function="clamp", parameters=(low, high))
+        return
     builder = call.builder
     if makers := _makers(builder, call.tensor.name):
         ops = [replace(op, activation=activation) if op.name in makers else op for op in builder.graph.ops]  # type: ignore[call-arg]
@@ -117,6 +144,33 @@ def _relu(call: Call) -> None:
         call.alias(call.source)
     else:
         call.emit("relu", Relu, activation=activation)
+
+
+def _unary(call: Call) -> None:
+    function, parameters = UNARY[call.kind]
+    call.emit(function, Lookup, function=function, parameters=tuple(map(float, arguments(call.node, **parameters))))
+
+
+def _gelu(call: Call) -> None:
+    function = {"none": "gelu", "tanh": "gelu_tanh"}[arguments(call.node, approximate="none")[0]]
+    call.emit(function, Lookup, function=function)
+
+
+def _celu(call: Call) -> None:
+    (alpha,) = map(float, arguments(call.node, alpha=1.0))
+    call.emit("elu", Lookup, function="elu", parameters=(alpha, 1.0, 1 / alpha))
+
+
+def _selu(call: Call) -> None:
+    call.emit("elu", Lookup, function="elu", parameters=(1.6732632423543772, 1.0507009873554805, 1.0))  # Klambauer et al. 2017
+
+
+def _prelu(call: Call) -> None:
+    (weight,) = arguments(call.node, weight=None)
+    slope = call.constant(weight)
+    if np.unique(slope).size != 1:
+        raise refuse(call.node, "PReLU with a slope for each channel", "nn.PReLU(1), nn.LeakyReLU")
+    call.emit("leaky_relu", Lookup, function="leaky_relu", parameters=(float(slope.flat[0]),))
 
 
 def _makers(builder: Builder, tensor: str) -> set[str]:
@@ -239,5 +293,7 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(("mean", "amax"), _reduce),
     **dict.fromkeys(("cat", "concat"), _cat),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    **dict.fromkeys(UNARY, _unary),
+    "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
     "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, "add": _add, "softmax": _softmax,
 }  # fmt: skip

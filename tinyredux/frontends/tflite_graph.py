@@ -307,9 +307,10 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
 }  # fmt: skip
 
 
-def load_tflite(path: Path | str) -> Graph:
+def load_tflite(path: Path | str, rounding: str = "double") -> Graph:
     """Returns the int8 Graph of a .tflite file, whose weights, scales and zero points it has.
 
+    `rounding` is "double", every byte as TFLM computes it, or "single", every byte as LiteRT's default interpreter does.
     A network that takes float or uint8 and quantises first is read from behind that operator on: `Graph.input.quant` holds the
     scale and zero point by which `interpret.quantize_input` makes its int8. So is one that ends by going back to float.
     Raises ImportError without the package `tflite`, ValueError for a file that is none or is damaged, for
@@ -317,7 +318,7 @@ def load_tflite(path: Path | str) -> Graph:
     Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.tflite'")
-    return load_with_tensors(Path(path))[0]
+    return replace(load_with_tensors(Path(path))[0], rounding=rounding)
 
 
 def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
@@ -348,7 +349,8 @@ def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
     verify(graph)
     numbers: dict[str, int] = {}
     for number, tensor_name in loader.value.items():
-        numbers.setdefault(tensor_name, number)
+        if file.tensors[number].dtype == "int8":
+            numbers.setdefault(tensor_name, number)
     return graph, numbers
 
 

@@ -20,8 +20,6 @@ from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, c
 from tinyredux.int8 import run
 
 NEAREST = {  # supported form: what is refused in its favour
-    "nn.ReLU6": ("sigmoid", "hardsigmoid", "silu", "hardswish", "tanh"),
-    "nn.ReLU": ("gelu", "leaky_relu", "prelu", "elu"),
     "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
     "nn.Softmax, or logits without it": ("log_softmax",),
     "nn.Conv2d with a height of 1": ("conv1d",),
@@ -33,7 +31,10 @@ NEAREST = {  # supported form: what is refused in its favour
     "the logits themselves; the index of the largest is the class": ("argmax",),
     "keeping the channels in place; the layout is HWC throughout": ("permute", "transpose"),
 }
-SUPPORTED = "Conv2d, BatchNorm2d, ReLU, ReLU6, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, cat(dim=1), flatten, Softmax"
+SUPPORTED = (
+    "Conv2d, BatchNorm2d, ReLU, ReLU6 and other functions of one value, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, "
+    "cat(dim=1), flatten, Softmax"
+)
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
 TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.2, torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest output

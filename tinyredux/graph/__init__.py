@@ -1,15 +1,18 @@
 """What a network is: tensors, operators, constants, and the rules that a graph keeps.
 
-`operators` holds the dataclasses of the operators, the shapes they give and the check `verify`; `dead_channels` removes the
-channels that nobody reads. Every other package works on a Graph and returns a new one. Chapter 1 prints one.
+`operators` holds the dataclasses of the operators, the shapes they give and the check `verify`; `functions` what a Lookup may
+compute of each value; `dead_channels` removes the channels that nobody reads. Every other package works on a Graph and returns a
+new one. Chapter 1 prints one.
 """
 
 from __future__ import annotations
 
 from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
+from tinyredux.graph.functions import FUNCTIONS, apply
 from tinyredux.graph.operators import (
     ACTIVATIONS,
     MOST_BITS,
+    ROUNDINGS,
     Add,
     Array,
     Concat,
@@ -18,6 +21,7 @@ from tinyredux.graph.operators import (
     Dense,
     DepthwiseConv,
     Graph,
+    Lookup,
     Op,
     Padding,
     Pair,
@@ -43,8 +47,8 @@ from tinyredux.graph.operators import (
 )
 
 __all__ = [
-    "ACTIVATIONS", "MOST_BITS", "MULTIPLE", "Add", "Array", "Concat", "Conv", "Convolution", "Dense", "DepthwiseConv", "Graph",
-    "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed",
-    "check_input_shape", "check_most", "constant_names", "live_channels", "macs", "output_shape", "seen", "total_macs",
-    "verify", "weights_of", "window_outputs", "without_dead_channels",
+    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "Add", "Array", "Concat", "Conv", "Convolution",
+    "Dense", "DepthwiseConv", "Graph", "Lookup", "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor",
+    "TrecConv", "Weighted", "Windowed", "apply", "check_input_shape", "check_most", "constant_names", "live_channels", "macs",
+    "output_shape", "seen", "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip

@@ -15,7 +15,20 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph.operators import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, Weighted, constant_names
+from tinyredux.graph.operators import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Op,
+    Pool,
+    Relu,
+    Weighted,
+    constant_names,
+)
 
 Live = npt.NDArray[np.bool_]
 MULTIPLE = 4  # of channels: a word; fewer would not make the kernels faster
@@ -95,7 +108,7 @@ def _kept_whole(graph: Graph, op: Op) -> bool:
     if isinstance(op, Conv | Dense | DepthwiseConv):
         uses = Counter(name for other in graph.ops for name in constant_names(other))
         return (isinstance(op, Conv) and op.groups > 1) or any(uses[name] > 1 for name in constant_names(op))
-    return not isinstance(op, Pool | Relu | Add | Concat)
+    return not isinstance(op, Pool | Relu | Add | Concat | Lookup)
 
 
 def _weights(graph: Graph, op: Conv | Dense | DepthwiseConv, inputs: Live, outputs: Live) -> npt.NDArray[np.int8]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.files import expect, require
+from tinyredux.graph.functions import FUNCTIONS
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -25,10 +26,14 @@ Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
 THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image's rows (ours), or zero (the paper's)
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
-ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
+ROUNDINGS = ("double", "single")  # of a sum on its way to int8: as TFLM and CMSIS-NN do, or as LiteRT's default interpreter does
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
 MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
-DETAILS = ("kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold")
+DETAILS = (
+    "kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold",
+    "function", "parameters",
+)  # fmt: skip
 LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 
@@ -152,6 +157,14 @@ class Relu(Op):
 
 
 @dataclass(frozen=True)
+class Lookup(Op):
+    """A function of each value, one of FUNCTIONS with its parameters; of stored values, a table of 256. May rescale."""
+
+    function: str = "identity"
+    parameters: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Softmax(Op):
     """Softmax over channels, at each position."""
 
@@ -167,6 +180,11 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)  # operator name -> path in the torch module
+    rounding: str = "double"  # of an int8 graph, one of ROUNDINGS
+
+    def __post_init__(self) -> None:
+        """Rejects a rounding that does not exist."""
+        require(self.rounding in ROUNDINGS, f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
 
     @cached_property
     def by_name(self) -> dict[str, Op]:
@@ -240,7 +258,17 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             alike = len({shape[:2] for shape in shapes}) == 1
             require(alike, f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
             return height, width, sum(shape[2] for shape in shapes)
+        case Lookup():
+            _verify_function(op)
     return height, width, channels
+
+
+def _verify_function(op: Lookup) -> None:
+    known = FUNCTIONS.get(op.function)
+    require(known, f"{op.name}: function {op.function!r}, expected one of {', '.join(FUNCTIONS)}")
+    names = FUNCTIONS[op.function].parameters
+    fits = len(op.parameters) == len(names) and not any(math.isnan(value) for value in op.parameters)
+    require(fits, f"{op.name}: {op.function} of the parameters {op.parameters}, expected {len(names)} numbers {names}")
 
 
 def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:

@@ -1,6 +1,7 @@
 """Integer inference: how a float graph is quantised, and what its int8 operators compute.
 
-`quantization` chooses scales and zero points from calibration images, `factors` the integer multipliers that follow from them.
+`quantization` chooses scales and zero points from calibration images, `factors` the integer multipliers that follow from them,
+`lookup` the tables of functions of one value.
 `interpret` is the definition of every operator in NumPy, the oracle that all generated C is compared with. `evaluator` computes
 the same bytes fast on torch tensors, for thousands of images. Chapter 2 teaches it.
 """
@@ -14,6 +15,7 @@ from tinyredux.int8.factors import (
     Clamp,
     Requantization,
     add_params,
+    clamp_for,
     clamp_of,
     int16_shifts,
     quant_of,
@@ -21,9 +23,10 @@ from tinyredux.int8.factors import (
     softmax_params,
 )
 from tinyredux.int8.interpret import run
+from tinyredux.int8.lookup import table_of
 from tinyredux.int8.quantization import quantize
 
 __all__ = [
-    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_of", "evaluator", "int16_shifts",
-    "interpret", "quant_of", "quantize", "requantization", "run", "softmax_params",
+    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of", "evaluator",
+    "int16_shifts", "interpret", "quant_of", "quantize", "requantization", "run", "softmax_params", "table_of",
 ]  # fmt: skip

@@ -17,9 +17,10 @@ from tqdm import tqdm  # tqdm.auto would warn in a notebook that lacks ipywidget
 
 from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Op, Padding, Pool, Relu, Weighted
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Padding, Pool, Relu, Weighted
 from tinyredux.int8 import interpret
-from tinyredux.int8.factors import clamp_of, quant_of, requantization
+from tinyredux.int8.factors import clamp_for, requantization
+from tinyredux.int8.lookup import table_of
 
 BATCH = 125
 CACHED = 1 << 20  # values of one map, of all images of a batch: more do not stay in a processor's cache
@@ -63,9 +64,12 @@ class Evaluator:
             case Concat():
                 return torch.cat(inputs, 1)
             case Pool(kind="max") | Relu():
-                clamp = clamp_of(op.activation, quant_of(self.graph.tensors[op.output]))
+                clamp = clamp_for(self.graph, op)
                 pooled = max_pool(inputs[0], op) if isinstance(op, Pool) else inputs[0]
                 return pooled.clamp(clamp.low, clamp.high)
+            case Lookup():
+                table = torch.from_numpy(table_of(self.graph, op)).to(torch.float32)
+                return table[inputs[0].to(torch.int64) & 255]
             case _:  # TREC, and small maps: the oracle itself
                 arrays = [np.asarray(value.permute(0, 2, 3, 1).numpy(), np.int8) for value in inputs]
                 return _channels_first(interpret.run_op(self.graph, op, arrays))
@@ -97,7 +101,12 @@ class Layer:
         return self.requantized((max_pool(sums, pool) if pool else sums).to(torch.int64).add_(self.bias))
 
     def requantized(self, sums: torch.Tensor) -> torch.Tensor:
-        """Returns stored int8 values as float32 for int64 accumulators: `fixedpoint`'s double rounding."""
+        """Returns stored int8 values as float32 for int64 accumulators, by the rounding of `fixedpoint` that the graph has."""
+        zero_point, clamp = self.params.output_zero_point, self.params.clamp
+        if self.params.single:
+            wrapped = ((sums + 2**31) & 0xFFFFFFFF) - 2**31
+            once = wrapped.to(torch.float32).mul_(self.multiplier.to(torch.int32).view(torch.float32)).round_()
+            return once.clamp_(clamp.low - zero_point, clamp.high - zero_point).add_(zero_point)
         if int(self.shift.max()) > 0:
             shifted = sums << self.shift.clamp(min=0)
             sums = ((shifted + 2**31) & 0xFFFFFFFF) - 2**31
@@ -105,8 +114,8 @@ class Layer:
         right = (-self.shift).clamp(min=0).to(torch.int32)
         half = (torch.ones_like(right) << right) >> 1
         below_half = (high >> 31).mul_(right > 0)
-        rounded = high.add_(below_half).add_(half).bitwise_right_shift_(right).add_(self.params.output_zero_point)
-        return rounded.clamp_(self.params.clamp.low, self.params.clamp.high).to(torch.float32)
+        rounded = high.add_(below_half).add_(half).bitwise_right_shift_(right).add_(zero_point)
+        return rounded.clamp_(clamp.low, clamp.high).to(torch.float32)
 
 
 def weighted_sums(op: Weighted, images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.fixedpoint import INT32_MAX, quantize_multiplier, round_half_away
-from tinyredux.graph import ACTIVATIONS, Add, Graph, Quant, Softmax, Tensor, Weighted
+from tinyredux.fixedpoint import (
+    INT32_MAX,
+    float_bits,
+    quantize_multiplier,
+    quantize_once,
+    round_half_away,
+    single_add,
+    single_scale,
+)
+from tinyredux.graph import ACTIVATIONS, Add, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
@@ -21,15 +29,19 @@ SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
 
 @dataclass(frozen=True)
 class Clamp:
-    """Limits of an activation in stored int8 units, both ends included."""
+    """Limits of an activation in stored int8 units, both ends included; `single`: what comes to them is rounded once."""
 
     low: int
     high: int
+    single: bool = False
 
 
 @dataclass(frozen=True)
 class Requantization:
-    """Factors from int32 accumulator to int8 output, one per output channel, and the zero points around them."""
+    """Factors from int32 accumulator to int8 output, one per output channel, and the zero points around them.
+
+    With single rounding a multiplier holds the bits of a float32, and no shift counts.
+    """
 
     multiplier: tuple[int, ...]
     shift: tuple[int, ...]
@@ -37,10 +49,18 @@ class Requantization:
     output_zero_point: int
     clamp: Clamp
 
+    @property
+    def single(self) -> bool:
+        """Whether sums are rounded once."""
+        return self.clamp.single
+
 
 @dataclass(frozen=True)
 class AddParams:
-    """Factors of an int8 addition: both inputs are brought to one scale, 2^20 finer than the larger one."""
+    """Factors of an int8 addition: both inputs are brought to one scale, 2^20 finer than the larger one.
+
+    With single rounding the two multipliers and the output's shift are those of `fixedpoint.single_add`, and the others are 0.
+    """
 
     zero_points: tuple[int, int]
     multipliers: tuple[int, int]
@@ -49,6 +69,11 @@ class AddParams:
     output_multiplier: int
     output_shift: int
     clamp: Clamp
+
+    @property
+    def single(self) -> bool:
+        """Whether sums are rounded once."""
+        return self.clamp.single
 
 
 @dataclass(frozen=True)
@@ -67,8 +92,20 @@ def quant_of(tensor: Tensor) -> Quant:
     return tensor.quant
 
 
+def clamp_for(graph: Graph, op: Op) -> Clamp:
+    """Returns the limits of what an operator writes, in stored units."""
+    activation, quant = getattr(op, "activation", "none"), quant_of(graph.tensors[op.output])
+    by_litert = isinstance(op, Relu) or (isinstance(op, Pool) and op.kind == "average")  # kernels of its own, not XNNPACK's
+    if graph.rounding == "double" or by_litert:
+        return clamp_of(activation, quant)
+    low, high = (
+        quantize_once(end, quant.scale[0], quant.zero_point) if np.isfinite(end) else None for end in ACTIVATIONS[activation]
+    )
+    return Clamp(-128 if low is None else max(-128, low), 127 if high is None else min(127, high), True)
+
+
 def clamp_of(activation: str, quant: Quant) -> Clamp:
-    """Returns an activation's limits in the stored units of `quant`."""
+    """Returns an activation's limits in the stored units of `quant`, as LiteRT's own kernels round them."""
     low, high = ACTIVATIONS[activation]
     scale = np.float32(quant.scale[0])  # LiteRT divides in float32: a quotient close to a half rounds by that
     return Clamp(
@@ -79,18 +116,27 @@ def clamp_of(activation: str, quant: Quant) -> Clamp:
 
 def requantization(graph: Graph, op: Weighted) -> Requantization:
     """Returns the factors of a convolution, depthwise convolution or dense layer."""
-    source, result = quant_of(graph.tensors[op.inputs[0]]), quant_of(graph.tensors[op.output])
-    pairs = [quantize_multiplier(source.scale[0] * scale / result.scale[0]) for scale in op.weight_scale]
+    source, result, single = quant_of(graph.tensors[op.inputs[0]]), quant_of(graph.tensors[op.output]), graph.rounding == "single"
+    if single:
+        pairs = [(float_bits(single_scale(source.scale[0], scale, result.scale[0])), 0) for scale in op.weight_scale]
+    else:
+        pairs = [quantize_multiplier(source.scale[0] * scale / result.scale[0]) for scale in op.weight_scale]
     return Requantization(
         tuple(multiplier for multiplier, _ in pairs), tuple(shift for _, shift in pairs),
-        source.zero_point, result.zero_point, clamp_of(op.activation, result),
+        source.zero_point, result.zero_point, clamp_for(graph, op),
     )  # fmt: skip
 
 
 def add_params(graph: Graph, op: Add) -> AddParams:
     """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input."""
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
-    result = quant_of(graph.tensors[op.output])
+    result, zero_points = quant_of(graph.tensors[op.output]), (left.zero_point, right.zero_point)
+    if graph.rounding == "single":
+        try:
+            one, other, down = single_add(left.scale[0], right.scale[0], result.scale[0])
+        except ValueError as wrong:
+            raise ValueError(f"{op.name}: {wrong}; take double rounding") from None
+        return AddParams(zero_points, (one, other), (0, 0), result.zero_point, 0, -down, clamp_for(graph, op))
     twice_max = 2 * max(left.scale[0], right.scale[0])
     factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]
     multiplier, shift = quantize_multiplier(twice_max / ((1 << ADD_LEFT_SHIFT) * result.scale[0]))
@@ -100,8 +146,8 @@ def add_params(graph: Graph, op: Add) -> AddParams:
             f"the output may be at most 2^{ADD_LEFT_SHIFT - 1} times finer: check weights and calibration images"
         )
     return AddParams(
-        (left.zero_point, right.zero_point), (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
-        result.zero_point, multiplier, shift, clamp_of(op.activation, result),
+        zero_points, (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
+        result.zero_point, multiplier, shift, clamp_for(graph, op),
     )  # fmt: skip
 
 

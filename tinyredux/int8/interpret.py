@@ -18,6 +18,7 @@ from tinyredux.graph import (
     Dense,
     DepthwiseConv,
     Graph,
+    Lookup,
     Op,
     Padding,
     Pair,
@@ -26,8 +27,10 @@ from tinyredux.graph import (
     Softmax,
     TrecConv,
     Weighted,
+    apply,
 )
-from tinyredux.int8.factors import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.int8.factors import Requantization, add_params, clamp_for, quant_of, requantization, softmax_params
+from tinyredux.int8.lookup import table_of
 from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -119,7 +122,10 @@ def _exact_type(op: Weighted, images: Batch, weights: Array) -> type[np.floating
 def requantize(sums: Batch, bias: Array, params: Requantization) -> npt.NDArray[np.int8]:
     """Returns int8 outputs for accumulators (..., out_c)."""
     accumulators = fixedpoint.wrap_int32(sums.astype(np.int64) + bias)
-    scaled = fixedpoint.multiply_by_quantized_multiplier(accumulators, np.array(params.multiplier), np.array(params.shift))
+    if params.single:
+        scaled = fixedpoint.scale_once(accumulators, np.array(params.multiplier, np.int32).view(np.float32))
+    else:
+        scaled = fixedpoint.multiply_by_quantized_multiplier(accumulators, np.array(params.multiplier), np.array(params.shift))
     return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
 
 
@@ -131,11 +137,13 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             centred = images.astype(np.int16) - params.input_zero_point
             return requantize(accumulate(graph, op, centred, clusters), graph.constants[op.bias], params)
         case Pool() | Relu():
-            clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
+            clamp = clamp_for(graph, op)
             values = _pool(op, images) if isinstance(op, Pool) else images
             return fixedpoint.clamp_int8(values, clamp.low, clamp.high)
         case Add():
             return _add_int8(graph, op, inputs)
+        case Lookup():
+            return table_of(graph, op)[images.view(np.uint8)]
         case Softmax():
             return _softmax_int8(graph, op, images)
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
@@ -153,6 +161,11 @@ def _pool(op: Pool, images: Batch) -> Batch:
 
 def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
     params = add_params(graph, op)
+    if params.single:
+        centred = [values.astype(np.int64) - zero_point for values, zero_point in zip(inputs, params.zero_points, strict=True)]
+        sums = centred[0] * params.multipliers[0] + centred[1] * params.multipliers[1]
+        once = (sums + (1 << (-params.output_shift - 1))) >> -params.output_shift
+        return fixedpoint.clamp_int8(once + params.output_zero_point, params.clamp.low, params.clamp.high)
     total = np.zeros(inputs[0].shape, np.int64)
     for values, zero_point, multiplier, shift in zip(inputs, params.zero_points, params.multipliers, params.shifts, strict=True):
         fine = (values.astype(np.int64) - zero_point) << 20
@@ -183,6 +196,8 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
             result = _pool(op, images)
         case Add():
             result = inputs[0] + inputs[1]
+        case Lookup():
+            result = apply(op.function, op.parameters, images)
         case Softmax():
             powers = np.exp(images - images.max(axis=3, keepdims=True))
             result = powers / powers.sum(axis=3, keepdims=True)

@@ -11,9 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.files import expect
-from tinyredux.graph import Array, Concat, DepthwiseConv, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, TrecConv, Weighted
+from tinyredux.graph import (
+    Array,
+    Concat,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Op,
+    Pool,
+    Quant,
+    Relu,
+    Softmax,
+    Tensor,
+    TrecConv,
+    Weighted,
+)
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import SOFTMAX_OUTPUT, quant_of
+from tinyredux.int8.lookup import FIXED_OUTPUT
 
 Range = tuple[float, float]
 LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
@@ -83,7 +98,18 @@ def activation_quants(graph: Graph, ranges: dict[str, Range]) -> dict[str, Quant
             raise ValueError(
                 f"{output}, a softmax, is joined with tensors that leave its range of 0 to 1; end the network with the softmax"
             )
-    return {name: SOFTMAX_OUTPUT if find(name) in fixed else quant for name, quant in quants.items()}
+    chosen = dict.fromkeys(fixed, SOFTMAX_OUTPUT)
+    for op in graph.ops:  # the prescribed scale, unless the tensor is joined with others that leave its range
+        prescribed = FIXED_OUTPUT.get(op.function) if isinstance(op, Lookup) else None
+        if prescribed and _holds(prescribed, *joined[find(op.output)]):
+            chosen.setdefault(find(op.output), prescribed)
+    return {name: chosen.get(find(name), quant) for name, quant in quants.items()}
+
+
+def _holds(quant: Quant, low: float, high: float) -> bool:
+    """True where a range is one that a quantisation covers, but for the last step at its upper end."""
+    (scale,), zero_point = quant.scale, quant.zero_point
+    return (-128 - zero_point) * scale <= low and high <= (128 - zero_point) * scale
 
 
 def _before_fused_relu(graph: Graph, name: str) -> bool:

@@ -21,7 +21,7 @@ from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Op, Pool, Relu, TrecConv
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Relu, TrecConv
 from tinyredux.memory import Item, Loop, Lowering, Schedule, Step, clustering, conv_loops, group_sizes, in_lines
 from tinyredux.trec import TrecSizes
 
@@ -85,8 +85,8 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
             return kernel, (1, pixels, *by_four, pixels * ones, taps * ones)
         case Add():
             return "add", (len(in_lines(step)), outputs)
-        case Relu():
-            return "relu", (len(in_lines(step)), outputs)
+        case Relu() | Lookup():
+            return type(op).__name__.lower(), (len(in_lines(step)), outputs)
     return "softmax", (1, outputs)
 
 

@@ -1,4 +1,5 @@
-"""Sum of two maps, and ReLU: four values in a word, the last four of a length that is no multiple of four twice.
+"""Sum of two maps, ReLU, and functions by a table: four values in a word, the last four of a length that is no multiple of
+four twice.
 
 The sum, doubled as `requantize` wants it, is 2 * (A + B), where A = round(round((a - zero) * 2^20 * multiplier) >> right) and
 B alike. A factor that is a power of two, as the larger scale's always is, makes A a shift.
@@ -8,32 +9,42 @@ Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29.
 
 from __future__ import annotations
 
-from tinyredux.graph import Add, Graph, Op, Relu
-from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_of, quant_of
+from collections.abc import Mapping
+
+from tinyredux.graph import Add, Array, Graph, Lookup, Op, Relu
+from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_for, table_of
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
-from tinyredux.kernels.asm.requantize import requantize
+from tinyredux.kernels.asm.requantize import kept_within, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
 POWER_OF_TWO = 1 << 30  # the multiplier of a factor that is a power of two
 RELU_WORDS = 4
+LOOKUP_WORDS = 2
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the form of an addition or a ReLU of at least one word."""
+    """Returns the form of an addition, a ReLU or a function of at least one word."""
     count = graph.tensors[op.output].elements
     if isinstance(op, Add) and count >= 4:
-        found = add_program(add_params(graph, op), count // 4)
+        params = add_params(graph, op)
+        found = single_add_program(params, count // 4) if params.single else add_program(params, count // 4)
         return [_form("add_words", [(found, 4)], count, core)] if found else []
     if isinstance(op, Relu) and count >= 4:
-        clamp, (times, left) = clamp_of(op.activation, quant_of(graph.tensors[op.output])), divmod(count, 4 * RELU_WORDS)
+        clamp, (times, left) = clamp_for(graph, op), divmod(count, 4 * RELU_WORDS)
         many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
         return [_form("relu_words", [(many, 4 * RELU_WORDS), (one, 4)], count, core)]
+    if isinstance(op, Lookup) and count >= 4:
+        times, left = divmod(count, 4 * LOOKUP_WORDS)
+        programs = [(lookup_program(words, many), 4 * words) for words, many in ((LOOKUP_WORDS, times), (1, max(1, left // 4)))]
+        return [_form("lookup_words", programs, count, core, {"table": table_of(graph, op)})]
     return []
 
 
-def _form(name: str, programs: list[tuple[Function, int]], count: int, core: str) -> Form:
-    """Returns the form of functions that take some values at a time, each where those before have left off."""
+def _form(
+    name: str, programs: list[tuple[Function, int]], count: int, core: str, arrays: Mapping[str, Array] | None = None
+) -> Form:
+    """Returns the form of functions that take some values at a time, each where those before have left off, and the arrays."""
     calls, done, cycles = dict[tuple[int, int], Function](), 0, 0.0  # (first value, how often)
     for program, size in programs:
         if times := (count - done) // size:
@@ -44,13 +55,14 @@ def _form(name: str, programs: list[tuple[Function, int]], count: int, core: str
         calls[count - 4, 1] = programs[-1][0]
 
     def call(places: Places) -> str:
+        more = "".join(f", {array}" for array in places.arrays.values())
         return "\n".join(
-            f"{function.name}({', '.join(f'{place} + {first}' for place in (places.out, *places.inputs))}, {times});"
+            f"{function.name}({', '.join(f'{place} + {first}' for place in (places.out, *places.inputs))}{more}, {times});"
             for (first, times), function in calls.items()
         )
 
     used = tuple(program for program, _ in programs if program in calls.values())
-    return Form(name, round(cycles), 0, used, call)
+    return Form(name, round(cycles), 0, used, call, arrays or {})
 
 
 def add_program(params: AddParams, words: int) -> Function | None:
@@ -79,6 +91,32 @@ def add_program(params: AddParams, words: int) -> Function | None:
             _doubled_term(p, "y", "b", lane, params, 1)
             p.add("x", "x", "y")
             requantize(p, "x", "out_multiplier", -params.output_shift, params.output_zero_point, params.clamp)
+            p.strb_post("x", "out", 1)
+    return p
+
+
+def single_add_program(params: AddParams, words: int) -> Function:
+    """Returns the function of an addition that is rounded once: two products and a shift for each value."""
+    right, zero_point, clamp = -params.output_shift, params.output_zero_point, params.clamp
+    start = (1 << (right - 1)) - sum(zero * factor for zero, factor in zip(params.zero_points, params.multipliers, strict=True))
+    numbers = [start, *params.multipliers, right, zero_point, clamp.low, clamp.high]
+    name = "tr_add_once_" + "_".join(f"{value & 0xFFFFFFFF:x}" for value in numbers)
+    p = Function(
+        name, ("int8_t *out", "const int8_t *a", "const int8_t *b", "int32_t words"), "Sums of two maps, four at a time."
+    )
+    p.new("start", "multiplier_a", "multiplier_b", "word_a", "word_b", "x", "y")
+    for register, value in zip(("start", "multiplier_a", "multiplier_b"), (start, *params.multipliers), strict=True):
+        p.constant(register, value & 0xFFFFFFFF)
+    with p.loop("words", times=words):
+        p.ldr_post("word_a", "a", 4)
+        p.ldr_post("word_b", "b", 4)
+        for end in ("", "_ror8", "_ror16", "_ror24"):
+            for register, source in (("x", "a"), ("y", "b")):
+                getattr(p, f"sxtb{end}")(register, f"word_{source}")
+            p.mla("x", "x", "multiplier_a", "start")
+            p.mla("x", "y", "multiplier_b", "x")
+            p.asr("x", "x", right)
+            kept_within(p, "x", zero_point, clamp)
             p.strb_post("x", "out", 1)
     return p
 
@@ -122,6 +160,29 @@ def relu_program(clamp: Clamp, words: int, times: int) -> Function:
                 keep_limit(p, word, limit, larger=limit == "low")
         p.store("out", 0, *names)
         p.add("out", "out", 4 * words)
+    return p
+
+
+def lookup_program(words: int, times: int) -> Function:
+    """Returns the function that looks up `words` words at a time: their bytes are the numbers of the results."""
+    about = f"A function by its table, {4 * words} values at a time."
+    p = Function(f"tr_lookup{words}", ("int8_t *out", "const int8_t *in", "const int8_t *table", "int32_t times"), about)
+    names = [f"word_{i}" for i in range(words)]
+    p.new("a", "b", "c", *names)
+    with p.loop("times", times=times):
+        p.load("in", 0, *names)
+        p.add("in", "in", 4 * words)
+        for word in names:
+            p.uxtb("a", word)
+            p.ubfx("b", word, 8, 8)
+            p.ubfx("c", word, 16, 8)
+            p.lsr(word, word, 24)
+            for lane in ("a", "b", "c", word):
+                p.ldrb_at(lane, "table", lane)
+            p.bfi("a", "b", 8, 8)
+            p.bfi("a", "c", 16, 8)
+            p.bfi("a", word, 24, 8)
+            p.str_post("a", "out", 4)
     return p
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tinyredux.graph import Graph, Op, Pool
-from tinyredux.int8 import Clamp, clamp_of, quant_of
+from tinyredux.int8 import Clamp, clamp_for
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.schedule import cycles_of
@@ -71,7 +71,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     out_h, out_w, _ = graph.tensors[op.output].shape
     rows = runs(out_h, in_h, op.kernel[0], op.stride[0], op.padding[0])
     columns = runs(out_w, in_w, op.kernel[1], op.stride[1], op.padding[2])
-    clamp = clamp_of(op.activation, quant_of(graph.tensors[op.output]))
+    clamp = clamp_for(graph, op)
     pitch = in_w * channels
     shapes = {(y.size, x.size): Window(op, y.size, x.size, channels, pitch, clamp) for y in rows for x in columns}
     far = any(len(window.anchors) > POINTERS for window in shapes.values())

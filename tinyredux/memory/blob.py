@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyredux.graph import Array, Graph, TrecConv, Weighted
-from tinyredux.int8 import requantization
+from tinyredux.graph import Array, Graph, Lookup, TrecConv, Weighted
+from tinyredux.int8 import requantization, table_of
 
 ALIGNMENT = 16  # one flash line of the STM32F4: an array never straddles a line more than it must
 
@@ -32,9 +32,12 @@ class Blob:
 
 
 def arrays(graph: Graph) -> dict[str, Array]:
-    """Returns every array that reference kernels read: weights, bias, and the requantisation factors per channel."""
+    """Returns every array that reference kernels read: weights, bias, and the requantisation factors per channel;
+    tables of 256."""
     found: dict[str, Array] = {}
     for op in graph.ops:
+        if isinstance(op, Lookup):
+            found[f"{op.name}.table"] = table_of(graph, op)
         if isinstance(op, Weighted):
             factors = requantization(graph, op)
             found[op.weights] = graph.constants[op.weights]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Op, Relu, Softmax, TrecConv, Windowed, seen
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Relu, Softmax, TrecConv, Windowed, seen
 from tinyredux.memory.tiles import Box, whole
 
 
@@ -55,7 +55,7 @@ def is_barrier(op: Op) -> bool:
 
 def is_elementwise(op: Op) -> bool:
     """True where output element i depends on input element i alone, so that the output may replace the input."""
-    return isinstance(op, (Add, Relu))
+    return isinstance(op, (Add, Lookup, Relu))
 
 
 def is_generator(op: Op) -> bool:

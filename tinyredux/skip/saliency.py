@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Op, Pool, Relu, Softmax, Weighted
-from tinyredux.int8 import interpret, quant_of
+from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Lookup, Op, Pool, Relu, Softmax, Weighted
+from tinyredux.int8 import clamp_of, interpret, quant_of, table_of
 from tinyredux.int8.evaluator import BATCH, PLAIN, Bytes, Evaluator, Layer, weighted_sums
 from tinyredux.skip.cuts import Floats, Statistics, skippable
 
@@ -140,5 +140,11 @@ def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
             source = quant_of(graph.tensors[op.inputs[0]])
             return (inputs[0] - source.zero_point) * source.scale[0]
         case Relu():
-            return inputs[0].clamp(min=result.zero_point)
+            limits = clamp_of(op.activation, result)
+            return inputs[0].clamp(limits.low, limits.high)
+        case Lookup():  # the table with straight lines between its values
+            table = torch.from_numpy(np.roll(table_of(graph, op), 128)).float()
+            below = inputs[0].detach().floor().clamp(-128, 126)
+            first, second = (table[(below + step).long()] for step in (128, 129))
+            return first + (second - first) * (inputs[0] - below)
     raise ValueError(f"{op.name}: no gradient for {type(op).__name__}")

@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16 };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -20,7 +20,7 @@ int32_t scratch_bytes(const int32_t *fields)
     if (fields[0] == TREC) {
         return TR_TREC_SCRATCH_BYTES(f[3] * f[4], f[12], f[13], f[14], f[2], f[15], f[17], f[20], f[21]);
     }
-    if (fields[0] >= DIRECT) {
+    if (fields[0] >= DIRECT && fields[0] <= ADD_S16) {
         return 4 * f[3] * f[4] * f[5];
     }
     const int32_t pointwise = f[6] == 1 && f[7] == 1 && f[8] == 1 && f[9] == 1 && f[12] == 1 && f[0] == f[3] && f[1] == f[4];
@@ -119,6 +119,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         return;
     case RELU:
         tr_relu_s8(arrays[0], arrays[1], &(const struct tr_relu){f[0], f[1], f[2], 0, 0, 0});
+        return;
+    case LOOKUP:
+        tr_lookup_s8(arrays[0], arrays[1], arrays[2], &(const struct tr_lookup){f[0], 0, 0, 0});
         return;
     case SOFTMAX:
         tr_softmax_s8(arrays[0], arrays[1], &(const struct tr_softmax){f[0], f[1], f[2], f[3], f[4]});

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.cli.verbs.base import BOARD, LABELLED, NET, Answer, given_to, option, saved, table, verb
-from tinyredux.files import LIBRARY, check_output, short_name
+from tinyredux.files import LIBRARY, check_output, is_network_file, require, short_name
 from tinyredux.tables import columns
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ NETWORK = (
     option("--sram", type=int, metavar="BYTES",
            help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
            "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)"),
+    option("--rounding", choices=("double", "single"),
+           help="double (default): as TFLM and CMSIS-NN; single: as LiteRT's default interpreter"),
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
@@ -131,6 +133,36 @@ def measure(options: argparse.Namespace) -> Answer:
     fields += ["clusters", "vectors", "redundancy", "redundancy_floor"] if "trec" in record.method else []
     text, code = f"{record}\n\n{table(map(vars, record.per_op), *fields)}", 0 if record.bit_exact and record.fits else 1
     return saved(Answer(record.to_json(), text, code, record._repr_html_()), options.out, record.file_name())
+
+
+@verb(
+    "compare model.tflite --data mine.npz --images 100",
+    option("net", metavar="FILE.tflite", help="an int8 network"),
+    option("--data", help=f"{LABELLED}, random or FILE.npz (default: as for `measure`)"),
+    option("--images", type=int, default=20, help="how many test images (default: 20)"),
+    option("--rounding", default="double", choices=("double", "single"), help="as for `measure` (default: double)"),
+    option("--at-most", type=float, metavar="PERCENT", help="exit with 1 where more of the output's values differ"),
+    option("--seed", type=int, default=0, help="seed of random inputs (default: 0)"),
+)  # fmt: skip
+def compare(options: argparse.Namespace) -> Answer:
+    """Says layer by layer how many bytes differ from LiteRT's default interpreter, by how much, and why."""
+    from dataclasses import asdict
+
+    from tinyredux import nets
+    from tinyredux.frontends import compare_with_litert
+    from tinyredux.int8 import interpret
+
+    require(is_network_file(options.net), f"{options.net} is no .tflite file, which is what LiteRT computes; give model.tflite")
+    require(options.images >= 1, f"images is {options.images}, expected at least 1")
+    data, graph = nets.file_with_data(options.net, options.data, options.seed)
+    images = interpret.quantize_input(graph, data.test.first(options.images).images)
+    layers = compare_with_litert(options.net, images, options.rounding)
+    share = 100 * layers[-1].differ / layers[-1].values
+    told = f"{len(images)} images of {data.name}, {options.rounding} rounding: {share:.2f} % of the output's values differ"
+    answer = {"schema": 1, "net": options.net, "rounding": options.rounding, "data": data.name, "images": len(images)}
+    answer |= {"differ_percent": share, "layers": [asdict(layer) for layer in layers]}
+    shown = table(answer["layers"], "name", "values", "differ", "largest", "differ_alone", "largest_alone", "why")
+    return Answer(answer, f"{told}\n\n{shown}", int(options.at_most is not None and share > options.at_most))
 
 
 @verb(

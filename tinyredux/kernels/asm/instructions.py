@@ -38,6 +38,10 @@ PLAIN = {
     "movw": Op("movw {0}, {1}", "{0} = {1};", "ws"),
     "movt": Op("movt {0}, {1}", "{0} = ({0} & 0xffffu) | ({1} << 16);", "ms"),
     "vmov": Op("vmov {0}, {1}", "{0} = {1};", "wr", "float"),
+    # between floating-point registers, which hold the bits of a number of either kind
+    "vcvt": Op("vcvt.f32.s32 {0}, {1}", "{0} = tw_vcvt({1});", "wr", "float"),
+    "vmul": Op("vmul.f32 {0}, {1}, {2}", "{0} = tw_vmul({1}, {2});", "wrr", "float"),
+    "vcvtr": Op("vcvtr.s32.f32 {0}, {1}", "{0} = tw_vcvtr({1});", "wr", "float"),
     "bic": Op("bic.w {0}, {1}, {2}{shift}", "{0} = {1} & ~{2};", "wrs"),
     "lsl": Op("lsl.w {0}, {1}, {2}", "{0} = tw_lsl({1}, {2});", "wrs"),
     "lsr": Op("lsr.w {0}, {1}, {2}", "{0} = tw_lsr({1}, {2});", "wrs"),
@@ -47,6 +51,7 @@ PLAIN = {
     # {0} = max({0}, {1}) and min: CMP and IT are 16 bits each, the move 32
     "at_least": Op("cmp {0}, {1}\n    it lt\n    movlt.w {0}, {1}", "{0} = tw_max({0}, {1});", "mr", sets="C"),
     "at_most": Op("cmp {0}, {1}\n    it gt\n    movgt.w {0}, {1}", "{0} = tw_min({0}, {1});", "mr", sets="C"),
+    "mla": Op("mla {0}, {1}, {2}, {3}", "{0} = {1} * {2} + {3};", "wrrr", "mac"),
     "mul": Op("mul {0}, {1}, {2}", "{0} = {1} * {2};", "wrr", "mul"),
     "smlal": Op("smlal {0}, {1}, {2}, {3}", "tw_smlal(&{0}, &{1}, {2}, {3});", "mmrr", "mac"),
     "smuad": Op("smuad {0}, {1}, {2}", "{0} = tw_smlad({1}, {2}, 0);", "wrr", "mul"),
@@ -56,6 +61,7 @@ PLAIN = {
     "ssat": Op("ssat {0}, {1}, {2}{shift}", "{0} = tw_ssat({1}, {2});", "wnr", "dsp"),
     "ubfx": Op("ubfx {0}, {1}, {2}, {3}", "{0} = tw_ubfx({1}, {2}, {3});", "wrnn", "dsp"),
     "bfi": Op("bfi {0}, {1}, {2}, {3}", "{0} = tw_bfi({0}, {1}, {2}, {3});", "mrnn", "dsp"),
+    "ldrb_at": Op("ldrb.w {0}, [{1}, {2}]", "{0} = tw_ldrb({1} + {2});", "waa", "load"),
     "ssub8": Op("ssub8 {0}, {1}, {2}", "{0} = tw_ssub8({1}, {2}, &ge);", "wrr", "dsp", sets="G"),
     "sel": Op("sel {0}, {1}, {2}", "{0} = tw_sel({1}, {2}, ge);", "wrr", "dsp", uses="G"),
 }
