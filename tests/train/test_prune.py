@@ -154,7 +154,6 @@ def test_the_command_leaves_a_network_for_every_verb(
     record = pretrained.Record(**json.loads(capsys.readouterr().out))
     assert record.command == " ".join(["tinyredux", *arguments, "--save-as", "tiny_pruned_4500"])
     assert record.pruning is not None and record.pruning["base"] == own
-    assert record.sha256 in (tmp_path / "weights" / "README.md").read_text()
     assert list((tmp_path / "checkpoints").iterdir()) == []
     net = nets.load_net("tiny_pruned_4500", "synthetic")
     shapes = record.pruning["shapes"]

@@ -96,6 +96,5 @@ def test_the_command_leaves_weights_that_load(
     assert record.command == " ".join(["tinyredux", *arguments, "--epochs", "1"])
     net = finetune_trec.load_trec("lenet", "synthetic")
     assert train.correct(net, few.test) == record.correct_float and not net.training
-    assert "| lenet | synthetic | body.4.0 | 64 | 2 | kernel | mean |" in (tmp_path / "weights" / "README.md").read_text()
     with pytest.raises(datasets.MissingDataError, match="train alexnet --method trec"):
         finetune_trec.load_trec("alexnet", "synthetic")
