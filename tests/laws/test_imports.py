@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
     "model": (100, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (790, "optuna tqdm"),
     "notebook": (1394, "ipywidgets matplotlib"),
-    "course": (1624, "IPython nbclient nbformat papermill tqdm"), "cli": (941, "tqdm"),
+    "course": (1624, "IPython nbclient nbformat papermill tqdm"), "cli": (942, "tqdm"),
     "__init__": (52, ""), "__main__": (35, ""),
 }  # fmt: skip
 C_LINES = 3602
