@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (326, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (74, "tqdm"), "settings": (182, ""), "explore": (854, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (975, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (976, "tqdm"),
     "__init__": (52, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 3955

@@ -194,6 +194,8 @@ def test_neighbours_of_the_same_name_are_not_mixed(folder: Path, tmp_path: Path)
 def test_a_user_s_interrupt_is_not_spoken_of_as_an_error(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert cli.main(["plan", f"{folder / 'nets.py'}:interrupted", "--data", "random"]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
+    assert cli.main(["explore", f"{folder / 'nets.py'}:interrupted", "--data", "random"]) == 130
+    assert capsys.readouterr().err == "interrupted; what was done is kept, the same command goes on from there\n"
 
 
 COMMANDS = {

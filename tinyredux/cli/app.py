@@ -135,7 +135,8 @@ def _failed(options: argparse.Namespace, failure: BaseException) -> int:
     stopped = isinstance(failure, KeyboardInterrupt)
     if options.debug and not stopped:
         _tell("".join(traceback.format_exception(failure)))
-    code, said = (130, "interrupted") if stopped else _judged(failure)
+    kept = "; what was done is kept, the same command goes on from there" * (options.verb in ("explore", "train", "prune"))
+    code, said = (130, f"interrupted{kept}") if stopped else _judged(failure)
     _tell(said if stopped else f"tinyredux{f' {options.verb}' if options.verb else ''}: {said}")
     fits = {"fits": False} if code == 1 else {}
     answer = {"schema": 1, "verb": options.verb, "error": said, "exit": code} | fits
