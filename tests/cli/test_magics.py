@@ -15,7 +15,6 @@ from IPython.core.interactiveshell import InteractiveShell
 from tinyredux.cli.app import main
 from tinyredux.cli.magics import Trouble
 from tinyredux.cli.verbs.base import Answer
-from tinyredux.device import BuildError
 from tinyredux.device.link import LinkError
 from tinyredux.notebook import cell
 from tinyredux.notebook.cell import CellError, CellResult, run_cell
@@ -134,11 +133,6 @@ print_number("s", sum);"""
 def test_equal_cells_are_equal_files() -> None:
     assert cell.cell_files("(void)0;", 4) == cell.cell_files("(void)0;", 4)
     assert cell.cell_files("(void)0;", 4)[1] != cell.cell_files("(void)0;", 8)[1] != cell.cell_files("(void)1;", 8)[1]
-
-
-def test_other_build_errors_pass_as_they_are() -> None:
-    error = BuildError("the linker has no room")
-    assert cell._explain(error, "x") is error
 
 
 def test_help_and_out_of_measure_is_a_folder(shell: Any, tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def pio(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, env={**ours, **environment}, timeout=300)
 
 
+@pytest.mark.slow
 @NEEDS_PIO
 def test_pio_test_on_host_and_emulator_and_an_upload_without_a_board(model: Path, tmp_path: Path) -> None:
     emulator, workspace = ("-e", "emulator") if shutil.which("qemu-system-arm") else (), str(tmp_path)

@@ -59,6 +59,7 @@ def started(url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", PROGRAM.format(tests=str(Path(__file__).parent)), url])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_as_if_never_stopped(tmp_path: Path, url: str) -> None:
     whole = search.open_study(f"sqlite:///{tmp_path / 'whole.db'}", "made")
     search.run(whole, SPACE, judge, TRIALS, 3, GIVEN)
@@ -90,6 +91,7 @@ def test_trials_of_processes_that_are_no_more_are_made_again(url: str) -> None:
     assert [params for params, *_ in seen(study)][:2] == list(GIVEN) and len(seen(study)) == 3
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(url: str) -> None:
     study = search.open_study(url, "made")
     processes = [started(url), started(url)]

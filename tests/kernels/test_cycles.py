@@ -19,6 +19,7 @@ MEAN = {"cortex-m4": 0.06, "cortex-m33": 0.06, "cortex-m7": 0.12}  # of the erro
 FEW, ONE = 1.5, 0.5  # the mean of a few layers may be larger by this factor, the error of a single one so large
 
 
+@pytest.mark.slow
 @NEEDS_COMPILER
 @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("board", fit.BOARDS)

@@ -200,6 +200,7 @@ def folder_above(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_full_goes_on_after_a_command_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three claims: one is made again, one command ends badly, one has a record that its command does not write."""
     monkeypatch.setattr("tinyredux.course.claims.ROOT", folder_above(tmp_path))

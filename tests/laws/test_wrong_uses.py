@@ -345,6 +345,7 @@ def test_a_cell_without_statements_runs(cell: str) -> None:
     assert tinyredux.run_cell(cell, "host").values == {}
 
 
+@pytest.mark.slow
 def test_a_signal_ends_in_a_word(folder: Path) -> None:
     (folder / "slow.py").write_text("import time\ndef make():\n    print('made', flush=True)\n    time.sleep(60)\n")
     command = [sys.executable, "-m", "tinyredux", "plan", f"{folder / 'slow.py'}:make", "--data", "random"]
@@ -405,6 +406,7 @@ def test_terminals(command: str, code: int, words: str) -> None:
     assert done.returncode == code and re.search(words, done.stderr) and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_network_that_leaves_a_thread_and_prints_by_a_child(folder: Path) -> None:
     done = process(f"$T plan {folder / 'nets.py'}:chatty --data random --json")
     assert done.returncode == 0 and json.loads(done.stdout)["net"].endswith(":chatty"), done.stderr

@@ -105,6 +105,7 @@ def test_a_network_that_does_not_fit_is_told_what_fits() -> None:
     assert what_fits(compiled.int8, 9_000).startswith("the least plan (--method partial) needs 10276 bytes of 9000")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "method", "data"),
     [
@@ -125,6 +126,7 @@ def test_methods_joined(net: str, method: str, data: str) -> None:
     assert any(op.clusters or op.skipped for op in found.per_op)
 
 
+@pytest.mark.slow
 def test_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TREC in one layer, fewer weights in another, a plan in parts around them."""
     monkeypatch.setattr("tinyredux.skip.records.STATISTICS_IMAGES", 50)

@@ -155,6 +155,7 @@ def test_random_graphs(seeds: range) -> None:
         check(random_graph(seed), (1.0, 1.3, 2.0)[seed % 3], bool(seed % 2))
 
 
+@pytest.mark.slow
 def test_a_hybrid_plan_is_measured(networks: Path) -> None:
     """The simulator sees what was planned, up to the last byte; fast kernels take no more cycles than reference kernels."""
     settings = Settings(f"{networks}:small", method="partial", data="random", mac_limit=2.0, input_outside=True, images=1)

@@ -143,6 +143,7 @@ def test_what_goes_first() -> None:
     assert plan_partial(without(found, gone - {in_order[-1]})).peak_bytes > 1250
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_network_for_every_verb(
     own: str, few: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
