@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "files": (168, ""), "tables": (17, ""), "boards": (137, ""), "fixedpoint": (85, ""), "graph": (358, ""),
     "datasets": (483, "PIL pooch"), "simulator": (1701, "unicorn capstone"), "measurement": (105, ""), "trec": (413, "torch"),
     "int8": (454, "torch tqdm"), "memory": (905, ""), "partial": (849, ""), "skip": (384, "torch tqdm"),
-    "kernels": (3392, ""), "codegen": (709, ""), "device": (1181, "serial"), "frontends": (467, "torch"),
+    "kernels": (3392, ""), "codegen": (709, ""), "device": (1182, "serial"), "frontends": (467, "torch"),
     "nets": (322, "torch safetensors"), "train": (993, "torch safetensors tqdm"), "methods": (197, "torch"),
     "model": (100, ""), "results": (77, ""), "flow": (73, "tqdm"), "settings": (158, ""), "explore": (790, "optuna tqdm"),
     "notebook": (1386, "ipywidgets matplotlib"),
