@@ -111,6 +111,17 @@ def single_add(left: float, right: float, result: float) -> tuple[int, int, int]
     return one, other, shift
 
 
+def single_rescale(value: Integers, ratios: npt.NDArray[np.float32] | np.float32) -> Integers | None:
+    """Returns value * ratio, the ratio rounded to 1/256 and the product to an integer, halves up: a map in another scale.
+
+    None for a ratio below 1/256: XNNPACK leaves such a map to a kernel that rounds otherwise.
+    """
+    if np.abs(ratios).min() < 2.0**-8:
+        return None
+    factors = np.rint(256 * np.asarray(ratios, np.float64)).astype(np.int64)
+    return np.asarray((value * factors + 128) >> 8, np.int64)
+
+
 def quantize_once(value: float, scale: float, zero_point: int) -> int:
     """Returns value / scale + zero_point to the nearest integer, halves to even; each step is rounded to float32."""
     return int(np.rint(np.float32(value) / np.float32(scale) + np.float32(zero_point)))

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,18 +52,20 @@ def digest(outputs: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(outputs, np.int8).tobytes()).hexdigest()[:16]
 
 
-def drawn(seed: int, folder: Path) -> Path:
-    path = folder / f"drawn{seed}.tflite"
-    path.write_bytes(drawn_model(seed))
+def drawn(seed: int, folder: Path, functions: bool = False) -> Path:
+    path = folder / f"{'functions' if functions else 'drawn'}{seed}.tflite"
+    path.write_bytes(drawn_model(seed, functions))
     return path
 
 
+@pytest.mark.parametrize("functions", [False, True])
 @pytest.mark.parametrize("seed", DRAWN)
-def test_drawn_networks_equal_tflm(seed: int, tmp_path: Path) -> None:
-    graph = tr.load_tflite(drawn(seed, tmp_path))
+def test_drawn_networks_equal_tflm(seed: int, functions: bool, tmp_path: Path) -> None:
+    path = drawn(seed, tmp_path, functions)
+    graph = tr.load_tflite(path)
     images = images_for(graph, INPUTS)
     outputs = interpret.run(graph, images)
-    assert digest(outputs) == DIGESTS[f"drawn{seed}"]
+    assert digest(outputs) == DIGESTS[path.stem]
     np.testing.assert_array_equal(evaluator.Evaluator(graph).run(images), outputs)
 
 
@@ -101,11 +104,13 @@ def litert(data: bytes, graph: Graph, images: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_drawn_networks_equal_litert_with_single_rounding(seed: int, tmp_path: Path) -> None:
-    graph = tr.load_tflite(drawn(seed, tmp_path), rounding="single")
+@pytest.mark.parametrize("functions", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_drawn_networks_equal_litert_with_single_rounding(seed: int, functions: bool, tmp_path: Path) -> None:
+    path = drawn(seed, tmp_path, functions)
+    graph = tr.load_tflite(path, rounding="single")
     images = images_for(graph, INPUTS)
-    expected = litert(drawn_model(seed), graph, images)
+    expected = litert(path.read_bytes(), graph, images)
     np.testing.assert_array_equal(interpret.run(graph, images), expected)
     np.testing.assert_array_equal(evaluator.Evaluator(graph).run(images), expected)
 
@@ -381,8 +386,9 @@ if __name__ == "__main__":
         return np.stack(found)
 
     made = {}
-    for one in DRAWN:
-        made[f"drawn{one}"] = digest(answers(drawn_model(one), tr.load_tflite(drawn(one, Path("/tmp"))), INPUTS))
+    with tempfile.TemporaryDirectory() as place:
+        for one in [drawn(seed, Path(place), functions) for functions in (False, True) for seed in DRAWN]:
+            made[one.stem] = digest(answers(one.read_bytes(), tr.load_tflite(one), INPUTS))
     for key in MLPERF:
         made[key] = digest(answers(mlperf(key).read_bytes(), tr.load_tflite(mlperf(key)), MLPERF_INPUTS))
     GOLDEN.write_text(json.dumps(made, indent=1) + "\n")
