@@ -20,7 +20,7 @@ import pytest
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Graph, Op, Quant
+from tinyredux.graph import ROUNDINGS, Graph, Op, Quant, Softmax, Tensor
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
@@ -29,7 +29,7 @@ interpreter = pytest.importorskip(
 )
 from generated import assert_c_equals_interpreter  # noqa: E402
 from tflite_models import Drawn, drawn_model  # noqa: E402
-from tflite_writer import Writer  # noqa: E402
+from tflite_writer import Writer, tflite_bytes  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tflm.json"
 DIGESTS = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
@@ -113,6 +113,20 @@ def test_drawn_networks_equal_litert_with_single_rounding(seed: int, functions: 
     expected = litert(path.read_bytes(), graph, images)
     np.testing.assert_array_equal(interpret.run(graph, images), expected)
     np.testing.assert_array_equal(evaluator.Evaluator(graph).run(images), expected)
+
+
+def test_softmax_is_litert_s_own_in_float(tmp_path: Path) -> None:
+    """Of 19,200 values none differs from LiteRT's, in C either."""
+    rng = np.random.default_rng(0)
+    for channels, scale in ((10, 0.171875), (2, 0.0146484375), (12, 0.05)):
+        shape, quants = (800, 1, channels), (Quant((scale,), 9), Quant((1 / 256,), -128))
+        tensors = {name: Tensor(name, shape, "int8", quant) for name, quant in zip(("in", "out"), quants, strict=True)}
+        graph = Graph("softmax", (Softmax("softmax", ("in",), "out"),), tensors, {}, ("in",), ("out",), rounding="single")
+        image = np.clip(rng.normal(0, 50, (1, *shape)), -128, 127).astype(np.int8)
+        expected = litert(tflite_bytes(graph), graph, image)
+        np.testing.assert_array_equal(interpret.run(graph, image), expected)
+        real = ((image.astype(np.float32) - 9) * np.float32(scale)).transpose(0, 3, 1, 2)
+        assert tr.measure(tr.compile(graph), np.ascontiguousarray(real), target="host").bit_exact
 
 
 @pytest.mark.slow
