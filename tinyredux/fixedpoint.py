@@ -75,7 +75,8 @@ def multiply_by_quantized_multiplier(value: IntegerLike, multiplier: IntegerLike
 
 # Single rounding. XNNPACK rounds convolutions, depthwise convolutions and dense layers by `scale_once` with the factor of
 # `single_scale`, sums by `single_add`, and limits of theirs and of max pools by `quantize_once`. Average pools, softmax and an
-# activation that stands alone are LiteRT's own kernels: there the rules are the same for both roundings.
+# activation that stands alone are LiteRT's own kernels: there the rules are the same for both roundings, but for softmax, which
+# is `single_softmax`.
 
 
 def single_scale(source: float, weights: float, result: float) -> float:
@@ -109,6 +110,35 @@ def single_add(left: float, right: float, result: float) -> tuple[int, int, int]
     shift = 21 - int(np.frexp(max(ratios))[1])
     one, other = (int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios)
     return one, other, shift
+
+
+def single_exps(scale: float) -> npt.NDArray[np.float32]:
+    """Returns (256,) exp(-scale * i) of float32: what a softmax reads for a value that lies i below the largest."""
+    return np.exp((np.float32(-scale) * np.arange(256, dtype=np.float32)).astype(np.float64)).astype(np.float32)
+
+
+def single_softmax(below: Integers, exps: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Returns the softmax (..., n) int8, scale 1/256, zero point -128, of values that lie `below` (..., n) the largest.
+
+    LiteRT's own kernel, in float32: the exponentials are added from the first to the last, multiplied by 256 / sum and rounded,
+    halves away from zero.
+    """
+    found, total = exps[below], np.zeros(below.shape[:-1], np.float32)
+    for i in range(below.shape[-1]):
+        total = total + found[..., i]
+    shares = found * (np.float32(1) / (total * np.float32(1 / 256)))[..., None]
+    return clamp_int8(np.floor(shares.astype(np.float64) + 0.5).astype(np.int64) - 128)
+
+
+def single_rescale(value: Integers, ratios: npt.NDArray[np.float32] | np.float32) -> Integers | None:
+    """Returns value * ratio, the ratio rounded to 1/256 and the product to an integer, halves up: a map in another scale.
+
+    None for a ratio below 1/256: XNNPACK leaves such a map to a kernel that rounds otherwise.
+    """
+    if np.abs(ratios).min() < 2.0**-8:
+        return None
+    factors = np.rint(256 * np.asarray(ratios, np.float64)).astype(np.int64)
+    return np.asarray((value * factors + 128) >> 8, np.int64)
 
 
 def quantize_once(value: float, scale: float, zero_point: int) -> int:

@@ -101,12 +101,15 @@ class Measurement:
         sram, flash = self.sram_bytes, self.flash_bytes
         cycles = "none" if self.cycles is None else f"{self.cycles:,} ({self.cycles_kind}, {self.timing_model or self.board})"
         time = "" if self.ms is None else f", {self.ms:.1f} ms"
+        in_float = _share(self.correct_float, self.images)
+        if self.correct is not None and self.correct_float is None:
+            in_float = "unknown (int8 from the start)"
         return [
             ("network", f"{self.net}, {self.method}, kernels {self.kernels}"),
             *(("note", note) for note in self.notes),
             ("runs on", f"{self.target}, {self.board}"),
             ("images", f"{self.images} of {self.data}"),
-            ("correct", _share(self.correct, self.images) + f"; in float {_share(self.correct_float, self.images)}"),
+            ("correct", _share(self.correct, self.images) + f"; in float {in_float}"),
             ("equals the interpreter bit for bit", "yes" if self.bit_exact else "NO"),
             ("instructions per image", "none" if self.instructions is None else f"{self.instructions:,}"),
             ("cycles per image", cycles + time),

@@ -18,6 +18,28 @@
 /* A function whose inner loop needs every register: kept apart, or the caller's variables would push some onto the stack. */
 #define TR_OUT_OF_LINE __attribute__((noinline))
 
+/* |x| to the nearest integer below 2^31; a half goes up where `up` or the integer below is odd. From the bits of x, for compilers
+ * may join a product and a difference into one instruction that rounds once. */
+static inline uint32_t tr_round_magnitude(float x, uint32_t up)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const int32_t exponent = (int32_t)(bits >> 23 & 255u) - 150;
+    const uint32_t mantissa = (bits & 0x7fffffu) | 0x800000u;
+    if (exponent >= 0) {
+        return exponent < 8 ? mantissa << exponent : 0x80000000u;
+    }
+    if (exponent < -24) {
+        return 0;
+    }
+    const uint32_t right = (uint32_t)-exponent, whole = mantissa >> right, rest = mantissa - (whole << right);
+    const uint32_t half = (uint32_t)1 << (right - 1);
+    return whole + (rest > half || (rest == half && ((whole & 1u) | up)));
+}
+
+/* x >= 0 to the nearest integer, halves up. */
+static inline int32_t tr_round_away(float x) { return (int32_t)(tr_round_magnitude(x, 1) & 0x7fffffffu); }
+
 /* x to the nearest integer, halves to even, saturated to 32 bits: VCVTR in the rounding mode that a core starts in. */
 static inline int32_t tr_round_even(float x)
 {
@@ -28,16 +50,11 @@ static inline int32_t tr_round_even(float x)
     memcpy(&bits, &rounded, sizeof bits);
     return bits;
 #else
-    if (!(x < 2147483648.0f)) {
-        return INT32_MAX;
+    const uint32_t magnitude = tr_round_magnitude(x, 0);
+    if (x < 0) {
+        return (int32_t)(0u - magnitude);
     }
-    if (x < -2147483648.0f) {
-        return INT32_MIN;
-    }
-    const int32_t whole = (int32_t)x;
-    const float rest = x - (float)whole; /* exact: above 2^23 there is none */
-    const int32_t odd = whole & 1;
-    return whole + (rest > 0.5f || (rest == 0.5f && odd)) - (rest < -0.5f || (rest == -0.5f && odd));
+    return magnitude > INT32_MAX ? INT32_MAX : (int32_t)magnitude;
 #endif
 }
 

@@ -222,5 +222,8 @@ struct tr_softmax {
     int32_t rows, n, multiplier, shift, diff_min;
 };
 void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_softmax *restrict p);
+/* As LiteRT's own kernel does, in float; exps: bits of 256 floats, exp of 0, -1, ... steps of the input. */
+void tr_softmax_once_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict exps,
+                        const struct tr_softmax *restrict p);
 
 #endif

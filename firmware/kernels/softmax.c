@@ -109,3 +109,30 @@ void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct
         softmax_row(out + row * p->n, in + row * p->n, p);
     }
 }
+
+static float float_of(int32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+void tr_softmax_once_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict exps,
+                        const struct tr_softmax *restrict p)
+{
+    for (int32_t row = 0; row < p->rows; row++, in += p->n, out += p->n) {
+        int32_t largest = INT8_MIN;
+        float sum = 0.0f;
+        for (int32_t i = 0; i < p->n; i++) {
+            largest = tr_max(largest, in[i]);
+        }
+        for (int32_t i = 0; i < p->n; i++) {
+            sum += float_of(exps[largest - in[i]]);
+        }
+        const float scale = 1.0f / (sum * (1.0f / 256));
+        for (int32_t i = 0; i < p->n; i++) {
+            const int32_t share = tr_round_away(float_of(exps[largest - in[i]]) * scale);
+            out[i] = (int8_t)tr_min(share + INT8_MIN, INT8_MAX);
+        }
+    }
+}

@@ -13,31 +13,34 @@ from tinyredux.graph import (
     Dense,
     DepthwiseConv,
     Graph,
+    Lookup,
     Op,
     Pool,
     Quant,
     Relu,
     Softmax,
     Tensor,
+    apply,
     output_shape,
 )
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import SOFTMAX_OUTPUT
 
+FUNCTIONS = ("sigmoid", "tanh", "hardswish", "leaky_relu", "identity", "clamp")
 STEPS = ("conv", "pointwise", "depthwise", "grouped", "max", "average", "add", "concat", "relu")
 
 
 class Drawn:
     """A network in the making: every step reads the map before it, additions and concatenations an earlier one too."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, functions: bool = False) -> None:
         self.rng = np.random.default_rng(seed)
         shape = (self.pick(5, 8, 11, 16), self.pick(4, 7, 9, 16), self.pick(1, 3, 4, 8))
         first = Tensor("in", shape, "int8", Quant((0.046875,), self.pick(-128, -3, 10)))
         self.graph = Graph(f"drawn{seed}", (), {"in": first}, {}, ("in",), ("in",))
         self.values = {"in": self.rng.integers(-128, 128, (8, *shape)).astype(np.int8)}
         for _ in range(7):
-            self.step(self.pick(*STEPS))
+            self.step(self.pick(*STEPS, *(2 * FUNCTIONS if functions else ())))
         outputs = self.pick(3, 10, 12)
         self.weighted("dense", Dense, (outputs, self.last.elements), 0)
         if self.pick(True, True, False):
@@ -116,11 +119,18 @@ class Drawn:
                 alike = [one for one in alike if one.shape[:2] == self.last.shape[:2] and one.shape[2] + channels <= 24]
                 if alike:
                     self.emit(Concat(self.name(kind), (alike[-1].name, self.last.name), ""), self.last.quant)  # type: ignore[arg-type]
+            case _ if kind in FUNCTIONS:
+                given = {"leaky_relu": (0.125,), "clamp": (0.0, np.inf)}.get(kind, ())
+                real = apply(kind, given, self.real(self.last.name))
+                plain = Quant(self.last.quant.scale, -100)  # type: ignore[union-attr]  # TFLM takes no much finer hard swish
+                prescribed = {"sigmoid": Quant((1 / 256,), -128), "tanh": Quant((1 / 128,), 0), "hardswish": plain}.get(kind)
+                op = Lookup(self.name(kind), (self.last.name,), "", kind, given)
+                self.emit(op, prescribed or self.quant(real, "relu" if kind == "clamp" else "none"))
             case "relu":
                 op = Relu(self.name(kind), (self.last.name,), "", self.pick("relu", "relu6"))
                 self.emit(op, self.last.quant)  # type: ignore[arg-type]
 
 
-def drawn_model(seed: int) -> bytes:
-    """Returns the .tflite file of a seed; its dense layer is a FULLY_CONNECTED."""
-    return tflite_bytes(Drawn(seed).graph, fully_connected=True)
+def drawn_model(seed: int, functions: bool = False) -> bytes:
+    """Returns the .tflite file of a seed; its dense layer is a FULLY_CONNECTED. `functions`: some of one value, too."""
+    return tflite_bytes(Drawn(seed, functions).graph, fully_connected=True)

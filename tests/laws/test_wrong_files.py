@@ -166,7 +166,7 @@ NUMBERS = {
     "prune net.py:labelled --data synthetic --sram=3500 --rate=nan": "peak_rate is nan",
     f"prune net.py:labelled --data synthetic --sram={10**30}": "budget_bytes is 1000",
     "prune net.py:labelled --data synthetic --sram=3500 --save-as ../up": "name is '../up'",
-    "train net.py:odd --data synthetic": "Sigmoid",
+    "train net.py:odd --data synthetic": "GroupNorm",
 }
 Row = tuple[str, object, str, str]  # a file's name, its content, a command that reads it, words of the sentence
 ROWS: dict[str, Row] = {

@@ -95,7 +95,7 @@ class Weights:
         for op in self.graph.ops:
             own = forms[op.name].arrays if op.name in forms else {}
             found |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
-            if isinstance(op, Lookup):
+            if isinstance(op, Lookup | Softmax):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
@@ -188,6 +188,8 @@ def call_of(weights: Weights, step: Step) -> Call:
         case Softmax():
             rows = box.shape[0] * box.shape[1]
             kernel, fields = "softmax", {"rows": rows, "n": box.shape[2], **asdict(softmax_params(graph, op))}
+            if graph.rounding == "single":
+                kernel, struct, maps = "softmax_once", "softmax", (*maps, weights.per_channel(f"{op.name}.exps"))
         case _:
             raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
     return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct or kernel}", tuple(fields.items()), maps)

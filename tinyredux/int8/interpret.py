@@ -177,6 +177,8 @@ def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
 def _softmax_int8(graph: Graph, op: Softmax, images: Batch) -> Batch:
     params = softmax_params(graph, op)
     diff = images.astype(np.int64) - images.max(axis=3, keepdims=True)
+    if graph.rounding == "single":
+        return fixedpoint.single_softmax(-diff, fixedpoint.single_exps(quant_of(graph.tensors[op.inputs[0]]).scale[0]))
     scaled = fixedpoint.saturating_rounding_doubling_high_mul(diff << params.shift, params.multiplier)
     exps = np.where(diff >= params.diff_min, fixedpoint.exp_on_negative_values(np.maximum(scaled, -(2**31)), 5), 0)
     sums = fixedpoint.rounding_divide_by_power_of_two(exps, 12).sum(axis=3, keepdims=True)

@@ -3,7 +3,8 @@
 Where TensorFlow Lite Micro has a fixed-point kernel for the function, the table holds that kernel's results to the bit:
 LOGISTIC and TANH for outputs of their prescribed scale, HARD_SWISH, LEAKY_RELU, QUANTIZE (the identity, also before a clamp).
 Everything else follows the rule of LiteRT's own tables (`LUTPopulate`): the function of the real value in float32, times the
-inverse of the output's scale, rounded halves away from zero.
+inverse of the output's scale, rounded halves away from zero. With single rounding QUANTIZE,
+LEAKY_RELU, LOGISTIC and TANH follow XNNPACK.
 
 Source: tflite-micro, tensorflow/lite/kernels/internal/reference/integer_ops/logistic.h and tanh.h, reference/hard_swish.h,
 leaky_relu.h and requantize.h; LiteRT, tflite/kernels/internal/common.h.
@@ -29,8 +30,23 @@ def table_of(graph: Graph, op: Lookup) -> npt.NDArray[np.int8]:
     """Returns the 256 results of an operator, (256,) int8: number i is that of the stored value whose byte is i."""
     source, result = quant_of(graph.tensors[op.inputs[0]]), quant_of(graph.tensors[op.output])
     centred = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64) - source.zero_point
-    exact = _by_integers(op, centred, source.scale[0], result)
+    once = _rounded_once(op, centred, source.scale[0], result) if graph.rounding == "single" else None
+    exact = _by_integers(op, centred, source.scale[0], result) if once is None else once
     return _by_floats(op, centred, source.scale[0], result) if exact is None else fixedpoint.clamp_int8(exact)
+
+
+def _rounded_once(op: Lookup, centred: Integers, scale: float, result: Quant) -> Integers | None:
+    """Returns what XNNPACK gives for a map in another scale, a leaky ReLU, sigmoid and tanh; None where the rules below hold."""
+    if op.function in ("sigmoid", "tanh"):
+        real = apply(op.function, (), np.float32(scale) * centred.astype(np.float32)).astype(np.float32)
+        scaled = real * (np.float32(1) / np.float32(result.scale[0]))
+        return np.asarray(np.rint(scaled) + result.zero_point, np.int64)
+    ratio = np.float32(scale) / np.float32(result.scale[0])
+    ratios = {"identity": (ratio, ratio), "leaky_relu": (ratio, ratio * np.float32((*op.parameters, 1)[0]))}.get(op.function)
+    if ratios is None:
+        return None
+    rescaled = fixedpoint.single_rescale(centred, np.where(centred >= 0, *ratios))
+    return None if rescaled is None else rescaled + result.zero_point
 
 
 def _by_floats(op: Lookup, centred: Integers, scale: float, result: Quant) -> npt.NDArray[np.int8]:

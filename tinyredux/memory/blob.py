@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyredux.graph import Array, Graph, Lookup, TrecConv, Weighted
-from tinyredux.int8 import requantization, table_of
+from tinyredux.fixedpoint import single_exps
+from tinyredux.graph import Array, Graph, Lookup, Softmax, TrecConv, Weighted
+from tinyredux.int8 import quant_of, requantization, table_of
 
 ALIGNMENT = 16  # one flash line of the STM32F4: an array never straddles a line more than it must
 
@@ -38,6 +39,8 @@ def arrays(graph: Graph) -> dict[str, Array]:
     for op in graph.ops:
         if isinstance(op, Lookup):
             found[f"{op.name}.table"] = table_of(graph, op)
+        if isinstance(op, Softmax) and graph.rounding == "single":
+            found[f"{op.name}.exps"] = single_exps(quant_of(graph.tensors[op.inputs[0]]).scale[0]).view(np.int32)
         if isinstance(op, Weighted):
             factors = requantization(graph, op)
             found[op.weights] = graph.constants[op.weights]
