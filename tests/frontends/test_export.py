@@ -133,6 +133,13 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
     "F.pad twice": (lambda m, x: m.a(functional.pad(functional.pad(x, (1, 0)), (0, 0, 2, 1))), ONE),
     "norm1d after linear": (lambda m, x: m.c(torch.relu(m.b(m.a(x.flatten(1))))),
                             {"a": nn.Linear(396, 8), "b": nn.BatchNorm1d(8), "c": nn.Linear(8, 3)}),
+    "squeeze and excite": (lambda m, x: (y := m.a(x)) * torch.sigmoid(m.b(y.mean((2, 3), keepdim=True))),
+                           {"a": conv(), "b": conv(6, 6, 1)}),
+    "excite, the factor first": (lambda m, x: functional.hardsigmoid((y := m.a(x)).mean((2, 3), keepdim=True)) * y, ONE),
+    "products and differences": (lambda m, x: (m.a(x) * m.b(x) - m.a(x)).relu() - 0.5 * m.b(x), TWO),
+    "hardswish by hand": (lambda m, x: (y := m.a(x)) * functional.relu6(y + 3) / 6, ONE),
+    "constants": (lambda m, x: m.a((2 - x) * 0.5 + torch.arange(4.0).reshape(4, 1, 1)) / 3 - 1, ONE),
+    "constants of channels": (lambda m, x: torch.relu(m.a(x)) * torch.arange(6.0).reshape(1, 6, 1, 1) + 1.5, ONE),
     "norm of a concat": (lambda m, x: m.n(torch.cat([m.a(x), m.b(x)], 1)), {"a": conv(), "b": conv(), "n": Norm(12)}),
     "conv output used before and after its norm": (lambda m, x: m.a(x) + m.n(m.a(x)), {"a": conv(), "n": Norm(6)}),
     "relu of a sum": (lambda m, x: torch.relu(m.a(x) + m.b(x)), TWO),
@@ -189,9 +196,9 @@ def test_random_network_equals_torch(seed: int) -> None:
 
 
 MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the map of a convolution
-    (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"), (lambda y: y * 0.5, "operator mul .* depthwise 1x1"),
-    (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: y / 255, "operator div .*"),
-    (lambda y: y + 1.5, "adding a constant .* bias"), (lambda y: y + torch.ones(6, 1, 1), "adding a constant"),
+    (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"),
+    (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: 2 / y, "reciprocal"),
+    (lambda y: y + torch.ones(6, 7, 9), "add with a constant of shape .*for each channel"),
     (lambda y: torch.cat([y, torch.zeros(1, 2, 7, 9)], 1), r"dimension 1 .*of activations"),
     (lambda y: functional.pad(y, (1, 1)), "zero padding .*before a convolution"), (lambda y: y.mean(), "mean over dimensions"),
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
@@ -224,8 +231,9 @@ REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
     "relu in place through a view": (
         lambda m, x: (a := m.a(x), a.view(1, -1).relu_(), m.b(a))[2], CHAIN, "relu in place .* not in place"),
     "writing into a slice": (lambda m, x: (a := m.a(x), a[:, :1].zero_(), m.b(a))[2], CHAIN, "operator slice"),
-    "multiplication": (lambda m, x: m.a(x) * m.b(x), TWO, "operator mul .* addition"),
-    "subtraction": (lambda m, x: m.a(x) - m.b(x), TWO, "operator sub"),
+    "multiplication by rows": (
+        lambda m, x: (y := m.a(x)) * y.mean(2, keepdim=True), ONE, "multiplying tensors of shapes .*for each channel"),
+    "division": (lambda m, x: m.a(x) / m.b(x), TWO, "div of two activations"),
     "adding with alpha": (lambda m, x: torch.add(m.a(x), m.b(x), alpha=2), TWO, "scaled"),
     "broadcasting": (lambda m, x: m.a(x) + m.b(x), {"a": conv(), "b": conv(4, 1)}, "no broadcasting"),
     "concat of widths": (lambda m, x: torch.cat([m.a(x), m.b(x)], 3), TWO, r"cat along dimension 3 .*dim=1"),

@@ -7,9 +7,23 @@ from dataclasses import replace
 import numpy as np
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Quant, Relu, Softmax, Tensor
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
-KINDS = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise", "lookup")
+KINDS = (
+    "conv",
+    "pointwise",
+    "depthwise",
+    "pool",
+    "relu",
+    "add",
+    "concat",
+    "grouped",
+    "conv",
+    "depthwise",
+    "lookup",
+    "mul",
+    "squeeze",
+)
 
 
 def random_graph(seed: int, most: int = 10) -> Graph:
@@ -93,7 +107,16 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
             add(Lookup(name, (source,), output, str(rng.choice(["sigmoid", "hardswish", "silu", "gelu", "abs"]))))
         case "add":
             same = [other for other, tensor in tensors.items() if tensor.shape == shape]
-            add(Add(name, (source, str(rng.choice(same))), output))
+            add(Add(name, (source, str(rng.choice(same))), output, subtract=bool(rng.random() < 0.3)))
+        case "mul":
+            same = [other for other, tensor in tensors.items() if tensor.shape in (shape, (1, 1, shape[2]))]
+            add(Mul(name, (source, str(rng.choice(same))), output, activation))
+        case "squeeze":  # squeeze and excite: each channel times a function of its mean
+            gate = add(Pool(f"{name}a", (source,), f"{output}a", kind="average", kernel=shape[:2]))
+            if rng.random() < 0.5:
+                gate = add(Conv(f"{name}b", (gate,), f"{output}b"), (shape[2], 1, 1, shape[2]), shape[2])
+            gate = add(Lookup(f"{name}c", (gate,), f"{output}c", str(rng.choice(["sigmoid", "hardsigmoid"]))))
+            add(Mul(name, (source, gate), output))
         case "concat":
             same = [other for other, tensor in tensors.items() if tensor.shape[:2] == shape[:2]]
             add(Concat(name, (source, *map(str, rng.choice(same, int(rng.integers(1, 3))))), output))

@@ -24,6 +24,7 @@ from tinyredux.graph import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Op,
     Pool,
     Quant,
@@ -48,7 +49,7 @@ SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there 
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
-    *("trec", "trec_vectors", "trec_taps", "square", "lookup"),
+    *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector"),
 )
 
 
@@ -190,10 +191,15 @@ def layer(pick: Pick, kind: str) -> Layer:
     match kind:
         case "max" | "average":
             op = Pool("op", ("in",), "out", kind, **window, activation=pick(ACTIVATIONS))
-        case "add":
+        case "add" | "sub":
             sources.append(Tensor("other", shape, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
-            op = Add("op", ("in", "other"), "out", pick(ACTIVATIONS))
+            op = Add("op", ("in", "other"), "out", pick(ACTIVATIONS), subtract=kind == "sub")
             out = _quant(pick, pick((0.05, 0.5, 0.004, 0.01)))
+        case "mul" | "mul_vector":
+            other = shape if kind == "mul" else (1, 1, shape[2])
+            sources.append(Tensor("other", other, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
+            op = Mul("op", ("in", "other"), "out", pick(ACTIVATIONS))
+            out = _quant(pick, pick((0.05, 0.5, 0.004, 3.0)))
         case "concat":
             sources.append(Tensor("other", (height, width, pick(CHANNELS)), "int8", quant))
             op = Concat("op", ("in", "other"), "out")

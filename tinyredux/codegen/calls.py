@@ -16,6 +16,7 @@ from tinyredux.graph import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Pool,
     Relu,
     Softmax,
@@ -24,9 +25,19 @@ from tinyredux.graph import (
     Windowed,
     weights_of,
 )
-from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_of, int16_shifts, quant_of, requantization, softmax_params
+from tinyredux.int8 import (
+    ADD_LEFT_SHIFT,
+    Clamp,
+    add_params,
+    clamp_of,
+    int16_shifts,
+    mul_params,
+    quant_of,
+    requantization,
+    softmax_params,
+)
 from tinyredux.kernels import FastSteps, point_fields, trec_fields
-from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
+from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, is_spread, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
@@ -179,7 +190,10 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, struct = f"{op.kind}_pool", "pool"
             fields = _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
         case Add():
-            kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
+            kernel, struct = "sub" if op.subtract else "add", "add"
+            fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))
+        case Mul():
+            kernel, fields = "mul", _mul(graph, op, step)
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Lookup():
@@ -254,6 +268,25 @@ def _add(graph: Graph, op: Add) -> dict[str, int]:
         "a_multiplier": params.multipliers[0], "a_shift": params.shifts[0],
         "b_multiplier": params.multipliers[1], "b_shift": params.shifts[1],
         "out_multiplier": params.output_multiplier, "out_shift": params.output_shift, "left_shift": ADD_LEFT_SHIFT,
+        **clamp_fields(params.clamp),
+    }  # fmt: skip
+
+
+def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
+    """Returns the fields of a product; of equal maps without gaps, one row of all values."""
+    params, views = mul_params(graph, op), (*step.inputs, step.output)
+    height, width, channels = step.output.box.shape
+    distances = [(view.row_stride, view.pixel_stride) for view in views]
+    if is_spread(graph, op, 1):
+        distances[1] = (0, 0)
+    elif not any(gap for view in views for gap in view.gaps):
+        height, width, channels = 1, 1, step.output.box.elements
+        distances = [(channels, channels)] * 3
+    names = [f"{side}_{what}" for side in ("a", "b", "out") for what in ("row", "pixel")]
+    return {
+        "h": height, "w": width, "c": channels, **dict(zip(names, (gap for pair in distances for gap in pair), strict=True)),
+        "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
+        "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
         **clamp_fields(params.clamp),
     }  # fmt: skip
 

@@ -26,14 +26,12 @@ NEAREST = {  # supported form: what is refused in its favour
     "nn.Conv2d after a smaller stride": ("conv_transpose2d",),
     "a convolution with a smaller stride before": ("upsample_nearest2d",),
     "a convolution or pool with a stride": ("slice", "select"),
-    "an addition of equal shapes": ("sub",),
-    "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel": ("mul",),
     "the logits themselves; the index of the largest is the class": ("argmax",),
     "keeping the channels in place; the layout is HWC throughout": ("permute", "transpose"),
 }
 SUPPORTED = (
     "Conv2d, BatchNorm2d, ReLU, ReLU6 and other functions of one value, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, "
-    "cat(dim=1), flatten, Softmax"
+    "mul, cat(dim=1), flatten, Softmax"
 )
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
 from tinyredux.graph.functions import FUNCTIONS, apply
+from tinyredux.graph.limits import check_input_shape, check_most
 from tinyredux.graph.operators import (
     ACTIVATIONS,
     MOST_BITS,
@@ -21,6 +22,7 @@ from tinyredux.graph.operators import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Op,
     Padding,
     Pair,
@@ -33,8 +35,6 @@ from tinyredux.graph.operators import (
     TrecConv,
     Weighted,
     Windowed,
-    check_input_shape,
-    check_most,
     constant_names,
     macs,
     output_shape,
@@ -47,7 +47,7 @@ from tinyredux.graph.operators import (
 
 __all__ = [
     "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "Add", "Array", "Concat", "Conv", "Convolution", "Dense",
-    "DepthwiseConv", "Graph", "Lookup", "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor",
+    "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor",
     "TrecConv", "Weighted", "Windowed", "apply", "check_input_shape", "check_most", "constant_names", "live_channels", "macs",
     "output_shape", "seen", "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ Everything between a torch module and C text is a `Graph`. Passes return a new o
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,12 +27,10 @@ THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image'
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
-MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
 DETAILS = (
     "kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold",
-    "function", "parameters",
+    "function", "parameters", "subtract",
 )  # fmt: skip
-LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,15 @@ class Pool(Op):
 
 @dataclass(frozen=True)
 class Add(Op):
-    """Sum of two tensors of one shape."""
+    """Sum of two tensors of one shape; with `subtract`, their difference."""
+
+    activation: str = "none"
+    subtract: bool = False
+
+
+@dataclass(frozen=True)
+class Mul(Op):
+    """Product of two tensors, value by value. The second has the shape of the first, or is one value for each channel."""
 
     activation: str = "none"
 
@@ -247,6 +252,13 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             one, other = (graph.tensors[name].shape for name in op.inputs)
             require(one == other, f"{op.name}: adds {one} and {other}; both must have one shape (no broadcasting)")
             return other
+        case Mul():
+            one, other = (graph.tensors[name].shape for name in op.inputs)
+            fits = other in (one, (1, 1, one[2]))
+            require(
+                fits, f"{op.name}: multiplies {one} by {other}; the second must be {one} or {(1, 1, one[2])}, a value a channel"
+            )
+            return one
         case Concat():
             shapes = [graph.tensors[name].shape for name in op.inputs]
             alike = len({shape[:2] for shape in shapes}) == 1
@@ -301,25 +313,6 @@ def constant_names(op: Op) -> tuple[str, ...]:
     if not isinstance(op, Weighted):
         return ()
     return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
-
-
-def check_input_shape(shape: object, name: str) -> Shape:
-    """Returns `input_shape` of a network, (channels, height, width). Raises ValueError for anything else."""
-    sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
-    if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-        raise ValueError(
-            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width), "
-            "or the module an attribute input_shape that says so"
-        )
-    small = math.prod(sizes) <= LARGEST_INPUT
-    require(small, f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
-    return sizes[0], sizes[1], sizes[2]
-
-
-def check_most(name: str, size: int, what: str, where: str = "") -> None:
-    """Raises ValueError for a size of a network that no microcontroller could hold, nor a minute plan."""
-    place = where and f" in {where}"
-    require(size <= MOST[what], f"{name}: {size:,} {what}{place}, expected at most {MOST[what]:,}; take a smaller network")
 
 
 def verify(graph: Graph) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.fixedpoint import INT32_MAX, quantize_multiplier, round_half_away
-from tinyredux.graph import ACTIVATIONS, Add, Graph, Quant, Softmax, Tensor, Weighted
+from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Quant, Softmax, Tensor, Weighted
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
@@ -103,6 +103,17 @@ def add_params(graph: Graph, op: Add) -> AddParams:
         (left.zero_point, right.zero_point), (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
         result.zero_point, multiplier, shift, clamp_of(op.activation, result),
     )  # fmt: skip
+
+
+def mul_params(graph: Graph, op: Mul) -> Requantization:
+    """Returns the factor of an int8 product; the zero point of the second input stands beside, in its tensor.
+
+    Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc.
+    """
+    left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
+    result = quant_of(graph.tensors[op.output])
+    multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])
+    return Requantization((multiplier,), (shift,), left.zero_point, result.zero_point, clamp_of(op.activation, result))
 
 
 def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:

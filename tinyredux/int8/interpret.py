@@ -19,6 +19,7 @@ from tinyredux.graph import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Op,
     Padding,
     Pair,
@@ -29,7 +30,7 @@ from tinyredux.graph import (
     Weighted,
     apply,
 )
-from tinyredux.int8.factors import Requantization, add_params, clamp_of, quant_of, requantization, softmax_params
+from tinyredux.int8.factors import Requantization, add_params, clamp_of, mul_params, quant_of, requantization, softmax_params
 from tinyredux.int8.lookup import table_of
 from tinyredux.trec import clustered_sums
 
@@ -139,6 +140,10 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return fixedpoint.clamp_int8(values, clamp.low, clamp.high)
         case Add():
             return _add_int8(graph, op, inputs)
+        case Mul():
+            zero_points = [quant_of(graph.tensors[name]).zero_point for name in op.inputs]
+            left, right = (values.astype(np.int64) - point for values, point in zip(inputs, zero_points, strict=True))
+            return requantize(left * right, np.zeros(1, np.int64), mul_params(graph, op))
         case Lookup():
             return table_of(graph, op)[images.view(np.uint8)]
         case Softmax():
@@ -159,9 +164,10 @@ def _pool(op: Pool, images: Batch) -> Batch:
 def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
     params = add_params(graph, op)
     total = np.zeros(inputs[0].shape, np.int64)
-    for values, zero_point, multiplier, shift in zip(inputs, params.zero_points, params.multipliers, params.shifts, strict=True):
+    rows = zip(inputs, (1, -1 if op.subtract else 1), params.zero_points, params.multipliers, params.shifts, strict=True)
+    for values, sign, zero_point, multiplier, shift in rows:
         fine = (values.astype(np.int64) - zero_point) << 20
-        total += fixedpoint.multiply_by_quantized_multiplier(fine, multiplier, shift)
+        total += sign * fixedpoint.multiply_by_quantized_multiplier(fine, multiplier, shift)
     scaled = fixedpoint.multiply_by_quantized_multiplier(total, params.output_multiplier, params.output_shift)
     return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
 
@@ -187,7 +193,9 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
         case Pool():
             result = _pool(op, images)
         case Add():
-            result = inputs[0] + inputs[1]
+            result = inputs[0] - inputs[1] if op.subtract else inputs[0] + inputs[1]
+        case Mul():
+            result = inputs[0] * inputs[1]
         case Lookup():
             result = apply(op.function, op.parameters, images)
         case Softmax():

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Relu, Softmax, TrecConv, Windowed, seen
+from tinyredux.graph import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Op,
+    Relu,
+    Softmax,
+    TrecConv,
+    Windowed,
+    seen,
+)
 from tinyredux.memory.tiles import Box, whole
 
 
@@ -37,6 +52,8 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     height, width, channels = shape = graph.tensors[op.inputs[index]].shape
     if isinstance(op, (Dense, TrecConv)):
         return whole(shape)
+    if is_spread(graph, op, index):
+        return Box(0, 1, 0, 1, out.c0, out.c1)
     if isinstance(op, Concat):
         before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
         return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
@@ -54,8 +71,14 @@ def is_barrier(op: Op) -> bool:
 
 
 def is_elementwise(op: Op) -> bool:
-    """True where output element i depends on input element i alone, so that the output may replace the input."""
-    return isinstance(op, (Add, Lookup, Relu))
+    """True where output element i depends on input element i alone, so that the output may replace the input; of Mul, an input of
+    the output's shape."""
+    return isinstance(op, (Add, Lookup, Mul, Relu))
+
+
+def is_spread(graph: Graph, op: Op, index: int) -> bool:
+    """True for an input of one value a channel that an operator applies to every place of a map."""
+    return isinstance(op, Mul) and index == 1 and graph.tensors[op.inputs[1]].shape != graph.tensors[op.output].shape
 
 
 def is_generator(op: Op) -> bool:

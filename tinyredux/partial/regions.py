@@ -198,6 +198,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
         return False
     readers = [op for op in ops if inside & set(op.inputs)]
     overlap = any(isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis] for op in readers)
+    overlap |= any(name in inside and memory.is_spread(net.graph, op, i) for op in readers for i, name in enumerate(op.inputs))
     return not overlap and not any(isinstance(op, (Dense, Softmax)) for op in readers)
 
 

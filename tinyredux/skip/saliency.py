@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Lookup, Op, Pool, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Lookup, Mul, Op, Pool, Relu, Softmax, Weighted
 from tinyredux.int8 import clamp_of, interpret, quant_of, table_of
 from tinyredux.int8.evaluator import BATCH, PLAIN, Bytes, Evaluator, Layer, weighted_sums
 from tinyredux.skip.cuts import Floats, Statistics, skippable
@@ -129,10 +129,11 @@ def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
                 return functional.max_pool2d(padded, op.kernel, op.stride)
             ones = functional.pad(torch.ones_like(inputs[0]), (left, right, top, bottom))
             return functional.avg_pool2d(padded, op.kernel, op.stride) / functional.avg_pool2d(ones, op.kernel, op.stride)
-        case Add():
+        case Add() | Mul():
             quants = [quant_of(graph.tensors[name]) for name in op.inputs]
-            real = sum((value - q.zero_point) * q.scale[0] for value, q in zip(inputs, quants, strict=True))
-            return torch.as_tensor(real) / result.scale[0] + result.zero_point
+            a, b = ((value - q.zero_point) * q.scale[0] for value, q in zip(inputs, quants, strict=True))
+            both = a * b if isinstance(op, Mul) else a - b if op.subtract else a + b
+            return torch.as_tensor(both / result.scale[0] + result.zero_point)
         case Softmax():
             source = quant_of(graph.tensors[op.inputs[0]])
             return (inputs[0] - source.zero_point) * source.scale[0]
