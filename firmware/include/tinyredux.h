@@ -212,6 +212,14 @@ struct tr_concat {
 };
 void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
 
+/* Values at other places, as rearrange.c says; distances of rows and pixels are given in full. */
+struct tr_rearrange {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t start_h, start_w, step_h, step_w, repeat_h, repeat_w, phase_h, phase_w, first_c, step_c, groups, blocks, zeros, zero_point;
+    int32_t in_row, in_pixel, out_row, out_pixel;
+};
+void tr_rearrange_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_rearrange *restrict p);
+
 /* ReLU and ReLU6: input and output share one quantisation; n values in each of `rows` rows (0: one). */
 struct tr_relu {
     int32_t n, activation_min, activation_max;

@@ -23,6 +23,7 @@ from tinyredux.graph import (
     Mul,
     Op,
     Pool,
+    Rearrange,
     Relu,
     Shape,
     Softmax,
@@ -32,7 +33,8 @@ from tinyredux.graph import (
     total_macs,
     verify,
 )
-from tinyredux.graph.operators import to_text, window_outputs
+from tinyredux.graph.describe import to_text
+from tinyredux.graph.operators import window_outputs
 
 
 def one_op(op: Op, shapes: list[Shape], out: Shape | None = None, **constants: Array) -> Graph:
@@ -64,6 +66,8 @@ SHAPES = {
     "add": (Add("a", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
     "concat": (Concat("c", TWO, "out"), [(2, 3, 4), (2, 3, 5)], (2, 3, 9), {}),
     "relu": (Relu("r", ONE, "out"), [(2, 3, 4)], (2, 3, 4), {}),
+    "upsampled": (Rearrange("u", ONE, "out", (4, 6), 4, repeat=(2, 2)), [(2, 3, 4)], (4, 6, 4), {}),
+    "pixel shuffle": (Rearrange("p", ONE, "out", (4, 6), 1, repeat=(2, 2), blocks=True), [(2, 3, 4)], (4, 6, 1), {}),
     "mul": (Mul("m", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
     "mul by channels": (Mul("m", TWO, "out"), [(2, 3, 4), (1, 1, 4)], (2, 3, 4), {}),
     "lookup": (Lookup("l", ONE, "out", "elu", (1.0, 1.0, 1.0)), [(2, 3, 4)], (2, 3, 4), {}),
@@ -94,6 +98,7 @@ BAD: list[tuple[Op, list[Shape], dict[str, Array], str]] = [
     (conv(groups=3), [(9, 9, 12)], WEIGHTS, "12 input and 8 output channels do not divide into 3"),
     (Dense("d", ONE, "out", "w", "b"), [(2, 2, 2)], {"w": np.zeros((5, 9)), "b": np.zeros(5)}, "expect 9 inputs, in0 has 8"),
     (Add("a", TWO, "out"), [(2, 2, 2), (1, 1, 2)], {}, "no broadcasting"),
+    (Rearrange("r", ONE, "out", (2, 2), 2, start=(1, 0)), [(2, 2, 2)], {}, r"r: \(2, 2\) places .* lie outside \(2, 2, 2\)"),
     (Mul("m", TWO, "out"), [(2, 2, 2), (2, 1, 2)], {}, r"the second must be \(2, 2, 2\) or \(1, 1, 2\)"),
     (Concat("c", TWO, "out"), [(2, 2, 2), (1, 2, 2)], {}, "only channels may differ"),
     (Lookup("l", ONE, "out", "cosine"), [(2, 2, 2)], {}, "l: function 'cosine', expected one of identity, clamp"),

@@ -5,25 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from strategies import rearrange
 
 from tinyredux import graph as ir
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
 KINDS = (
-    "conv",
-    "pointwise",
-    "depthwise",
-    "pool",
-    "relu",
-    "add",
-    "concat",
-    "grouped",
-    "conv",
-    "depthwise",
-    "lookup",
-    "mul",
-    "squeeze",
-)
+    "conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise", "lookup", "mul", "squeeze",
+    "rearrange",
+)  # fmt: skip
 
 
 def random_graph(seed: int, most: int = 10) -> Graph:
@@ -108,6 +98,9 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
         case "add":
             same = [other for other, tensor in tensors.items() if tensor.shape == shape]
             add(Add(name, (source, str(rng.choice(same))), output, subtract=bool(rng.random() < 0.3)))
+        case "rearrange":
+            op = rearrange(lambda options: options[int(rng.integers(len(options)))], shape, name, source, output)
+            add(op if op.size[0] * op.size[1] < 300 else Relu(name, (source,), output))
         case "mul":
             same = [other for other, tensor in tensors.items() if tensor.shape in (shape, (1, 1, shape[2]))]
             add(Mul(name, (source, str(rng.choice(same))), output, activation))

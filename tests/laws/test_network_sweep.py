@@ -80,7 +80,8 @@ def calls_in_parts(seed: int) -> list[tuple[Call, Step, Arena]]:
 @pytest.mark.parametrize(("kernel", "field"), [
     ("tr_add_s8", "n"), ("tr_relu_s8", "n"), ("tr_concat_s8", "in_c"), ("tr_conv_s8", "out_w"), ("tr_dense_s8", "in_n"),
     ("tr_conv_direct_s8", "in_row"), ("tr_depthwise_conv_s8", "in_w"), ("tr_max_pool_s8", "out_pixel"),
-    ("tr_conv_add_s32", "in_pixel"), ("tr_lookup_s8", "n"), ("tr_sums_start_s32", "out_c"), ("tr_sums_finish_s32", "out_row"),
+    ("tr_conv_add_s32", "in_pixel"), ("tr_lookup_s8", "n"), ("tr_mul_s8", "c"),
+    ("tr_rearrange_s8", "out_w"), ("tr_sub_s8", "n"), ("tr_sums_start_s32", "out_c"), ("tr_sums_finish_s32", "out_row"),
 ])  # fmt: skip
 def test_a_wrong_field_is_found(kernel: str, field: str) -> None:
     """One planted fault in each kernel's parameters, and one in an address."""

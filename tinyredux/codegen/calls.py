@@ -18,6 +18,7 @@ from tinyredux.graph import (
     Lookup,
     Mul,
     Pool,
+    Rearrange,
     Relu,
     Softmax,
     TrecConv,
@@ -196,6 +197,8 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, fields = "mul", _mul(graph, op, step)
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
+        case Rearrange():
+            kernel, fields = "rearrange", _rearrange(graph, op, step)
         case Lookup():
             kernel, fields = "lookup", _rows(step, ("in_row",))
             maps = (*maps, Address("I8", weights.blob.entries[f"{op.name}.table"].offset))
@@ -288,6 +291,19 @@ def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
         "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
         "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
         **clamp_fields(params.clamp),
+    }  # fmt: skip
+
+
+def _rearrange(graph: Graph, op: Rearrange, step: Step) -> dict[str, int]:
+    """Returns the fields of moved values: every distance in full."""
+    (source,), target, many = step.inputs, step.output, op.repeat[0] * op.repeat[1]
+    sizes = dict(zip(("in_h", "in_w", "in_c", "out_h", "out_w", "out_c"), (*source.box.shape, *target.box.shape), strict=True))
+    pairs = {"start": op.start, "step": op.step, "repeat": op.repeat, "phase": op.phase}
+    return {
+        **sizes, **{f"{name}_{axis}": value for name, pair in pairs.items() for axis, value in zip("hw", pair, strict=True)},
+        "first_c": op.first_channel, "step_c": many if op.blocks else 1, "groups": op.groups, "blocks": int(op.blocks),
+        "zeros": int(op.zeros), "zero_point": quant_of(graph.tensors[op.output]).zero_point, "in_row": source.row_stride,
+        "in_pixel": source.pixel_stride, "out_row": target.row_stride, "out_pixel": target.pixel_stride,
     }  # fmt: skip
 
 

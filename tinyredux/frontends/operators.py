@@ -10,6 +10,7 @@ import numpy as np
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
+from tinyredux.frontends.moves import channel_shuffle, conv_transpose, dilated, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -52,7 +53,7 @@ def _conv2d(call: Call) -> None:
     weight, bias, stride, padding, dilation, groups = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    weights = _dilated(call.constant(weight), pair(dilation))
+    weights = dilated(call.constant(weight), pair(dilation))
     height, width = weights.shape[2:]
     before = after = (0, 0)
     if padding == "same":
@@ -79,14 +80,6 @@ def _trec_conv(call: Call) -> None:
         "trec", TrecConv, weights, call.constant(bias), own, kernel=pair(weights.shape[1:3]), stride=pair(stride),
         padding=call.padded(pair(padding), pair(padding)), sub_length=length, hash_bits=bits, threshold=threshold,
     )  # fmt: skip
-
-
-def _dilated(weights: Array, dilation: tuple[int, int]) -> Array:
-    """Returns the kernel (O, I, H, W) with its holes written out as zeros: no kernel here skips them."""
-    height, width = ((size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilation, strict=True))
-    wide = np.zeros((*weights.shape[:2], height, width))
-    wide[:, :, :: dilation[0], :: dilation[1]] = weights
-    return wide
 
 
 def _linear(call: Call) -> None:
@@ -346,6 +339,9 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(("cat", "concat"), _cat),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), split),
+    **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), upsample),
+    "slice": part, "pixel_shuffle": pixel_shuffle, "channel_shuffle": channel_shuffle, "conv_transpose2d": conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
     "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
     **dict.fromkeys(("mul", "div"), _mul),

@@ -27,10 +27,6 @@ THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image'
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
-DETAILS = (
-    "kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold",
-    "function", "parameters", "subtract",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,6 +150,27 @@ class Concat(Op):
 
 
 @dataclass(frozen=True)
+class Rearrange(Op):
+    """Values at other places: crops, splits, strides, nearest upsampling, pixel shuffle, channel shuffle, maps between zeros.
+
+    Output row i is input row start + (i + phase) // repeat * step, columns alike; with `zeros` only the first of `repeat` rows
+    and columns, the others are 0. Output channel c is number (c % groups) * (channels / groups) + c // groups of `channels` from
+    `first_channel` on; with `blocks` number c * repeat * repeat + (place within the repeated pixel), as torch's pixel_shuffle.
+    """
+
+    size: Pair = (1, 1)
+    channels: int = 1  # of the output
+    start: Pair = (0, 0)
+    step: Pair = (1, 1)
+    repeat: Pair = (1, 1)
+    phase: Pair = (0, 0)
+    first_channel: int = 0
+    groups: int = 1
+    blocks: bool = False
+    zeros: bool = False
+
+
+@dataclass(frozen=True)
 class Relu(Op):
     """A clamp that could not be fused into its producer."""
 
@@ -225,6 +242,12 @@ def seen(op: Windowed, axis: int, first: Place, end: Place) -> tuple[Place, Plac
     return first * op.stride[axis] + start, (end - 1) * op.stride[axis] + start + op.kernel[axis]
 
 
+def taken(op: Rearrange, axis: int, first: Place, end: Place) -> tuple[Place, Place]:
+    """Returns the first row (axis 0) or column (1) of the input, and one past the last, that outputs `first` to `end` - 1 are."""
+    start, step, repeat, phase = op.start[axis], op.step[axis], op.repeat[axis], op.phase[axis]
+    return start + (first + phase) // repeat * step, start + (end - 1 + phase) // repeat * step + 1
+
+
 def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
     """Returns how many windows fit along one axis of `size` elements padded by `before` and `after`."""
     return (size + before + after - kernel) // stride + 1
@@ -266,6 +289,17 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return height, width, sum(shape[2] for shape in shapes)
         case Lookup():
             _verify_function(op)
+        case Rearrange():
+            ends = [taken(op, axis, 0, op.size[axis])[1] for axis in (0, 1)]
+            many = op.repeat[0] * op.repeat[1] if op.blocks else 1
+            inside = ends[0] <= height and ends[1] <= width and op.first_channel + op.channels * many <= channels
+            positive = min(*op.size, op.channels, *op.step, *op.repeat, op.groups) >= 1 and min(*op.start, op.first_channel) >= 0
+            fits = inside and positive and not op.channels % op.groups
+            require(
+                fits,
+                f"{op.name}: {op.size} places of {op.channels} channels from {op.start} lie outside {height, width, channels}",
+            )
+            return *op.size, op.channels
     return height, width, channels
 
 
@@ -349,30 +383,6 @@ def _verify_constants(graph: Graph, op: Op) -> None:
     if isinstance(op, Weighted):
         there, channels = graph.constants[op.bias].shape, graph.tensors[op.output].shape[2]
         require(there == (channels,), f"{op.name}: bias has shape {there}, expected ({channels},)")
-
-
-def macs(graph: Graph, op: Op) -> int:
-    """Returns the multiply-accumulates of one operator's dense form."""
-    if not isinstance(op, Weighted):
-        return 0
-    height, width, _ = graph.tensors[op.output].shape
-    return height * width * int(graph.constants[op.weights].size)
-
-
-def total_macs(graph: Graph) -> int:
-    """Returns the multiply-accumulates of one inference. Chapter 1."""
-    expect(Graph, graph, "the network", "such as compile_net(settings).int8")
-    return sum(macs(graph, op) for op in graph.ops)
-
-
-def to_text(graph: Graph) -> str:
-    """Returns the graph as text, one line an operator. Chapter 1."""
-    expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
-    lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
-    for op in graph.ops:
-        detail = [f"{key}={getattr(op, key)}" for key in DETAILS if hasattr(op, key)]
-        lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
-    return "\n".join(lines)
 
 
 def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[int, int] | None = None) -> Array:

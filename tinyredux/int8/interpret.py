@@ -24,6 +24,7 @@ from tinyredux.graph import (
     Padding,
     Pair,
     Pool,
+    Rearrange,
     Relu,
     Softmax,
     TrecConv,
@@ -67,6 +68,8 @@ def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = 
     if isinstance(op, Concat):
         return np.concatenate(inputs, axis=3)
     int8 = graph.tensors[op.output].dtype == "int8"
+    if isinstance(op, Rearrange):
+        return rearranged(op, inputs[0], quant_of(graph.tensors[op.output]).zero_point if int8 else 0)
     return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 
@@ -149,6 +152,20 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
         case Softmax():
             return _softmax_int8(graph, op, images)
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
+
+
+def rearranged(op: Rearrange, images: Batch, zero: int) -> Batch:
+    """Returns values (N, H, W, C) at the places of a Rearrange; `zero` stands between those that it moves apart."""
+    at, within, channel = [], [], np.arange(op.channels)
+    for axis in (0, 1):
+        turns = np.arange(op.size[axis]) + op.phase[axis]
+        at.append(op.start[axis] + turns // op.repeat[axis] * op.step[axis])
+        within.append(turns % op.repeat[axis])
+    rows, columns, own = np.ix_(at[0], at[1], channel % op.groups * (op.channels // op.groups) + channel // op.groups)
+    row, column, _ = np.ix_(within[0], within[1], channel)
+    own = own * op.repeat[0] * op.repeat[1] + row * op.repeat[1] + column if op.blocks else own
+    values = images[:, rows, columns, op.first_channel + own]
+    return np.where((row > 0) | (column > 0), np.asarray(zero, images.dtype), values) if op.zeros else values
 
 
 def _pool(op: Pool, images: Batch) -> Batch:
