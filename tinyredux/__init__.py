@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinyredux.flow import compile, measure
     from tinyredux.frontends import compare_with_litert, export, load_tflite
     from tinyredux.graph import Graph, Quant, Tensor, total_macs, verify
-    from tinyredux.graph.operators import to_text
+    from tinyredux.graph.describe import to_text
     from tinyredux.int8 import quantize
     from tinyredux.int8.quantization import quant_from_range
     from tinyredux.measurement import Measurement, load
@@ -47,7 +47,7 @@ _HOMES = {
     "boards": "Board board_names find_board", "codegen": "board_budget", "course.teaching": "check hint",
     "flow": "compile measure", "frontends": "compare_with_litert export load_tflite",
     "graph": "Graph Quant Tensor total_macs verify",
-    "graph.operators": "to_text", "int8": "quantize",
+    "graph.describe": "to_text", "int8": "quantize",
     "int8.quantization": "quant_from_range", "measurement": "Measurement load", "methods.layerwise": "Layerwise",
     "methods.partial": "Partial", "methods.skip": "Skip", "methods.trec": "Trec", "model": "Model", "notebook.cell": "run_cell",
     "notebook.show": "recorded refused show simulated_board table",

@@ -10,8 +10,8 @@
  * `row` and `pixel` fields are distances in values from one row and one pixel of a map to the next; 0 stands for a map without
  * gaps. With them a kernel works on some of a larger map's channels, rows or columns (partial execution).
  *
- * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8, tr_relu_s8 and tr_lookup_s8 may write over an
- * input and tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
+ * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8, tr_sub_s8, tr_mul_s8, tr_relu_s8 and tr_lookup_s8 may
+ * write over an input and tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
  * a macro behind the struct or the contract, and a kernel with neither needs none. Kernels trust their arguments: the compiler that writes the calls has checked them, and tests check
  * them again (TR_ASSERT in check.h).
  *
@@ -187,7 +187,7 @@ struct tr_pool {
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
 void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
 
-/* Sum of two tensors: n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20. */
+/* Sum and difference of two tensors: n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20. */
 struct tr_add {
     int32_t n, a_zero_point, b_zero_point, out_zero_point;
     int32_t a_multiplier, a_shift, b_multiplier, b_shift, out_multiplier, out_shift, left_shift;
@@ -195,6 +195,15 @@ struct tr_add {
     int32_t rows, a_row, b_row, out_row;
 };
 void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
+void tr_sub_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
+
+/* Product of two maps of h x w pixels of c values; distances of rows and pixels are given in full, and 0 for a second input of one
+ * pixel, which holds a value for each channel. */
+struct tr_mul {
+    int32_t h, w, c, a_row, a_pixel, b_row, b_pixel, out_row, out_pixel;
+    int32_t a_zero_point, b_zero_point, out_zero_point, multiplier, shift, activation_min, activation_max;
+};
+void tr_mul_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_mul *restrict p);
 
 /* One input of a concatenation, one call for each; rows = height * width; in_row: from pixel to pixel of the input, 0 for in_c. */
 struct tr_concat {
@@ -202,6 +211,14 @@ struct tr_concat {
     int32_t in_row;
 };
 void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
+
+/* Values at other places, as rearrange.c says; distances of rows and pixels are given in full. */
+struct tr_rearrange {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t start_h, start_w, step_h, step_w, repeat_h, repeat_w, phase_h, phase_w, first_c, step_c, groups, blocks, zeros, zero_point;
+    int32_t in_row, in_pixel, out_row, out_pixel;
+};
+void tr_rearrange_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_rearrange *restrict p);
 
 /* ReLU and ReLU6: input and output share one quantisation; n values in each of `rows` rows (0: one). */
 struct tr_relu {

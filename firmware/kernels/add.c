@@ -1,4 +1,4 @@
-/* add.c: sum of two int8 tensors of n values, each with its own scale.
+/* add.c: sum and difference of two int8 tensors of n values, each with its own scale.
  *
  * Both are brought to a common scale, twice the larger one, with left_shift = 20 more bits than int8 has, added, and
  * brought to the output's scale. The inputs may be the same tensor, and the output may lie where an input does.
@@ -24,7 +24,7 @@ void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_ad
     }
 }
 #else
-void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p)
+static inline void combine(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p, int32_t sign)
 {
     const int32_t n = p->n, a_zero_point = p->a_zero_point, b_zero_point = p->b_zero_point, unit = (int32_t)1 << p->left_shift;
     const int32_t a_multiplier = p->a_multiplier, b_multiplier = p->b_multiplier, out_multiplier = p->out_multiplier;
@@ -35,9 +35,13 @@ void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_ad
         for (int32_t i = 0; i < n; i++) {
             const int32_t scaled_a = tr_round_shift(tr_high_mul((a[i] - a_zero_point) * unit, a_multiplier), a_right);
             const int32_t scaled_b = tr_round_shift(tr_high_mul((b[i] - b_zero_point) * unit, b_multiplier), b_right);
-            const int32_t sum = tr_round_shift(tr_high_mul(scaled_a + scaled_b, out_multiplier), out_right);
+            const int32_t sum = tr_round_shift(tr_high_mul(scaled_a + sign * scaled_b, out_multiplier), out_right);
             out[i] = (int8_t)tr_clamp(sum + out_zero_point, low, high);
         }
     }
 }
+
+void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p) { combine(out, a, b, p, 1); }
+
+void tr_sub_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p) { combine(out, a, b, p, -1); }
 #endif

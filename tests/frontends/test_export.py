@@ -86,6 +86,8 @@ Norm, AvgPool = nn.BatchNorm2d, nn.AvgPool2d
 
 SEQUENCES: tuple[tuple[nn.Module, ...], ...] = (
     (conv(bias=False),), (nn.ZeroPad2d((1, 0, 2, 1)), conv()), (nn.ConstantPad2d(1, 0.0), conv()),
+    (conv(), nn.ConvTranspose2d(6, 3, 2)), (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), nn.ReLU()),
+    (nn.ConvTranspose2d(4, 3, (3, 2), (1, 3), (2, 0), bias=False), Norm(3)), (conv(), nn.Upsample(scale_factor=2), conv(6, 3)),
     (conv(), nn.PReLU()), (conv(), nn.Sigmoid(), nn.MaxPool2d(2)), (conv(), nn.Hardswish(inplace=True), conv(6, 3)),
     (conv(), Norm(6), nn.ReLU()), (conv(4, 8, groups=4), Norm(8)), (conv(4, 6, groups=2), Norm(6)), (Norm(4), conv(padding=1)),
     (conv(), Norm(6), nn.ReLU(), Norm(6), conv(6, 3)), (conv(), nn.MaxPool2d(2), Norm(6), nn.ReLU()), (conv(), Norm(6), Norm(6)),
@@ -109,6 +111,10 @@ OF_ONE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # of the map of 
     functional.selu, functional.leaky_relu, functional.softplus, lambda y: functional.gelu(y, approximate="tanh"),
     lambda y: y.clamp(-1, 4),
     lambda y: functional.celu(y, 1.5), lambda y: functional.elu(y, 0.7), lambda y: functional.leaky_relu_(y, 0.2),
+    lambda y: y[:, :, ::2, 1:8:3], lambda y: torch.cat(y.chunk(2, 1)[::-1], 1), lambda y: y[:, 1:4] + y.split((2, 3, 1), 1)[1],
+    lambda y: functional.interpolate(y, scale_factor=2), lambda y: functional.channel_shuffle(y, 3),
+    lambda y: functional.interpolate(y, scale_factor=(1, 3)), lambda y: functional.pixel_shuffle(y[:, :4], 2),
+    lambda y: y.view(1 if y.shape[0] == 1 else -1, 2, 3, 7, 9).transpose(1, 2).contiguous().view(-1, 6, 7, 9),
     functional.hardtanh, lambda y: functional.hardtanh(functional.avg_pool2d(y, 2)), lambda y: functional.softplus(y, 2.0),
 )  # fmt: skip
 TO_DENSE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # before a dense layer of all values
@@ -133,6 +139,13 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
     "F.pad twice": (lambda m, x: m.a(functional.pad(functional.pad(x, (1, 0)), (0, 0, 2, 1))), ONE),
     "norm1d after linear": (lambda m, x: m.c(torch.relu(m.b(m.a(x.flatten(1))))),
                             {"a": nn.Linear(396, 8), "b": nn.BatchNorm1d(8), "c": nn.Linear(8, 3)}),
+    "squeeze and excite": (lambda m, x: (y := m.a(x)) * torch.sigmoid(m.b(y.mean((2, 3), keepdim=True))),
+                           {"a": conv(), "b": conv(6, 6, 1)}),
+    "excite, the factor first": (lambda m, x: functional.hardsigmoid((y := m.a(x)).mean((2, 3), keepdim=True)) * y, ONE),
+    "products and differences": (lambda m, x: (m.a(x) * m.b(x) - m.a(x)).relu() - 0.5 * m.b(x), TWO),
+    "hardswish by hand": (lambda m, x: (y := m.a(x)) * functional.relu6(y + 3) / 6, ONE),
+    "constants": (lambda m, x: m.a((2 - x) * 0.5 + torch.arange(4.0).reshape(4, 1, 1)) / 3 - 1, ONE),
+    "constants of channels": (lambda m, x: torch.relu(m.a(x)) * torch.arange(6.0).reshape(1, 6, 1, 1) + 1.5, ONE),
     "norm of a concat": (lambda m, x: m.n(torch.cat([m.a(x), m.b(x)], 1)), {"a": conv(), "b": conv(), "n": Norm(12)}),
     "conv output used before and after its norm": (lambda m, x: m.a(x) + m.n(m.a(x)), {"a": conv(), "n": Norm(6)}),
     "relu of a sum": (lambda m, x: torch.relu(m.a(x) + m.b(x)), TWO),
@@ -189,9 +202,9 @@ def test_random_network_equals_torch(seed: int) -> None:
 
 
 MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the map of a convolution
-    (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"), (lambda y: y * 0.5, "operator mul .* depthwise 1x1"),
-    (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: y / 255, "operator div .*"),
-    (lambda y: y + 1.5, "adding a constant .* bias"), (lambda y: y + torch.ones(6, 1, 1), "adding a constant"),
+    (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"),
+    (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: 2 / y, "reciprocal"),
+    (lambda y: y + torch.ones(6, 7, 9), "add with a constant of shape .*for each channel"),
     (lambda y: torch.cat([y, torch.zeros(1, 2, 7, 9)], 1), r"dimension 1 .*of activations"),
     (lambda y: functional.pad(y, (1, 1)), "zero padding .*before a convolution"), (lambda y: y.mean(), "mean over dimensions"),
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
@@ -199,7 +212,7 @@ MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the
     (lambda y: y.softmax(2), "softmax over dimension 2 .*dim=1"), (lambda y: y.flatten(1).softmax(1), "softmax over dimension 1"),
     (lambda y: y.permute(0, 2, 3, 1), "operator permute .*keeping the channels in place"),
     (lambda y: y.view(1, 2, 3, 7, 9), r"reshape of .* to \(1, 2, 3, 7, 9\) .*flatten"),
-    (lambda y: y[:, :, ::2, ::2], "operator slice .*stride"), (lambda y: torch.cat(y.chunk(2, 1)[::-1], 1), "operator chunk"),
+    (lambda y: y[:, ::2], "slice along dimension 1 .*neighbouring channels"),
     (lambda y: y.flatten(1), "flattens a .*return the map itself, or add a Linear"),
     (lambda y: y @ y.mT, "operator mT .*nearest supported form"),
     (lambda y: functional.log_softmax(y.mean((2, 3)), 1), "log_softmax .*nn.Softmax"),
@@ -213,8 +226,8 @@ LAYER_REFUSED: tuple[tuple[nn.Module, str], ...] = (  # behind a convolution
     (AvgPool(2, divisor_override=3), "divisor_override"), (AvgPool(2, padding=1, divisor_override=3), "divisor_override"),
     (nn.GroupNorm(2, 6), "nn.BatchNorm2d"),
     (nn.AdaptiveAvgPool2d(4), r"adaptive pooling of \(7, 9\) to \(4, 4\) .*divides"), (nn.InstanceNorm2d(6), "nn.BatchNorm2d"),
-    (nn.ConvTranspose2d(6, 3, 2), "operator conv_transpose2d"), (Norm(6, track_running_stats=False), "track_running_stats=True"),
-    (nn.Upsample(scale_factor=2), "operator upsample_nearest2d"),
+    (nn.Upsample((9, 14)), "upsampling .* to .*whole number"), (Norm(6, track_running_stats=False), "track_running_stats=True"),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), "nearest upsampling"),
     (nn.Linear(9, 5), r"Linear on a tensor of shape .*flatten before Linear"),
 )  # fmt: skip
 REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
@@ -223,9 +236,10 @@ REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
        for i, (part, words) in enumerate(LAYER_REFUSED)},
     "relu in place through a view": (
         lambda m, x: (a := m.a(x), a.view(1, -1).relu_(), m.b(a))[2], CHAIN, "relu in place .* not in place"),
-    "writing into a slice": (lambda m, x: (a := m.a(x), a[:, :1].zero_(), m.b(a))[2], CHAIN, "operator slice"),
-    "multiplication": (lambda m, x: m.a(x) * m.b(x), TWO, "operator mul .* addition"),
-    "subtraction": (lambda m, x: m.a(x) - m.b(x), TWO, "operator sub"),
+    "writing into a slice": (lambda m, x: (a := m.a(x), a[:, :1].zero_(), m.b(a))[2], CHAIN, "operator zero"),
+    "multiplication by rows": (
+        lambda m, x: (y := m.a(x)) * y.mean(2, keepdim=True), ONE, "multiplying tensors of shapes .*for each channel"),
+    "division": (lambda m, x: m.a(x) / m.b(x), TWO, "div of two activations"),
     "adding with alpha": (lambda m, x: torch.add(m.a(x), m.b(x), alpha=2), TWO, "scaled"),
     "broadcasting": (lambda m, x: m.a(x) + m.b(x), {"a": conv(), "b": conv(4, 1)}, "no broadcasting"),
     "concat of widths": (lambda m, x: torch.cat([m.a(x), m.b(x)], 3), TWO, r"cat along dimension 3 .*dim=1"),

@@ -12,8 +12,26 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Relu, Shape, Softmax, Tensor
-from tinyredux.graph.operators import to_text, window_outputs
+from tinyredux.graph import (
+    Add,
+    Array,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Op,
+    Pool,
+    Rearrange,
+    Relu,
+    Shape,
+    Softmax,
+    Tensor,
+)
+from tinyredux.graph.describe import to_text
+from tinyredux.graph.operators import window_outputs
 
 
 def one_op(op: Op, shapes: list[Shape], out: Shape | None = None, **constants: Array) -> Graph:
@@ -45,6 +63,10 @@ SHAPES = {
     "add": (Add("a", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
     "concat": (Concat("c", TWO, "out"), [(2, 3, 4), (2, 3, 5)], (2, 3, 9), {}),
     "relu": (Relu("r", ONE, "out"), [(2, 3, 4)], (2, 3, 4), {}),
+    "upsampled": (Rearrange("u", ONE, "out", (4, 6), 4, repeat=(2, 2)), [(2, 3, 4)], (4, 6, 4), {}),
+    "pixel shuffle": (Rearrange("p", ONE, "out", (4, 6), 1, repeat=(2, 2), blocks=True), [(2, 3, 4)], (4, 6, 1), {}),
+    "mul": (Mul("m", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
+    "mul by channels": (Mul("m", TWO, "out"), [(2, 3, 4), (1, 1, 4)], (2, 3, 4), {}),
     "lookup": (Lookup("l", ONE, "out", "elu", (1.0, 1.0, 1.0)), [(2, 3, 4)], (2, 3, 4), {}),
     "softmax": (Softmax("s", ONE, "out"), [(1, 1, 10)], (1, 1, 10), {}),
 }  # fmt: skip
@@ -73,6 +95,8 @@ BAD: list[tuple[Op, list[Shape], dict[str, Array], str]] = [
     (conv(groups=3), [(9, 9, 12)], WEIGHTS, "12 input and 8 output channels do not divide into 3"),
     (Dense("d", ONE, "out", "w", "b"), [(2, 2, 2)], {"w": np.zeros((5, 9)), "b": np.zeros(5)}, "expect 9 inputs, in0 has 8"),
     (Add("a", TWO, "out"), [(2, 2, 2), (1, 1, 2)], {}, "no broadcasting"),
+    (Rearrange("r", ONE, "out", (2, 2), 2, start=(1, 0)), [(2, 2, 2)], {}, r"r: \(2, 2\) places .* lie outside \(2, 2, 2\)"),
+    (Mul("m", TWO, "out"), [(2, 2, 2), (2, 1, 2)], {}, r"the second must be \(2, 2, 2\) or \(1, 1, 2\)"),
     (Concat("c", TWO, "out"), [(2, 2, 2), (1, 2, 2)], {}, "only channels may differ"),
     (Lookup("l", ONE, "out", "cosine"), [(2, 2, 2)], {}, "l: function 'cosine', expected one of identity, clamp"),
     (Lookup("l", ONE, "out", "clamp", (0.0,)), [(2, 2, 2)], {}, r"expected 2 numbers \('low', 'high'\)"),
@@ -113,3 +137,11 @@ def test_text_has_one_line_per_operator() -> None:
     text = to_text(one_op(conv(stride=(2, 2)), [(9, 9, 4)], **WEIGHTS))
     assert text.splitlines()[0] == "graph test: in0 (9, 9, 4) float32"
     assert "out (4, 4, 8) = Conv(in0, kernel=(3, 3), stride=(2, 2)" in text
+
+
+@pytest.mark.parametrize("op", [Mul("m", TWO, "out"), Add("a", TWO, "out", subtract=True)])
+def test_what_has_no_rule_of_single_rounding_is_refused(op: Op) -> None:
+    graph = one_op(op, [(2, 2, 3), (2, 2, 3)])
+    ir.verify(graph)
+    with pytest.raises(ValueError, match="take rounding 'double'"):
+        ir.verify(replace(graph, rounding="single"))

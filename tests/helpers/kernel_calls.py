@@ -11,14 +11,29 @@ from generated import Core
 from strategies import Layer
 
 from tinyredux.device import build
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Pool, Relu, Softmax, TrecConv, Weighted
-from tinyredux.int8 import add_params, clamp_of, quant_of, requantization, softmax_params, table_of
+from tinyredux.graph import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Pool,
+    Rearrange,
+    Relu,
+    Softmax,
+    TrecConv,
+    Weighted,
+)
+from tinyredux.int8 import add_params, clamp_of, mul_params, quant_of, requantization, softmax_params, table_of
 from tinyredux.kernels import trec_fields
 from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
-    "lookup",
+    "lookup", "sub", "mul", "rearrange",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -43,13 +58,24 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             p = add_params(graph, op)
             factors = [value for pair in zip(p.multipliers, p.shifts, strict=True) for value in pair]
             numbers = [*p.zero_points, p.output_zero_point, *factors, p.output_multiplier, p.output_shift, 20, *_clamp(p.clamp)]
-            return [_call("add", [out.elements, *numbers], *inputs)]
+            return [_call("sub" if op.subtract else "add", [out.elements, *numbers], *inputs)]
+        case Mul():
+            r, own = mul_params(graph, op), (width * channels, channels)
+            points = [r.input_zero_point, quant_of(graph.tensors[op.inputs[1]]).zero_point, r.output_zero_point]
+            numbers = [*own, *(own if inputs[1].shape == inputs[0].shape else (0, 0)), *own, *points]
+            return [_call("mul", [*inputs[0].shape, *numbers, *r.multiplier, *r.shift, *_clamp(r.clamp)], *inputs)]
         case Concat():
             first = inputs[0].shape[2]
             parts = zip(inputs, (0, first), strict=True)
             return [_call("concat", [height * width, part.shape[2], out.shape[2], offset], part) for part, offset in parts]
         case Relu():
             return [_call("relu", [out.elements, *_clamp(clamp_of(op.activation, quant_of(out)))], inputs[0])]
+        case Rearrange():
+            both, zero = op.repeat[0] * op.repeat[1], quant_of(out).zero_point
+            pairs = [*op.start, *op.step, *op.repeat, *op.phase, op.first_channel, both if op.blocks else 1, op.groups]
+            gaps = [width * channels, channels, out.shape[1] * out.shape[2], out.shape[2]]
+            fields = [height, width, channels, *out.shape, *pairs, int(op.blocks), int(op.zeros), zero, *gaps]
+            return [_call("rearrange", fields, inputs[0])]
         case Lookup():
             return [_call("lookup", [out.elements], inputs[0], table_of(graph, op))]
         case Softmax():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from strategies import rearrange
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Quant, Relu, Softmax, Tensor
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
-KINDS = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise", "lookup")
+PLAIN = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
+KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub")
 
 
-def random_graph(seed: int, most: int = 10) -> Graph:
-    """Returns a random network of up to about `most` operators that ends in one tensor."""
+def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Graph:
+    """Returns a random network of up to about `most` operators of some kinds that ends in one tensor."""
     rng = np.random.default_rng(seed)
     quant = Quant((0.05,), int(rng.integers(-20, 21)))
     shape = (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7)))
@@ -40,7 +43,7 @@ def random_graph(seed: int, most: int = 10) -> Graph:
     for _ in range(int(rng.integers(1, most + 1))):
         recent = list(tensors)[-4:]
         source = str(rng.choice([name for name in recent if not isinstance(_producer(ops, name), Softmax)] or ["input"]))
-        _random_op(rng, add, tensors, source, str(rng.choice(KINDS)), f"op{len(ops)}")
+        _random_op(rng, add, tensors, source, str(rng.choice(kinds)), f"op{len(ops)}")
     while len(loose := [name for name in unread() if name != "input"]) > 1:
         _join(rng, add, tensors, loose[0], loose[1], len(ops))
     last = unread()[-1] if ops else "input"
@@ -91,9 +94,21 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
             add(Relu(name, (source,), output))
         case "lookup":
             add(Lookup(name, (source,), output, str(rng.choice(["sigmoid", "hardswish", "silu", "gelu", "abs"]))))
-        case "add":
+        case "add" | "sub":
             same = [other for other, tensor in tensors.items() if tensor.shape == shape]
-            add(Add(name, (source, str(rng.choice(same))), output))
+            add(Add(name, (source, str(rng.choice(same))), output, subtract=kind == "sub"))
+        case "rearrange":
+            op = rearrange(lambda options: options[int(rng.integers(len(options)))], shape, name, source, output)
+            add(op if op.size[0] * op.size[1] < 300 else Relu(name, (source,), output))
+        case "mul":
+            same = [other for other, tensor in tensors.items() if tensor.shape in (shape, (1, 1, shape[2]))]
+            add(Mul(name, (source, str(rng.choice(same))), output, activation))
+        case "squeeze":  # squeeze and excite: each channel times a function of its mean
+            gate = add(Pool(f"{name}a", (source,), f"{output}a", kind="average", kernel=shape[:2]))
+            if rng.random() < 0.5:
+                gate = add(Conv(f"{name}b", (gate,), f"{output}b"), (shape[2], 1, 1, shape[2]), shape[2])
+            gate = add(Lookup(f"{name}c", (gate,), f"{output}c", str(rng.choice(["sigmoid", "hardsigmoid"]))))
+            add(Mul(name, (source, gate), output))
         case "concat":
             same = [other for other, tensor in tensors.items() if tensor.shape[:2] == shape[:2]]
             add(Concat(name, (source, *map(str, rng.choice(same, int(rng.integers(1, 3))))), output))

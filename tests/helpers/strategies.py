@@ -23,9 +23,11 @@ from tinyredux.graph import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Op,
     Pool,
     Quant,
+    Rearrange,
     Relu,
     Softmax,
     Tensor,
@@ -47,7 +49,7 @@ SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there 
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
-    *("trec", "trec_vectors", "trec_taps", "square", "lookup"),
+    *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange"),
 )
 
 
@@ -195,10 +197,17 @@ def layer(pick: Pick, kind: str) -> Layer:
     match kind:
         case "max" | "average":
             op = Pool("op", ("in",), "out", kind, **window, activation=pick(ACTIVATIONS))
-        case "add":
+        case "add" | "sub":
             sources.append(Tensor("other", shape, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
-            op = Add("op", ("in", "other"), "out", pick(ACTIVATIONS))
+            op = Add("op", ("in", "other"), "out", pick(ACTIVATIONS), subtract=kind == "sub")
             out = _quant(pick, pick((0.05, 0.5, 0.004, 0.01)))
+        case "mul" | "mul_vector":
+            other = shape if kind == "mul" else (1, 1, shape[2])
+            sources.append(Tensor("other", other, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
+            op = Mul("op", ("in", "other"), "out", pick(ACTIVATIONS))
+            out = _quant(pick, pick((0.05, 0.5, 0.004, 3.0)))
+        case "rearrange":
+            op = rearrange(pick, shape)
         case "concat":
             sources.append(Tensor("other", (height, width, pick(CHANNELS)), "int8", quant))
             op = Concat("op", ("in", "other"), "out")
@@ -212,6 +221,29 @@ def layer(pick: Pick, kind: str) -> Layer:
         case _:
             op, out = Softmax("op", ("in",), "out"), Quant((1 / 256,), -128)
     return Layer(_graph(op, sources, out), tuple(_values(pick, tensor.shape, -128) for tensor in sources))
+
+
+def rearrange(pick: Pick, shape: tuple[int, int, int], name: str = "op", source: str = "in", output: str = "out") -> Rearrange:
+    """Returns a random operator that moves values of a map of this shape."""
+    kind = pick(("crop", "upsample", "split", "shuffle", "blocks", "zeros"))
+    repeat = (pick((1, 2, 3)), pick((1, 2, 3))) if kind in ("upsample", "zeros", "blocks") else (1, 1)
+    start, step = (
+        ((pick(range(shape[0])), pick(range(shape[1]))), (pick((1, 2, 3)), pick((1, 2)))) if kind == "crop" else ((0, 0), (1, 1))
+    )
+    most = [(-(-(extent - first) // by)) * again for extent, first, by, again in zip(shape[:2], start, step, repeat, strict=True)]
+    size = (pick((most[0], max(1, most[0] - 1))), pick((most[1], max(1, most[1] - 1))))
+    first, channels, groups = 0, shape[2], 1
+    if kind == "split":
+        first = pick(range(shape[2]))
+        channels = pick(range(1, shape[2] - first + 1))
+    if kind == "shuffle":
+        groups = pick([count for count in range(1, shape[2] + 1) if shape[2] % count == 0])
+    if kind == "blocks":
+        repeat = repeat if shape[2] >= repeat[0] * repeat[1] else (1, 1)
+        size = tuple(extent * again for extent, again in zip(shape[:2], repeat, strict=True))
+        channels = shape[2] // (repeat[0] * repeat[1])
+    moved = {"first_channel": first, "groups": groups, "blocks": kind == "blocks", "zeros": kind == "zeros"}
+    return Rearrange(name, (source,), output, size, channels, start, step, repeat, (0, 0), **moved)
 
 
 def layers(kind: str) -> st.SearchStrategy[Layer]:

@@ -13,7 +13,7 @@ import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
 
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Quant, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Weighted
 from tinyredux.int8 import quant_of
 
 TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "uint8", "int32", "float32")}
@@ -116,7 +116,10 @@ class Writer:
                 fields |= {"filterHeight": op.kernel[0], "filterWidth": op.kernel[1]} | fused
                 self.operator(f"{op.kind.upper()}_POOL_2D", [source], output, "Pool2DOptions", **fields)
             case Add():
-                self.operator("ADD", inputs, output, "AddOptions", **fused)
+                kind = "Sub" if op.subtract else "Add"
+                self.operator(kind.upper(), inputs, output, f"{kind}Options", **fused)
+            case Mul():
+                self.operator("MUL", inputs, output, "MulOptions", **fused)
             case Concat():
                 self.operator("CONCATENATION", inputs, output, "ConcatenationOptions", axis=-1)
             case Relu():

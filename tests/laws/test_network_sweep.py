@@ -81,7 +81,8 @@ def calls_in_parts(seed: int) -> list[tuple[Call, Step, Arena]]:
 @pytest.mark.parametrize(("kernel", "field"), [
     ("tr_add_s8", "n"), ("tr_relu_s8", "n"), ("tr_concat_s8", "in_c"), ("tr_conv_s8", "out_w"), ("tr_dense_s8", "in_n"),
     ("tr_conv_direct_s8", "in_row"), ("tr_depthwise_conv_s8", "in_w"), ("tr_max_pool_s8", "out_pixel"),
-    ("tr_conv_add_s32", "in_pixel"), ("tr_lookup_s8", "n"), ("tr_sums_start_s32", "out_c"), ("tr_sums_finish_s32", "out_row"),
+    ("tr_conv_add_s32", "in_pixel"), ("tr_lookup_s8", "n"), ("tr_mul_s8", "c"),
+    ("tr_rearrange_s8", "out_w"), ("tr_sub_s8", "n"), ("tr_sums_start_s32", "out_c"), ("tr_sums_finish_s32", "out_row"),
 ])  # fmt: skip
 def test_a_wrong_field_is_found(kernel: str, field: str) -> None:
     """One planted fault in each kernel's parameters, and one in an address."""
@@ -89,7 +90,7 @@ def test_a_wrong_field_is_found(kernel: str, field: str) -> None:
     on_a_map = (one for one in every if kernel == "tr_dense_s8" or min(one[1].output.box.shape[:2]) > 1)
     call, step, arena = next(one for one in on_a_map if one[0].kernel == kernel)
     check_call(call, step, arena)
-    fields = dict(call.fields) | {field: dict(call.fields).get(field, 0) + 3}
+    fields = dict(call.fields) | {field: dict(call.fields).get(field, 0) + 101}
     with pytest.raises(ValueError, match="walks"):
         check_call(replace(call, fields=tuple(fields.items())), step, arena)
     moved = replace(call.arguments[0], base=call.arguments[0].base + 1)

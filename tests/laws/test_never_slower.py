@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import BOARDS, NEEDS_COMPILER
-from random_graphs import random_graph
+from random_graphs import PLAIN, random_graph
 
 from tinyredux.boards import find_board
 from tinyredux.codegen import assemble
@@ -39,7 +39,7 @@ def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[l
 @pytest.mark.parametrize(("seed", "board"), list(zip(SEEDS, BOARDS.values(), strict=True)))
 def test_operators_of_random_networks(seed: int, board: str, tmp_path: Path) -> None:
     """Operators that keep their reference kernel are the same code; theirs differ only by what a cache holds when they begin."""
-    graph = random_graph(seed, 14)
+    graph = random_graph(seed, 14, PLAIN)
     _, plain = cycles(graph, "reference", board, tmp_path)
     forms, fast = cycles(graph, "fast", board, tmp_path)
     for op, form, there, here in zip(graph.ops, forms, plain, fast, strict=True):

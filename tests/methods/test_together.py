@@ -47,7 +47,7 @@ def check(graph: Graph, fast: FastSteps) -> None:
 def test_trec_layers_in_a_plan_in_parts() -> None:
     """With reference kernels, and with fast ones in bytes that are idle or allowed beyond the peak; without flash, none."""
     layers = forms = 0
-    for seed in range(12):
+    for seed in range(20):
         graph = clustered(seed)
         plan = plan_partial(graph) if seed % 3 else plan_hybrid(graph, 1.5)
         layers += sum(isinstance(op, TrecConv) for op in plan.program.graph.ops)

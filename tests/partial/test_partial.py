@@ -11,7 +11,7 @@ import pytest
 import torch
 from brute_force import least_live_bytes, least_placed_bytes
 from generated import assert_c_equals_interpreter, on_host
-from random_graphs import random_graph
+from random_graphs import PLAIN, random_graph
 from random_nets import int8_sequence
 from torch import nn
 
@@ -80,7 +80,7 @@ def test_small_graphs_equal_brute_force(seeds: range) -> None:
 @pytest.mark.parametrize("seed", [135, 751])
 def test_placement_where_live_bytes_are_not_reached(seed: int) -> None:
     """Alignment of sums costs bytes in every plan (135), or in that of the first order found alone (751)."""
-    graph = random_graph(seed, most=4)
+    graph = random_graph(seed, 4, PLAIN)
     plan = plan_partial(graph)
     assert (plan.lower_bound_bytes, plan.peak_bytes) == {135: (105, 107), 751: (32, 32)}[seed]
     assert least_placed_bytes(Net(graph), plan.peak_bytes + 1) == plan.peak_bytes

@@ -16,7 +16,9 @@ from tinyredux.graph import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Pool,
+    Rearrange,
     Relu,
     Softmax,
     TrecConv,
@@ -24,9 +26,19 @@ from tinyredux.graph import (
     Windowed,
     weights_of,
 )
-from tinyredux.int8 import ADD_LEFT_SHIFT, Clamp, add_params, clamp_for, int16_shifts, requantization, softmax_params
+from tinyredux.int8 import (
+    ADD_LEFT_SHIFT,
+    Clamp,
+    add_params,
+    clamp_for,
+    int16_shifts,
+    mul_params,
+    quant_of,
+    requantization,
+    softmax_params,
+)
 from tinyredux.kernels import FastSteps, point_fields, trec_fields
-from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
+from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, is_spread, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
@@ -179,9 +191,14 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, struct = f"{op.kind}_pool", "pool"
             fields = _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
         case Add():
-            kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row", "b_row"))
+            kernel, struct = "sub" if op.subtract else "add", "add"
+            fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))
+        case Mul():
+            kernel, fields = "mul", _mul(graph, op, step)
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
+        case Rearrange():
+            kernel, fields = "rearrange", _rearrange(graph, op, step)
         case Lookup():
             kernel, fields = "lookup", _rows(step, ("in_row",))
             maps = (*maps, Address("I8", weights.blob.entries[f"{op.name}.table"].offset))
@@ -257,6 +274,38 @@ def _add(graph: Graph, op: Add) -> dict[str, int]:
         "b_multiplier": params.multipliers[1], "b_shift": params.shifts[1],
         "out_multiplier": params.output_multiplier, "out_shift": params.output_shift, "left_shift": ADD_LEFT_SHIFT,
         **clamp_fields(params.clamp),
+    }  # fmt: skip
+
+
+def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
+    """Returns the fields of a product; of equal maps without gaps, one row of all values."""
+    params, views = mul_params(graph, op), (*step.inputs, step.output)
+    height, width, channels = step.output.box.shape
+    distances = [(view.row_stride, view.pixel_stride) for view in views]
+    if is_spread(graph, op, 1):
+        distances[1] = (0, 0)
+    elif not any(gap for view in views for gap in view.gaps):
+        height, width, channels = 1, 1, step.output.box.elements
+        distances = [(channels, channels)] * 3
+    names = [f"{side}_{what}" for side in ("a", "b", "out") for what in ("row", "pixel")]
+    return {
+        "h": height, "w": width, "c": channels, **dict(zip(names, (gap for pair in distances for gap in pair), strict=True)),
+        "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
+        "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
+        **clamp_fields(params.clamp),
+    }  # fmt: skip
+
+
+def _rearrange(graph: Graph, op: Rearrange, step: Step) -> dict[str, int]:
+    """Returns the fields of moved values: every distance in full."""
+    (source,), target, many = step.inputs, step.output, op.repeat[0] * op.repeat[1]
+    sizes = dict(zip(("in_h", "in_w", "in_c", "out_h", "out_w", "out_c"), (*source.box.shape, *target.box.shape), strict=True))
+    pairs = {"start": op.start, "step": op.step, "repeat": op.repeat, "phase": op.phase}
+    return {
+        **sizes, **{f"{name}_{axis}": value for name, pair in pairs.items() for axis, value in zip("hw", pair, strict=True)},
+        "first_c": op.first_channel, "step_c": many if op.blocks else 1, "groups": op.groups, "blocks": int(op.blocks),
+        "zeros": int(op.zeros), "zero_point": quant_of(graph.tensors[op.output]).zero_point, "in_row": source.row_stride,
+        "in_pixel": source.pixel_stride, "out_row": target.row_stride, "out_pixel": target.pixel_stride,
     }  # fmt: skip
 
 

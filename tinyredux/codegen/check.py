@@ -59,10 +59,18 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
     """Returns how a kernel with these parameters walks its output and its inputs."""
     rows = max(p.get("rows", 0), 1)
     match kernel:
-        case "tr_add_s8":
+        case "tr_add_s8" | "tr_sub_s8":
             return [Walk((1, rows, p["n"]), 0, p.get(key, 0)) for key in ("out_row", "a_row", "b_row")]
         case "tr_relu_s8" | "tr_lookup_s8":
             return [Walk((1, rows, p["n"]), 0, p.get(key, 0)) for key in ("out_row", "in_row")]
+        case "tr_mul_s8":
+            spread = not p["b_row"] and not p["b_pixel"]
+            shapes = {"out": (p["h"], p["w"], p["c"]), "a": (p["h"], p["w"], p["c"]), "b": (1, 1, p["c"])}
+            shapes |= {} if spread else {"b": shapes["a"]}
+            return [Walk(shape, p[f"{side}_row"], p[f"{side}_pixel"]) for side, shape in shapes.items()]
+        case "tr_rearrange_s8":
+            sides = (("out", "out_h", "out_w", "out_c"), ("in", "in_h", "in_w", "in_c"))
+            return [Walk((p[h], p[w], p[c]), p[f"{side}_row"], p[f"{side}_pixel"]) for side, h, w, c in sides]
         case "tr_concat_s8":
             shape = (1, p["rows"], p["in_c"])
             return [Walk(shape, 0, p["out_c"]), Walk(shape, 0, p.get("in_row", 0) or p["in_c"])]

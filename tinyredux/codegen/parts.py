@@ -15,7 +15,7 @@ from tinyredux import memory
 from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, functions, head, model_c, sources
 from tinyredux.codegen.calls import Address, Call, Weights, calls_of
 from tinyredux.codegen.check import check_call
-from tinyredux.graph import Conv, Graph, Softmax, Weighted, macs
+from tinyredux.graph import Conv, Graph, Mul, Softmax, Weighted, macs
 from tinyredux.kernels import FastSteps, Form, Places, scheduled
 from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
@@ -187,7 +187,7 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
 def _lines(graph: Graph, step: Step) -> list[Step]:
     """Returns a step as steps that its kernel can do: where there are gaps that it does not know, one for each row."""
     op = graph.by_name[step.op]
-    if step.kind == "copy" or memory.is_elementwise(op):
+    if step.kind == "copy" or (memory.is_elementwise(op) and not isinstance(op, Mul)):  # whose kernel knows all gaps
         return memory.in_lines(step)
     if isinstance(op, Softmax) and any(view.gaps[0] for view in (*step.inputs, step.output)):
         return memory.row_by_row(step)

@@ -25,6 +25,7 @@ class Builder:
     graph: Graph
     value: dict[str, str]
     padded: dict[str, Padding] = field(default_factory=dict)  # zero padding waiting for its convolution
+    dealt: set[str] = field(default_factory=set)  # nodes that are part of a shuffle of channels, which stands at its first
 
     def name(self, kind: str) -> str:
         """Returns the next free operator name of a kind: conv1, conv2, ..."""

@@ -10,6 +10,7 @@ import numpy as np
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
+from tinyredux.frontends.moves import channel_shuffle, conv_transpose, dilated, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -19,6 +20,7 @@ from tinyredux.graph import (
     Dense,
     DepthwiseConv,
     Lookup,
+    Mul,
     Pool,
     Relu,
     Softmax,
@@ -51,7 +53,7 @@ def _conv2d(call: Call) -> None:
     weight, bias, stride, padding, dilation, groups = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    weights = _dilated(call.constant(weight), pair(dilation))
+    weights = dilated(call.constant(weight), pair(dilation))
     height, width = weights.shape[2:]
     before = after = (0, 0)
     if padding == "same":
@@ -80,14 +82,6 @@ def _trec_conv(call: Call) -> None:
     )  # fmt: skip
 
 
-def _dilated(weights: Array, dilation: tuple[int, int]) -> Array:
-    """Returns the kernel (O, I, H, W) with its holes written out as zeros: no kernel here skips them."""
-    height, width = ((size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilation, strict=True))
-    wide = np.zeros((*weights.shape[:2], height, width))
-    wide[:, :, :: dilation[0], :: dilation[1]] = weights
-    return wide
-
-
 def _linear(call: Call) -> None:
     weight, bias = arguments(call.node, weight=None, bias=None)
     if len(call.source_shape) != 2:
@@ -112,20 +106,23 @@ def _batch_norm(call: Call) -> None:
     _scale(call, factor, call.constant(beta) - call.constant(running_mean) * factor)
 
 
-def _scale(call: Call, factor: Array, shift: Array) -> None:
+def _scale(call: Call, factor: Array, shift: Array, source: fx.Node | None = None) -> None:
     """Multiplies each channel by a factor and adds to it, (C,) or one for all: within the layer before where that is possible."""
-    producer, constants = call.builder.sole_producer(call.source), call.builder.graph.constants
+    source = source or call.source
+    producer, constants = call.builder.sole_producer(source), call.builder.graph.constants
     if isinstance(producer, Weighted) and producer.activation == "none":
         weights = constants[producer.weights]
-        along = factor if isinstance(producer, DepthwiseConv) else factor.reshape(-1, *[1] * (weights.ndim - 1))
+        whole = isinstance(producer, DepthwiseConv) or factor.size == 1
+        along = factor if whole else factor.reshape(-1, *[1] * (weights.ndim - 1))
         constants[producer.weights] = weights * along
         constants[producer.bias] = constants[producer.bias] * factor + shift
-        call.alias(call.source)
+        call.alias(source)
     elif factor.size == shift.size == 1:
-        call.emit("affine", Lookup, function="affine", parameters=(float(factor.item()), float(shift.item())))
+        call.emit("affine", Lookup, reads=[source], function="affine", parameters=(float(factor.item()), float(shift.item())))
     else:
-        factor = np.broadcast_to(factor, call.tensor.shape[2])
-        call.emit_weighted("depthwise", DepthwiseConv, factor.reshape(1, 1, -1), shift)
+        channels = call.builder.graph.tensors[call.builder.value[source.name]].shape[2]
+        factor = np.broadcast_to(factor, channels).reshape(1, 1, -1)
+        call.emit_weighted("depthwise", DepthwiseConv, factor, shift, reads=[source])
 
 
 def _relu(call: Call) -> None:
@@ -241,18 +238,66 @@ def _reduce(call: Call) -> None:
 
 
 def _add(call: Call) -> None:
-    operands = call.activations(call.node.args[:2])
-    if len(operands) == 1 and 0 in call.node.args[:2]:  # where Python's sum() starts
-        call.alias(operands[0])
+    left, right, alpha = arguments(call.node, **{"self": None, "other": None, "alpha": 1})
+    operands = call.activations((left, right))
+    sign = alpha if call.kind == "add" else -alpha
+    if call.kind == "rsub":  # the first is subtracted from the second
+        left, right, operands, sign = right, left, operands[::-1], -alpha
+    if len(operands) == 1:
+        _add_constant(call, left, right, sign)
         return
-    if len(operands) != 2 or call.node.kwargs.get("alpha", 1) != 1:
-        instead = "an addition of two activations, or the bias of the layer before"
-        raise refuse(call.node, "adding a constant or a scaled tensor", instead)
-    left, right = (tuple(arg.meta["val"].shape) for arg in operands)
-    if left != right:
+    if sign not in (1, -1) or (call.kind == "rsub" and alpha != 1):
+        raise refuse(call.node, "adding a scaled tensor", "an addition of two activations")
+    shapes = [tuple(arg.meta["val"].shape) for arg in operands]
+    if shapes[0] != shapes[1]:
         instead = "an addition of equal shapes; there is no broadcasting"
-        raise refuse(call.node, f"adding tensors of shapes {left} and {right}", instead)
-    call.emit("add", Add, reads=operands)
+        raise refuse(call.node, f"adding tensors of shapes {shapes[0]} and {shapes[1]}", instead)
+    call.emit("add" if sign == 1 else "sub", Add, reads=operands, subtract=sign == -1)
+
+
+def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
+    """Adds numbers to an activation, or subtracts it from them."""
+    first = bool(call.activations((left,)))
+    constant = _by_channel(call, right if first else left)
+    if not constant.any() and (first or sign == 1):  # where Python's sum() starts
+        call.alias(left if first else right)
+    elif first:
+        _scale(call, np.ones(()), sign * constant)
+    else:
+        _scale(call, np.asarray(float(sign)), constant, right)
+
+
+def _by_channel(call: Call, value: Any) -> Array:
+    """Returns the numbers of a constant operand: one, or one for each channel, (C,)."""
+    constant = call.constant(value) if isinstance(value, fx.Node) else np.asarray(float(value))
+    if constant.size == 1:
+        return constant.reshape(())
+    channels, rank = call.shape[1], len(call.shape)
+    if constant.shape[-rank:] != (channels, *[1] * (rank - 2)) and constant.shape != (1, channels, *[1] * (rank - 2)):
+        raise refuse(
+            call.node, f"{call.kind} with a constant of shape {constant.shape}", "a constant for each channel, or for all"
+        )
+    return constant.reshape(-1)
+
+
+def _mul(call: Call) -> None:
+    left, right = arguments(call.node, **{"self": None, "other": None})
+    operands = call.activations((left, right))
+    if len(operands) == 1:
+        constant = _by_channel(call, right if operands[0] is left else left)
+        if call.kind == "div" and (operands[0] is not left or not constant.all()):
+            raise refuse(call.node, "a division by an activation", "a multiplication")
+        _scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
+        return
+    shapes = [call.builder.graph.tensors[call.builder.value[arg.name]].shape for arg in operands]
+    if call.kind == "div" or any(map(call.builder.holds_flat_map, operands)):
+        raise refuse(call.node, f"{call.kind} of two activations of shapes {shapes}", "a product of maps")
+    if shapes[0][:2] == (1, 1):
+        operands, shapes = operands[::-1], shapes[::-1]
+    if shapes[1] not in (shapes[0], (1, 1, shapes[0][2])):
+        instead = "a factor for each value, or for each channel"
+        raise refuse(call.node, f"multiplying tensors of shapes {shapes[0]} and {shapes[1]}", instead)
+    call.emit("mul", Mul, reads=operands)
 
 
 def _cat(call: Call) -> None:
@@ -294,6 +339,11 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(("cat", "concat"), _cat),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), split),
+    **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), upsample),
+    "slice": part, "pixel_shuffle": pixel_shuffle, "channel_shuffle": channel_shuffle, "conv_transpose2d": conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
-    "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, "add": _add, "softmax": _softmax,
+    "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
+    **dict.fromkeys(("mul", "div"), _mul),
+    "softmax": _softmax,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from torch.export.graph_signature import OutputKind
 
 from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
+from tinyredux.frontends.moves import piece, shuffled
 from tinyredux.frontends.operators import HANDLERS, flatten
 from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import run
@@ -23,17 +24,14 @@ NEAREST = {  # supported form: what is refused in its favour
     "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
     "nn.Softmax, or logits without it": ("log_softmax",),
     "nn.Conv2d with a height of 1": ("conv1d",),
-    "nn.Conv2d after a smaller stride": ("conv_transpose2d",),
-    "a convolution with a smaller stride before": ("upsample_nearest2d",),
-    "a convolution or pool with a stride": ("slice", "select"),
-    "an addition of equal shapes": ("sub",),
-    "an addition of equal shapes, or a depthwise 1x1 convolution for a constant factor per channel": ("mul",),
+    "nearest upsampling": ("upsample_bilinear2d", "upsample_bicubic2d"),
+    "a slice of one or more": ("select",),
     "the logits themselves; the index of the largest is the class": ("argmax",),
     "keeping the channels in place; the layout is HWC throughout": ("permute", "transpose"),
 }
 SUPPORTED = (
     "Conv2d, BatchNorm2d, ReLU, ReLU6 and other functions of one value, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, "
-    "cat(dim=1), flatten, Softmax"
+    "mul, cat(dim=1), flatten, Softmax"
 )
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
@@ -177,8 +175,15 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
     call = Call(builder, node, kind)
-    if kind in ALIASES or (kind == "getitem" and node.args[1] == 0):
+    if kind in ALIASES or (kind == "getitem" and node.args[1] == 0 and not _is_split(operands[0])):
         call.alias(operands[0])
+    elif kind == "getitem" and _is_split(operands[0]):
+        piece(call)
+    elif node.name in builder.dealt:
+        call.alias(operands[0])
+    elif kind in FLATTENS and (between := _dealing(node)):
+        shuffled(call, node.meta["val"].shape[1])
+        builder.dealt |= between
     elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
         flatten(call)
     elif kind in HANDLERS:
@@ -204,3 +209,28 @@ def _check(node: fx.Node, kind: str, source: fx.Node) -> None:
 def _is_single(source: fx.Node, axis: object) -> bool:
     """True where an axis of a torch value has one element, so that selecting from it is a reshape."""
     return isinstance(axis, int) and source.meta["val"].shape[axis] == 1
+
+
+def _is_split(node: fx.Node) -> bool:
+    return getattr(node.target, "__name__", "").split(".")[0] in ("chunk", "split", "split_with_sizes", "tensor_split")
+
+
+def _dealing(node: fx.Node) -> set[str]:
+    """Returns the nodes behind a reshape to (1, groups, C / groups, H, W) that make a shuffle of channels of it: the exchange of
+    both, and the reshape back; none for another reshape."""
+    shape, before = tuple(node.meta["val"].shape), tuple(node.all_input_nodes[0].meta["val"].shape)
+    names, current = set[str](), node
+    if len(shape) != 5 or len(before) != 4 or shape[3:] != before[2:]:
+        return set()
+    for wanted in ("transpose", "contiguous", "reshape"):
+        users = list(current.users)
+        kind = getattr(users[0].target, "__name__", "").split(".")[0] if len(users) == 1 else ""
+        if wanted == "contiguous" and kind not in ("contiguous", "clone"):
+            continue
+        if wanted == "transpose" and not (kind == "transpose" and sorted(users[0].args[1:]) == [1, 2]):  # type: ignore[type-var]
+            return set()
+        if wanted == "reshape" and (kind not in FLATTENS or tuple(users[0].meta["val"].shape) != before):
+            return set()
+        current = users[0]
+        names.add(current.name)
+    return names

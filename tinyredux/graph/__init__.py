@@ -8,7 +8,9 @@ new one. Chapter 1 prints one.
 from __future__ import annotations
 
 from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
+from tinyredux.graph.describe import macs, total_macs
 from tinyredux.graph.functions import FUNCTIONS, apply
+from tinyredux.graph.limits import check_input_shape, check_most
 from tinyredux.graph.operators import (
     ACTIVATIONS,
     MOST_BITS,
@@ -22,11 +24,13 @@ from tinyredux.graph.operators import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Op,
     Padding,
     Pair,
     Pool,
     Quant,
+    Rearrange,
     Relu,
     Shape,
     Softmax,
@@ -34,13 +38,10 @@ from tinyredux.graph.operators import (
     TrecConv,
     Weighted,
     Windowed,
-    check_input_shape,
-    check_most,
     constant_names,
-    macs,
     output_shape,
     seen,
-    total_macs,
+    taken,
     verify,
     weights_of,
     window_outputs,
@@ -48,7 +49,8 @@ from tinyredux.graph.operators import (
 
 __all__ = [
     "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "Add", "Array", "Concat", "Conv", "Convolution",
-    "Dense", "DepthwiseConv", "Graph", "Lookup", "Op", "Padding", "Pair", "Pool", "Quant", "Relu", "Shape", "Softmax", "Tensor",
-    "TrecConv", "Weighted", "Windowed", "apply", "check_input_shape", "check_most", "constant_names", "live_channels", "macs",
-    "output_shape", "seen", "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
+    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Relu", "Shape",
+    "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apply", "check_input_shape", "check_most", "constant_names",
+    "live_channels", "macs", "output_shape", "seen", "taken", "total_macs", "verify", "weights_of", "window_outputs",
+    "without_dead_channels",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ Everything between a torch module and C text is a `Graph`. Passes return a new o
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,12 +28,6 @@ MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
 ROUNDINGS = ("double", "single")  # of a sum on its way to int8: as TFLM and CMSIS-NN do, or as LiteRT's default interpreter does
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
-MOST = {"parts": 600, "values": 1 << 21, "rows, columns or channels": (1 << 16) - 1, "weights": 1 << 25}  # of a network
-DETAILS = (
-    "kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold",
-    "function", "parameters",
-)  # fmt: skip
-LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few enough to calibrate with on a laptop
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,15 @@ class Pool(Op):
 
 @dataclass(frozen=True)
 class Add(Op):
-    """Sum of two tensors of one shape."""
+    """Sum of two tensors of one shape; with `subtract`, their difference."""
+
+    activation: str = "none"
+    subtract: bool = False
+
+
+@dataclass(frozen=True)
+class Mul(Op):
+    """Product of two tensors, value by value. The second has the shape of the first, or is one value for each channel."""
 
     activation: str = "none"
 
@@ -147,6 +148,27 @@ class Add(Op):
 @dataclass(frozen=True)
 class Concat(Op):
     """Tensors side by side along channels."""
+
+
+@dataclass(frozen=True)
+class Rearrange(Op):
+    """Values at other places: crops, splits, strides, nearest upsampling, pixel shuffle, channel shuffle, maps between zeros.
+
+    Output row i is input row start + (i + phase) // repeat * step, columns alike; with `zeros` only the first of `repeat` rows
+    and columns, the others are 0. Output channel c is number (c % groups) * (channels / groups) + c // groups of `channels` from
+    `first_channel` on; with `blocks` number c * repeat * repeat + (place within the repeated pixel), as torch's pixel_shuffle.
+    """
+
+    size: Pair = (1, 1)
+    channels: int = 1  # of the output
+    start: Pair = (0, 0)
+    step: Pair = (1, 1)
+    repeat: Pair = (1, 1)
+    phase: Pair = (0, 0)
+    first_channel: int = 0
+    groups: int = 1
+    blocks: bool = False
+    zeros: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,6 +248,12 @@ def seen(op: Windowed, axis: int, first: Place, end: Place) -> tuple[Place, Plac
     return first * op.stride[axis] + start, (end - 1) * op.stride[axis] + start + op.kernel[axis]
 
 
+def taken(op: Rearrange, axis: int, first: Place, end: Place) -> tuple[Place, Place]:
+    """Returns the first row (axis 0) or column (1) of the input, and one past the last, that outputs `first` to `end` - 1 are."""
+    start, step, repeat, phase = op.start[axis], op.step[axis], op.repeat[axis], op.phase[axis]
+    return start + (first + phase) // repeat * step, start + (end - 1 + phase) // repeat * step + 1
+
+
 def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
     """Returns how many windows fit along one axis of `size` elements padded by `before` and `after`."""
     return (size + before + after - kernel) // stride + 1
@@ -253,6 +281,13 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             one, other = (graph.tensors[name].shape for name in op.inputs)
             require(one == other, f"{op.name}: adds {one} and {other}; both must have one shape (no broadcasting)")
             return other
+        case Mul():
+            one, other = (graph.tensors[name].shape for name in op.inputs)
+            fits = other in (one, (1, 1, one[2]))
+            require(
+                fits, f"{op.name}: multiplies {one} by {other}; the second must be {one} or {(1, 1, one[2])}, a value a channel"
+            )
+            return one
         case Concat():
             shapes = [graph.tensors[name].shape for name in op.inputs]
             alike = len({shape[:2] for shape in shapes}) == 1
@@ -260,6 +295,17 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return height, width, sum(shape[2] for shape in shapes)
         case Lookup():
             _verify_function(op)
+        case Rearrange():
+            ends = [taken(op, axis, 0, op.size[axis])[1] for axis in (0, 1)]
+            many = op.repeat[0] * op.repeat[1] if op.blocks else 1
+            inside = ends[0] <= height and ends[1] <= width and op.first_channel + op.channels * many <= channels
+            positive = min(*op.size, op.channels, *op.step, *op.repeat, op.groups) >= 1 and min(*op.start, op.first_channel) >= 0
+            fits = inside and positive and not op.channels % op.groups
+            require(
+                fits,
+                f"{op.name}: {op.size} places of {op.channels} channels from {op.start} lie outside {height, width, channels}",
+            )
+            return *op.size, op.channels
     return height, width, channels
 
 
@@ -309,25 +355,6 @@ def constant_names(op: Op) -> tuple[str, ...]:
     return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
 
 
-def check_input_shape(shape: object, name: str) -> Shape:
-    """Returns `input_shape` of a network, (channels, height, width). Raises ValueError for anything else."""
-    sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
-    if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-        raise ValueError(
-            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width), "
-            "or the module an attribute input_shape that says so"
-        )
-    small = math.prod(sizes) <= LARGEST_INPUT
-    require(small, f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
-    return sizes[0], sizes[1], sizes[2]
-
-
-def check_most(name: str, size: int, what: str, where: str = "") -> None:
-    """Raises ValueError for a size of a network that no microcontroller could hold, nor a minute plan."""
-    place = where and f" in {where}"
-    require(size <= MOST[what], f"{name}: {size:,} {what}{place}, expected at most {MOST[what]:,}; take a smaller network")
-
-
 def verify(graph: Graph) -> None:
     """Checks names, order, shapes and constants. Raises ValueError naming what is wrong and where. Chapter 3."""
     expect(Graph, graph, "what to verify", "such as compile_net(settings).int8")
@@ -345,6 +372,8 @@ def verify(graph: Graph) -> None:
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
         require(shape == expected, f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
         _verify_constants(graph, op)
+        once = graph.rounding == "single" and (isinstance(op, Mul) or (isinstance(op, Add) and op.subtract))
+        require(not once, f"{op.name}: products and differences have no rule of single rounding yet; take rounding 'double'")
         ready.add(op.output)
     for name in graph.outputs:
         require(name in ready, f"output {name} is never written")
@@ -362,30 +391,6 @@ def _verify_constants(graph: Graph, op: Op) -> None:
     if isinstance(op, Weighted):
         there, channels = graph.constants[op.bias].shape, graph.tensors[op.output].shape[2]
         require(there == (channels,), f"{op.name}: bias has shape {there}, expected ({channels},)")
-
-
-def macs(graph: Graph, op: Op) -> int:
-    """Returns the multiply-accumulates of one operator's dense form."""
-    if not isinstance(op, Weighted):
-        return 0
-    height, width, _ = graph.tensors[op.output].shape
-    return height * width * int(graph.constants[op.weights].size)
-
-
-def total_macs(graph: Graph) -> int:
-    """Returns the multiply-accumulates of one inference. Chapter 1."""
-    expect(Graph, graph, "the network", "such as compile_net(settings).int8")
-    return sum(macs(graph, op) for op in graph.ops)
-
-
-def to_text(graph: Graph) -> str:
-    """Returns the graph as text, one line an operator. Chapter 1."""
-    expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
-    lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
-    for op in graph.ops:
-        detail = [f"{key}={getattr(op, key)}" for key in DETAILS if hasattr(op, key)]
-        lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
-    return "\n".join(lines)
 
 
 def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[int, int] | None = None) -> Array:

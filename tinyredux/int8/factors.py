@@ -19,7 +19,7 @@ from tinyredux.fixedpoint import (
     single_add,
     single_scale,
 )
-from tinyredux.graph import ACTIVATIONS, Add, Graph, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
+from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
@@ -149,6 +149,17 @@ def add_params(graph: Graph, op: Add) -> AddParams:
         zero_points, (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
         result.zero_point, multiplier, shift, clamp_for(graph, op),
     )  # fmt: skip
+
+
+def mul_params(graph: Graph, op: Mul) -> Requantization:
+    """Returns the factor of an int8 product; the zero point of the second input stands beside, in its tensor.
+
+    Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc.
+    """
+    left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
+    result = quant_of(graph.tensors[op.output])
+    multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])
+    return Requantization((multiplier,), (shift,), left.zero_point, result.zero_point, clamp_of(op.activation, result))
 
 
 def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:

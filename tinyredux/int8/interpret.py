@@ -19,17 +19,19 @@ from tinyredux.graph import (
     DepthwiseConv,
     Graph,
     Lookup,
+    Mul,
     Op,
     Padding,
     Pair,
     Pool,
+    Rearrange,
     Relu,
     Softmax,
     TrecConv,
     Weighted,
     apply,
 )
-from tinyredux.int8.factors import Requantization, add_params, clamp_for, quant_of, requantization, softmax_params
+from tinyredux.int8.factors import Requantization, add_params, clamp_for, mul_params, quant_of, requantization, softmax_params
 from tinyredux.int8.lookup import table_of
 from tinyredux.trec import clustered_sums
 
@@ -66,6 +68,8 @@ def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = 
     if isinstance(op, Concat):
         return np.concatenate(inputs, axis=3)
     int8 = graph.tensors[op.output].dtype == "int8"
+    if isinstance(op, Rearrange):
+        return rearranged(op, inputs[0], quant_of(graph.tensors[op.output]).zero_point if int8 else 0)
     return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 
@@ -142,11 +146,29 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return fixedpoint.clamp_int8(values, clamp.low, clamp.high)
         case Add():
             return _add_int8(graph, op, inputs)
+        case Mul():
+            zero_points = [quant_of(graph.tensors[name]).zero_point for name in op.inputs]
+            left, right = (values.astype(np.int64) - point for values, point in zip(inputs, zero_points, strict=True))
+            return requantize(left * right, np.zeros(1, np.int64), mul_params(graph, op))
         case Lookup():
             return table_of(graph, op)[images.view(np.uint8)]
         case Softmax():
             return _softmax_int8(graph, op, images)
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
+
+
+def rearranged(op: Rearrange, images: Batch, zero: int) -> Batch:
+    """Returns values (N, H, W, C) at the places of a Rearrange; `zero` stands between those that it moves apart."""
+    at, within, channel = [], [], np.arange(op.channels)
+    for axis in (0, 1):
+        turns = np.arange(op.size[axis]) + op.phase[axis]
+        at.append(op.start[axis] + turns // op.repeat[axis] * op.step[axis])
+        within.append(turns % op.repeat[axis])
+    rows, columns, own = np.ix_(at[0], at[1], channel % op.groups * (op.channels // op.groups) + channel // op.groups)
+    row, column, _ = np.ix_(within[0], within[1], channel)
+    own = own * op.repeat[0] * op.repeat[1] + row * op.repeat[1] + column if op.blocks else own
+    values = images[:, rows, columns, op.first_channel + own]
+    return np.where((row > 0) | (column > 0), np.asarray(zero, images.dtype), values) if op.zeros else values
 
 
 def _pool(op: Pool, images: Batch) -> Batch:
@@ -167,9 +189,10 @@ def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
         once = (sums + (1 << (-params.output_shift - 1))) >> -params.output_shift
         return fixedpoint.clamp_int8(once + params.output_zero_point, params.clamp.low, params.clamp.high)
     total = np.zeros(inputs[0].shape, np.int64)
-    for values, zero_point, multiplier, shift in zip(inputs, params.zero_points, params.multipliers, params.shifts, strict=True):
+    rows = zip(inputs, (1, -1 if op.subtract else 1), params.zero_points, params.multipliers, params.shifts, strict=True)
+    for values, sign, zero_point, multiplier, shift in rows:
         fine = (values.astype(np.int64) - zero_point) << 20
-        total += fixedpoint.multiply_by_quantized_multiplier(fine, multiplier, shift)
+        total += sign * fixedpoint.multiply_by_quantized_multiplier(fine, multiplier, shift)
     scaled = fixedpoint.multiply_by_quantized_multiplier(total, params.output_multiplier, params.output_shift)
     return fixedpoint.clamp_int8(scaled + params.output_zero_point, params.clamp.low, params.clamp.high)
 
@@ -197,7 +220,9 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
         case Pool():
             result = _pool(op, images)
         case Add():
-            result = inputs[0] + inputs[1]
+            result = inputs[0] - inputs[1] if op.subtract else inputs[0] + inputs[1]
+        case Mul():
+            result = inputs[0] * inputs[1]
         case Lookup():
             result = apply(op.function, op.parameters, images)
         case Softmax():

@@ -20,6 +20,7 @@ from tinyredux.graph import (
     Op,
     Pool,
     Quant,
+    Rearrange,
     Relu,
     Softmax,
     Tensor,
@@ -32,7 +33,7 @@ from tinyredux.int8.lookup import FIXED_OUTPUT
 
 Range = tuple[float, float]
 LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
-SHARES_SCALE = (Concat, Pool, Relu)  # operators that move values and must not rescale them
+SHARES_SCALE = (Concat, Pool, Rearrange, Relu)  # operators that move values and must not rescale them
 
 
 def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:

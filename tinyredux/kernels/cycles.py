@@ -21,8 +21,8 @@ from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Pool, Relu, TrecConv
-from tinyredux.memory import Item, Loop, Lowering, Schedule, Step, clustering, conv_loops, group_sizes, in_lines
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, TrecConv
+from tinyredux.memory import Item, Loop, Lowering, Schedule, Step, clustering, conv_loops, group_sizes, in_lines, is_spread
 from tinyredux.trec import TrecSizes
 
 Counts = tuple[float, ...]
@@ -85,6 +85,11 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
             return kernel, (1, pixels, *by_four, pixels * ones, taps * ones)
         case Add():
             return "add", (len(in_lines(step)), outputs)
+        case Rearrange():
+            return "rearrange", (1, pixels, outputs)
+        case Mul():
+            gaps = is_spread(graph, op, 1) or any(gap for view in (*step.inputs, step.output) for gap in view.gaps)
+            return "mul", (1, pixels if gaps else 1, outputs)
         case Relu() | Lookup():
             return type(op).__name__.lower(), (len(in_lines(step)), outputs)
     return "softmax", (1, outputs)

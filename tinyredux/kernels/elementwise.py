@@ -28,8 +28,8 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     count = graph.tensors[op.output].elements
     if isinstance(op, Add) and count >= 4:
         params = add_params(graph, op)
-        found = single_add_program(params, count // 4) if params.single else add_program(params, count // 4)
-        return [_form("add_words", [(found, 4)], count, core)] if found else []
+        found = single_add_program(params, count // 4) if params.single else add_program(params, count // 4, op.subtract)
+        return [_form("sub_words" if op.subtract else "add_words", [(found, 4)], count, core)] if found else []
     if isinstance(op, Relu) and count >= 4:
         clamp, (times, left) = clamp_for(graph, op), divmod(count, 4 * RELU_WORDS)
         many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
@@ -65,16 +65,16 @@ def _form(
     return Form(name, round(cycles), 0, used, call, arrays or {})
 
 
-def add_program(params: AddParams, words: int) -> Function | None:
-    """Returns the function of an addition, or None where the output's factor is no right shift."""
+def add_program(params: AddParams, words: int, subtract: bool = False) -> Function | None:
+    """Returns the function of an addition or a subtraction, or None where the output's factor is no right shift."""
     if not 1 <= -params.output_shift <= 31:
         return None
     numbers = [*params.zero_points, *params.multipliers, *params.shifts, params.output_zero_point]
     numbers += [params.output_multiplier, params.output_shift, params.clamp.low, params.clamp.high]
     rights = [-shift for shift in params.shifts]
-    name = "tr_add_" + "_".join(f"{value & 0xFFFFFFFF:x}" for value in numbers)
+    name = ("tr_sub_" if subtract else "tr_add_") + "_".join(f"{value & 0xFFFFFFFF:x}" for value in numbers)
     arguments = ("int8_t *out", "const int8_t *a", "const int8_t *b", "int32_t words")
-    p = Function(name, arguments, "Sums of two maps, four values at a time.")
+    p = Function(name, arguments, f"{'Differences' if subtract else 'Sums'} of two maps, four values at a time.")
     for source, zero_point, multiplier, right in zip("ab", params.zero_points, params.multipliers, rights, strict=True):
         p.new(f"minus_zero_{source}")
         p.constant(f"minus_zero_{source}", -zero_point & 0xFFFFFFFF)
@@ -89,7 +89,7 @@ def add_program(params: AddParams, words: int) -> Function | None:
         for lane in range(4):
             _doubled_term(p, "x", "a", lane, params, 0)
             _doubled_term(p, "y", "b", lane, params, 1)
-            p.add("x", "x", "y")
+            getattr(p, "sub" if subtract else "add")("x", "x", "y")
             requantize(p, "x", "out_multiplier", -params.output_shift, params.output_zero_point, params.clamp)
             p.strb_post("x", "out", 1)
     return p

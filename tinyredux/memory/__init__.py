@@ -31,7 +31,15 @@ from tinyredux.memory.layerwise import (
 from tinyredux.memory.lower import Lowering, boxes_for, lower, moments, slices_of
 from tinyredux.memory.place import Arena, blocks_of, gap, live_bytes, place, place_apart
 from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, one_by_one, storages
-from tinyredux.memory.reach import group_sizes, is_barrier, is_elementwise, is_generator, reads_values, windows_meet_map
+from tinyredux.memory.reach import (
+    group_sizes,
+    is_barrier,
+    is_elementwise,
+    is_generator,
+    is_spread,
+    reads_values,
+    windows_meet_map,
+)
 from tinyredux.memory.run_schedule import verify
 from tinyredux.memory.tiles import Box, Step, View, in_lines, row_by_row, whole
 from tinyredux.memory.whole_operators import layer_by_layer, place_operators, place_reference, plan, plan_of, tensors_end
@@ -41,7 +49,7 @@ __all__ = [
     "ACCUMULATOR_BYTES", "Arena", "Blob", "Box", "Buffer", "Item", "Lifetime", "LiveStep", "Loop", "Lowering", "MemoryPlan",
     "Node", "Price", "Program", "Schedule", "Step", "Storage", "View", "arena_end", "arrays", "blocks_of", "boxes_for",
     "clustering", "computed_macs", "conv_loops", "executed_macs", "first_fit", "gap", "group_sizes", "in_lines", "is_barrier",
-    "is_elementwise", "is_generator", "is_pointwise", "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes",
+    "is_elementwise", "is_generator", "is_pointwise", "is_spread", "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes",
     "live_steps", "lower", "lowest_gap", "moments", "one_by_one", "overlap", "pack_arrays", "place", "place_apart",
     "place_operators", "place_reference", "plan", "plan_of", "reads_values", "reference_scratch", "restricted", "row_by_row",
     "run_schedule", "slices_of", "storages", "tensors_end", "verify", "verify_plan", "whole", "window_rows",

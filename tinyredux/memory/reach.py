@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Relu, Softmax, TrecConv, Windowed, seen
+from tinyredux.graph import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Op,
+    Rearrange,
+    Relu,
+    Softmax,
+    TrecConv,
+    Windowed,
+    seen,
+    taken,
+)
 from tinyredux.memory.tiles import Box, whole
 
 
@@ -37,9 +54,14 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     height, width, channels = shape = graph.tensors[op.inputs[index]].shape
     if isinstance(op, (Dense, TrecConv)):
         return whole(shape)
+    if is_spread(graph, op, index):
+        return Box(0, 1, 0, 1, out.c0, out.c1)
     if isinstance(op, Concat):
         before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
         return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
+    if isinstance(op, Rearrange):
+        (y0, y1), (x0, x1) = taken(op, 0, out.y0, out.y1), taken(op, 1, out.x0, out.x1)
+        return Box(y0, y1, x0, x1, *((0, channels) if moves_channels(graph, op) else (out.c0, out.c1)))
     in_group, out_group = group_sizes(graph, op)
     c0, c1 = out.c0 // out_group * in_group, -(-out.c1 // out_group) * in_group
     if not isinstance(op, Windowed):
@@ -48,14 +70,25 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     return Box(min(max(y0, 0), height), max(min(y1, height), 0), min(max(x0, 0), width), max(min(x1, width), 0), c0, c1)
 
 
-def is_barrier(op: Op) -> bool:
+def is_barrier(graph: Graph, op: Op) -> bool:
     """True for an operator that cannot run in slices of channels, nor read or write them."""
-    return isinstance(op, (Softmax, TrecConv))
+    return isinstance(op, (Softmax, TrecConv)) or (isinstance(op, Rearrange) and moves_channels(graph, op))
+
+
+def moves_channels(graph: Graph, op: Rearrange) -> bool:
+    """True where an output channel is another channel of the input."""
+    return op.groups > 1 or op.blocks or op.channels != graph.tensors[op.inputs[0]].shape[2]
 
 
 def is_elementwise(op: Op) -> bool:
-    """True where output element i depends on input element i alone, so that the output may replace the input."""
-    return isinstance(op, (Add, Lookup, Relu))
+    """True where output element i depends on input element i alone, so that the output may replace the input; of Mul, an input of
+    the output's shape."""
+    return isinstance(op, (Add, Lookup, Mul, Relu))
+
+
+def is_spread(graph: Graph, op: Op, index: int) -> bool:
+    """True for an input of one value a channel that an operator applies to every place of a map."""
+    return isinstance(op, Mul) and index == 1 and graph.tensors[op.inputs[1]].shape != graph.tensors[op.output].shape
 
 
 def is_generator(op: Op) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tinyredux.files import expect
-from tinyredux.graph import Concat, Graph
+from tinyredux.graph import Concat, Graph, Rearrange
 from tinyredux.memory.layerwise import MemoryPlan, layerwise_peak, lifetimes, live_steps, lowest_gap, reference_scratch
 from tinyredux.memory.lower import Lowering, buffer_lifetimes
 from tinyredux.memory.place import Arena, blocks_of, live_bytes, place
 from tinyredux.memory.program import Buffer, Node, Program, one_by_one
+from tinyredux.memory.reach import input_box
 from tinyredux.memory.tiles import Step
 
 WORD = 4
@@ -31,7 +32,10 @@ def layer_by_layer(graph: Graph, scratch: Mapping[str, int] | None = None, align
             continue
         name = f"{op.name}:scratch" if sizes[op.name] else ""
         beside |= {name: sizes[op.name]} if name else {}
-        nodes.append((Step(op.name, "run", tuple(map(lowering.stored, op.inputs)), lowering.stored(op.output), name),))
+        inputs, target = tuple(map(lowering.stored, op.inputs)), lowering.stored(op.output)
+        if isinstance(op, Rearrange):  # its kernel begins at the first value that it takes
+            inputs = (inputs[0].part(input_box(graph, op, 0, target.box)),)
+        nodes.append((Step(op.name, "run", inputs, target, name),))
     spans = buffer_lifetimes(graph, tuple(nodes), lowering.storage)
     buffers = {name: Buffer(graph.tensors[name].size_bytes, align, *spans[name]) for name in lifetimes(graph)}
     buffers |= {name: Buffer(size, WORD, *spans[name]) for name, size in beside.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tinyredux.graph import Conv, Convolution, Dense, Graph, Op, TrecConv, Weighted, Windowed, seen, weights_of
-from tinyredux.memory.reach import group_sizes, input_box
+from tinyredux.graph import Conv, Convolution, Dense, Graph, Op, Rearrange, TrecConv, Weighted, Windowed, seen, weights_of
+from tinyredux.memory.reach import group_sizes, input_box, moves_channels
 from tinyredux.memory.tiles import Box, Step
 
 Price = Callable[[Graph, Iterable[Step]], float]  # what steps cost: their products, or their cycles on a core
@@ -29,6 +29,12 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
         height, width, _ = graph.tensors[op.inputs[0]].shape
         (y0, y1), (x0, x1) = seen(op, 0, out.y0, out.y1), seen(op, 1, out.x0, out.x1)
         op = replace(op, padding=(max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)))
+    if isinstance(op, Rearrange):
+        turns = zip((out.y0, out.x0), op.phase, op.repeat, strict=True)
+        rows, columns = ((first + phase) % repeat for first, phase, repeat in turns)
+        first = op.first_channel if moves_channels(graph, op) else 0
+        op = replace(op, size=out.shape[:2], channels=out.shape[2], start=(0, 0), phase=(rows, columns), first_channel=first)
+        return graph, op
     if isinstance(op, Conv):
         op = replace(op, groups=-(-(out.c1 - out.c0) // group_sizes(graph, op)[1]))
     if not isinstance(op, Weighted):

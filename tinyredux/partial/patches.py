@@ -19,8 +19,8 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Dense, Graph, Op, Shape, TrecConv, Windowed, seen, total_macs
-from tinyredux.memory import Box, Item, Node, Step, computed_macs, lifetimes, whole, windows_meet_map
+from tinyredux.graph import Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
+from tinyredux.memory import Box, Item, Node, Step, computed_macs, is_spread, lifetimes, whole, windows_meet_map
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
 SPAN = 9  # most units in one segment
@@ -225,8 +225,8 @@ def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int
         edges = np.stack([first, np.minimum(first + step, np.repeat(edges[1], counts))])
     wanted = {ops[-1].output: edges}
     for op in reversed(ops):
-        for name in op.inputs if op.output in wanted else ():
-            needed = _input_edges(graph, op, wanted[op.output], axis)
+        for index, name in enumerate(op.inputs if op.output in wanted else ()):
+            needed = _input_edges(graph, op, index, wanted[op.output], axis)
             if name in wanted:
                 low, high = np.minimum(wanted[name], needed), np.maximum(wanted[name], needed)
                 needed = np.stack([low[0], high[1]])
@@ -240,9 +240,11 @@ def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int
     return found
 
 
-def _input_edges(graph: Graph, op: Op, edges: Edges, axis: int) -> Edges:
-    """Returns which rows or columns (2, N) of an operator's inputs it takes to compute those of its output."""
-    size = graph.tensors[op.inputs[0]].shape[axis]
-    if isinstance(op, (Dense, TrecConv)):
+def _input_edges(graph: Graph, op: Op, index: int, edges: Edges, axis: int) -> Edges:
+    """Returns which rows or columns (2, N) of an operator's input number `index` it takes to compute those of its output."""
+    size = graph.tensors[op.inputs[index]].shape[axis]
+    if isinstance(op, (Dense, TrecConv)) or is_spread(graph, op, index):
         return np.broadcast_to([[0], [size]], edges.shape)
+    if isinstance(op, Rearrange):
+        return np.stack(taken(op, axis, *edges))
     return np.clip(np.stack(seen(op, axis, *edges)), 0, size) if isinstance(op, Windowed) else edges

@@ -304,8 +304,8 @@ def can_alias(net: Net, op: Op) -> bool:
     readers = {reader.name: reader for name in op.inputs for reader in net.graph.consumers(name) if reader is not op}
     return not (
         set(op.inputs) & {*net.graph.inputs, *net.graph.outputs}
-        or any(memory.is_barrier(net.graph.ops[net.producer[name]]) for name in op.inputs)
-        or any(memory.is_barrier(reader) or isinstance(reader, (Concat, Dense)) for reader in readers.values())
+        or any(memory.is_barrier(net.graph, net.graph.ops[net.producer[name]]) for name in op.inputs)
+        or any(memory.is_barrier(net.graph, reader) or isinstance(reader, (Concat, Dense)) for reader in readers.values())
     )
 
 

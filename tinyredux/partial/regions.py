@@ -15,7 +15,7 @@ from functools import cached_property, reduce
 from operator import or_
 
 from tinyredux import memory
-from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Softmax, Windowed
+from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Rearrange, Softmax, Windowed
 from tinyredux.memory import Buffer, Item, Price, Program, Schedule, Storage
 
 CANDIDATES_PER_SINK = 64
@@ -158,7 +158,7 @@ def candidates(net: Net) -> list[Item]:
     for i, op in enumerate(net.graph.ops):
         source = op.inputs[0]
         if not memory.is_generator(op):
-            regions = [] if memory.is_barrier(op) or isinstance(op, Concat) else _regions(net, op, "materialise")
+            regions = [] if memory.is_barrier(net.graph, op) or isinstance(op, Concat) else _regions(net, op, "materialise")
         elif source in net.producer and net.readers[source] == 1 << i and source not in net.graph.outputs:
             regions = _regions(net, op, "accumulate")
         else:
@@ -198,6 +198,8 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
         return False
     readers = [op for op in ops if inside & set(op.inputs)]
     overlap = any(isinstance(op, Windowed) and op.kernel[axis] > op.stride[axis] for op in readers)
+    overlap |= any(isinstance(op, Rearrange) and op.repeat[axis] > 1 for op in readers)
+    overlap |= any(name in inside and memory.is_spread(net.graph, op, i) for op in readers for i, name in enumerate(op.inputs))
     return not overlap and not any(isinstance(op, (Dense, Softmax)) for op in readers)
 
 
@@ -220,7 +222,7 @@ def _closures(net: Net, op: Op, mask: int) -> list[int]:
     sets = [mask]
     for name in dict.fromkeys(op.inputs if memory.reads_values(net.graph, op) else ()):
         producer = net.graph.ops[net.producer[name]] if name in net.producer else None
-        if producer is None or memory.is_barrier(producer) or name in net.graph.outputs:
+        if producer is None or memory.is_barrier(net.graph, producer) or name in net.graph.outputs:
             continue
         own = 1 << net.index[producer.name]
         above = [own] if memory.is_generator(producer) else _closures(net, producer, own)

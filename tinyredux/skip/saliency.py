@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Lookup, Op, Pool, Relu, Softmax, Weighted
+from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, Softmax, Weighted
 from tinyredux.int8 import clamp_of, interpret, quant_of, table_of
 from tinyredux.int8.evaluator import BATCH, PLAIN, Bytes, Evaluator, Layer, weighted_sums
 from tinyredux.skip.cuts import Floats, Statistics, skippable
@@ -132,16 +132,23 @@ def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
                 return functional.max_pool2d(padded, op.kernel, op.stride)
             ones = functional.pad(torch.ones_like(inputs[0]), (left, right, top, bottom))
             return functional.avg_pool2d(padded, op.kernel, op.stride) / functional.avg_pool2d(ones, op.kernel, op.stride)
-        case Add():
+        case Add() | Mul():
             quants = [quant_of(graph.tensors[name]) for name in op.inputs]
-            real = sum((value - q.zero_point) * q.scale[0] for value, q in zip(inputs, quants, strict=True))
-            return torch.as_tensor(real) / result.scale[0] + result.zero_point
+            a, b = ((value - q.zero_point) * q.scale[0] for value, q in zip(inputs, quants, strict=True))
+            both = a * b if isinstance(op, Mul) else a - b if op.subtract else a + b
+            return torch.as_tensor(both / result.scale[0] + result.zero_point)
         case Softmax():
             source = quant_of(graph.tensors[op.inputs[0]])
             return (inputs[0] - source.zero_point) * source.scale[0]
         case Relu():
             limits = clamp_of(op.activation, result)
             return inputs[0].clamp(limits.low, limits.high)
+        case Rearrange():
+            _, height, width, channels = inputs[0].permute(0, 2, 3, 1).shape
+            numbers = np.arange(1, 1 + height * width * channels).reshape(1, height, width, channels)
+            at = torch.from_numpy(interpret.rearranged(op, numbers, 0)[0].transpose(2, 0, 1).copy())
+            flat = inputs[0].permute(0, 2, 3, 1).flatten(1)
+            return torch.where(at > 0, flat[:, (at - 1).clamp(min=0).flatten()].reshape(-1, *at.shape), float(result.zero_point))
         case Lookup():  # the table with straight lines between its values
             table = torch.from_numpy(np.roll(table_of(graph, op), 128)).float()
             below = inputs[0].detach().floor().clamp(-128, 126)

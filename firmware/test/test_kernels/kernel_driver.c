@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -80,10 +80,16 @@ static void run_pool(const int32_t *f, void *const *arrays, int32_t maximum)
     (maximum ? tr_max_pool_s8 : tr_average_pool_s8)(arrays[0], arrays[1], &p);
 }
 
-static void run_add(const int32_t *f, void *const *arrays)
+static void run_mul(const int32_t *f, void *const *arrays)
+{
+    const struct tr_mul p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
+    tr_mul_s8(arrays[0], arrays[1], arrays[2], &p);
+}
+
+static void run_add(const int32_t *f, void *const *arrays, int32_t subtract)
 {
     const struct tr_add p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0};
-    tr_add_s8(arrays[0], arrays[1], arrays[2], &p);
+    (subtract ? tr_sub_s8 : tr_add_s8)(arrays[0], arrays[1], arrays[2], &p);
 }
 
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
@@ -112,13 +118,23 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         run_pool(f, arrays, fields[0] == MAX_POOL);
         return;
     case ADD:
-        run_add(f, arrays);
+    case SUB:
+        run_add(f, arrays, fields[0] == SUB);
+        return;
+    case MUL:
+        run_mul(f, arrays);
         return;
     case CONCAT:
         tr_concat_s8(arrays[0], arrays[1], &(const struct tr_concat){f[0], f[1], f[2], f[3], 0});
         return;
     case RELU:
         tr_relu_s8(arrays[0], arrays[1], &(const struct tr_relu){f[0], f[1], f[2], 0, 0, 0});
+        return;
+    case REARRANGE:
+        tr_rearrange_s8(arrays[0], arrays[1],
+                        &(const struct tr_rearrange){f[0],  f[1],  f[2],  f[3],  f[4],  f[5],  f[6],  f[7],
+                                                     f[8],  f[9],  f[10], f[11], f[12], f[13], f[14], f[15],
+                                                     f[16], f[17], f[18], f[19], f[20], f[21], f[22], f[23]});
         return;
     case LOOKUP:
         tr_lookup_s8(arrays[0], arrays[1], arrays[2], &(const struct tr_lookup){f[0], 0, 0, 0});

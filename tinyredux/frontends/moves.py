@@ -1,0 +1,117 @@
+"""Torch's calls that move values: slices, splits, shuffles, upsampling, and the transposed convolution, which begins so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from tinyredux.frontends.builder import Call, arguments, pair, refuse
+from tinyredux.graph import Array, Conv, Rearrange
+
+
+def dilated(weights: Array, dilation: tuple[int, int]) -> Array:
+    """Returns the kernel (O, I, H, W) with its holes written out as zeros: no kernel here skips them."""
+    height, width = ((size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilation, strict=True))
+    wide = np.zeros((*weights.shape[:2], height, width))
+    wide[:, :, :: dilation[0], :: dilation[1]] = weights
+    return wide
+
+
+def part(call: Call) -> None:
+    """A slice along channels, rows or columns, with a step."""
+    axis, start, end, step = arguments(call.node, dim=0, start=0, end=None, step=1)
+    extent = call.source_shape[axis]
+    first, last, step = slice(start, end, step).indices(extent)
+    _take(call, axis % len(call.source_shape), first, len(range(first, last, step)), step)
+
+
+def _take(call: Call, axis: int, first: int, count: int, step: int = 1, source: fx.Node | None = None) -> None:
+    """Takes `count` channels, rows or columns of what is read, `step` apart."""
+    source = source or call.source
+    height, width, channels = call.builder.graph.tensors[call.builder.value[source.name]].shape
+    whole = source.meta["val"] if isinstance(source.meta["val"], torch.Tensor) else None  # of a split there are several
+    if first == 0 and step == 1 and count == (1, channels, height, width)[axis]:
+        call.alias(source)
+        return
+    flat = whole is not None and (whole.ndim not in (2, 4) or call.builder.holds_flat_map(source))
+    if axis == 0 or (axis == 1 and step > 1) or flat:
+        instead = "neighbouring channels, or rows and columns, of a map"
+        raise refuse(call.node, f"{call.kind} along dimension {axis}", instead)
+    size, start, by = [height, width], [0, 0], [1, 1]
+    if axis > 1:
+        size[axis - 2], start[axis - 2], by[axis - 2] = count, first, step
+        first, count = 0, channels
+    call.emit(
+        "slice", Rearrange, reads=[source], size=tuple(size), channels=count, start=tuple(start), step=tuple(by),
+        first_channel=first,
+    )  # fmt: skip
+
+
+def piece(call: Call) -> None:
+    """One of the pieces of a split: its place follows from the sizes of those before."""
+    whole, number = call.source, int(call.node.args[1])  # type: ignore[arg-type]
+    (axis,) = arguments(whole, dim=0)
+    shapes = [tuple(value.shape) for value in whole.meta["val"]]
+    axis %= len(shapes[0])
+    _take(call, axis, sum(shape[axis] for shape in shapes[:number]), shapes[number][axis], 1, call.source)
+
+
+def split(call: Call) -> None:
+    """Several pieces of a map: each is taken where it is read."""
+    if call.builder.holds_flat_map(call.source) or len(call.source_shape) not in (2, 4):
+        raise refuse(call.node, f"splitting a {call.source_shape} tensor", "a split of a map, before flatten")
+    call.alias(call.source)  # its pieces are taken by getitem
+
+
+def upsample(call: Call) -> None:
+    """Nearest upsampling, each value a whole number of times."""
+    height, width, channels = call.tensor.shape
+    rows, columns = (after // before for after, before in zip(call.shape[2:], (height, width), strict=True))
+    if (rows * height, columns * width) != call.shape[2:]:
+        raise refuse(call.node, f"upsampling {height, width} to {tuple(call.shape[2:])}", "a whole number of times")
+    call.emit("upsample", Rearrange, size=tuple(call.shape[2:]), channels=channels, repeat=(rows, columns))
+
+
+def pixel_shuffle(call: Call) -> None:
+    """Channels become places."""
+    (times,) = arguments(call.node, upscale_factor=1)
+    _, channels, height, width = call.shape
+    call.emit("shuffle", Rearrange, size=(height, width), channels=channels, repeat=(times, times), blocks=True)
+
+
+def channel_shuffle(call: Call) -> None:
+    """Deals channels out."""
+    (groups,) = arguments(call.node, groups=1)
+    shuffled(call, groups)
+
+
+def shuffled(call: Call, groups: int) -> None:
+    """Deals channels out: those of `groups` groups in turn."""
+    height, width, channels = call.tensor.shape
+    call.emit("shuffle", Rearrange, size=(height, width), channels=channels, groups=groups)
+
+
+def conv_transpose(call: Call) -> None:
+    """The map between zeros, then a convolution with the kernel turned round."""
+    weight, bias, stride, padding, output_padding, groups, dilation = arguments(
+        call.node, weight=None, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+    )
+    weights = call.constant(weight)  # (I, O / groups, H, W)
+    inputs, each, *_ = weights.shape
+    weights = weights.reshape(groups, inputs // groups, each, *weights.shape[2:]).transpose(0, 2, 1, 3, 4)
+    weights = dilated(weights.reshape(groups * each, inputs // groups, *weights.shape[3:])[..., ::-1, ::-1], pair(dilation))
+    kernel, steps, source = weights.shape[2:], pair(stride), call.source
+    height, width, channels = call.tensor.shape
+    if steps != (1, 1):
+        size = ((height - 1) * steps[0] + 1, (width - 1) * steps[1] + 1)
+        call.emit("between", Rearrange, size=size, channels=channels, repeat=steps, zeros=True)
+        source = call.node
+    before = tuple(extent - 1 - less for extent, less in zip(kernel, pair(padding), strict=True))
+    after = tuple(sides + more for sides, more in zip(before, pair(output_padding), strict=True))
+    if min(*before, *after) < 0:
+        raise refuse(call.node, f"a transposed convolution with padding {padding}", "less padding than the kernel's size")
+    window: dict[str, Any] = {"kernel": kernel, "padding": (before[0], after[0], before[1], after[1]), "reads": [source]}
+    call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), **window, groups=groups)
