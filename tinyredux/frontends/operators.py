@@ -258,7 +258,7 @@ def _add(call: Call) -> None:
 def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
     """Adds numbers to an activation, or subtracts it from them."""
     first = bool(call.activations((left,)))
-    constant = _by_channel(call, right if first else left)
+    constant = _by_channel(call, *((right, left) if first else (left, right)))
     if not constant.any() and (first or sign == 1):  # where Python's sum() starts
         call.alias(left if first else right)
     elif first:
@@ -267,9 +267,12 @@ def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
         _scale(call, np.asarray(float(sign)), constant, right)
 
 
-def _by_channel(call: Call, value: Any) -> Array:
-    """Returns the numbers of a constant operand: one, or one for each channel, (C,)."""
+def _by_channel(call: Call, value: Any, operand: fx.Node) -> Array:
+    """Returns the numbers of a constant beside an operand, which has its shape afterwards: one, or one for each channel, (C,)."""
     constant = call.constant(value) if isinstance(value, fx.Node) else np.asarray(float(value))
+    if tuple(operand.meta["val"].shape) != tuple(call.shape):
+        what = f"{call.kind} of shape {tuple(operand.meta['val'].shape)} with a constant of shape {constant.shape}"
+        raise refuse(call.node, what, "a constant that does not make the tensor larger")
     if constant.size == 1:
         return constant.reshape(())
     channels, rank = call.shape[1], len(call.shape)
@@ -284,7 +287,7 @@ def _mul(call: Call) -> None:
     left, right = arguments(call.node, **{"self": None, "other": None})
     operands = call.activations((left, right))
     if len(operands) == 1:
-        constant = _by_channel(call, right if operands[0] is left else left)
+        constant = _by_channel(call, right if operands[0] is left else left, operands[0])
         if call.kind == "div" and (operands[0] is not left or not constant.all()):
             raise refuse(call.node, "a division by an activation", "a multiplication")
         _scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
@@ -294,7 +297,8 @@ def _mul(call: Call) -> None:
         raise refuse(call.node, f"{call.kind} of two activations of shapes {shapes}", "a product of maps")
     if shapes[0][:2] == (1, 1):
         operands, shapes = operands[::-1], shapes[::-1]
-    if shapes[1] not in (shapes[0], (1, 1, shapes[0][2])):
+    ranks = {len(arg.meta["val"].shape) for arg in operands}  # torch lays a vector (1, C) along the width of a map
+    if shapes[1] not in (shapes[0], (1, 1, shapes[0][2])) or len(ranks) > 1:
         instead = "a factor for each value, or for each channel"
         raise refuse(call.node, f"multiplying tensors of shapes {shapes[0]} and {shapes[1]}", instead)
     call.emit("mul", Mul, reads=operands)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import require
+
 Reals = npt.NDArray[np.floating[Any]]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -54,3 +56,11 @@ FUNCTIONS: dict[str, Function] = {
 def apply(function: str, parameters: tuple[float, ...], values: Reals) -> Reals:
     """Returns a function of FUNCTIONS of each value, in float64."""
     return np.asarray(FUNCTIONS[function].of(np.asarray(values, np.float64), *parameters))
+
+
+def check_function(where: str, function: str, parameters: tuple[float, ...]) -> None:
+    """Raises ValueError for a function that does not exist, or that takes other parameters."""
+    require(function in FUNCTIONS, f"{where}: function {function!r}, expected one of {', '.join(FUNCTIONS)}")
+    names = FUNCTIONS[function].parameters
+    fits = len(parameters) == len(names) and not any(math.isnan(value) for value in parameters)
+    require(fits, f"{where}: {function} of the parameters {parameters}, expected {len(names)} numbers {names}")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.files import expect, require
-from tinyredux.graph.functions import FUNCTIONS
+from tinyredux.graph.functions import check_function
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -294,27 +294,17 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             require(alike, f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
             return height, width, sum(shape[2] for shape in shapes)
         case Lookup():
-            _verify_function(op)
+            check_function(op.name, op.function, op.parameters)
         case Rearrange():
             ends = [taken(op, axis, 0, op.size[axis])[1] for axis in (0, 1)]
             many = op.repeat[0] * op.repeat[1] if op.blocks else 1
             inside = ends[0] <= height and ends[1] <= width and op.first_channel + op.channels * many <= channels
             positive = min(*op.size, op.channels, *op.step, *op.repeat, op.groups) >= 1 and min(*op.start, op.first_channel) >= 0
+            places = f"{op.size} places of {op.channels} channels from {op.start}"
             fits = inside and positive and not op.channels % op.groups
-            require(
-                fits,
-                f"{op.name}: {op.size} places of {op.channels} channels from {op.start} lie outside {height, width, channels}",
-            )
+            require(fits, f"{op.name}: {places} lie outside {height, width, channels}")
             return *op.size, op.channels
     return height, width, channels
-
-
-def _verify_function(op: Lookup) -> None:
-    known = FUNCTIONS.get(op.function)
-    require(known, f"{op.name}: function {op.function!r}, expected one of {', '.join(FUNCTIONS)}")
-    names = FUNCTIONS[op.function].parameters
-    fits = len(op.parameters) == len(names) and not any(math.isnan(value) for value in op.parameters)
-    require(fits, f"{op.name}: {op.function} of the parameters {op.parameters}, expected {len(names)} numbers {names}")
 
 
 def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:
