@@ -22,6 +22,7 @@ def every_instruction() -> Function:
     """Returns a program that runs each instruction on words of `table` and appends its results to `out`."""
     p = Function("tr_every", ("int32_t *table", "int32_t *out"), "Every instruction once.\nOperands come from a table.")
     p.new("a", "b", "c", "d", "*place")
+    p.new_float("x", "y")
     for name, op in OPS.items():
         for i, register in enumerate("abcd"):
             p.ldr(register, "table", 4 * i)
@@ -38,11 +39,18 @@ def every_instruction() -> Function:
                 operands.append((7 if position else 9) if role == "n" else next(values))
         if name in ("movw", "movt"):
             operands[1] = 54321
-        if name == "vmov":
-            p.new_float("kept")
-            p.vmov("kept", "b")
-            operands[1] = "kept"
+        if op.kind == "float":  # numbers that are whole, in registers of their own
+            for kept, register in (("x", "b"), ("y", "c")):
+                p.vmov(kept, register)
+                if name != "vmov":
+                    p.vcvt(kept, kept)
+            operands = ["a", "x"] if name == "vmov" else ["x", "x", "y"][: len(op.roles)]
+        if name == "ldrb_at":
+            p.and_("c", "c", 7)
+            operands[2] = "c"
         getattr(p, name)(*operands)
+        if operands[0] == "x":
+            p.vmov("a", "x")
         if name == "asrs":
             p.adc("b", "b", 0)
         p.sub("place", "place", "table")
