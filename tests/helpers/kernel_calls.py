@@ -11,6 +11,7 @@ from generated import Core
 from strategies import Layer
 
 from tinyredux.device import build
+from tinyredux.fixedpoint import single_exps
 from tinyredux.graph import (
     Add,
     Concat,
@@ -33,7 +34,7 @@ from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
-    "lookup", "sub", "mul", "rearrange",
+    "lookup", "sub", "mul", "rearrange", "softmax_once",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -78,6 +79,9 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             return [_call("rearrange", fields, inputs[0])]
         case Lookup():
             return [_call("lookup", [out.elements], inputs[0], table_of(graph, op))]
+        case Softmax() if graph.rounding == "single":
+            exps = single_exps(quant_of(graph.tensors[op.inputs[0]]).scale[0])
+            return [_call("softmax_once", [height * width, channels], inputs[0], exps.view(np.int32))]
         case Softmax():
             s = softmax_params(graph, op)
             return [_call("softmax", [height * width, channels, s.multiplier, s.shift, s.diff_min], inputs[0])]

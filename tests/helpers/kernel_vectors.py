@@ -96,6 +96,8 @@ def all_vectors(core: str) -> Iterator[Vector]:
     for kind in KINDS:
         for i, layer in enumerate(small(kind, 2, seed=21)):
             yield reference_vector(f"{kind}_{i}", layer)
+    for i, layer in enumerate(small("softmax", 2, seed=21)):
+        yield reference_vector(f"softmax_once_{i}", Layer(replace(layer.graph, rounding="single"), layer.inputs))
     convolutions = [layer for layer in small("conv", 40, seed=22) if np.prod(layer.graph.constants["w"].shape[1:]) < 120]
     for operator in PARTIAL:
         for i, layer in enumerate(convolutions[:2]):

@@ -5,7 +5,7 @@ Source: LiteRT's 8-bit quantisation specification and the `Prepare` functions of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class Clamp:
 
     low: int
     high: int
-    single: bool = False
+    single: bool = field(default=False, repr=False)  # names of kernels, which have their layer's digest, are those without it
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -141,6 +141,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         return;
     case SOFTMAX:
         tr_softmax_s8(arrays[0], arrays[1], &(const struct tr_softmax){f[0], f[1], f[2], f[3], f[4]});
+        return;
+    case SOFTMAX_ONCE:
+        tr_softmax_once_s8(arrays[0], arrays[1], arrays[2], &(const struct tr_softmax){f[0], f[1], 0, 0, 0});
         return;
     }
 }
