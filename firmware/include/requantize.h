@@ -54,14 +54,19 @@ static inline int32_t tr_scale_once(int32_t x, int32_t bits)
     return tr_round_even((float)x * scale);
 }
 
+#if !defined(TR_SINGLE_ROUNDING)
 /* An accumulator as the int8 that the next layer reads. */
 static inline int8_t tr_requantize_s8(int32_t x, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t low, int32_t high)
 {
-#if defined(TR_SINGLE_ROUNDING)
-    (void)shift;
-    return (int8_t)(tr_clamp(tr_scale_once(x, multiplier), low - zero_point, high - zero_point) + zero_point);
-#endif
     return (int8_t)tr_clamp(tr_requantize(x, multiplier, shift) + zero_point, low, high);
 }
+#else
+/* The same rounded once; the limits come first, for what is rounded may be the largest int32. */
+static inline int8_t tr_requantize_s8(int32_t x, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t low, int32_t high)
+{
+    (void)shift;
+    return (int8_t)(tr_clamp(tr_scale_once(x, multiplier), low - zero_point, high - zero_point) + zero_point);
+}
+#endif
 
 #endif
