@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Graph, Op, Quant, Softmax, Tensor
+from tinyredux.graph import ROUNDINGS, Add, Graph, Op, Quant, Softmax, Tensor
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
@@ -202,6 +204,37 @@ def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
             assert graph.tensors[ours.output].quant == written.tensors[theirs.output].quant
             assert graph.tensors[ours.output].shape == written.tensors[theirs.output].shape
         np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(written, images))
+
+
+class Gated(nn.Module):
+    """A map times what its channels ask for, less another map: squeeze and excite as MobileNetV3 has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.squeeze, self.excite = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.rest, self.head, self.input_shape = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Linear(8, 5), (3, 9, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(images))
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        y = gate * x - self.rest(x)
+        return self.head((y * x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_products_and_differences_come_back_as_they_were_written(seed: int, tmp_path: Path) -> None:
+    torch.manual_seed(seed)
+    net, rng = Gated().eval(), np.random.default_rng(seed)
+    written = tr.quantize(tr.export(net), rng.normal(size=(8, *net.input_shape)).astype(np.float32))
+    path = tmp_path / "gated.tflite"
+    path.write_bytes(tflite_bytes(written))
+    graph = tr.load_tflite(path)
+    kinds = [type(op).__name__ for op in graph.ops]
+    assert kinds.count("Mul") == 2 and [op.subtract for op in graph.ops if isinstance(op, Add)] == [True]
+    images = images_for(graph, 8)
+    np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(written, images))
+    with pytest.raises(ValueError, match="no rule of single rounding"):
+        tr.load_tflite(path, "single")
 
 
 def saved(path: Path, change: Callable[[Writer], None], seed: int = 0) -> Path:

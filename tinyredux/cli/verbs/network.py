@@ -87,7 +87,7 @@ def plan(options: argparse.Namespace) -> Answer:
 def nets(options: argparse.Namespace) -> Answer:
     """Lists the built-in networks: shapes, MACs, parameters, accuracy records."""
     entries = described_nets()
-    rows = [entry | {"input": "x".join(map(str, entry["input_shape"])), **(entry["accuracy"] or {})} for entry in entries]
+    rows = [{**(entry["accuracy"] or {}), **entry, "input": "x".join(map(str, entry["input_shape"]))} for entry in entries]
     return Answer({"schema": 1, "nets": entries}, table(rows, "name", "input", "macs", "parameters", "correct_int8", "images"))
 
 
