@@ -46,7 +46,7 @@ from tinyredux.graph import (
     output_shape,
     verify,
 )
-from tinyredux.kernels import STALLED, FastSteps, Form, cycles, trec
+from tinyredux.kernels import FastSteps, Form, cycles, trec
 from tinyredux.kernels.cycles import FILE, Counts, counts, table
 from tinyredux.memory import Item, Loop, Program, Schedule, Step, lower, place
 from tinyredux.partial import MARGIN, SLOWDOWN, Net, candidates, plan_partial
@@ -285,15 +285,14 @@ def errors(found: Iterable[Layer], core: str) -> dict[str, list[float]]:
 def fit_all() -> None:
     """Fits every core to its layers; writes the costs, and how far off the prices of other layers are.
 
-    The entry of the board STALLED stays as it is.
+    The entry of the board STALLED stays as it is, and so do kernels of which no layer is drawn: lookup, mul, rearrange.
     """
-    costs: dict[str, dict[str, list[float]]] = {}
+    costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
     for board in map(find_board, BOARDS):
         found = run_all(fitted_programs(board), board)
         forms = [layer for layer in found if layer.way == "generated" and layer.form is not None]
         others = [layer for layer in found if layer.way != "generated"]
-        costs[board.cpu] = fit([(layer.rounds(board.cpu), layer.simulated) for layer in others]) | {"call": [call_cycles(forms)]}
-    costs[STALLED] = json.loads(FILE.read_text())["cycles"][STALLED]  # an earlier fit, see kernels/cycles.py
+        costs[board.cpu] |= fit([(layer.rounds(board.cpu), layer.simulated) for layer in others]) | {"call": [call_cycles(forms)]}
     FILE.write_text(json.dumps({"command": "python tools/fit_cycles.py", "cycles": costs}, indent=1) + "\n")
     table.cache_clear()
     rows = [row for board in map(find_board, BOARDS) for row in summary(board, run_all(checked_programs(board), board))]

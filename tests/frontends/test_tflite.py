@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import nn
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Add, Graph, Op, Quant, Softmax, Tensor
+from tinyredux.graph import ROUNDINGS, Add, Graph, Mul, Op, Quant, Softmax, Tensor
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
@@ -233,8 +234,15 @@ def test_products_and_differences_come_back_as_they_were_written(seed: int, tmp_
     assert kinds.count("Mul") == 2 and [op.subtract for op in graph.ops if isinstance(op, Add)] == [True]
     images = images_for(graph, 8)
     np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(written, images))
-    with pytest.raises(ValueError, match="no rule of single rounding"):
-        tr.load_tflite(path, "single")
+    once = replace(graph, rounding="single")
+    for op in (op for op in graph.ops if isinstance(op, Mul | Add)):
+        with pytest.raises(ValueError, match=f"{op.name}: products and differences have no rule"):
+            interpret.run_op(once, op, [np.zeros((1, *graph.tensors[name].shape), np.int8) for name in op.inputs])
+    with pytest.raises(ValueError, match="take double rounding"):
+        tr.compile(once)
+    layers = tr.compare_with_litert(path, images)
+    assert [layer.kind for layer in layers] == kinds
+    assert all(layer.why != "LiteRT rounds once here" for layer in layers if layer.kind == "Mul")
 
 
 def saved(path: Path, change: Callable[[Writer], None], seed: int = 0) -> Path:

@@ -137,11 +137,3 @@ def test_text_has_one_line_per_operator() -> None:
     text = to_text(one_op(conv(stride=(2, 2)), [(9, 9, 4)], **WEIGHTS))
     assert text.splitlines()[0] == "graph test: in0 (9, 9, 4) float32"
     assert "out (4, 4, 8) = Conv(in0, kernel=(3, 3), stride=(2, 2)" in text
-
-
-@pytest.mark.parametrize("op", [Mul("m", TWO, "out"), Add("a", TWO, "out", subtract=True)])
-def test_what_has_no_rule_of_single_rounding_is_refused(op: Op) -> None:
-    graph = one_op(op, [(2, 2, 3), (2, 2, 3)])
-    ir.verify(graph)
-    with pytest.raises(ValueError, match="take rounding 'double'"):
-        ir.verify(replace(graph, rounding="single"))

@@ -78,8 +78,7 @@ class _Counted:
         self.values += result.size
         self.network, self.alone = _more(self.network, ours, result), _more(self.alone, own, result)
         if not np.array_equal(own, result):
-            once = interpret.run_op(replace(graph, rounding="single"), op, inputs)
-            self.by_rounding &= graph.rounding == "double" and np.array_equal(once, result)
+            self.by_rounding &= graph.rounding == "double" and _rounds_once(graph, op, inputs, result)
 
     def difference(self, graph: Graph, op: Op) -> LayerDifference:
         """Returns what was counted."""
@@ -88,6 +87,15 @@ class _Counted:
             why = ROUNDS_TWICE if self.by_rounding else OWN_RULE
         place = graph.origin.get(op.name, "")
         return LayerDifference(op.name, type(op).__name__, place, self.values, *self.network, *self.alone, why)
+
+
+def _rounds_once(graph: Graph, op: Op, inputs: list[Array], result: Array) -> bool:
+    """Returns whether single rounding gives the result; False where it has no rule for the operator."""
+    try:
+        once = interpret.run_op(replace(graph, rounding="single"), op, inputs)
+    except ValueError:
+        return False
+    return bool(np.array_equal(once, result))
 
 
 def _more(counted: tuple[int, int], found: Array, result: Array) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import require
 from tinyredux.fixedpoint import (
     INT32_MAX,
     float_bits,
@@ -24,6 +25,7 @@ from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Op, Pool, Quant, Relu,
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
 SOFTMAX_CHANNELS = 4095  # their sum has 12 integer bits
+NO_RULE = "products and differences have no rule of single rounding yet; take double rounding"
 SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
 
 
@@ -128,10 +130,14 @@ def requantization(graph: Graph, op: Weighted) -> Requantization:
 
 
 def add_params(graph: Graph, op: Add) -> AddParams:
-    """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input."""
+    """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input.
+
+    With single rounding a difference and scales far apart have no rule, and raise it, too.
+    """
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result, zero_points = quant_of(graph.tensors[op.output]), (left.zero_point, right.zero_point)
     if graph.rounding == "single":
+        require(not op.subtract, f"{op.name}: {NO_RULE}")
         try:
             one, other, down = single_add(left.scale[0], right.scale[0], result.scale[0])
         except ValueError as wrong:
@@ -154,8 +160,10 @@ def add_params(graph: Graph, op: Add) -> AddParams:
 def mul_params(graph: Graph, op: Mul) -> Requantization:
     """Returns the factor of an int8 product; the zero point of the second input stands beside, in its tensor.
 
+    Raises ValueError with single rounding, which has no rule for a product.
     Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc.
     """
+    require(graph.rounding == "double", f"{op.name}: {NO_RULE}")
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result = quant_of(graph.tensors[op.output])
     multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])

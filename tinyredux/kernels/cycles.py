@@ -8,6 +8,9 @@ they are priced with the stalls of one board, STALLED, an entry of its own. (Tha
 a new one lenet within 12 KiB took more cycles.) No measured number comes from here; the note of a plan in parts says
 that its factor is predicted.
 
+The costs of lookup, mul and rearrange were fitted to some layers of each by themselves. The command draws none and keeps them;
+their error is in no record yet.
+
 How far off the prices are, on layers of random networks that the fit has not seen, is data/records/cycle_prices.json.
 
 Source: ours.
