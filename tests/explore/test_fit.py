@@ -45,11 +45,8 @@ def test_the_way_that_fits_is_built_and_has_the_bytes_that_were_told(seed: int) 
     whole = flow.compile(graph, BOARD).plan.total_bytes
     board = with_memory(int(np.random.default_rng(seed).uniform(0.4, 1.1) * whole))
     found = fit.ways(graph, board)
-    assert all(way.missing(board) for way in found[:-1]), "a way that fits is the last one that is tried"
+    assert [bool(way.missing(board)) for way in found] == [True] * (len(found) - 1) + [False], "what fits is tried last"
     told = fit.sentence(graph, board, found)
-    if found[-1].missing(board):
-        assert "no method makes it fit" in told
-        return
     schedule, kernels = schedule_of(found[-1].options)
     built = flow.compile(graph, board, schedule=schedule, kernels=kernels).build()
     assert found[-1].flash_bytes == built.text_bytes + built.rodata_bytes + built.data_bytes
@@ -85,5 +82,5 @@ def test_without_a_compiler_the_bytes_are_predicted(monkeypatch: pytest.MonkeyPa
 def test_more_bytes_on_the_curve_are_fewer_cycles() -> None:
     graph = int8_net(3)[0]
     front = fit.curve(graph, BOARD)
-    assert len(front) >= 1
+    assert len(front) > 1
     assert all(a.sram_bytes < b.sram_bytes and a.cycles > b.cycles for a, b in pairwise(front))
