@@ -5,6 +5,7 @@ Export's own comparison with the module is switched off here, so that each opera
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -306,8 +307,9 @@ def test_operators_with_odd_arguments(draws: Callable[[Draw], Drawn], seeds: ran
     assert not wrong, f"{draws.__name__}: {wrong}"
 
 
+CALLS = itertools.count(1)  # stands for random numbers: another value at each call, and never two close to each other
 UNSEEN: tuple[tuple[Forward, str], ...] = (  # drawn in Python, of the batch's size, of one image alone; a map without its form
-    (lambda m, x: functional.conv2d(x, m.a.weight * (1 + random.random())), "other values than torch's own .* no random numbers"),
+    (lambda m, x: functional.conv2d(x, m.a.weight * next(CALLS)), "other values than torch's own .* no random numbers"),
     (lambda m, x: m.a(x) if x.shape[0] == 1 else m.b(x), "gives other values than torch's own program"),
     (lambda m, x: m.a(x).view(1, 4, 5, -1), "returns|reshape|runs for one image"),
     (lambda m, x: functional.max_pool2d(x.flatten(2), (1, 2)), r"max_pool2d on a tensor of shape \(1, 4, 30\)"),
