@@ -22,14 +22,14 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (26, ""), "boards": (137, ""), "fixedpoint": (122, ""), "graph": (479, ""),
-    "datasets": (581, "PIL pooch"), "simulator": (1650, "unicorn capstone"), "measurement": (108, ""), "trec": (413, "torch"),
-    "int8": (661, "torch tqdm"), "memory": (954, ""), "partial": (853, ""), "skip": (401, "torch tqdm"),
+    "datasets": (569, "PIL pooch"), "simulator": (1650, "unicorn capstone"), "measurement": (108, ""), "trec": (413, "torch"),
+    "int8": (661, "torch tqdm"), "memory": (954, ""), "partial": (853, ""), "skip": (400, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (786, ""), "device": (1182, "serial"),
     "frontends": (1190, "ai_edge_litert flatbuffers tflite torch"),
-    "nets": (331, "torch safetensors"), "train": (904, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (100, ""), "results": (76, ""), "flow": (74, "tqdm"), "settings": (182, ""), "explore": (854, "optuna tqdm"),
+    "nets": (331, "torch safetensors"), "train": (905, "torch safetensors tqdm"), "methods": (193, "torch"),
+    "model": (100, ""), "results": (76, ""), "flow": (74, "tqdm"), "settings": (185, ""), "explore": (856, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (976, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (981, "tqdm"),
     "__init__": (52, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 4059
