@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "datasets": (473, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
     "provenance": (36, ""), "measurement": (115, ""), "comparison": (86, ""),
     "trec": (413, "torch"),
-    "int8": (661, "torch tqdm"), "memory": (954, ""), "partial": (853, ""), "skip": (401, "torch tqdm"),
+    "int8": (663, "torch tqdm"), "memory": (954, ""), "partial": (853, ""), "skip": (401, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (786, ""), "device": (1182, "serial"),
     "frontends": (1190, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (326, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
