@@ -251,7 +251,7 @@ def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, li
     folder, compiled = Path(folder), compile_net(settings)
     compiled.model.check_fit()
     images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
-    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}
+    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run_joined(compiled.int8, images).tobytes()}
     compiled.artifact.write(folder)
     for name, content in vectors.items():
         write_whole(folder / name, content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from random_nets import RandomNet, images_for
 from torch import nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from tinyredux.frontends import export
 from tinyredux.frontends.builder import UnsupportedOperatorError
@@ -194,6 +195,41 @@ def test_equals_torch(case: str) -> None:
     np.testing.assert_allclose(*outputs(net, graph), rtol=1e-4, atol=1e-4)
 
 
+class Heads(NamedTuple):
+    """What a network with two heads returns."""
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+
+
+SEVERAL: dict[str, tuple[Callable[[Any, torch.Tensor], Any], tuple[str, ...]]] = {  # of the map of a convolution; names
+    "a pair": (lambda m, y: (m.b(y), y.mean((2, 3))), ("conv2", "averagepool1")),
+    "a list with an inner map": (lambda m, y: [torch.relu(y), y, m.b(torch.relu(y))], ("relu1", "conv1", "conv2")),
+    "a dictionary": (lambda m, y: {"scores": m.b(y).mean((2, 3)), "box map": y}, ("scores", "box_map")),
+    "a named tuple": (lambda m, y: Heads(m.b(y), y), ("boxes", "scores")),
+    "pairs in a dictionary": (lambda m, y: {"cls": (m.b(y), y), "box": [m.c(y)]}, ("cls.0", "cls.1", "box.0")),
+    "keys that are numbers": (lambda m, y: {0: y, 1: m.b(y)}, ("0", "1")),
+    "a tuple of one": (lambda m, y: (m.b(y),), ("conv2",)),
+    "a dictionary of one": (lambda m, y: {"logits": m.b(y)}, ("logits",)),
+}
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_several_outputs_equal_torch_under_their_names(case: str) -> None:
+    heads, names = SEVERAL[case]
+    net = Net(lambda m, x: heads(m, m.a(x)), a=conv(), b=conv(6, 3), c=conv(6, 2, 1))
+    graph = export(net, name="net")
+    verify(graph)
+    assert graph.outputs == names and all(graph.tensors[name].name == name for name in names)
+    images = images_for(net, 3, 0)
+    with torch.no_grad():
+        expected = tree_leaves(net.eval()(torch.from_numpy(images)))
+    values = interpret.run_all(graph, images.transpose(0, 2, 3, 1))
+    for name, wanted in zip(names, expected, strict=True):
+        found = values[name].transpose(0, 3, 1, 2).reshape(wanted.shape)
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_network_equals_torch(seed: int) -> None:
     net = RandomNet(100 + seed)
@@ -259,6 +295,15 @@ REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
     "pool that counts padding, with ceil mode": (
         lambda m, x: m.p(x), {"p": AvgPool(3, 2, 1, ceil_mode=True), "shape": (4, 8, 10)}, "ceil_mode .*count_include_pad=False"),
     "no operator": (lambda m, x: x, {}, "no operator between input and output"),
+    "the same values twice": (lambda m, x: {"a": (y := m.a(x)), "b": m.b(x), "c": y}, TWO,
+                              r"the same values twice, as \['a'\] and \['c'\]; return them once"),
+    "the same values, flattened": (lambda m, x: (y := m.a(x).mean((2, 3), keepdim=True), y.flatten(1)), ONE,
+                                   r"the same values twice, as \[0\] and \[1\]"),
+    "its input beside": (lambda m, x: (m.a(x), x), ONE, r"returns its input as \[1\]; leave it out"),
+    "a constant beside": (lambda m, x: {"y": m.a(x), "n": 3}, ONE, r"returns a constant as \['n'\]"),
+    "nothing": (lambda m, x: [], ONE, "no operator between input and output"),
+    "a key that is an operator's name": (lambda m, x: {"conv2": m.a(x), "y": m.b(m.a(x))}, {"a": conv(), "b": conv(6, 3)},
+                                         "calls its outputs conv2, y, where each must have a name of its own"),
     "other channels": (lambda m, x: m.a(x), {"a": conv(5, 6)}, r"torch.export cannot trace it for an input of \(1, 4, 9, 11\)"),
 }  # fmt: skip
 

@@ -43,8 +43,8 @@ class LayerDifference:
 def compare_with_litert(path: Path | str, images: Array, rounding: str = "double") -> list[LayerDifference]:
     """Returns for each layer of a .tflite file how its int8 output differs from that of LiteRT's default interpreter.
 
-    `images` (N, H, W, C) are int8, as the network stores them; `rounding` is that of `load_tflite`. The last one is the
-    network's output. Raises ImportError without the package ai-edge-litert, ValueError for images of another shape.
+    `images` (N, H, W, C) are int8, as the network stores them; `rounding` is that of `load_tflite`. The network's outputs are
+    among them. Raises ImportError without the package ai-edge-litert, ValueError for images of another shape.
     Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.tflite'")

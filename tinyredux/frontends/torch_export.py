@@ -6,19 +6,22 @@ An operator that has no counterpart is refused by name, with its place in the mo
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
+from torch.utils import _pytree as pytree
 
 from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.moves import piece, shuffled
 from tinyredux.frontends.operators import HANDLERS, flatten
 from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
-from tinyredux.int8 import run
+from tinyredux.int8 import interpret
 
 NEAREST = {  # supported form: what is refused in its favour
     "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
@@ -44,7 +47,9 @@ def export(module: nn.Module, input_shape: Shape | None = None, *, name: str = "
     """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width).
 
     Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
-    it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
+    it is run on two random images, and the graph must compute what it computes. A tuple, list or dictionary of tensors becomes
+    as many outputs, called by its keys; the first is the answer that labels belong to. `name` is what generated files are called
+    by.
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong. Chapter 13.
     """
     graph = export_with_names(module, input_shape, name=name)[0]
@@ -67,19 +72,23 @@ def _compare(graph: Graph, module: nn.Module, name: str) -> None:
     images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
     with _evaluated(module) as like:
         try:
-            expected = module(images.to(like)).to("cpu", torch.float32).numpy()
+            returned = [value.to("cpu", torch.float32).numpy() for value in pytree.tree_leaves(module(images.to(like)))]
         except (Exception, SystemExit, GeneratorExit) as failure:
             advice = "keep the first dimension, as flatten(1) does"
             raise ValueError(f"{name}: runs for one image, not for two: {first_line(failure)}; {advice}") from failure
-    found = run(graph, images.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    if expected.shape[:1] != (2,) or expected.size != found.size:
-        raise ValueError(f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart")
-    error, largest = np.abs(found - expected.reshape(found.shape)).max(), np.abs(expected).max()
-    if np.isfinite(largest) and error > 1e-6 + TOLERANCE[like.dtype] * largest:
-        raise ValueError(
-            f"{name}: its forward() gives other values than torch's own program of it, by {error:.3g} of {largest:.3g} for "
-            "random images; make it depend on the images alone: no random numbers, no statistics of the batch, no state"
-        )
+    values = interpret.run_all(graph, images.numpy().transpose(0, 2, 3, 1))
+    for expected, output in zip(returned, graph.outputs, strict=True):
+        found = values[output].transpose(0, 3, 1, 2)
+        if expected.shape[:1] != (2,) or expected.size != found.size:
+            raise ValueError(
+                f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart"
+            )
+        error, largest = np.abs(found - expected.reshape(found.shape)).max(), np.abs(expected).max()
+        if np.isfinite(largest) and error > 1e-6 + TOLERANCE[like.dtype] * largest:
+            raise ValueError(
+                f"{name}: its forward() gives other values than torch's own program of it, by {error:.3g} of {largest:.3g} for "
+                "random images; make it depend on the images alone: no random numbers, no statistics of the batch, no state"
+            )
 
 
 @contextlib.contextmanager
@@ -131,22 +140,16 @@ def _finish(builder: Builder, name: str) -> Graph:
     changed = [spec.target for spec in builder.program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
     if changed:
         raise ValueError(f"{name}: changes {changed[0]} while it runs; an inference may not change the network")
-    require(len(result.args[0]) == 1, f"{name}: returns {len(result.args[0])} tensors, expected one")
-    node = result.args[0][0]
-    if not isinstance(node, fx.Node) or node.name not in builder.value:
-        raise ValueError(f"{name}: returns a constant, which does not depend on the input; nothing to compile")
     spec = builder.program.call_spec.out_spec
-    if spec is not None and not spec.is_leaf():
-        raise ValueError(f"{name}: returns its tensor in a {spec.type.__name__}; return the tensor itself")
-    output = builder.value[node.name]
-    tensor = builder.graph.tensors[output]
-    if node.name in builder.padded:
-        raise refuse(node, "zero padding at the end", "padding before a convolution")
-    if builder.holds_flat_map(node):
-        raise UnsupportedOperatorError(
-            f"{name}: flattens a {tensor.shape} map at its end; return the map itself, or add a Linear layer"
-        )
-    needed, ops = {output}, []
+    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(len(result.args[0])), spec))
+    outputs: dict[str, pytree.KeyPath] = {}
+    for (path, _), node in zip(paths, result.args[0], strict=True):
+        output = _returned(builder, node, name, pytree.keystr(path))
+        if output in outputs:
+            both = f"{pytree.keystr(outputs[output])} and {pytree.keystr(path)}"
+            raise ValueError(f"{name}: returns the same values twice, as {both}; return them once")
+        outputs[output] = path
+    needed, ops = {*outputs}, []
     for op in reversed(builder.graph.ops):
         if op.output in needed:
             needed.update(op.inputs)
@@ -156,9 +159,50 @@ def _finish(builder: Builder, name: str) -> Graph:
     constants = {key: builder.graph.constants[key] for op in ops for key in constant_names(op)}
     tensors = {key: tensor for key, tensor in builder.graph.tensors.items() if key in needed}
     origin = {op.name: builder.graph.origin[op.name] for op in ops}
-    graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=(output,), origin=origin)
+    graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=tuple(outputs), origin=origin)
+    graph = _with_names(builder, graph, {output: said for output, path in outputs.items() if (said := _said(path))}, name)
     verify(graph)
     return graph
+
+
+def _returned(builder: Builder, node: object, name: str, where: str) -> str:
+    """Returns the tensor behind a node that a module returns at a place of its tuple or dictionary, if it is in one."""
+    at = f" as {where}" if where else ""
+    if not isinstance(node, fx.Node) or node.name not in builder.value:
+        raise ValueError(f"{name}: returns a constant{at}, which does not depend on the input; nothing to compile")
+    if node.name in builder.padded:
+        raise refuse(node, "zero padding at the end", "padding before a convolution")
+    tensor = builder.graph.tensors[builder.value[node.name]]
+    if builder.holds_flat_map(node):
+        what = f"flattens a {tensor.shape} map at its end{at}"
+        raise UnsupportedOperatorError(f"{name}: {what}; return the map itself, or add a Linear layer")
+    if where and tensor.name in builder.graph.inputs:
+        raise ValueError(f"{name}: returns its input{at}; leave it out, whoever calls has it")
+    return tensor.name
+
+
+def _said(path: pytree.KeyPath) -> str:
+    """Returns what a module calls one of its outputs: the keys of dictionaries and fields on the way to it, empty without any."""
+    if all(isinstance(key, pytree.SequenceKey) for key in path):
+        return ""
+    keys = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))) for key in path)
+    return re.sub(r"[^\w.+-]+", "_", ".".join(map(str, keys)), flags=re.ASCII)
+
+
+def _with_names(builder: Builder, graph: Graph, names: dict[str, str], name: str) -> Graph:
+    """Returns the graph whose outputs have the names that the module gives them; so has what the builder knows."""
+    tensors = {names.get(key, key): replace(one, name=names.get(key, key)) for key, one in graph.tensors.items()}
+    if len(tensors) < len(graph.tensors):
+        raise ValueError(
+            f"{name}: calls its outputs {', '.join(names.values())}, where each must have a name of its own, and none "
+            f"that of an operator: {', '.join(graph.tensors)}; choose other keys"
+        )
+    ops = [
+        replace(op, inputs=tuple(names.get(key, key) for key in op.inputs), output=names.get(op.output, op.output))
+        for op in graph.ops
+    ]
+    builder.value = {node: names.get(key, key) for node, key in builder.value.items()}
+    return graph.with_ops(ops, tensors=tensors, outputs=tuple(names.get(key, key) for key in graph.outputs))
 
 
 def _convert(builder: Builder, node: fx.Node) -> None:

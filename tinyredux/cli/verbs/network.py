@@ -39,7 +39,8 @@ NETWORK = (
     ROUNDING,
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
-    option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
+    option("--data", help=f"{LABELLED}, random or FILE.npz, with labels of the network's first output "
+           "(default: cifar10 where it is, else synthetic)"),
     option("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges"),
     option("--seed", type=int, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
@@ -181,7 +182,8 @@ def compare(options: argparse.Namespace) -> Answer:
     data, graph = nets.file_with_data(options.a, options.data, options.seed)
     images = interpret.quantize_input(graph, data.test.first(options.images).images)
     layers = compare_with_litert(options.a, images, options.rounding)
-    share = 100 * layers[-1].differ / layers[-1].values
+    last = [layer for layer, op in zip(layers, graph.ops, strict=True) if op.output in graph.outputs]
+    share = 100 * sum(layer.differ for layer in last) / sum(layer.values for layer in last)
     told = f"{len(images)} images of {data.name}, {options.rounding} rounding: {share:.2f} % of the output's values differ"
     answer = {"schema": 1, "net": options.a, "rounding": options.rounding, "data": data.name, "images": len(images)}
     answer |= {"differ_percent": share, "layers": [asdict(layer) for layer in layers]}
