@@ -22,14 +22,14 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (39, ""), "boards": (137, ""), "fixedpoint": (122, ""), "graph": (508, ""),
-    "datasets": (473, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
+    "datasets": (581, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
     "provenance": (36, ""), "measurement": (115, ""), "comparison": (86, ""),
     "trec": (413, "torch"),
-    "int8": (671, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (405, "torch tqdm"),
+    "int8": (671, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (404, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (811, ""), "device": (1201, "serial"),
     "frontends": (1231, "ai_edge_litert flatbuffers tflite torch"),
-    "nets": (326, "torch safetensors"), "train": (904, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (854, "optuna tqdm"),
+    "nets": (331, "torch safetensors"), "train": (912, "torch safetensors tqdm"), "methods": (193, "torch"),
+    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (853, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1031, "tqdm"),
     "__init__": (53, ""), "__main__": (34, ""),

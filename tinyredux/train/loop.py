@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from tinyredux import datasets
 from tinyredux.datasets import Dataset, Images, Labels, Split
 from tinyredux.files import check_is_file, write_whole
 
@@ -36,7 +37,7 @@ class Recipe:
     smoothing: float = 0.1
     warmup_share: float = 0.2
     seed: int = 0
-    augment: bool = True
+    augment: bool = True  # but for a user's own data, of which only the user knows what may be mirrored
     distil: float = 0.0  # share of the loss that compares with a teacher, the rest with the labels
     temperature: float = 2.0  # at which both outputs are compared
     dropout_factor: float = 1.0  # on the network's own dropout while it trains
@@ -139,20 +140,28 @@ def given(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
     return replace(recipe, epochs=recipe.epochs if epochs is None else epochs, seed=recipe.seed if seed is None else seed)
 
 
+def check_data(net: nn.Module, data: Dataset) -> None:
+    """Raises ValueError for data without labelled training images, and a network that does not give each image of it classes."""
+    datasets.check_part(data, "training")
+    with torch.no_grad():
+        shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
+    if len(shape) != 2:
+        raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
+    for part in ("train", "validation", "test"):
+        datasets.check_labels(getattr(data, part), shape[1], part)
+
+
 def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, guide: Guide = NO_GUIDE) -> nn.Module:
     """Trains `net` in place on the training split and returns it.
 
     With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
     same as without the interruption, since every epoch seeds its own generator. One thread, so that sums keep their
     order. A share of the loss, `recipe.distil`, is the distance from the guide's teacher. With `recipe.average`, the result
-    and what validation shows is the running mean of the weights that the batches met. Raises ValueError for data without
-    labels, too few images or a checkpoint of another recipe or other layers.
+    and what validation shows is the running mean of the weights that the batches met. Fewer images than a batch are one. Raises
+    ValueError for data that does not fit the network, or a checkpoint of another recipe or other layers.
     """
-    if data.train.labels is None:
-        raise ValueError(f"cannot train on {data.name}: the data has no labels")
-    steps = len(data.train.images) // recipe.batch
-    if steps == 0:
-        raise ValueError(f"cannot train on {data.name}: {len(data.train.images)} training images, a batch takes {recipe.batch}")
+    check_data(net, data)
+    steps = max(1, len(data.train.images) // recipe.batch)
     with _alone(net, recipe):
         torch.manual_seed(recipe.seed)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -204,14 +213,15 @@ def _epoch(
     torch.manual_seed(1000 * recipe.seed + epoch)
     images, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
     vary = shifted if data.sound else augmented
+    augment = recipe.augment and not data.sha256
     order = torch.randperm(len(images), generator=generator)
     net.train()
     for part in guide.frozen:
         part.eval()  # batch norm keeps its statistics
-    total, steps = 0.0, len(images) // recipe.batch
+    total, steps = 0.0, max(1, len(images) // recipe.batch)
     for step in tqdm(range(steps), "steps", leave=False, disable=None):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-        batch = vary(images[chosen], generator) if recipe.augment else images[chosen]
+        batch = vary(images[chosen], generator) if augment else images[chosen]
         loss = _loss(net, batch.contiguous(memory_format=torch.channels_last), labels[chosen], recipe, guide.teacher)
         if not torch.isfinite(loss):
             raise ValueError(f"cannot train: loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
