@@ -22,17 +22,17 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (26, ""), "boards": (137, ""), "fixedpoint": (122, ""), "graph": (479, ""),
-    "datasets": (473, "PIL pooch"), "simulator": (1650, "unicorn capstone"), "measurement": (108, ""), "trec": (413, "torch"),
+    "datasets": (485, "PIL pooch"), "simulator": (1650, "unicorn capstone"), "measurement": (108, ""), "trec": (413, "torch"),
     "int8": (661, "torch tqdm"), "memory": (954, ""), "partial": (853, ""), "skip": (401, "torch tqdm"),
-    "kernels": (3486, ""), "codegen": (786, ""), "device": (1182, "serial"),
+    "kernels": (3486, ""), "codegen": (786, ""), "device": (1187, "serial"),
     "frontends": (1190, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (326, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (100, ""), "results": (76, ""), "flow": (74, "tqdm"), "settings": (182, ""), "explore": (854, "optuna tqdm"),
+    "model": (100, ""), "results": (76, ""), "flow": (74, "tqdm"), "settings": (182, ""), "explore": (966, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (976, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (995, "tqdm"),
     "__init__": (52, ""), "__main__": (34, ""),
 }  # fmt: skip
-C_LINES = 4059
+C_LINES = 4312
 LINES_PER_FILE = 400
 FILES_PER_FOLDER = 14
 
@@ -148,7 +148,7 @@ def sizes() -> dict[str, int]:
 
 
 def test_rooms_stay_under_their_ceilings(capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [ROOT / "firmware" / name for name in ("include", "kernels", "runtime", "ports")]
+    folders = [ROOT / "firmware" / name for name in ("include", "kernels", "runtime", "ports", "mlperf")]
     c = sum(code_lines(path) for path in (*LIBRARY.rglob("*.c"), *(path for folder in folders for path in folder.glob("*.[ch]"))))
     python = sizes()
     with capsys.disabled():

@@ -5,13 +5,25 @@ prepare Speech Commands and Visual Wake Words; `arrays` says what a set is made 
 """
 
 from tinyredux.datasets import generated
-from tinyredux.datasets.arrays import DEVIATION, MEAN, Dataset, Images, Labels, Split, check_labels, normalize, read_array
+from tinyredux.datasets.arrays import (
+    DEVIATION,
+    MEAN,
+    Dataset,
+    Images,
+    Labels,
+    Split,
+    check_labels,
+    normalize,
+    read_array,
+    read_arrays,
+)
 from tinyredux.datasets.download import MissingDataError
 from tinyredux.datasets.sets import (
     GET_CIFAR10,
     SHAPES,
     calibration,
     cifar10_folder,
+    data_folder,
     from_file,
     in_units,
     load,
@@ -22,6 +34,6 @@ from tinyredux.files import cache_folder
 
 __all__ = [
     "DEVIATION", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split", "cache_folder",
-    "calibration", "check_labels", "cifar10_folder", "from_file", "generated", "in_units", "load", "normalize", "random_images",
-    "read_array", "synthetic",
+    "calibration", "check_labels", "cifar10_folder", "data_folder", "from_file", "generated", "in_units", "load", "normalize",
+    "random_images", "read_array", "read_arrays", "synthetic",
 ]  # fmt: skip
