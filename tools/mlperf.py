@@ -14,11 +14,9 @@ benchmark's files and the packages ai-edge-litert and tflite-micro. The record i
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -35,8 +33,9 @@ from tqdm import tqdm
 
 from tinyredux import compile, load_tflite
 from tinyredux.explore import mlperf
-from tinyredux.files import ROOT, locked, write_whole
+from tinyredux.files import locked, write_whole
 from tinyredux.int8 import interpret
+from tinyredux.provenance import provenance
 
 Bytes = npt.NDArray[np.int8]
 BOARDS = ("nucleo_l4r5zi", "nucleo_u575zi_q", "nucleo_f746zg")
@@ -122,31 +121,26 @@ def compared(test: mlperf.Test, path: Path, rounding: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def provenance() -> dict[str, Any]:
-    """Returns from what an entry is: commit, date, machine, versions."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    packages = {name: importlib.metadata.version(name) for name in ("numpy", "ai-edge-litert")}
+def versions() -> dict[str, str | None]:
+    """Returns the versions that numbers depend on, those of the oracles too."""
     asked = "import importlib.metadata as m; print(m.version('tflite-micro'))"
     tflm = subprocess.run([os.environ.get("TFLM_PYTHON", sys.executable), "-c", asked], capture_output=True, text=True)
-    return {
-        "commit": commit.stdout.strip(), "date": datetime.date.today().isoformat(), "seed": mlperf.SEED,
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": packages | {"tflite-micro": tflm.stdout.strip() or "none"},
-    }  # fmt: skip
+    oracles = {"ai-edge-litert": importlib.metadata.version("ai-edge-litert"), "tflite-micro": tflm.stdout.strip() or None}
+    return {**provenance()["versions"], **oracles}
 
 
 def note(out: Path, part: str, key: dict[str, str], entry: dict[str, Any]) -> None:
     """Puts an entry into the record, in the place of the one with the same test, board and rounding."""
     order = {name: i for i, name in enumerate([test.name for test in mlperf.tests()])}
     with locked(out.with_suffix(".lock")):
-        whole = json.loads(out.read_text()) if out.is_file() else {}
-        whole = {"schema": 1, "kind": "mlperf", "command": "python tools/mlperf.py"} | {
-            name: whole.get(name, []) for name in PARTS
-        }
-        kept = [row for row in whole[part] if not key.items() <= row.items()]
-        rows = [*kept, entry | {"provenance": provenance()}]
-        whole[part] = sorted(rows, key=lambda row: (*BOARDS, None).index(row.get("board")) * 100 + order[row["test"]])
-        write_whole(out, json.dumps(whole | {"published": mlperf.facts()["published"]}, indent=1) + "\n")
+        whole, origin = json.loads(out.read_text()) if out.is_file() else {}, provenance()
+        kept = [row for row in whole.get(part, []) if not key.items() <= row.items()]
+        rows = [*kept, entry | {"commit": origin["commit"], "date": origin["date"]}]
+        rows.sort(key=lambda row: (*BOARDS, None).index(row.get("board")) * 100 + order[row["test"]])
+        head = {"schema": 1, "kind": "mlperf", "command": "python tools/mlperf.py", "seed": mlperf.SEED}
+        head |= {"machine": origin["machine"], "versions": versions()}
+        lists = {name: whole.get(name, []) for name in PARTS} | {part: rows, "published": mlperf.facts()["published"]}
+        write_whole(out, json.dumps(head | lists, indent=1) + "\n")
     out.with_suffix(".lock").unlink(missing_ok=True)
 
 
