@@ -22,16 +22,16 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (172, ""), "tables": (39, ""), "boards": (137, ""), "fixedpoint": (122, ""), "graph": (508, ""),
-    "datasets": (581, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
+    "datasets": (593, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
     "provenance": (36, ""), "measurement": (115, ""), "comparison": (86, ""),
     "trec": (413, "torch"),
     "int8": (671, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (404, "torch tqdm"),
-    "kernels": (3486, ""), "codegen": (811, ""), "device": (1201, "serial"),
+    "kernels": (3486, ""), "codegen": (811, ""), "device": (1206, "serial"),
     "frontends": (1231, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (331, "torch safetensors"), "train": (912, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (853, "optuna tqdm"),
+    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (965, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1031, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1050, "tqdm"),
     "__init__": (53, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 4095
@@ -150,7 +150,7 @@ def sizes() -> dict[str, int]:
 
 
 def test_rooms_stay_under_their_ceilings(capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [ROOT / "firmware" / name for name in ("include", "kernels", "runtime", "ports")]
+    folders = [ROOT / "firmware" / name for name in ("include", "kernels", "runtime", "ports", "mlperf")]
     c = sum(code_lines(path) for path in (*LIBRARY.rglob("*.c"), *(path for folder in folders for path in folder.glob("*.[ch]"))))
     python = sizes()
     with capsys.disabled():

@@ -282,3 +282,27 @@ def _designs(result: dict[str, Any]) -> str:
     known = "" if error is None else f"; cycles predicted within {error} % of the simulated ones"
     fields = "design", "validation_correct", "test_correct", "predicted_cycles", "measured_cycles", "flash_bytes"
     return f"{told}{known}\n{table(rows, *fields)}"
+
+
+@verb(
+    "mlperf --board nucleo_l4r5zi",
+    option("--board", action="append", dest="boards", metavar="BOARD", help="may be given again (default: nucleo_l4r5zi)"),
+    option("--rounding", choices=("double", "single"), help="double (default): as TFLM; single: as LiteRT's default interpreter"),
+    option("--images", type=int, metavar="N", help="inputs to simulate: of the data at hand, else random ones (default: 3)"),
+    option("--folder", type=Path, metavar="DIR", help="where the benchmark's files are (default: TINYREDUX_DATA/mlperf_tiny)"),
+    option("--record", action="store_true", help="show the stored table, which needs no file and measures nothing"),
+)  # fmt: skip
+def mlperf(options: argparse.Namespace) -> Answer:
+    """Measures the files of MLPerf Tiny: modelled cycles, SRAM, flash and bytes, beside published results."""
+    from tqdm import tqdm
+
+    from tinyredux.explore import mlperf
+
+    if options.record:
+        data = mlperf.recorded(tuple(options.boards or (mlperf.BOARD,)), options.rounding or "double")
+    else:
+        found = tqdm(given_to(mlperf.mlperf, options), "tests", leave=False, disable=None)
+        data = {"schema": 1, "rows": list(found), "published": mlperf.facts()["published"]}
+    equal = all(row["bit_exact"] and not row["oracle_differs"] for row in data["rows"])
+    rows = mlperf.table(data["rows"])
+    return Answer(data, table(rows, *rows[0]), 0 if equal else 1)
