@@ -180,6 +180,7 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
         {"blocks": nn.ModuleList([nn.Sequential(nn.Sequential(conv(), nn.ReLU()), conv(6, 6)), nn.Sequential(conv(6, 2))])}),
     "layers in a dict": (lambda m, x: m.d["b"](m.d["a"](x)), {"d": nn.ModuleDict(CHAIN)}),
     "control flow on shapes": (shape_dependent, ONE),
+    "two inputs stacked": (lambda m, x: m.a(x[:, :3]) + m.b(x[:, 3:]), {"a": conv(3), "b": conv(1)}),
     "dead branch": (lambda m, x: (m.a(x), m.b(x))[1], TWO),
     "float64": (lambda m, x: m.n(m.a(x)), {"a": conv().double(), "n": Norm(6).double()}),
     "softmax at the end": (lambda m, x: m.b(x.flatten(1)).softmax(1), LINEAR),

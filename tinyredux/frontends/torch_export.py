@@ -6,6 +6,7 @@ An operator that has no counterpart is refused by name, with its place in the mo
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.moves import piece, shuffled
 from tinyredux.frontends.operators import HANDLERS, flatten
-from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
+from tinyredux.graph import STACK, Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import interpret
 
 NEAREST = {  # supported form: what is refused in its favour
@@ -122,6 +123,8 @@ def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, na
 def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:
     """Returns torch's own program of a module in eval mode; every part then has its former mode again."""
     check_most(name, sum(not [*part.children()] for part in module.modules()), "parts")
+    if len(wanted := _required(module)) > 1:
+        raise ValueError(f"{name}: its forward() takes {', '.join(wanted)}, expected the images alone; {STACK}")
     for key, value in (*module.named_parameters(), *module.named_buffers()):
         check_most(name, value.numel(), "weights", key)
         whole = isinstance(value, nn.Parameter) and not value.is_floating_point()
@@ -133,6 +136,13 @@ def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export
             return torch.export.export(module, (torch.zeros(shape, dtype=like.dtype, device=like.device),))
         except (Exception, SystemExit, GeneratorExit) as failure:
             raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {first_line(failure)}") from failure
+
+
+def _required(module: nn.Module) -> list[str]:
+    """Returns the arguments without which a module's forward() does not run."""
+    free = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [one.name for one in parameters if one.kind in free and one.default is one.empty]
 
 
 def _finish(builder: Builder, name: str) -> Graph:
