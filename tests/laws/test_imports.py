@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "trec": (413, "torch"),
     "int8": (671, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (405, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (811, ""), "device": (1201, "serial"),
-    "frontends": (1238, "ai_edge_litert flatbuffers tflite torch"),
+    "frontends": (1267, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (326, "torch safetensors"), "train": (904, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (854, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
