@@ -180,6 +180,7 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
         {"blocks": nn.ModuleList([nn.Sequential(nn.Sequential(conv(), nn.ReLU()), conv(6, 6)), nn.Sequential(conv(6, 2))])}),
     "layers in a dict": (lambda m, x: m.d["b"](m.d["a"](x)), {"d": nn.ModuleDict(CHAIN)}),
     "control flow on shapes": (shape_dependent, ONE),
+    "two inputs stacked": (lambda m, x: m.a(x[:, :3]) + m.b(x[:, 3:]), {"a": conv(3), "b": conv(1)}),
     "dead branch": (lambda m, x: (m.a(x), m.b(x))[1], TWO),
     "float64": (lambda m, x: m.n(m.a(x)), {"a": conv().double(), "n": Norm(6).double()}),
     "softmax at the end": (lambda m, x: m.b(x.flatten(1)).softmax(1), LINEAR),
@@ -214,6 +215,27 @@ SEVERAL: dict[str, tuple[Callable[[Any, torch.Tensor], Any], tuple[str, ...]]] =
 }
 
 
+ENDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # as detection heads end, of a map of 6 channels
+    "anchors, then values": lambda y: y.permute(0, 2, 3, 1).contiguous().view(len(y), -1, 3),
+    "anchors and values apart": lambda y: y.view(len(y), 2, 3, *y.shape[2:]).permute(0, 3, 4, 1, 2).reshape(len(y), -1, 3),
+    "channels last": lambda y: y.permute(0, 2, 3, 1), "one row a place": lambda y: y.flatten(2).transpose(1, 2),
+    "all in a row": lambda y: y.movedim(1, -1).flatten(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_axes_may_be_exchanged_at_the_end_as_values_lie(end: str) -> None:
+    """Nothing is moved: the map's bytes have this order."""
+    net = Net(lambda m, x: {"rest": m.b(x), "head": ENDS[end](m.a(x))}, a=conv(), b=conv())
+    graph = export(net, name="net")
+    assert [type(op) for op in graph.ops] == [Conv, Conv] and graph.outputs == ("rest", "head")
+    images = images_for(net, 3, 0)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(images))["head"].reshape(3, -1).numpy()
+    found = interpret.run(graph, images.transpose(0, 2, 3, 1))[1].reshape(3, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("case", SEVERAL)
 def test_several_outputs_equal_torch_under_their_names(case: str) -> None:
     heads, names = SEVERAL[case]
@@ -246,7 +268,9 @@ MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
     (lambda y: y.mean(1), r"mean over dimensions \[1\] .*mean\(\(2, 3\)\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
     (lambda y: y.softmax(2), "softmax over dimension 2 .*dim=1"), (lambda y: y.flatten(1).softmax(1), "softmax over dimension 1"),
-    (lambda y: y.permute(0, 2, 3, 1), "operator permute .*keeping the channels in place"),
+    (lambda y: torch.relu(y.permute(0, 2, 3, 1)), "operator permute .*keeping the channels in place"),
+    (lambda y: y.permute(0, 3, 2, 1).flatten(1), "operator permute .*the layout is HWC"),
+    (lambda y: y.permute(0, 2, 1, 3).permute(0, 1, 3, 2) + y.permute(0, 2, 3, 1), "operator permute .*the layout is HWC"),
     (lambda y: y.view(1, 2, 3, 7, 9), r"reshape of .* to \(1, 2, 3, 7, 9\) .*flatten"),
     (lambda y: y[:, ::2], "slice along dimension 1 .*neighbouring channels"),
     (lambda y: y.flatten(1), "flattens a .*return the map itself, or add a Linear"),

@@ -6,6 +6,7 @@ An operator that has no counterpart is refused by name, with its place in the mo
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
-from tinyredux.frontends.moves import piece, shuffled
+from tinyredux.frontends.moves import piece, shuffled, turn
 from tinyredux.frontends.operators import HANDLERS, flatten
-from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
+from tinyredux.graph import STACK, Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import interpret
 
 NEAREST = {  # supported form: what is refused in its favour
@@ -30,7 +31,6 @@ NEAREST = {  # supported form: what is refused in its favour
     "nearest upsampling": ("upsample_bilinear2d", "upsample_bicubic2d"),
     "a slice of one or more": ("select",),
     "the logits themselves; the index of the largest is the class": ("argmax",),
-    "keeping the channels in place; the layout is HWC throughout": ("permute", "transpose"),
 }
 SUPPORTED = (
     "Conv2d, BatchNorm2d, ReLU, ReLU6 and other functions of one value, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, "
@@ -40,6 +40,7 @@ DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropou
 MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
 TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.2, torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest output
 ALIASES = (*DROPOUTS, "clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy")
+TURNS = ("permute", "transpose", "movedim")
 FLATTENS = ("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view")
 
 
@@ -47,20 +48,20 @@ def export(module: nn.Module, input_shape: Shape | None = None, *, name: str = "
     """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width).
 
     Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
-    it is run on two random images, and the graph must compute what it computes. A tuple, list or dictionary of tensors becomes
-    as many outputs, called by its keys; the first is the answer that labels belong to. `name` is what generated files are called
-    by.
+    it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
+    A tuple, list or dictionary of tensors becomes as many outputs, called by its keys; labels belong to the first. A map may end
+    with its axes exchanged where its values then lie in that order: `permute(0, 2, 3, 1).reshape(len(images), -1, classes)`.
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong. Chapter 13.
     """
-    graph = export_with_names(module, input_shape, name=name)[0]
+    graph, builder = export_with_names(module, input_shape, name=name)
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
         check_most(name, tensor.elements, "values", tensor.name)
-    _compare(graph, module, name)
+    _compare(graph, module, name, builder.in_place_order)
     return graph
 
 
-def _compare(graph: Graph, module: nn.Module, name: str) -> None:
+def _compare(graph: Graph, module: nn.Module, name: str, in_place_order: set[str]) -> None:
     """Raises ValueError where the graph computes something else of two random images than the module itself.
 
     No list of operators is complete; this holds whatever a module does that torch's program does not show. Layers of TREC are
@@ -78,7 +79,7 @@ def _compare(graph: Graph, module: nn.Module, name: str) -> None:
             raise ValueError(f"{name}: runs for one image, not for two: {first_line(failure)}; {advice}") from failure
     values = interpret.run_all(graph, images.numpy().transpose(0, 2, 3, 1))
     for expected, output in zip(returned, graph.outputs, strict=True):
-        found = values[output].transpose(0, 3, 1, 2)
+        found = values[output] if output in in_place_order else values[output].transpose(0, 3, 1, 2)
         if expected.shape[:1] != (2,) or expected.size != found.size:
             raise ValueError(
                 f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart"
@@ -122,6 +123,8 @@ def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, na
 def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:
     """Returns torch's own program of a module in eval mode; every part then has its former mode again."""
     check_most(name, sum(not [*part.children()] for part in module.modules()), "parts")
+    if len(wanted := _required(module)) > 1:
+        raise ValueError(f"{name}: its forward() takes {', '.join(wanted)}, expected the images alone; {STACK}")
     for key, value in (*module.named_parameters(), *module.named_buffers()):
         check_most(name, value.numel(), "weights", key)
         whole = isinstance(value, nn.Parameter) and not value.is_floating_point()
@@ -133,6 +136,13 @@ def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export
             return torch.export.export(module, (torch.zeros(shape, dtype=like.dtype, device=like.device),))
         except (Exception, SystemExit, GeneratorExit) as failure:
             raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {first_line(failure)}") from failure
+
+
+def _required(module: nn.Module) -> list[str]:
+    """Returns the arguments without which a module's forward() does not run."""
+    free = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [one.name for one in parameters if one.kind in free and one.default is one.empty]
 
 
 def _finish(builder: Builder, name: str) -> Graph:
@@ -173,12 +183,31 @@ def _returned(builder: Builder, node: object, name: str, where: str) -> str:
     if node.name in builder.padded:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
     tensor = builder.graph.tensors[builder.value[node.name]]
-    if builder.holds_flat_map(node):
+    if node.name in builder.turned:
+        if not torch.equal(builder.turned[node.name].flatten(), torch.arange(tensor.elements)):
+            raise _no_turn(builder, node)
+        builder.in_place_order.add(tensor.name)
+    elif builder.holds_flat_map(node):
         what = f"flattens a {tensor.shape} map at its end{at}"
         raise UnsupportedOperatorError(f"{name}: {what}; return the map itself, or add a Linear layer")
     if where and tensor.name in builder.graph.inputs:
         raise ValueError(f"{name}: returns its input{at}; leave it out, whoever calls has it")
     return tensor.name
+
+
+def _no_turn(builder: Builder, node: fx.Node) -> UnsupportedOperatorError:
+    """Returns the error for axes exchanged before the end, or to another order than that of values as they lie."""
+    while (kind := _name(node)) not in TURNS and node.all_input_nodes[0].name in builder.turned:
+        node = node.all_input_nodes[0]
+    if kind in TURNS:
+        instead = "keeping the channels in place; the layout is HWC, which permute(0, 2, 3, 1) may say at the end"
+        return refuse(node, f"operator {kind}", instead)
+    shapes = f"{tuple(node.all_input_nodes[0].meta['val'].shape)} to {tuple(node.meta['val'].shape)}"
+    return refuse(node, f"reshape of {shapes}", "flatten to (1, features)")
+
+
+def _name(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", "").split(".")[0]
 
 
 def _said(path: pytree.KeyPath) -> str:
@@ -201,6 +230,7 @@ def _with_names(builder: Builder, graph: Graph, names: dict[str, str], name: str
         replace(op, inputs=tuple(names.get(key, key) for key in op.inputs), output=names.get(op.output, op.output))
         for op in graph.ops
     ]
+    builder.in_place_order = {names.get(key, key) for key in builder.in_place_order}
     builder.value = {node: names.get(key, key) for node, key in builder.value.items()}
     return graph.with_ops(ops, tensors=tensors, outputs=tuple(names.get(key, key) for key in graph.outputs))
 
@@ -218,7 +248,11 @@ def _convert(builder: Builder, node: fx.Node) -> None:
         raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
     if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
-    call = Call(builder, node, kind)
+    call, is_turned = Call(builder, node, kind), [arg for arg in operands if arg.name in builder.turned]
+    if is_turned and kind not in (*ALIASES, *FLATTENS, *TURNS):
+        raise _no_turn(builder, is_turned[0])
+    if is_turned and kind in ALIASES:
+        builder.turned[node.name] = builder.turned[operands[0].name]
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0 and not _is_split(operands[0])):
         call.alias(operands[0])
     elif kind == "getitem" and _is_split(operands[0]):
@@ -228,6 +262,8 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     elif kind in FLATTENS and (between := _dealing(node)):
         shuffled(call, node.meta["val"].shape[1])
         builder.dealt |= between
+    elif kind in TURNS or is_turned or (kind in FLATTENS and len(call.shape) == 5):
+        turn(call)
     elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
         flatten(call)
     elif kind in HANDLERS:
@@ -256,7 +292,7 @@ def _is_single(source: fx.Node, axis: object) -> bool:
 
 
 def _is_split(node: fx.Node) -> bool:
-    return getattr(node.target, "__name__", "").split(".")[0] in ("chunk", "split", "split_with_sizes", "tensor_split")
+    return _name(node) in ("chunk", "split", "split_with_sizes", "tensor_split")
 
 
 def _dealing(node: fx.Node) -> set[str]:
@@ -268,7 +304,7 @@ def _dealing(node: fx.Node) -> set[str]:
         return set()
     for wanted in ("transpose", "contiguous", "reshape"):
         users = list(current.users)
-        kind = getattr(users[0].target, "__name__", "").split(".")[0] if len(users) == 1 else ""
+        kind = _name(users[0]) if len(users) == 1 else ""
         if wanted == "contiguous" and kind not in ("contiguous", "clone"):
             continue
         if wanted == "transpose" and not (kind == "transpose" and sorted(users[0].args[1:]) == [1, 2]):  # type: ignore[type-var]

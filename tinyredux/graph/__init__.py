@@ -10,7 +10,7 @@ from __future__ import annotations
 from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
 from tinyredux.graph.describe import macs, total_macs
 from tinyredux.graph.functions import FUNCTIONS, apply
-from tinyredux.graph.limits import check_input_shape, check_most
+from tinyredux.graph.limits import STACK, check_input_shape, check_most
 from tinyredux.graph.operators import (
     ACTIVATIONS,
     MOST_BITS,
@@ -49,7 +49,7 @@ from tinyredux.graph.results import apart, joined
 from tinyredux.graph.rules import verify
 
 __all__ = [
-    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "Add", "Array", "Concat", "Conv", "Convolution",
+    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
     "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Relu",
     "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
     "constant_names", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "total_macs", "verify",
