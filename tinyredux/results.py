@@ -13,6 +13,7 @@ from tinyredux.int8 import interpret
 from tinyredux.measurement import Measurement, OpRecord
 from tinyredux.methods.trec import with_clusters
 from tinyredux.model import Model
+from tinyredux.provenance import provenance
 from tinyredux.simulator import error_band
 from tinyredux.skip import kept_share
 
@@ -47,6 +48,7 @@ def record_of(
         sram_bytes=_sram_bytes(model, firmware, runs), flash_bytes=_flash_bytes(model, firmware),
         per_op=per_op, fits=fits, notes=list(model.notes),
         error_band=list(error_band(model.board.cpu)) if (runs[0].cycles_kind or "").startswith("modelled") else None,
+        **provenance(),
     )  # fmt: skip
     return with_clusters(record, model.graph, clusters)
 

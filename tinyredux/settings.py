@@ -3,7 +3,8 @@
 `Settings` turns the words of a command (`--method trec+partial --sram 20000`) into passes and a schedule for `flow.compile`.
 """
 
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tinyredux import datasets, flow, nets
@@ -77,6 +78,16 @@ class Settings:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target not in ("host", "simulator") and self.target.partition(":")[0] != "board":
             raise ValueError(f"target is {self.target!r}, expected host, simulator or board[:PORT]")
+
+    @property
+    def command(self) -> str:
+        """The command that measures the same; options that have their default are left out."""
+        words = ["python", "-m", "tinyredux", "measure", self.net]
+        for field in fields(self)[1:]:
+            name, value = f"--{field.name.replace('_', '-')}", getattr(self, field.name)
+            if value != field.default and field.name != "platformio":  # which makes the same bytes
+                words += [name] if value is True else [name, str(value)]
+        return shlex.join(words)
 
     @property
     def kernel_set(self) -> str:
@@ -227,7 +238,8 @@ def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
         platformio=settings.platformio,
     )  # fmt: skip
     method = settings.method if settings.accumulator == "int32" else f"{settings.method}-{settings.accumulator}"
-    return replace(record, net=settings.net, method=method)
+    command = replace(settings, data=settings.data or compiled.data.name).command
+    return replace(record, net=settings.net, method=method, command=command, seed=settings.seed)
 
 
 def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, list[str]]:

@@ -99,7 +99,7 @@ def bench(options: argparse.Namespace) -> Answer:
         check_output(options.out)
         record = layers_record()
         fields = [f"{board}_{kernels}" for board in BOARDS for kernels in ("reference", "fast")]
-        answer = saved(Answer(record, table(layer_table(record), "layer", "per", *fields)), options.out, "layers.json")
+        answer = saved(Answer(record, table(layer_table(record), "layer", "per", *fields)), options, "layers.json")
         return replace(answer, data=answer.data | {"path": str(options.out / "layers.json")})
     board = find_board(options.board)
     rows, band = bench(board, options.layer), error_band(board.cpu)
