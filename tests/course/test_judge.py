@@ -267,20 +267,6 @@ def test_no_name_is_a_formula(name: str) -> None:
     assert file == "../a=1.ipynb" and labs.defused([{"student": name, "total": 3}]) == [(f"'{name}", 3)]
 
 
-@pytest.mark.slow
-def test_an_honest_submission_costs_one_process_and_no_question_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What thirty of them take in time follows from this, on any machine."""
-    asked: list[str] = []
-    ask = judge.Submission.ask
-    monkeypatch.setattr(judge.Submission, "ask", lambda self, *what, **more: asked.append(what[1]) or ask(self, *what, **more))
-    write(tmp_path / "a_lab2.ipynb", HONEST, "# a")
-    (marks,) = dict(labs.grade(tmp_path)).values()
-    assert all(mark.passed for mark in marks), marks
-    cases = teaching.CASES + len(exercises.EXERCISES["lab2.place"].edges)
-    assert [asked.count(what) for what in ("its start", "cell 1", "cell 2", "a look at by_hand", "a look at place")] == [1] * 5
-    assert asked.count("a call of place") == cases and len(asked) == cases + 5
-
-
 def stay_failed(tmp_path: Path, some: Any) -> None:
     neighbour = write(tmp_path / "neighbour_lab2.ipynb", HONEST)
     first = f"from tinyredux import check\nfrom tinyredux.course import exercises\nNEIGHBOUR = Path({str(neighbour)!r})"
