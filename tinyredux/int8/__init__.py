@@ -30,5 +30,6 @@ from tinyredux.int8.quantization import quantize
 
 __all__ = [
     "ADD_LEFT_SHIFT", "SOFTMAX_OUTPUT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of",
-    "evaluator", "int16_shifts", "interpret", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params", "table_of",
+    "evaluator", "int16_shifts", "interpret", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params",
+    "table_of",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ NETWORK = (
            help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
            "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)"),
     option("--rounding", choices=("double", "single"),
-           help="double (default): as TFLM and CMSIS-NN; single: as LiteRT's default interpreter"),
+           help="double: as TFLM and CMSIS-NN (default); single: as LiteRT's default interpreter, ONNX Runtime (there default)"),
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
@@ -137,30 +137,32 @@ def measure(options: argparse.Namespace) -> Answer:
 
 @verb(
     "compare model.tflite --data mine.npz --images 100",
-    option("net", metavar="FILE.tflite", help="an int8 network"),
+    option("net", metavar="FILE", help="an int8 network, model.tflite or model.onnx"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: as for `measure`)"),
     option("--images", type=int, default=20, help="how many test images (default: 20)"),
-    option("--rounding", default="double", choices=("double", "single"), help="as for `measure` (default: double)"),
+    option("--rounding", choices=("double", "single"), help="as for `measure` (default: as for `measure`)"),
     option("--at-most", type=float, metavar="PERCENT", help="exit with 1 where more of the output's values differ"),
     option("--seed", type=int, default=0, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
 def compare(options: argparse.Namespace) -> Answer:
-    """Says layer by layer how many bytes differ from LiteRT's default interpreter, by how much, and why."""
+    """Says layer by layer how many bytes differ from the file's own runtime, LiteRT or ONNX Runtime, by how much, and why."""
     from dataclasses import asdict
 
     from tinyredux import nets
-    from tinyredux.frontends import compare_with_litert
+    from tinyredux.frontends import door_of
     from tinyredux.int8 import interpret
 
-    require(is_network_file(options.net), f"{options.net} is no .tflite file, which is what LiteRT computes; give model.tflite")
+    require(is_network_file(options.net), f"{options.net} is no .tflite or .onnx file, which LiteRT or ONNX Runtime compute")
     require(options.images >= 1, f"images is {options.images}, expected at least 1")
     data, graph = nets.file_with_data(options.net, options.data, options.seed)
     images = interpret.quantize_input(graph, data.test.first(options.images).images)
-    layers = compare_with_litert(options.net, images, options.rounding)
+    door = door_of(options.net)
+    rounding = options.rounding or door.rounding
+    layers = door.compare(options.net, images, rounding)
     share = 100 * layers[-1].differ / layers[-1].values
-    told = f"{len(images)} images of {data.name}, {options.rounding} rounding: {share:.2f} % of the output's values differ"
-    answer = {"schema": 1, "net": options.net, "rounding": options.rounding, "data": data.name, "images": len(images)}
-    answer |= {"differ_percent": share, "layers": [asdict(layer) for layer in layers]}
+    told = f"{len(images)} images of {data.name}, {rounding} rounding: {share:.2f} % of {door.runtime}'s output values differ"
+    answer = {"schema": 1, "net": options.net, "rounding": rounding, "data": data.name, "images": len(images)}
+    answer |= {"runtime": door.runtime, "differ_percent": share, "layers": [asdict(layer) for layer in layers]}
     shown = table(answer["layers"], "name", "values", "differ", "largest", "differ_alone", "largest_alone", "why")
     return Answer(answer, f"{told}\n\n{shown}", int(options.at_most is not None and share > options.at_most))
 
