@@ -21,6 +21,7 @@ from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.moves import piece, shuffled, turn
 from tinyredux.frontends.operators import HANDLERS, flatten
+from tinyredux.frontends.pt2e import from_program, quantised_program
 from tinyredux.graph import STACK, Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import interpret
 
@@ -44,15 +45,19 @@ TURNS = ("permute", "transpose", "movedim")
 FLATTENS = ("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view")
 
 
-def export(module: nn.Module, input_shape: Shape | None = None, *, name: str = "net") -> Graph:
+def export(module: nn.Module | torch.export.ExportedProgram, input_shape: Shape | None = None, *, name: str = "net") -> Graph:
     """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width).
 
     Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
     it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
     A tuple, list or dictionary of tensors becomes as many outputs, called by its keys; labels belong to the first. A map may end
     with its axes exchanged where its values then lie in that order: `permute(0, 2, 3, 1).reshape(len(images), -1, classes)`.
+    What PT2E has quantised, an exported program or a converted module, becomes an int8 Graph as it is.
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong. Chapter 13.
     """
+    if (program := quantised_program(module, input_shape, name)) is not None:
+        return from_program(program, name)
+    assert isinstance(module, nn.Module)
     graph, builder = export_with_names(module, input_shape, name=name)
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)

@@ -180,10 +180,14 @@ class Relu(Op):
 
 @dataclass(frozen=True)
 class Lookup(Op):
-    """A function of each value, one of FUNCTIONS with its parameters; of stored values, a table of 256. May rescale."""
+    """A function of each value, one of FUNCTIONS with its parameters; of stored values, a table of 256. May rescale.
+
+    `even`: its results are stored as ONNX Runtime and torch store them, divided by the scale, halves to even.
+    """
 
     function: str = "identity"
     parameters: tuple[float, ...] = ()
+    even: bool = False
 
 
 @dataclass(frozen=True)
