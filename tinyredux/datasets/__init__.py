@@ -5,14 +5,35 @@ prepare Speech Commands and Visual Wake Words; `own` is a user's data, in FILE.n
 """
 
 from tinyredux.datasets import generated
-from tinyredux.datasets.arrays import DEVIATION, MEAN, Dataset, Images, Labels, Split, check_labels, normalize, read_array
+from tinyredux.datasets.arrays import (
+    DEVIATION,
+    MEAN,
+    Dataset,
+    Images,
+    Labels,
+    Split,
+    check_labels,
+    normalize,
+    read_array,
+    read_arrays,
+)
 from tinyredux.datasets.download import MissingDataError
 from tinyredux.datasets.own import check_part, from_file, of
-from tinyredux.datasets.sets import GET_CIFAR10, SHAPES, calibration, cifar10_folder, in_units, load, random_images, synthetic
+from tinyredux.datasets.sets import (
+    GET_CIFAR10,
+    SHAPES,
+    calibration,
+    cifar10_folder,
+    data_folder,
+    in_units,
+    load,
+    random_images,
+    synthetic,
+)
 from tinyredux.files import cache_folder
 
 __all__ = [
     "DEVIATION", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split",
-    "cache_folder", "calibration", "check_labels", "check_part", "cifar10_folder", "from_file", "generated", "in_units", "load",
-    "normalize", "of", "random_images", "read_array", "synthetic",
+    "cache_folder", "calibration", "check_labels", "check_part", "cifar10_folder", "data_folder", "from_file", "generated",
+    "in_units", "load", "normalize", "of", "random_images", "read_array", "read_arrays", "synthetic",
 ]  # fmt: skip

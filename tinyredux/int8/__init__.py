@@ -11,6 +11,7 @@ from __future__ import annotations
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import (
     ADD_LEFT_SHIFT,
+    SOFTMAX_OUTPUT,
     AddParams,
     Clamp,
     Requantization,
@@ -28,6 +29,7 @@ from tinyredux.int8.lookup import table_of
 from tinyredux.int8.quantization import quantize
 
 __all__ = [
-    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of", "evaluator",
-    "int16_shifts", "interpret", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params", "table_of",
+    "ADD_LEFT_SHIFT", "SOFTMAX_OUTPUT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of",
+    "evaluator", "int16_shifts", "interpret", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params",
+    "table_of",
 ]  # fmt: skip

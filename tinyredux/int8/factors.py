@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.files import require
 from tinyredux.fixedpoint import (
     INT32_MAX,
     float_bits,
@@ -25,7 +24,6 @@ from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Op, Pool, Quant, Relu,
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
 SOFTMAX_CHANNELS = 4095  # their sum has 12 integer bits
-NO_RULE = "products and differences have no rule of single rounding yet; take double rounding"
 SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
 
 
@@ -132,17 +130,18 @@ def requantization(graph: Graph, op: Weighted) -> Requantization:
 def add_params(graph: Graph, op: Add) -> AddParams:
     """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input.
 
-    With single rounding a difference and scales far apart have no rule, and raise it, too.
+    With single rounding scales far apart have no rule, and raise it, too; what is subtracted has a factor below 0.
     """
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result, zero_points = quant_of(graph.tensors[op.output]), (left.zero_point, right.zero_point)
     if graph.rounding == "single":
-        require(not op.subtract, f"{op.name}: {NO_RULE}")
         try:
             one, other, down = single_add(left.scale[0], right.scale[0], result.scale[0])
         except ValueError as wrong:
             raise ValueError(f"{op.name}: {wrong}; take double rounding") from None
-        return AddParams(zero_points, (one, other), (0, 0), result.zero_point, 0, -down, clamp_for(graph, op))
+        return AddParams(
+            zero_points, (one, -other if op.subtract else other), (0, 0), result.zero_point, 0, -down, clamp_for(graph, op)
+        )
     twice_max = 2 * max(left.scale[0], right.scale[0])
     factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]
     multiplier, shift = quantize_multiplier(twice_max / ((1 << ADD_LEFT_SHIFT) * result.scale[0]))
@@ -160,14 +159,15 @@ def add_params(graph: Graph, op: Add) -> AddParams:
 def mul_params(graph: Graph, op: Mul) -> Requantization:
     """Returns the factor of an int8 product; the zero point of the second input stands beside, in its tensor.
 
-    Raises ValueError with single rounding, which has no rule for a product.
-    Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc.
+    Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc; XNNPACK, `xnn_init_qs8_mul_minmax_params`.
     """
-    require(graph.rounding == "double", f"{op.name}: {NO_RULE}")
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result = quant_of(graph.tensors[op.output])
-    multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])
-    return Requantization((multiplier,), (shift,), left.zero_point, result.zero_point, clamp_of(op.activation, result))
+    if graph.rounding == "single":
+        multiplier, shift = float_bits(single_scale(left.scale[0], right.scale[0], result.scale[0])), 0
+    else:
+        multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])
+    return Requantization((multiplier,), (shift,), left.zero_point, result.zero_point, clamp_for(graph, op))
 
 
 def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:

@@ -96,7 +96,7 @@ def add_program(params: AddParams, words: int, subtract: bool = False) -> Functi
 
 
 def single_add_program(params: AddParams, words: int) -> Function:
-    """Returns the function of an addition that is rounded once: two products and a shift for each value."""
+    """Returns the function of a sum or difference that is rounded once: two products and a shift for each value."""
     right, zero_point, clamp = -params.output_shift, params.output_zero_point, params.clamp
     start = (1 << (right - 1)) - sum(zero * factor for zero, factor in zip(params.zero_points, params.multipliers, strict=True))
     numbers = [start, *params.multipliers, right, zero_point, clamp.low, clamp.high]

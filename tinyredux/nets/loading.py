@@ -1,7 +1,7 @@
 """How a network is found by its name, and its weights by the data that they were trained on.
 
 A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, by the
-name of a pruned one, whose shapes are in the record beside its weights, or by `path/to/model.tflite`, which is an int8 graph.
+name of a pruned one, whose shapes are in the record beside its weights, or by `path/to/model.tflite` or `.onnx`, an int8 graph.
 """
 
 import glob
@@ -14,7 +14,7 @@ from torch import nn
 
 from tinyredux import datasets
 from tinyredux.files import checked, expect, is_network_file, read_json, read_recorded, require
-from tinyredux.frontends import load_tflite
+from tinyredux.frontends import door_of
 from tinyredux.graph import Graph
 from tinyredux.int8 import quant_of
 from tinyredux.nets.builtin import NETS
@@ -47,7 +47,8 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     require(not is_network_file(name), f"{fixed}; to train or convert a network give path/to/file.py:factory")
     file, _, factory = name.rpartition(":")
     known = ", ".join(NETS)
-    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, path/to/file.py:factory, or model.tflite")
+    kinds = "path/to/file.py:factory, model.tflite or model.onnx"
+    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, {kinds}")
     return made_by(Path(file), factory)
 
 
@@ -124,11 +125,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def file_with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, Graph]:
-    """Returns the data called `data` in the input shape and units of path/to/model.tflite, and the file's int8 graph.
+    """Returns the data called `data` in the input shape and units of path/to/model.tflite or .onnx, and the file's int8 graph.
 
     Raises ValueError for a file that is not there, damaged, or with operators that no kernel computes.
     """
-    graph = load_tflite(name)
+    graph = door_of(name).load(name)
     (height, width, channels), quant = graph.input.shape, quant_of(graph.input)
     low, high = (quant.scale[0] * (end - quant.zero_point) for end in (-128, 127))
     return datasets.in_units(datasets.load(data, (channels, height, width), seed), low, high), graph

@@ -108,9 +108,20 @@ def predictions(net: nn.Module, images: Images, batch: int = 250) -> Labels:
     """Returns the winning class (N,) of each image (N, C, H, W), in float32."""
     was_training = net.training
     net.eval()
-    parts = [net(torch.from_numpy(images[i : i + batch])).argmax(1) for i in range(0, len(images), batch)]
+    parts = [logits_of(net, torch.from_numpy(images[i : i + batch])).argmax(1) for i in range(0, len(images), batch)]
     net.train(was_training)
     return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(0, np.int64)
+
+
+def logits_of(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Returns a network's logits for images (N, C, H, W). Raises ValueError where it returns more than them."""
+    logits = net(images)
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(
+            f"the network returns a {type(logits).__name__}, expected the logits of the classes alone: train it with your own "
+            "losses, then export it with all its outputs"
+        )
+    return logits
 
 
 def correct(net: nn.Module, split: Split) -> int:
@@ -135,7 +146,7 @@ def check_data(net: nn.Module, data: Dataset) -> None:
     expect(Dataset, data, "the data", "such as datasets.of(train=(images, labels), test=loader)")
     datasets.check_part(data, "training")
     with torch.no_grad():
-        shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
+        shape = tuple(logits_of(net.eval(), torch.from_numpy(data.train.images[:1])).shape)
     if len(shape) != 2:
         raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
     for part in ("train", "validation", "test"):
@@ -239,7 +250,7 @@ def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Re
     Source: Hinton, Vinyals and Dean, arXiv 1503.02531, section 2.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net(images).float()
+        logits = logits_of(net, images).float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
     if teacher is None or not recipe.distil:
         return loss
