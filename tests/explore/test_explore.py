@@ -139,4 +139,4 @@ def test_wrong_options_say_what_there_is(net: str, capsys: pytest.CaptureFixture
         with pytest.raises(ValueError, match=message):
             Exploration(net, **changes)  # type: ignore[arg-type]
     assert cli.main(["explore", "lenet", "--data", "random", "--trials", "1"]) == 2
-    assert "no labelled validation images" in capsys.readouterr().err
+    assert "random has no validation images with labels; use cifar10" in capsys.readouterr().err

@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "int8": (676, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (404, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (811, ""), "device": (1206, "serial"),
     "frontends": (2619, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
-    "nets": (332, "torch safetensors"), "train": (913, "torch safetensors tqdm"), "methods": (193, "torch"),
+    "nets": (332, "torch safetensors"), "train": (899, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (195, ""), "explore": (968, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1061, "tqdm"),

@@ -111,7 +111,7 @@ def test_every_method_by_command(name: str, here: Path, capsys: pytest.CaptureFi
     pruned = said(capsys, f"prune {net} --sram {budget} --epochs 2 --steps 2")
     assert pruned["pruning"]["peak_bytes"] <= budget and pruned["data_sha256"] == datasets.load(f"{name}.npz").sha256
     layer = {"words": "3", "motion": "2"}[name]
-    Path("table.json").write_text(json.dumps({layer: {"sub_length": 8, "hash_bits": 3, "hash": "learned", "threshold": 0.0}}))
+    Path("table.json").write_text(json.dumps({layer: {"sub_length": 8, "hash_bits": 3, "hash": "learned"}}))
     said(capsys, f"train {net} --method trec --trec table.json --epochs 1")
     said(capsys, f"train {net} --method skip --share 0.9 --epochs 1")
     in_parts = f"{pruned['net']} --data {name}.npz --method partial --sram {budget}"
@@ -151,7 +151,7 @@ def test_a_module_in_memory_by_every_method(tmp_path: Path, monkeypatch: pytest.
     model = compile(graph, passes=[Skip(record, data)])
     found = measure(model, data.test.images[:4], data.test.labels[:4])
     assert found.bit_exact and found.correct is not None
-    asked = explore.Exploration("motion", ("skip", "partial"), trials=2, finalists=1, given=Network(graph, None, data))
+    asked = explore.Exploration("motion", ("skip", "partial"), trials=2, finalists=1, network=Network(graph, None, data))
     front = explore.explore(asked)
     assert front["net"] == "motion" and front["validation"]["images"] == 40 and front["no_loss"]["test_points_lost"] < 20
     table = {"2": TrecSettings(8, 3)}

@@ -40,7 +40,7 @@ LEVELS = (0.5, 1.0)  # of the paths: the designs that are simulated for the cali
 class Exploration:
     """What to explore. `images`: validation images of a trial, None for all. `loss_points`: how far the front goes down.
 
-    `given` is the network where it has no name that leads to it, with its data: Network(int8 graph, float graph or None, data).
+    `network` is the one where it has no name that leads to it, with its data: Network(int8 graph, float graph or None, data).
     """
 
     net: str
@@ -55,7 +55,7 @@ class Exploration:
     loss_points: float = 5.0
     finalists: int = 6
     sram: int | None = None
-    given: Network | None = field(default=None, repr=False)
+    network: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Rejects what cannot be explored, naming what can."""
@@ -102,7 +102,7 @@ def explore(options: Exploration) -> dict[str, Any]:
 
 def _explore(options: Exploration) -> dict[str, Any]:
     search.check_storage(options.url)
-    exact = compile_net(replace(options.settings, method="exact"), options.given)
+    exact = compile_net(replace(options.settings, method="exact"), options.network)
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram)
     images = Images(designs, options.images, options.loss_points / 100)
     study = search.open_study(options.url, _study_name(options, exact.int8, exact.data, designs.board, images))
@@ -173,8 +173,8 @@ def _study_name(options: Exploration, graph: Graph, data: Dataset, board: Board,
 
 def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Graph) -> Compiled:
     model = flow.compile(
-        graph, designs.board, passes=[Skip()], schedule=Layerwise(options.sram), kernels=options.kernels, source=exact.graph,
-        call=f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}",
+        graph, designs.board, passes=[Skip()], schedule=Layerwise(options.sram), kernels=options.kernels,
+        source=exact.model.source, call=f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}",
     )  # fmt: skip
     return replace(exact, model=model)
 
@@ -216,7 +216,7 @@ def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs:
             front[i]["measured"] = _measured(found)
     tested = [i for i, entry in enumerate(front) if entry["measured"]]
     for i in tested:
-        graph = graphs[i] if i in graphs else compile_net(_settings_of(options, front[i]["method"]), options.given).int8
+        graph = graphs[i] if i in graphs else compile_net(_settings_of(options, front[i]["method"]), options.network).int8
         front[i]["test_correct"] = evaluator.correct(graph, data.test)
     uses = study.user_attrs.get("test_uses", 0) + bool(tested)
     study.set_user_attr("test_uses", uses)
@@ -281,7 +281,7 @@ def _settings_of(options: Exploration, method: str, kernels: str | None = None) 
 def _run(options: Exploration, method: str, kernels: str | None = None) -> tuple[Compiled, Measurement | None]:
     """Returns the network compiled by a method that is not searched, and measured where it fits."""
     settings = _settings_of(options, method, kernels)
-    compiled = compile_net(settings, options.given)
+    compiled = compile_net(settings, options.network)
     try:
         return compiled, measure_compiled(settings, compiled)
     except DoesNotFit:

@@ -14,6 +14,7 @@ from torch import nn
 
 from tinyredux import datasets, nets, train
 from tinyredux.datasets import Dataset, MissingDataError
+from tinyredux.files import require
 from tinyredux.frontends import export
 from tinyredux.graph import Conv, Dense, Graph, live_channels
 from tinyredux.int8 import quantize
@@ -55,8 +56,7 @@ def fine_tune(
 
 def check_share(share: float) -> None:
     """Raises ValueError for a share of cycles that nothing could keep."""
-    if not 0 < share <= 1:
-        raise ValueError(f"the share of cycles to keep is {share}, expected more than 0 and at most 1")
+    require(0 < share <= 1, f"the share of cycles to keep is {share}, expected more than 0 and at most 1")
 
 
 def cuts_for(graph: Graph, statistics: dict[str, Statistics], share: float) -> tuple[dict[str, Cut], float]:

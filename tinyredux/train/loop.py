@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tinyredux import datasets
 from tinyredux.datasets import Dataset, Images, Labels, Split
-from tinyredux.files import check_is_file, expect, write_whole
+from tinyredux.files import check_is_file, expect, require, write_whole
 
 Optimizer = torch.optim.Optimizer
 Schedule = torch.optim.lr_scheduler.LRScheduler
@@ -47,13 +47,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field, most in (("epochs", 1e6), ("batch", 1e6), ("peak_rate", 1e30), ("temperature", 1e30)):
-            if not 0 < getattr(self, field) <= most:
-                raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected more than 0 and at most {most:,g}")
+            value = getattr(self, field)
+            require(0 < value <= most, f"recipe: {field} is {value}, expected more than 0 and at most {most:,g}")
         for field in ("momentum", "weight_decay", "smoothing", "warmup_share", "distil", "average"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"recipe: {field} is {getattr(self, field)}, expected 0 to 1")
-        if not 0 <= self.seed < 1 << 32:
-            raise ValueError(f"recipe: seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
+            require(0 <= getattr(self, field) <= 1, f"recipe: {field} is {getattr(self, field)}, expected 0 to 1")
+        require(0 <= self.seed < 1 << 32, f"recipe: seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
 
 
 @dataclass(frozen=True)
@@ -116,12 +114,9 @@ def predictions(net: nn.Module, images: Images, batch: int = 250) -> Labels:
 def logits_of(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Returns a network's logits for images (N, C, H, W). Raises ValueError where it returns more than them."""
     logits = net(images)
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(
-            f"the network returns a {type(logits).__name__}, expected the logits of the classes alone: train it with your own "
-            "losses, then export it with all its outputs"
-        )
-    return logits
+    expected = "expected the logits of the classes alone: train it with your own losses, then export it with all its outputs"
+    require(isinstance(logits, torch.Tensor), f"the network returns a {type(logits).__name__}, {expected}")
+    return cast(torch.Tensor, logits)
 
 
 def correct(net: nn.Module, split: Split) -> int:
@@ -147,8 +142,7 @@ def check_data(net: nn.Module, data: Dataset) -> None:
     datasets.check_part(data, "training")
     with torch.no_grad():
         shape = tuple(logits_of(net.eval(), torch.from_numpy(data.train.images[:1])).shape)
-    if len(shape) != 2:
-        raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
+    require(len(shape) == 2, f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
     for part in ("train", "validation", "test"):
         datasets.check_labels(getattr(data, part), shape[1], part)
 
@@ -294,14 +288,12 @@ def read_checkpoint(path: Path, settings: Mapping[str, str], *keys: str) -> dict
         return {}
     check_is_file(path, "checkpoint")
     head, _, content = path.read_bytes().partition(b"\n")
-    if head.decode("ascii", "replace") != f"{CHECKPOINT} {hashlib.sha256(content).hexdigest()}":
-        raise ValueError(f"{path} is no checkpoint, or damaged; remove it to begin anew")
+    whole = head.decode("ascii", "replace") == f"{CHECKPOINT} {hashlib.sha256(content).hexdigest()}"
+    require(whole, f"{path} is no checkpoint, or damaged; remove it to begin anew")
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-    if missing := {*settings, *keys} - set(state):
-        raise ValueError(f"{path} is no checkpoint of this kind: it lacks {', '.join(sorted(missing))}; remove it to begin anew")
+    missing = sorted({*settings, *keys} - set(state))
+    require(not missing, f"{path} is no checkpoint of this kind: it lacks {', '.join(missing)}; remove it to begin anew")
     for name, value in settings.items():
-        if state[name] != value:
-            raise ValueError(
-                f"checkpoint {path} was made for {name} {state[name] or 'none'}; remove it to begin anew, or use those"
-            )
+        said = f"checkpoint {path} was made for {name} {state[name] or 'none'}; remove it to begin anew, or use those"
+        require(state[name] == value, said)
     return state

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from tinyredux import memory, nets, train
 from tinyredux.datasets import Dataset, Split
+from tinyredux.files import require
 from tinyredux.memory import Schedule, lower
 from tinyredux.partial import PartialPlan, item_bytes, plan_partial
 from tinyredux.train import loop
@@ -47,11 +48,10 @@ class Pruning:
     aim: str = "peak"
 
     def __post_init__(self) -> None:
-        if self.aim not in AIMS:
-            raise ValueError(f"pruning: aim is {self.aim!r}, expected one of {', '.join(AIMS)}")
+        require(self.aim in AIMS, f"pruning: aim is {self.aim!r}, expected one of {', '.join(AIMS)}")
         for key in ("budget_bytes", "steps", "batches", "rate"):
-            if not 0 < getattr(self, key) < 1 << 32:
-                raise ValueError(f"pruning: {key} is {getattr(self, key)}, expected more than 0 and less than {1 << 32:,}")
+            value = getattr(self, key)
+            require(0 < value < 1 << 32, f"pruning: {key} is {value}, expected more than 0 and less than {1 << 32:,}")
 
     def target_bytes(self, start: int, step: int) -> int:
         """Returns the peak after cut number `step`: from `start` to the budget by equal factors."""
@@ -73,10 +73,8 @@ def prune(
     found = channels_of(net, data.shape)
     check_budget(found, pruning.budget_bytes)
     layerwise, start = memory.plan(found.graph).total_bytes, plan_partial(found.graph).peak_bytes
-    if start <= pruning.budget_bytes:
-        raise ValueError(
-            f"the plan needs {start:,} bytes, no more than the budget of {pruning.budget_bytes:,}; give a smaller one"
-        )
+    said = f"the plan needs {start:,} bytes, no more than the budget of {pruning.budget_bytes:,}; give a smaller one"
+    require(start > pruning.budget_bytes, said)
     cuts = _resume(checkpoint, net, pruning) if checkpoint else []
     steps = range(len(cuts) + 1, pruning.steps + 1)
     for step in tqdm(steps, "cuts", pruning.steps, initial=len(cuts), leave=False, disable=None):
@@ -106,11 +104,8 @@ def tuning_checkpoint(checkpoint: Path) -> Path:
 def check_budget(found: Channels, budget_bytes: int) -> None:
     """Raises ValueError where even one channel in every tensor that can be cut leaves a plan above the budget."""
     least = plan_partial(without(found, frozenset(_removable(found, range(found.count))))).peak_bytes
-    if least > budget_bytes:
-        raise ValueError(
-            f"a budget of {budget_bytes:,} bytes is out of reach: with one channel in every tensor that can be cut the plan "
-            f"needs {least:,}; give a larger one, or a network with a smaller input"
-        )
+    said = f"a budget of {budget_bytes:,} bytes is out of reach: with one channel in every tensor that can be cut the plan needs"
+    require(least <= budget_bytes, f"{said} {least:,}; give a larger one, or a network with a smaller input")
 
 
 def _removable(found: Channels, order: Iterable[int]) -> list[int]:
@@ -230,8 +225,7 @@ def _resume(path: Path, net: nn.Module, pruning: Pruning) -> list[dict[str, int]
     if not (state := loop.read_checkpoint(path, {"pruning": json.dumps(asdict(pruning))}, "net", "cuts")):
         return []
     own = net.state_dict()
-    if own.keys() != state["net"].keys():
-        raise ValueError(f"checkpoint {path} is of another network; remove it to begin anew")
+    require(own.keys() == state["net"].keys(), f"checkpoint {path} is of another network; remove it to begin anew")
     nets.resize(net, {name: value for name, value in state["net"].items() if value.shape != own[name].shape})
     net.load_state_dict(state["net"])
     cuts: list[dict[str, int]] = state["cuts"]
