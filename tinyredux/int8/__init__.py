@@ -18,6 +18,7 @@ from tinyredux.int8.factors import (
     clamp_for,
     clamp_of,
     int16_shifts,
+    mean_params,
     mul_params,
     quant_of,
     requantization,
@@ -29,5 +30,6 @@ from tinyredux.int8.quantization import quantize
 
 __all__ = [
     "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of", "evaluator",
-    "int16_shifts", "interpret", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params", "table_of",
+    "int16_shifts", "interpret", "mean_params", "mul_params", "quant_of", "quantize",
+    "requantization", "run", "softmax_params", "table_of",
 ]  # fmt: skip
