@@ -34,7 +34,9 @@ from tinyredux.graph import (
     Tensor,
     check_most,
     verify,
+    without_dead_channels,
 )
+from tinyredux.int8 import fold_constant_channels
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite_file import FileOperator, FileTensor
@@ -197,10 +199,11 @@ def load_tflite(path: Path | str, rounding: str = "double") -> Graph:
     scale and zero point by which `interpret.quantize_input` makes its int8. So is one that ends by going back to float.
     Raises ImportError without the package `tflite`, ValueError for a file that is none or is damaged, for
     several inputs or outputs, and for operators that no kernel computes: all of them, each with its place, name and options.
+    Channels that hold one value whatever the input, and those that nobody reads then, are not computed.
     Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.tflite'")
-    return replace(load_with_tensors(Path(path))[0], rounding=rounding)
+    return without_dead_channels(fold_constant_channels(replace(load_with_tensors(Path(path))[0], rounding=rounding)))
 
 
 def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
