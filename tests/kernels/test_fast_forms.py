@@ -22,7 +22,8 @@ from tinyredux.graph import output_shape
 from tinyredux.kernels import gemm, quads, winograd
 from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
-FORMED = [kind for kind in KINDS if kind not in ("concat", "softmax", "mul", "mul_vector", "rearrange")]  # these have no forms
+FORMLESS = ("concat", "softmax", "mul", "mul_vector", "rearrange", "mean")
+FORMED = [kind for kind in KINDS if kind not in FORMLESS]
 BATCH = 25  # layers compiled together
 PADDED = ("conv1x1s2:16-5@5x5", "conv3x3:8-5@7x5", "conv5x2s3:3-4@6x8", "depthwise1x3s2:6@9x7", "depthwise2x1s3:5@8x6")
 NAMED = (

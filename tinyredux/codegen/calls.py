@@ -32,6 +32,7 @@ from tinyredux.int8 import (
     add_params,
     clamp_for,
     int16_shifts,
+    mean_params,
     mul_params,
     quant_of,
     requantization,
@@ -189,9 +190,10 @@ def call_of(weights: Weights, step: Step) -> Call:
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
             kernel, struct = f"{op.kind}_pool", "pool"
-            fields = _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
+            own = asdict(mean_params(graph, op)) if op.kind == "mean" else _clamps(graph, op)
+            fields = _window(op, step) | {"c": box.shape[2]} | own | _strides(step)
         case Add():
-            kernel, struct = "sub" if op.subtract else "add", "add"
+            kernel, struct = "sub" if op.subtract and graph.rounding == "double" else "add", "add"
             fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Mul():
             kernel, fields = "mul", _mul(graph, op, step)

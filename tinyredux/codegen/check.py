@@ -16,7 +16,7 @@ from tinyredux.codegen.calls import Call, Fields
 from tinyredux.graph import Array
 from tinyredux.memory import Arena, Step
 
-POOLS = ("tr_max_pool_s8", "tr_average_pool_s8")
+POOLS = ("tr_max_pool_s8", "tr_average_pool_s8", "tr_mean_pool_s8")
 KNOW_GAPS = (*POOLS, "tr_depthwise_conv_s8", "tr_conv_direct_s8", "tr_conv_add_s32", "tr_conv_add_s16")
 
 

@@ -121,7 +121,7 @@ class Dense(Weighted):
 
 @dataclass(frozen=True)
 class Pool(Op):
-    """Maximum or average over a window; padding never counts."""
+    """Maximum or average over a window; padding never counts. A "mean" has a scale of its own, and no padding."""
 
     kind: str = "max"
     kernel: Pair = (1, 1)
@@ -285,7 +285,7 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
             window = f"a {op.kernel[0]}x{op.kernel[1]} window"
-            fits = rows >= 1 and columns >= 1
+            fits = rows >= 1 and columns >= 1 and not (isinstance(op, Pool) and op.kind == "mean" and any(op.padding))
             require(fits, f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
             return rows, columns, channels if isinstance(op, Pool) else _output_channels(graph, op, channels)
         case Dense():
