@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import require
 from tinyredux.fixedpoint import (
     INT32_MAX,
     float_bits,
