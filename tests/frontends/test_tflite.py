@@ -23,7 +23,7 @@ from torch import nn
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Add, Graph, Op, Quant, Softmax, Tensor
+from tinyredux.graph import ROUNDINGS, Add, Graph, Mul, Op, Quant, Softmax, Tensor
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")

@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "trec": (413, "torch"),
     "int8": (789, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (404, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (813, ""), "device": (1206, "serial"),
-    "frontends": (2822, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
+    "frontends": (2825, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (912, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (965, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
