@@ -22,16 +22,16 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 # and the packages of others that it may use beside NumPy.
 ROOMS: dict[str, tuple[int, str]] = {
     "files": (173, ""), "tables": (39, ""), "boards": (137, ""), "fixedpoint": (132, ""), "graph": (520, ""),
-    "datasets": (593, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
+    "datasets": (590, "PIL pooch"), "simulator": (1650, "unicorn capstone"),
     "provenance": (36, ""), "measurement": (115, ""), "comparison": (86, ""),
     "trec": (413, "torch"),
     "int8": (789, "torch tqdm"), "memory": (955, ""), "partial": (864, ""), "skip": (404, "torch tqdm"),
     "kernels": (3486, ""), "codegen": (813, ""), "device": (1206, "serial"),
     "frontends": (2825, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
-    "nets": (332, "torch safetensors"), "train": (912, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (965, "optuna tqdm"),
+    "nets": (332, "torch safetensors"), "train": (913, "torch safetensors tqdm"), "methods": (193, "torch"),
+    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (195, ""), "explore": (968, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1057, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1062, "tqdm"),
     "__init__": (54, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 9999

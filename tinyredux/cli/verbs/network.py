@@ -257,7 +257,7 @@ def compile(options: argparse.Namespace) -> Answer:
     option("--loss", type=float, metavar="POINTS", dest="loss_points", help="how far the front goes down (default: 5)"),
     option("--finalists", type=int, metavar="N", help="designs to simulate and test (default: 6)"),
     option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
-    option("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)"),
+    option("--data", help=f"{LABELLED} or FILE.npz with its parts (default: cifar10 where it is, else synthetic)"),
     option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
 )  # fmt: skip
 def explore(options: argparse.Namespace) -> Answer:
