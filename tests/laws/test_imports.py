@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3486, ""), "codegen": (786, ""), "device": (1187, "serial"),
     "frontends": (1190, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (326, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (100, ""), "results": (78, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (966, "optuna tqdm"),
+    "model": (100, ""), "results": (78, ""), "flow": (74, "tqdm"), "settings": (192, ""), "explore": (969, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1044, "tqdm"),
     "__init__": (53, ""), "__main__": (34, ""),
