@@ -40,7 +40,6 @@ PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md", "tinyredux/weights/RE
 ))  # fmt: skip
 OURS = re.compile(r"(?:tinyredux|python -m tinyredux|(?:python )?tools/\S+\.py|make|pio|papermill|%%?\w+)(?: .*)?$")
 Run = Callable[..., tuple[int, str, str]]
-LABELLED = f"{user_nets.__file__}:labelled"
 PLACEHOLDER = re.compile(r"[A-Z_]+$")
 
 
@@ -265,8 +264,9 @@ def test_without_the_arm_compiler_a_sentence_says_how_to_get_it_and_the_host_wor
     monkeypatch.setenv("PATH", str(tools))
     code, out, said = stranger("bench", "--layer", "dense:8-4")
     assert code == 3 and out == "" and said.count("\n") == 1 and "apt-get install" in said and "gcc-arm-none-eabi" in said
-    code, out, said = stranger("measure", LABELLED, "--target", "host", "--images", "1", "--kernels", "reference")
-    assert code == 0 and "1 of synthetic" in out, said
+    own = f"{user_nets.__file__}:make"
+    code, out, said = stranger("measure", own, "--data", "random", "--target", "host", "--images", "1", "--kernels", "reference")
+    assert code == 0 and "1 of random" in out, said
 
 
 SHORTER = {"train": ["--epochs", "1"], "prune": ["--epochs", "1", "--steps", "1"], "explore": ["--trials", "2", "--images", "50"]}
