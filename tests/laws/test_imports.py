@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (3486, ""), "codegen": (813, ""), "device": (1206, "serial"),
     "frontends": (2825, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (913, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (195, ""), "explore": (968, "optuna tqdm"),
+    "model": (103, ""), "results": (81, ""), "flow": (74, "tqdm"), "settings": (195, ""), "explore": (976, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1062, "tqdm"),
     "__init__": (54, ""), "__main__": (34, ""),
