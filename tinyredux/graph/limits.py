@@ -13,16 +13,19 @@ LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few 
 
 
 def check_input_shape(shape: object, name: str) -> Shape:
-    """Returns `input_shape` of a network, (channels, height, width). Raises ValueError for anything else."""
-    sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
+    """Returns (channels, height, width) of a network's `input_shape`, which may be (channels, length): a height of 1 then.
+
+    Raises ValueError for anything else.
+    """
+    sizes = shape if isinstance(shape, tuple) and len(shape) in (2, 3) else ()
     if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
         raise ValueError(
-            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width), "
+            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width) or (channels, length), "
             "or the module an attribute input_shape that says so"
         )
     small = math.prod(sizes) <= LARGEST_INPUT
     require(small, f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
-    return sizes[0], sizes[1], sizes[2]
+    return (sizes[0], 1, sizes[1]) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])
 
 
 def check_most(name: str, size: int, what: str, where: str = "") -> None:
