@@ -101,7 +101,7 @@ NETWORKS = {
     "good": ("Net", ""), "half": ("lambda: Net().half()", ""), "compiled": ("lambda: torch.compile(Net())", ""),
     "huge": ("lambda: Net(shape=(3, 10**6, 10**6))", "input_shape is (3, 1000000, 1000000), expected at most"),
     "truths": ("lambda: Net(shape=(True, 4, 4))", "input_shape is (True, 4, 4); give (channels, height, width)"),
-    "flat": ("lambda: Net(shape=(4, 4))", "input_shape is (4, 4)"),
+    "flat": ("lambda: Net(shape=(4,))", "input_shape is (4,)"),
     "negative": ("lambda: Net(shape=(1, -4, 4))", "input_shape is (1, -4, 4)"),
     "signal": ("lambda: Net(shape=(1, 160))", "a signal (channels, length) is (channels, 1, length)"),
     "batch": ("lambda: Net(shape=(1, 1, 4, 4))", "leave the images' number out"),

@@ -140,7 +140,7 @@ class Add(Op):
 
 @dataclass(frozen=True)
 class Mul(Op):
-    """Product of two tensors, value by value. The second has the shape of the first, or is one value for each channel."""
+    """Product of two tensors, value by value. The second has the first one's shape, or a value for each channel or each place."""
 
     activation: str = "none"
 
@@ -300,10 +300,10 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return other
         case Mul():
             one, other = (graph.tensors[name].shape for name in op.inputs)
-            fits = other in (one, (1, 1, one[2]))
-            require(
-                fits, f"{op.name}: multiplies {one} by {other}; the second must be {one} or {(1, 1, one[2])}, a value a channel"
-            )
+            by_channel, by_place = (1, 1, one[2]), (*one[:2], 1)
+            others = f"{one}, {by_channel}, a value a channel, or {by_place}, a value a place"
+            fits = other in (one, by_channel, by_place)
+            require(fits, f"{op.name}: multiplies {one} by {other}; the second must be {others}")
             return one
         case Concat():
             shapes = [graph.tensors[name].shape for name in op.inputs]

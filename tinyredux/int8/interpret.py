@@ -90,10 +90,23 @@ def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = 
     return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 
+def as_maps(graph: Graph, images: npt.NDArray[Any], what: str = "images") -> npt.NDArray[Any]:
+    """Returns images (N, C, H, W), or (N, C, L) for a network whose maps have a height of 1, as (N, C, H, W).
+
+    Raises ValueError for images of another shape or none at all; `what` is what they are called.
+    """
+    height, width, channels = graph.input.shape
+    maps = images[:, :, None] if np.ndim(images) == 3 and height == 1 else images
+    if np.ndim(maps) != 4 or maps.shape[1:] != (channels, height, width) or not len(maps):
+        expected = f"(N, {channels}, {height}, {width})" + (f" or (N, {channels}, {width})" if height == 1 else "")
+        raise ValueError(f"{what} have shape {np.shape(images)}, {graph.name} takes {expected}, N >= 1")
+    return maps
+
+
 def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Returns int8 images (N, H, W, C) for float images (N, C, H, W), with the input tensor's scale."""
+    """Returns int8 images (N, H, W, C) for float images (N, C, H, W) or (N, C, L), with the input tensor's scale."""
     quant = quant_of(graph.input)
-    return fixedpoint.quantize(images.transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
+    return fixedpoint.quantize(as_maps(graph, images).transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
 
 
 def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: float) -> Batch:
