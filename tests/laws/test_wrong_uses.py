@@ -103,7 +103,6 @@ NETWORKS = {
     "truths": ("lambda: Net(shape=(True, 4, 4))", "input_shape is (True, 4, 4); give (channels, height, width)"),
     "flat": ("lambda: Net(shape=(4,))", "input_shape is (4,)"),
     "negative": ("lambda: Net(shape=(1, -4, 4))", "input_shape is (1, -4, 4)"),
-    "signal": ("lambda: Net(shape=(1, 160))", "a signal (channels, length) is (channels, 1, length)"),
     "batch": ("lambda: Net(shape=(1, 1, 4, 4))", "leave the images' number out"),
     "two_shapes": ("lambda: Net(shape=((1, 4, 4), (1, 4, 4)))", "stack several inputs along the channels of one"),
     "numbers": ("lambda: Net(shape=torch.tensor([1, 4, 4]))", "input_shape is tensor([1, 4, 4])"),
