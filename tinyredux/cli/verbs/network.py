@@ -184,7 +184,8 @@ def compare(options: argparse.Namespace) -> Answer:
     door = door_of(options.a)
     rounding = options.rounding or door.rounding
     layers = door.compare(options.a, images, rounding)
-    last = [layer for layer, op in zip(layers, graph.ops, strict=True) if op.output in graph.outputs]
+    ends = {op.name for op in graph.ops if op.output in graph.outputs}
+    last = [layer for layer in layers if layer.name in ends]
     share = 100 * sum(layer.differ for layer in last) / sum(layer.values for layer in last)
     told = f"{len(images)} images of {data.name}, {rounding} rounding: {share:.2f} % of {door.runtime}'s output values differ"
     answer = {"schema": 1, "net": options.a, "rounding": rounding, "data": data.name, "images": len(images)}
