@@ -208,6 +208,29 @@ def between(*nodes: object, last: str = "y", zero: str = "z") -> list[object]:
     ]  # fmt: skip
 
 
+def test_several_outputs_equal_onnxruntime_in_the_file_s_order(tmp_path: Path) -> None:
+    """Two behind one map, which is an output as well."""
+    relu = between(helper.make_node("Relu", ["x"], ["y"]))
+    more = [
+        helper.make_node("Sigmoid", ["result"], ["w"]), helper.make_node("QuantizeLinear", ["w", "f", "low"], ["v"]),
+        helper.make_node("DequantizeLinear", ["v", "f", "low"], ["other"]),
+        helper.make_node("GlobalAveragePool", ["result"], ["m"]), helper.make_node("QuantizeLinear", ["m", "t", "z"], ["n"]),
+        helper.make_node("DequantizeLinear", ["n", "t", "z"], ["mean"]),
+    ]  # fmt: skip
+    constants = {"f": np.float32(1 / 256), "low": np.int8(-128)}
+    path = file_of(tmp_path / "several.onnx", [*relu, *more], constants=constants, outputs=("other", "result", "mean"))
+    graph, images = tr.load_onnx(path), images_for(tr.load_onnx(path), 4)
+    other, result, mean = interpret.run(graph, images)
+    assert other.shape == result.shape == (4, 4, 4, 3) and mean.shape == (4, 1, 1, 3)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for i, image in enumerate(real_images(graph, 4)):
+        theirs = session.run(None, {"images": image[None]})
+        for ours, real, (scale, zero) in zip((other, result), theirs, ((1 / 256, -128), (0.0217, 3)), strict=False):
+            stored = np.rint(real[0] / np.float32(scale)) + zero
+            assert np.abs(ours[i].transpose(2, 0, 1) - stored).max() <= 1
+    assert len(tr.compare_with_onnxruntime(path, images)) == len(graph.ops)
+
+
 def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
     """One operator each, by hand: what it becomes, and that it equals ONNX Runtime but for halves."""
     vector = np.array([2.0, -0.5, 0.25], np.float32).reshape(1, 3, 1, 1)
@@ -300,7 +323,10 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         "quantise them symmetrically": (lopsided, {"drop": "w"}),
         "flattened or transposed at the end": (flat, {}),
         "another scale or zero point": (other, {}),
-        "has 2 outputs": (between(helper.make_node("Relu", ["x"], ["y"])), {"outputs": ("result", "p")}),
+        "it gives result again, as result; leave": (
+            between(helper.make_node("Relu", ["x"], ["y"])), {"outputs": ("result", "result")}),
+        "its output more has no scale": (between(helper.make_node("Relu", ["x"], ["y"])), {"outputs": ("result", "more")}),
+        "it gives its input again, as x": (between(helper.make_node("Relu", ["x"], ["y"])), {"outputs": ("result", "x")}),
         "has 2 inputs": (between(helper.make_node("Relu", ["x"], ["y"])), {"inputs": ("images", "more")}),
         "export it with fixed sizes": (between(helper.make_node("Relu", ["x"], ["y"])), {"sizes": (1, 3, "h", "w")}),
         "expected \\(1, channels, height, width\\)": (between(helper.make_node("Relu", ["x"], ["y"])), {"sizes": (2, 3, 4, 4)}),

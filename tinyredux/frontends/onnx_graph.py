@@ -23,8 +23,8 @@ def load_onnx(path: Path | str, rounding: str = "single") -> Graph:
     convolutions and dense layers; `compare_with_onnxruntime` counts what differs elsewhere. Activations in uint8 are shifted to
     int8. A network that takes floats is read from behind its first QuantizeLinear on.
     Raises ImportError without the package `onnx`, ValueError for a file that is none or is damaged, for a float network, for
-    several inputs or outputs, and for operators that no kernel computes: all of them, each with its place, name and attributes.
-    Chapter 13.
+    several inputs, and for operators that no kernel computes: all of them, each with its place, name and attributes. Several
+    outputs keep their order; labels belong to the first. Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.onnx'")
     return replace(load_with_names(Path(path))[0], rounding=rounding)

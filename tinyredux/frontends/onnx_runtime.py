@@ -21,8 +21,8 @@ from tinyredux.int8 import quant_of
 def compare_with_onnxruntime(path: Path | str, images: Array, rounding: str = "single") -> list[LayerDifference]:
     """Returns for each layer of an ONNX file how its int8 output differs from that of ONNX Runtime on this computer.
 
-    `images` (N, H, W, C) are int8, as the network stores them; `rounding` is that of `load_onnx`. The last one is the network's
-    output; a layer that ONNX Runtime does not store by itself is counted with the one behind it.
+    `images` (N, H, W, C) are int8, as the network stores them; `rounding` is that of `load_onnx`. The network's outputs are among
+    them; a layer that ONNX Runtime does not store by itself is counted with the one behind it.
     Raises ImportError without the package onnxruntime, ValueError for images of another shape. Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.onnx'")
@@ -54,8 +54,10 @@ def _onnxruntime(path: Path, graph: Graph, loader: Loader) -> Callable[[Array], 
             for tensor, held in wanted.items():
                 values = given[held.name].reshape(-1).astype(np.int16) - 128 * held.unsigned
                 found[tensor].append(_in_places(values, held.view, graph, tensor))
-            for tensor in {*graph.outputs} - {*wanted}:  # a softmax behind all that is stored
-                values = _stored(given[loader.network.output], quant_of(graph.tensors[tensor]))
+            for tensor, name in zip(graph.outputs, loader.network.outputs, strict=True):
+                if tensor in wanted:
+                    continue
+                values = _stored(given[name], quant_of(graph.tensors[tensor]))  # a softmax behind all that is stored
                 found[tensor].append(values.reshape(graph.tensors[tensor].shape))
         return {name: np.stack(values) for name, values in found.items()} | {graph.inputs[0]: images}
 

@@ -17,7 +17,8 @@ from torch.export.graph_signature import OutputKind
 from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import arguments, pair, place
 from tinyredux.frontends.qdq import Network, Node, graph_of
-from tinyredux.graph import Array, Graph, Shape
+from tinyredux.frontends.qdq.values import Loader
+from tinyredux.graph import STACK, Array, Graph, Shape
 
 PAIRS = "quantized_decomposed"
 QUANTISE = "quantise it with prepare_pt2e and convert_pt2e, or give the module itself: tr.export, then tr.quantize"
@@ -56,11 +57,16 @@ def _has_pairs(graph: fx.Graph) -> bool:
 def from_program(program: torch.export.ExportedProgram, name: str = "net") -> Graph:
     """Returns the int8 Graph of a program that PT2E has quantised, rounded once, as it is in torch's floating point.
 
-    Raises ValueError for several inputs or outputs, and for calls that no kernel computes: all of them, each with its place.
+    Raises ValueError for several inputs, and for calls that no kernel computes: all of them, each with its place.
     """
+    return replace(with_names(program, name)[0], rounding="single")
+
+
+def with_names(program: torch.export.ExportedProgram, name: str) -> tuple[Graph, Loader]:
+    """Returns the graph of `from_program`, and how it was built."""
     inputs, signature = program.graph_signature.user_inputs, program.graph_signature
     outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    require(len(inputs) == len(outputs) == 1, f"{name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
+    require(len(inputs) == 1, f"{name} has {len(inputs)} inputs ({', '.join(map(str, inputs))}), expected one; {STACK}")
     held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
     values = {**program.constants, **program.state_dict}
     constants = {key: values[target].detach().cpu().numpy() for key, target in held.items()}
@@ -70,8 +76,10 @@ def from_program(program: torch.export.ExportedProgram, name: str = "net") -> Gr
             sizes = tuple(size if isinstance(size, int) else 1 for size in node.meta["val"].shape)
         elif node.op == "call_function":
             nodes += _Writer(node, constants).nodes()
-    network = Network(tuple(nodes), constants, str(inputs[0]), sizes, "float32", str(outputs[0].arg.name), _refuse)
-    return replace(graph_of(network, name, name, QUANTISE)[0], rounding="single")
+    network = Network(
+        tuple(nodes), constants, str(inputs[0]), sizes, "float32", tuple(str(spec.arg.name) for spec in outputs), _refuse
+    )
+    return graph_of(network, name, name, QUANTISE)
 
 
 def _refuse(node: Node, values: list[Array | None]) -> list[Array]:

@@ -27,13 +27,13 @@ def graph_of(network: Network, where: str, name: str, quantise: str) -> tuple[Gr
     require(kinds & {"QuantizeLinear", "DequantizeLinear", *FORMS}, f"{where} is a float network; {quantise}")
     name = re.sub(r"[^\w.+-]+", "_", name, flags=re.ASCII) or "net"
     try:
-        output, loader = _built(network, name)
+        outputs, loader = _built(network, name)
         widest = max(loader.input_quants, key=lambda quant: quant.scale[0])
         if widest != loader.input_quants[0]:  # what is stored first limits what others read
-            output, loader = _built(network, name, widest)
+            outputs, loader = _built(network, name, widest)
     except RefusedError as wrong:
         raise ValueError(f"{where}: {wrong}") from None
-    graph = _needed(replace(loader.graph, outputs=(output,)))
+    graph = _needed(replace(loader.graph, outputs=outputs))
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
         check_most(name, tensor.elements, "values", tensor.name)
@@ -42,8 +42,8 @@ def graph_of(network: Network, where: str, name: str, quantise: str) -> tuple[Gr
     return graph, loader
 
 
-def _built(network: Network, name: str, *quants: Quant) -> tuple[str, Loader]:
-    """Returns the tensor that the network gives, and the loader with the graph; `quants`: the input's, where it is known."""
+def _built(network: Network, name: str, *quants: Quant) -> tuple[tuple[str, ...], Loader]:
+    """Returns the tensors that the network gives, and the loader with the graph; `quants`: the input's, where it is known."""
     constants: dict[str, Value | None] = {name: Constant(one) for name, one in network.constants.items()}
     loader = Loader(network, Graph(name, (), {}, {}, ("input",), ()), constants, input_quants=[*quants])
     loader.values[network.input] = _input(loader)
@@ -52,7 +52,13 @@ def _built(network: Network, name: str, *quants: Quant) -> tuple[str, Loader]:
     if loader.refused:
         count = f"{len(loader.refused)} of {len(network.nodes)} operators"
         raise RefusedError(f"{count} are not supported:\n  " + "\n  ".join(loader.refused))
-    return _output(loader), loader
+    found: dict[str, str] = {}
+    for output in network.outputs:
+        tensor = _output(loader, output)
+        if tensor in found or tensor in loader.graph.inputs:
+            raise RefusedError(f"it gives {found.get(tensor, 'its input')} again, as {output}; leave this output out")
+        found[tensor] = output
+    return tuple(found), loader
 
 
 def _input(loader: Loader) -> Pending:
@@ -63,16 +69,16 @@ def _input(loader: Loader) -> Pending:
     return loader.entry(shape, plain(shape, len(sizes)))
 
 
-def _output(loader: Loader) -> str:
-    """Returns the tensor that the network gives."""
-    value = loader.values.get(loader.network.output)
+def _output(loader: Loader, name: str) -> str:
+    """Returns the tensor of one of the network's outputs."""
+    value = loader.values.get(name)
     if isinstance(value, Pending) and value.function and value.function[1] == "softmax":
         return value.finish(SOFTMAX_OUTPUT, value.limits)
     if not isinstance(value, Stored):
-        raise RefusedError(f"its output {loader.network.output} has no scale; quantise what computes it, too")
+        raise RefusedError(f"its output {name} has no scale; quantise what computes it, too")
     shape = loader.shape(value)
     if value.view != plain(shape, len(value.view)) or any(value.padding):
-        raise RefusedError(f"its output is a map of {shape}, flattened or transposed at the end; give the map itself")
+        raise RefusedError(f"its output {name} is a map of {shape}, flattened or transposed at the end; give the map itself")
     return value.tensor
 
 

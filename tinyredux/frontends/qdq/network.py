@@ -30,12 +30,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes, constants by name, the input's name, sizes and type, the output's name, and what computes nodes of constants."""
+    """Nodes, constants by name, the input's name, sizes and type, the outputs' names, and what computes nodes of constants."""
 
     nodes: tuple[Node, ...]
     constants: dict[str, Array]
     input: str
     sizes: tuple[int, ...]
     dtype: str
-    output: str
+    outputs: tuple[str, ...]
     fold: Callable[[Node, list[Array | None]], list[Array]]

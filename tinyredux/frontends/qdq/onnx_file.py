@@ -34,12 +34,13 @@ def read_model(path: Path) -> Any:
 
 
 def network_of(model: Any, where: str) -> Network:
-    """Returns a model as plain data. Raises ValueError for several inputs or outputs, and for sizes that are left open."""
+    """Returns a model as plain data. Raises ValueError for several inputs, no output, and sizes that are left open."""
     graph = model.graph
     constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     inputs = [one for one in graph.input if one.name not in constants]
-    for what, ends in (("inputs", inputs), ("outputs", graph.output)):
-        require(len(ends) == 1, f"{where} has {len(ends)} {what}, expected one; take the network apart before exporting it")
+    several = f"{len(inputs)} inputs ({', '.join(one.name for one in inputs)})"
+    require(len(inputs) == 1, f"{where} has {several}, expected one; take the network apart before exporting it")
+    require(graph.output, f"{where} has no output, expected at least one; export it again")
     kind, versions = inputs[0].type.tensor_type, {one.domain: one.version for one in model.opset_import}
     sizes = tuple(int(one.dim_value) for one in kind.shape.dim)
     sizes = (sizes[0] if sizes[0] > 0 else 1, *sizes[1:]) if sizes else ()
@@ -69,7 +70,7 @@ def network_of(model: Any, where: str) -> Network:
         return [np.asarray(one) for one in found]
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-    return Network(tuple(nodes), constants, inputs[0].name, sizes, dtype, graph.output[0].name, fold)
+    return Network(tuple(nodes), constants, inputs[0].name, sizes, dtype, tuple(one.name for one in graph.output), fold)
 
 
 def _attribute(attribute: Any) -> Any:
