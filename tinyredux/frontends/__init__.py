@@ -1,8 +1,8 @@
 """Doors for networks: a torch module becomes a float Graph that is checked against the module itself, a .tflite file an int8 one.
 
 `torch_export.export` is the door for modules; `operators` translates each operator or refuses it in words, `builder` collects
-the graph. `tflite_graph.load_tflite` is the door for files, which `tflite_file` reads, and `litert` holds it
-beside LiteRT.
+the graph. `tflite_graph.load_tflite` is the door for files, which `tflite_file` reads; `tflite_moves` has their operators that
+move values or join neighbours, and `litert` holds the graph beside LiteRT.
 """
 
 from __future__ import annotations
