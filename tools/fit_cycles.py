@@ -285,7 +285,7 @@ def errors(found: Iterable[Layer], core: str) -> dict[str, list[float]]:
 def fit_all() -> None:
     """Fits every core to its layers; writes the costs, and how far off the prices of other layers are.
 
-    The entry of the board STALLED stays as it is, and so do kernels of which no layer is drawn: lookup, mul, rearrange.
+    The entry of the board STALLED stays as it is, and so do kernels of which no layer is drawn: lookup, mean, mul, rearrange.
     """
     costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
     for board in map(find_board, BOARDS):
