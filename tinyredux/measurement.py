@@ -12,6 +12,7 @@ from tinyredux.simulator import say_band
 from tinyredux.tables import as_html, columns
 
 SCHEMA = 1
+LATER = {"notes", "error_band", "command", "seed", "commit", "date", "machine", "versions"}  # which older records lack
 MOST_TIMES = 1000  # the MACs of a plan, against those of the network
 
 
@@ -40,7 +41,8 @@ class Measurement:
     """A measured network, field for field what `measure --json` prints.
 
     `cycles_kind` says what the cycles are: "modelled" (Cortex-M4), "modelled-estimate" (Cortex-M7, M33) or "board";
-    `error_band`: the least and the most that a board takes of modelled cycles, None in older records.
+    `error_band`: the least and the most that a board takes of modelled cycles.
+    `command` remakes the record; `commit`, `date`, `machine` and `versions` are those of `provenance`; None in older records.
     Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there. Chapter 1.
     """
 
@@ -73,6 +75,12 @@ class Measurement:
     fits: bool = True
     notes: list[str] = field(default_factory=list)
     error_band: list[float] | None = None
+    command: str | None = None
+    seed: int | None = None
+    commit: str | None = None
+    date: str | None = None
+    machine: str | None = None
+    versions: dict[str, str | None] | None = None
     schema: int = SCHEMA
 
     @property
@@ -145,6 +153,6 @@ def load(path: Path | str) -> Measurement:
     content = read_json(path, "record")
     schema, known = content.get("schema"), {entry.name for entry in fields(Measurement)}
     require(schema == SCHEMA, f"record {path} has schema {schema!r}, this version reads {SCHEMA}")
-    missing = ", ".join(sorted(known - set(content) - {"notes", "error_band"}))
+    missing = ", ".join(sorted(known - set(content) - LATER))
     require(not missing, f"record {path} lacks {missing}")
     return checked(Measurement, {key: value for key, value in content.items() if key in known}, f"record {path}")

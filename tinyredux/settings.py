@@ -3,7 +3,8 @@
 `Settings` turns the words of a command (`--method trec+partial --sram 20000`) into passes and a schedule for `flow.compile`.
 """
 
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tinyredux import datasets, flow, nets
@@ -49,7 +50,7 @@ class Settings:
     accumulator: str = "int32"  # method partial: width of partial sums; int16 is lossy
     mac_limit: float = 1.0  # method partial: above 1 early layers run in patches that compute shared rows again
     input_outside: bool = False  # method partial: the network's input lies behind the arena's other bytes
-    rounding: str = "double"  # of a sum on its way to int8: twice as TFLM does, or single as LiteRT's default interpreter does
+    rounding: str | None = None  # of a sum on its way to int8: double as TFLM, single as LiteRT; None: as the file's users expect
     skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
@@ -70,13 +71,23 @@ class Settings:
         ):
             if given and method not in self.methods:
                 raise ValueError(f"{what} with method {method}, not {self.method}")
-        require(self.rounding in ROUNDINGS, f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
+        require(self.rounding in (None, *ROUNDINGS), f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
             raise ValueError(f"images is {self.images}, expected at least 1")
         if self.target not in ("host", "simulator") and self.target.partition(":")[0] != "board":
             raise ValueError(f"target is {self.target!r}, expected host, simulator or board[:PORT]")
+
+    @property
+    def command(self) -> str:
+        """The command that measures the same; options that have their default are left out."""
+        words = ["python", "-m", "tinyredux", "measure", self.net]
+        for field in fields(self)[1:]:
+            name, value = f"--{field.name.replace('_', '-')}", getattr(self, field.name)
+            if value != field.default and field.name != "platformio":  # which makes the same bytes
+                words += [name] if value is True else [name, str(value)]
+        return shlex.join(words)
 
     @property
     def kernel_set(self) -> str:
@@ -130,7 +141,8 @@ class Compiled:
 class Network:
     """A named network before its passes: the int8 graph, the float graph that it comes from, if any, and the data.
 
-    `skips`: its weights were tuned to be left out in part. `together`: they were tuned for all its TREC layers at once.
+    `skips`: its weights were tuned to be left out in part. `together`: they were tuned for all its TREC layers at once. `notes`
+    say what a reader must know of its weights.
     """
 
     int8: Graph
@@ -138,12 +150,13 @@ class Network:
     data: Dataset
     skips: bool = False
     together: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def network(settings: Settings) -> Network:
     """Returns a named network as an int8 graph: a module that is exported and quantised, or a file's as it is."""
     found = _of_file(settings) if is_network_file(settings.net) else _of_module(settings)
-    return replace(found, int8=replace(found.int8, rounding=settings.rounding))
+    return found if settings.rounding is None else replace(found, int8=replace(found.int8, rounding=settings.rounding))
 
 
 def _of_file(settings: Settings) -> Network:
@@ -168,13 +181,18 @@ def _of_module(settings: Settings) -> Network:
     graph = export(net, name=nets.short_name(settings.net))
     int8 = quantize(graph, datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES))
     together = "trec" in methods and is_tuned(settings.net, data.name, settings.trec)
-    return Network(int8, graph, data, tuned, together)
+    left = nets.weights_file(settings.net, data.name) if ":" in settings.net and not (tuned or together) else None
+    notes = (f"weights that `train` left for this data, {left.name}, in place of the factory's own",) if left else ()
+    return Network(int8, graph, data, tuned, together, notes)
 
 
-def compile_net(settings: Settings) -> Compiled:
-    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what. Chapter 1."""
+def compile_net(settings: Settings, given: Network | None = None) -> Compiled:
+    """Returns a named network compiled for int8 inference; one that is `given`, from a module or arrays in memory, as it is.
+
+    Raises ValueError for input that is wrong, saying what. Chapter 1.
+    """
     expect(Settings, settings, "what to compile", "such as Settings('lenet')")
-    named = network(settings)
+    named = given or network(settings)
     data, int8 = named.data, named.int8
     if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
         raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
@@ -195,7 +213,7 @@ def compile_net(settings: Settings) -> Compiled:
         exact = replace(settings, method="+".join(others) or "exact", trec=None, kernels=kernels)
         compiled = compile_net(exact)
         return replace(compiled, model=replace(compiled.model, notes=(*compiled.model.notes, NO_TREC)))
-    return Compiled(named.source or int8, model, data)
+    return Compiled(named.source or int8, replace(model, notes=(*named.notes, *model.notes)), data)
 
 
 def _call(settings: Settings, data: str) -> str:
@@ -203,7 +221,7 @@ def _call(settings: Settings, data: str) -> str:
     words = {
         "compile": Path(settings.net).name, "--method": settings.method, "--data": data,
         "--trec": settings.trec and settings.trec.name, "--skip": settings.skip and Path(settings.skip).name,
-        "--rounding": None if settings.rounding == "double" else settings.rounding,
+        "--rounding": settings.rounding,
         "--sram": settings.sram, "--kernels": settings.kernel_set,
         "--board": settings.board if settings.kernel_set == "fast" or "skip" in settings.methods else None,
     }  # fmt: skip
@@ -227,7 +245,8 @@ def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
         platformio=settings.platformio,
     )  # fmt: skip
     method = settings.method if settings.accumulator == "int32" else f"{settings.method}-{settings.accumulator}"
-    return replace(record, net=settings.net, method=method)
+    command = replace(settings, data=settings.data or compiled.data.name).command
+    return replace(record, net=settings.net, method=method, command=command, seed=settings.seed)
 
 
 def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, list[str]]:
@@ -239,7 +258,7 @@ def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, li
     folder, compiled = Path(folder), compile_net(settings)
     compiled.model.check_fit()
     images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
-    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}
+    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run_joined(compiled.int8, images).tobytes()}
     compiled.artifact.write(folder)
     for name, content in vectors.items():
         write_whole(folder / name, content)

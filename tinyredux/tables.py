@@ -6,11 +6,15 @@ Styler has no text but its address, and other HTML on each run, so a chapter's o
 that off takes as many lines as there are here.
 """
 
+import csv
 import html
+import io
+import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any
 
+LATEX = re.compile(r"[#$%&_{}]")  # what LaTeX reads as a command
 STYLE = "text-align:left;padding:1px 14px 1px 0"
 
 
@@ -29,6 +33,21 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "" if value is None else str(value)
+
+
+def as_csv(rows: Iterable[Sequence[Any]], head: Sequence[str]) -> str:
+    """Returns rows as comma-separated values under a head, numbers with all their digits, empty for None."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue().rstrip("\n")
+
+
+def as_latex(rows: Iterable[Sequence[Any]], head: Sequence[str]) -> str:
+    """Returns rows as a LaTeX tabular with the rules of booktabs: the first column to the left, the others to the right."""
+    lines = [" & ".join(LATEX.sub(r"\\\g<0>", shown(cell)) for cell in cells) + r" \\" for cells in [head, *rows]]
+    lines[0] = lines[0] + "\n\\midrule"
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines)
 
 
 class Words(str):

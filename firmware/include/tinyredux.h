@@ -200,10 +200,11 @@ void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_ad
 void tr_sub_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
 
 /* Product of two maps of h x w pixels of c values; distances of rows and pixels are given in full, and 0 for a second input of one
- * pixel, which holds a value for each channel. */
+ * pixel, which holds a value for each channel. b_each: from value to value of the second input, 0 where a pixel has one for all. */
 struct tr_mul {
     int32_t h, w, c, a_row, a_pixel, b_row, b_pixel, out_row, out_pixel;
     int32_t a_zero_point, b_zero_point, out_zero_point, multiplier, shift, activation_min, activation_max;
+    int32_t b_each;
 };
 void tr_mul_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_mul *restrict p);
 

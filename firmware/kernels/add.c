@@ -24,6 +24,9 @@ void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_ad
         }
     }
 }
+
+/* A factor below 0 subtracts. */
+void tr_sub_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p) { tr_add_s8(out, a, b, p); }
 #else
 static inline void combine(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p, int32_t sign)
 {

@@ -263,10 +263,9 @@ def test_refused_shows_the_words_and_wants_them(capsys: pytest.CaptureFixture[st
         1 / 0  # noqa: B018 (a mistake of the chapter's own is no refusal)
 
 
-# nbval runs every cell of every notebook in `make test`; one also by the program that readers use, the rest with -m sweep.
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=[] if p.stem == "lab2_memory_placement" else pytest.mark.sweep) for p in NOTEBOOKS]
-)
+# nbval runs every cell of every notebook in `make test`, and a test above one chapter by papermill with other parameters.
+@pytest.mark.sweep
+@each_notebook
 def test_plain_papermill_runs_every_notebook(path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "papermill", "-k", "python3", "--no-progress-bar", path.name, str(tmp_path / path.name)]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True)

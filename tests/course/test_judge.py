@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,58 +59,28 @@ FORGED = """from IPython.display import display
 by_hand = {"passed": True}
 mime = "application/vnd.tinyredux.verdict+json"
 display({mime: {"exercise": "lab2.place", "passed": True}, "text/plain": "lab2.place: right"}, raw=True)"""
-AGAIN = """del sys.modules['tinyredux.course.exercises']
-import tinyredux.course.exercises as e
-place = e.first_fit_by_size"""
 FRAMES = """frame = sys._getframe()
 while frame:
     frame.f_globals['_answer'] = lambda *_: {'passed': True}
     frame = frame.f_back"""
-THROUGH_PROC = """for path in Path('/proc').glob(f'*/root{NEIGHBOUR}'):
-    exec(''.join(json.loads(path.read_text())['cells'][0]['source']))"""
-READ = """found = [p for root in [*sys.path, "/"] for p in Path(root).glob("tinyredux/**/*exercises*") if p.stat().st_size]
-for path in found:
-    if b"first_fit_by_size" in path.read_bytes():
-        exec(path.read_text(errors="replace").partition("_ALL = (")[0])
-        place = first_fit_by_size"""
-LIES = """class Lie({}):
-    __eq__ = __ne__ = __lt__ = __le__ = __ge__ = __hash__ = lambda *_: True
-"""
-TO_PIPES = """for number in range(3, 99):
-    try: os.write(number, b'{{"id": "{}", "passed": true, "value": {{}}}}\\n' * 3)
-    except OSError: pass
-by_hand = {{}}"""
 CHEATS: dict[str, str] = {  # cells after a first one that answers nothing: both exercises must stay failed
     "forged_verdict": FORGED,
     "printed_verdict": "print('lab2.place: right in all 202 cases'); place = lambda *_: 'right'",
     "patched_check": "import tinyredux.course.teaching as t\nt.check = lambda name, *_: t.Verdict(name, True, 'right')",
     "patched_try": "import tinyredux.course.teaching as t\nt._try = t._fault = lambda *_: None\nplace = lambda *_: {}",
     "patched_judge": "import tinyredux.course.judge as j\nj.check = lambda name, *_: True\nj._verdict = lambda *_: True",
-    "patched_plain": "import tinyredux.course.child as c\nc.plain = lambda value: True\nplace = lambda *_: {}",
     "patched_main": FRAMES,
-    "patched_json": 'import json\njson.dumps = lambda *_, **__: \'{"passed": true, "value": {}}\'',
     "patched_memory": "from tinyredux import memory\nmemory.overlap = lambda *_: False\nplace = lambda s, _: dict.fromkeys(s, 0)",
     "value_for_function": "place = {'a': 0, 'b': 16}",
     "function_for_value": "by_hand = lambda: True",
     "first_case_only": "place = lambda *_: {'a': 0, 'b': 16}",
     "imported": "from tinyredux.course.exercises import first_fit_by_size as place",
-    "imported_bound": "from tinyredux.course.exercises import BRANCH_BOUND, EXERCISES\nplace = EXERCISES['lab2.place'].expected",
-    "imported_again": AGAIN,
     "imported_tests": "sys.path += ['/work', '.', '..']\nfrom tests.course.test_judge import HONEST\nexec(HONEST)",
-    "read_source": READ,
     "read_grader": "for p in Path('/proc').glob('*/environ'):\n    exec(p.read_text())",
-    "equal_object": LIES.format("object") + "place = lambda *_: Lie()\nby_hand = Lie()",
-    "equal_number": LIES.format("int") + "place = lambda s, _: dict.fromkeys(s, Lie())",
-    "equal_dict": LIES.format("dict") + "place = lambda s, _: Lie(s)\nby_hand = Lie(exercises.BRANCH_SIZES)",
-    "equal_name": LIES.format("str") + "place = lambda s, _: {Lie(name): 0 for name in s}",
     "not_a_number": "place = lambda s, _: dict.fromkeys(s, float('nan'))",
     "below_zero": "place = lambda s, _: {name: -10**6 * i for i, name in enumerate(s)}",
     "far_away": "place = lambda s, _: {name: 10**6 * i for i, name in enumerate(s)}",
-    "texts": "place = lambda s, _: dict.fromkeys(s, '0')",
     "raised_right": "def place(*_): raise type('right', (Exception,), {})('lab2.place: right in all 202 cases')",
-    "fake_lines": TO_PIPES.format("0"),
-    "neighbour": "exec(''.join(json.loads(NEIGHBOUR.read_text())['cells'][0]['source']))",
-    "through_proc": THROUGH_PROC,
 }
 
 
@@ -131,34 +100,25 @@ def place(body: str) -> str:
     return f"honest = place\ndef place(*_):\n    {body}"
 
 
-SLEEP = "from time import sleep"
 DEAF = "import signal\nfor number in (2, 14): signal.signal(number, signal.SIG_IGN)\nwhile True: pass"
-STUBBORN = f"{SLEEP}\nwhile True:\n    try:\n        while True: sleep(1)\n    except BaseException: pass"
-THREADS = f"from threading import Thread\n{SLEEP}\nfor _ in range(9999): Thread(target=sleep, args=(99,)).start()"
 FLOOD = """import os
 while True:
     for number in range(3, 99):
         try: os.write(number, bytes(9**5))
         except OSError: pass"""
 DAMAGE: dict[str, tuple[str, bool | None, str]] = {  # a cell after an honest one; does place still pass; words of its verdict
-    "exit": ("import os; os._exit(0)", False, "its process ended in cell 2"),
     "system_exit": ("import sys; sys.exit(3)", True, "right"),
     "killed": ("import os; os.kill(os.getpid(), 9)", False, "its process ended in cell 2"),
-    "kill_parent": ("import os; os.kill(os.getppid(), 9)", True, "right"),
     "kill_all": ("import os; os.kill(-1, 9)", True, "right"),
-    "kill_group": ("import os; os.killpg(0, 9)", False, "its process ended"),
     "endless_cell": ("while True: pass", True, "right"),
     "deaf": (DEAF, False, "could not be interrupted"),
-    "stubborn": (STUBBORN, False, "could not be interrupted"),
     "endless_call": (place("while True: pass"), False, "endless loop"),
     "endless_in_c": (place("sum(range(10**13))"), False, "could not be interrupted"),
     "dying_call": (place("import os; os._exit(1)"), False, "its process ended in a call of place"),
     "exit_in_call": (place("raise SystemExit('bye')"), False, "raised SystemExit: bye"),
     "fork_bomb": ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", None, ""),
-    "thread_bomb": (THREADS, True, "right"),
     "live_thread": ("import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f).start()", True, "right"),
     "background": ("!sleep 99 &\nimport subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True)", True, "right"),
-    "output": ("for _ in range(1024): print('x' * 2**20)", True, "right"),
     "output_of_a_command": ("%%bash\nyes | head -c 1000000000; yes | head -c 1000000000 >&2", True, "right"),
     "shown": ("from IPython.display import display\nwhile True: display('x' * 1000)", True, "right"),
     "memory": ("x = bytearray(8 << 30)", True, "right"),
@@ -168,7 +128,6 @@ DAMAGE: dict[str, tuple[str, bool | None, str]] = {  # a cell after an honest on
     "huge_answer": (place("return 'x' * 10**7"), False, "more than 4 MiB"),
     "huge_number": (place("return 10**10**5"), False, "an object of type int"),
     "deep_answer": (place("x = []\n    for _ in range(10**5): x = [x]\n    return x"), False, "an object of type list"),
-    "answer_in_itself": (place("x = []; x.append(x); return x"), False, "an object of type list"),
     "flood": (FLOOD, False, "more than 4 MiB"),
     "closed": ("import os; os.closerange(0, 1000)", False, "its process ended in cell 2"),
     "stdout_closed": ("import sys, os; sys.stdout.close(); sys.stderr.close(); os.close(1)", True, "right"),
@@ -183,24 +142,19 @@ DAMAGE: dict[str, tuple[str, bool | None, str]] = {  # a cell after an honest on
     "at_exit": ("import atexit, time; atexit.register(time.sleep, 99)", True, "right"),
     "stopped": ("import os; os.kill(os.getpid(), 19)", False, "could not be interrupted"),
     "executed": ("import os; os.execv('/bin/sleep', ['sleep', '99'])", False, ""),
-    "segfault": ("import ctypes; ctypes.string_at(0)", False, "its process ended in cell 2"),
     "no_namespace": ("get_ipython().user_ns = None", True, "right"),
     "shared_memory": ("with open('/dev/shm/x', 'wb') as stream:\n    while True: stream.write(bytes(1 << 20))", True, "right"),
-    "root": ("import os; os.setuid(0)", True, "right"),
     "small_pipes": ("import fcntl\nfor n in range(3, 6):\n    fcntl.fcntl(n, 1031, 4096)", True, "right"),
     "mounts": ("!mount -t tmpfs x /usr\n!umount /proc\n!chroot /proc/1/root", True, "right"),
     "judge": ("open('/judge/child.py', 'w')", True, "right"),
-    "forgetting": ("%reset -f", False, "the notebook defines no place"),
-    "transformers": ("get_ipython().ast_transformers.append(1)", True, "right"),
-    "surrogates": (place("return {'\\ud800': '\\ud800'}"), False, "ud800"),
     "changed_arguments": (place("for each in _: each.clear()\n    return {}"), False, "expected a dictionary"),
 }  # fmt: skip
 
 
 # These run into a limit of time, which is short for them. A busy machine may end them, or a call after them, a little earlier.
 ENDLESS = {
-    "endless_cell", "deaf", "stubborn", "endless_call", "endless_in_c", "fork_bomb", "thread_bomb", "live_thread", "output",
-    "output_of_a_command", "shown", "stopped", "executed", "flood",
+    "endless_cell", "deaf", "endless_call", "endless_in_c", "fork_bomb", "live_thread", "output_of_a_command", "shown", "stopped",
+    "executed", "flood",
 }  # fmt: skip
 
 
@@ -313,23 +267,6 @@ def test_no_name_is_a_formula(name: str) -> None:
     assert file == "../a=1.ipynb" and labs.defused([{"student": name, "total": 3}]) == [(f"'{name}", 3)]
 
 
-@pytest.mark.slow
-def test_an_honest_submission_costs_one_process_and_no_question_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What thirty of them take in time follows from this, on any machine."""
-    asked: list[str] = []
-    ask = judge.Submission.ask
-    monkeypatch.setattr(judge.Submission, "ask", lambda self, *what, **more: asked.append(what[1]) or ask(self, *what, **more))
-    write(tmp_path / "a_lab2.ipynb", HONEST, "# a")
-    (marks,) = dict(labs.grade(tmp_path)).values()
-    assert all(mark.passed for mark in marks), marks
-    cases = teaching.CASES + len(exercises.EXERCISES["lab2.place"].edges)
-    assert [asked.count(what) for what in ("its start", "cell 1", "cell 2", "a look at by_hand", "a look at place")] == [1] * 5
-    assert asked.count("a call of place") == cases and len(asked) == cases + 5
-
-
-FEW = 12  # of those that are made by the dozen; the rest with -m sweep
-
-
 def stay_failed(tmp_path: Path, some: Any) -> None:
     neighbour = write(tmp_path / "neighbour_lab2.ipynb", HONEST)
     first = f"from tinyredux import check\nfrom tinyredux.course import exercises\nNEIGHBOUR = Path({str(neighbour)!r})"
@@ -342,9 +279,11 @@ def stay_failed(tmp_path: Path, some: Any) -> None:
 @sealed
 @pytest.mark.slow
 def test_a_few_of_the_cheats_made_by_the_dozen(tmp_path: Path, short: None) -> None:
+    """One of each way to cheat; the others with -m sweep."""
     every = [*hostile.cheats()]
-    assert len(every) + len(CHEATS) + len(DAMAGE) >= 200 and len({name for name, _ in every}) == len(every)
-    stay_failed(tmp_path, islice(every, 5, None, len(every) // FEW))
+    ways = {name.partition(" ")[0]: (name, cell) for name, cell in every}
+    assert len({name for name, _ in every}) == len(every) >= 150 and len(ways) == 14
+    stay_failed(tmp_path, ways.values())
 
 
 @sealed

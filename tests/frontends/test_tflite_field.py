@@ -185,7 +185,8 @@ def test_beside_litert_layer_by_layer(seed: int, tmp_path: Path) -> None:
         path.write_bytes(make(seed))
         graph = tr.load_tflite(path)
         once, twice = (tr.compare_with_litert(path, images_for(graph, 6), rounding) for rounding in ("single", "double"))
-        assert [layer.name for layer in once] == [op.name for op in graph.ops]
+        theirs = [op.name for op in graph.ops if not op.name.startswith("between")]  # LiteRT has no map with zeros in it
+        assert [layer.name for layer in once] == theirs
         assert not any(layer.differ or layer.why for layer in once)
         assert all(layer.why in ("", "LiteRT rounds once here", "its inputs differ") for layer in twice)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from unicorn import arm_const
 
 from tinyredux.codegen import Artifact
 from tinyredux.device import build
+from tinyredux.device.host import outputs_of
 from tinyredux.files import write_whole
 from tinyredux.graph import Graph
 from tinyredux.int8 import interpret
@@ -85,6 +87,11 @@ def without_marks(command: list[str]) -> list[Path]:
     return [*kernels(command), *objects(command, port)]
 
 
+def rounding(artifact: Artifact) -> list[str]:
+    """Returns the compiler's flag for kernels that round as an artifact's network does."""
+    return ["-DTR_SINGLE_ROUNDING=1"] * ("single_rounding.h" in artifact.files)
+
+
 def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the outputs of the C twin on this computer. A small compiler, named in SWEEP_CC, saves most of the time."""
     compiler = os.environ.get("SWEEP_CC", build.host_compiler())
@@ -96,16 +103,22 @@ def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> n
             made.append(f"{source}.o")
             command = [compiler, "-w", "-O0", "-fPIC", f"-I{INCLUDE}", f"-I{folder}", "-c", str(source), "-o", made[-1]]
             subprocess.run(command, check=True, capture_output=True)
-        link = [build.host_compiler(), "-shared", "-Wl,-z,noexecstack", *made, *map(str, without_marks(host("-fPIC")))]
+        link = [
+            build.host_compiler(),
+            "-shared",
+            "-Wl,-z,noexecstack",
+            *made,
+            *map(str, without_marks(host("-fPIC", *rounding(artifact)))),
+        ]
         subprocess.run([*link, "-o", str(folder / "model.so")], check=True, capture_output=True)
         model = ctypes.CDLL(str(folder / "model.so"))
     ctypes.memmove(model.tr_weights, artifact.blob, len(artifact.blob))
-    model.tr_input.restype = model.tr_output.restype = ctypes.c_void_p
+    model.tr_input.restype, model.tr_output.restype = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int8)
     found = []
     for image in images:
         ctypes.memmove(model.tr_input(), image.tobytes(), image.nbytes)
         model.tr_model_run()
-        found.append(np.ctypeslib.as_array((ctypes.c_int8 * int(np.prod(shape))).from_address(model.tr_output())).copy())
+        found.append(outputs_of(model, int(np.prod(shape))))
     return np.stack(found).reshape(len(images), *shape)
 
 
@@ -117,14 +130,18 @@ def on_core(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...], core
         keep = [f"-Wl,--undefined=tr_{name}" for name in ("model_run", "input", "output")]
         link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", f"-Wl,-Ttext={FLASH:#x}", f"-Wl,-Tbss={RAM:#x}"]
         command = [*cross(core, "-w", "-O1"), f"-I{INCLUDE}", f"-I{folder}", *link, *keep, "-Wl,-e,tr_model_run", *sources]
-        made = [*map(str, without_marks(cross(core))), "-o", str(folder / "model.elf")]
+        made = [*map(str, without_marks(cross(core, *rounding(artifact)))), "-o", str(folder / "model.elf")]
         subprocess.run([*command, *made], check=True, cwd=folder, capture_output=True)
         program = Core(folder / "model.elf", core)
-    found = []
+    found, places = [], [(program.call("tr_output"), int(np.prod(shape)))]
+    if table := program.symbols.get("tr_outputs"):
+        size = re.search(r"TR_OUTPUTS (\d+)", artifact.files["model.h"])
+        places = list(struct.iter_unpack("<4x2I", program.read(table, 12 * int(size[1]))))  # type: ignore[index]
+        assert places[0][0] == program.call("tr_output"), "tr_output is the first of the table"
     for image in images:
         program.write(program.call("tr_input"), image.tobytes())
         program.call("tr_model_run")
-        found.append(np.frombuffer(program.read(program.call("tr_output"), int(np.prod(shape))), np.int8))
+        found.append(np.frombuffer(b"".join(program.read(*place) for place in places), np.int8))
     return np.stack(found).reshape(len(images), *shape)
 
 
@@ -132,5 +149,5 @@ def assert_c_equals_interpreter(graph: Graph, artifact: Artifact, images: np.nda
     """Fails unless the generated C writes the interpreter's bytes for images (N, H, W, C), or for some random ones."""
     if isinstance(images, int):
         images = np.random.default_rng(0).integers(-128, 128, (images, *graph.input.shape)).astype(np.int8)
-    expected = interpret.run(graph, images)
+    expected = interpret.run_joined(graph, images)
     np.testing.assert_array_equal(on_host(artifact, images, expected.shape[1:]), expected)

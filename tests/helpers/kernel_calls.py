@@ -66,8 +66,10 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
         case Mul():
             r, own = mul_params(graph, op), (width * channels, channels)
             points = [r.input_zero_point, quant_of(graph.tensors[op.inputs[1]]).zero_point, r.output_zero_point]
-            numbers = [*own, *(own if inputs[1].shape == inputs[0].shape else (0, 0)), *own, *points]
-            return [_call("mul", [*inputs[0].shape, *numbers, *r.multiplier, *r.shift, *_clamp(r.clamp)], *inputs)]
+            other = inputs[1].shape
+            second = own if other == inputs[0].shape else (width, 1) if other[:2] == inputs[0].shape[:2] else (0, 0)
+            numbers = [*own, *second, *own, *points, *r.multiplier, *r.shift, *_clamp(r.clamp)]
+            return [_call("mul", [*inputs[0].shape, *numbers, int(other[2] == channels)], *inputs)]
         case Concat():
             first = inputs[0].shape[2]
             parts = zip(inputs, (0, first), strict=True)

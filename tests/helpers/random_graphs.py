@@ -1,4 +1,5 @@
-"""Random int8 networks: branches, residuals, concatenations, strides, pools, depthwise and dense layers."""
+"""Random int8 networks: branches, residuals, concatenations, strides, pools, depthwise and dense layers, some with several
+outputs, of which some are read inside as well."""
 
 from __future__ import annotations
 
@@ -12,12 +13,14 @@ from tinyredux import graph as ir
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
 PLAIN = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
-KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub")
+KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub", "gate")
 
 
-def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Graph:
-    """Returns a random network of up to about `most` operators of some kinds that ends in one tensor."""
-    rng = np.random.default_rng(seed)
+def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS, most_outputs: int = 4) -> Graph:
+    """Returns a random network of up to about `most` operators of some kinds with one output, or about every third time with two
+    to `most_outputs`."""
+    rng, more = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+    outputs_wanted = int(more.integers(2, most_outputs + 1)) if more.random() < 0.35 and most_outputs > 1 else 1
     quant = Quant((0.05,), int(rng.integers(-20, 21)))
     shape = (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7)))
     tensors = {"input": Tensor("input", shape, "int8", quant)}
@@ -44,7 +47,7 @@ def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Gra
         recent = list(tensors)[-4:]
         source = str(rng.choice([name for name in recent if not isinstance(_producer(ops, name), Softmax)] or ["input"]))
         _random_op(rng, add, tensors, source, str(rng.choice(kinds)), f"op{len(ops)}")
-    while len(loose := [name for name in unread() if name != "input"]) > 1:
+    while len(loose := [name for name in unread() if name != "input"]) > outputs_wanted:
         _join(rng, add, tensors, loose[0], loose[1], len(ops))
     last = unread()[-1] if ops else "input"
     if rng.random() < 0.3:
@@ -53,7 +56,10 @@ def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Gra
         last = add(Dense(f"op{len(ops)}", (last,), f"t{len(ops)}"), (outputs, height * width * channels), outputs)
     if rng.random() < 0.2:
         last = add(Softmax(f"op{len(ops)}", (last,), f"t{len(ops)}"))
-    graph = Graph("random", tuple(ops), tensors, constants, ("input",), (last,))
+    ends = [name for name in dict.fromkeys([*unread(), last]) if name != "input"]
+    inner = [name for name in tensors if name not in (*ends, "input")]
+    ends += map(str, more.permutation(inner)[: max(0, outputs_wanted - len(ends))])
+    graph = Graph("random", tuple(ops), tensors, constants, ("input",), tuple(map(str, more.permutation(ends))))
     ir.verify(graph)
     return graph
 
@@ -101,7 +107,8 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
             op = rearrange(lambda options: options[int(rng.integers(len(options)))], shape, name, source, output)
             add(op if op.size[0] * op.size[1] < 300 else Relu(name, (source,), output))
         case "mul":
-            same = [other for other, tensor in tensors.items() if tensor.shape in (shape, (1, 1, shape[2]))]
+            others = (shape, (1, 1, shape[2]), (*shape[:2], 1))
+            same = [other for other, tensor in tensors.items() if tensor.shape in others]
             add(Mul(name, (source, str(rng.choice(same))), output, activation))
         case "squeeze":  # squeeze and excite: each channel times a function of its mean
             gate = add(Pool(f"{name}a", (source,), f"{output}a", kind="average", kernel=shape[:2]))
@@ -109,6 +116,10 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
                 gate = add(Conv(f"{name}b", (gate,), f"{output}b"), (shape[2], 1, 1, shape[2]), shape[2])
             gate = add(Lookup(f"{name}c", (gate,), f"{output}c", str(rng.choice(["sigmoid", "hardsigmoid"]))))
             add(Mul(name, (source, gate), output))
+        case "gate":  # spatial attention: each place times a function of its channels
+            gate = add(Conv(f"{name}a", (source,), f"{output}a"), (1, 1, 1, shape[2]), 1)
+            gate = add(Lookup(f"{name}b", (gate,), f"{output}b", "sigmoid"))
+            add(Mul(name, (source, gate), output, activation))
         case "concat":
             same = [other for other, tensor in tensors.items() if tensor.shape[:2] == shape[:2]]
             add(Concat(name, (source, *map(str, rng.choice(same, int(rng.integers(1, 3))))), output))

@@ -17,12 +17,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tinyredux import Settings, compile, compile_net, fixedpoint
+from tinyredux import Settings, compile, compile_net
 from tinyredux.explore import plans
 from tinyredux.int8 import evaluator, interpret
 from tinyredux.methods.partial import Partial
 from tinyredux.notebook import widgets
-from tinyredux.notebook.plots_redundancy import photograph
 from tinyredux.notebook.widgets import FlipBook
 from tinyredux.skip import skip, windows
 from tinyredux.skip.records import path_of, statistics_of
@@ -99,24 +98,9 @@ def test_what_nbval_leaves_out_is_drawings_alone() -> None:
     assert all(words in html for words in (picture.text for _, picture in book("shift").pages))
 
 
-def test_clusters_of_the_photograph() -> None:
-    rows = interpret.windows(photograph(64)[None], (3, 3), (1, 1), (0, 0, 0, 0), 0).reshape(-1, 27)
-    projections = rows @ np.random.default_rng(0).integers(-100, 101, (27, 32))
-    above = projections > projections.mean(axis=0)
-    expected = [len(np.unique(above[:, :bits], axis=0)) for bits in book("hash_bits").values]
-    assert numbers("hash_bits", r"their (\d+) clusters") == expected
-
-
 def test_a_slice_takes_its_channels_and_no_more() -> None:
     whole = 3072 + 7200 + 112  # the image, what the first pool keeps, the convolution's scratch
     assert numbers("slice_width", r"in parts (\d+) bytes") == [whole + 30 * 30 * width for width in book("slice_width").values]
-
-
-def test_the_staircase_differs_where_the_two_rules_do() -> None:
-    x, m = np.arange(-40, 41), 1518500250
-    once = {s: np.sign(x) * ((np.abs(x) * m + (1 << (30 + s))) >> (31 + s)) for s in book("shift").values}
-    expected = [(once[s] != fixedpoint.multiply_by_quantized_multiplier(x, m, -s)).sum() for s in once]
-    assert numbers("shift", r"differs at (\d+) of 81") == expected
 
 
 def test_a_plan_keeps_to_the_limit_and_costs_less_with_more() -> None:

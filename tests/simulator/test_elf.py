@@ -22,7 +22,7 @@ pytestmark = NEEDS_COMPILER
 F469 = find_board("disco_f469ni")
 SOURCE = """volatile int data = 7; int zeros[9]; int main(void) { float f = data; zeros[data] = (int)(f * f); number(zeros[data]);
     leave(0); return 0; }"""
-FILES = 300  # of each seed
+FILES = 100  # of each seed
 
 
 @pytest.fixture(scope="module")

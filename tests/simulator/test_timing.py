@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from tinyredux.measurement import load
 from tinyredux.simulator import RULES, cycles_kind, error_band, model_name, price_block, timing
 from tinyredux.simulator.decode import Instruction, decode_block
 
@@ -165,13 +163,3 @@ def test_models_carry_a_version_and_bands_that_follow_from_the_comparisons_with_
         low, high = error_band(cpu)
         assert 0 <= 1 / most - low < 0.01 and 0 <= high - 1 / least < 0.01
     assert all(row["model_version"] <= timing.CORES[row["cpu"]].model_version for row in table["rows"])
-
-
-def test_records_from_before_the_bands_are_read(tmp_path: Path) -> None:
-    source = next((Path(__file__).parents[2] / "data" / "records").glob("lenet.exact.fast.disco_f469ni.*.json"))
-    content = json.loads(source.read_text())
-    content.pop("error_band", None)
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    old = load(tmp_path / "old.json")
-    assert old.error_band is None and "a board takes" not in str(old)
-    assert "a board takes 0.94 to 1.07 of the modelled cycles" in str(replace(old, error_band=list(error_band("cortex-m4"))))

@@ -9,6 +9,7 @@ import pytest
 from test_skipping import prepared
 
 from tinyredux.notebook import plots_skipping, skip_report
+from tinyredux.notebook.plots_digest import digest
 from tinyredux.notebook.plots_style import Picture
 from tinyredux.skip import cuts
 
@@ -44,7 +45,7 @@ def test_figures_are_the_same_each_time_name_their_axes_and_their_words_carry_th
              "right_by_share": "exact 95 of 100. ours: 40 of 100 at 50%", "two_readings": ""}  # fmt: skip
     for name, make in FIGURES.items():
         one, other = make(), make()
-        assert one._repr_png_() == other._repr_png_() and len(one._repr_png_()) < 100_000 and repr(one).endswith(".")
+        assert len(one._repr_png_()) < 100_000 and digest(one.figure) == digest(other.figure) and repr(one).endswith(".")
         assert all(axes.get_xlabel() for axes in one.figure.axes) and words[name] in repr(one)
 
 

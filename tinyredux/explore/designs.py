@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyredux.boards import Board
 from tinyredux.codegen import code_sizes, compacted, limits, templates_of
-from tinyredux.datasets import Dataset, Split
+from tinyredux.datasets import Dataset, Split, check_part
 from tinyredux.graph import Array, Graph, Op, Weighted, constant_names
 from tinyredux.int8 import evaluator
 from tinyredux.kernels import Way, fitted, ways
@@ -58,8 +58,7 @@ class Designs:
 
         Raises ValueError for data without training or validation images.
         """
-        if not len(data.validation.images) or data.validation.labels is None:
-            raise ValueError(f"{data.name} has no labelled validation images to choose by; use cifar10 or synthetic")
+        check_part(data, "validation")
         self.graph, self.data, self.board, self.kernels = graph, data, board, kernels
         self.asked_bytes, self.sram_bytes = sram_bytes, limits(board, sram_bytes)[0]
         self.units, self.calibration = records.UNITS_FOR[kernels], Calibration()
@@ -114,7 +113,7 @@ class Designs:
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
         fast = fitted(graph, self.board.cpu, known, *limits(self.board, self.asked_bytes, graph))
         cycles = self.calibration.cycles_factor * fast.cycles
-        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board.cpu)
+        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board)
         forms = fast.form_of_operator
         names = {op.name: forms[op.name].name if op.name in forms else "reference" for op in graph.ops}
         return Cost(round(cycles), flash, fast.total_bytes, names)

@@ -12,6 +12,11 @@ from tinyredux.frontends.builder import Call, arguments, pair, refuse
 from tinyredux.graph import Array, Conv, Rearrange
 
 
+def as_planes(weights: Array) -> Array:
+    """Returns a kernel (O, I, H, W); one of (O, I, L) gets a height of 1."""
+    return weights[:, :, None] if weights.ndim == 3 else weights
+
+
 def dilated(weights: Array, dilation: tuple[int, int]) -> Array:
     """Returns the kernel (O, I, H, W) with its holes written out as zeros: no kernel here skips them."""
     height, width = ((size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilation, strict=True))
@@ -99,7 +104,7 @@ def conv_transpose(call: Call) -> None:
     weight, bias, stride, padding, output_padding, groups, dilation = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
     )
-    weights = call.constant(weight)  # (I, O / groups, H, W)
+    weights = as_planes(call.constant(weight))  # (I, O / groups, H, W)
     inputs, each, *_ = weights.shape
     weights = weights.reshape(groups, inputs // groups, each, *weights.shape[2:]).transpose(0, 2, 1, 3, 4)
     weights = dilated(weights.reshape(groups * each, inputs // groups, *weights.shape[3:])[..., ::-1, ::-1], pair(dilation))
@@ -115,3 +120,13 @@ def conv_transpose(call: Call) -> None:
         raise refuse(call.node, f"a transposed convolution with padding {padding}", "less padding than the kernel's size")
     window: dict[str, Any] = {"kernel": kernel, "padding": (before[0], after[0], before[1], after[1]), "reads": [source]}
     call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), **window, groups=groups)
+
+
+def turn(call: Call) -> None:
+    """Takes an exchange of axes, or a reshape behind one, as a remark: at the network's end it may be that of the values as they
+    lie, row by row with the channels of each place together, which is how detection heads end."""
+    height, width, channels = call.tensor.shape
+    lie = torch.arange(call.tensor.elements).reshape(1, height, width, channels).permute(0, 3, 1, 2).reshape(call.source_shape)
+    before = call.builder.turned.get(call.source.name, lie)
+    call.builder.turned[call.node.name] = call.node.target(before, *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+    call.alias(call.source)

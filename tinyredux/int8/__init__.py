@@ -12,6 +12,7 @@ from tinyredux.int8 import interpret
 from tinyredux.int8.constant_channels import fold_constant_channels
 from tinyredux.int8.factors import (
     ADD_LEFT_SHIFT,
+    SOFTMAX_OUTPUT,
     AddParams,
     Clamp,
     Requantization,
@@ -30,7 +31,7 @@ from tinyredux.int8.lookup import table_of
 from tinyredux.int8.quantization import quantize
 
 __all__ = [
-    "ADD_LEFT_SHIFT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of", "evaluator",
-    "fold_constant_channels", "int16_shifts", "interpret", "mean_params", "mul_params", "quant_of", "quantize",
+    "ADD_LEFT_SHIFT", "SOFTMAX_OUTPUT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of",
+    "evaluator", "fold_constant_channels", "int16_shifts", "interpret", "mean_params", "mul_params", "quant_of", "quantize",
     "requantization", "run", "softmax_params", "table_of",
 ]  # fmt: skip

@@ -29,7 +29,9 @@ from tinyredux.graph import (
     Softmax,
     TrecConv,
     Weighted,
+    apart,
     apply,
+    joined,
 )
 from tinyredux.int8.factors import (
     Requantization,
@@ -49,8 +51,13 @@ Counts = dict[str, list[Batch]]  # operator -> clusters of each part of the batc
 CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
 
 
-def run(graph: Graph, images: Batch) -> Batch:
-    """Returns the network's output (N, H, W, C) for images (N, H, W, C) of the input tensor's dtype."""
+def run(graph: Graph, images: Batch) -> Any:
+    """Returns the network's output (N, H, W, C) for images (N, H, W, C) of the input tensor's dtype; a tuple of several."""
+    return apart(run_joined(graph, images), [tensor.shape for tensor in graph.results])
+
+
+def run_joined(graph: Graph, images: Batch) -> Batch:
+    """Returns what `run` does as one array: several outputs (N, 1, 1, values), one after the other, as a target gives them."""
     shape = graph.input.shape
     if images.shape[1:] != shape or images.dtype != graph.input.dtype:
         raise ValueError(f"{graph.name} takes {graph.input.dtype} images (N, {shape}), found {images.dtype} {images.shape}")
@@ -66,9 +73,10 @@ def run_all(graph: Graph, images: Batch, clusters: Counts | None = None) -> dict
 
 
 def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
-    """Returns the network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
+    """Returns what `run_joined` does for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
     clusters: Counts = {}
-    parts = [run_all(graph, images[i : i + CHUNK], clusters)[graph.outputs[0]] for i in range(0, len(images), CHUNK)]
+    chunks = (images[i : i + CHUNK] for i in range(0, len(images), CHUNK))
+    parts = [joined(run_all(graph, chunk, clusters), graph.outputs) for chunk in chunks]
     return np.concatenate(parts), {name: np.concatenate(found) for name, found in clusters.items()}
 
 
@@ -82,10 +90,23 @@ def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = 
     return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 
+def as_maps(graph: Graph, images: npt.NDArray[Any], what: str = "images") -> npt.NDArray[Any]:
+    """Returns images (N, C, H, W), or (N, C, L) for a network whose maps have a height of 1, as (N, C, H, W).
+
+    Raises ValueError for images of another shape or none at all; `what` is what they are called.
+    """
+    height, width, channels = graph.input.shape
+    maps = images[:, :, None] if np.ndim(images) == 3 and height == 1 else images
+    if np.ndim(maps) != 4 or maps.shape[1:] != (channels, height, width) or not len(maps):
+        expected = f"(N, {channels}, {height}, {width})" + (f" or (N, {channels}, {width})" if height == 1 else "")
+        raise ValueError(f"{what} have shape {np.shape(images)}, {graph.name} takes {expected}, N >= 1")
+    return maps
+
+
 def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Returns int8 images (N, H, W, C) for float images (N, C, H, W), with the input tensor's scale."""
+    """Returns int8 images (N, H, W, C) for float images (N, C, H, W) or (N, C, L), with the input tensor's scale."""
     quant = quant_of(graph.input)
-    return fixedpoint.quantize(images.transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
+    return fixedpoint.quantize(as_maps(graph, images).transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
 
 
 def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: float) -> Batch:

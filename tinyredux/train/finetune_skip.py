@@ -5,7 +5,6 @@ any other, and the zeros lead `graph.dead_channels` to what nobody reads.
 """
 
 import bisect
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tinyredux.frontends import export
 from tinyredux.graph import Conv, Dense, Graph, live_channels
 from tinyredux.int8 import quantize
 from tinyredux.skip import Cut, Statistics, records, skippable, weight_mask, windows, without
-from tinyredux.train import skip_search
+from tinyredux.train import loop, skip_search
 
 Masks = dict[str, torch.Tensor]
 SHARE = 0.85  # of the exact network's predicted cycles
@@ -33,7 +32,7 @@ def fine_tune(
 
     The exact network is the teacher. Resumable as `train.train`. Raises ValueError for a share of the cycles out of reach.
     """
-    graph = quantize(export(net), datasets.calibration(data))
+    graph = quantize(export(net, data.shape), datasets.calibration(data))
     statistics = records.statistics_of(graph, data, skippable(graph, "input"))
     cuts, reached = cuts_for(graph, statistics, share)
     masks = masks_of(net, graph, cuts)
@@ -45,7 +44,7 @@ def fine_tune(
             if gradient is not None:
                 gradient.mul_(mask)
 
-    teacher = copy.deepcopy(net).eval().to(memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
+    teacher = loop.teacher_of(net, recipe)
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].mul_(mask)

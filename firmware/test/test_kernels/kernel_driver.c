@@ -88,7 +88,7 @@ static void run_mean(const int32_t *f, void *const *arrays)
 
 static void run_mul(const int32_t *f, void *const *arrays)
 {
-    const struct tr_mul p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
+    const struct tr_mul p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16]};
     tr_mul_s8(arrays[0], arrays[1], arrays[2], &p);
 }
 

@@ -7,16 +7,17 @@ function is the help.
 import argparse
 import html
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyredux.boards import board_names
 from tinyredux.files import write_whole
+from tinyredux.provenance import provenance
 from tinyredux.tables import columns, shown
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ def option(*names: str, **meaning: Any) -> Option:
 
 LABELLED = "cifar10, synthetic, person, vww, keywords, speech_commands"  # the sets of `datasets.SHAPES`, for help texts
 BOARDS = f"{', '.join(board_names(every=True))} or a board file.json"
-NET = option("net", metavar="NET", help="a built-in name (see `nets`), path/to/file.py:factory or an int8 model.tflite")
+NET = option("net", metavar="NET", help="a built-in name (see `nets`), path/to/file.py:factory, int8 model.tflite or model.onnx")
 BOARD = option("--board", default="disco_f469ni", help=f"{BOARDS} (default: disco_f469ni)")
 PORT = option("--port", help="serial port (default: that of the one probe that is plugged in); its probe is written")
 
@@ -84,11 +85,15 @@ def given_to(called: Callable[..., T], options: argparse.Namespace) -> T:
     return called(**{name: value for name, value in vars(options).items() if name in known and value is not None})
 
 
-def saved(answer: Answer, folder: Path | None, name: str) -> Answer:
-    """Returns an answer once its JSON lies in a folder, if any. Where that fails it is shown all the same, and exits with 3."""
+def saved(answer: Answer, options: argparse.Namespace, name: str) -> Answer:
+    """Returns an answer once its JSON lies in the folder of --out, if any, with the command and its provenance.
+
+    Where that fails it is shown all the same, and exits with 3.
+    """
     try:
-        if folder is not None:
-            write_whole(folder / name, json.dumps(answer.data, indent=1) + "\n")
+        if options.out is not None:
+            origin = {"command": shlex.join(["python", "-m", "tinyredux", *options.command_line])} | provenance()
+            write_whole(options.out / name, json.dumps(answer.data | origin | answer.data, indent=1) + "\n")
     except OSError as wrong:
         said = f"{wrong.filename}: {wrong.strerror}; the result is here alone" if wrong.filename else str(wrong)
         print(said, file=sys.stderr)

@@ -99,7 +99,7 @@ def bench(options: argparse.Namespace) -> Answer:
         check_output(options.out)
         record = layers_record()
         fields = [f"{board}_{kernels}" for board in BOARDS for kernels in ("reference", "fast")]
-        answer = saved(Answer(record, table(layer_table(record), "layer", "per", *fields)), options.out, "layers.json")
+        answer = saved(Answer(record, table(layer_table(record), "layer", "per", *fields)), options, "layers.json")
         return replace(answer, data=answer.data | {"path": str(options.out / "layers.json")})
     board = find_board(options.board)
     rows, band = bench(board, options.layer), error_band(board.cpu)
@@ -159,8 +159,12 @@ def run(options: argparse.Namespace) -> Answer:
     """Sends one input to a board and reads the answer."""
     from tinyredux.device.board import run_file
 
-    result = run_file(options.input, options.port, index=options.index)
-    values = [int(value) for value in result.output.ravel()]
+    result, info = run_file(options.input, options.port, index=options.index)
+    values, named, at = result.output.ravel().tolist(), dict[str, list[int]](), 0
+    for name, size in info.outputs:
+        named[name], at = values[at : at + size], at + size
     figures = {key: getattr(result, key) for key in ("cycles", "cycles_kind", "stack_bytes")}
     cycles = "" if result.cycles is None else f"\n{result.cycles:,} cycles ({result.cycles_kind})"
-    return Answer({"schema": 1, "output": values} | figures, f"output {values}{cycles}")
+    several = {"outputs": named} if named else {}
+    text = "\n".join(f"output {name} {part}" for name, part in named.items()) or f"output {values}"
+    return Answer({"schema": 1, "output": values} | several | figures, f"{text}{cycles}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyredux.cli.verbs.base import BOARD, LABELLED, NET, Answer, given_to, option, saved, table, verb
 from tinyredux.files import LIBRARY, check_output, is_network_file, require, short_name
-from tinyredux.tables import columns
+from tinyredux.tables import as_csv, as_latex, columns
 
 if TYPE_CHECKING:
     from tinyredux.measurement import Measurement
@@ -22,6 +23,10 @@ IN_PARTS = (
            help="above 1: early layers in patches that compute shared rows again, up to so many times the MACs (default: 1.0)"),
     option("--input-outside", action="store_true", help="the network's input lies apart and is not minimised"),
 )  # fmt: skip
+ROUNDING = option(
+    "--rounding", choices=("double", "single"),
+    help="double: as TFLM and CMSIS-NN (default); single: as LiteRT's default interpreter, ONNX Runtime (there default)",
+)  # fmt: skip
 NETWORK = (
     NET,
     option("--method", help="exact (default), partial, trec or skip, or some of these joined by +"),
@@ -31,11 +36,11 @@ NETWORK = (
     option("--sram", type=int, metavar="BYTES",
            help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
            "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)"),
-    option("--rounding", choices=("double", "single"),
-           help="double (default): as TFLM and CMSIS-NN; single: as LiteRT's default interpreter"),
+    ROUNDING,
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
-    option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
+    option("--data", help=f"{LABELLED}, random or FILE.npz, with labels of the network's first output "
+           "(default: cifar10 where it is, else synthetic)"),
     option("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges"),
     option("--seed", type=int, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
@@ -47,7 +52,7 @@ NETWORK = (
     option("--board", help="says first whether it fits this board, or what makes it fit; budget: what its SRAM leaves"),
     option("--sram", type=int, metavar="BYTES", help="budget in bytes"),
     option("--curve", action="store_true", help="also the bytes and cycles of all schedules that no other beats, on --board"),
-    *IN_PARTS,
+    *IN_PARTS, ROUNDING,
     option("--data", help=f"images that set the int8 ranges: {LABELLED}, random or FILE.npz"),
     option("--out", type=Path, metavar="DIR", help="also save the plan there"),
 )  # fmt: skip
@@ -70,7 +75,10 @@ def plan(options: argparse.Namespace) -> Answer:
     file_name = f"{short_name(options.net)}.plan-{kind}.json"
     if options.out:
         check_output(options.out, file_name)
-    options.graph, options.budget_bytes = plans.int8_graph(options.net, options.data), min(budgets, default=None)
+    options.graph, options.budget_bytes = (
+        plans.int8_graph(options.net, options.data, rounding=options.rounding),
+        min(budgets, default=None),
+    )
     found = given_to(plans.plan, options)
     text = plans.timeline(found)
     if board:
@@ -80,7 +88,7 @@ def plan(options: argparse.Namespace) -> Answer:
     if board and options.curve:
         found["curve"] = [vars(way) for way in fit.curve(options.graph, board)]
         text += f"\n\n{table(found['curve'], 'sram_bytes', 'flash_bytes', 'cycles', 'options')}"
-    return saved(Answer(found, text, 0 if found.get("fits", True) else 1), options.out, file_name)
+    return saved(Answer(found, text, 0 if found.get("fits", True) else 1), options, file_name)
 
 
 @verb("nets")
@@ -132,37 +140,89 @@ def measure(options: argparse.Namespace) -> Answer:
     fields = ["name", "kind", "macs_dense", "cycles", "sram_live_bytes"]
     fields += ["clusters", "vectors", "redundancy", "redundancy_floor"] if "trec" in record.method else []
     text, code = f"{record}\n\n{table(map(vars, record.per_op), *fields)}", 0 if record.bit_exact and record.fits else 1
-    return saved(Answer(record.to_json(), text, code, record._repr_html_()), options.out, record.file_name())
+    return saved(Answer(record.to_json(), text, code, record._repr_html_()), options, record.file_name())
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """Returns figure and percent of cycles=2. Raises ArgumentTypeError for another text."""
+    from tinyredux.comparison import FIGURES
+
+    figure, _, percent = text.partition("=")
+    if figure not in FIGURES or not re.fullmatch(r"\d+(\.\d+)?", percent):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a figure ({', '.join(FIGURES)}) and a number, such as cycles=2")
+    return figure, float(percent)
 
 
 @verb(
     "compare model.tflite --data mine.npz --images 100",
-    option("net", metavar="FILE.tflite", help="an int8 network"),
+    option("a", metavar="A", help="an int8 model.tflite or .onnx; with B a record of `measure --out`, or a folder of records"),
+    option("b", nargs="?", type=Path, metavar="B", help="the record or folder that is held against A, as of a later commit"),
+    option("--limit", action="append", type=_limit, metavar="FIGURE=PERCENT",
+           help="exit with 1 where B is worse by more: cycles, instructions, sram, arena, flash, macs; accuracy in points"),
+    option("--format", default="text", choices=("text", "csv", "latex"), help="of A and B (default: text)"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: as for `measure`)"),
     option("--images", type=int, default=20, help="how many test images (default: 20)"),
-    option("--rounding", default="double", choices=("double", "single"), help="as for `measure` (default: double)"),
+    ROUNDING,
     option("--at-most", type=float, metavar="PERCENT", help="exit with 1 where more of the output's values differ"),
     option("--seed", type=int, default=0, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
 def compare(options: argparse.Namespace) -> Answer:
-    """Says layer by layer how many bytes differ from LiteRT's default interpreter, by how much, and why."""
+    """Compares a model with the file's own runtime, LiteRT or ONNX Runtime, byte by byte and layer by layer; or two records."""
+    if options.b is not None:
+        return _two_records(options)
+    require(not options.limit and options.format == "text", "--limit and --format are for two records; give A and B")
     from dataclasses import asdict
 
     from tinyredux import nets
-    from tinyredux.frontends import compare_with_litert
+    from tinyredux.frontends import door_of
     from tinyredux.int8 import interpret
 
-    require(is_network_file(options.net), f"{options.net} is no .tflite file, which is what LiteRT computes; give model.tflite")
+    require(is_network_file(options.a), f"{options.a} is no .tflite or .onnx file, which LiteRT or ONNX Runtime compute")
     require(options.images >= 1, f"images is {options.images}, expected at least 1")
-    data, graph = nets.file_with_data(options.net, options.data, options.seed)
+    data, graph = nets.file_with_data(options.a, options.data, options.seed)
     images = interpret.quantize_input(graph, data.test.first(options.images).images)
-    layers = compare_with_litert(options.net, images, options.rounding)
-    share = 100 * layers[-1].differ / layers[-1].values
-    told = f"{len(images)} images of {data.name}, {options.rounding} rounding: {share:.2f} % of the output's values differ"
-    answer = {"schema": 1, "net": options.net, "rounding": options.rounding, "data": data.name, "images": len(images)}
-    answer |= {"differ_percent": share, "layers": [asdict(layer) for layer in layers]}
+    door = door_of(options.a)
+    rounding = options.rounding or door.rounding
+    layers = door.compare(options.a, images, rounding)
+    ends = {op.name for op in graph.ops if op.output in graph.outputs}
+    last = [layer for layer in layers if layer.name in ends]
+    share = 100 * sum(layer.differ for layer in last) / sum(layer.values for layer in last)
+    told = f"{len(images)} images of {data.name}, {rounding} rounding: {share:.2f} % of {door.runtime}'s output values differ"
+    answer = {"schema": 1, "net": options.a, "rounding": rounding, "data": data.name, "images": len(images)}
+    answer |= {"runtime": door.runtime, "differ_percent": share, "layers": [asdict(layer) for layer in layers]}
     shown = table(answer["layers"], "name", "values", "differ", "largest", "differ_alone", "largest_alone", "why")
     return Answer(answer, f"{told}\n\n{shown}", int(options.at_most is not None and share > options.at_most))
+
+
+def _two_records(options: argparse.Namespace) -> Answer:
+    from dataclasses import asdict
+
+    from tinyredux import comparison
+
+    require(options.at_most is None and not options.data, "--at-most and --data are for a model; two records take --limit")
+    limits = dict(options.limit or [])
+    found = [comparison.compare(a, b, name) for name, a, b in comparison.pairs(Path(options.a), options.b)]
+    worse = [words for one in found for words in one.worse(limits)]
+    head = ("record", "figure", "a", "b", "change")
+    rows = [(one.name, *vars(row).values()) for one in found for row in one.figures if (row.a, row.b) != (None, None)]
+    alone = comparison.unpaired(Path(options.a), options.b)
+    if options.format == "text":
+        rows = [row for row in rows if len(found) == 1 or row[2] != row[3]]
+        differ = [f"{one.name}: {field} {a} -> {b}" for one in found for field, (a, b) in one.settings.items()]
+        shown = table([dict(zip(head, row, strict=True)) for row in rows], *head)
+        kept = [f"{len(found)} records; figures that are equal are left out"] * (len(found) > 1) + alone
+        slower = [vars(op) | {"operator": op.figure} for one in found for op in one.operators if op.change]
+        parts = [
+            "\n".join(kept),
+            "\n".join(differ),
+            shown,
+            table(slower, "operator", "a", "b", "change") if slower and len(found) == 1 else "",
+        ]
+        text = "\n\n".join(filter(None, [*parts, "\n".join(worse)]))
+    else:
+        text = (as_csv if options.format == "csv" else as_latex)(rows, head)
+    answer = {"schema": 1, "a": options.a, "b": str(options.b), "limits": limits, "worse": worse, "unpaired": alone}
+    return Answer(answer | {"records": [asdict(one) for one in found]}, text, int(bool(worse)))
 
 
 @verb(
@@ -197,7 +257,7 @@ def compile(options: argparse.Namespace) -> Answer:
     option("--loss", type=float, metavar="POINTS", dest="loss_points", help="how far the front goes down (default: 5)"),
     option("--finalists", type=int, metavar="N", help="designs to simulate and test (default: 6)"),
     option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
-    option("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)"),
+    option("--data", help=f"{LABELLED} or FILE.npz with its parts (default: cifar10 where it is, else synthetic)"),
     option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
 )  # fmt: skip
 def explore(options: argparse.Namespace) -> Answer:
@@ -210,7 +270,7 @@ def explore(options: argparse.Namespace) -> Answer:
     path = options.out / (name := file_name(result))
     skips = any(one["skip"] for one in result["front"])
     again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""
-    return saved(Answer(result, f"{_designs(result)}\n\n{path}{again}", 0 if result["front"] else 1), options.out, name)
+    return saved(Answer(result, f"{_designs(result)}\n\n{path}{again}", 0 if result["front"] else 1), options, name)
 
 
 def _designs(result: dict[str, Any]) -> str:
@@ -225,3 +285,27 @@ def _designs(result: dict[str, Any]) -> str:
     known = "" if error is None else f"; cycles predicted within {error} % of the simulated ones"
     fields = "design", "validation_correct", "test_correct", "predicted_cycles", "measured_cycles", "flash_bytes"
     return f"{told}{known}\n{table(rows, *fields)}"
+
+
+@verb(
+    "mlperf --board nucleo_l4r5zi",
+    option("--board", action="append", dest="boards", metavar="BOARD", help="may be given again (default: nucleo_l4r5zi)"),
+    option("--rounding", choices=("double", "single"), help="double (default): as TFLM; single: as LiteRT's default interpreter"),
+    option("--images", type=int, metavar="N", help="inputs to simulate: of the data at hand, else random ones (default: 3)"),
+    option("--folder", type=Path, metavar="DIR", help="where the benchmark's files are (default: TINYREDUX_DATA/mlperf_tiny)"),
+    option("--record", action="store_true", help="show the stored table, which needs no file and measures nothing"),
+)  # fmt: skip
+def mlperf(options: argparse.Namespace) -> Answer:
+    """Measures the files of MLPerf Tiny: modelled cycles, SRAM, flash and bytes, beside published results."""
+    from tqdm import tqdm
+
+    from tinyredux.explore import mlperf
+
+    if options.record:
+        data = mlperf.recorded(tuple(options.boards or (mlperf.BOARD,)), options.rounding or "double")
+    else:
+        found = tqdm(given_to(mlperf.mlperf, options), "tests", leave=False, disable=None)
+        data = {"schema": 1, "rows": list(found), "published": mlperf.facts()["published"]}
+    equal = all(row["bit_exact"] and not row["oracle_differs"] for row in data["rows"])
+    rows = mlperf.table(data["rows"])
+    return Answer(data, table(rows, *rows[0]), 0 if equal else 1)
