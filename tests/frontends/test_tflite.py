@@ -31,7 +31,7 @@ interpreter = pytest.importorskip(
     "ai_edge_litert.interpreter", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'"
 )
 from generated import assert_c_equals_interpreter  # noqa: E402
-from tflite_field import field_model, gated_model, line_model  # noqa: E402
+from tflite_field import field_model, gated_model, line_model, scaled_model  # noqa: E402
 from tflite_models import Drawn, drawn_model  # noqa: E402
 from tflite_writer import Writer, tflite_bytes  # noqa: E402
 
@@ -41,6 +41,7 @@ DRAWN, INPUTS = range(24), 20
 MAKERS: dict[str, tuple[Callable[[int], bytes], range]] = {  # what draws a file, and the seeds whose digests are kept
     "drawn": (drawn_model, DRAWN), "functions": (lambda seed: drawn_model(seed, True), DRAWN),
     "field": (field_model, range(40)), "line": (line_model, range(40)), "gated": (gated_model, range(40)),
+    "scaled": (scaled_model, range(40)),
 }  # fmt: skip
 MLPERF = (
     "ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "pretrainedResnet_large_int8", "str_ww_ref_model", "vww_96_int8",

@@ -217,7 +217,7 @@ def layer(pick: Pick, kind: str) -> Layer:
         case "relu":
             op = Relu("op", ("in",), "out", pick(("relu", "relu6")))
         case "lookup":
-            function = pick(tuple(FUNCTIONS))
+            function = pick(tuple(name for name in FUNCTIONS if "stored" not in FUNCTIONS[name].parameters))
             numbers = tuple(sorted(pick((0.01, 0.3, 1.0, 6.0)) for _ in FUNCTIONS[function].parameters))
             op = Lookup("op", ("in",), "out", function, numbers)
             out = pick((FIXED_OUTPUT.get(function, quant), _quant(pick, pick((0.05, 0.7, 0.004)))))

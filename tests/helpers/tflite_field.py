@@ -287,3 +287,23 @@ def gated_model(seed: int) -> bytes:
     field.mean((1, 2), False)
     field.dense(4)
     return field.bytes()
+
+
+def scaled_model(seed: int) -> bytes:
+    """Returns a network between constants: a rescaled input, and Keras' hard sigmoid, of which each step is an operator."""
+    field = Field(seed)
+    for i in range(4):
+        if i == 1:
+            field.conv()
+        code = field.pick("ADD", "SUB", "MUL")
+        own = Quant((float(np.float32(field.rng.uniform(0.0005, 0.05))),), field.pick(-128, 0, 127))
+        value = np.array(field.pick(127, -128, 60, 3), np.int8).reshape(field.pick((), (1,), (1, 1, 1, 1)))
+        constant = field.writer.tensor(f"k{len(field.writer.tensors)}", value.shape, "int8", own, value)
+        most = field.quant.scale[0] * 127 * own.scale[0] if code == "MUL" else max(field.quant.scale[0], own.scale[0])
+        result = Quant((float(np.float32(most * field.rng.uniform(0.3, 1.5))),), field.pick(-128, -3, 40))
+        inputs = [field.last, constant] if code == "SUB" else field.pick([field.last, constant], [constant, field.last])
+        options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}[code]
+        field.add(code, inputs, field.shape, options, result, fusedActivationFunction=field.pick(0, 1, 3))
+    field.mean((1, 2), False)
+    field.dense(4)
+    return field.bytes()

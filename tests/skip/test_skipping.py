@@ -12,7 +12,7 @@ from random_graphs import random_graph
 from random_nets import int8_net
 from torch.nn import functional
 
-from tinyredux.graph import Conv, Graph, Quant, Tensor, Weighted
+from tinyredux.graph import Conv, Dense, Graph, Pool, Quant, Tensor, Weighted
 from tinyredux.int8 import evaluator, interpret
 from tinyredux.int8.evaluator import Layer
 from tinyredux.skip import Cut, Statistics, saliency
@@ -159,3 +159,21 @@ def test_only_convolutions_with_one_group_are_cut() -> None:
         skipping.skip(graph, {op.name: Cut("pair", np.ones((1, 1), bool), 0.0)}, {})
     with pytest.raises(ValueError, match="expected one of fit, bias, none"):
         skipping.skip(graph, {}, {}, "prayer")
+
+
+def test_importance_before_a_mean_does_not_depend_on_the_mean_s_scale() -> None:
+    """Without rounding a finer scale of what the mean writes changes nothing."""
+    rng, found = np.random.default_rng(3), list[np.ndarray]()
+    constants = {"w": rng.integers(-99, 99, (4, 1, 1, 3)).astype(np.int8), "b": rng.integers(-99, 99, 4).astype(np.int32)}
+    constants |= {"v": rng.integers(-99, 99, (3, 4)).astype(np.int8), "c": np.zeros(3, np.int32)}
+    images = rng.integers(-100, 100, (64, 5, 4, 3)).astype(np.int8)
+    for mean in (Quant((0.5,), -7), Quant((0.25,), 20)):
+        shapes = {"in": ((5, 4, 3), Quant((0.05,), 3)), "mid": ((5, 4, 4), Quant((0.5,), -7)), "mean": ((1, 1, 4), mean)}
+        shapes["out"] = ((1, 1, 3), Quant((2.0,), 0))
+        tensors = {name: Tensor(name, shape, "int8", quant) for name, (shape, quant) in shapes.items()}
+        conv = Conv("conv", ("in",), "mid", "w", "b", "none", (0.02,) * 4)
+        dense = Dense("dense", ("mean",), "out", "v", "c", "none", (0.02,) * 3)
+        ops = (conv, Pool("pool", ("mid",), "mean", "mean", (5, 4)), dense)
+        graph = Graph("mean", ops, tensors, constants, ("in",), ("out",))
+        found.append(saliency.importances(graph, images)["conv"])
+    assert found[0].max() > 0 and np.allclose(*found, rtol=1e-3)

@@ -2,9 +2,10 @@
 int8 one.
 
 `torch_export.export` is the door for modules; `operators` translates each operator or refuses it in words, `builder` collects
-the graph. `tflite_graph.load_tflite` is the door for .tflite files, which `tflite_file` reads, and `litert` holds it
-beside LiteRT. `qdq` is how networks with quantize and dequantize pairs are read, `onnx_graph.load_onnx` their door for ONNX
-files, `onnx_runtime` what holds it beside ONNX Runtime; `doors` is the table of files.
+the graph. `tflite_graph.load_tflite` is the door for .tflite files, which `tflite_file` reads; `tflite_moves` has operators that
+move values or join neighbours, and `litert` holds the graph beside LiteRT. `qdq` is how networks with quantize and dequantize
+pairs are read, `onnx_graph.load_onnx` their door for ONNX files, `onnx_runtime` what holds it beside ONNX Runtime; `doors` is
+the table of files.
 """
 
 from __future__ import annotations

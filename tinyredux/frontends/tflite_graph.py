@@ -91,16 +91,35 @@ def _pool(call: Call) -> None:
     call.emit("pool", Pool, kind=kind, activation=call.fused(), **window)
 
 
+def _beside_constant(call: Call, function: str) -> bool:
+    """Emits an operator of which one side is one constant value as a table, and returns whether it is such a one."""
+    at = next((i for i in range(2) if call.file_tensor(i).values is not None), None)
+    if at is None:
+        return False
+    values, quant = np.unique(call.constant(at, "values")), activation_quant(call.file_tensor(at))
+    if len(values) > 1 or (function == "less" and at == 0):
+        raise RefusedError(f"its constant has {len(values)} values and is input {at}, expected one value, and of SUB the second")
+    parameters = (quant.scale[0], float(quant.zero_point), float(values[0]), *ACTIVATIONS[call.fused()])
+    call.emit(function, Lookup, (call.source(1 - at).name,), function=function, parameters=parameters)
+    return True
+
+
 def _add(call: Call) -> None:
+    if _beside_constant(call, "plus"):
+        return
     call.emit("add", Add, tuple(call.source(i).name for i in range(2)), activation=call.fused())
 
 
 def _sub(call: Call) -> None:
+    if _beside_constant(call, "less"):
+        return
     call.emit("sub", Add, tuple(call.source(i).name for i in range(2)), activation=call.fused(), subtract=True)
 
 
 def _mul(call: Call) -> None:
     """Multiplies, in whatever order the file has the map and the factors of its channels."""
+    if _beside_constant(call, "times"):
+        return
     first, second = (call.source(i) for i in range(2))
     if first.shape[:2] == (1, 1) and second.shape != first.shape:
         first, second = second, first

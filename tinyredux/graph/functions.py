@@ -29,10 +29,15 @@ def _sigmoid(x: Reals) -> Reals:
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
 
 
+# A sum, difference or product of which one side is a constant, as it is stored, and the activation's limits.
+CONSTANT = ("scale", "zero_point", "stored", "low", "high")
 FUNCTIONS: dict[str, Function] = {
     "identity": Function((), lambda x: x),
     "clamp": Function(("low", "high"), np.clip),
     "affine": Function(("factor", "constant"), lambda x, factor, constant: factor * x + constant),
+    "plus": Function(CONSTANT, lambda x, scale, zero, stored, low, high: np.clip(x + scale * (stored - zero), low, high)),
+    "less": Function(CONSTANT, lambda x, scale, zero, stored, low, high: np.clip(x - scale * (stored - zero), low, high)),
+    "times": Function(CONSTANT, lambda x, scale, zero, stored, low, high: np.clip(x * scale * (stored - zero), low, high)),
     "abs": Function((), np.abs),
     "square": Function((), np.square),
     "exp": Function((), np.exp),

@@ -14,13 +14,15 @@ leaky_relu.h and requantize.h; LiteRT, tflite/kernels/internal/common.h.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tinyredux import fixedpoint
+from tinyredux.files import require
 from tinyredux.fixedpoint import Integers, quantize_multiplier
-from tinyredux.graph import Graph, Lookup, Quant, apply
+from tinyredux.graph import ACTIVATIONS, Add, Graph, Lookup, Mul, Quant, Tensor, apply
 from tinyredux.int8.factors import quant_of
 
 FIXED_OUTPUT = {"sigmoid": Quant((1 / 256,), -128), "tanh": Quant((1 / 128,), 0)}  # that LiteRT prescribes
@@ -30,6 +32,8 @@ INTEGER_BITS = 4  # of the fixed point in which LOGISTIC and TANH compute
 def table_of(graph: Graph, op: Lookup) -> npt.NDArray[np.int8]:
     """Returns the 256 results of an operator, (256,) int8: number i is that of the stored value whose byte is i."""
     source, result = quant_of(graph.tensors[op.inputs[0]]), quant_of(graph.tensors[op.output])
+    if op.function in ("plus", "less", "times"):
+        return _beside_constant(graph, op)
     centred = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64) - source.zero_point
     if op.even:
         with np.errstate(over="ignore"):
@@ -53,6 +57,26 @@ def _rounded_once(op: Lookup, centred: Integers, scale: float, result: Quant) ->
         return None
     rescaled = fixedpoint.single_rescale(centred, np.where(centred >= 0, *ratios))
     return None if rescaled is None else rescaled + result.zero_point
+
+
+def _beside_constant(graph: Graph, op: Lookup) -> npt.NDArray[np.int8]:
+    """Returns what the addition, subtraction or multiplication gives for each stored value and the constant."""
+    from tinyredux.int8 import interpret  # which looks up tables here
+
+    scale, zero_point, stored, *limits = op.parameters
+    activation = {ends: name for name, ends in ACTIVATIONS.items()}.get((limits[0], limits[1]), "")
+    require(activation, f"{op.name}: {op.function} between {limits}, expected the limits of one of {', '.join(ACTIVATIONS)}")
+    quants = {
+        "in": graph.tensors[op.inputs[0]].quant,
+        "constant": Quant((scale,), int(zero_point)),
+        "out": graph.tensors[op.output].quant,
+    }
+    tensors = {name: Tensor(name, (1, 1, 256), "int8", quant) for name, quant in quants.items()}
+    names = (op.name, ("in", "constant"), "out", activation)
+    both = Mul(*names) if op.function == "times" else Add(*names, subtract=op.function == "less")
+    inputs = [np.arange(256, dtype=np.uint8).view(np.int8), np.full(256, stored, np.int8)]
+    result = interpret.run_op(replace(graph, tensors=tensors), both, [values.reshape(1, 1, 1, 256) for values in inputs])
+    return np.asarray(result.reshape(256), np.int8)
 
 
 def _by_floats(op: Lookup, centred: Integers, scale: float, result: Quant) -> npt.NDArray[np.int8]:

@@ -130,6 +130,9 @@ def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
     match op:
         case Concat():
             return torch.cat(inputs, 1)
+        case Pool(kind="mean"):
+            source, mean = quant_of(graph.tensors[op.inputs[0]]), functional.avg_pool2d(inputs[0], op.kernel)
+            return (mean - source.zero_point) * source.scale[0] / result.scale[0] + result.zero_point
         case Pool(padding=(top, bottom, left, right)):
             fill = float("-inf") if op.kind == "max" else 0.0
             padded = functional.pad(inputs[0], (left, right, top, bottom), value=fill)
