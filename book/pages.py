@@ -173,6 +173,7 @@ def _needs(command: str) -> list[str]:
     """Returns what a command needs beside a checkout."""
     words = shlex.split(command)
     data = ["CIFAR-10"] if "cifar10" in words or "tools/trec_sweep.py" in words else []
+    data += ["MLPerf Tiny's files"] if "tools/mlperf.py" in words else []
     if "plan" in words:
         return data
     return [*data, "gcc" if "host" in words or "tools/trec_memory.py" in words else "Arm gcc"]

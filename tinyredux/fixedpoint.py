@@ -73,10 +73,10 @@ def multiply_by_quantized_multiplier(value: IntegerLike, multiplier: IntegerLike
     return rounding_divide_by_power_of_two(saturating_rounding_doubling_high_mul(shifted, multiplier), np.maximum(-shift, 0))
 
 
-# Single rounding. XNNPACK rounds convolutions, depthwise convolutions and dense layers by `scale_once` with the factor of
-# `single_scale`, sums by `single_add`, and limits of theirs and of max pools by `quantize_once`. Average pools, softmax and an
-# activation that stands alone are LiteRT's own kernels: there the rules are the same for both roundings, but for softmax, which
-# is `single_softmax`.
+# Single rounding. XNNPACK rounds convolutions, depthwise convolutions, dense layers and products by `scale_once` with the
+# factor of `single_scale`, means by `mean_once`, sums and differences by `single_add`, and limits of theirs and of max pools by
+# `quantize_once`. Average pools, softmax and an activation that stands alone are LiteRT's own kernels: there the rules are the
+# same for both roundings, but for softmax, which is `single_softmax`.
 
 
 def single_scale(source: float, weights: float, result: float) -> float:
@@ -139,6 +139,29 @@ def single_rescale(value: Integers, ratios: npt.NDArray[np.float32] | np.float32
         return None
     factors = np.rint(256 * np.asarray(ratios, np.float64)).astype(np.int64)
     return np.asarray((value * factors + 128) >> 8, np.int64)
+
+
+def quantized_mean(count: int, source: float, result: float) -> tuple[int, int]:
+    """Returns (multiplier, shift) from a sum of `count` values to their mean in another scale: TFLM's MEAN.
+
+    The count is divided out of the multiplier, which is cut off and may lie below 2^30 then.
+    """
+    multiplier, shift = quantize_multiplier(source / result)
+    down = min(count.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << down) // count, shift - down
+
+
+def single_mean(count: int, source: float, source_zero_point: int, result: float, zero_point: int) -> tuple[float, float]:
+    """Returns (factor, constant) from a sum of `count` stored values to their mean: LiteRT's, by XNNPACK, as `mean_once` takes
+    them. Each step is rounded to float32."""
+    factor = np.float32(source) / np.float32(result) * (np.float32(1) / np.float32(count))
+    return float(factor), float(np.float32(zero_point) - factor * np.float32(count * source_zero_point))
+
+
+def mean_once(total: IntegerLike, factor: float, constant: float) -> Integers:
+    """Returns total * factor + constant to the nearest integer, halves to even; total, product and sum are rounded to float32."""
+    scaled = np.asarray(total, np.int64).astype(np.float32) * np.float32(factor) + np.float32(constant)
+    return np.asarray(np.clip(np.rint(scaled), INT32_MIN, INT32_MAX), np.int64)
 
 
 def quantize_once(value: float, scale: float, zero_point: int) -> int:

@@ -71,7 +71,8 @@ def measure(
     model: Model, images: Images, labels: npt.NDArray[np.integer[Any]] | None = None, *, target: str = "simulator",
     data: str = "arrays", platformio: bool = False,
 ) -> Measurement:  # fmt: skip
-    """Returns the measurement of a model: built, run on float images (N, C, H, W), and compared with `int8.interpret`.
+    """Returns the measurement of a model: built, run on float images (N, C, H, W) or, of a height of 1, (N, C, L), and compared
+    with `int8.interpret`.
 
     `target` is "simulator" (exact instructions, modelled cycles), "host" (bits alone) or "board[:PORT]". `labels` (N,) count
     what is right by the first output; of several, all are compared. `data` is what the record calls the images; `platformio`
@@ -80,11 +81,7 @@ def measure(
     ValueError for images of another shape. Chapter 13.
     """
     expect(Model, model, "what to measure", "such as compile(graph, board)")
-    height, width, channels = model.graph.input.shape
-    if np.ndim(images) != 4 or images.shape[1:] != (channels, height, width) or not len(images):
-        raise ValueError(
-            f"images have shape {np.shape(images)}, {model.graph.name} takes (N, {channels}, {height}, {width}), N >= 1"
-        )
+    images = interpret.as_maps(model.graph, images)
     fits, firmware, on_host = True, None, target == "host"
     try:
         firmware = model.build(platformio=platformio)

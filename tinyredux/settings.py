@@ -141,7 +141,8 @@ class Compiled:
 class Network:
     """A named network before its passes: the int8 graph, the float graph that it comes from, if any, and the data.
 
-    `skips`: its weights were tuned to be left out in part. `together`: they were tuned for all its TREC layers at once.
+    `skips`: its weights were tuned to be left out in part. `together`: they were tuned for all its TREC layers at once. `notes`
+    say what a reader must know of its weights.
     """
 
     int8: Graph
@@ -149,6 +150,7 @@ class Network:
     data: Dataset
     skips: bool = False
     together: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def network(settings: Settings) -> Network:
@@ -179,13 +181,18 @@ def _of_module(settings: Settings) -> Network:
     graph = export(net, name=nets.short_name(settings.net))
     int8 = quantize(graph, datasets.calibration(data, settings.calibration, CALIBRATION_IMAGES))
     together = "trec" in methods and is_tuned(settings.net, data.name, settings.trec)
-    return Network(int8, graph, data, tuned, together)
+    left = nets.weights_file(settings.net, data.name) if ":" in settings.net and not (tuned or together) else None
+    notes = (f"weights that `train` left for this data, {left.name}, in place of the factory's own",) if left else ()
+    return Network(int8, graph, data, tuned, together, notes)
 
 
-def compile_net(settings: Settings) -> Compiled:
-    """Returns a named network compiled for int8 inference. Raises ValueError for input that is wrong, saying what. Chapter 1."""
+def compile_net(settings: Settings, given: Network | None = None) -> Compiled:
+    """Returns a named network compiled for int8 inference; one that is `given`, from a module or arrays in memory, as it is.
+
+    Raises ValueError for input that is wrong, saying what. Chapter 1.
+    """
     expect(Settings, settings, "what to compile", "such as Settings('lenet')")
-    named = network(settings)
+    named = given or network(settings)
     data, int8 = named.data, named.int8
     if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
         raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
@@ -206,7 +213,7 @@ def compile_net(settings: Settings) -> Compiled:
         exact = replace(settings, method="+".join(others) or "exact", trec=None, kernels=kernels)
         compiled = compile_net(exact)
         return replace(compiled, model=replace(compiled.model, notes=(*compiled.model.notes, NO_TREC)))
-    return Compiled(named.source or int8, model, data)
+    return Compiled(named.source or int8, replace(model, notes=(*named.notes, *model.notes)), data)
 
 
 def _call(settings: Settings, data: str) -> str:

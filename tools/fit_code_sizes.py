@@ -1,108 +1,259 @@
-"""Writes tinyredux/codegen/code_sizes.json: the bytes of C in a firmware, read from networks of one layer, built for each core.
+"""Writes tinyredux/codegen/code_sizes.json, the bytes of C in a firmware, for each core; and how far off predictions are.
 
-python tools/fit_code_sizes.py
+    python tools/fit_code_sizes.py             compiles the kernels and builds random networks, for each core and chip family
+    python tools/fit_code_sizes.py --check     predicts other networks and the built-in ones, links them, and writes
+                                               data/records/predicted_bytes.json
+
+Kernel functions, and which of them calls which, are read from their object files; the sizes of structs and of tr_model_run from
+firmware. What a call in tr_model_run takes is fitted by least squares. Source: ours.
 """
 
+import argparse
+import itertools
 import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import SymbolTableSection
+from fit_cycles import random_net, trec_net
 
-from tinyredux.boards import Board, find_board
-from tinyredux.codegen import emit_steps
+from tinyredux import nets
+from tinyredux.boards import Board, board_names, find_board
+from tinyredux.codegen import Kernels, code_sizes, emit_steps, layers
 from tinyredux.codegen.calls import Weights
-from tinyredux.codegen.code_sizes import FILE, family, kernels_called, program_bytes
-from tinyredux.device import build_firmware, default_build_folder
-from tinyredux.explore.bench import layer_graph, parse_spec
-from tinyredux.graph import Concat, Graph, Quant, Softmax, Tensor
-from tinyredux.kernels import TEMPLATES, Form, naive_forms, placed, unpacked
+from tinyredux.codegen.parts import statements
+from tinyredux.device import BuildError, Firmware, build_firmware, default_build_folder
+from tinyredux.device.build import CROSS_COMPILER, board_flags, compiler_version, firmware_folder, option
+from tinyredux.explore.fit import roomy
+from tinyredux.explore.plans import int8_graph
+from tinyredux.graph import ROUNDINGS, Graph, TrecConv
+from tinyredux.kernels import FastSteps
+from tinyredux.methods.partial import Partial
 
-BOARDS = ("disco_f469ni", "nucleo_f746zg", "nucleo_u575zi_q")  # one for each core
-LAYERS = (
-    "conv3x3:8-8@8x8", "conv3x3s2:5-7@9x9", "conv5x5:3-16@12x12", "conv1x1:16-16@8x8", "conv1x1:6-5@8x8", "depthwise3x3:8@8x8",
-    "depthwise3x3s2:6@9x9", "dense:64-10", "dense:30-3", "max2x2s2:8@8x8", "max3x3s2:6@9x9", "average2x2s2:8@8x8",
-    "average3x3:3@8x8", "add:16@8x8", "relu:16@8x8", "conv3x3:16-16@8x8/L36H4", "softmax", "concat",
-)  # fmt: skip
-GENERATED = {"tr_model_run", "tr_op_names", "layer", "layer_0", "layer_1", "parameters", "products"}  # of model.c
-Sizes = list[tuple[str, int]]
-
-
-def graph_of(layer: str) -> Graph:
-    """Returns the network of one layer."""
-    if layer not in ("softmax", "concat"):
-        return layer_graph(parse_spec(layer))
-    shape, quant = (4, 4, 8), Quant((1 / 256,), -128)
-    out = shape if layer == "softmax" else (4, 4, 16)
-    op = Softmax("layer", ("input",), "output") if layer == "softmax" else Concat("layer", ("input", "input"), "output")
-    tensors = {"input": Tensor("input", shape, "int8", quant), "output": Tensor("output", out, "int8", quant)}
-    return Graph("layer", (op,), tensors, {}, ("input",), ("output",))
+RECORD = Path("data/records/predicted_bytes.json")
+BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")  # one for each core
+FITTED, CHECKED = (*range(12), *range(100, 112)), (*range(1000, 1016), *range(1100, 1114))
+Calls = dict[str, tuple[int, set[str]]]  # size and callees of each function, which is named with its file
 
 
-def ways(graph: Graph, board: Board) -> list[dict[str, Form]]:
-    """Returns the reference kernel and one form of each family."""
-    found: dict[str, Form] = {}
-    for template in (*TEMPLATES, unpacked.forms, naive_forms):
-        for form in template(graph, graph.ops[0], board.cpu):
-            found.setdefault(family(form), form.complete())
-    return [{}, *({"layer": form} for form in found.values())]
+def kernel_functions(board: Board, rounding: str) -> dict[str, list[tuple[str, int]]]:
+    """Returns for each kernel that C may call all functions and constants that it draws into a firmware, with their bytes."""
+    known, public, flags = Calls(), dict[str, str](), ["-DTR_SINGLE_ROUNDING=1"] * (rounding == "single")
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sorted((firmware_folder() / "kernels").glob("*.c")):
+            known |= sections(compiled(source, board, *flags, folder=Path(folder)), public)
+    outside = {name for _, callees in known.values() for name in callees} - known.keys() - public.keys()
+    known |= {name: (library_bytes(board, name), set()) for name in sorted(outside) if name.startswith("__aeabi")}
+    return {name: sorted(reached(known, public, public[name])) for name in sorted(public)}
 
 
-def main() -> None:
-    """Builds every layer in every way for each core and writes the file."""
-    table, version = {}, ""
+def library_bytes(board: Board, name: str) -> int:
+    """Returns the bytes of a function of the compiler's own library with all that it needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        (source := Path(folder) / "nothing.c").write_text("void _start(void);\nvoid _start(void) {}\n")
+        sizes = []
+        for more in ([], [f"-Wl,-u,{name}"]):
+            link = [
+                CROSS_COMPILER,
+                *board_flags(board),
+                *option("flags", "link").split(),
+                *more,
+                str(source),
+                "-o",
+                f"{folder}/elf",
+            ]
+            subprocess.run(link, check=True)
+            sizes.append(
+                sum(part["sh_size"] for part in ELFFile.load_from_path(f"{folder}/elf").iter_sections() if part["sh_flags"] & 2)
+            )
+    return sizes[1] - sizes[0]
+
+
+def sections(path: Path, public: dict[str, str]) -> Calls:
+    """Returns the sections of an object file's functions and constants, each padded to a word, with what they refer to; notes in
+    `public` which name lies in which."""
+    found, file = Calls(), ELFFile.load_from_path(path)
+    parts = [*file.iter_sections()]
+    names = [f"{path.stem}:{part.name}" for part in parts]
+    for part, name in zip(parts, names, strict=True):
+        if part.name.startswith((".text.", ".rodata")):
+            found[name] = (-(-part["sh_size"] // 4) * 4, set())
+        if isinstance(part, SymbolTableSection):
+            defined = [
+                one for one in part.iter_symbols() if one.name.startswith("tr_") and one["st_info"]["bind"] == "STB_GLOBAL"
+            ]
+            public |= {one.name: names[one["st_shndx"]] for one in defined if one["st_shndx"] != "SHN_UNDEF"}
+    for part in parts:
+        if isinstance(part, RelocationSection) and names[part["sh_info"]] in found:
+            table = parts[part["sh_link"]]
+            for use in part.iter_relocations():
+                symbol = table.get_symbol(use["r_info_sym"])
+                outside = symbol["st_shndx"] == "SHN_UNDEF"
+                found[names[part["sh_info"]]][1].add(symbol.name if outside else names[symbol["st_shndx"]])
+    return found
+
+
+def reached(known: Calls, public: dict[str, str], first: str) -> set[tuple[str, int]]:
+    """Returns the sections that one draws in, itself included."""
+    todo, seen = [first], set[str]()
+    while todo:
+        name = todo.pop()
+        name = public.get(name, name)
+        if name in known and name not in seen:
+            seen.add(name)
+            todo += known[name][1]
+    return {(name, known[name][0]) for name in seen}
+
+
+def programs(board: Board, seeds: Iterable[int]) -> Iterator[FastSteps]:
+    """Yields the programs of random networks."""
+    for seed in seeds:
+        yield from (fast for _, fast in ways(random_net(seed), board))
+        if seed % 8 == 0:
+            yield layers(trec_net(seed), Kernels(("fast", "reference")[seed // 8 % 2]), board)
+
+
+def ways(graph: Graph, board: Board) -> Iterator[tuple[str, FastSteps]]:
+    """Yields the ways in which `plan` computes a network, with their programs."""
+    yield "", layers(graph, Kernels("fast"), board)
+    yield "--kernels reference", layers(graph, Kernels("reference"), board)
+    if not any(isinstance(op, TrecConv) for op in graph.ops):
+        yield "--method partial", Partial()(graph, board, Kernels("reference"))
+        yield "--method partial --kernels fast", Partial()(graph, board, Kernels("fast"))
+
+
+def built(fast: FastSteps, board: Board) -> Firmware:
+    """Returns the firmware of a program."""
+    artifact = emit_steps(fast, "fit")
+    return build_firmware(artifact.write(default_build_folder() / "models" / artifact.model_hash), roomy(board))
+
+
+def flash_of(firmware: Firmware) -> int:
+    """Returns the bytes of flash that the linker has placed."""
+    return firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
+
+
+def sizes_in(path: Path) -> dict[str, int]:
+    """Returns the sizes of all symbols of an object file or firmware."""
+    tables = [part for part in ELFFile.load_from_path(path).iter_sections() if isinstance(part, SymbolTableSection)]
+    return {one.name: one["st_size"] for table in tables for one in table.iter_symbols()}
+
+
+def statics(elf: Path) -> int:
+    """Returns the bytes of the runtime's variables, without the marks of items and the arena."""
+    tables = [part for part in ELFFile.load_from_path(elf).iter_sections() if isinstance(part, SymbolTableSection)]
+    return sum(
+        one["st_size"]
+        for table in tables
+        for one in table.iter_symbols()
+        if one["st_value"] >> 29 == 1 and one["st_info"]["type"] == "STT_OBJECT" and one.name not in ("tr_arena", "marks")
+    )
+
+
+def structs(board: Board) -> dict[str, int]:
+    """Returns the bytes of every struct of tinyredux.h."""
+    kinds = re.findall(r"^struct (tr_\w+) {", (firmware_folder() / "include" / "tinyredux.h").read_text(), re.M)
+    text = '#include "tinyredux.h"\n' + "".join(f"char {kind}[sizeof(struct {kind})];\n" for kind in kinds)
+    with tempfile.TemporaryDirectory() as folder:
+        (source := Path(folder) / "sizes.c").write_text(text)
+        found = sizes_in(compiled(source, board))
+    return {kind: found[kind] for kind in kinds}
+
+
+def compiled(source: Path, board: Board, *flags: str, folder: Path | None = None) -> Path:
+    """Returns the object file of a source, in its own folder or in another."""
+    target, include = (folder or source.parent) / f"{source.stem}.o", f"-I{firmware_folder() / 'include'}"
+    subprocess.run([CROSS_COMPILER, *board_flags(board), include, *flags, "-c", str(source), "-o", str(target)], check=True)
+    return target
+
+
+def run_costs(board: Board) -> list[float]:
+    """Returns what the size of tr_model_run is made of."""
+    rows, sizes = list[tuple[int, ...]](), list[tuple[int, int]]()
+    for fast in programs(board, FITTED):
+        firmware = built(fast, board)
+        text = "\n".join(line for item in statements(fast, Weights(fast), {}) for line in item)
+        rows.append(code_sizes.features(text, len(fast.program.nodes)))
+        sizes.append((sizes_in(firmware.elf)["tr_model_run"], flash_of(firmware)))
+    run, total = np.array(sizes, float).T
+    costs = np.linalg.lstsq(np.array(rows) / total[:, None], run / total, rcond=None)[0]
+    return [round(float(cost), 2) for cost in costs]
+
+
+def fit_all() -> None:
+    """Compiles, builds and writes the file; the runtime of each family is what is left of the bytes."""
+    table, version = dict[str, dict[str, Any]](), compiler_version(CROSS_COMPILER)
+    families = {board.family: board for board in map(find_board, reversed(board_names(every=True)))}
     for board in map(find_board, BOARDS):
-        builds = []
-        for layer in LAYERS:
-            graph = graph_of(layer)
-            for forms in ways(graph, board):
-                fast = placed(graph, board.cpu, forms)
-                artifact = emit_steps(fast, "fit")
-                firmware = build_firmware(artifact.write(default_build_folder() / "models" / artifact.model_hash), board)
-                version, total = firmware.compiler, firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
-                programs = {program.name for form in forms.values() for program in form.functions}
-                found = [one for one in symbols(firmware.elf) if one[0] not in programs]
-                rest = total - len(artifact.blob) - program_bytes(forms)
-                builds.append((family(forms.get("layer")), kernels_called(fast, Weights(fast)), found, rest))
-        table[board.cpu] = fit(builds)
-        print(board.cpu, table[board.cpu])
-    FILE.write_text(json.dumps({"compiler": version, "cores": table}, indent=1) + "\n")
+        functions = {rounding: kernel_functions(board, rounding) for rounding in ROUNDINGS}
+        runtime = {family: {"flash": 0, "sram": 0} for family, place in families.items() if place.cpu == board.cpu}
+        table[board.cpu] = {"runtime": runtime, "run": run_costs(board), "structs": structs(board), "functions": functions}
+        write(version, table)
+        for family in runtime:
+            place = families[family]
+            tries = [(fast, built(fast, place)) for fast in programs(place, (5, 101))]
+            left = [flash_of(firmware) - code_sizes.flash_bytes(fast, place) for fast, firmware in tries]
+            runtime[family] = {"flash": round(float(np.median(left))), "sram": statics(tries[0][1].elf)}
+        print(board.cpu, runtime, table[board.cpu]["run"])
+    write(version, table)
 
 
-def fit(builds: list[tuple[str, set[str], Sizes, int]]) -> dict[str, object]:
-    """Returns a core's row: of each build the family of its form, the kernels it calls, all symbols, the bytes of C in all."""
-    runtime = set.intersection(*({name for name, _ in found} for _, _, found, _ in builds)) - GENERATED
-    functions: dict[str, set[tuple[str, int]]] = {}
-    rest = list[int]()
-    operators: dict[str, list[int]] = {}
-    for formed, called, found, total in builds:
-        own = sum(size for name, size in found if name in GENERATED)
-        kernels = {one for one in found if one[0] not in runtime | GENERATED}
-        for name in called:
-            functions.setdefault(name, set()).update(kernels)
-        rest.append(total - own - sum(size for _, size in kernels))
-        operators.setdefault(formed, []).append(own)
-    calls = {name: round(float(np.mean(values))) for name, values in sorted(operators.items())}
+def write(version: str, table: dict[str, dict[str, Any]]) -> None:
+    """Writes the file, a list without lists in it on one line."""
+    text = json.dumps({"compiler": version, "cores": table}, indent=1)
+    code_sizes.FILE.write_text(re.sub(r"\[[^\[\]]*\]", lambda found: " ".join(found[0].split()), text) + "\n")
+    code_sizes.tables.cache_clear()
+
+
+def check_all() -> None:
+    """Predicts and links networks that the fit has not seen, and writes the record."""
+    rows, boards = list[dict[str, Any]](), [*map(find_board, board_names(every=True))]
+    for number, (name, graph) in enumerate(checked()):
+        board = boards[number % len(boards)]
+        for method, fast in itertools.islice(ways(graph, board), number % 2, None, 2):
+            if (found := row(name, method, fast, board)) is not None:
+                rows.append(found)
+                print(*found.values())
+    off = {kind: np.abs([one[f"{kind}_error"] for one in rows]) for kind in ("sram", "flash")}
+    summary = {kind: {"mean": round(float(some.mean()), 5), "largest": float(some.max())} for kind, some in off.items()}
+    record = {
+        "schema": 1, "kind": "predicted_bytes", "command": "python tools/fit_code_sizes.py --check",
+        "networks": len({one["net"] for one in rows}), "errors": summary, "rows": rows,
+    }  # fmt: skip
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    print(summary)
+
+
+def checked() -> Iterator[tuple[str, Graph]]:
+    """Yields the networks of the record: built-in ones and random ones."""
+    yield from ((name, int8_graph(name, "random")) for name in nets.names())
+    yield from ((f"random {seed}", random_net(seed)) for seed in CHECKED)
+    yield from ((f"trec {seed}", trec_net(seed)) for seed in range(1000, 1004))
+
+
+def row(name: str, method: str, fast: FastSteps, board: Board) -> dict[str, Any] | None:
+    """Returns what is predicted and what the linker says of a program, None where it does not fit."""
+    try:
+        firmware = built(fast, board)
+    except BuildError:
+        return None
+    flash, sram = flash_of(firmware), firmware.bss_bytes + firmware.data_bytes
+    predicted = {"flash": code_sizes.flash_bytes(fast, board), "sram": code_sizes.sram_bytes(fast, board)}
     return {
-        "runtime": round(float(np.mean(rest))),
-        "calls": calls,
-        "functions": {name: sorted(parts) for name, parts in sorted(functions.items())},
-    }
-
-
-def symbols(elf: Path) -> Sizes:
-    """Returns name and size of every function and constant in flash, suffixes of the compiler removed."""
-    with elf.open("rb") as stream:
-        file = ELFFile(stream)
-        tables = [section for section in file.iter_sections() if isinstance(section, SymbolTableSection)]
-        return [
-            (symbol.name.split(".")[0], symbol["st_size"])
-            for table in tables
-            for symbol in table.iter_symbols()
-            if symbol["st_size"] and symbol["st_info"]["type"] in ("STT_FUNC", "STT_OBJECT") and symbol["st_value"] >> 29 == 0
-        ]
+        "net": name, "board": board.name, "method": method, "sram_predicted": predicted["sram"], "sram_linked": sram,
+        "sram_error": round(predicted["sram"] / sram - 1, 5), "flash_predicted": predicted["flash"], "flash_linked": flash,
+        "flash_error": round(predicted["flash"] / flash - 1, 5),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare predictions with the linker instead of fitting")
+    check_all() if parser.parse_args().check else fit_all()

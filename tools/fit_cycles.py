@@ -2,6 +2,7 @@
 
     python tools/fit_cycles.py             fits to random layers, prices others, and writes data/records/cycle_prices.json:
                                            how far off the prices are, by core and kind; a quarter of an hour
+    python tools/fit_cycles.py --only lookup mul rearrange         fits these kernels alone and prices all again
     python tools/fit_cycles.py --plans     plans random and our networks in parts, and writes data/records/part_costs.json:
                                            predicted and simulated cycles against layer by layer
 
@@ -36,9 +37,12 @@ from tinyredux.graph import (
     Dense,
     DepthwiseConv,
     Graph,
+    Lookup,
+    Mul,
     Op,
     Pool,
     Quant,
+    Rearrange,
     Relu,
     Softmax,
     Tensor,
@@ -47,7 +51,7 @@ from tinyredux.graph import (
     verify,
 )
 from tinyredux.kernels import FastSteps, Form, cycles, trec
-from tinyredux.kernels.cycles import FILE, Counts, counts, table
+from tinyredux.kernels.cycles import FILE, STALLED, Counts, counts, table
 from tinyredux.memory import Item, Loop, Program, Schedule, Step, lower, place
 from tinyredux.partial import MARGIN, SLOWDOWN, Net, candidates, plan_partial
 from tinyredux.simulator import model_name
@@ -59,7 +63,9 @@ FITTED, FITTED_TREC = (*range(16), *range(16, 40, 2)), range(8)  # the even ones
 CHECKED, CHECKED_TREC = range(1000, 1010), range(1000, 1004)
 KINDS = ("conv", "conv", "conv", "pointwise", "depthwise", "max", "average", "add", "relu", "concat", "grouped")
 LIGHT = ("depthwise", "depthwise", "max", "average", "average", "pointwise", "add", "relu", "concat", "grouped")
-MOST_TREC_MACS = 2_000_000
+VALUES = ("pointwise", "lookup", "mul", "squeeze", "crop", "split", "upsample", "shuffle", "pixels", "between", "sub")
+FITTED_VALUES, CHECKED_VALUES = range(100, 112), range(1100, 1108)  # networks of products, tables and moved values
+MOST_TREC_MACS, MOST_INPUTS = 2_000_000, 20_000  # of a layer with TREC; of the last dense layer
 Sums = dict[str, npt.NDArray[np.float64]]  # rounds by kernel
 
 
@@ -96,7 +102,8 @@ def trec_rounds(graph: Graph, op: TrecConv, form: Form, core: str) -> tuple[str,
 
 
 def random_net(seed: int) -> Graph:
-    """Returns an int8 network of about ten layers, its maps between 1x1 and 20x20 with up to 48 channels."""
+    """Returns an int8 network of about ten layers, its maps between 1x1 and 20x20 with up to 48 channels. Those of seeds 100 to
+    199 and from 1100 on have VALUES, the others layers with windows."""
     rng, quant = np.random.default_rng(seed), Quant((0.05,), -5)
     shape = (int(rng.integers(6, 21)), int(rng.integers(6, 21)), int(rng.choice([1, 3, 4, 8, 16])))
     tensors, constants, ops = {"input": Tensor("input", shape, "int8", quant)}, dict[str, npt.NDArray[np.generic]](), list[Op]()
@@ -112,8 +119,11 @@ def random_net(seed: int) -> Graph:
         return op.output
 
     last = "input"
+    kinds = VALUES if seed % 1000 >= 100 else LIGHT if seed % 2 else KINDS
     for i in range(int(rng.integers(5, 12))):
-        last = _layer(rng, add, tensors, last, str(rng.choice(LIGHT if seed % 2 else KINDS)), f"op{i}")
+        last = _layer(rng, add, tensors, last, str(rng.choice(kinds)), f"op{i}")
+    if np.prod(tensors[last].shape) > MOST_INPUTS:
+        last = add(Pool("pool", (last,), "means", kind="average", kernel=tensors[last].shape[:2]))
     count, outputs = int(np.prod(tensors[last].shape)), int(rng.integers(2, 40))
     last = add(Dense("dense", (last,), "logits"), (outputs, count), outputs)
     last = add(Softmax("softmax", (last,), "shares"))
@@ -139,11 +149,39 @@ def _layer(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-def]
     if kind in ("max", "average"):
         size = min(2 + int(rng.integers(2)), height, width)
         return add(Pool(name, (last,), out, kind=kind, kernel=(size, size), stride=(min(2, size), min(2, size))))
+    if kind in VALUES:
+        return _of_values(rng, add, tensors, last, kind, name)
     if kind in ("add", "concat"):
         same = [other for other, tensor in tensors.items() if tensor.shape == tensors[last].shape]
         two = (last, same[0])
         return add(Add(name, two, out) if kind == "add" or two[0] == two[1] else Concat(name, two, out))
     return add(Relu(name, (last,), out, activation="relu"))
+
+
+def _of_values(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-def]
+    """Adds a function of each value, a product, a difference, or values at other places."""
+    (height, width, channels), out = tensors[last].shape, f"{name}_out"
+    if kind in ("mul", "sub"):
+        same = [other for other, tensor in tensors.items() if tensor.shape == tensors[last].shape]
+        return add(Mul(name, (last, same[0]), out) if kind == "mul" else Add(name, (last, same[0]), out, subtract=True))
+    if kind == "squeeze":
+        gate = add(Pool(f"{name}_mean", (last,), f"{name}_gate", kind="average", kernel=(height, width)))
+        return add(Mul(name, (last, gate), out))
+    if kind == "crop" and min(height, width) > 4:
+        return add(Rearrange(name, (last,), out, size=(height - 2, width - 2), channels=channels, start=(1, 1)))
+    if kind == "split" and channels > 1:
+        first = int(rng.integers(channels))
+        return add(Rearrange(name, (last,), out, size=(height, width), channels=channels - first, first_channel=first))
+    if kind in ("upsample", "between") and height * width * channels < 2000:
+        size = (2 * height, 2 * width)
+        return add(Rearrange(name, (last,), out, size=size, channels=channels, repeat=(2, 2), zeros=kind == "between"))
+    if kind == "shuffle" and channels % 4 == 0:
+        groups = int(rng.choice((2, 2, 4)))
+        return add(Rearrange(name, (last,), out, size=(height, width), channels=channels, groups=groups))
+    if kind == "pixels" and channels % 4 == 0:
+        size = (2 * height, 2 * width)
+        return add(Rearrange(name, (last,), out, size=size, channels=channels // 4, repeat=(2, 2), blocks=True))
+    return add(Lookup(name, (last,), out, "hardswish"))
 
 
 def whole(graph: Graph, direct: bool = False) -> Program:
@@ -209,9 +247,9 @@ def simulated(fast: FastSteps, board: Board, stalls: bool = False) -> list[int]:
     return list(found)
 
 
-def run(way: str, fast: FastSteps, board: Board) -> Iterator[Layer]:
+def run(way: str, fast: FastSteps, board: Board, stalls: bool = False) -> Iterator[Layer]:
     """Yields the items of a program as they ran."""
-    for nodes, count in zip(fast.program.nodes, simulated(fast, board), strict=True):
+    for nodes, count in zip(fast.program.nodes, simulated(fast, board, stalls), strict=True):
         steps, by_form = tuple(Loop((nodes,)).steps()), fast.form_of(nodes)
         if steps:
             yield Layer(way, fast.program.graph, steps, by_form[1] if by_form else None, count)
@@ -219,7 +257,7 @@ def run(way: str, fast: FastSteps, board: Board) -> Iterator[Layer]:
 
 def fitted_programs(board: Board) -> Iterator[tuple[str, FastSteps]]:
     """Yields the programs that the costs are fitted to."""
-    for seed in FITTED:
+    for seed in (*FITTED, *FITTED_VALUES):
         graph = random_net(seed)
         programs = [whole(graph), plan_partial(graph).program]
         if seed % 2 == 0:
@@ -235,7 +273,7 @@ def fitted_programs(board: Board) -> Iterator[tuple[str, FastSteps]]:
 
 def checked_programs(board: Board, every: int = 1) -> Iterator[tuple[str, FastSteps]]:
     """Yields programs that the fit has not seen, of one network in `every`."""
-    for seed in CHECKED[::every]:
+    for seed in (*CHECKED[::every], *CHECKED_VALUES[::every]):
         graph = random_net(seed)
         program = whole(graph)
         yield "C kernels", FastSteps(program, place(program))
@@ -248,9 +286,9 @@ def checked_programs(board: Board, every: int = 1) -> Iterator[tuple[str, FastSt
         yield "TREC, generated kernels", layers(trec_net(seed), Kernels("fast"), board)
 
 
-def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board) -> list[Layer]:
+def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board, stalls: bool = False) -> list[Layer]:
     """Returns the items of all programs as they ran."""
-    return [layer for way, fast in tqdm(programs, board.name, disable=None) for layer in run(way, fast, board)]
+    return [layer for way, fast in tqdm(programs, board.name, disable=None) for layer in run(way, fast, board, stalls)]
 
 
 def fit(rows: list[tuple[Sums, float]]) -> dict[str, list[float]]:
@@ -282,19 +320,35 @@ def errors(found: Iterable[Layer], core: str) -> dict[str, list[float]]:
     return by_way
 
 
-def fit_all() -> None:
-    """Fits every core to its layers; writes the costs, and how far off the prices of other layers are.
+def fit_only(kernels: set[str]) -> None:
+    """Fits some C kernels to the items that call no others, on every core and on the board STALLED; others keep their costs."""
+    costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
+    for board, name in [*((board, board.cpu) for board in map(find_board, BOARDS)), (find_board(STALLED), STALLED)]:
+        programs = (("C", FastSteps(program, place(program))) for program in map(whole, map(random_net, FITTED_VALUES)))
+        rows = [(layer.rounds(board.cpu), layer.simulated) for layer in run_all(programs, board, stalls=name == STALLED)]
+        costs[name] |= fit([(sums, count) for sums, count in rows if sums.keys() <= kernels])
+    write(costs)
 
-    The entry of the board STALLED stays as it is, and so do kernels of which no layer is drawn: lookup, mul, rearrange.
-    """
+
+def write(costs: dict[str, dict[str, list[float]]]) -> None:
+    """Writes the costs."""
+    FILE.write_text(json.dumps({"command": "python tools/fit_cycles.py", "cycles": costs}, indent=1) + "\n")
+    table.cache_clear()
+
+
+def fit_all() -> None:
+    """Fits every core to its layers. The entry of the board STALLED stays as it is."""
     costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
     for board in map(find_board, BOARDS):
         found = run_all(fitted_programs(board), board)
         forms = [layer for layer in found if layer.way == "generated" and layer.form is not None]
         others = [layer for layer in found if layer.way != "generated"]
         costs[board.cpu] |= fit([(layer.rounds(board.cpu), layer.simulated) for layer in others]) | {"call": [call_cycles(forms)]}
-    FILE.write_text(json.dumps({"command": "python tools/fit_cycles.py", "cycles": costs}, indent=1) + "\n")
-    table.cache_clear()
+    write(costs)
+
+
+def price_all() -> None:
+    """Writes how far off the prices of layers are that the fit has not seen."""
     rows = [row for board in map(find_board, BOARDS) for row in summary(board, run_all(checked_programs(board), board))]
     record = {"schema": 1, "kind": "cycle_prices", "command": "python tools/fit_cycles.py", "rows": rows}
     PRICES.write_text(json.dumps(record, indent=1) + "\n")
@@ -347,4 +401,10 @@ def record_plans() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plans", action="store_true", help="compare plans in parts with the simulator instead of fitting")
-    record_plans() if parser.parse_args().plans else fit_all()
+    parser.add_argument("--only", nargs="+", default=[], help="C kernels that are fitted alone")
+    chosen = parser.parse_args()
+    if chosen.plans:
+        record_plans()
+    else:
+        fit_only(set(chosen.only)) if chosen.only else fit_all()
+        price_all()

@@ -1,7 +1,7 @@
 """The record of MLPerf Tiny, data/records/mlperf.json: cycles and sizes, right answers of whole sets, bytes beside the oracles.
 
     python tools/mlperf.py                                         what is not in the record yet; hours on one core
-    python tools/mlperf.py --again rows                            one part anew: rows, counted or compared
+    python tools/mlperf.py rows                                    one part anew: rows, counted or compared
     TFLM_PYTHON=venv/bin/python python tools/mlperf.py             where the package tflite-micro is in another environment
 
 `rows` are those of `tinyredux mlperf` on the book's boards that others published results of. `counted`: the right answers on
@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert import interpreter as litert  # type: ignore[import-untyped, import-not-found, unused-ignore]
 from tqdm import tqdm
 
 from tinyredux import compile, load_tflite
@@ -46,8 +45,9 @@ TFLM = """
 import sys, numpy, tflite_micro
 file, source, target = sys.argv[1:]
 net, found = tflite_micro.runtime.Interpreter.from_file(file, arena_size=1 << 22), []
+shape = net.get_input_details(0)["shape"]
 for values in numpy.load(source):
-    net.set_input(values, 0)
+    net.set_input(values.reshape(shape), 0)
     net.invoke()
     found.append(net.get_output(0).copy())
 numpy.save(target, numpy.stack(found))
@@ -56,6 +56,8 @@ numpy.save(target, numpy.stack(found))
 
 def by_litert(path: Path, inputs: Bytes) -> Bytes:
     """Returns the outputs (N, values) of LiteRT's default interpreter."""
+    from ai_edge_litert import interpreter as litert  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
     net = litert.Interpreter(model_path=str(path), num_threads=1)
     net.allocate_tensors()
     (source,), (target,), found = net.get_input_details(), net.get_output_details(), []
@@ -68,10 +70,9 @@ def by_litert(path: Path, inputs: Bytes) -> Bytes:
 
 def by_tflm(path: Path, inputs: Bytes) -> Bytes:
     """Returns the outputs (N, values) of TFLM's reference kernels, run by the Python that $TFLM_PYTHON names."""
-    shape = litert.Interpreter(model_path=str(path)).get_input_details()[0]["shape"]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.npy", Path(folder) / "out.npy"
-        np.save(source, inputs.reshape(len(inputs), *shape))
+        np.save(source, inputs)
         python = os.environ.get("TFLM_PYTHON", sys.executable)
         subprocess.run([python, "-c", TFLM, str(path), str(source), str(target)], check=True, env={})
         return np.asarray(np.load(target).reshape(len(inputs), -1), np.int8)
@@ -135,8 +136,8 @@ def note(out: Path, part: str, key: dict[str, str], entry: dict[str, Any]) -> No
     with locked(out.with_suffix(".lock")):
         whole, origin = json.loads(out.read_text()) if out.is_file() else {}, provenance()
         kept = [row for row in whole.get(part, []) if not key.items() <= row.items()]
-        rows = [*kept, entry | {"commit": origin["commit"], "date": origin["date"]}]
-        rows.sort(key=lambda row: (*BOARDS, None).index(row.get("board")) * 100 + order[row["test"]])
+        rows = [*kept, {"name": ".".join(key.values())} | entry | {"commit": origin["commit"], "date": origin["date"]}]
+        rows.sort(key=lambda row: ((*BOARDS, None).index(row.get("board")), row["rounding"], order[row["test"]]))
         head = {"schema": 1, "kind": "mlperf", "command": "python tools/mlperf.py", "seed": mlperf.SEED}
         head |= {"machine": origin["machine"], "versions": versions()}
         lists = {name: whole.get(name, []) for name in PARTS} | {part: rows, "published": mlperf.facts()["published"]}
@@ -147,10 +148,9 @@ def note(out: Path, part: str, key: dict[str, str], entry: dict[str, Any]) -> No
 def main() -> None:
     """Makes what is not in the record, and what is asked for again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="append", choices=PARTS, default=[])
-    parser.add_argument("--only", action="append", choices=PARTS, help="these parts alone")
-    parser.add_argument("--test", action="append", help="these tests alone")
-    parser.add_argument("--out", type=Path, default=mlperf.RECORD)
+    parser.add_argument("parts", nargs="*", choices=(*PARTS, []), help="make these anew (default: all that is missing)")
+    parser.add_argument("--test", action="append", help="this test alone; may be given again")
+    parser.add_argument("--out", type=Path, default=Path("data/records/mlperf.json"))
     options = parser.parse_args()
     before = json.loads(options.out.read_text()) if options.out.is_file() else {}
     files = mlperf.find_files()
@@ -162,7 +162,7 @@ def main() -> None:
         jobs += [("compared", key, partial(compared, test, path, rounding))]
     for part, key, make in tqdm(jobs, "entries", disable=None):
         there = any(key.items() <= row.items() for row in before.get(part, []))
-        if part in (options.only or PARTS) and (part in options.again or not there):
+        if part in options.parts or not (there or options.parts):
             note(options.out, part, key, make())
 
 

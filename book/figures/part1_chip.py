@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from unittest import mock
 
@@ -461,4 +462,40 @@ def form_by_budget() -> Drawing:
         "In the bars: cycles per product on a Cortex-M4. Blue steps are ever higher strips of rows.",
         SMALL,
     )
+    return d
+
+
+def mlperf_tiny() -> Drawing:
+    """Million cycles of MLPerf Tiny's networks on the NUCLEO-L4R5ZI: ours as modelled, with the band, and published ones."""
+    record, board = json.loads((RECORDS / "mlperf.json").read_text()), "nucleo_l4r5zi"
+    rows = [row for row in record["rows"] if (row["board"], row["rounding"]) == (board, "double")]
+    beside = [row for row in record["published"] if row["beside"] == board]
+    named = [(re.split("[ ,]", one["by"])[0], one["million_cycles"]) for one in beside]
+    others = [sorted((cycles[row["test"]], by) for by, cycles in named if row["test"] in cycles) for row in rows]
+    told = "; ".join(
+        f"{row['test']} {row['cycles'] / 1e6:.3g} ours, {', '.join(f'{value:g} {by}' for value, by in known) or 'none published'}"
+        for row, known in zip(rows, others, strict=True)
+    )
+    bottom = 36 + 58 * len(rows)
+    d = Drawing(bottom + 28, f"Million cycles on a logarithmic scale, for each network of MLPerf Tiny: {told}.")
+
+    def at(million: float) -> float:
+        return 150 + 185 * math.log10(million / 0.4)
+
+    for tick in (0.5, 1, 2, 5, 10, 20, 50, 100):
+        d.line([(at(tick), 30), (at(tick), bottom)], PALE, 1)
+        d.text(at(tick), 22, f"{tick:g}", SMALL, "middle")
+    d.text(14, 22, "million cycles", SMALL)
+    for i, (row, known) in enumerate(zip(rows, others, strict=True)):
+        y, ours = 48.0 + 58 * i, row["cycles"] / 1e6
+        low, high = (at(ours * end) for end in row["error_band"])
+        d.text(14, y + 14, row["test"], bold=True)
+        d.box(low, y - 6, high - low, 12, fill=BLUE, alpha=0.35, line="none", round_by=0)
+        d.dot(at(ours), y, 5, BLUE)
+        d.text(low - 6, y + 4, f"ours {ours:.3g}", SMALL, "end", colour=BLUE)
+        for k, (value, by) in enumerate(known):
+            place, anchor, down = (-8, "end", 22) if k == 0 else (8, "start", 22) if k == len(known) - 1 else (0, "middle", 38)
+            d.dot(at(value), y + 18, 4, GREY if k else ORANGE)
+            d.text(at(value) + place, y + down, f"{by} {value:g}", SMALL, anchor, colour=GREY if k else ORANGE)
+    d.text(14, bottom + 18, "Blue: modelled, with what a board may take. Orange: best published. Grey: others published.", SMALL)
     return d

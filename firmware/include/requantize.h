@@ -54,6 +54,16 @@ static inline int32_t tr_scale_once(int32_t x, int32_t bits)
     return tr_round_even((float)x * scale);
 }
 
+/* x * factor + constant of floats whose bits are given, to the nearest integer, halves to even; each step is rounded to float32. */
+static inline int32_t tr_mean_once(int32_t x, int32_t factor_bits, int32_t constant_bits)
+{
+    float factor, constant;
+    memcpy(&factor, &factor_bits, sizeof factor);
+    memcpy(&constant, &constant_bits, sizeof constant);
+    volatile const float product = (float)x * factor; /* no VFMA, which would round once */
+    return tr_round_even(product + constant);
+}
+
 #if !defined(TR_SINGLE_ROUNDING)
 /* An accumulator as the int8 that the next layer reads. */
 static inline int8_t tr_requantize_s8(int32_t x, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t low, int32_t high)

@@ -183,9 +183,11 @@ struct tr_pool {
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
     int32_t activation_min, activation_max;
     int32_t in_row, in_pixel, out_row, out_pixel;
+    int32_t multiplier, shift, correction, zero_point; /* of a mean, which has a scale of its own and no padding */
 };
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
 void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
+void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
 
 /* Sum and difference of two tensors: n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20. */
 struct tr_add {
@@ -198,10 +200,11 @@ void tr_add_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_ad
 void tr_sub_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_add *restrict p);
 
 /* Product of two maps of h x w pixels of c values; distances of rows and pixels are given in full, and 0 for a second input of one
- * pixel, which holds a value for each channel. */
+ * pixel, which holds a value for each channel. b_each: from value to value of the second input, 0 where a pixel has one for all. */
 struct tr_mul {
     int32_t h, w, c, a_row, a_pixel, b_row, b_pixel, out_row, out_pixel;
     int32_t a_zero_point, b_zero_point, out_zero_point, multiplier, shift, activation_min, activation_max;
+    int32_t b_each;
 };
 void tr_mul_s8(int8_t *out, const int8_t *a, const int8_t *b, const struct tr_mul *restrict p);
 

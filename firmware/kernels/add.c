@@ -3,7 +3,8 @@
  * Both are brought to a common scale, twice the larger one, with left_shift = 20 more bits than int8 has, added, and
  * brought to the output's scale. The inputs may be the same tensor, and the output may lie where an input does.
  *
- * With single rounding each value less its zero point is multiplied by a factor of its own, the sum shifted once.
+ * With single rounding each value less its zero point is multiplied by a factor of its own, that of what is taken off is
+ * negative, the sum shifted once.
  *
  * Range: |value - zero_point| <= 255, times 2^20 is below 2^28; each scaled term is at most half of that. Scratch: none. */
 #include "requantize.h"

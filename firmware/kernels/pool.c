@@ -1,6 +1,6 @@
-/* pool.c: maximum and average of a window, per channel. Padding takes no part, so a window at the border is smaller.
+/* pool.c: maximum, average and mean of a window, per channel. Padding takes no part, so a window at the border is smaller.
  *
- * The average is rounded to the nearest, halves away from zero. A window that lies wholly in the padding does not occur:
+ * The mean brings a sum to a scale of its own, as requantize.h says. The average is rounded to the nearest, halves away from zero. A window that lies wholly in the padding does not occur:
  * the compiler refuses padding as large as the kernel.
  *
  * Four channels at a time keep their maxima or sums in registers; channels left over go one by one.
@@ -130,6 +130,31 @@ static void average_of_pixel(int8_t *restrict out, struct window window, struct 
     }
 }
 
+/* A sum of stored values as their mean in the output's scale. With single rounding the zero points are in one constant. */
+static inline int8_t mean(int32_t sum, const struct tr_pool *p)
+{
+#if !defined(TR_SINGLE_ROUNDING)
+    return tr_requantize_s8(sum - p->correction, p->multiplier, p->shift, p->zero_point, INT8_MIN, INT8_MAX);
+#else
+    return (int8_t)tr_clamp(tr_mean_once(sum, p->multiplier, p->correction), INT8_MIN, INT8_MAX);
+#endif
+}
+
+static void mean_of_pixel(int8_t *restrict out, struct window window, struct steps steps, const struct tr_pool *p)
+{
+    int32_t c = 0;
+    for (; c + 4 <= p->c; c += 4) {
+        const struct four sum = sum_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
+        out[c] = mean(sum.c0, p);
+        out[c + 1] = mean(sum.c1, p);
+        out[c + 2] = mean(sum.c2, p);
+        out[c + 3] = mean(sum.c3, p);
+    }
+    for (; c < p->c; c++) {
+        out[c] = mean(sum_of_one(window.in + c, window, steps.in_pixel, steps.in_row), p);
+    }
+}
+
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
 {
     const struct steps steps = steps_of(p);
@@ -146,6 +171,16 @@ void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const s
     for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
         for (int32_t x = 0; x < p->out_w; x++) {
             average_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
+        }
+    }
+}
+
+void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
+{
+    const struct steps steps = steps_of(p);
+    for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
+        for (int32_t x = 0; x < p->out_w; x++) {
+            mean_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
         }
     }
 }

@@ -75,7 +75,8 @@ def test_without_a_compiler_the_bytes_are_predicted(monkeypatch: pytest.MonkeyPa
     predicted = fit.ways(graph, BOARD)[0]
     assert not predicted.linked and "predicted" in fit.sentence(graph, BOARD, [predicted])
     if linked:
-        assert predicted.flash_bytes == pytest.approx(linked.flash_bytes, rel=0.05)
+        assert predicted.flash_bytes == pytest.approx(linked.flash_bytes, rel=0.01)
+        assert predicted.sram_bytes == linked.sram_bytes
 
 
 @NEEDS_COMPILER

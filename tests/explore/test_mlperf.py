@@ -111,3 +111,31 @@ def test_real_inputs_are_the_bytes_that_the_file_takes(test: mlperf.Test) -> Non
     values, labels, data = mlperf.inputs(test, graph)
     assert values.dtype == np.int8 and values.shape[1:] == graph.input.shape and (labels is None) == (data == "random")
     assert labels is None or (len(labels) == len(values) and 0 <= labels.min() and labels.max() < graph.output.elements)
+
+
+def test_the_record_is_whole_and_every_byte_in_it_equal() -> None:
+    record = json.loads(mlperf.RECORD.read_text())
+    assert {(row["test"], row["board"], row["rounding"]) for row in record["rows"]} == {
+        (test.name, board, rounding)
+        for test in TESTS
+        for board in ("nucleo_l4r5zi", "nucleo_u575zi_q", "nucleo_f746zg")
+        for rounding in ("double", "single")
+    }
+    assert all(row["bit_exact"] and not row["oracle_differs"] for row in record["rows"])
+    assert {(row["test"], row["rounding"], row["random_inputs"]) for row in record["compared"]} == {
+        (test.name, rounding, 100) for test in TESTS for rounding in ("double", "single")
+    }
+    assert all(set(row["differ"].values()) == {0} and len(row["differ"]) == 4 for row in record["compared"])
+    once = {row["test"]: row for row in record["counted"] if row["rounding"] == "single"}
+    assert {name: row["images"] for name, row in once.items()} == {"IC": 10000, "IC02": 10000, "KWS": 1000}
+    assert all(not row["images_that_differ_from_litert"] and row["correct"] == row["correct_litert"] for row in once.values())
+    assert record["published"] == mlperf.facts()["published"]
+
+
+def test_the_record_is_shown_without_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("TINYREDUX_DATA", raising=False)
+    assert cli.main(["mlperf", "--record", "--rounding", "single"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7 and [line.split()[0] for line in lines[1:]] == [test.name for test in TESTS]
+    with pytest.raises(ValueError, match=r"the record has no rows of disco_f469ni; it has those of nucleo_f746zg, .*"):
+        mlperf.recorded(("disco_f469ni", "nucleo_l4r5zi"))

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from tinyredux.frontends import export
 from tinyredux.frontends.builder import UnsupportedOperatorError
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Pool, verify
-from tinyredux.int8 import interpret
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Mul, Pool, verify
+from tinyredux.int8 import interpret, quantize
 
 Forward = Callable[[Any, torch.Tensor], Any]
 SHAPE = (4, 9, 11)  # channels, height, width: not square
@@ -396,3 +396,50 @@ def test_depthwise_weights_are_stored_by_row_column_channel() -> None:
     (op,) = (graph := export(net, name="net")).ops
     assert isinstance(op, DepthwiseConv) and op.multiplier == 2
     np.testing.assert_array_equal(graph.constants[op.weights], net.a.weight.detach().numpy()[:, 0].transpose(1, 2, 0))
+
+
+class Line(nn.Module):
+    """Every layer of one dimension, slices, a mean, a product and a concatenation."""
+
+    input_shape = (4, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.up = nn.Conv1d(4, 8, 3, padding=1, stride=2), nn.BatchNorm1d(8), nn.Upsample(scale_factor=2)
+        self.pools = nn.Sequential(nn.MaxPool1d(2), nn.AvgPool1d(3, stride=1, padding=1, count_include_pad=False))
+        self.wide = nn.Conv1d(8, 8, 5, groups=8, padding="same", dilation=2)
+        self.back, self.most, self.all = nn.ConvTranspose1d(8, 4, 2, stride=2), nn.AdaptiveMaxPool1d(2), nn.AdaptiveAvgPool1d(1)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns shares of three classes."""
+        x = self.up(self.pools(torch.relu(self.norm(self.first(x)))))
+        x = torch.cat([x[:, :, 1:], x[:, :, :-1]], 1)
+        x = x.chunk(2, 1)[0] * x.mean(-1, keepdim=True)[:, 8:] + self.wide(x[:, :8])
+        x = self.back(x)
+        return self.last(self.all(x).flatten(1) + self.most(x).mean(2)).softmax(1)
+
+
+def test_networks_of_one_dimension() -> None:
+    torch.manual_seed(3)
+    net = Line().eval()
+    graph, signals = export(net), np.random.default_rng(0).normal(size=(5, 4, 32)).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(signals)).numpy()
+    found = interpret.run(graph, interpret.as_maps(graph, signals).transpose(0, 2, 3, 1))
+    assert graph.input.shape == (1, 32, 4)
+    np.testing.assert_allclose(found.reshape(5, 3), expected, atol=1e-5)
+    stored = quantize(graph, signals)
+    assert interpret.quantize_input(stored, signals).shape == (5, 1, 32, 4)
+    with pytest.raises(ValueError, match=r"takes \(N, 4, 1, 32\) or \(N, 4, 32\)"):
+        quantize(graph, signals[:, :3])
+
+
+def test_a_map_times_one_value_for_each_place() -> None:
+    gated = Net(lambda m, x: m.a(x) * torch.sigmoid(m.b(x)), a=conv(), b=conv(4, 1))
+    turned = Net(lambda m, x: torch.sigmoid(m.b(x)) * m.a(x), a=conv(), b=conv(4, 1))
+    for net in (gated, turned):
+        graph = export(net)
+        np.testing.assert_allclose(*outputs(net, graph), atol=1e-5)
+        (product,) = (op for op in graph.ops if isinstance(op, Mul))
+        assert [graph.tensors[name].shape[2] for name in product.inputs] == [6, 1]

@@ -23,7 +23,7 @@ from torch import nn
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Add, Graph, Op, Quant, Softmax, Tensor
+from tinyredux.graph import ROUNDINGS, Add, Graph, Mul, Op, Quant, Softmax, Tensor
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
@@ -31,12 +31,17 @@ interpreter = pytest.importorskip(
     "ai_edge_litert.interpreter", reason="ai-edge-litert is not installed; pip install 'tinyredux[tflite]'"
 )
 from generated import assert_c_equals_interpreter  # noqa: E402
+from tflite_field import field_model, gated_model, line_model  # noqa: E402
 from tflite_models import Drawn, drawn_model  # noqa: E402
 from tflite_writer import Writer, tflite_bytes  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tflm.json"
 DIGESTS = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
 DRAWN, INPUTS = range(24), 20
+MAKERS: dict[str, tuple[Callable[[int], bytes], range]] = {  # what draws a file, and the seeds whose digests are kept
+    "drawn": (drawn_model, DRAWN), "functions": (lambda seed: drawn_model(seed, True), DRAWN),
+    "field": (field_model, range(40)), "line": (line_model, range(40)), "gated": (gated_model, range(40)),
+}  # fmt: skip
 MLPERF = (
     "ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "pretrainedResnet_large_int8", "str_ww_ref_model", "vww_96_int8",
 )  # fmt: skip
@@ -55,16 +60,15 @@ def digest(outputs: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(outputs, np.int8).tobytes()).hexdigest()[:16]
 
 
-def drawn(seed: int, folder: Path, functions: bool = False) -> Path:
-    path = folder / f"{'functions' if functions else 'drawn'}{seed}.tflite"
-    path.write_bytes(drawn_model(seed, functions))
+def drawn(seed: int, folder: Path, kind: str = "drawn") -> Path:
+    path = folder / f"{kind}{seed}.tflite"
+    path.write_bytes(MAKERS[kind][0](seed))
     return path
 
 
-@pytest.mark.parametrize("functions", [False, True])
-@pytest.mark.parametrize("seed", DRAWN)
-def test_drawn_networks_equal_tflm(seed: int, functions: bool, tmp_path: Path) -> None:
-    path = drawn(seed, tmp_path, functions)
+@pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind, (_, seeds) in MAKERS.items() for seed in seeds])
+def test_drawn_networks_equal_tflm(kind: str, seed: int, tmp_path: Path) -> None:
+    path = drawn(seed, tmp_path, kind)
     graph = tr.load_tflite(path)
     images = images_for(graph, INPUTS)
     outputs = interpret.run(graph, images)
@@ -107,10 +111,10 @@ def litert(data: bytes, graph: Graph, images: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-@pytest.mark.parametrize("functions", [False, True])
+@pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("seed", range(40))
-def test_drawn_networks_equal_litert_with_single_rounding(seed: int, functions: bool, tmp_path: Path) -> None:
-    path = drawn(seed, tmp_path, functions)
+def test_drawn_networks_equal_litert_with_single_rounding(seed: int, kind: str, tmp_path: Path) -> None:
+    path = drawn(seed, tmp_path, kind)
     graph = tr.load_tflite(path, rounding="single")
     images = images_for(graph, INPUTS)
     expected = litert(path.read_bytes(), graph, images)
@@ -236,11 +240,20 @@ def test_products_and_differences_come_back_as_they_were_written(seed: int, tmp_
     images = images_for(graph, 8)
     np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(written, images))
     once = replace(graph, rounding="single")
+    np.testing.assert_array_equal(interpret.run(once, images), litert(path.read_bytes(), graph, images))
     for kernels in ("fast", "reference"):
         assert tr.measure(tr.compile(once, kernels=kernels), real_images(once, 3), target="host").bit_exact
     layers = tr.compare_with_litert(path, images, rounding="single")
     assert [layer.kind for layer in layers] == kinds
     assert not any(layer.differ_alone for layer in layers if layer.kind in ("Mul", "Add"))
+
+
+def test_a_product_too_large_for_single_rounding_is_refused() -> None:
+    quants = {"a": Quant((1.0,), 0), "b": Quant((1.0,), 0), "out": Quant((1 / 256,), 0)}
+    tensors = {name: Tensor(name, (1, 1, 4), "int8", quant) for name, quant in quants.items()}
+    graph = Graph("mul", (Mul("mul", ("a", "b"), "out"),), tensors, {}, ("a", "b"), ("out",), rounding="single")
+    with pytest.raises(ValueError, match="mul: its factor is 256, expected less than 256; take double rounding"):
+        interpret.run_op(graph, graph.ops[0], [np.zeros((1, 1, 1, 4), np.int8)] * 2)
 
 
 def saved(path: Path, change: Callable[[Writer], None], seed: int = 0) -> Path:
@@ -468,7 +481,7 @@ if __name__ == "__main__":
 
     made = {}
     with tempfile.TemporaryDirectory() as place:
-        for one in [drawn(seed, Path(place), functions) for functions in (False, True) for seed in DRAWN]:
+        for one in [drawn(seed, Path(place), kind) for kind, (_, seeds) in MAKERS.items() for seed in seeds]:
             made[one.stem] = digest(answers(one.read_bytes(), tr.load_tflite(one), INPUTS))
     for key in MLPERF:
         made[key] = digest(answers(mlperf(key).read_bytes(), tr.load_tflite(mlperf(key)), MLPERF_INPUTS))

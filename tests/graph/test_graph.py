@@ -67,6 +67,7 @@ SHAPES = {
     "pixel shuffle": (Rearrange("p", ONE, "out", (4, 6), 1, repeat=(2, 2), blocks=True), [(2, 3, 4)], (4, 6, 1), {}),
     "mul": (Mul("m", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
     "mul by channels": (Mul("m", TWO, "out"), [(2, 3, 4), (1, 1, 4)], (2, 3, 4), {}),
+    "mul by places": (Mul("m", TWO, "out"), [(2, 3, 4), (2, 3, 1)], (2, 3, 4), {}),
     "lookup": (Lookup("l", ONE, "out", "elu", (1.0, 1.0, 1.0)), [(2, 3, 4)], (2, 3, 4), {}),
     "softmax": (Softmax("s", ONE, "out"), [(1, 1, 10)], (1, 1, 10), {}),
 }  # fmt: skip
@@ -96,7 +97,7 @@ BAD: list[tuple[Op, list[Shape], dict[str, Array], str]] = [
     (Dense("d", ONE, "out", "w", "b"), [(2, 2, 2)], {"w": np.zeros((5, 9)), "b": np.zeros(5)}, "expect 9 inputs, in0 has 8"),
     (Add("a", TWO, "out"), [(2, 2, 2), (1, 1, 2)], {}, "no broadcasting"),
     (Rearrange("r", ONE, "out", (2, 2), 2, start=(1, 0)), [(2, 2, 2)], {}, r"r: \(2, 2\) places .* lie outside \(2, 2, 2\)"),
-    (Mul("m", TWO, "out"), [(2, 2, 2), (2, 1, 2)], {}, r"the second must be \(2, 2, 2\) or \(1, 1, 2\)"),
+    (Mul("m", TWO, "out"), [(2, 2, 2), (2, 1, 2)], {}, r"the second must be \(2, 2, 2\), \(1, 1, 2\), a value a channel, or"),
     (Concat("c", TWO, "out"), [(2, 2, 2), (1, 2, 2)], {}, "only channels may differ"),
     (Lookup("l", ONE, "out", "cosine"), [(2, 2, 2)], {}, "l: function 'cosine', expected one of identity, clamp"),
     (Lookup("l", ONE, "out", "clamp", (0.0,)), [(2, 2, 2)], {}, r"expected 2 numbers \('low', 'high'\)"),

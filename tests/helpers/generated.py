@@ -87,6 +87,11 @@ def without_marks(command: list[str]) -> list[Path]:
     return [*kernels(command), *objects(command, port)]
 
 
+def rounding(artifact: Artifact) -> list[str]:
+    """Returns the compiler's flag for kernels that round as an artifact's network does."""
+    return ["-DTR_SINGLE_ROUNDING=1"] * ("single_rounding.h" in artifact.files)
+
+
 def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the outputs of the C twin on this computer. A small compiler, named in SWEEP_CC, saves most of the time."""
     compiler = os.environ.get("SWEEP_CC", build.host_compiler())
@@ -98,7 +103,13 @@ def on_host(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...]) -> n
             made.append(f"{source}.o")
             command = [compiler, "-w", "-O0", "-fPIC", f"-I{INCLUDE}", f"-I{folder}", "-c", str(source), "-o", made[-1]]
             subprocess.run(command, check=True, capture_output=True)
-        link = [build.host_compiler(), "-shared", "-Wl,-z,noexecstack", *made, *map(str, without_marks(host("-fPIC")))]
+        link = [
+            build.host_compiler(),
+            "-shared",
+            "-Wl,-z,noexecstack",
+            *made,
+            *map(str, without_marks(host("-fPIC", *rounding(artifact)))),
+        ]
         subprocess.run([*link, "-o", str(folder / "model.so")], check=True, capture_output=True)
         model = ctypes.CDLL(str(folder / "model.so"))
     ctypes.memmove(model.tr_weights, artifact.blob, len(artifact.blob))
@@ -119,7 +130,7 @@ def on_core(artifact: Artifact, images: np.ndarray, shape: tuple[int, ...], core
         keep = [f"-Wl,--undefined=tr_{name}" for name in ("model_run", "input", "output")]
         link = ["-nostartfiles", "--specs=nano.specs", "--specs=nosys.specs", f"-Wl,-Ttext={FLASH:#x}", f"-Wl,-Tbss={RAM:#x}"]
         command = [*cross(core, "-w", "-O1"), f"-I{INCLUDE}", f"-I{folder}", *link, *keep, "-Wl,-e,tr_model_run", *sources]
-        made = [*map(str, without_marks(cross(core))), "-o", str(folder / "model.elf")]
+        made = [*map(str, without_marks(cross(core, *rounding(artifact)))), "-o", str(folder / "model.elf")]
         subprocess.run([*command, *made], check=True, cwd=folder, capture_output=True)
         program = Core(folder / "model.elf", core)
     found, places = [], [(program.call("tr_output"), int(np.prod(shape)))]

@@ -28,13 +28,13 @@ from tinyredux.graph import (
     TrecConv,
     Weighted,
 )
-from tinyredux.int8 import add_params, clamp_of, mul_params, quant_of, requantization, softmax_params, table_of
+from tinyredux.int8 import add_params, clamp_of, mean_params, mul_params, quant_of, requantization, softmax_params, table_of
 from tinyredux.kernels import trec_fields
 from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
-    "lookup", "sub", "mul", "rearrange", "softmax_once",
+    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -51,6 +51,9 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
     match op:
         case Weighted():
             return [_weighted_call(graph, op, inputs[0])]
+        case Pool(kind="mean"):
+            own, sizes = mean_params(graph, op), [height, width, channels, *out.shape[:2], *op.kernel, *op.stride, 0, 0]
+            return [_call("mean", [*sizes, own.multiplier, own.shift, own.correction, own.zero_point], inputs[0])]
         case Pool():
             clamp = clamp_of(op.activation, quant_of(out))
             sizes = [height, width, channels, *out.shape[:2], *op.kernel, *op.stride, op.padding[0], op.padding[2]]
@@ -63,8 +66,10 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
         case Mul():
             r, own = mul_params(graph, op), (width * channels, channels)
             points = [r.input_zero_point, quant_of(graph.tensors[op.inputs[1]]).zero_point, r.output_zero_point]
-            numbers = [*own, *(own if inputs[1].shape == inputs[0].shape else (0, 0)), *own, *points]
-            return [_call("mul", [*inputs[0].shape, *numbers, *r.multiplier, *r.shift, *_clamp(r.clamp)], *inputs)]
+            other = inputs[1].shape
+            second = own if other == inputs[0].shape else (width, 1) if other[:2] == inputs[0].shape[:2] else (0, 0)
+            numbers = [*own, *second, *own, *points, *r.multiplier, *r.shift, *_clamp(r.clamp)]
+            return [_call("mul", [*inputs[0].shape, *numbers, int(other[2] == channels)], *inputs)]
         case Concat():
             first = inputs[0].shape[2]
             parts = zip(inputs, (0, first), strict=True)

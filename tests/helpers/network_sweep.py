@@ -4,6 +4,8 @@ A case is an int8 graph compiled one way. Its C runs on this computer, its machi
 once. By hand, over any factory of torch modules:
 
     python tests/helpers/network_sweep.py FILE.py:g 0 100            networks g0 to g99, each in all ways
+    python tests/helpers/network_sweep.py graphs 0 2000 done.txt     random graphs of all operators, each by three ways, with both
+                                                                     roundings where they have a rule; goes on behind done.txt
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from compiled import BOARDS
 from generated import on_core, on_host
+from random_graphs import random_graph
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -29,7 +32,7 @@ from tinyredux.boards import Board, find_board
 from tinyredux.codegen import Artifact, Kernels, emit_steps, layers
 from tinyredux.device import build
 from tinyredux.frontends import export
-from tinyredux.graph import Conv, DepthwiseConv, Graph, Softmax, TrecConv, Weighted
+from tinyredux.graph import Add, Conv, DepthwiseConv, Graph, Mul, Softmax, TrecConv, Weighted
 from tinyredux.int8 import interpret, quant_of, quantize
 from tinyredux.kernels import FastSteps
 from tinyredux.memory import run_schedule
@@ -211,17 +214,56 @@ def sweep(
     for number, case in enumerate(ways(int8, seed)):
         if (only and only not in case.name) or drawn_ways.random() >= share:
             continue
-        try:
-            found = run_case(case, images, real and (number + seed) % 3 == 0)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            found = f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
-            if isinstance(error, subprocess.CalledProcessError):
-                found += (error.stderr or b"").decode()[-400:]
-        if found:
-            wrong.append(f"{case.name} {case.core}: {found}")
+        if found := what_fails(case, images, real and (number + seed) % 3 == 0):
+            wrong.append(found)
         right += not found
     return right, wrong
+
+
+def what_fails(case: Case, images: np.ndarray, real: bool) -> str:
+    """Returns what is wrong with a case, or what it raises, behind its name; empty where every byte is right."""
+    try:
+        found = run_case(case, images, real)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        found = f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
+        if isinstance(error, subprocess.CalledProcessError):
+            found += (error.stderr or b"").decode()[-400:]
+    return f"{case.name} {case.core}: {found}" if found else ""
+
+
+def graph_cases(seed: int) -> Iterator[Case]:
+    """Yields a random graph of all operators by fast kernels or by reference kernels, in parts, and rounded once where all of its
+    operators have a rule for that."""
+    graph, core, other = random_graph(seed), list(BOARDS)[seed % 3], list(BOARDS)[(seed + 1) % 3]
+    kernels = ("fast", "reference")[seed % 2]
+    yield Case("graph", core, graph, Kernels(kernels), layerwise())
+    yield Case(
+        "graph in parts", other, graph, Kernels(("fast", "reference")[seed // 2 % 2]), Partial(mac_limit=(1.0, 1.5)[seed % 2])
+    )
+    if not any(isinstance(op, Mul) or (isinstance(op, Add) and op.subtract) for op in graph.ops):
+        once = replace(graph, rounding="single")
+        yield Case("graph rounded once", core, once, Kernels(kernels), Partial() if seed % 4 < 2 else layerwise())
+
+
+def sweep_graph(seed: int) -> tuple[int, list[str]]:
+    """Returns how many cases of a random graph were right, on this computer and on a core, and what was wrong."""
+    rng, results = np.random.default_rng(seed), list[str]()
+    for case in graph_cases(seed):
+        shape = case.graph.input.shape
+        images = np.stack([rng.integers(-128, 128, shape), rng.choice([-128, 127], shape)]).astype(np.int8)
+        results.append(what_fails(case, images, real=True))
+    return results.count(""), [found for found in results if found]
+
+
+def sweep_graphs(first: str, count: str, done: str) -> None:
+    """Sweeps random graphs; `done` gets a line for each, and those that it has are left out."""
+    path = Path(done)
+    known = {int(line.split()[0]) for line in path.read_text().splitlines()} if path.is_file() else set()
+    for seed in (seed for seed in range(int(first), int(first) + int(count)) if seed not in known):
+        right, wrong = sweep_graph(seed)
+        with path.open("a") as stream:
+            stream.write(f"{seed} {right} {' | '.join(wrong)}\n")
 
 
 def main(where: str, first: str, count: str, only: str = "") -> None:
@@ -235,4 +277,4 @@ def main(where: str, first: str, count: str, only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sweep_graphs(*sys.argv[2:]) if sys.argv[1] == "graphs" else main(*sys.argv[1:])

@@ -13,7 +13,7 @@ from tinyredux import graph as ir
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
 PLAIN = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
-KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub")
+KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub", "gate")
 
 
 def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS, most_outputs: int = 4) -> Graph:
@@ -107,7 +107,8 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
             op = rearrange(lambda options: options[int(rng.integers(len(options)))], shape, name, source, output)
             add(op if op.size[0] * op.size[1] < 300 else Relu(name, (source,), output))
         case "mul":
-            same = [other for other, tensor in tensors.items() if tensor.shape in (shape, (1, 1, shape[2]))]
+            others = (shape, (1, 1, shape[2]), (*shape[:2], 1))
+            same = [other for other, tensor in tensors.items() if tensor.shape in others]
             add(Mul(name, (source, str(rng.choice(same))), output, activation))
         case "squeeze":  # squeeze and excite: each channel times a function of its mean
             gate = add(Pool(f"{name}a", (source,), f"{output}a", kind="average", kernel=shape[:2]))
@@ -115,6 +116,10 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
                 gate = add(Conv(f"{name}b", (gate,), f"{output}b"), (shape[2], 1, 1, shape[2]), shape[2])
             gate = add(Lookup(f"{name}c", (gate,), f"{output}c", str(rng.choice(["sigmoid", "hardsigmoid"]))))
             add(Mul(name, (source, gate), output))
+        case "gate":  # spatial attention: each place times a function of its channels
+            gate = add(Conv(f"{name}a", (source,), f"{output}a"), (1, 1, 1, shape[2]), 1)
+            gate = add(Lookup(f"{name}b", (gate,), f"{output}b", "sigmoid"))
+            add(Mul(name, (source, gate), output, activation))
         case "concat":
             same = [other for other, tensor in tensors.items() if tensor.shape[:2] == shape[:2]]
             add(Concat(name, (source, *map(str, rng.choice(same, int(rng.integers(1, 3))))), output))

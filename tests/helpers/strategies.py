@@ -49,7 +49,7 @@ SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there 
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
-    *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange"),
+    *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange", "mean", "mul_gate"),
 )
 
 
@@ -197,12 +197,15 @@ def layer(pick: Pick, kind: str) -> Layer:
     match kind:
         case "max" | "average":
             op = Pool("op", ("in",), "out", kind, **window, activation=pick(ACTIVATIONS))
+        case "mean":
+            op = Pool("op", ("in",), "out", kind, kernel=pick(((height, width), (height, 1), (1, width))))
+            out = _quant(pick, pick((0.05, 0.02, 0.004, 3.0)))
         case "add" | "sub":
             sources.append(Tensor("other", shape, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
             op = Add("op", ("in", "other"), "out", pick(ACTIVATIONS), subtract=kind == "sub")
             out = _quant(pick, pick((0.05, 0.5, 0.004, 0.01)))
-        case "mul" | "mul_vector":
-            other = shape if kind == "mul" else (1, 1, shape[2])
+        case "mul" | "mul_vector" | "mul_gate":
+            other = {"mul": shape, "mul_vector": (1, 1, shape[2]), "mul_gate": (height, width, 1)}[kind]
             sources.append(Tensor("other", other, "int8", _quant(pick, pick((0.05, 0.5, 0.004)))))
             op = Mul("op", ("in", "other"), "out", pick(ACTIVATIONS))
             out = _quant(pick, pick((0.05, 0.5, 0.004, 3.0)))

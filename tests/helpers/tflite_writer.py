@@ -26,6 +26,8 @@ LOOKUPS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {  # what LiteRT
     "gelu_tanh": ("GELU", lambda: {"options": "GeluOptions", "approximate": True}),
 }  # fmt: skip
 VERSIONS = {
+    code: 1 for code in ("SHAPE", "EXPAND_DIMS", "SQUEEZE", "PACK", "SLICE", "RESIZE_NEAREST_NEIGHBOR", "RELU_0_TO_1")
+} | {
     "CONV_2D": 5,
     "DEPTHWISE_CONV_2D": 6,
     "ELU": 1,
@@ -111,6 +113,11 @@ class Writer:
         match op:
             case Weighted():
                 self._add_weighted(op, output, fused)
+            case Pool(kind="mean"):
+                sizes = self.graph.tensors[op.inputs[0]].shape
+                axes = np.array([axis + 1 for axis in (0, 1) if op.kernel[axis] == sizes[axis]], np.int32)
+                inputs.append(self.tensor(f"{op.name}.axes", axes.shape, "int32", None, axes))
+                self.operator("MEAN", inputs, output, "ReducerOptions", keepDims=True)
             case Pool():
                 source, fields = self.window(op)
                 fields |= {"filterHeight": op.kernel[0], "filterWidth": op.kernel[1]} | fused

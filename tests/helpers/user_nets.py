@@ -43,6 +43,20 @@ def tiny() -> nn.Module:
     return net((3, 32, 32), *layers, nn.Dropout(0.2), nn.Linear(392, 10))
 
 
+def words() -> nn.Module:
+    """Returns one for sounds of 1x49x10 in six classes."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 8, (10, 4), 2, (5, 1)), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU()
+    return net((1, 49, 10), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 6))
+
+
+def motion() -> nn.Module:
+    """Returns one for 128 moments of six channels, 6x128x1, in four classes."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(6, 8, (5, 1), 2, (2, 0)), nn.ReLU(), nn.Conv2d(8, 16, (5, 1), 2, (2, 0)), nn.ReLU(), nn.MaxPool2d((4, 1))
+    return net((6, 128, 1), *layers, nn.Flatten(), nn.Linear(16 * 8, 4))
+
+
 def odd() -> nn.Module:
     """Returns one with an operator that is not there."""
     return net((3, 32, 32), nn.Conv2d(3, 4, 5, 8), nn.GroupNorm(1, 4), nn.Flatten(), nn.Linear(4 * 16, 10))

@@ -179,7 +179,7 @@ def test_what_is_refused() -> None:
         (lambda: quantize(huge, pictures * np.nan), "calibration images for small hold values that are NaN or infinite"),
         (lambda: interpret.quantize_input(graph, pictures), r"tensor input is float32 without quantisation; run quantize first"),
     ]
-    shapes = r"calibration images have shape .*, small expects \(N, 3, 4, 4\), N >= 1"
+    shapes = r"calibration images have shape .*, small takes \(N, 3, 4, 4\), N >= 1"
     for shape in [(3, 4, 4), (2, 4, 4, 3), (0, 3, 4, 4), (2, 3, 4, 5)]:
         refused.append((partial(quantize, graph, np.zeros(shape, np.float32)), shapes))
     for wrong in [np.zeros((1, 4, 4, 2), np.int8), np.zeros((1, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.int8)]:

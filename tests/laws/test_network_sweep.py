@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from compiled import BOARDS
 from generated import on_core, on_host
-from network_sweep import images_of, int8_of, sweep
+from network_sweep import images_of, int8_of, sweep, sweep_graph
 from random_graphs import random_graph
 from random_nets import RandomNet
 
@@ -36,6 +36,20 @@ def test_random_networks(seed: int) -> None:
     """Each in about a quarter of the ways; every way is met."""
     right, wrong = sweep(lambda: RandomNet(seed, steps=4, several=seed % 2 == 0), f"r{seed}", seed, share=0.25)
     assert not wrong and right >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_random_graphs_of_all_operators(seed: int) -> None:
+    """Int8 graphs: fast or by reference kernels, in parts, and rounded once where there is a rule."""
+    right, wrong = sweep_graph(seed)
+    assert not wrong and right >= 2
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("first", range(0, 2000, 100))
+def test_two_thousand_random_graphs(first: int) -> None:
+    assert not [wrong for seed in range(first, first + 100) for wrong in sweep_graph(seed)[1]]
 
 
 @pytest.mark.sweep

@@ -130,7 +130,7 @@ def parse(command: str) -> argparse.Namespace | None:
 def checked(options: argparse.Namespace) -> argparse.Namespace:
     """Returns the options; raises ValueError where a value is none that its verb takes."""
     net, board = getattr(options, "net", None), getattr(options, "board", None)
-    if net and not PLACEHOLDER.match(net) and ":" not in net and net != "model.tflite":  # a reader's own
+    if net and not PLACEHOLDER.match(net) and ":" not in net and net not in ("model.tflite", "model.onnx"):  # a reader's own
         nets.resolve(net)
     if board and not PLACEHOLDER.match(board) and "{" not in board:
         find_board(board)

@@ -77,7 +77,8 @@ def test_the_wheel_holds_what_the_library_reads(home: Path) -> None:
     named = re.findall(r"(?:pre:|post:|ldscript = )(\S+)", (ROOT / "platformio.ini").read_text())
     for name in ["platformio.ini", "firmware/boards/platformio.ini", *named]:
         assert f"_data/{name}" in inside, f"{name} is not in the wheel; setup.py says what goes there"
-    for folder in ("firmware/include", "firmware/kernels", "firmware/ports", "firmware/runtime", "data/records", "book/labs"):
+    firmware = [f"firmware/{name}" for name in ("include", "kernels", "mlperf", "ports", "runtime")]
+    for folder in (*firmware, "data/records", "book/labs"):
         assert {f"_data/{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()} <= inside, folder
 
 

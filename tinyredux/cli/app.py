@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, cores: int | None = None) -> in
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know fewer letters
     parser = _parser()
-    options = argparse.Namespace(verb=None, debug="--debug" in given, json="--json" in given, cores=cores, given=given)
+    options = argparse.Namespace(verb=None, debug="--debug" in given, json="--json" in given, cores=cores, command_line=given)
     word = next((word for word in given if not word.startswith("-")), None)
     try:
         if any("\0" in word for word in given):

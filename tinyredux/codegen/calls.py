@@ -32,13 +32,14 @@ from tinyredux.int8 import (
     add_params,
     clamp_for,
     int16_shifts,
+    mean_params,
     mul_params,
     quant_of,
     requantization,
     softmax_params,
 )
 from tinyredux.kernels import FastSteps, point_fields, trec_fields
-from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, is_spread, pack_arrays, restricted
+from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, is_gated, is_spread, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
@@ -189,9 +190,10 @@ def call_of(weights: Weights, step: Step) -> Call:
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
             kernel, struct = f"{op.kind}_pool", "pool"
-            fields = _window(op, step) | {"c": box.shape[2]} | _clamps(graph, op) | _strides(step)
+            own = asdict(mean_params(graph, op)) if op.kind == "mean" else _clamps(graph, op)
+            fields = _window(op, step) | {"c": box.shape[2]} | own | _strides(step)
         case Add():
-            kernel, struct = "sub" if op.subtract else "add", "add"
+            kernel, struct = "sub" if op.subtract and graph.rounding == "double" else "add", "add"
             fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))
         case Mul():
             kernel, fields = "mul", _mul(graph, op, step)
@@ -282,9 +284,10 @@ def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
     params, views = mul_params(graph, op), (*step.inputs, step.output)
     height, width, channels = step.output.box.shape
     distances = [(view.row_stride, view.pixel_stride) for view in views]
+    gated = is_gated(graph, op)
     if is_spread(graph, op, 1):
         distances[1] = (0, 0)
-    elif not any(gap for view in views for gap in view.gaps):
+    elif not gated and not any(gap for view in views for gap in view.gaps):
         height, width, channels = 1, 1, step.output.box.elements
         distances = [(channels, channels)] * 3
     names = [f"{side}_{what}" for side in ("a", "b", "out") for what in ("row", "pixel")]
@@ -292,7 +295,7 @@ def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
         "h": height, "w": width, "c": channels, **dict(zip(names, (gap for pair in distances for gap in pair), strict=True)),
         "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
         "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
-        **clamp_fields(params.clamp),
+        **clamp_fields(params.clamp), "b_each": int(not gated),
     }  # fmt: skip
 
 

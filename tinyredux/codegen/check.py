@@ -16,7 +16,7 @@ from tinyredux.codegen.calls import Call, Fields
 from tinyredux.graph import Array
 from tinyredux.memory import Arena, Step
 
-POOLS = ("tr_max_pool_s8", "tr_average_pool_s8")
+POOLS = ("tr_max_pool_s8", "tr_average_pool_s8", "tr_mean_pool_s8")
 KNOW_GAPS = (*POOLS, "tr_depthwise_conv_s8", "tr_conv_direct_s8", "tr_conv_add_s32", "tr_conv_add_s16")
 
 
@@ -65,8 +65,8 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
             return [Walk((1, rows, p["n"]), 0, p.get(key, 0)) for key in ("out_row", "in_row")]
         case "tr_mul_s8":
             spread = not p["b_row"] and not p["b_pixel"]
-            shapes = {"out": (p["h"], p["w"], p["c"]), "a": (p["h"], p["w"], p["c"]), "b": (1, 1, p["c"])}
-            shapes |= {} if spread else {"b": shapes["a"]}
+            whole = (p["h"], p["w"], p["c"])
+            shapes = {"out": whole, "a": whole, "b": (1, 1, p["c"]) if spread else (*whole[:2], p["c"] if p["b_each"] else 1)}
             return [Walk(shape, p[f"{side}_row"], p[f"{side}_pixel"]) for side, shape in shapes.items()]
         case "tr_rearrange_s8":
             sides = (("out", "out_h", "out_w", "out_c"), ("in", "in_h", "in_w", "in_c"))

@@ -1,46 +1,86 @@
-"""The flash of a network computed layer by layer, predicted before anything is built.
+"""The flash and the SRAM of a network's firmware, predicted before anything is built.
 
-Arrays lie as `blob` packs them, and the code of every function is known to the byte. What is left is C: code_sizes.json has the
-bytes of every kernel function with all that it calls, of the runtime, and of an operator's call and parameters on average, by the
-family of its form. It was read from built firmware by tools/fit_code_sizes.py, with the compiler that it names; another one
-differs a little.
+Arrays lie as `blob` packs them, and the code of every generated function is known to the byte. What is left is C. code_sizes.json
+has the bytes of every kernel function with all that it calls, of every struct of parameters, and of the runtime of each chip
+family; of the calls in tr_model_run it has what a call, an argument, a loop takes on average (`features`). It was read from
+compiled sources and built firmware by tools/fit_code_sizes.py, with the compiler that it names; another one differs a little. How
+far off predictions are is data/records/predicted_bytes.json.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from tinyredux.boards import Board
 from tinyredux.codegen.calls import Weights
-from tinyredux.codegen.parts import statements
-from tinyredux.kernels import FastSteps, Form, code_bytes
+from tinyredux.codegen.parts import Declared, statements
+from tinyredux.kernels import FastSteps, code_bytes
 
 FILE = Path(__file__).with_name("code_sizes.json")
 
 
-def flash_bytes(fast: FastSteps, core: str) -> int:
+def flash_bytes(fast: FastSteps, board: Board) -> int:
     """Returns the predicted bytes of flash of a firmware: weights, code and runtime, every function once."""
-    table, weights, forms = json.loads(FILE.read_text())["cores"][core], Weights(fast), fast.form_of_operator
-    calls = [table["calls"].get(family(forms.get(op.name)), table["calls"]["reference"]) for op in fast.program.graph.ops]
-    kernels = {tuple(part) for name in kernels_called(fast, weights) for part in table["functions"].get(name, [])}
-    return int(table["runtime"] + sum(calls) + len(weights.blob.data) + program_bytes(forms) + sum(size for _, size in kernels))
+    table, weights, structs = tables()[board.cpu], Weights(fast), dict[Declared, str]()
+    text = "\n".join(line for item in statements(fast, weights, structs) for line in item)
+    parameters = [kind for kind, _, _ in structs] + re.findall(r"const struct (\w+) \w+ = ", text)
+    pointers = sum(4 * (names.count(",") + 1) for names in re.findall(r"products\[\] = \{(.*?)\}", text, re.S))
+    kernels = table["functions"][fast.program.graph.rounding]
+    parts = {tuple(part) for name in re.findall(r"\b(tr_\w+)\(", text) for part in kernels.get(name, [])}
+    return int(
+        runtime(board)["flash"]
+        + name_bytes(fast)
+        + sum(cost * count for cost, count in zip(table["run"], features(text, len(fast.program.nodes)), strict=True))
+        + sum(table["structs"][kind] for kind in parameters)
+        + pointers
+        + sum(size for _, size in parts)
+        + program_bytes(fast)
+        + len(weights.blob.data)
+    )
 
 
-def family(form: Form | None) -> str:
-    """Returns the name of a form without its numbers, "reference" for none: what the size of its call depends on."""
-    return "reference" if form is None else re.sub(r"\d.*", "", form.name)
+def sram_bytes(fast: FastSteps, board: Board) -> int:
+    """Returns the predicted bytes of SRAM beside the stack: the runtime with a mark for each item, then the arena."""
+    before = runtime(board)["sram"] + 4 * (len(fast.program.nodes) + 1)
+    return -(-(-(-before // 16) * 16 + fast.arena.size_bytes) // 8) * 8
 
 
-def program_bytes(forms: Mapping[str, Form]) -> int:
-    """Returns the bytes of the functions of all forms, each once."""
-    functions = {function.name: function for form in forms.values() for function in form.functions}
-    later = sum(form.later.code_bytes for form in forms.values() if form.later)
-    return sum(code_bytes(function) for function in functions.values()) + later
+def features(text: str, items: int) -> tuple[int, ...]:
+    """Returns what the size of tr_model_run depends on: itself, items, calls, their arguments, those on the stack, loops, calls
+    in loops, structs that are copied to the stack, addresses that grow from part to part."""
+    lines = text.splitlines()
+    calls = [(line, line.count(", ") + 1) for line in lines if re.search(r"\b\w+\(.*\);$", line) and "_part." not in line]
+    return (
+        1, items, len(calls), sum(count for _, count in calls), sum(max(0, count - 4) for _, count in calls),
+        sum("for (" in line for line in lines), sum(line.startswith("     ") for line, _ in calls),
+        len(re.findall(r"^(?!.*static).*struct \w+ \w+ = ", text, re.M)),
+        sum(len(re.findall(r"\* [a-z]\b|\b[a-z] \*", line)) for line in lines),
+    )  # fmt: skip
 
 
-def kernels_called(fast: FastSteps, weights: Weights) -> set[str]:
-    """Returns the names of the functions that the generated C calls, generated ones aside."""
-    functions = {function.name for form in fast.forms.values() for function in form.functions}
-    return set(re.findall(r"\b(tr_\w+)\(", "\n".join(map("\n".join, statements(fast, weights, {}))))) - functions
+def name_bytes(fast: FastSteps) -> int:
+    """Returns the bytes of the names of the items, each at a word and with a pointer to it."""
+    return sum(4 + (len("+".join(item.ops)) + 4) // 4 * 4 for item in fast.program.schedule.items)
+
+
+def program_bytes(fast: FastSteps) -> int:
+    """Returns the bytes of all generated functions, each once."""
+    found = {code.name: code for code in (*fast.codes(), *(code for form in fast.forms.values() for code in form.functions))}
+    return sum(map(code_bytes, found.values())) + sum(form.later.code_bytes for form in fast.forms.values() if form.later)
+
+
+def runtime(board: Board) -> dict[str, int]:
+    """Returns the bytes of flash and SRAM that the runtime takes on a board; of an unknown chip family, those of the largest."""
+    families: dict[str, dict[str, int]] = tables()[board.cpu]["runtime"]
+    return families.get(board.family) or max(families.values(), key=lambda sizes: sizes["flash"])
+
+
+@cache
+def tables() -> dict[str, dict[str, Any]]:
+    """Returns the sizes of each core."""
+    found: dict[str, dict[str, Any]] = json.loads(FILE.read_text())["cores"]
+    return found

@@ -18,12 +18,11 @@ from tinyredux.datasets.arrays import (
     read_arrays,
 )
 from tinyredux.datasets.download import MissingDataError
-from tinyredux.datasets.own import FORMAT, from_file, of
+from tinyredux.datasets.own import check_part, from_file, of
 from tinyredux.datasets.sets import (
     GET_CIFAR10,
     SHAPES,
     calibration,
-    check_part,
     cifar10_folder,
     data_folder,
     in_units,
@@ -34,7 +33,7 @@ from tinyredux.datasets.sets import (
 from tinyredux.files import cache_folder
 
 __all__ = [
-    "DEVIATION", "FORMAT", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split",
+    "DEVIATION", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split",
     "cache_folder", "calibration", "check_labels", "check_part", "cifar10_folder", "data_folder", "from_file", "generated",
     "in_units", "load", "normalize", "of", "random_images", "read_array", "read_arrays", "synthetic",
 ]  # fmt: skip

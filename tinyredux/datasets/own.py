@@ -46,16 +46,12 @@ def from_file(path: Path, shape: tuple[int, ...] | None = None) -> Dataset:
     for name in arrays:
         images = name.replace("labels", "images")
         require(images in arrays, f"{path} has {name} without {images}; expected {FORMAT}")
-    found = {part: _named(arrays, f"{part}_") for part in PARTS if f"{part}_images" in arrays}
+    found = {part: (arrays[f"{part}_images"], arrays.get(f"{part}_labels")) for part in PARTS if f"{part}_images" in arrays}
     if "images" in arrays:
         said = f"{path} has images beside {', '.join(name for name in arrays if '_' in name)}: which part are they?"
         require(not found, f"{said} call them train_images, validation_images or test_images")
-        found = {"test": _named(arrays, "")}
+        found = {"test": (arrays["images"], arrays.get("labels"))}
     return _dataset(found, path.stem, str(path), shape, "images" in arrays)
-
-
-def _named(arrays: dict[str, Array], part: str) -> Given:
-    return arrays[f"{part}images"], arrays.get(f"{part}labels")
 
 
 def of(
@@ -155,3 +151,12 @@ def _class_numbers(labels: Array, where: str, count: int) -> npt.NDArray[np.int6
     least, most = int(labels.min()), int(labels.max())
     require(0 <= least and most < 1 << 31, f"{where} go from {least} to {most}, expected class numbers from 0")
     return np.asarray(labels, np.int64)
+
+
+def check_part(data: Dataset, part: str, labelled: bool = True) -> None:
+    """Raises ValueError where the data has no images of the `part` "training" or "validation", and usually labels with them."""
+    split = data.validation if part == "validation" else data.train
+    named = "an array images alone is a test part: name the others train_images, train_labels, test_images, test_labels"
+    advice = named if data.sha256 else "use cifar10, synthetic, another set with labels, or FILE.npz"
+    there = len(split.images) and (split.labels is not None or not labelled)
+    require(there, f"{data.name} has no {part} images{' with labels' * labelled}; {advice}")

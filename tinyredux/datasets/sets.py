@@ -126,15 +126,6 @@ def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATIO
     return np.asarray(_normal(RANDOM_SEED + 1, (count, *data.shape)) * deviation + mean, np.float32)
 
 
-def check_part(data: Dataset, part: str, labelled: bool = True) -> None:
-    """Raises ValueError where the data has no images of the `part` "training" or "validation", and usually labels with them."""
-    split = data.validation if part == "validation" else data.train
-    named = "an array images alone is a test part: name the others train_images, train_labels, test_images, test_labels"
-    advice = named if data.sha256 else f"use {', '.join(SHAPES)} or FILE.npz"
-    there = len(split.images) and (split.labels is not None or not labelled)
-    require(there, f"{data.name} has no {part} images{' with labels' * labelled}; {advice}")
-
-
 def cifar10_folder() -> Path | None:
     """Returns the folder that holds the CIFAR-10 archives: TINYREDUX_DATA first, then the user's cache."""
     places = (data_folder(), cache_folder())

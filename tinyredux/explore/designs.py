@@ -113,7 +113,7 @@ class Designs:
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
         fast = fitted(graph, self.board.cpu, known, *limits(self.board, self.asked_bytes, graph))
         cycles = self.calibration.cycles_factor * fast.cycles
-        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board.cpu)
+        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board)
         forms = fast.form_of_operator
         names = {op.name: forms[op.name].name if op.name in forms else "reference" for op in graph.ops}
         return Cost(round(cycles), flash, fast.total_bytes, names)

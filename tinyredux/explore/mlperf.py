@@ -138,19 +138,30 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         equals = f"{'' if row['bit_exact'] else 'NOT '}interpreter, {oracle}"
         shown.append({
             "test": row["test"], "board": row["board"], "Mcycles": f"{cycles:.3g}", "on_a_board": f"{low} to {high}",
-            "published": by or "none", "times": f"{cycles / other['million_cycles']:.2f}" if other else "",
+            "published": by or "none", "over_best": f"{cycles / other['million_cycles']:.2f}" if other else "",
             "SRAM": row["sram_bytes"], "flash": row["flash_bytes"], "correct": right, "equals": equals,
         })  # fmt: skip
     return shown
 
 
 def recorded(boards: Sequence[str] = (BOARD,), rounding: str = "double") -> dict[str, Any]:
-    """Returns the stored table, its rows those of some boards and one rounding. Raises ValueError for a board without rows."""
+    """Returns the stored record with the rows of some boards and one rounding, right answers counted on all inputs at hand.
+
+    Raises ValueError for a board without rows.
+    """
     found: dict[str, Any] = json.loads(RECORD.read_text())
     there = {row["board"] for row in found["rows"]}
     if unknown := sorted(set(boards) - there):
         raise ValueError(f"the record has no rows of {', '.join(unknown)}; it has those of {', '.join(sorted(there))}")
-    return found | {"rows": [row for row in found["rows"] if row["board"] in boards and row["rounding"] == rounding]}
+    more: dict[str, dict[str, Any]] = {}
+    for row in found["counted"] + found["compared"]:
+        if row["rounding"] == rounding and "images" in row:
+            more[row["test"]] = {"correct": row["correct"], "counted": row["images"]}
+        elif row["rounding"] == rounding and tuple(boards) == (BOARD,):  # the one that was compared
+            same = {"oracle": row["oracle"], "oracle_differs": sum(row["differ"].values())}
+            more[row["test"]] = more.get(row["test"], {}) | same
+    rows = [row | more.get(row["test"], {}) for row in found["rows"] if row["board"] in boards and row["rounding"] == rounding]
+    return found | {"rows": rows}
 
 
 def mlperf(

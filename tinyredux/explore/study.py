@@ -6,7 +6,7 @@ database; so a database holds many studies, and one that was begun with other we
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tinyredux import flow
 from tinyredux.boards import Board, find_board
-from tinyredux.datasets import cache_folder
+from tinyredux.datasets import Dataset, cache_folder
 from tinyredux.device import DoesNotFit
 from tinyredux.explore import search
 from tinyredux.explore.designs import Calibration, Cost, Design, Designs, Images, errors_percent
@@ -28,7 +28,7 @@ from tinyredux.measurement import Measurement
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.methods.skip import Skip
 from tinyredux.nets import short_name
-from tinyredux.settings import METHODS, Compiled, Settings, compile_net, measure_compiled
+from tinyredux.settings import METHODS, Compiled, Network, Settings, compile_net, measure_compiled
 from tinyredux.simulator import model_name
 
 FINEST = 16  # a parameter counts sixteenths of a layer's path of cuts
@@ -38,7 +38,10 @@ LEVELS = (0.5, 1.0)  # of the paths: the designs that are simulated for the cali
 
 @dataclass(frozen=True)
 class Exploration:
-    """What to explore. `images`: validation images of a trial, None for all. `loss_points`: how far the front goes down."""
+    """What to explore. `images`: validation images of a trial, None for all. `loss_points`: how far the front goes down.
+
+    `given` is the network where it has no name that leads to it, with its data: Network(int8 graph, float graph or None, data).
+    """
 
     net: str
     methods: tuple[str, ...] = ("skip",)
@@ -52,6 +55,7 @@ class Exploration:
     loss_points: float = 5.0
     finalists: int = 6
     sram: int | None = None
+    given: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Rejects what cannot be explored, naming what can."""
@@ -98,10 +102,10 @@ def explore(options: Exploration) -> dict[str, Any]:
 
 def _explore(options: Exploration) -> dict[str, Any]:
     search.check_storage(options.url)
-    exact = compile_net(replace(options.settings, method="exact"))
+    exact = compile_net(replace(options.settings, method="exact"), options.given)
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram)
     images = Images(designs, options.images, options.loss_points / 100)
-    study = search.open_study(options.url, _study_name(options, exact.int8, designs.board, images))
+    study = search.open_study(options.url, _study_name(options, exact.int8, exact.data, designs.board, images))
     _calibrate(study, options, exact, designs)
     others = [{"method": list(METHODS).index(method)} for method in options.methods if method != "skip"]
     paths = designs.paths.items() if "skip" in options.methods else ()
@@ -130,7 +134,7 @@ def _judgement(images: Images, right: tuple[int, int], sizes: tuple[float, ...],
 
 def _judge_method(options: Exploration, method: str, images: Images) -> Judgement:
     """Judges the one design that a method which is not searched has for the network, measured."""
-    compiled, found = _run(_settings_of(options, method))
+    compiled, found = _run(options, method)
     if found is None:
         raise RefusedError(f"{method} does not fit {options.board}")
     sizes = (found.cycles or 0, found.flash_bytes["total"] or 0, compiled.plan.total_bytes)
@@ -156,11 +160,12 @@ def given(designs: Designs) -> list[dict[str, int]]:
     return found
 
 
-def _study_name(options: Exploration, graph: Graph, board: Board, images: Images) -> str:
+def _study_name(options: Exploration, graph: Graph, data: Dataset, board: Board, images: Images) -> str:
     """Returns a name that only the same exploration has, however many trials it is given."""
     timing = model_name(board.cpu)  # a trial of another method holds measured cycles
     settings = (board, timing, options.sram, options.loss_points, images.count, FINEST, ON_ONE_PRICE, LEVELS, Calibration())
     content = hashlib.sha256(repr((*settings, options.methods)).encode())
+    content.update(data.sha256.encode())
     for name in sorted(graph.constants):
         content.update(graph.constants[name].tobytes())
     return f"{short_name(options.net)}.{options.kernels}.{board.name}.seed{options.seed}.{content.hexdigest()[:12]}"
@@ -211,13 +216,13 @@ def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs:
             front[i]["measured"] = _measured(found)
     tested = [i for i, entry in enumerate(front) if entry["measured"]]
     for i in tested:
-        graph = graphs[i] if i in graphs else compile_net(_settings_of(options, front[i]["method"])).int8
+        graph = graphs[i] if i in graphs else compile_net(_settings_of(options, front[i]["method"]), options.given).int8
         front[i]["test_correct"] = evaluator.correct(graph, data.test)
     uses = study.user_attrs.get("test_uses", 0) + bool(tested)
     study.set_user_attr("test_uses", uses)
     states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
     exact_right = evaluator.correct(exact.int8, data.test) if tested else None
-    runs = {kernels: _run(_settings_of(options, "exact", kernels))[1] for kernels in ("reference", "fast")} if tested else {}
+    runs = {kernels: _run(options, "exact", kernels)[1] for kernels in ("reference", "fast")} if tested else {}
     result: dict[str, Any] = {
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": data.name, "seed": options.seed, "study": study.study_name,
@@ -273,9 +278,10 @@ def _settings_of(options: Exploration, method: str, kernels: str | None = None) 
     return replace(options.settings, method=method, kernels=kernels)
 
 
-def _run(settings: Settings) -> tuple[Compiled, Measurement | None]:
-    """Returns a network compiled, and measured where it fits."""
-    compiled = compile_net(settings)
+def _run(options: Exploration, method: str, kernels: str | None = None) -> tuple[Compiled, Measurement | None]:
+    """Returns the network compiled by a method that is not searched, and measured where it fits."""
+    settings = _settings_of(options, method, kernels)
+    compiled = compile_net(settings, options.given)
     try:
         return compiled, measure_compiled(settings, compiled)
     except DoesNotFit:

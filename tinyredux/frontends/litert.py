@@ -32,7 +32,7 @@ def _litert(path: Path, graph: Graph, numbers: dict[str, int]) -> Callable[[Arra
     """Returns what computes every map of the graph, each (N, H, W, C), for images by LiteRT."""
     from ai_edge_litert import interpreter  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-    wanted = [op.output for op in graph.ops]
+    wanted = [op.output for op in graph.ops if op.output in numbers]
     model = _with_outputs(path, numbers[graph.inputs[0]], [numbers[name] for name in wanted])
     litert = interpreter.Interpreter(model_content=model, num_threads=1)
     litert.allocate_tensors()
@@ -56,16 +56,17 @@ def _with_outputs(path: Path, source: int, outputs: Sequence[int]) -> bytes:
     from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     model: Any = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    (graph,) = model.subgraphs
+    graph, *_ = model.subgraphs
+    model.subgraphs = [graph]
     graph.inputs, graph.outputs, model.signatureDefs = [source], list(outputs), None
-    graph.operators = [op for op in graph.operators if source not in op.outputs and not _goes_to_float(graph, op)]
+    graph.operators = [op for op in graph.operators if source not in op.outputs and not _leaves_int8(graph, op)]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _goes_to_float(graph: Any, op: Any) -> bool:
-    """Returns whether an operator writes another type than int8: the last step of a network."""
+def _leaves_int8(graph: Any, op: Any) -> bool:
+    """Returns whether an operator writes float or uint8: the last step of a network."""
     from ai_edge_litert import schema_py_generated as schema
 
-    return any(graph.tensors[number].type != schema.TensorType.INT8 for number in op.outputs)
+    return any(graph.tensors[number].type in (schema.TensorType.FLOAT32, schema.TensorType.UINT8) for number in op.outputs)

@@ -12,6 +12,11 @@ from tinyredux.frontends.builder import Call, arguments, pair, refuse
 from tinyredux.graph import Array, Conv, Rearrange
 
 
+def as_planes(weights: Array) -> Array:
+    """Returns a kernel (O, I, H, W); one of (O, I, L) gets a height of 1."""
+    return weights[:, :, None] if weights.ndim == 3 else weights
+
+
 def dilated(weights: Array, dilation: tuple[int, int]) -> Array:
     """Returns the kernel (O, I, H, W) with its holes written out as zeros: no kernel here skips them."""
     height, width = ((size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilation, strict=True))
@@ -99,7 +104,7 @@ def conv_transpose(call: Call) -> None:
     weight, bias, stride, padding, output_padding, groups, dilation = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
     )
-    weights = call.constant(weight)  # (I, O / groups, H, W)
+    weights = as_planes(call.constant(weight))  # (I, O / groups, H, W)
     inputs, each, *_ = weights.shape
     weights = weights.reshape(groups, inputs // groups, each, *weights.shape[2:]).transpose(0, 2, 1, 3, 4)
     weights = dilated(weights.reshape(groups * each, inputs // groups, *weights.shape[3:])[..., ::-1, ::-1], pair(dilation))

@@ -10,7 +10,7 @@ import numpy as np
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
-from tinyredux.frontends.moves import channel_shuffle, conv_transpose, dilated, part, pixel_shuffle, split, upsample
+from tinyredux.frontends.moves import as_planes, channel_shuffle, conv_transpose, dilated, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -53,7 +53,7 @@ def _conv2d(call: Call) -> None:
     weight, bias, stride, padding, dilation, groups = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    weights = dilated(call.constant(weight), pair(dilation))
+    weights = dilated(as_planes(call.constant(weight)), pair(dilation))
     height, width = weights.shape[2:]
     before = after = (0, 0)
     if padding == "same":
@@ -295,11 +295,11 @@ def _mul(call: Call) -> None:
     shapes = [call.builder.graph.tensors[call.builder.value[arg.name]].shape for arg in operands]
     if call.kind == "div" or any(map(call.builder.holds_flat_map, operands)):
         raise refuse(call.node, f"{call.kind} of two activations of shapes {shapes}", "a product of maps")
-    if shapes[0][:2] == (1, 1):
+    if (shapes[0][:2] == (1, 1) and shapes[0] != shapes[1]) or shapes[0][2] < shapes[1][2]:
         operands, shapes = operands[::-1], shapes[::-1]
     ranks = {len(arg.meta["val"].shape) for arg in operands}  # torch lays a vector (1, C) along the width of a map
-    if shapes[1] not in (shapes[0], (1, 1, shapes[0][2])) or len(ranks) > 1:
-        instead = "a factor for each value, or for each channel"
+    if shapes[1] not in (shapes[0], (1, 1, shapes[0][2]), (*shapes[0][:2], 1)) or len(ranks) > 1:
+        instead = "a factor for each value, for each channel, or for each place"
         raise refuse(call.node, f"multiplying tensors of shapes {shapes[0]} and {shapes[1]}", instead)
     call.emit("mul", Mul, reads=operands)
 

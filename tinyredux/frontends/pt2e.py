@@ -17,6 +17,7 @@ from torch.export.graph_signature import OutputKind
 from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import arguments, pair, place
 from tinyredux.frontends.qdq import Network, Node, graph_of
+from tinyredux.frontends.qdq.values import Loader
 from tinyredux.graph import STACK, Array, Graph, Shape
 
 PAIRS = "quantized_decomposed"
@@ -58,6 +59,11 @@ def from_program(program: torch.export.ExportedProgram, name: str = "net") -> Gr
 
     Raises ValueError for several inputs, and for calls that no kernel computes: all of them, each with its place.
     """
+    return replace(with_names(program, name)[0], rounding="single")
+
+
+def with_names(program: torch.export.ExportedProgram, name: str) -> tuple[Graph, Loader]:
+    """Returns the graph of `from_program`, and how it was built."""
     inputs, signature = program.graph_signature.user_inputs, program.graph_signature
     outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     require(len(inputs) == 1, f"{name} has {len(inputs)} inputs ({', '.join(map(str, inputs))}), expected one; {STACK}")
@@ -73,7 +79,7 @@ def from_program(program: torch.export.ExportedProgram, name: str = "net") -> Gr
     network = Network(
         tuple(nodes), constants, str(inputs[0]), sizes, "float32", tuple(str(spec.arg.name) for spec in outputs), _refuse
     )
-    return replace(graph_of(network, name, name, QUANTISE)[0], rounding="single")
+    return graph_of(network, name, name, QUANTISE)
 
 
 def _refuse(node: Node, values: list[Array | None]) -> list[Array]:

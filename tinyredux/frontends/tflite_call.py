@@ -24,12 +24,14 @@ class RefusedError(ValueError):
 
 @dataclass
 class Loader:
-    """The graph as far as it is built; `value` maps the file's tensors to the graph's, `padded` holds zeros that wait."""
+    """The graph as far as it is built; `value` maps the file's tensors to the graph's, `padded` holds zeros that wait, `folded`
+    what the file computes of constants."""
 
     file: File
     graph: Graph
     value: dict[int, str] = field(default_factory=dict)
     padded: dict[int, Padding] = field(default_factory=dict)
+    folded: dict[int, Array] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
 
@@ -55,7 +57,7 @@ class Call:
 
     def constant(self, i: int, what: str) -> Array:
         """Returns the values of a constant. Raises for one that is computed."""
-        values = self.file_tensor(i).values
+        values = self.loader.folded.get(self.op.inputs[i], self.file_tensor(i).values)
         if values is None:
             raise RefusedError(f"its {what} are not held in the file, expected a constant")
         return values
@@ -63,19 +65,31 @@ class Call:
     def source(self, i: int = 0, flat: bool = False) -> Tensor:
         """Returns the graph's tensor at the input of that place, in the shape that the file gives it.
 
-        A reshape is a remark: only a dense layer (`flat`) may read the places of a map in another shape, and the network's
-        input takes the shape in which it is read first.
+        A reshape is a remark: only a dense layer (`flat`) may read the places of a map in another shape, a row may be read as a
+        column (`turned`), and the network's input takes the shape in which it is read first.
         """
         number, graph = self.op.inputs[i], self.loader.graph
         if number not in self.loader.value:
             kind = "constant" if self.file_tensor(i).values is not None else self.file_tensor(i).dtype
             raise RefusedError(f"its input {i} is a {kind}, expected an int8 map that is computed")
-        found, shape = graph.tensors[self.loader.value[number]], map_shape(self.file_tensor(i))
-        if found.shape != shape and not flat:
+        found, shape = graph.tensors[self.loader.value[number]], self.shape(i)
+        if found.shape != shape and not flat and not self.turned(i):
             if found.name not in graph.inputs or graph.consumers(found.name):
                 raise RefusedError(f"it reads {found.shape} reshaped to {shape}; expected a flattened map, before a dense layer")
             found = graph.tensors[found.name] = replace(found, shape=shape)
         return found
+
+    def shape(self, i: int = 0) -> Shape:
+        """Returns the shape in which the file has an input, without the zeros around it that wait."""
+        height, width, channels = map_shape(self.file_tensor(i))
+        top, bottom, left, right = self.loader.padded.get(self.op.inputs[i], (0, 0, 0, 0))
+        return height - top - bottom, width - left - right, channels
+
+    def turned(self, i: int = 0) -> bool:
+        """Returns whether the graph holds the column that an input is as a row, or its row as a column: Keras reads what a
+        network in one dimension computes now so, now so."""
+        name, (height, width, channels) = self.loader.value[self.op.inputs[i]], self.shape(i)
+        return height != width and 1 in (height, width) and self.loader.graph.tensors[name].shape == (width, height, channels)
 
     def alias(self) -> None:
         """Makes what it writes another name of what it reads."""
@@ -111,10 +125,12 @@ class Call:
         stride = (self.op.options["StrideH"], self.op.options["StrideW"])
         top, bottom, left, right = padded = self.loader.padded.get(self.op.inputs[0], (0, 0, 0, 0))
         if self.op.options["Padding"] == SAME:
-            height, width, _ = self.source().shape
+            height, width, _ = self.shape()
             sizes = zip((height + top + bottom, width + left + right), kernel, stride, strict=True)
             (over, under), (before, after) = (same_padding(*size) for size in sizes)
             padded = (top + over, bottom + under, left + before, right + after)
+        if self.turned():
+            kernel, stride, padded = kernel[::-1], stride[::-1], (*padded[2:], *padded[:2])
         return {"kernel": kernel, "stride": stride, "padding": padded}
 
     def weights(self, channel_axis: int) -> tuple[Array, tuple[float, ...]]:

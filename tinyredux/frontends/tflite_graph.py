@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyredux.files import expect, require
 from tinyredux.frontends.tflite_call import Call, Loader, RefusedError, activation_quant, map_shape
+from tinyredux.frontends.tflite_moves import MOVES, folded, same_quant
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -33,7 +34,9 @@ from tinyredux.graph import (
     Tensor,
     check_most,
     verify,
+    without_dead_channels,
 )
+from tinyredux.int8 import fold_constant_channels
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite_file import FileOperator, FileTensor
@@ -53,8 +56,9 @@ def _dilated(weights: Array, steps: tuple[int, int]) -> Array:
 def _conv(call: Call) -> None:
     weights, scale = call.weights(0)
     weights, channels = _dilated(weights, _dilation(call)), call.source().shape[2]
-    groups = channels // weights.shape[3]
-    call.emit_weighted("conv", Conv, weights, scale, groups=groups, **call.window(weights.shape[1:3]))
+    groups, window = channels // weights.shape[3], call.window(weights.shape[1:3])
+    weights = weights.transpose(0, 2, 1, 3) if call.turned() else weights
+    call.emit_weighted("conv", Conv, weights, scale, groups=groups, **window)
 
 
 def _dilation(call: Call) -> tuple[int, int]:
@@ -65,6 +69,7 @@ def _depthwise(call: Call) -> None:
     weights, scale = call.weights(3)
     weights, channels = _dilated(weights, _dilation(call))[0], call.source().shape[2]
     window = call.window(weights.shape[:2])
+    weights = weights.transpose(1, 0, 2) if call.turned() else weights
     call.emit_weighted("depthwise", DepthwiseConv, weights, scale, multiplier=weights.shape[2] // channels, **window)
 
 
@@ -72,21 +77,18 @@ def _dense(call: Call) -> None:
     source, (weights, scale) = call.source(flat=True), call.weights(0)
     if call.op.options["WeightsFormat"] != 0:
         raise RefusedError("its weights are shuffled, expected rows of one output each")
+    if call.op.options["KeepNumDims"] and source.shape[2] == weights.shape[1] < source.elements:  # at each place by itself
+        call.source()
+        call.emit_weighted("conv", Conv, weights[:, None, None], scale)
+        return
     call.emit_weighted("dense", Dense, weights, scale, reads=(source.name,))
 
 
 def _pool(call: Call) -> None:
     kind = {"AVERAGE_POOL_2D": "average", "MAX_POOL_2D": "max"}[call.op.code]
-    _same_quant(call)
+    same_quant(call)
     window = call.window((call.op.options["FilterHeight"], call.op.options["FilterWidth"]))
     call.emit("pool", Pool, kind=kind, activation=call.fused(), **window)
-
-
-def _same_quant(call: Call) -> None:
-    """Raises for an operator that moves values and would rescale them."""
-    there, result = [activation_quant(call.file_tensor(i)) for i in range(len(call.op.inputs))], activation_quant(call.result)
-    if any(quant != result for quant in there):
-        raise RefusedError(f"its scales and zero points differ, {there} and {result}; expected one for all")
 
 
 def _add(call: Call) -> None:
@@ -106,7 +108,7 @@ def _mul(call: Call) -> None:
 
 
 def _concat(call: Call) -> None:
-    _same_quant(call)
+    same_quant(call)
     axis = call.op.options["Axis"]
     if axis not in (-1, len(call.result.shape) - 1) or call.fused() != "none":
         raise RefusedError(f"it joins along axis {axis}, expected the last one, the channels, without activation")
@@ -115,11 +117,11 @@ def _concat(call: Call) -> None:
 
 def _relu(call: Call) -> None:
     """A clamp in the input's scale, or else a table that rescales as well."""
-    name = "relu_n1_to_1" if call.op.code == "RELU_N1_TO_1" else call.op.code.lower()
-    if activation_quant(call.file_tensor(0)) == activation_quant(call.result):
+    name, limits = call.op.code.lower(), {**ACTIVATIONS, "relu_0_to_1": (0.0, 1.0)}
+    if name in ACTIVATIONS and activation_quant(call.file_tensor(0)) == activation_quant(call.result):
         call.emit("relu", Relu, activation=name)
     else:
-        call.emit("clamp", Lookup, function="clamp", parameters=ACTIVATIONS[name])
+        call.emit("clamp", Lookup, function="clamp", parameters=limits[name])
 
 
 def _function(call: Call) -> None:
@@ -129,6 +131,22 @@ def _function(call: Call) -> None:
 
 def _leaky_relu(call: Call) -> None:
     call.emit("leaky_relu", Lookup, function="leaky_relu", parameters=(float(call.op.options["Alpha"]),))
+
+
+def _elu(call: Call) -> None:
+    call.emit("elu", Lookup, function="elu", parameters=(1.0, 1.0, 1.0))
+
+
+def _limit(call: Call) -> None:
+    """The larger or the smaller of each value and a constant."""
+    same_quant(call)
+    at = int(call.file_tensor(1).values is not None)
+    values, quant = np.unique(call.constant(at, "limits")), activation_quant(call.result)
+    if len(values) > 1:
+        raise RefusedError(f"it has {len(values)} limits, expected one")
+    limit = (int(values[0]) - quant.zero_point) * quant.scale[0]
+    limits = (limit, np.inf) if call.op.code == "MAXIMUM" else (-np.inf, limit)
+    call.emit("clamp", Lookup, reads=(call.source(1 - at).name,), function="clamp", parameters=limits)
 
 
 def _prescribed(call: Call) -> None:
@@ -143,26 +161,6 @@ def _softmax(call: Call) -> None:
     if call.op.options["Beta"] != 1:
         raise RefusedError(f"its beta is {call.op.options['Beta']}, expected 1")
     call.emit("softmax", Softmax)
-
-
-def _pad(call: Call) -> None:
-    """Zeros around a map wait for the convolutions that read it; the least value, for the max pools."""
-    before, after = call.constant(1, "paddings").T.tolist()
-    rows, columns = (len(before) - 3, len(before) - 2) if len(before) > 2 else (0, 0)
-    if len(before) != 4 or any((before[0], after[0], before[3], after[3])) or min((*before, *after)) < 0:
-        raise RefusedError("it pads other axes than height and width")
-    value = int(call.constant(2, "values").reshape(-1)[0]) if call.has(2) else activation_quant(call.file_tensor(0)).zero_point
-    zero = activation_quant(call.file_tensor(0)).zero_point
-    wanted = {zero: ("CONV_2D", "DEPTHWISE_CONV_2D")}.get(value, ()) + (("MAX_POOL_2D",) if value == -128 else ())
-    readers = [one.code for one in call.loader.file.operators if call.op.outputs[0] in one.inputs]
-    if not readers or call.op.outputs[0] in call.loader.file.outputs or not {*readers} <= {*wanted}:
-        instead = " or ".join(wanted) or f"a padding of {zero}"
-        raise RefusedError(f"a padding of {value} goes into {', '.join(readers) or 'the output'}, expected {instead}")
-    call.source()
-    call.alias()
-    top, bottom, left, right = call.loader.padded.get(call.op.inputs[0], (0, 0, 0, 0))
-    sides = (before[rows] + top, after[rows] + bottom, before[columns] + left, after[columns] + right)
-    call.loader.padded[call.op.outputs[0]] = sides
 
 
 def _reshape(call: Call) -> None:
@@ -187,9 +185,9 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _depthwise, "FULLY_CONNECTED": _dense, "AVERAGE_POOL_2D": _pool,
     "MAX_POOL_2D": _pool, "ADD": _add, "SUB": _sub, "MUL": _mul, "CONCATENATION": _concat,
     "RELU": _relu, "RELU6": _relu, "SOFTMAX": _softmax,
-    "PAD": _pad, "PADV2": _pad, "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "DEQUANTIZE": _quantize,
+    "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "DEQUANTIZE": _quantize,
     "QUANTIZE": _quantize, "LOGISTIC": _function, "TANH": _function, "HARD_SWISH": _function, "LEAKY_RELU": _leaky_relu,
-    "RELU_N1_TO_1": _relu,
+    "RELU_N1_TO_1": _relu, "RELU_0_TO_1": _relu, "ELU": _elu, "MAXIMUM": _limit, "MINIMUM": _limit, **MOVES,
 }  # fmt: skip
 
 
@@ -202,10 +200,11 @@ def load_tflite(path: Path | str, rounding: str = "double") -> Graph:
     Several outputs keep their order; the first is the answer that labels belong to.
     Raises ImportError without the package `tflite`, ValueError for a file that is none or is damaged, for
     several inputs, and for operators that no kernel computes: all of them, each with its place, name and options.
+    Channels that hold one value whatever the input, and those that nobody reads then, are not computed.
     Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.tflite'")
-    return replace(load_with_tensors(Path(path))[0], rounding=rounding)
+    return without_dead_channels(fold_constant_channels(replace(load_with_tensors(Path(path))[0], rounding=rounding)))
 
 
 def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
@@ -275,6 +274,8 @@ def _is_relabelled(unsigned: FileTensor, tensor: FileTensor) -> bool:
 def _take(loader: Loader, op: FileOperator) -> None:
     """Translates one operator, or notes why it cannot be; what it writes then stands for itself."""
     try:
+        if folded(loader, op):
+            return
         if op.code not in HANDLERS:
             raise RefusedError("no kernel computes it")
         HANDLERS[op.code](Call(loader, op))

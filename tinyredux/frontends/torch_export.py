@@ -18,6 +18,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from tinyredux.files import first_line, require
+from tinyredux.frontends import lines
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.moves import piece, shuffled, turn
 from tinyredux.frontends.operators import HANDLERS, flatten
@@ -28,7 +29,6 @@ from tinyredux.int8 import interpret
 NEAREST = {  # supported form: what is refused in its favour
     "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
     "nn.Softmax, or logits without it": ("log_softmax",),
-    "nn.Conv2d with a height of 1": ("conv1d",),
     "nearest upsampling": ("upsample_bilinear2d", "upsample_bicubic2d"),
     "a slice of one or more": ("select",),
     "the logits themselves; the index of the largest is the class": ("argmax",),
@@ -46,7 +46,7 @@ FLATTENS = ("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "
 
 
 def export(module: nn.Module | torch.export.ExportedProgram, input_shape: Shape | None = None, *, name: str = "net") -> Graph:
-    """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width).
+    """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width) or (channels, length).
 
     Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
     it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
@@ -62,11 +62,12 @@ def export(module: nn.Module | torch.export.ExportedProgram, input_shape: Shape 
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
         check_most(name, tensor.elements, "values", tensor.name)
-    _compare(graph, module, name, builder.in_place_order)
+    line = len(getattr(module, "input_shape", ()) if input_shape is None else input_shape) == 2
+    _compare(graph, module, name, builder.in_place_order, line)
     return graph
 
 
-def _compare(graph: Graph, module: nn.Module, name: str, in_place_order: set[str]) -> None:
+def _compare(graph: Graph, module: nn.Module, name: str, in_place_order: set[str], line: bool) -> None:
     """Raises ValueError where the graph computes something else of two random images than the module itself.
 
     No list of operators is complete; this holds whatever a module does that torch's program does not show. Layers of TREC are
@@ -78,7 +79,8 @@ def _compare(graph: Graph, module: nn.Module, name: str, in_place_order: set[str
     images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
     with _evaluated(module) as like:
         try:
-            returned = [value.to("cpu", torch.float32).numpy() for value in pytree.tree_leaves(module(images.to(like)))]
+            given = (images[:, :, 0] if line else images).to(like)
+            returned = [value.to("cpu", torch.float32).numpy() for value in pytree.tree_leaves(module(given))]
         except (Exception, SystemExit, GeneratorExit) as failure:
             advice = "keep the first dimension, as flatten(1) does"
             raise ValueError(f"{name}: runs for one image, not for two: {first_line(failure)}; {advice}") from failure
@@ -115,7 +117,10 @@ def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, na
     """Returns the Graph and how it was built: torch's own program, and which tensor each of its nodes became."""
     shape: object = getattr(module, "input_shape", None) if input_shape is None else input_shape
     channels, height, width = check_input_shape(tuple(shape) if isinstance(shape, list) else shape, name)
-    program = _trace(module, (1, channels, height, width), name)
+    line = isinstance(shape, (list, tuple)) and len(shape) == 2
+    program = _trace(module, (1, channels, width) if line else (1, channels, height, width), name)
+    if line:
+        lines.as_maps(program)
     value = {str(node): "input" for node in program.graph_signature.user_inputs}
     graph = Graph(name, (), {"input": Tensor("input", (height, width, channels))}, {}, ("input",), ())
     builder = Builder(program, graph, value)
@@ -242,7 +247,7 @@ def _with_names(builder: Builder, graph: Graph, names: dict[str, str], name: str
 
 def _convert(builder: Builder, node: fx.Node) -> None:
     name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
-    kind = name.rstrip("_")
+    kind = lines.KINDS.get(name.rstrip("_"), name.rstrip("_"))
     operands = [arg for arg in node.all_input_nodes if arg.name in builder.value]
     if not operands and getattr(getattr(node.target, "_schema", None), "is_mutable", False):
         raise refuse(node, f"{name} on a weight while running", "weights that stay as they are")

@@ -14,16 +14,19 @@ LARGEST_INPUT = 1 << 20  # values; more than any microcontroller holds, and few 
 
 
 def check_input_shape(shape: object, name: str) -> Shape:
-    """Returns `input_shape` of a network, (channels, height, width). Raises ValueError for anything else."""
-    sizes = shape if isinstance(shape, tuple) and len(shape) == 3 else ()
+    """Returns (channels, height, width) of a network's `input_shape`, which may be (channels, length): a height of 1 then.
+
+    Raises ValueError for anything else.
+    """
+    sizes = shape if isinstance(shape, tuple) and len(shape) in (2, 3) else ()
     if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
         raise ValueError(
-            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width), "
+            f"{name}: input_shape is {reprlib.repr(shape)}; give (channels, height, width) or (channels, length), "
             f"or the module an attribute input_shape that says so{_as_image(shape)}"
         )
     small = math.prod(sizes) <= LARGEST_INPUT
     require(small, f"{name}: input_shape is {reprlib.repr(shape)}, expected at most {LARGEST_INPUT:,} values")
-    return sizes[0], sizes[1], sizes[2]
+    return (sizes[0], 1, sizes[1]) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])
 
 
 def _as_image(shape: object) -> str:
@@ -31,11 +34,7 @@ def _as_image(shape: object) -> str:
     sizes = shape if isinstance(shape, tuple) else ()
     if any(isinstance(size, tuple | list) for size in sizes):
         return f": {STACK}"
-    forms = {
-        1: "n values are (n, 1, 1)",
-        2: "a signal (channels, length) is (channels, 1, length)",
-        4: "leave the images' number out",
-    }
+    forms = {1: "n values are (n, 1, 1)", 4: "leave the images' number out"}
     return f": {forms[len(sizes)]}" if len(sizes) in forms else ""
 
 

@@ -121,7 +121,7 @@ class Dense(Weighted):
 
 @dataclass(frozen=True)
 class Pool(Op):
-    """Maximum or average over a window; padding never counts."""
+    """Maximum or average over a window; padding never counts. A "mean" has a scale of its own, and no padding."""
 
     kind: str = "max"
     kernel: Pair = (1, 1)
@@ -140,7 +140,7 @@ class Add(Op):
 
 @dataclass(frozen=True)
 class Mul(Op):
-    """Product of two tensors, value by value. The second has the shape of the first, or is one value for each channel."""
+    """Product of two tensors, value by value. The second has the first one's shape, or a value for each channel or each place."""
 
     activation: str = "none"
 
@@ -285,7 +285,7 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
             columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
             window = f"a {op.kernel[0]}x{op.kernel[1]} window"
-            fits = rows >= 1 and columns >= 1
+            fits = rows >= 1 and columns >= 1 and not (isinstance(op, Pool) and op.kind == "mean" and any(op.padding))
             require(fits, f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
             return rows, columns, channels if isinstance(op, Pool) else _output_channels(graph, op, channels)
         case Dense():
@@ -300,10 +300,10 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return other
         case Mul():
             one, other = (graph.tensors[name].shape for name in op.inputs)
-            fits = other in (one, (1, 1, one[2]))
-            require(
-                fits, f"{op.name}: multiplies {one} by {other}; the second must be {one} or {(1, 1, one[2])}, a value a channel"
-            )
+            by_channel, by_place = (1, 1, one[2]), (*one[:2], 1)
+            others = f"{one}, {by_channel}, a value a channel, or {by_place}, a value a place"
+            fits = other in (one, by_channel, by_place)
+            require(fits, f"{op.name}: multiplies {one} by {other}; the second must be {others}")
             return one
         case Concat():
             shapes = [graph.tensors[name].shape for name in op.inputs]

@@ -1,7 +1,7 @@
 """Integer inference: how a float graph is quantised, and what its int8 operators compute.
 
 `quantization` chooses scales and zero points from calibration images, `factors` the integer multipliers that follow from them,
-`lookup` the tables of functions of one value.
+`lookup` the tables of functions of one value, `constant_channels` which channels hold one value.
 `interpret` is the definition of every operator in NumPy, the oracle that all generated C is compared with. `evaluator` computes
 the same bytes fast on torch tensors, for thousands of images. Chapter 2 teaches it.
 """
@@ -9,6 +9,7 @@ the same bytes fast on torch tensors, for thousands of images. Chapter 2 teaches
 from __future__ import annotations
 
 from tinyredux.int8 import interpret
+from tinyredux.int8.constant_channels import fold_constant_channels
 from tinyredux.int8.factors import (
     ADD_LEFT_SHIFT,
     SOFTMAX_OUTPUT,
@@ -19,6 +20,7 @@ from tinyredux.int8.factors import (
     clamp_for,
     clamp_of,
     int16_shifts,
+    mean_params,
     mul_params,
     quant_of,
     requantization,
@@ -30,6 +32,6 @@ from tinyredux.int8.quantization import quantize
 
 __all__ = [
     "ADD_LEFT_SHIFT", "SOFTMAX_OUTPUT", "AddParams", "Clamp", "Requantization", "add_params", "clamp_for", "clamp_of",
-    "evaluator", "int16_shifts", "interpret", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params",
-    "table_of",
+    "evaluator", "fold_constant_channels", "int16_shifts", "interpret", "mean_params", "mul_params", "quant_of", "quantize",
+    "requantization", "run", "softmax_params", "table_of",
 ]  # fmt: skip

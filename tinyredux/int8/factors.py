@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.files import require
 from tinyredux.fixedpoint import (
     INT32_MAX,
     float_bits,
     quantize_multiplier,
     quantize_once,
+    quantized_mean,
     round_half_away,
     single_add,
+    single_mean,
     single_scale,
 )
 from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
@@ -24,6 +27,7 @@ from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Op, Pool, Quant, Relu,
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
 SOFTMAX_CHANNELS = 4095  # their sum has 12 integer bits
+LARGEST_ONCE = 256.0  # the factor of a product from which on XNNPACK leaves it to a kernel that rounds otherwise
 SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
 
 
@@ -74,6 +78,19 @@ class AddParams:
     def single(self) -> bool:
         """Whether sums are rounded once."""
         return self.clamp.single
+
+
+@dataclass(frozen=True)
+class MeanParams:
+    """Factor from the sum of a window's stored values to their mean; `correction` is taken off the sum.
+
+    With single rounding multiplier and correction are the bits of the floats of `fixedpoint.single_mean`, and the others are 0.
+    """
+
+    multiplier: int
+    shift: int
+    correction: int
+    zero_point: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,7 @@ def requantization(graph: Graph, op: Weighted) -> Requantization:
 def add_params(graph: Graph, op: Add) -> AddParams:
     """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input.
 
-    With single rounding scales far apart have no rule, and raise it, too; what is subtracted has a factor below 0.
+    With single rounding a difference has a negative multiplier; scales far apart have no rule, and raise it, too.
     """
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result, zero_points = quant_of(graph.tensors[op.output]), (left.zero_point, right.zero_point)
@@ -139,9 +156,8 @@ def add_params(graph: Graph, op: Add) -> AddParams:
             one, other, down = single_add(left.scale[0], right.scale[0], result.scale[0])
         except ValueError as wrong:
             raise ValueError(f"{op.name}: {wrong}; take double rounding") from None
-        return AddParams(
-            zero_points, (one, -other if op.subtract else other), (0, 0), result.zero_point, 0, -down, clamp_for(graph, op)
-        )
+        signed = (one, -other if op.subtract else other)
+        return AddParams(zero_points, signed, (0, 0), result.zero_point, 0, -down, clamp_for(graph, op))
     twice_max = 2 * max(left.scale[0], right.scale[0])
     factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]
     multiplier, shift = quantize_multiplier(twice_max / ((1 << ADD_LEFT_SHIFT) * result.scale[0]))
@@ -159,15 +175,28 @@ def add_params(graph: Graph, op: Add) -> AddParams:
 def mul_params(graph: Graph, op: Mul) -> Requantization:
     """Returns the factor of an int8 product; the zero point of the second input stands beside, in its tensor.
 
-    Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc; XNNPACK, `xnn_init_qs8_mul_minmax_params`.
+    Raises ValueError for a factor of LARGEST_ONCE or more with single rounding, which has no rule for it.
+    Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc; XNNPACK.
     """
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result = quant_of(graph.tensors[op.output])
     if graph.rounding == "single":
-        multiplier, shift = float_bits(single_scale(left.scale[0], right.scale[0], result.scale[0])), 0
+        scale = single_scale(left.scale[0], right.scale[0], result.scale[0])
+        require(scale < LARGEST_ONCE, f"{op.name}: its factor is {scale:.4g}, expected less than 256; take double rounding")
+        multiplier, shift = float_bits(scale), 0
     else:
         multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])
     return Requantization((multiplier,), (shift,), left.zero_point, result.zero_point, clamp_for(graph, op))
+
+
+def mean_params(graph: Graph, op: Pool) -> MeanParams:
+    """Returns the factors of a mean, which has a scale of its own."""
+    source, result = (quant_of(graph.tensors[name]) for name in (op.inputs[0], op.output))
+    count = op.kernel[0] * op.kernel[1]
+    if graph.rounding == "single":
+        found = single_mean(count, source.scale[0], source.zero_point, result.scale[0], result.zero_point)
+        return MeanParams(float_bits(found[0]), 0, float_bits(found[1]), 0)
+    return MeanParams(*quantized_mean(count, source.scale[0], result.scale[0]), count * source.zero_point, result.zero_point)
 
 
 def softmax_params(graph: Graph, op: Softmax) -> SoftmaxParams:

@@ -33,7 +33,16 @@ from tinyredux.graph import (
     apply,
     joined,
 )
-from tinyredux.int8.factors import Requantization, add_params, clamp_for, mul_params, quant_of, requantization, softmax_params
+from tinyredux.int8.factors import (
+    Requantization,
+    add_params,
+    clamp_for,
+    mean_params,
+    mul_params,
+    quant_of,
+    requantization,
+    softmax_params,
+)
 from tinyredux.int8.lookup import table_of
 from tinyredux.trec import clustered_sums
 
@@ -81,10 +90,23 @@ def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = 
     return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 
+def as_maps(graph: Graph, images: npt.NDArray[Any], what: str = "images") -> npt.NDArray[Any]:
+    """Returns images (N, C, H, W), or (N, C, L) for a network whose maps have a height of 1, as (N, C, H, W).
+
+    Raises ValueError for images of another shape or none at all; `what` is what they are called.
+    """
+    height, width, channels = graph.input.shape
+    maps = images[:, :, None] if np.ndim(images) == 3 and height == 1 else images
+    if np.ndim(maps) != 4 or maps.shape[1:] != (channels, height, width) or not len(maps):
+        expected = f"(N, {channels}, {height}, {width})" + (f" or (N, {channels}, {width})" if height == 1 else "")
+        raise ValueError(f"{what} have shape {np.shape(images)}, {graph.name} takes {expected}, N >= 1")
+    return maps
+
+
 def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Returns int8 images (N, H, W, C) for float images (N, C, H, W), with the input tensor's scale."""
+    """Returns int8 images (N, H, W, C) for float images (N, C, H, W) or (N, C, L), with the input tensor's scale."""
     quant = quant_of(graph.input)
-    return fixedpoint.quantize(images.transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
+    return fixedpoint.quantize(as_maps(graph, images).transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
 
 
 def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: float) -> Batch:
@@ -148,6 +170,8 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             params = requantization(graph, op)
             centred = images.astype(np.int16) - params.input_zero_point
             return requantize(accumulate(graph, op, centred, clusters), graph.constants[op.bias], params)
+        case Pool(kind="mean"):
+            return _mean_int8(graph, op, images)
         case Pool() | Relu():
             clamp = clamp_for(graph, op)
             values = _pool(op, images) if isinstance(op, Pool) else images
@@ -187,6 +211,19 @@ def _pool(op: Pool, images: Batch) -> Batch:
     ones = np.ones((1, *images.shape[1:3], 1), np.int64)
     sums, count = (windows(each, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)) for each in (images, ones))
     return fixedpoint.divide_half_away(sums, count) if integer else np.asarray(sums / count)
+
+
+def _mean_int8(graph: Graph, op: Pool, images: Batch) -> Batch:
+    """Returns the means of whole windows in the output's own scale."""
+    params, totals = (
+        mean_params(graph, op),
+        windows(images.astype(np.int64), op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)),
+    )
+    if graph.rounding == "single":
+        factor, constant = np.array([params.multiplier, params.correction], np.int32).view(np.float32)
+        return fixedpoint.clamp_int8(fixedpoint.mean_once(totals, factor, constant))
+    scaled = fixedpoint.multiply_by_quantized_multiplier(totals - params.correction, params.multiplier, params.shift)
+    return fixedpoint.clamp_int8(scaled + params.zero_point)
 
 
 def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:

@@ -37,18 +37,13 @@ SHARES_SCALE = (Concat, Pool, Rearrange, Relu)  # operators that move values and
 
 
 def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:
-    """Returns the int8 graph of a float graph; `images` (N, C, H, W) set the activations' ranges.
+    """Returns the int8 graph of a float graph; `images` (N, C, H, W), or (N, C, L) of a height of 1, set the activations' ranges.
 
     Raises ValueError for images of another shape, none at all, or with values that are not finite, and where a tensor
     overflows on the way. Chapter 2.
     """
     expect(Graph, graph, "what to quantize", "such as export(module, name)")
-    height, width, channels = graph.input.shape
-    if images.ndim != 4 or images.shape[1:] != (channels, height, width) or not len(images):
-        raise ValueError(
-            f"calibration images have shape {images.shape}, {graph.name} expects (N, {channels}, {height}, {width}), N >= 1"
-        )
-    images = np.asarray(images, np.float32)
+    images = np.asarray(interpret.as_maps(graph, images, "calibration images"), np.float32)
     if not np.isfinite(images).all():
         raise ValueError(f"calibration images for {graph.name} hold values that are NaN or infinite")
     quants = activation_quants(graph, activation_ranges(graph, images))

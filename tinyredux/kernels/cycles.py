@@ -8,9 +8,6 @@ they are priced with the stalls of one board, STALLED, an entry of its own. (Tha
 a new one lenet within 12 KiB took more cycles.) No measured number comes from here; the note of a plan in parts says
 that its factor is predicted.
 
-The costs of lookup, mul and rearrange were fitted to some layers of each by themselves. The command draws none and keeps them;
-their error is in no record yet.
-
 How far off the prices are, on layers of random networks that the fit has not seen, is data/records/cycle_prices.json.
 
 Source: ours.
@@ -25,7 +22,19 @@ from itertools import groupby
 from pathlib import Path
 
 from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, TrecConv
-from tinyredux.memory import Item, Loop, Lowering, Schedule, Step, clustering, conv_loops, group_sizes, in_lines, is_spread
+from tinyredux.memory import (
+    Item,
+    Loop,
+    Lowering,
+    Schedule,
+    Step,
+    clustering,
+    conv_loops,
+    group_sizes,
+    in_lines,
+    is_gated,
+    is_spread,
+)
 from tinyredux.trec import TrecSizes
 
 Counts = tuple[float, ...]
@@ -89,13 +98,36 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
         case Add():
             return "add", (len(in_lines(step)), outputs)
         case Rearrange():
-            return "rearrange", (1, pixels, outputs)
+            return "rearrange", _moved(op, step)
         case Mul():
-            gaps = is_spread(graph, op, 1) or any(gap for view in (*step.inputs, step.output) for gap in view.gaps)
+            gaps = (
+                is_spread(graph, op, 1)
+                or is_gated(graph, op)
+                or any(gap for view in (*step.inputs, step.output) for gap in view.gaps)
+            )
             return "mul", (1, pixels if gaps else 1, outputs)
         case Relu() | Lookup():
             return type(op).__name__.lower(), (len(in_lines(step)), outputs)
     return "softmax", (1, outputs)
+
+
+def _moved(op: Rearrange, step: Step) -> Counts:
+    """How often a kernel that moves values begins a row, a pixel that is copied, one that is filled; moves eight or one of a run,
+    deals four of two groups out, gathers a value, fills one in."""
+    (height, width, channels), (source,), target = step.output.box.shape, step.inputs, step.output
+    pixels = height * width
+    runs = op.groups == 1 and not op.blocks
+    step_bytes = op.step[1] * source.pixel_stride
+    lines = runs and not op.zeros and op.repeat[1] == 1 and step_bytes == channels == target.pixel_stride
+    copied = -(-height // op.repeat[0]) * -(-width // op.repeat[1]) if op.zeros else pixels
+    many, length = (height, width * channels) if lines else (copied, channels)
+    eights, ones = (many * -(-length // 8), 0) if length >= 8 else (0, many * length)
+    dealt = op.groups == 2 and not op.blocks
+    each = channels // op.groups
+    return (
+        1, height, 0 if lines else copied, pixels - copied, eights * runs, ones * runs, pixels * (each // 4) * dealt,
+        copied * (0 if runs else 2 * (each % 4) if dealt else channels), (pixels - copied) * channels,
+    )  # fmt: skip
 
 
 def windows(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> tuple[list[int], list[int]]:

@@ -1,35 +1,48 @@
-"""Sum of two maps, ReLU, and functions by a table: four values in a word, the last four of a length that is no multiple of
-four twice.
+"""Sum and product of two maps, ReLU, and functions by a table: four values in a word, the last four of a length that is no
+multiple of four twice. A product with a value for each channel goes pixel by pixel.
 
 The sum, doubled as `requantize` wants it, is 2 * (A + B), where A = round(round((a - zero) * 2^20 * multiplier) >> right) and
 B alike. A factor that is a power of two, as the larger scale's always is, makes A a shift.
 
-Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29.
+Range: |a - zero| <= 255, so |A| < 2^27 and the doubled sum stays below 2^29; a doubled product stays below 2^17.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tinyredux.graph import Add, Array, Graph, Lookup, Op, Relu
-from tinyredux.int8 import ADD_LEFT_SHIFT, AddParams, Clamp, add_params, clamp_for, table_of
+from tinyredux.graph import Add, Array, Graph, Lookup, Mul, Op, Relu
+from tinyredux.int8 import (
+    ADD_LEFT_SHIFT,
+    AddParams,
+    Clamp,
+    Requantization,
+    add_params,
+    clamp_for,
+    mul_params,
+    quant_of,
+    table_of,
+)
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
-from tinyredux.kernels.asm.requantize import kept_within, requantize
+from tinyredux.kernels.asm.requantize import applies, constants, kept_within, name, requantize
 from tinyredux.kernels.asm.schedule import cycles_of
 
 POWER_OF_TWO = 1 << 30  # the multiplier of a factor that is a power of two
 RELU_WORDS = 4
 LOOKUP_WORDS = 2
+C_LOOP_CYCLES = 8  # of model.c, for each pixel
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the form of an addition, a ReLU or a function of at least one word."""
+    """Returns the form of an addition, a product, a ReLU or a function of at least one word."""
     count = graph.tensors[op.output].elements
     if isinstance(op, Add) and count >= 4:
         params = add_params(graph, op)
         found = single_add_program(params, count // 4) if params.single else add_program(params, count // 4, op.subtract)
         return [_form("sub_words" if op.subtract else "add_words", [(found, 4)], count, core)] if found else []
+    if isinstance(op, Mul):
+        return _mul_forms(graph, op, core)
     if isinstance(op, Relu) and count >= 4:
         clamp, (times, left) = clamp_for(graph, op), divmod(count, 4 * RELU_WORDS)
         many, one = relu_program(clamp, RELU_WORDS, times), relu_program(clamp, 1, max(1, left // 4))
@@ -63,6 +76,59 @@ def _form(
 
     used = tuple(program for program, _ in programs if program in calls.values())
     return Form(name, round(cycles), 0, used, call, arrays or {})
+
+
+def _mul_forms(graph: Graph, op: Mul, core: str) -> list[Form]:
+    """Returns the form of a product of two maps, or of a map with a value for each channel; none for a value for each place, for
+    a factor that is no right shift, for rows of less than a word."""
+    (height, width, channels), other = (graph.tensors[name].shape for name in op.inputs)
+    params, pixels = mul_params(graph, op), height * width
+    count = channels if (spread := other != (height, width, channels)) else pixels * channels
+    if not applies(params) or count < 4 or other[2] != channels:
+        return []
+    zero_point = quant_of(graph.tensors[op.inputs[1]]).zero_point
+    program = mul_program(params, zero_point, count // 4)
+    whole = _form("mul_words", [(program, 4)], count, core)
+    if not spread:
+        return [whole]
+
+    def call(places: Places) -> str:
+        to, source = (f"({place} + i * {channels})" for place in (places.out, places.inputs[0]))
+        body = whole.call(Places(to, (source, places.inputs[1]), "0", {})).replace("\n", "\n    ")
+        return f"for (int32_t i = 0; i < {pixels}; i++) {{\n    {body}\n}}"
+
+    last = cycles_of(mul_program(params, zero_point, 1), core) + C_LOOP_CYCLES if channels % 4 else 0
+    return [Form("mul_pixels", round(pixels * (whole.cycles + last + C_LOOP_CYCLES)), 0, whole.functions, call)]
+
+
+def mul_program(params: Requantization, other_zero_point: int, words: int) -> Function:
+    """Returns the function of a product: bytes 0 and 2 of a word, and 1 and 3, widened to halves of a register."""
+    ((multiplier, right),) = constants(params).tolist()
+    zero_points = {"a": params.input_zero_point, "b": other_zero_point}
+    numbers = f"{multiplier:x}_{right}_{'_'.join(f'{value & 255:02x}' for value in zero_points.values())}"
+    p = Function(
+        f"tr_mul_{numbers}_{name(params.output_zero_point, params.clamp)}",
+        ("int8_t *out", "const int8_t *a", "const int8_t *b", "int32_t words"), "Products of two maps, four values at a time.",
+    )  # fmt: skip
+    p.new("minus_zero_a", "minus_zero_b", "multiplier", "zero", "even_a", "odd_a", "even_b", "odd_b", "x", "y")
+    for source, value in zero_points.items():
+        p.constant(f"minus_zero_{source}", (-value & 0xFFFF) * 0x10001)
+    p.constant("multiplier", multiplier)
+    p.constant("zero", 0)
+    with p.loop("words", times=words):
+        for source in zero_points:
+            p.ldr_post(f"odd_{source}", source, 4)
+        for source in zero_points:
+            p.sxtab16(f"even_{source}", f"minus_zero_{source}", f"odd_{source}")
+            p.sxtab16_ror8(f"odd_{source}", f"minus_zero_{source}", f"odd_{source}")
+        for product in (p.smlabb, p.smlatt):
+            for x, half in (("x", "even"), ("y", "odd")):
+                product(x, f"{half}_a", f"{half}_b", "zero")
+            for x in ("x", "y"):
+                p.lsl(x, x, 1)
+                requantize(p, x, "multiplier", right, params.output_zero_point, params.clamp)
+                p.strb_post(x, "out", 1)
+    return p
 
 
 def add_program(params: AddParams, words: int, subtract: bool = False) -> Function | None:

@@ -56,6 +56,8 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
         return whole(shape)
     if is_spread(graph, op, index):
         return Box(0, 1, 0, 1, out.c0, out.c1)
+    if index == 1 and is_gated(graph, op):
+        return out.channels(0, 1)
     if isinstance(op, Concat):
         before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
         return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
@@ -72,7 +74,8 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
 
 def is_barrier(graph: Graph, op: Op) -> bool:
     """True for an operator that cannot run in slices of channels, nor read or write them."""
-    return isinstance(op, (Softmax, TrecConv)) or (isinstance(op, Rearrange) and moves_channels(graph, op))
+    moves = isinstance(op, Rearrange) and moves_channels(graph, op)
+    return isinstance(op, (Softmax, TrecConv)) or moves or is_gated(graph, op)
 
 
 def moves_channels(graph: Graph, op: Rearrange) -> bool:
@@ -88,7 +91,12 @@ def is_elementwise(op: Op) -> bool:
 
 def is_spread(graph: Graph, op: Op, index: int) -> bool:
     """True for an input of one value a channel that an operator applies to every place of a map."""
-    return isinstance(op, Mul) and index == 1 and graph.tensors[op.inputs[1]].shape != graph.tensors[op.output].shape
+    return isinstance(op, Mul) and index == 1 and graph.tensors[op.inputs[1]].shape[:2] != graph.tensors[op.output].shape[:2]
+
+
+def is_gated(graph: Graph, op: Op) -> bool:
+    """True for a product with one value for each place, which all channels share."""
+    return isinstance(op, Mul) and graph.tensors[op.inputs[1]].shape[2] != graph.tensors[op.output].shape[2]
 
 
 def is_generator(op: Op) -> bool:

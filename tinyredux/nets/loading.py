@@ -107,8 +107,8 @@ def load_net(name: str, data: str = "cifar10") -> nn.Module:
     if path := next(filter(None, (weights_file(name, one) for one in trained)), None):
         load_weights(net, path)
     elif data != "random" and not users:
-        fitting = [one for one in DATA if datasets.SHAPES[one] in (None, getattr(net, "input_shape", None))] or DATA
-        fitting = [data] if data in DATA else fitting
+        shapes = None, getattr(net, "input_shape", None)
+        fitting = [one for one in trained if datasets.SHAPES.get(one, ()) in shapes] or trained[:1]
         raise datasets.MissingDataError(
             f"{name} has no weights trained on {' or '.join(fitting)}; make them by "
             f"`tinyredux train {name} --data {fitting[0]}`, or use `--data random` for memory and time without accuracy"

@@ -5,7 +5,6 @@ any other, and the zeros lead `graph.dead_channels` to what nobody reads.
 """
 
 import bisect
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tinyredux.frontends import export
 from tinyredux.graph import Conv, Dense, Graph, live_channels
 from tinyredux.int8 import quantize
 from tinyredux.skip import Cut, Statistics, records, skippable, weight_mask, windows, without
-from tinyredux.train import skip_search
+from tinyredux.train import loop, skip_search
 
 Masks = dict[str, torch.Tensor]
 SHARE = 0.85  # of the exact network's predicted cycles
@@ -45,7 +44,7 @@ def fine_tune(
             if gradient is not None:
                 gradient.mul_(mask)
 
-    teacher = copy.deepcopy(net).eval().to(memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
+    teacher = loop.teacher_of(net, recipe)
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].mul_(mask)

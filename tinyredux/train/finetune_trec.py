@@ -1,6 +1,5 @@
 """Fine-tuning with TREC: from the exact network's weights, with the layers of a table replaced."""
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from torch import nn
 from tinyredux import nets, train
 from tinyredux.datasets import Dataset, Images, MissingDataError
 from tinyredux.files import checked, read_json
-from tinyredux.train.loop import Recipe
+from tinyredux.train.loop import Recipe, teacher_of
 from tinyredux.trec.layer import Settings, TRECConv2d, convert
 
 Table = Mapping[str, Settings]
@@ -34,6 +33,11 @@ def recipe_for(name: str, data: str, epochs: int | None = None, seed: int | None
     where = f"{file}, recipe of training"
     recipe = checked(Recipe, content["recipe"], where) if "recipe" in content else TUNE
     return train.given(SYNTHETIC if data == "synthetic" and file is None else recipe, epochs, seed)
+
+
+def has_recipe(file: Path) -> bool:
+    """Returns whether a table of layers brings a recipe, which is then taken as it is."""
+    return "recipe" in _content("", file)
 
 
 def table_for(name: str, net: nn.Module, file: Path | None = None) -> dict[str, Settings]:
@@ -81,7 +85,7 @@ def fine_tune(net: nn.Module, table: Table, data: Dataset, recipe: Recipe, check
     recipe distils.
     """
     torch.manual_seed(recipe.seed)
-    teacher = copy.deepcopy(net).eval().to(memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
+    teacher = teacher_of(net, recipe)
     convert(net, table)
     before = prepare(net, data.train.images[:PCA_IMAGES])
     frozen = before if recipe.freeze else []

@@ -1,5 +1,6 @@
 """Training from scratch on a CPU in a short loop: seeded, resumable, bfloat16, with a validation split."""
 
+import copy
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from tinyredux import datasets
 from tinyredux.datasets import Dataset, Images, Labels, Split
-from tinyredux.files import check_is_file, write_whole
+from tinyredux.files import check_is_file, expect, write_whole
 
 Optimizer = torch.optim.Optimizer
 Schedule = torch.optim.lr_scheduler.LRScheduler
@@ -142,9 +143,10 @@ def given(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
 
 def check_data(net: nn.Module, data: Dataset) -> None:
     """Raises ValueError for data without labelled training images, and a network that does not give each image of it classes."""
+    expect(Dataset, data, "the data", "such as datasets.of(train=(images, labels), test=loader)")
     datasets.check_part(data, "training")
     with torch.no_grad():
-        shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
+        shape = tuple(logits_of(net.eval(), torch.from_numpy(data.train.images[:1])).shape)
     if len(shape) != 2:
         raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
     for part in ("train", "validation", "test"):
@@ -188,6 +190,11 @@ def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None
         if mean:
             net.load_state_dict(mean.module.state_dict())
     return net
+
+
+def teacher_of(net: nn.Module, recipe: Recipe, kind: torch.dtype = torch.float32) -> nn.Module | None:
+    """Returns a copy of a network to imitate, where the recipe distils."""
+    return copy.deepcopy(net).eval().to(kind, memory_format=torch.channels_last) if recipe.distil else None  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 import copy
 import hashlib
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from tinyredux import datasets, nets, train
 from tinyredux.files import check_output, write_whole
 from tinyredux.frontends import export
 from tinyredux.int8 import evaluator, quantize
-from tinyredux.train import finetune_skip, finetune_trec, prune
+from tinyredux.train import finetune_skip, finetune_trec, loop, prune
 from tinyredux.train.record import Record, load_record, records
 from tinyredux.trec.layer import convert
 
+LEAST_BATCH, LEAST_STEPS = 16, 32  # images of a batch, and batches of an epoch, of a user's own data
 __all__ = ["Record", "load_record", "prune_net", "records", "save_weights", "skip_net", "train_net", "trec_net"]
 
 
@@ -40,13 +43,8 @@ def train_net(
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
     check_trainable(net, images)
-    command = f"train {name} --data {_named(images, data)}{_options(epochs=epochs, seed=seed)}"
-
-    def work(kept: Path) -> dict[str, Any]:
-        train.train(net, images, recipe, kept)
-        return {}
-
-    return _made(net, name, images, recipe, own, command, out, work)
+    command = _command(f"train {name}", images, data, epochs=epochs, seed=seed)
+    return _made(net, name, images, recipe, own, command, out, partial(train.train, net, images, recipe))
 
 
 def check_places(out: Path | None) -> None:
@@ -57,7 +55,7 @@ def check_places(out: Path | None) -> None:
 
 def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
     """Raises ValueError for data and networks that cannot be trained, and for a network that could not be compiled afterwards."""
-    train.check_data(net, data)
+    loop.check_data(net, data)
     quantize(export(net, data.shape), data.train.images[:2])
 
 
@@ -76,7 +74,7 @@ def prune_net(
     if save_as is not None and not re.fullmatch(r"\w[\w.+-]{,99}", save_as, re.ASCII):
         raise ValueError(f"the pruned network's name is {save_as!r}; use letters, digits and _ . + - only")
     images, net = nets.with_data(name, data)
-    asked, data, save_as = _named(images, data), images.name, save_as or f"{nets.short_name(name)}_pruned_{budget_bytes}"
+    asked, data, save_as = data, images.name, save_as or f"{nets.short_name(name)}_pruned_{budget_bytes}"
     check_trainable(net, images)
     if save_as in nets.NETS:
         raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
@@ -87,13 +85,10 @@ def prune_net(
     while earlier := nets.pruning_of(root, (data,)):
         root = earlier["base"]
     others = {"aim": None if aim == "peak" else aim, "steps": None if steps == 12 else steps, "rate": rate, "save-as": save_as}
-    command = f"prune {name} --sram {budget_bytes} --data {asked}{_options(epochs=epochs, seed=seed, **others)}"
-
-    def work(kept: Path) -> dict[str, Any]:
-        pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
-        return {"pruning": {"base": name, **prune.prune(net, images, pruning, kept, nets.load_net(root, data))}}
-
-    return _made(net, save_as, images, tune, f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}", command, out, work)
+    command = _command(f"prune {name} --sram {budget_bytes}", images, asked, epochs=epochs, seed=seed, **others)
+    pruning, key = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim), f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}"
+    work = partial(prune.prune, net, images, pruning, teacher=nets.load_net(root, data))
+    return _made(net, save_as, images, tune, key, command, out, work, pruning={"base": name})
 
 
 def trec_net(
@@ -108,19 +103,15 @@ def trec_net(
     check_places(out)
     images, net = nets.with_data(name, data)
     own = nets.own_name(name)
-    recipe = _on(images, finetune_trec.recipe_for(own, images.name, epochs, seed, table_file))
+    recipe = finetune_trec.recipe_for(own, images.name, epochs, seed, table_file)
+    recipe = recipe if table_file and finetune_trec.has_recipe(table_file) else _on(images, recipe)
     table = finetune_trec.table_for(own, net, table_file)
     converted = copy.deepcopy(net)
     convert(converted, table)
     check_trainable(converted, images)
-    options = _options(trec=table_file, epochs=epochs, seed=seed)
-    command = f"train {name} --method trec --data {_named(images, data)}{options}"
-
-    def work(kept: Path) -> dict[str, Any]:
-        finetune_trec.fine_tune(net, table, images, recipe, kept)
-        return {"table": finetune_trec.to_json(table)}
-
-    return _made(net, name, images, recipe, f"{own}.trec", command, out, work)
+    command = _command(f"train {name} --method trec", images, data, trec=table_file, epochs=epochs, seed=seed)
+    work = partial(finetune_trec.fine_tune, net, table, images, recipe)
+    return _made(net, name, images, recipe, f"{own}.trec", command, out, work, table=finetune_trec.to_json(table))
 
 
 def skip_net(
@@ -137,38 +128,39 @@ def skip_net(
     images, net = nets.with_data(name, data)
     check_trainable(net, images)
     recipe = _on(images, train.given(finetune_skip.TUNE, epochs, seed))
-    options = _options(epochs=epochs, seed=seed)
-    command = f"train {name} --method skip --share {share} --data {_named(images, data)}{options}"
-
-    def work(kept: Path) -> dict[str, Any]:
-        return {"skipping": finetune_skip.fine_tune(net, images, share, recipe, kept)}
-
-    return _made(net, name, images, recipe, f"{nets.own_name(name)}.skip.{share}", command, out, work)
+    command = _command(f"train {name} --method skip --share {share}", images, data, epochs=epochs, seed=seed)
+    key, work = f"{nets.own_name(name)}.skip.{share}", partial(finetune_skip.fine_tune, net, images, share, recipe)
+    return _made(net, name, images, recipe, key, command, out, work, skipping={})
 
 
 def _on(data: datasets.Dataset, recipe: train.Recipe) -> train.Recipe:
-    """Returns a recipe as it is on this data: a user's own images are seen as they are, neither mirrored nor shifted."""
-    return replace(recipe, augment=False) if data.sha256 else recipe
+    """Returns a recipe as it is on this data: a user's own images are seen as they are, neither mirrored nor shifted.
+
+    Where they are few, so are those of a batch, and the rate goes with the square root of these. Source: Krizhevsky, arXiv
+    1404.5997, section 5.
+    """
+    if not data.sha256:
+        return recipe
+    batch = min(recipe.batch, max(LEAST_BATCH, len(data.train.images) // LEAST_STEPS))
+    return replace(recipe, augment=False, batch=batch, peak_rate=recipe.peak_rate * math.sqrt(batch / recipe.batch))
 
 
-def _named(images: datasets.Dataset, asked: str | None) -> str:
-    """Returns what a command calls the data: its name, or the file that it was asked for by."""
-    return str(asked) if images.sha256 else images.name
-
-
-def _options(**given: object) -> str:
-    """Returns the options of a command for what was given."""
-    return "".join(f" --{key} {value}" for key, value in given.items() if value is not None)
+def _command(begin: str, images: datasets.Dataset, asked: str | None, **given: object) -> str:
+    """Returns the command that makes weights again: how it begins, its data by name or file, and the options that were given."""
+    options = {"data": asked if images.sha256 else images.name, **given}
+    return begin + "".join(f" --{key} {value}" for key, value in options.items() if value is not None)
 
 
 def _made(
     net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, key: str, command: str, out: Path | None,
-    work: Callable[[Path], dict[str, Any]],
+    work: Callable[..., Any], **account: dict[str, Any],
 ) -> Record:  # fmt: skip
     """Has the work done with a checkpoint, a file in the cache that is called after `key`; writes weights and record, and returns
-    the record. In the cache all weights share a folder, so a user's network has its own name there."""
+    the record. What the work says of itself is added to the account. In the cache all weights share a folder, so a user's network
+    has its own name there."""
     path = datasets.cache_folder() / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
-    account = work(path)
+    found = work(checkpoint=path)
+    account = {field: entry | found if isinstance(found, dict) else entry for field, entry in account.items()}
     name, out = (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
     record = save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
     path.unlink()

@@ -6,7 +6,6 @@ Source: Liberis and Lane, arXiv 2211.17246 (the aim); the algorithm is ours.
 """
 
 import bisect
-import copy
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -70,7 +69,7 @@ def prune(
     was interrupted goes on from there to the same result. Raises ValueError for a budget that no cut can reach.
     """
     before = net.state_dict()
-    teacher = copy.deepcopy(teacher or net).eval().to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = loop.teacher_of(teacher or net, pruning.tune, torch.bfloat16)
     found = channels_of(net, data.shape)
     check_budget(found, pruning.budget_bytes)
     layerwise, start = memory.plan(found.graph).total_bytes, plan_partial(found.graph).peak_bytes

@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -76,13 +76,19 @@ static void run_dense(const int32_t *f, void *const *arrays, int16_t *scratch)
 
 static void run_pool(const int32_t *f, void *const *arrays, int32_t maximum)
 {
-    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0};
+    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0, 0, 0, 0, 0};
     (maximum ? tr_max_pool_s8 : tr_average_pool_s8)(arrays[0], arrays[1], &p);
+}
+
+static void run_mean(const int32_t *f, void *const *arrays)
+{
+    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0, 0, f[11], f[12], f[13], f[14]};
+    tr_mean_pool_s8(arrays[0], arrays[1], &p);
 }
 
 static void run_mul(const int32_t *f, void *const *arrays)
 {
-    const struct tr_mul p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
+    const struct tr_mul p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16]};
     tr_mul_s8(arrays[0], arrays[1], arrays[2], &p);
 }
 
@@ -120,6 +126,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
     case ADD:
     case SUB:
         run_add(f, arrays, fields[0] == SUB);
+        return;
+    case MEAN:
+        run_mean(f, arrays);
         return;
     case MUL:
         run_mul(f, arrays);

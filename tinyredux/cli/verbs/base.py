@@ -92,7 +92,7 @@ def saved(answer: Answer, options: argparse.Namespace, name: str) -> Answer:
     """
     try:
         if options.out is not None:
-            origin = {"command": shlex.join(["python", "-m", "tinyredux", *options.given])} | provenance()
+            origin = {"command": shlex.join(["python", "-m", "tinyredux", *options.command_line])} | provenance()
             write_whole(options.out / name, json.dumps(answer.data | origin | answer.data, indent=1) + "\n")
     except OSError as wrong:
         said = f"{wrong.filename}: {wrong.strerror}; the result is here alone" if wrong.filename else str(wrong)

@@ -184,7 +184,8 @@ def compare(options: argparse.Namespace) -> Answer:
     door = door_of(options.a)
     rounding = options.rounding or door.rounding
     layers = door.compare(options.a, images, rounding)
-    last = [layer for layer, op in zip(layers, graph.ops, strict=True) if op.output in graph.outputs]
+    ends = {op.name for op in graph.ops if op.output in graph.outputs}
+    last = [layer for layer in layers if layer.name in ends]
     share = 100 * sum(layer.differ for layer in last) / sum(layer.values for layer in last)
     told = f"{len(images)} images of {data.name}, {rounding} rounding: {share:.2f} % of {door.runtime}'s output values differ"
     answer = {"schema": 1, "net": options.a, "rounding": rounding, "data": data.name, "images": len(images)}
@@ -256,7 +257,7 @@ def compile(options: argparse.Namespace) -> Answer:
     option("--loss", type=float, metavar="POINTS", dest="loss_points", help="how far the front goes down (default: 5)"),
     option("--finalists", type=int, metavar="N", help="designs to simulate and test (default: 6)"),
     option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
-    option("--data", help="cifar10 or synthetic (default: cifar10 where it is, else synthetic)"),
+    option("--data", help=f"{LABELLED} or FILE.npz with its parts (default: cifar10 where it is, else synthetic)"),
     option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
 )  # fmt: skip
 def explore(options: argparse.Namespace) -> Answer:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TRAINING = (
     NET,
-    option("--data", help=f"{LABELLED} (default: cifar10 where it is, else synthetic; keywords for their nets)"),
+    option("--data", help=f"{LABELLED}, or your own in FILE.npz (its arrays: `data --help`; default: as `measure`)"),
     option("--epochs", type=int, metavar="N", help="passes over the training images (default: the recipe's; prune: 40)"),
     option("--seed", type=int, help="seed of weights, order and augmentation (default: 0)"),
     option("--out", type=Path, metavar="DIR", help="folder for weights and record (default: the user's cache)"),
@@ -25,7 +25,11 @@ TRAINING = (
 
 @verb(
     "data",
-    option("data", nargs="?", metavar="DATA", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is)"),
+    option("data", nargs="?", metavar="DATA", 
+           help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is). FILE.npz holds train_images, train_labels, "
+           "test_images, test_labels and, if you like, validation_images, validation_labels, else a tenth of the training images "
+           "validates; or images and labels, a test part alone. Images: (N, C, H, W) float32 as the network takes them, or uint8 "
+           "to be divided by 255; labels: (N,) integers from 0"),
     option("--download", action="store_true", help="fetch CIFAR-10 from its authors' site into the user's cache"),
 )  # fmt: skip
 def data(options: argparse.Namespace) -> Answer:
@@ -62,7 +66,8 @@ def train(options: argparse.Namespace) -> Answer:
     path = (options.out or datasets.cache_folder() / "weights") / record.file
     text = f"{record.net} trained on {record.data}: {path}\n{_right(record)}"
     if options.method == "exact" and ":" in options.net:
-        text += "\nA factory's network has the weights that it holds; for these ones: tinyredux.nets.load_weights(net, Path(...))"
+        used = "" if options.out else "; every verb takes these weights for this network and data, until the file is removed"
+        text += f"\nIn Python: tinyredux.nets.load_weights(net, Path(...)){used}"
     return Answer(asdict(record), text)
 
 
