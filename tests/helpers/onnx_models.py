@@ -53,8 +53,8 @@ FUNCTIONS: dict[str, Any] = {
 class Drawn(RandomNet):
     """A random network with what ONNX files hold beside convolutions, pools and sums; every other step is one of those."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed, outliers=False)
+    def __init__(self, seed: int, padded_averages: bool = True) -> None:
+        super().__init__(seed, outliers=False, padded_averages=padded_averages)
 
     def _step(self, kind: str, values: list[torch.Tensor]) -> list[Step]:
         if len(values) == 1:  # what reads floats is not quantised

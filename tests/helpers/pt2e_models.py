@@ -35,7 +35,11 @@ def converted(net: nn.Module, images: torch.Tensor, per_channel: bool = True) ->
 
 
 class Chain(Drawn):
-    """A random network of what the quantiser of XNNPACK quantises: a convolution behind every step."""
+    """A random network of what the quantiser of XNNPACK quantises: a convolution behind every step, no padded averages, which
+    are rounded twice here."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed, padded_averages=False)
 
     def _step(self, kind: str, values: list[torch.Tensor]) -> list[Step]:
         steps = super()._step(kind, values)

@@ -192,10 +192,8 @@ def resize(call: Call) -> None:
         if axis >= 2:
             repeat[axis - rank + 2] = times
     result = (shape[0] * repeat[0], shape[1] * repeat[1], shape[2])
-    if repeat == [1, 1]:
-        call.write(value)
-        return
-    call.write(rearranged(call, value, "upsample", result, plain(result, rank), repeat=tuple(repeat)))
+    larger = rearranged(call, value, "upsample", result, plain(result, rank), repeat=tuple(repeat)) if max(repeat) > 1 else value
+    call.write(larger)
 
 
 def _nearest(call: Call, places: Any, times: int) -> Any:

@@ -40,6 +40,7 @@ FORMS = {
 FUNCTIONS = {  # of one value: ours, and ONNX's names and defaults of its parameters
     "Sigmoid": ("sigmoid", {}), "HardSwish": ("hardswish", {}), "Tanh": ("tanh", {}), "Mish": ("mish", {}), "Abs": ("abs", {}),
     "Exp": ("exp", {}), "LeakyRelu": ("leaky_relu", {"alpha": 0.01}), "Swish": ("silu", {}),
+    "Elu": ("elu", {"alpha": 1.0, "scale": 1.0, "input_scale": 1.0}),
 }  # fmt: skip
 DYNAMIC = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 
@@ -184,10 +185,6 @@ def _gelu(call: Call) -> None:
     call.write(sums.of_one_value(call, call.stored(), name))
 
 
-def _elu(call: Call) -> None:
-    call.write(sums.of_one_value(call, call.stored(), "elu", (float(call.node.attributes.get("alpha", 1.0)), 1.0, 1.0)))
-
-
 def _prelu(call: Call) -> None:
     slopes = np.unique(call.numbers(1, "slopes").real)
     if slopes.size != 1:
@@ -298,17 +295,14 @@ def _batch_norm(call: Call) -> None:
     sums.affine(call, call.activation(), factor.reshape(along), (shift - mean * factor).reshape(along))
 
 
-def _negative(call: Call) -> None:
-    sums.affine(call, call.activation(), np.full((), -1.0), np.zeros(()))
-
-
 HANDLERS: dict[str, Callable[[Call], None]] = {
     "QuantizeLinear": _quantize, "DequantizeLinear": _dequantize, "Conv": sums.conv, "Gemm": sums.dense, "MatMul": sums.dense,
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), sums.average), "MaxPool": _max_pool,
     **dict.fromkeys(("Relu", "Clip"), _clamp), **dict.fromkeys(FUNCTIONS, _function),
     "HardSigmoid": _hard_sigmoid,
-    "Gelu": _gelu, "Elu": _elu, "PRelu": _prelu, "Softmax": _softmax, **dict.fromkeys(("Add", "Sub"), _sum),
-    **dict.fromkeys(("Mul", "Div"), _product), "Concat": _concat, "BatchNormalization": _batch_norm, "Neg": _negative,
+    "Gelu": _gelu, "PRelu": _prelu, "Softmax": _softmax, **dict.fromkeys(("Add", "Sub"), _sum),
+    **dict.fromkeys(("Mul", "Div"), _product), "Concat": _concat, "BatchNormalization": _batch_norm,
+    "Neg": lambda call: sums.affine(call, call.activation(), np.full((), -1.0), np.zeros(())),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), moves.reshape), "Transpose": moves.transpose,
     **dict.fromkeys(("Identity", "Dropout", "Cast"), moves.alias), "Pad": moves.pad, "Slice": moves.slices, "Split": moves.split,
     **dict.fromkeys(("Resize", "Upsample"), moves.resize), "DepthToSpace": moves.depth_to_space, "Shape": moves.shape_of_map,
