@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "datasets": (473, "PIL pooch"), "simulator": (1650, "unicorn capstone"), "measurement": (108, ""), "trec": (413, "torch"),
     "int8": (663, "torch tqdm"), "memory": (961, ""), "partial": (853, ""), "skip": (401, "torch tqdm"),
     "kernels": (3574, ""), "codegen": (816, ""), "device": (1182, "serial"),
-    "frontends": (1238, "ai_edge_litert flatbuffers tflite torch"),
+    "frontends": (1242, "ai_edge_litert flatbuffers tflite torch"),
     "nets": (326, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (100, ""), "results": (76, ""), "flow": (74, "tqdm"), "settings": (182, ""), "explore": (854, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
