@@ -40,6 +40,7 @@ from tinyredux.methods.partial import Partial
 RECORD = Path("data/records/predicted_bytes.json")
 BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")  # one for each core
 FITTED, CHECKED = (*range(12), *range(100, 112)), (*range(1000, 1016), *range(1100, 1114))
+MOST_IN_PARTS = 30  # operators: planning more in parts takes minutes
 Calls = dict[str, tuple[int, set[str]]]  # size and callees of each function, which is named with its file
 
 
@@ -124,7 +125,7 @@ def ways(graph: Graph, board: Board) -> Iterator[tuple[str, FastSteps]]:
     """Yields the ways in which `plan` computes a network, with their programs."""
     yield "", layers(graph, Kernels("fast"), board)
     yield "--kernels reference", layers(graph, Kernels("reference"), board)
-    if not any(isinstance(op, TrecConv) for op in graph.ops):
+    if len(graph.ops) < MOST_IN_PARTS and not any(isinstance(op, TrecConv) for op in graph.ops):
         yield "--method partial", Partial()(graph, board, Kernels("reference"))
         yield "--method partial --kernels fast", Partial()(graph, board, Kernels("fast"))
 

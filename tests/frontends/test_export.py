@@ -435,6 +435,11 @@ def test_networks_of_one_dimension() -> None:
         quantize(graph, signals[:, :3])
 
 
+def test_a_mean_over_channels() -> None:
+    net = Net(lambda m, x: m.a(x) * torch.sigmoid(m.a(x).mean(1, keepdim=True)), a=conv())
+    np.testing.assert_allclose(*outputs(net, export(net)), atol=1e-5)
+
+
 def test_a_map_times_one_value_for_each_place() -> None:
     gated = Net(lambda m, x: m.a(x) * torch.sigmoid(m.b(x)), a=conv(), b=conv(4, 1))
     turned = Net(lambda m, x: torch.sigmoid(m.b(x)) * m.a(x), a=conv(), b=conv(4, 1))

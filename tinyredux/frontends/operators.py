@@ -224,10 +224,14 @@ def _adaptive(call: Call) -> None:
 
 
 def _reduce(call: Call) -> None:
-    """A mean or maximum over height, width or both is a pool as large as the map."""
-    (axes,) = arguments(call.node, dim=None)
+    """A mean or maximum over height, width or both is a pool as large as the map; a mean over channels a 1x1 convolution."""
+    axes, keepdim = arguments(call.node, dim=None, keepdim=False)
     rank = len(call.source_shape)
     axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
+    if call.kind == "mean" and axes == [1] and rank == 4 and keepdim:
+        channels = call.tensor.shape[2]
+        call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()))
+        return
     if rank < 3 or not set(axes) <= set(range(2, rank)):
         name = "mean" if call.kind == "mean" else "maximum"
         raise refuse(call.node, f"a {name} over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
