@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinyredux.comparison import compare
     from tinyredux.course.teaching import check, hint
     from tinyredux.flow import compile, measure
-    from tinyredux.frontends import compare_with_litert, export, load_tflite
+    from tinyredux.frontends import compare_with_litert, compare_with_onnxruntime, export, load_onnx, load_tflite
     from tinyredux.graph import Graph, Quant, Tensor, total_macs, verify
     from tinyredux.graph.describe import to_text
     from tinyredux.int8 import quantize
@@ -39,14 +39,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Board", "Choice", "Graph", "Layerwise", "Measurement", "Model", "Partial", "Quant", "Settings", "Skip", "Tensor", "Trec",
-    "board_budget", "board_names", "check", "compare", "compare_with_litert", "compile", "compile_net", "exactly", "export",
-    "find_board", "hint", "load", "load_tflite", "measure", "measure_compiled", "measure_net", "quant_from_range", "quantize",
-    "recorded", "refused", "run_cell", "show", "simulated_board", "table", "to_text", "total_macs", "verify", "with_trec",
+    "board_budget", "board_names", "check", "compare", "compare_with_litert", "compare_with_onnxruntime", "compile",
+    "compile_net", "exactly", "export", "find_board", "hint", "load", "load_onnx", "load_tflite", "measure", "measure_compiled",
+    "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show", "simulated_board", "table",
+    "to_text", "total_macs", "verify", "with_trec",
 ]  # fmt: skip
 
 _HOMES = {
     "boards": "Board board_names find_board", "codegen": "board_budget", "comparison": "compare", "course.teaching": "check hint",
-    "flow": "compile measure", "frontends": "compare_with_litert export load_tflite",
+    "flow": "compile measure", "frontends": "compare_with_litert compare_with_onnxruntime export load_onnx load_tflite",
     "graph": "Graph Quant Tensor total_macs verify",
     "graph.describe": "to_text", "int8": "quantize",
     "int8.quantization": "quant_from_range", "measurement": "Measurement load", "methods.layerwise": "Layerwise",

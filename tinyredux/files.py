@@ -55,9 +55,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tinyredux"
 
 
+NETWORK_FILES = (".tflite", ".onnx")  # endings of files that hold an int8 network
+
+
 def is_network_file(name: str) -> bool:
-    """Returns whether a network is named by a file that holds its int8 graph, path/to/model.tflite."""
-    return name.endswith(".tflite")
+    """Returns whether a network is named by a file that holds its int8 graph, path/to/model.tflite or .onnx."""
+    return name.endswith(NETWORK_FILES)
 
 
 def short_name(name: str) -> str:

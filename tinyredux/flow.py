@@ -74,7 +74,8 @@ def measure(
     """Returns the measurement of a model: built, run on float images (N, C, H, W), and compared with `int8.interpret`.
 
     `target` is "simulator" (exact instructions, modelled cycles), "host" (bits alone) or "board[:PORT]". `labels` (N,) count
-    what is right. `data` is what the record calls the images; `platformio` builds with PlatformIO, which calls the compiler.
+    what is right by the first output; of several, all are compared. `data` is what the record calls the images; `platformio`
+    builds with PlatformIO, which calls the compiler.
     Raises DoesNotFit for a board that is too small (on the host the record says so), MissingTool without the cross compiler,
     ValueError for images of another shape. Chapter 13.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from tinyredux.boards import Board
 from tinyredux.codegen import Artifact, board_budget
 from tinyredux.device import DoesNotFit, Firmware, Target, build_firmware, build_host, default_build_folder
-from tinyredux.graph import Graph
+from tinyredux.graph import Graph, Shape
 from tinyredux.int8 import interpret
 from tinyredux.kernels import FastSteps
 from tinyredux.memory import MemoryPlan, plan_of, run_schedule
@@ -81,7 +81,7 @@ class Model:
         return as_html(self.rows())
 
     def expected(self, images: interpret.Batch, computed: interpret.Batch | None = None) -> interpret.Batch:
-        """Returns the bytes that the model must write for int8 images (N, H, W, C): those of the interpreter.
+        """Returns the bytes that the model must write for int8 images (N, H, W, C): those of `interpret.run_joined`.
 
         A plan whose partial sums are 16 bits wide rounds where it adds up, so there its own steps are interpreted. `computed` is
         what the interpreter said already.
@@ -89,7 +89,7 @@ class Model:
         steps = self.steps
         if steps.program.schedule.accumulator == "int16":
             return np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
-        return interpret.run(self.graph, images) if computed is None else computed
+        return interpret.run_joined(self.graph, images) if computed is None else computed
 
     def check_fit(self) -> None:
         """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
@@ -123,8 +123,12 @@ class Model:
 
     def open(self, target: str, firmware: Firmware | None = None) -> Target:
         """Returns what runs the model: "host", "simulator" (with its firmware) or "board[:PORT]" (that holds it)."""
+        opened = self._opened(target, firmware, self.graph.joined_shape)
+        opened.shapes = tuple(tensor.shape for tensor in self.graph.results)
+        return opened
+
+    def _opened(self, target: str, firmware: Firmware | None, shape: Shape) -> Target:
         kind, _, port = target.partition(":")
-        shape = self.graph.output.shape
         if kind == "host":
             from tinyredux.device.host import HostTarget
 

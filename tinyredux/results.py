@@ -28,8 +28,10 @@ def record_of(
     computed, clusters = interpret.run_counted(model.graph, inputs)
     expected = model.expected(inputs, computed)
     outputs = np.stack([run.output.reshape(expected.shape[1:]) for run in runs])
-    in_float = None if model.source is None else interpret.run(model.source, images.transpose(0, 2, 3, 1))
-    correct, correct_float = _correct(outputs, labels), None if in_float is None else _correct(in_float, labels)
+    in_float, classes = None, model.graph.output.elements
+    if model.source is not None:
+        in_float = interpret.run_joined(model.source, images.transpose(0, 2, 3, 1))
+    correct, correct_float = (None if one is None else _correct(one, labels, classes) for one in (outputs, in_float))
     instructions = [run.instructions for run in runs if run.instructions is not None]
     cycles = [run.cycles for run in runs if run.cycles is not None]
     median = int(statistics.median_low(cycles)) if cycles else None
@@ -53,8 +55,10 @@ def record_of(
     return with_clusters(record, model.graph, clusters)
 
 
-def _correct(outputs: interpret.Batch, labels: Labels) -> int | None:
-    return None if labels is None else int((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels[: len(outputs)]).sum())
+def _correct(outputs: interpret.Batch, labels: Labels, classes: int) -> int | None:
+    """Returns how many images have the largest of the first `classes` values, those of the first output, at their label."""
+    answers = outputs.reshape(len(outputs), -1)[:, :classes].argmax(axis=1)
+    return None if labels is None else int((answers == labels[: len(outputs)]).sum())
 
 
 def _sram_bytes(model: Model, firmware: Firmware | None, runs: list[RawMeasurement]) -> dict[str, int | None]:

@@ -50,7 +50,7 @@ class Settings:
     accumulator: str = "int32"  # method partial: width of partial sums; int16 is lossy
     mac_limit: float = 1.0  # method partial: above 1 early layers run in patches that compute shared rows again
     input_outside: bool = False  # method partial: the network's input lies behind the arena's other bytes
-    rounding: str = "double"  # of a sum on its way to int8: twice as TFLM does, or single as LiteRT's default interpreter does
+    rounding: str | None = None  # of a sum on its way to int8: double as TFLM, single as LiteRT; None: as the file's users expect
     skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
@@ -71,7 +71,7 @@ class Settings:
         ):
             if given and method not in self.methods:
                 raise ValueError(f"{what} with method {method}, not {self.method}")
-        require(self.rounding in ROUNDINGS, f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
+        require(self.rounding in (None, *ROUNDINGS), f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
@@ -154,7 +154,7 @@ class Network:
 def network(settings: Settings) -> Network:
     """Returns a named network as an int8 graph: a module that is exported and quantised, or a file's as it is."""
     found = _of_file(settings) if is_network_file(settings.net) else _of_module(settings)
-    return replace(found, int8=replace(found.int8, rounding=settings.rounding))
+    return found if settings.rounding is None else replace(found, int8=replace(found.int8, rounding=settings.rounding))
 
 
 def _of_file(settings: Settings) -> Network:
@@ -214,7 +214,7 @@ def _call(settings: Settings, data: str) -> str:
     words = {
         "compile": Path(settings.net).name, "--method": settings.method, "--data": data,
         "--trec": settings.trec and settings.trec.name, "--skip": settings.skip and Path(settings.skip).name,
-        "--rounding": None if settings.rounding == "double" else settings.rounding,
+        "--rounding": settings.rounding,
         "--sram": settings.sram, "--kernels": settings.kernel_set,
         "--board": settings.board if settings.kernel_set == "fast" or "skip" in settings.methods else None,
     }  # fmt: skip
@@ -251,7 +251,7 @@ def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, li
     folder, compiled = Path(folder), compile_net(settings)
     compiled.model.check_fit()
     images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
-    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run(compiled.int8, images).tobytes()}
+    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run_joined(compiled.int8, images).tobytes()}
     compiled.artifact.write(folder)
     for name, content in vectors.items():
         write_whole(folder / name, content)

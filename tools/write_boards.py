@@ -17,13 +17,21 @@ TOOLS = {
     "bossa": "bossac, its bootloader",
     "uf2": "picotool, or a copy to its drive",
 }
+MLPERF = """[env:mlperf_{board.name}]
+extends = env:{board.name}
+build_src_filter = ${{sources.{board.family}}} ${{sources.mlperf}}
+"""
 HEAD = "; Written by tools/write_boards.py from the board files; platformio.ini reads it."
 
 
 def environments() -> str:
-    """Returns the environments of all built-in boards that PlatformIO builds for, the book's by default."""
+    """Returns the environments of all built-in boards that PlatformIO builds for, the book's by default.
+
+    Those of the book have another one, which builds the program that answers the runner of MLPerf Tiny.
+    """
     boards = [find_board(path.stem) for path in sorted(BOARD_FOLDER.rglob("*.json"))]
     known = [environment(board, f"firmware/boards/{board.name}", board.name) for board in boards if board.family[:5] == "stm32"]
+    known += [MLPERF.format(board=board) for board in map(find_board, board_names())]
     return "\n".join([HEAD, f"[platformio]\ndefault_envs = {', '.join(board_names())}\n", *known])
 
 

@@ -82,7 +82,7 @@ def test_measure_through_a_serial_port(board: ServedBoard, tmp_path: Path) -> No
     np.save(tmp_path / "image.npy", IMAGE)
     (tmp_path / "image.bin").write_bytes(DATA)
     for name in ("image.npy", "image.bin"):
-        found = run_file(tmp_path / name, port)
+        found, _ = run_file(tmp_path / name, port)
         assert found.output.tobytes() == expected_output(DATA) and found.cycles_kind == "modelled"
 
 

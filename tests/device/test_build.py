@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyredux.boards import BOARD_FOLDER, Board, Memory, find_board
+from tinyredux.boards import BOARD_FOLDER, Board, Memory, board_names, find_board
 from tinyredux.device import build, platformio
 from tinyredux.simulator import read_elf
 
@@ -81,7 +81,8 @@ def test_platformio_knows_every_stm32() -> None:
     config = configparser.ConfigParser(interpolation=None)
     config.read(BOARDS / "platformio.ini")
     known = {name for name in NAMES if find_board(name).family.startswith("stm32")}
-    assert {section[4:] for section in config if section.startswith("env:")} == known
+    answering = {f"mlperf_{name}" for name in board_names()}
+    assert {section[4:] for section in config if section.startswith("env:")} == known | answering
     assert not [name for name in known - {"disco_f469ni"} if name in (ROOT / "platformio.ini").read_text()]
 
 
@@ -150,6 +151,15 @@ def test_platformio_builds_the_same_bytes(name: str, model: Path, folder: Path) 
     by_platformio = build.build_firmware(model, board, folder, pio=True)
     assert loadable_bytes(plain.elf) == loadable_bytes(by_platformio.elf)
     assert plain.bss_bytes == by_platformio.bss_bytes
+
+
+@NEEDS_PIO
+def test_platformio_builds_the_program_for_mlperf(model: Path, folder: Path, tmp_path: Path) -> None:
+    name = "nucleo_l4r5zi"
+    done = pio("run", "-e", f"mlperf_{name}", TINYREDUX_MODEL=str(model), PLATFORMIO_WORKSPACE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    plain = build.build_firmware(model, find_board(name), folder, program="mlperf")
+    assert loadable_bytes(plain.elf) == loadable_bytes(tmp_path / "build" / f"mlperf_{name}" / "firmware.elf")
 
 
 def pio(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from random_nets import RandomNet, images_for
 from torch import nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from tinyredux.frontends import export
 from tinyredux.frontends.builder import UnsupportedOperatorError
@@ -179,6 +180,7 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
         {"blocks": nn.ModuleList([nn.Sequential(nn.Sequential(conv(), nn.ReLU()), conv(6, 6)), nn.Sequential(conv(6, 2))])}),
     "layers in a dict": (lambda m, x: m.d["b"](m.d["a"](x)), {"d": nn.ModuleDict(CHAIN)}),
     "control flow on shapes": (shape_dependent, ONE),
+    "two inputs stacked": (lambda m, x: m.a(x[:, :3]) + m.b(x[:, 3:]), {"a": conv(3), "b": conv(1)}),
     "dead branch": (lambda m, x: (m.a(x), m.b(x))[1], TWO),
     "float64": (lambda m, x: m.n(m.a(x)), {"a": conv().double(), "n": Norm(6).double()}),
     "softmax at the end": (lambda m, x: m.b(x.flatten(1)).softmax(1), LINEAR),
@@ -192,6 +194,62 @@ def test_equals_torch(case: str) -> None:
     graph = export(net, name="net")
     verify(graph)
     np.testing.assert_allclose(*outputs(net, graph), rtol=1e-4, atol=1e-4)
+
+
+class Heads(NamedTuple):
+    """What a network with two heads returns."""
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+
+
+SEVERAL: dict[str, tuple[Callable[[Any, torch.Tensor], Any], tuple[str, ...]]] = {  # of the map of a convolution; names
+    "a pair": (lambda m, y: (m.b(y), y.mean((2, 3))), ("conv2", "averagepool1")),
+    "a list with an inner map": (lambda m, y: [torch.relu(y), y, m.b(torch.relu(y))], ("relu1", "conv1", "conv2")),
+    "a dictionary": (lambda m, y: {"scores": m.b(y).mean((2, 3)), "box map": y}, ("scores", "box_map")),
+    "a named tuple": (lambda m, y: Heads(m.b(y), y), ("boxes", "scores")),
+    "pairs in a dictionary": (lambda m, y: {"cls": (m.b(y), y), "box": [m.c(y)]}, ("cls.0", "cls.1", "box.0")),
+    "keys that are numbers": (lambda m, y: {0: y, 1: m.b(y)}, ("0", "1")),
+    "a tuple of one": (lambda m, y: (m.b(y),), ("conv2",)),
+    "a dictionary of one": (lambda m, y: {"logits": m.b(y)}, ("logits",)),
+}
+
+
+ENDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # as detection heads end, of a map of 6 channels
+    "anchors, then values": lambda y: y.permute(0, 2, 3, 1).contiguous().view(len(y), -1, 3),
+    "anchors and values apart": lambda y: y.view(len(y), 2, 3, *y.shape[2:]).permute(0, 3, 4, 1, 2).reshape(len(y), -1, 3),
+    "channels last": lambda y: y.permute(0, 2, 3, 1), "one row a place": lambda y: y.flatten(2).transpose(1, 2),
+    "all in a row": lambda y: y.movedim(1, -1).flatten(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_axes_may_be_exchanged_at_the_end_as_values_lie(end: str) -> None:
+    """Nothing is moved: the map's bytes have this order."""
+    net = Net(lambda m, x: {"rest": m.b(x), "head": ENDS[end](m.a(x))}, a=conv(), b=conv())
+    graph = export(net, name="net")
+    assert [type(op) for op in graph.ops] == [Conv, Conv] and graph.outputs == ("rest", "head")
+    images = images_for(net, 3, 0)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(images))["head"].reshape(3, -1).numpy()
+    found = interpret.run(graph, images.transpose(0, 2, 3, 1))[1].reshape(3, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_several_outputs_equal_torch_under_their_names(case: str) -> None:
+    heads, names = SEVERAL[case]
+    net = Net(lambda m, x: heads(m, m.a(x)), a=conv(), b=conv(6, 3), c=conv(6, 2, 1))
+    graph = export(net, name="net")
+    verify(graph)
+    assert graph.outputs == names and all(graph.tensors[name].name == name for name in names)
+    images = images_for(net, 3, 0)
+    with torch.no_grad():
+        expected = tree_leaves(net.eval()(torch.from_numpy(images)))
+    values = interpret.run_all(graph, images.transpose(0, 2, 3, 1))
+    for name, wanted in zip(names, expected, strict=True):
+        found = values[name].transpose(0, 3, 1, 2).reshape(wanted.shape)
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -210,7 +268,9 @@ MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
     (lambda y: y.mean(1), r"mean over dimensions \[1\] .*mean\(\(2, 3\)\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
     (lambda y: y.softmax(2), "softmax over dimension 2 .*dim=1"), (lambda y: y.flatten(1).softmax(1), "softmax over dimension 1"),
-    (lambda y: y.permute(0, 2, 3, 1), "operator permute .*keeping the channels in place"),
+    (lambda y: torch.relu(y.permute(0, 2, 3, 1)), "operator permute .*keeping the channels in place"),
+    (lambda y: y.permute(0, 3, 2, 1).flatten(1), "operator permute .*the layout is HWC"),
+    (lambda y: y.permute(0, 2, 1, 3).permute(0, 1, 3, 2) + y.permute(0, 2, 3, 1), "operator permute .*the layout is HWC"),
     (lambda y: y.view(1, 2, 3, 7, 9), r"reshape of .* to \(1, 2, 3, 7, 9\) .*flatten"),
     (lambda y: y[:, ::2], "slice along dimension 1 .*neighbouring channels"),
     (lambda y: y.flatten(1), "flattens a .*return the map itself, or add a Linear"),
@@ -259,6 +319,15 @@ REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
     "pool that counts padding, with ceil mode": (
         lambda m, x: m.p(x), {"p": AvgPool(3, 2, 1, ceil_mode=True), "shape": (4, 8, 10)}, "ceil_mode .*count_include_pad=False"),
     "no operator": (lambda m, x: x, {}, "no operator between input and output"),
+    "the same values twice": (lambda m, x: {"a": (y := m.a(x)), "b": m.b(x), "c": y}, TWO,
+                              r"the same values twice, as \['a'\] and \['c'\]; return them once"),
+    "the same values, flattened": (lambda m, x: (y := m.a(x).mean((2, 3), keepdim=True), y.flatten(1)), ONE,
+                                   r"the same values twice, as \[0\] and \[1\]"),
+    "its input beside": (lambda m, x: (m.a(x), x), ONE, r"returns its input as \[1\]; leave it out"),
+    "a constant beside": (lambda m, x: {"y": m.a(x), "n": 3}, ONE, r"returns a constant as \['n'\]"),
+    "nothing": (lambda m, x: [], ONE, "no operator between input and output"),
+    "a key that is an operator's name": (lambda m, x: {"conv2": m.a(x), "y": m.b(m.a(x))}, {"a": conv(), "b": conv(6, 3)},
+                                         "calls its outputs conv2, y, where each must have a name of its own"),
     "other channels": (lambda m, x: m.a(x), {"a": conv(5, 6)}, r"torch.export cannot trace it for an input of \(1, 4, 9, 11\)"),
 }  # fmt: skip
 

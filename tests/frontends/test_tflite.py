@@ -316,12 +316,39 @@ def test_other_types_are_refused_in_words(dtype: str, words: str, tmp_path: Path
         tr.load_tflite(saved(tmp_path / "typed.tflite", change))
 
 
-def test_several_ends_and_open_sizes_are_refused_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_several_outputs_equal_litert_s_in_the_file_s_order(seed: int, tmp_path: Path) -> None:
+    """Some of them are read inside as well."""
+    whole = Drawn(seed).graph
+    inner = [op.output for op in whole.ops[seed % 3 : -1 : 3]]
+    path = tmp_path / "several.tflite"
+    path.write_bytes(tflite_bytes(replace(whole, outputs=(*inner[:1], *whole.outputs, *inner[1:]))))
+    graph = tr.load_tflite(path, rounding="single")
+    images = images_for(graph, 5)
+    theirs = interpreter.Interpreter(model_content=path.read_bytes(), num_threads=1)
+    theirs.allocate_tensors()
+    found = interpret.run(graph, images)
+    assert len(found) == len(theirs.get_output_details()) >= 2
+    for i, image in enumerate(images):
+        theirs.set_tensor(theirs.get_input_details()[0]["index"], image[None])
+        theirs.invoke()
+        for values, result in zip(found, theirs.get_output_details(), strict=True):
+            np.testing.assert_array_equal(values[i].ravel(), theirs.get_tensor(result["index"]).ravel())
+    assert len(tr.compare_with_litert(path, images[:1])) == len(graph.ops)
+
+
+def test_ends_that_are_none_and_open_sizes_are_refused_in_words(tmp_path: Path) -> None:
     def two_inputs(writer: Writer) -> None:
         writer.ends = (writer.ends[0] * 2, writer.ends[1])
 
-    def two_outputs(writer: Writer) -> None:
+    def one_output_twice(writer: Writer) -> None:
         writer.ends = (writer.ends[0], writer.ends[1] * 2)
+
+    def the_input(writer: Writer) -> None:
+        writer.ends = (writer.ends[0], [*writer.ends[1], *writer.ends[0]])
+
+    def no_output(writer: Writer) -> None:
+        writer.ends = (writer.ends[0], [])
 
     def open_sizes(writer: Writer) -> None:
         writer.tensors[writer.ends[0][0]].shapeSignature = [-1, -1, -1, 3]
@@ -334,7 +361,8 @@ def test_several_ends_and_open_sizes_are_refused_in_words(tmp_path: Path) -> Non
         writer.tensors[writer.ends[0][0]].shape = [2, *shape[1:]]
 
     changes = {
-        two_inputs: "has 2 inputs, expected one", two_outputs: "has 2 outputs", open_sizes: "known at run time only",
+        two_inputs: r"has 2 inputs \(in \(1, .*\), in .*\), expected one", one_output_twice: "the same values twice, as .* and ",
+        the_input: "gives its input, as in; leave", no_output: "has no output", open_sizes: "known at run time only",
         variable: "is variable", two_images: "expected \\(1, height, width, channels\\)",
     }  # fmt: skip
     for change, words in changes.items():

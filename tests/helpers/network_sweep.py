@@ -23,6 +23,7 @@ import torch
 from compiled import BOARDS
 from generated import on_core, on_host
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from tinyredux.boards import Board, find_board
 from tinyredux.codegen import Artifact, Kernels, emit_steps, layers
@@ -55,7 +56,7 @@ class Case:
         steps = self.schedule(self.graph, find_board(BOARDS[self.core]), self.kernels)
         if getattr(self.schedule, "accumulator", "int32") == "int16":
             return emit_steps(steps, "sweep"), np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
-        return emit_steps(steps, "sweep"), interpret.run(self.graph, images)
+        return emit_steps(steps, "sweep"), interpret.run_joined(self.graph, images)
 
 
 # Ways to compile ----------------------------------------------------------------------------------------------------------
@@ -151,12 +152,13 @@ def oracle(net: nn.Module, graph: Graph, int8: Graph, images: np.ndarray) -> str
     for the same inputs and weights taken as real numbers; and those weights are the float ones within half a step.
     """
     with torch.no_grad():
-        wanted = net(torch.from_numpy(images)).numpy()
-    wanted = wanted.transpose(0, 2, 3, 1) if wanted.ndim == 4 else wanted.reshape(len(images), 1, 1, -1)
-    in_float = interpret.run(graph, images.transpose(0, 2, 3, 1))
-    off = np.abs(in_float - wanted).max() / max(1e-6, np.abs(wanted).max())
-    if off > 1e-4:
-        return f"float graph differs from torch by {off:.2g} of the largest output"
+        returned = [value.numpy() for value in tree_leaves(net(torch.from_numpy(images)))]
+    in_float = interpret.run_all(graph, images.transpose(0, 2, 3, 1))
+    for name, wanted in zip(graph.outputs, returned, strict=True):
+        wanted = wanted.transpose(0, 2, 3, 1) if wanted.ndim == 4 else wanted.reshape(len(images), 1, 1, -1)
+        off = np.abs(in_float[name] - wanted).max() / max(1e-6, np.abs(wanted).max())
+        if off > 1e-4:
+            return f"float graph differs from torch by {off:.2g} of the largest output {name}"
     constants = {}
     for op in int8.ops:
         if isinstance(op, Weighted):

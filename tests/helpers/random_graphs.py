@@ -1,4 +1,5 @@
-"""Random int8 networks: branches, residuals, concatenations, strides, pools, depthwise and dense layers."""
+"""Random int8 networks: branches, residuals, concatenations, strides, pools, depthwise and dense layers, some with several
+outputs, of which some are read inside as well."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ PLAIN = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "gro
 KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub")
 
 
-def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Graph:
-    """Returns a random network of up to about `most` operators of some kinds that ends in one tensor."""
-    rng = np.random.default_rng(seed)
+def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS, most_outputs: int = 4) -> Graph:
+    """Returns a random network of up to about `most` operators of some kinds with one output, or about every third time with two
+    to `most_outputs`."""
+    rng, more = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+    outputs_wanted = int(more.integers(2, most_outputs + 1)) if more.random() < 0.35 and most_outputs > 1 else 1
     quant = Quant((0.05,), int(rng.integers(-20, 21)))
     shape = (int(rng.integers(2, 9)), int(rng.integers(2, 9)), int(rng.integers(1, 7)))
     tensors = {"input": Tensor("input", shape, "int8", quant)}
@@ -44,7 +47,7 @@ def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Gra
         recent = list(tensors)[-4:]
         source = str(rng.choice([name for name in recent if not isinstance(_producer(ops, name), Softmax)] or ["input"]))
         _random_op(rng, add, tensors, source, str(rng.choice(kinds)), f"op{len(ops)}")
-    while len(loose := [name for name in unread() if name != "input"]) > 1:
+    while len(loose := [name for name in unread() if name != "input"]) > outputs_wanted:
         _join(rng, add, tensors, loose[0], loose[1], len(ops))
     last = unread()[-1] if ops else "input"
     if rng.random() < 0.3:
@@ -53,7 +56,10 @@ def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS) -> Gra
         last = add(Dense(f"op{len(ops)}", (last,), f"t{len(ops)}"), (outputs, height * width * channels), outputs)
     if rng.random() < 0.2:
         last = add(Softmax(f"op{len(ops)}", (last,), f"t{len(ops)}"))
-    graph = Graph("random", tuple(ops), tensors, constants, ("input",), (last,))
+    ends = [name for name in dict.fromkeys([*unread(), last]) if name != "input"]
+    inner = [name for name in tensors if name not in (*ends, "input")]
+    ends += map(str, more.permutation(inner)[: max(0, outputs_wanted - len(ends))])
+    graph = Graph("random", tuple(ops), tensors, constants, ("input",), tuple(map(str, more.permutation(ends))))
     ir.verify(graph)
     return graph
 

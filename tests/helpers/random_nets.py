@@ -45,9 +45,12 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
 
 
 class RandomNet(nn.Module):
-    """A network that applies seeded random steps to values made before, then a head."""
+    """A network that applies seeded random steps to values made before, then a head. With `several` it returns up to three
+    values of steps beside the head's."""
 
-    def __init__(self, seed: int, steps: int = 7, padded_averages: bool = True, outliers: bool = True) -> None:
+    def __init__(
+        self, seed: int, steps: int = 7, padded_averages: bool = True, outliers: bool = True, several: bool = False
+    ) -> None:
         super().__init__()
         self.rng = np.random.default_rng(seed)
         self.padded_averages, self.outliers = padded_averages, outliers
@@ -59,6 +62,8 @@ class RandomNet(nn.Module):
             for _ in range(steps):
                 self._append(self._step(self._pick(*STEPS), values), values)
             self._head(self._pick(*HEADS), values)
+        inner = [i for i in range(2, len(values) - 1) if self.program[i - 1][0] is not FUNCTIONS["flatten"]] if several else []
+        self.others = sorted(map(int, self.rng.permutation(inner)[:3]))
 
     def _pick(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]
@@ -152,12 +157,12 @@ class RandomNet(nn.Module):
                 steps += [(partial(torch.softmax, dim=1), last + 2)] if kind == "softmax" else []
         self._append(steps, values)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the last step's value."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Returns the last step's value, with several outputs in front of the others."""
         values = [images]
         for function, *sources in self.program:
             values.append(function(*(values[source] for source in sources)))
-        return values[-1]
+        return (values[-1], *(values[other] for other in self.others)) if self.others else values[-1]
 
 
 def images_for(net: nn.Module, count: int, seed: int) -> np.ndarray:

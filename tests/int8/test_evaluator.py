@@ -32,7 +32,7 @@ def test_random_graphs() -> None:
     for seed in range(60):
         graph = random_graph(seed)
         images = images_of(graph, 5, seed)
-        assert np.array_equal(evaluator.Evaluator(graph).run(images), interpret.run(graph, images)), f"seed {seed}"
+        assert np.array_equal(evaluator.Evaluator(graph).run(images), interpret.run_joined(graph, images)), f"seed {seed}"
     for seed, layer in enumerate(layer for kind in ("conv", "square", "trec") for layer in random_layers(kind, 40, seed=7)):
         other = images_of(layer.graph, 3, seed)
         batch = np.concatenate([layer.inputs[0][None], other, other[:1] // 2, np.full_like(other[:1], -128)])

@@ -29,10 +29,10 @@ def cycles(graph: Graph, kernels: str, board_name: str, folder: Path) -> tuple[l
     board = find_board(board_name)
     _, artifact = assemble(graph, "test_never_slower", kernels, board)
     firmware = build_firmware(artifact.write(folder / artifact.model_hash), board)
-    target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.output.shape)
+    target = SimulatorTarget(firmware.elf, board, artifact.model_hash, graph.joined_shape)
     image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
     run = target.measure(image)
-    assert np.array_equal(run.output, interpret.run(graph, image[None])[0]) and run.cycles_per_op is not None
+    assert np.array_equal(run.output, interpret.run_joined(graph, image[None])[0]) and run.cycles_per_op is not None
     return [op.get("form", "reference") for op in artifact.manifest["ops"]], list(run.cycles_per_op)
 
 

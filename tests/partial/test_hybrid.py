@@ -70,7 +70,7 @@ def check(graph: Graph, mac_limit: float, input_outside: bool) -> PartialPlan:
     assert verify_program(found.program, found.arena)["bytes"] <= found.peak_bytes
     assert executed_macs(graph, found.program.steps()) <= mac_limit * total_macs(graph)
     image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
-    np.testing.assert_array_equal(run(found.program, found.arena, image), interpret.run(graph, image[None])[0])
+    np.testing.assert_array_equal(run(found.program, found.arena, image), interpret.run_joined(graph, image[None])[0])
     return found
 
 
@@ -108,7 +108,7 @@ def test_segments_cost_what_each_costs_alone(graph: Graph, seed: int | None) -> 
     tensors = net.graph.tensors
     cuts = narrow_cuts(net.graph)
     for end in range(1, len(cuts)):
-        for first, _, peak, macs, item in segment_ways(net, units_between(net, cuts), cuts, end, False):
+        for first, _, peak, macs, (item,) in segment_ways(net, units_between(net, cuts), cuts, end, False):
             source, output = net.graph.ops[cuts[first]].inputs[0], net.output(item)
             assert net.index[item.ops[0]] == cuts[first]
             assert peak == net.size(source) + net.size(output) + internal_bytes(net, item)

@@ -43,7 +43,7 @@ def check(graph: Graph, seed: int) -> PartialPlan:
     plan = plan_partial(graph)
     assert verify_program(plan.program, plan.arena)["bytes"] <= plan.peak_bytes
     image = image_for(graph, seed)
-    np.testing.assert_array_equal(run(plan.program, plan.arena, image), interpret.run(graph, image[None])[0])
+    np.testing.assert_array_equal(run(plan.program, plan.arena, image), interpret.run_joined(graph, image[None])[0])
     assert plan.peaks["partial"] <= plan.peaks["reordered"] <= plan.peaks["inplace"] <= plan.peaks["layerwise"]
     assert plan.lower_bound_bytes <= plan.peak_bytes
     return plan
@@ -111,7 +111,7 @@ def test_c_equals_the_plan(seed: int, accumulator: str) -> None:
     graph = random_graph(seed)
     plan = plan_partial(graph, accumulator)
     images = np.stack([image_for(graph, i) for i in range(3)])
-    written = on_host(emit_partial(plan.program, plan.arena, "test"), images, graph.output.shape)
+    written = on_host(emit_partial(plan.program, plan.arena, "test"), images, graph.joined_shape)
     np.testing.assert_array_equal(written, [run(plan.program, plan.arena, image) for image in images])
 
 
@@ -172,7 +172,7 @@ def test_more_bytes_for_fewer_cycles() -> None:
     assert plan_partial(graph, limit=least.peak_bytes, slowdown=SLOWDOWN, price=PRICE).peak_bytes == least.peak_bytes
     image = image_for(graph, 3)
     assert verify_program(fast.program, fast.arena)["bytes"] <= fast.peak_bytes
-    np.testing.assert_array_equal(run(fast.program, fast.arena, image), interpret.run(graph, image[None])[0])
+    np.testing.assert_array_equal(run(fast.program, fast.arena, image), interpret.run_joined(graph, image[None])[0])
 
 
 def test_the_plan_as_text_and_as_steps() -> None:

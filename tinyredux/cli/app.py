@@ -28,6 +28,8 @@ EXTRAS = {
     "tflite": "tflite",
     "ai_edge_litert": "tflite",
     "flatbuffers": "tflite",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
     "optuna": "search",
     "sqlalchemy": "search",
 }  # of others: lab

@@ -60,6 +60,8 @@ def _tools() -> list[dict[str, Any]]:
         _package("platformio", ("board",), "host and simulator: the plain compiler builds the same bytes", "lab"),
         _package("tflite", (), "everything but networks in .tflite files", "tflite"),
         _package("ai-edge-litert", (), "everything; only the comparison with LiteRT is left out", "tflite"),
+        _package("onnx", (), "everything but networks in .onnx files", "onnx"),
+        _package("onnxruntime", (), "everything; only the comparison with ONNX Runtime is left out", "onnx"),
         _tool("host compiler", _tried(lambda: _compiler(build.host_compiler(), "int x;")), ("host", "simulator"),
               "board", unset + _apt("gcc libc6-dev")),
         # Debian packs the C library of the Arm compiler apart

@@ -57,13 +57,14 @@ def artifact(
         "weights": [asdict(entry) for entry in blob.entries.values()],
     }  # fmt: skip
     manifest |= {"rounding": graph.rounding} if graph.rounding != "double" else {}
+    manifest |= {"outputs": [_described(graph, name) for name in graph.outputs]} if len(graph.outputs) > 1 else {}
     return Artifact(files, blob.data, manifest, model_hash)
 
 
-def check_name(name: str) -> None:
-    """Raises ValueError for a network's name that C cannot hold."""
+def check_name(name: str, what: str = "the network's name") -> None:
+    """Raises ValueError for a name that C cannot hold; `what` says whose."""
     if not re.fullmatch(r"[\w.+-]+", name, re.ASCII):
-        raise ValueError(f"the network's name is {name!r}; use letters, digits and _ . + - only")
+        raise ValueError(f"{what} is {name!r}; use letters, digits and _ . + - only")
 
 
 def hash_of(blob: bytes, files: Mapping[str, str]) -> str:
@@ -110,7 +111,7 @@ def _model_h(graph: Graph, op_count: int, sizes: tuple[int, int], call: str) -> 
 #define TR_MODEL_NAME "{graph.name}"
 #define TR_OP_COUNT {op_count}
 #define TR_INPUT_BYTES {graph.input.size_bytes}
-#define TR_OUTPUT_BYTES {graph.output.size_bytes}
+#define TR_OUTPUT_BYTES {sum(tensor.size_bytes for tensor in graph.results)}
 #define TR_ARENA_BYTES {sizes[0]}
 #define TR_SCRATCH_BYTES {sizes[1]}
 
@@ -120,9 +121,37 @@ extern int8_t tr_arena[TR_ARENA_BYTES + TR_SCRATCH_BYTES];
 int8_t *tr_input(void);
 const int8_t *tr_output(void);
 void tr_model_run(void); /* overwrites the input unless the plan keeps it */
-
+{_table_h(graph)}
 #endif
 """
+
+
+def _table_h(graph: Graph) -> str:
+    """Returns the declaration of the table of several outputs, nothing for one."""
+    if len(graph.outputs) == 1:
+        return ""
+    return f"""
+/* The outputs, which stay in the arena until the next run. tr_output is the first; TR_OUTPUT_BYTES are those of all. */
+#define TR_OUTPUTS {len(graph.outputs)}
+struct tr_tensor {{
+    const char *name;
+    const int8_t *values; /* height, width, channels */
+    uint32_t bytes;
+}};
+extern const struct tr_tensor tr_outputs[TR_OUTPUTS];
+"""
+
+
+def _table_c(graph: Graph, offsets: dict[str, int]) -> str:
+    """Returns the table of several outputs, nothing for one."""
+    if len(graph.outputs) == 1:
+        return ""
+    rows = ""
+    for tensor in graph.results:
+        quant, shape = quant_of(tensor), "x".join(map(str, tensor.shape))
+        rows += f'    {{"{tensor.name}", tr_arena + {offsets[tensor.name]}, {tensor.size_bytes}}},'
+        rows += f" /* {shape}, scale {quant.scale[0]:.9g}, zero point {quant.zero_point} */\n"
+    return f"const struct tr_tensor tr_outputs[TR_OUTPUTS] = {{\n{rows}}};\n\n"
 
 
 def model_c(
@@ -145,7 +174,7 @@ int8_t tr_arena[TR_ARENA_BYTES + TR_SCRATCH_BYTES] __attribute__((aligned(16)));
 const char *const tr_op_names[TR_OP_COUNT] = {{{names}}};
 
 {declarations}
-int8_t *tr_input(void)
+{_table_c(graph, offsets)}int8_t *tr_input(void)
 {{
     return tr_arena + {offsets[graph.inputs[0]]};
 }}

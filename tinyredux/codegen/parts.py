@@ -55,6 +55,8 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
     input gives equal bytes; `call` is how to make it again. Raises ValueError where `verify` finds the plan wrong."""
     program, arena = fast.program, fast.arena
     check_name(program.graph.name)
+    for name in program.graph.outputs:
+        check_name(name, "an output's name")
     memory.verify(program, arena)
     graph, weights, structs = program.graph, Weights(fast), dict[Declared, str]()
     items = list(zip(program.schedule.items, program.nodes, statements(fast, weights, structs), strict=True))

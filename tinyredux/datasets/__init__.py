@@ -1,18 +1,31 @@
 """The images and sounds that the book trains and measures on, downloaded once or drawn from a seed.
 
 `sets` loads a data set by its name; `generated` draws the synthetic one, which needs no download; `speech` and `persons`
-prepare Speech Commands and Visual Wake Words; `arrays` says what a set is made of and reads a user's .npz and .npy files.
+prepare Speech Commands and Visual Wake Words; `own` is a user's data, in FILE.npz or in memory; `arrays` says what a set is.
 """
 
 from tinyredux.datasets import generated
-from tinyredux.datasets.arrays import DEVIATION, MEAN, Dataset, Images, Labels, Split, check_labels, normalize, read_array
+from tinyredux.datasets.arrays import (
+    DEVIATION,
+    MEAN,
+    Dataset,
+    Images,
+    Labels,
+    Split,
+    check_labels,
+    normalize,
+    read_array,
+    read_arrays,
+)
 from tinyredux.datasets.download import MissingDataError
+from tinyredux.datasets.own import FORMAT, from_file, of
 from tinyredux.datasets.sets import (
     GET_CIFAR10,
     SHAPES,
     calibration,
+    check_part,
     cifar10_folder,
-    from_file,
+    data_folder,
     in_units,
     load,
     random_images,
@@ -21,7 +34,7 @@ from tinyredux.datasets.sets import (
 from tinyredux.files import cache_folder
 
 __all__ = [
-    "DEVIATION", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split", "cache_folder",
-    "calibration", "check_labels", "cifar10_folder", "from_file", "generated", "in_units", "load", "normalize", "random_images",
-    "read_array", "synthetic",
+    "DEVIATION", "FORMAT", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split",
+    "cache_folder", "calibration", "check_labels", "check_part", "cifar10_folder", "data_folder", "from_file", "generated",
+    "in_units", "load", "normalize", "of", "random_images", "read_array", "read_arrays", "synthetic",
 ]  # fmt: skip

@@ -31,6 +31,10 @@ class Split:
         """Returns the first `count` images."""
         return Split(self.images[:count], None if self.labels is None else self.labels[:count])
 
+    def after(self, count: int) -> "Split":
+        """Returns the images after the first `count`."""
+        return Split(self.images[count:], None if self.labels is None else self.labels[count:])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -42,6 +46,14 @@ class Dataset:
     validation: Split
     test: Split
     sound: bool = False  # rows are moments: shifted in training, never mirrored
+    sha256: str = ""  # of a user's own data: of all arrays
+    pixels: bool = False  # of a user's own data: all images were uint8 and are now 0 to 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        _, channels, height, width = self.test.images.shape
+        return channels, height, width
 
 
 def normalize(pixels: npt.NDArray[np.uint8]) -> Images:
@@ -56,10 +68,10 @@ def pixels(images: Images) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(scaled * np.float32(255)), np.uint8)
 
 
-def check_labels(split: Split, classes: int) -> None:
-    """Raises ValueError where a label names a class that the network does not have."""
+def check_labels(split: Split, classes: int, part: str = "") -> None:
+    """Raises ValueError where a label names a class that the network does not have; `part` says which labels they are."""
     most, wanted = 0 if split.labels is None else int(split.labels.max(initial=0)), f"expected labels from 0 to {classes - 1}"
-    require(most < classes, f"labels reach {most}, the network has {classes} outputs; {wanted}")
+    require(most < classes, f"{part}{part and ' '}labels reach {most}, the network has {classes} outputs; {wanted}")
 
 
 def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:

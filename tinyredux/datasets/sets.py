@@ -16,6 +16,7 @@ from tinyredux.datasets import download as archive
 from tinyredux.datasets import generated, persons, speech
 from tinyredux.datasets.arrays import Dataset, Images, Labels, Parts, Split, normalize, pixels, read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
+from tinyredux.datasets.own import from_file
 from tinyredux.files import cache_folder, expect, require
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -48,12 +49,12 @@ def load(name: str | None = None, shape: Shape | None = None, seed: int = RANDOM
     the network cannot take.
     """
     expect(str | None, name, "the data", "such as 'synthetic' or 'mine.npz'")
+    if name and name.endswith(".npz"):
+        return from_file(Path(name), shape)
     shape = shape or SHAPES.get(name or "cifar10") or IMAGE_SHAPE
     name = name or _usual(shape, download)
     if name == "random":
         return random_images(shape, seed)
-    if name.endswith(".npz"):
-        return from_file(Path(name), shape)
     require(name in NAMES, f"unknown data {name!r}; expected one of {', '.join(NAMES)}")
     own = SHAPES[name] or shape
     require(own == shape, f"{name} has images of {own}, the network takes {shape}; use `--data random` or FILE.npz")
@@ -92,16 +93,17 @@ def _of_parts(name: str, source: object, parts: Parts) -> Dataset:
 def in_units(data: Dataset, low: float, high: float) -> Dataset:
     """Returns a set in the units of a network that was trained elsewhere and takes values from `low` to `high`.
 
-    Pixels are spread from 0 at `low` to 255 at `high`, sounds are MFCC as they are, random images have their deviations 3 at
-    the ends, and a user's file is left alone.
+    Pixels are spread from 0 at `low` to 255 at `high`, a user's own too; sounds are MFCC as they are, random images have their
+    deviations 3 at the ends, and what else a user gives is left alone.
     """
-    if data.name not in SHAPES and data.name != "random":
+    if data.name not in SHAPES and data.name != "random" and not data.pixels:
         return data
 
     def convert(images: Images) -> Images:
         if data.sound:
             return images * speech.DEVIATION + speech.MEAN
-        share = (images / 6 + 0.5).clip(0, 1) if data.name == "random" else pixels(images) / np.float32(255)
+        share = (images / 6 + 0.5).clip(0, 1) if data.name == "random" else images
+        share = share if data.name == "random" or data.pixels else pixels(images) / np.float32(255)
         return np.asarray(np.float32(low) + share * np.float32(high - low), np.float32)
 
     train, validation, test = (Split(convert(part.images), part.labels) for part in (data.train, data.validation, data.test))
@@ -111,15 +113,26 @@ def in_units(data: Dataset, low: float, high: float) -> Dataset:
 def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATION_IMAGES) -> Images:
     """Returns images that set the activations' ranges: of `file`, else of the training part, else random ones.
 
+    Those of a file are its training images; of one with one part alone, all.
+
     The random ones have the mean and deviation of each channel of the test images, and nothing else from them.
     """
-    _, channels, height, width = data.test.images.shape
     if file is not None:
-        return from_file(file, (channels, height, width)).test.images
+        own = from_file(file, data.shape)
+        return own.train.images if len(own.train.images) else own.test.images
     if len(data.train.images):
         return data.train.images[:count]
     mean, deviation = (measure(data.test.images, (0, 2, 3), keepdims=True) for measure in (np.mean, np.std))
-    return np.asarray(_normal(RANDOM_SEED + 1, (count, channels, height, width)) * deviation + mean, np.float32)
+    return np.asarray(_normal(RANDOM_SEED + 1, (count, *data.shape)) * deviation + mean, np.float32)
+
+
+def check_part(data: Dataset, part: str, labelled: bool = True) -> None:
+    """Raises ValueError where the data has no images of the `part` "training" or "validation", and usually labels with them."""
+    split = data.validation if part == "validation" else data.train
+    named = "an array images alone is a test part: name the others train_images, train_labels, test_images, test_labels"
+    advice = named if data.sha256 else f"use {', '.join(SHAPES)} or FILE.npz"
+    there = len(split.images) and (split.labels is not None or not labelled)
+    require(there, f"{data.name} has no {part} images{' with labels' * labelled}; {advice}")
 
 
 def cifar10_folder() -> Path | None:
@@ -169,31 +182,3 @@ def _normal(seed: int, shape: tuple[int, ...]) -> Images:
     draws, count = generated.Draws(seed), math.prod(shape)
     total = sum((draws.small(count) for _ in range(12)), np.zeros(count, np.int32))
     return np.asarray((total - 6 * 65535) / np.float32(65536), np.float32).reshape(shape)
-
-
-def from_file(path: Path, shape: Shape) -> Dataset:
-    """Returns the user's images as the test part; train and validation are empty.
-
-    The file holds `images` (N, C, H, W) float32 as the network takes them and, optionally, `labels` (N,) integers.
-    Raises FileNotFoundError without the file, ValueError for arrays that do not fit.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}; expected an .npz archive with the array images (N, C, H, W) float32")
-    arrays = read_arrays(path, ["images"], ["labels"])
-    images, labels = arrays["images"], arrays.get("labels")
-    advice = "expected float32 as the network takes them; see datasets.normalize"
-    require(images.dtype == np.float32, f"{path}: images are {images.dtype}, {advice}")
-    fits, wanted = images.ndim == 4 and images.shape[1:] == shape and len(images), ", ".join(map(str, shape))
-    require(fits, f"{path}: images have shape {images.shape}, the network takes (N, {wanted}), N >= 1")
-    finite = np.isfinite(images).all(axis=(1, 2, 3))
-    bad = f"{(~finite).sum()} images hold NaN or infinite values, the first is number {finite.argmin()}"
-    require(finite.all(), f"{path}: {bad}; remove them")
-    if labels is not None:
-        count = len(images)
-        require(labels.shape == (count,), f"{path}: labels have shape {labels.shape}, expected ({count},), one for each image")
-        require(np.issubdtype(labels.dtype, np.integer), f"{path}: labels are {labels.dtype}, expected integers")
-        least, most = int(labels.min()), int(labels.max())
-        require(0 <= least and most < 1 << 31, f"{path}: labels go from {least} to {most}, expected class numbers from 0")
-        labels = np.asarray(labels, np.int64)
-    test = Split(np.ascontiguousarray(images), labels)
-    return Dataset(str(path), str(path), test.first(0), test.first(0), test)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,9 +48,9 @@ class BoardTarget(LinkTarget):
         """Returns one run. Raises ValueError, LinkError."""
         return super().measure(image)
 
-    def run(self, image: Int8Array) -> Int8Array:
-        """Returns the output (height, width, channels) of one run."""
-        return self.once(image).output
+    def run(self, image: Int8Array) -> Any:
+        """Returns the output (height, width, channels) int8 of one run; a tuple of several."""
+        return self.apart(self.once(image).output)
 
     def measure(self, image: Int8Array) -> RawMeasurement:
         """Returns the second of two runs. Raises ValueError, LinkError, also when their outputs differ."""
@@ -62,8 +63,8 @@ class BoardTarget(LinkTarget):
         return second
 
 
-def run_file(path: Path, port: str | None = None, index: int = 0) -> RawMeasurement:
-    """Returns the result of one inference on an input in a file: .npy (int8), or any other name as raw bytes.
+def run_file(path: Path, port: str | None = None, index: int = 0) -> tuple[RawMeasurement, BoardInfo]:
+    """Returns the result of one inference on an input in a file, .npy (int8) or any other name as raw bytes, and who ran it.
 
     A file with several inputs, such as an Artifact's inputs.bin, gives the one at `index`. Raises ValueError for a file or an
     index that does not fit the model, LinkError.
@@ -72,7 +73,7 @@ def run_file(path: Path, port: str | None = None, index: int = 0) -> RawMeasurem
         raise ValueError(f"input {index} was asked for, expected 0 or more")
     values = read_inputs(path)
     with BoardTarget(port) as board:
-        return board.once(choose_input(values, board.info, path, index))
+        return board.once(choose_input(values, board.info, path, index)), board.info
 
 
 def read_inputs(path: Path) -> Int8Array:

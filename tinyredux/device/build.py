@@ -100,13 +100,18 @@ def board_flags(board: Board) -> list[str]:
 
 
 def source_files(kind: str) -> list[Path]:
-    """Returns the firmware's own sources for a chip family ("stm32f4", ...) or "host", relative to the checkout."""
-    if kind not in _platformio_ini()["sources"]:
-        families = ", ".join(name for name in _platformio_ini()["sources"] if name not in ("common", "host"))
-        raise ValueError(f"no port for chip family {kind!r}; there are ports for {families} (firmware/ports)")
-    folder = firmware_folder()
-    patterns = re.findall(r"\+<(.+?)>", option("sources", kind))
-    return [path.relative_to(ROOT) for pattern in patterns for path in sorted(folder.glob(pattern))]
+    """Returns the firmware's own sources for a chip family ("stm32f4", ...) or "host", relative to the checkout.
+
+    "stm32f4 mlperf": those of the program that answers the runner of MLPerf Tiny, in the place of the usual one.
+    """
+    families = [name for name in _platformio_ini()["sources"] if name not in ("common", "host", "mlperf")]
+    if (family := kind.split()[0]) not in (*families, "host"):
+        raise ValueError(f"no port for chip family {family!r}; there are ports for {', '.join(families)} (firmware/ports)")
+    folder, found = firmware_folder(), list[Path]()
+    for sign, pattern in re.findall(r"([+-])<(.+?)>", " ".join(option("sources", part) for part in kind.split())):
+        paths = sorted(folder.glob(pattern))
+        found = found + paths if sign == "+" else [path for path in found if path not in paths]
+    return [path.relative_to(ROOT) for path in found]
 
 
 def linker_script(board: Board) -> str:
@@ -181,15 +186,20 @@ def host_command() -> list[str]:
     return named or [next((name for name in ("gcc", "cc", "clang") if shutil.which(name)), "gcc")]
 
 
-def build_firmware(sources: Path, board: Board, build_folder: Path | None = None, pio: bool = False) -> Firmware:
+def build_firmware(
+    sources: Path, board: Board, build_folder: Path | None = None, pio: bool = False, program: str = ""
+) -> Firmware:
     """Returns the firmware of the Artifact in `sources` for a board, built by the cross compiler or by PlatformIO.
 
+    `program` "mlperf" is the one that answers the runner of MLPerf Tiny; the cross compiler builds it, PlatformIO by its own
+    environment.
     Raises MissingTool, DoesNotFit (section, bytes needed, bytes there) or BuildError with the compiler's words.
     """
     build_folder = build_folder or default_build_folder()
     compiler = compiler_version(CROSS_COMPILER)
     flags = " ".join(board_flags(board))
-    elf = (_build_with_platformio if pio else _build_plainly)(sources, board, build_folder)
+    kind = f"{board.family} {program}"
+    elf = _build_with_platformio(sources, board, build_folder) if pio else _build_plainly(sources, board, build_folder, kind)
     sizes = {section.name: section.size for section in read_elf(elf).sections}
     text = sizes.get(".isr_vector", 0) + sizes.get(".text", 0) + sizes.get(".ARM.exidx", 0)
     return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags)
@@ -204,10 +214,10 @@ def build_host(sources: Path | None, build_folder: Path | None = None) -> Path:
     return _link([compiler, "-shared", *flags], objects, build_folder / "host", "tinyredux.so")
 
 
-def _build_plainly(sources: Path, board: Board, build_folder: Path) -> Path:
+def _build_plainly(sources: Path, board: Board, build_folder: Path, kind: str) -> Path:
     shape = _digest([linker_script(board), board_header(board)])
     home = board_files(board, build_folder.resolve() / "boards" / shape)
-    objects = _compile(CROSS_COMPILER, board_flags(board), sources, home, board.family, build_folder)
+    objects = _compile(CROSS_COMPILER, board_flags(board), sources, home, kind, build_folder)
     link = [*option(board.cpu, "flags").split(), *option("flags", "link").split(), "-T", str(home / "memory.ld")]
     return _link([CROSS_COMPILER, *link], objects, build_folder / board.name, "firmware.elf", board)
 

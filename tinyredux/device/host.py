@@ -10,6 +10,12 @@ import numpy as np
 from tinyredux.device.target import Int8Array, RawMeasurement, Target
 
 
+class OutputEntry(ctypes.Structure):
+    """An entry of tr_outputs, the table of a model with several outputs."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("values", ctypes.POINTER(ctypes.c_int8)), ("bytes", ctypes.c_uint32))
+
+
 class HostTarget(Target):
     """A network's shared library (build.build_host), which stays loaded. It proves arithmetic; it has no cycle counter."""
 
@@ -30,4 +36,15 @@ class HostTarget(Target):
             raise ValueError(f"the network takes int8 {self._input_shape}, found {image.dtype} {image.shape}")
         ctypes.memmove(self._library.tr_input(), image.tobytes(), image.nbytes)
         self._library.tr_model_run()
-        return RawMeasurement(np.ctypeslib.as_array(self._library.tr_output(), self._output_shape).copy())
+        return RawMeasurement(outputs_of(self._library, int(np.prod(self._output_shape))).reshape(self._output_shape))
+
+
+def outputs_of(library: ctypes.CDLL, count: int) -> Int8Array:
+    """Returns the `count` values of a loaded model's output, or of all those in its table, one after the other."""
+    if not hasattr(library, "tr_outputs"):
+        return np.ctypeslib.as_array(library.tr_output(), (count,)).copy()
+    table, parts = ctypes.pointer(OutputEntry.in_dll(library, "tr_outputs")), list[Int8Array]()
+    while sum(map(len, parts)) < count:
+        entry = table[len(parts)]
+        parts.append(np.ctypeslib.as_array(entry.values, (entry.bytes,)))
+    return np.concatenate(parts)

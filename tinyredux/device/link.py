@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 PROTOCOL_VERSION = 1
 BAUD = 115200
@@ -74,7 +74,7 @@ class Patience:
 
 
 class BoardInfo(NamedTuple):
-    """What a board says about itself and its model. Sizes in bytes, clock in Hz."""
+    """What a board says about itself and its model. Sizes in bytes, clock in Hz; of several outputs name and bytes of each."""
 
     model_hash: str
     name: str
@@ -85,6 +85,7 @@ class BoardInfo(NamedTuple):
     output_bytes: int
     arena_bytes: int
     scratch_bytes: int
+    outputs: tuple[tuple[str, int], ...] = ()
 
 
 class BoardRun(NamedTuple):
@@ -153,8 +154,10 @@ class Link:
                     "flash it again with this tinyredux"
                 )
             self._check_model(field["model"])
-            numbers = (_count(field[key]) for key in "clock ops input output arena scratch".split())
-            return BoardInfo(field["model"], field["name"], field["board"], *numbers)
+            numbers: list[Any] = [_count(field[key]) for key in "clock ops input output arena scratch".split()]
+            several = (entry.rpartition(":") for entry in field["outputs"].split(",")) if "outputs" in field else ()
+            outputs = tuple((name, _count(size)) for name, _, size in several)
+            return BoardInfo(field["model"], field["name"], field["board"], *numbers)._replace(outputs=outputs)
 
         self.about = self._retry("info", attempt)
         return self.about

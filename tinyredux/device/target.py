@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from tinyredux.boards import Board
 from tinyredux.device.link import Link, LinkError
+from tinyredux.graph import Shape, apart
 
 Int8Array = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class RawMeasurement:
-    """One inference on a target. Figures that the target cannot know are None.
+    """One inference on a target: its output, several as one array (1, 1, values). Figures that it cannot know are None.
 
     `cycles_kind` is "modelled", "modelled-estimate" or "board"; `stack_bytes` is the high-water mark, `arena_bytes`
     one past the last byte of arena and scratch that was written.
@@ -37,15 +38,24 @@ class RawMeasurement:
 
 
 class Target:
-    """Something that holds one compiled network and runs it on int8 images (height, width, channels)."""
+    """Something that holds one compiled network and runs it on int8 images (height, width, channels).
+
+    `shapes` are those of the outputs where there are several: a model says them that opens it, a board their bytes alone.
+    """
+
+    shapes: tuple[Shape, ...] = ()
 
     def measure(self, image: Int8Array) -> RawMeasurement:
         """Returns one run. Raises ValueError for an image of another shape or type."""
         raise NotImplementedError
 
-    def run(self, image: Int8Array) -> Int8Array:
-        """Returns the output (height, width, channels) for one image."""
-        return self.measure(image).output
+    def run(self, image: Int8Array) -> Any:
+        """Returns the output (height, width, channels) int8 for one image; a tuple of several."""
+        return self.apart(self.measure(image).output)
+
+    def apart(self, output: Int8Array) -> Any:
+        """Returns an output that `measure` gives as it is; where there are several, a tuple of them."""
+        return apart(output, self.shapes) if len(self.shapes) > 1 else output
 
     def close(self) -> None:
         """Releases what the target holds. May be called twice."""
@@ -68,6 +78,7 @@ class LinkTarget(Target):
         self.link, self.output_shape = link, output_shape or (1, 1, -1)
         try:
             self.info = link.info()
+            self.shapes = tuple((1, 1, size) for _, size in self.info.outputs)
             if board is not None:
                 self._check_board(board, link.transport.name)
             self.link.model_hash = self.info.model_hash  # from here on a change of model is refused, whoever flashes

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyredux.boards import Board
 from tinyredux.codegen import code_sizes, compacted, limits, templates_of
-from tinyredux.datasets import Dataset, Split
+from tinyredux.datasets import Dataset, Split, check_part
 from tinyredux.graph import Array, Graph, Op, Weighted, constant_names
 from tinyredux.int8 import evaluator
 from tinyredux.kernels import Way, fitted, ways
@@ -58,8 +58,7 @@ class Designs:
 
         Raises ValueError for data without training or validation images.
         """
-        if not len(data.validation.images) or data.validation.labels is None:
-            raise ValueError(f"{data.name} has no labelled validation images to choose by; use cifar10 or synthetic")
+        check_part(data, "validation")
         self.graph, self.data, self.board, self.kernels = graph, data, board, kernels
         self.asked_bytes, self.sram_bytes = sram_bytes, limits(board, sram_bytes)[0]
         self.units, self.calibration = records.UNITS_FOR[kernels], Calibration()

@@ -19,7 +19,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 METHODS = ("exact", "partial")
 
 
-def int8_graph(net: str, data: str | None = None, seed: int = 0, rounding: str = "double") -> Graph:
+def int8_graph(net: str, data: str | None = None, seed: int = 0, rounding: str | None = None) -> Graph:
     """Returns the int8 graph of a built-in network, of `path/to/file.py:factory` or of `path/to/model.tflite`."""
     return network(Settings(net, data=data, seed=seed, rounding=rounding)).int8
 

@@ -1,24 +1,24 @@
-"""Doors for networks: a torch module becomes a float Graph that is checked against the module itself, a .tflite file an int8 one.
+"""Doors for networks: a torch module becomes a float Graph that is checked against the module itself, a .tflite or ONNX file an
+int8 one.
 
 `torch_export.export` is the door for modules; `operators` translates each operator or refuses it in words, `builder` collects
-the graph. `tflite_graph.load_tflite` is the door for files, which `tflite_file` reads, and `litert` holds it
-beside LiteRT.
+the graph. `tflite_graph.load_tflite` is the door for .tflite files, which `tflite_file` reads, and `litert` holds it
+beside LiteRT. `qdq` is how networks with quantize and dequantize pairs are read, `onnx_graph.load_onnx` their door for ONNX
+files, `onnx_runtime` what holds it beside ONNX Runtime; `doors` is the table of files.
 """
 
 from __future__ import annotations
 
 from tinyredux.frontends.builder import Builder, arguments
-from tinyredux.frontends.litert import LayerDifference, compare_with_litert
+from tinyredux.frontends.doors import DOORS, Door, door_of
+from tinyredux.frontends.layers import LayerDifference
+from tinyredux.frontends.litert import compare_with_litert
+from tinyredux.frontends.onnx_graph import load_onnx
+from tinyredux.frontends.onnx_runtime import compare_with_onnxruntime
 from tinyredux.frontends.tflite_graph import load_tflite, load_with_tensors
 from tinyredux.frontends.torch_export import export, export_with_names
 
 __all__ = [
-    "Builder",
-    "LayerDifference",
-    "arguments",
-    "compare_with_litert",
-    "export",
-    "export_with_names",
-    "load_tflite",
-    "load_with_tensors",
-]
+    "DOORS", "Builder", "Door", "LayerDifference", "arguments", "compare_with_litert", "compare_with_onnxruntime", "door_of",
+    "export", "export_with_names", "load_onnx", "load_tflite", "load_with_tensors",
+]  # fmt: skip

@@ -26,6 +26,8 @@ class Builder:
     value: dict[str, str]
     padded: dict[str, Padding] = field(default_factory=dict)  # zero padding waiting for its convolution
     dealt: set[str] = field(default_factory=set)  # nodes that are part of a shuffle of channels, which stands at its first
+    turned: dict[str, torch.Tensor] = field(default_factory=dict)  # of nodes with turned axes: where each value lies in its map
+    in_place_order: set[str] = field(default_factory=set)  # outputs whose values torch has in the order in which they lie
 
     def name(self, kind: str) -> str:
         """Returns the next free operator name of a kind: conv1, conv2, ..."""

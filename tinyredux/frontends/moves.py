@@ -115,3 +115,13 @@ def conv_transpose(call: Call) -> None:
         raise refuse(call.node, f"a transposed convolution with padding {padding}", "less padding than the kernel's size")
     window: dict[str, Any] = {"kernel": kernel, "padding": (before[0], after[0], before[1], after[1]), "reads": [source]}
     call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), **window, groups=groups)
+
+
+def turn(call: Call) -> None:
+    """Takes an exchange of axes, or a reshape behind one, as a remark: at the network's end it may be that of the values as they
+    lie, row by row with the channels of each place together, which is how detection heads end."""
+    height, width, channels = call.tensor.shape
+    lie = torch.arange(call.tensor.elements).reshape(1, height, width, channels).permute(0, 3, 1, 2).reshape(call.source_shape)
+    before = call.builder.turned.get(call.source.name, lie)
+    call.builder.turned[call.node.name] = call.node.target(before, *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+    call.alias(call.source)

@@ -199,8 +199,9 @@ def load_tflite(path: Path | str, rounding: str = "double") -> Graph:
     `rounding` is "double", every byte as TFLM computes it, or "single", every byte as LiteRT's default interpreter does.
     A network that takes float or uint8 and quantises first is read from behind that operator on: `Graph.input.quant` holds the
     scale and zero point by which `interpret.quantize_input` makes its int8. So is one that ends by going back to float.
+    Several outputs keep their order; the first is the answer that labels belong to.
     Raises ImportError without the package `tflite`, ValueError for a file that is none or is damaged, for
-    several inputs or outputs, and for operators that no kernel computes: all of them, each with its place, name and options.
+    several inputs, and for operators that no kernel computes: all of them, each with its place, name and options.
     Chapter 13.
     """
     expect(Path | str, path, "the network", "such as 'model.tflite'")
@@ -212,8 +213,9 @@ def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
     from tinyredux.frontends.tflite_file import read_file
 
     file = read_file(path)
-    for what, ends in (("inputs", file.inputs), ("outputs", file.outputs)):
-        require(len(ends) == 1, f"{path} has {len(ends)} {what}, expected one; take the network apart before converting it")
+    several = f"{len(file.inputs)} inputs ({', '.join(f'{file.tensors[i].name} {file.tensors[i].shape}' for i in file.inputs)})"
+    require(len(file.inputs) == 1, f"{path} has {several}, expected one; take the network apart before converting it")
+    require(file.outputs, f"{path} has no output, expected at least one; convert it again")
     name = re.sub(r"[^\w.+-]+", "_", path.stem, flags=re.ASCII) or "net"
     loader = Loader(file, Graph(name, (), {}, {}, ("input",), ()))
     try:
@@ -226,8 +228,7 @@ def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
     if loader.refused:
         count = f"{len(loader.refused)} of {len(file.operators)} operators"
         raise ValueError(f"{path}: {count} are not supported:\n  " + "\n  ".join(loader.refused))
-    output = loader.value[file.outputs[0]]
-    graph = replace(loader.graph, outputs=(output,))
+    graph = replace(loader.graph, outputs=_outputs(loader, path))
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
         check_most(name, tensor.elements, "values", tensor.name)
@@ -238,6 +239,17 @@ def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
         if file.tensors[number].dtype == "int8":
             numbers.setdefault(tensor_name, number)
     return graph, numbers
+
+
+def _outputs(loader: Loader, path: Path) -> tuple[str, ...]:
+    """Returns the graph's outputs. Raises for those of a file that are no tensors of their own."""
+    found: dict[str, str] = {}
+    for number in loader.file.outputs:
+        output, name = loader.value[number], loader.file.tensors[number].name
+        require(output not in found, f"{path} gives the same values twice, as {found.get(output)} and {name}; give them once")
+        require(output != "input" or not loader.graph.ops, f"{path} gives its input, as {name}; leave this output out")
+        found[output] = name
+    return tuple(found)
 
 
 def _take_input(loader: Loader) -> FileOperator | None:

@@ -6,19 +6,24 @@ An operator that has no counterpart is refused by name, with its place in the mo
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
+from torch.utils import _pytree as pytree
 
 from tinyredux.files import first_line, require
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
-from tinyredux.frontends.moves import piece, shuffled
+from tinyredux.frontends.moves import piece, shuffled, turn
 from tinyredux.frontends.operators import HANDLERS, flatten
-from tinyredux.graph import Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
-from tinyredux.int8 import run
+from tinyredux.frontends.pt2e import from_program, quantised_program
+from tinyredux.graph import STACK, Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
+from tinyredux.int8 import interpret
 
 NEAREST = {  # supported form: what is refused in its favour
     "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
@@ -27,7 +32,6 @@ NEAREST = {  # supported form: what is refused in its favour
     "nearest upsampling": ("upsample_bilinear2d", "upsample_bicubic2d"),
     "a slice of one or more": ("select",),
     "the logits themselves; the index of the largest is the class": ("argmax",),
-    "keeping the channels in place; the layout is HWC throughout": ("permute", "transpose"),
 }
 SUPPORTED = (
     "Conv2d, BatchNorm2d, ReLU, ReLU6 and other functions of one value, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, "
@@ -37,25 +41,32 @@ DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropou
 MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
 TOLERANCE = {torch.float16: 0.05, torch.bfloat16: 0.2, torch.float32: 1e-3, torch.float64: 1e-3}  # of the largest output
 ALIASES = (*DROPOUTS, "clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy")
+TURNS = ("permute", "transpose", "movedim")
 FLATTENS = ("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view")
 
 
-def export(module: nn.Module, input_shape: Shape | None = None, *, name: str = "net") -> Graph:
+def export(module: nn.Module | torch.export.ExportedProgram, input_shape: Shape | None = None, *, name: str = "net") -> Graph:
     """Returns the float Graph of a torch module for images of `input_shape` (channels, height, width).
 
     Without one, it is the attribute `input_shape` of the module. Weights are taken as they are, the module is left as it was;
     it is run on two random images, and the graph must compute what it computes. `name` is what generated files are called by.
+    A tuple, list or dictionary of tensors becomes as many outputs, called by its keys; labels belong to the first. A map may end
+    with its axes exchanged where its values then lie in that order: `permute(0, 2, 3, 1).reshape(len(images), -1, classes)`.
+    What PT2E has quantised, an exported program or a converted module, becomes an int8 Graph as it is.
     Raises UnsupportedOperatorError for what no kernel computes, ValueError for shapes or weights that are wrong. Chapter 13.
     """
-    graph = export_with_names(module, input_shape, name=name)[0]
+    if (program := quantised_program(module, input_shape, name)) is not None:
+        return from_program(program, name)
+    assert isinstance(module, nn.Module)
+    graph, builder = export_with_names(module, input_shape, name=name)
     for tensor in graph.tensors.values():
         check_most(name, max(tensor.shape), "rows, columns or channels", tensor.name)
         check_most(name, tensor.elements, "values", tensor.name)
-    _compare(graph, module, name)
+    _compare(graph, module, name, builder.in_place_order)
     return graph
 
 
-def _compare(graph: Graph, module: nn.Module, name: str) -> None:
+def _compare(graph: Graph, module: nn.Module, name: str, in_place_order: set[str]) -> None:
     """Raises ValueError where the graph computes something else of two random images than the module itself.
 
     No list of operators is complete; this holds whatever a module does that torch's program does not show. Layers of TREC are
@@ -67,19 +78,23 @@ def _compare(graph: Graph, module: nn.Module, name: str) -> None:
     images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
     with _evaluated(module) as like:
         try:
-            expected = module(images.to(like)).to("cpu", torch.float32).numpy()
+            returned = [value.to("cpu", torch.float32).numpy() for value in pytree.tree_leaves(module(images.to(like)))]
         except (Exception, SystemExit, GeneratorExit) as failure:
             advice = "keep the first dimension, as flatten(1) does"
             raise ValueError(f"{name}: runs for one image, not for two: {first_line(failure)}; {advice}") from failure
-    found = run(graph, images.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    if expected.shape[:1] != (2,) or expected.size != found.size:
-        raise ValueError(f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart")
-    error, largest = np.abs(found - expected.reshape(found.shape)).max(), np.abs(expected).max()
-    if np.isfinite(largest) and error > 1e-6 + TOLERANCE[like.dtype] * largest:
-        raise ValueError(
-            f"{name}: its forward() gives other values than torch's own program of it, by {error:.3g} of {largest:.3g} for "
-            "random images; make it depend on the images alone: no random numbers, no statistics of the batch, no state"
-        )
+    values = interpret.run_all(graph, images.numpy().transpose(0, 2, 3, 1))
+    for expected, output in zip(returned, graph.outputs, strict=True):
+        found = values[output] if output in in_place_order else values[output].transpose(0, 3, 1, 2)
+        if expected.shape[:1] != (2,) or expected.size != found.size:
+            raise ValueError(
+                f"{name}: returns {expected.shape} for two images, expected (2, ...); keep the first dimension apart"
+            )
+        error, largest = np.abs(found - expected.reshape(found.shape)).max(), np.abs(expected).max()
+        if np.isfinite(largest) and error > 1e-6 + TOLERANCE[like.dtype] * largest:
+            raise ValueError(
+                f"{name}: its forward() gives other values than torch's own program of it, by {error:.3g} of {largest:.3g} for "
+                "random images; make it depend on the images alone: no random numbers, no statistics of the batch, no state"
+            )
 
 
 @contextlib.contextmanager
@@ -113,6 +128,8 @@ def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, na
 def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export.ExportedProgram:
     """Returns torch's own program of a module in eval mode; every part then has its former mode again."""
     check_most(name, sum(not [*part.children()] for part in module.modules()), "parts")
+    if len(wanted := _required(module)) > 1:
+        raise ValueError(f"{name}: its forward() takes {', '.join(wanted)}, expected the images alone; {STACK}")
     for key, value in (*module.named_parameters(), *module.named_buffers()):
         check_most(name, value.numel(), "weights", key)
         whole = isinstance(value, nn.Parameter) and not value.is_floating_point()
@@ -126,27 +143,28 @@ def _trace(module: nn.Module, shape: tuple[int, ...], name: str) -> torch.export
             raise ValueError(f"{name}: torch.export cannot trace it for an input of {shape}: {first_line(failure)}") from failure
 
 
+def _required(module: nn.Module) -> list[str]:
+    """Returns the arguments without which a module's forward() does not run."""
+    free = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [one.name for one in parameters if one.kind in free and one.default is one.empty]
+
+
 def _finish(builder: Builder, name: str) -> Graph:
     (result,) = (node for node in builder.program.graph.nodes if node.op == "output")
     changed = [spec.target for spec in builder.program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
     if changed:
         raise ValueError(f"{name}: changes {changed[0]} while it runs; an inference may not change the network")
-    require(len(result.args[0]) == 1, f"{name}: returns {len(result.args[0])} tensors, expected one")
-    node = result.args[0][0]
-    if not isinstance(node, fx.Node) or node.name not in builder.value:
-        raise ValueError(f"{name}: returns a constant, which does not depend on the input; nothing to compile")
     spec = builder.program.call_spec.out_spec
-    if spec is not None and not spec.is_leaf():
-        raise ValueError(f"{name}: returns its tensor in a {spec.type.__name__}; return the tensor itself")
-    output = builder.value[node.name]
-    tensor = builder.graph.tensors[output]
-    if node.name in builder.padded:
-        raise refuse(node, "zero padding at the end", "padding before a convolution")
-    if builder.holds_flat_map(node):
-        raise UnsupportedOperatorError(
-            f"{name}: flattens a {tensor.shape} map at its end; return the map itself, or add a Linear layer"
-        )
-    needed, ops = {output}, []
+    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(len(result.args[0])), spec))
+    outputs: dict[str, pytree.KeyPath] = {}
+    for (path, _), node in zip(paths, result.args[0], strict=True):
+        output = _returned(builder, node, name, pytree.keystr(path))
+        if output in outputs:
+            both = f"{pytree.keystr(outputs[output])} and {pytree.keystr(path)}"
+            raise ValueError(f"{name}: returns the same values twice, as {both}; return them once")
+        outputs[output] = path
+    needed, ops = {*outputs}, []
     for op in reversed(builder.graph.ops):
         if op.output in needed:
             needed.update(op.inputs)
@@ -156,9 +174,70 @@ def _finish(builder: Builder, name: str) -> Graph:
     constants = {key: builder.graph.constants[key] for op in ops for key in constant_names(op)}
     tensors = {key: tensor for key, tensor in builder.graph.tensors.items() if key in needed}
     origin = {op.name: builder.graph.origin[op.name] for op in ops}
-    graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=(output,), origin=origin)
+    graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=tuple(outputs), origin=origin)
+    graph = _with_names(builder, graph, {output: said for output, path in outputs.items() if (said := _said(path))}, name)
     verify(graph)
     return graph
+
+
+def _returned(builder: Builder, node: object, name: str, where: str) -> str:
+    """Returns the tensor behind a node that a module returns at a place of its tuple or dictionary, if it is in one."""
+    at = f" as {where}" if where else ""
+    if not isinstance(node, fx.Node) or node.name not in builder.value:
+        raise ValueError(f"{name}: returns a constant{at}, which does not depend on the input; nothing to compile")
+    if node.name in builder.padded:
+        raise refuse(node, "zero padding at the end", "padding before a convolution")
+    tensor = builder.graph.tensors[builder.value[node.name]]
+    if node.name in builder.turned:
+        if not torch.equal(builder.turned[node.name].flatten(), torch.arange(tensor.elements)):
+            raise _no_turn(builder, node)
+        builder.in_place_order.add(tensor.name)
+    elif builder.holds_flat_map(node):
+        what = f"flattens a {tensor.shape} map at its end{at}"
+        raise UnsupportedOperatorError(f"{name}: {what}; return the map itself, or add a Linear layer")
+    if where and tensor.name in builder.graph.inputs:
+        raise ValueError(f"{name}: returns its input{at}; leave it out, whoever calls has it")
+    return tensor.name
+
+
+def _no_turn(builder: Builder, node: fx.Node) -> UnsupportedOperatorError:
+    """Returns the error for axes exchanged before the end, or to another order than that of values as they lie."""
+    while (kind := _name(node)) not in TURNS and node.all_input_nodes[0].name in builder.turned:
+        node = node.all_input_nodes[0]
+    if kind in TURNS:
+        instead = "keeping the channels in place; the layout is HWC, which permute(0, 2, 3, 1) may say at the end"
+        return refuse(node, f"operator {kind}", instead)
+    shapes = f"{tuple(node.all_input_nodes[0].meta['val'].shape)} to {tuple(node.meta['val'].shape)}"
+    return refuse(node, f"reshape of {shapes}", "flatten to (1, features)")
+
+
+def _name(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", "").split(".")[0]
+
+
+def _said(path: pytree.KeyPath) -> str:
+    """Returns what a module calls one of its outputs: the keys of dictionaries and fields on the way to it, empty without any."""
+    if all(isinstance(key, pytree.SequenceKey) for key in path):
+        return ""
+    keys = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", ""))) for key in path)
+    return re.sub(r"[^\w.+-]+", "_", ".".join(map(str, keys)), flags=re.ASCII)
+
+
+def _with_names(builder: Builder, graph: Graph, names: dict[str, str], name: str) -> Graph:
+    """Returns the graph whose outputs have the names that the module gives them; so has what the builder knows."""
+    tensors = {names.get(key, key): replace(one, name=names.get(key, key)) for key, one in graph.tensors.items()}
+    if len(tensors) < len(graph.tensors):
+        raise ValueError(
+            f"{name}: calls its outputs {', '.join(names.values())}, where each must have a name of its own, and none "
+            f"that of an operator: {', '.join(graph.tensors)}; choose other keys"
+        )
+    ops = [
+        replace(op, inputs=tuple(names.get(key, key) for key in op.inputs), output=names.get(op.output, op.output))
+        for op in graph.ops
+    ]
+    builder.in_place_order = {names.get(key, key) for key in builder.in_place_order}
+    builder.value = {node: names.get(key, key) for node, key in builder.value.items()}
+    return graph.with_ops(ops, tensors=tensors, outputs=tuple(names.get(key, key) for key in graph.outputs))
 
 
 def _convert(builder: Builder, node: fx.Node) -> None:
@@ -174,7 +253,11 @@ def _convert(builder: Builder, node: fx.Node) -> None:
         raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
     if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
-    call = Call(builder, node, kind)
+    call, is_turned = Call(builder, node, kind), [arg for arg in operands if arg.name in builder.turned]
+    if is_turned and kind not in (*ALIASES, *FLATTENS, *TURNS):
+        raise _no_turn(builder, is_turned[0])
+    if is_turned and kind in ALIASES:
+        builder.turned[node.name] = builder.turned[operands[0].name]
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0 and not _is_split(operands[0])):
         call.alias(operands[0])
     elif kind == "getitem" and _is_split(operands[0]):
@@ -184,6 +267,8 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     elif kind in FLATTENS and (between := _dealing(node)):
         shuffled(call, node.meta["val"].shape[1])
         builder.dealt |= between
+    elif kind in TURNS or is_turned or (kind in FLATTENS and len(call.shape) == 5):
+        turn(call)
     elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
         flatten(call)
     elif kind in HANDLERS:
@@ -212,7 +297,7 @@ def _is_single(source: fx.Node, axis: object) -> bool:
 
 
 def _is_split(node: fx.Node) -> bool:
-    return getattr(node.target, "__name__", "").split(".")[0] in ("chunk", "split", "split_with_sizes", "tensor_split")
+    return _name(node) in ("chunk", "split", "split_with_sizes", "tensor_split")
 
 
 def _dealing(node: fx.Node) -> set[str]:
@@ -224,7 +309,7 @@ def _dealing(node: fx.Node) -> set[str]:
         return set()
     for wanted in ("transpose", "contiguous", "reshape"):
         users = list(current.users)
-        kind = getattr(users[0].target, "__name__", "").split(".")[0] if len(users) == 1 else ""
+        kind = _name(users[0]) if len(users) == 1 else ""
         if wanted == "contiguous" and kind not in ("contiguous", "clone"):
             continue
         if wanted == "transpose" and not (kind == "transpose" and sorted(users[0].args[1:]) == [1, 2]):  # type: ignore[type-var]

@@ -1,8 +1,8 @@
 """What a network is: tensors, operators, constants, and the rules that a graph keeps.
 
-`operators` holds the dataclasses of the operators, the shapes they give and the check `verify`; `functions` what a Lookup may
-compute of each value; `dead_channels` removes the channels that nobody reads. Every other package works on a Graph and returns a
-new one. Chapter 1 prints one.
+`operators` holds the dataclasses of the operators and the shapes they give, `rules` the check `verify`; `functions` what a Lookup
+may compute of each value; `results` joins several outputs to one array and takes them apart; `dead_channels` removes the channels
+that nobody reads. Every other package works on a Graph and returns a new one. Chapter 1 prints one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
 from tinyredux.graph.describe import macs, total_macs
 from tinyredux.graph.functions import FUNCTIONS, apply
-from tinyredux.graph.limits import check_input_shape, check_most
+from tinyredux.graph.limits import STACK, check_input_shape, check_most
 from tinyredux.graph.operators import (
     ACTIVATIONS,
     MOST_BITS,
@@ -42,15 +42,16 @@ from tinyredux.graph.operators import (
     output_shape,
     seen,
     taken,
-    verify,
     weights_of,
     window_outputs,
 )
+from tinyredux.graph.results import apart, joined
+from tinyredux.graph.rules import verify
 
 __all__ = [
-    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "Add", "Array", "Concat", "Conv", "Convolution",
-    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Relu", "Shape",
-    "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apply", "check_input_shape", "check_most", "constant_names",
-    "live_channels", "macs", "output_shape", "seen", "taken", "total_macs", "verify", "weights_of", "window_outputs",
-    "without_dead_channels",
+    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
+    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Relu",
+    "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
+    "constant_names", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "total_macs", "verify",
+    "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip

@@ -32,4 +32,5 @@ def to_text(graph: Graph) -> str:
     for op in graph.ops:
         detail = [f"{key}={getattr(op, key)}" for key in DETAILS if hasattr(op, key)]
         lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
+    lines += [f"  outputs {', '.join(graph.outputs)}"] if len(graph.outputs) > 1 else []
     return "\n".join(lines)

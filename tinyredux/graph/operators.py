@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.files import expect, require
+from tinyredux.files import require
 from tinyredux.graph.functions import check_function
 
 Array = npt.NDArray[Any]
@@ -180,10 +180,14 @@ class Relu(Op):
 
 @dataclass(frozen=True)
 class Lookup(Op):
-    """A function of each value, one of FUNCTIONS with its parameters; of stored values, a table of 256. May rescale."""
+    """A function of each value, one of FUNCTIONS with its parameters; of stored values, a table of 256. May rescale.
+
+    `even`: its results are stored as ONNX Runtime and torch store them, divided by the scale, halves to even.
+    """
 
     function: str = "identity"
     parameters: tuple[float, ...] = ()
+    even: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,10 @@ class Softmax(Op):
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in execution order, with every tensor and constant that they name. Chapter 1."""
+    """Operators in execution order, with every tensor and constant that they name. Chapter 1.
+
+    Of several outputs the first is the answer: labels, skipping and training look at it alone.
+    """
 
     name: str
     ops: tuple[Op, ...]
@@ -220,8 +227,18 @@ class Graph:
 
     @property
     def output(self) -> Tensor:
-        """The network's only output."""
+        """The network's only output, or the first."""
         return self.tensors[self.outputs[0]]
+
+    @property
+    def results(self) -> tuple[Tensor, ...]:
+        """The network's outputs."""
+        return tuple(self.tensors[name] for name in self.outputs)
+
+    @property
+    def joined_shape(self) -> Shape:
+        """The shape of an only output; of several, that of all their values one after the other."""
+        return self.output.shape if len(self.outputs) == 1 else (1, 1, sum(tensor.elements for tensor in self.results))
 
     def producer(self, tensor: str) -> Op | None:
         """Returns the operator that writes a tensor, None for the network's input."""
@@ -343,42 +360,6 @@ def constant_names(op: Op) -> tuple[str, ...]:
     if not isinstance(op, Weighted):
         return ()
     return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
-
-
-def verify(graph: Graph) -> None:
-    """Checks names, order, shapes and constants. Raises ValueError naming what is wrong and where. Chapter 3."""
-    expect(Graph, graph, "what to verify", "such as compile_net(settings).int8")
-    ready = set(graph.inputs)
-    for name, tensor in graph.tensors.items():
-        if name != tensor.name or len(tensor.shape) != 3 or min(tensor.shape) < 1:
-            raise ValueError(f"tensor {name}: shape {tensor.shape}, expected three positive sizes (height, width, channels)")
-    for op in graph.ops:
-        for name in op.inputs:
-            require(name in ready, f"{op.name}: reads {name} before any operator writes it")
-        require(op.output not in ready, f"{op.name}: writes {op.output} a second time")
-        require(op.output in graph.tensors, f"{op.name}: tensor {op.output} is missing")
-        for name in constant_names(op):
-            require(name in graph.constants, f"{op.name}: constant {name} is missing")
-        shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
-        require(shape == expected, f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
-        _verify_constants(graph, op)
-        ready.add(op.output)
-    for name in graph.outputs:
-        require(name in ready, f"output {name} is never written")
-
-
-def _verify_constants(graph: Graph, op: Op) -> None:
-    for name in constant_names(op):
-        values = graph.constants[name]
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            bad = values.size - np.isfinite(values).sum()
-            place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""
-            raise ValueError(
-                f"{op.name}{place}: {name} holds {bad} of {values.size} values that are NaN or infinite; train or load again"
-            )
-    if isinstance(op, Weighted):
-        there, channels = graph.constants[op.bias].shape, graph.tensors[op.output].shape[2]
-        require(there == (channels,), f"{op.name}: bias has shape {there}, expected ({channels},)")
 
 
 def weights_of(graph: Graph, op: Weighted, out_c: tuple[int, int], in_c: tuple[int, int] | None = None) -> Array:

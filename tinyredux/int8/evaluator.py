@@ -17,7 +17,7 @@ from tqdm import tqdm  # tqdm.auto would warn in a notebook that lacks ipywidget
 
 from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Padding, Pool, Relu, Weighted
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Padding, Pool, Relu, Weighted, joined
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import clamp_for, requantization
 from tinyredux.int8.lookup import table_of
@@ -40,7 +40,7 @@ class Evaluator:
         self.layers = {op.name: (Layer(graph, op), _pool_behind(graph, op)) for op in graph.ops if isinstance(op, PLAIN)}
 
     def run(self, images: Bytes) -> Bytes:
-        """Returns the network's outputs (N, H, W, C) int8 for images (N, H, W, C) int8."""
+        """Returns the network's outputs int8 for images (N, H, W, C) int8, as `interpret.run_joined` does."""
         step = min(BATCH, max(1, CACHED // max(tensor.elements for tensor in self.graph.tensors.values())))
         return np.concatenate([self.batch(images[i : i + step]) for i in range(0, len(images), step)])
 
@@ -57,7 +57,8 @@ class Evaluator:
                         see(op, centred)
                 elif op.output not in values:  # a pool may have been taken with the layer before it
                     values[op.output] = self._other(op, [values[name] for name in op.inputs])
-            return np.asarray(values[self.graph.outputs[0]].permute(0, 2, 3, 1).numpy(), np.int8)
+            results = {name: np.asarray(values[name].permute(0, 2, 3, 1).numpy(), np.int8) for name in self.graph.outputs}
+            return joined(results, self.graph.outputs)
 
     def _other(self, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
         match op:
@@ -166,13 +167,14 @@ def quantized(graph: Graph, images: Images) -> Bytes:
 
 
 def correct(graph: Graph, split: Split) -> int:
-    """Returns how many images of `split` an int8 graph gets right; of equal outputs the first one counts."""
+    """Returns how many images of `split` an int8 graph gets right by its first output; of equal values the first one counts."""
     if split.labels is None:
         raise ValueError("cannot count correct answers: the data has no labels")
     check_labels(split, graph.output.elements)
     evaluator, right = Evaluator(graph), 0
     for i in tqdm(range(0, len(split.images), 4 * BATCH), "int8", leave=False, disable=None):
         part = split.images[i : i + 4 * BATCH]
-        answers = evaluator.run(interpret.quantize_input(graph, part)).reshape(len(part), -1).argmax(axis=1)
+        outputs = evaluator.run(interpret.quantize_input(graph, part)).reshape(len(part), -1)
+        answers = outputs[:, : graph.output.elements].argmax(axis=1)
         right += int(np.count_nonzero(answers == split.labels[i : i + 4 * BATCH]))
     return right

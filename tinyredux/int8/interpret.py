@@ -29,7 +29,9 @@ from tinyredux.graph import (
     Softmax,
     TrecConv,
     Weighted,
+    apart,
     apply,
+    joined,
 )
 from tinyredux.int8.factors import Requantization, add_params, clamp_for, mul_params, quant_of, requantization, softmax_params
 from tinyredux.int8.lookup import table_of
@@ -40,8 +42,13 @@ Counts = dict[str, list[Batch]]  # operator -> clusters of each part of the batc
 CHUNK = 8  # images at a time, so that what an operator touches stays in the processor's cache
 
 
-def run(graph: Graph, images: Batch) -> Batch:
-    """Returns the network's output (N, H, W, C) for images (N, H, W, C) of the input tensor's dtype."""
+def run(graph: Graph, images: Batch) -> Any:
+    """Returns the network's output (N, H, W, C) for images (N, H, W, C) of the input tensor's dtype; a tuple of several."""
+    return apart(run_joined(graph, images), [tensor.shape for tensor in graph.results])
+
+
+def run_joined(graph: Graph, images: Batch) -> Batch:
+    """Returns what `run` does as one array: several outputs (N, 1, 1, values), one after the other, as a target gives them."""
     shape = graph.input.shape
     if images.shape[1:] != shape or images.dtype != graph.input.dtype:
         raise ValueError(f"{graph.name} takes {graph.input.dtype} images (N, {shape}), found {images.dtype} {images.shape}")
@@ -57,9 +64,10 @@ def run_all(graph: Graph, images: Batch, clusters: Counts | None = None) -> dict
 
 
 def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
-    """Returns the network's output for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
+    """Returns what `run_joined` does for images (N, H, W, C), and the clusters of every TrecConv, each (N, blocks)."""
     clusters: Counts = {}
-    parts = [run_all(graph, images[i : i + CHUNK], clusters)[graph.outputs[0]] for i in range(0, len(images), CHUNK)]
+    chunks = (images[i : i + CHUNK] for i in range(0, len(images), CHUNK))
+    parts = [joined(run_all(graph, chunk, clusters), graph.outputs) for chunk in chunks]
     return np.concatenate(parts), {name: np.concatenate(found) for name, found in clusters.items()}
 
 

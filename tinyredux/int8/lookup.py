@@ -4,7 +4,8 @@ Where TensorFlow Lite Micro has a fixed-point kernel for the function, the table
 LOGISTIC and TANH for outputs of their prescribed scale, HARD_SWISH, LEAKY_RELU, QUANTIZE (the identity, also before a clamp).
 Everything else follows the rule of LiteRT's own tables (`LUTPopulate`): the function of the real value in float32, times the
 inverse of the output's scale, rounded halves away from zero. With single rounding QUANTIZE,
-LEAKY_RELU, LOGISTIC and TANH follow XNNPACK.
+LEAKY_RELU, LOGISTIC and TANH follow XNNPACK. An operator that is `even` follows none of them: it divides by the scale and
+rounds halves to even, as ONNX's QuantizeLinear.
 
 Source: tflite-micro, tensorflow/lite/kernels/internal/reference/integer_ops/logistic.h and tanh.h, reference/hard_swish.h,
 leaky_relu.h and requantize.h; LiteRT, tflite/kernels/internal/common.h.
@@ -30,6 +31,11 @@ def table_of(graph: Graph, op: Lookup) -> npt.NDArray[np.int8]:
     """Returns the 256 results of an operator, (256,) int8: number i is that of the stored value whose byte is i."""
     source, result = quant_of(graph.tensors[op.inputs[0]]), quant_of(graph.tensors[op.output])
     centred = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64) - source.zero_point
+    if op.even:
+        with np.errstate(over="ignore"):
+            real = apply(op.function, op.parameters, np.float32(source.scale[0]) * centred.astype(np.float32)).astype(np.float32)
+            units = np.clip(np.rint(real / np.float32(result.scale[0])), -1024, 1024)
+        return fixedpoint.clamp_int8(units.astype(np.int64) + result.zero_point)
     once = _rounded_once(op, centred, source.scale[0], result) if graph.rounding == "single" else None
     exact = _by_integers(op, centred, source.scale[0], result) if once is None else once
     return _by_floats(op, centred, source.scale[0], result) if exact is None else fixedpoint.clamp_int8(exact)

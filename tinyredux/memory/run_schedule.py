@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import fixedpoint
-from tinyredux.graph import Array, Concat, Graph, Op, Weighted
+from tinyredux.graph import Array, Concat, Graph, Op, Weighted, joined
 from tinyredux.int8 import int16_shifts, interpret, requantization
 from tinyredux.memory.place import Arena
 from tinyredux.memory.program import Program
@@ -33,7 +33,7 @@ def addresses(view: View, offsets: dict[str, int]) -> Ints:
 
 
 def run(program: Program, arena: Arena, image: Array) -> Array:
-    """Returns the network's output (H, W, C) int8 for one input (H, W, C) int8."""
+    """Returns the network's output (H, W, C) int8 for one input (H, W, C) int8; several as `interpret.run_joined` does."""
     memory, graph = np.full(arena.size_bytes, 0x55, np.int8), program.graph
 
     def values(view: View) -> Array:
@@ -48,11 +48,11 @@ def run(program: Program, arena: Arena, image: Array) -> Array:
             start = arena.offsets[step.scratch]
             memory[start : start + program.buffers[step.scratch].size_bytes] = 0x33
         values(step.output)[:] = _computed(program, graph.by_name[step.op], step, values)
-    return values(_stored(graph, graph.outputs[0])).copy()
+    return np.asarray(joined({name: values(_stored(graph, name))[None].copy() for name in graph.outputs}, graph.outputs)[0])
 
 
 def _stored(graph: Graph, tensor: str) -> View:
-    """Returns the view of the network's input or output, which are never part of another tensor."""
+    """Returns the view of the network's input or of an output, which are never part of another tensor."""
     return dense_view(tensor, whole(graph.tensors[tensor].shape), tensor)
 
 
@@ -92,7 +92,8 @@ def verify(program: Program, arena: Arena) -> dict[str, int]:
         follower.write(_stored(graph, name), follower.ids[name])
     for step in steps:
         follower.step(step)
-    follower.expect("the end", _stored(graph, graph.outputs[0]), follower.ids[graph.outputs[0]])
+    for name in graph.outputs:
+        follower.expect("the end", _stored(graph, name), follower.ids[name])
     for op in graph.ops:
         most = 0 if isinstance(op, Concat) else int(follower.computed[follower.ids[op.output]].max())
         if most > 1 and not program.schedule.recomputes:

@@ -1,9 +1,10 @@
 """How a network is found by its name, and its weights by the data that they were trained on.
 
 A network is named by a key of NETS, whose weights are committed, by `path/to/file.py:factory`, which brings its own, by the
-name of a pruned one, whose shapes are in the record beside its weights, or by `path/to/model.tflite`, which is an int8 graph.
+name of a pruned one, whose shapes are in the record beside its weights, or by `path/to/model.tflite` or `.onnx`, an int8 graph.
 """
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from torch import nn
 
 from tinyredux import datasets
 from tinyredux.files import checked, expect, is_network_file, read_json, read_recorded, require
-from tinyredux.frontends import load_tflite
+from tinyredux.frontends import door_of
 from tinyredux.graph import Graph
 from tinyredux.int8 import quant_of
 from tinyredux.nets.builtin import NETS
-from tinyredux.nets.user import WEIGHTS_FOLDER, made_by, weights_file
+from tinyredux.nets.user import WEIGHTS_FOLDER, made_by, own_name, weights_file
 
 DATA = tuple(datasets.SHAPES)  # what networks are trained on
 
@@ -37,7 +38,7 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
     if name in NETS:
         return NETS[name]()
-    pruning = pruning_of(name, (data,) if data else DATA)
+    pruning = pruning_of(name, (data,) if data else (*DATA, *own_data(name)))
     if pruning is not None:
         net = resolve(pruning["base"])
         resize(net, {key: torch.zeros(shape) for key, shape in pruning["shapes"].items()})
@@ -46,7 +47,8 @@ def resolve(name: str, data: str | None = None) -> nn.Module:
     require(not is_network_file(name), f"{fixed}; to train or convert a network give path/to/file.py:factory")
     file, _, factory = name.rpartition(":")
     known = ", ".join(NETS)
-    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, path/to/file.py:factory, or model.tflite")
+    kinds = "path/to/file.py:factory, model.tflite or model.onnx"
+    require(file.endswith(".py"), f"unknown network {name!r}; expected one of {known}, {kinds}")
     return made_by(Path(file), factory)
 
 
@@ -60,6 +62,12 @@ def pruning_of(name: str, data: tuple[str, ...]) -> dict[str, Any] | None:
     for key, kind in (("base", str), ("shapes", dict[str, list[int]])):
         checked(kind, found.get(key) if isinstance(found, dict) else None, f"{record}, pruning.{key}", "prune the network again")
     return dict(found)
+
+
+def own_data(name: str) -> list[str]:
+    """Returns what the users' own data is called that a network has weights for in the cache, and whatever else there is."""
+    files = glob.glob(f"{glob.escape(own_name(name))}.*.safetensors", root_dir=datasets.cache_folder() / "weights")
+    return sorted(file.split(".")[-2] for file in files)
 
 
 def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
@@ -82,23 +90,25 @@ def resize(net: nn.Module, values: dict[str, torch.Tensor]) -> None:
 
 
 def load_net(name: str, data: str = "cifar10") -> nn.Module:
-    """Returns a network ready for inference, with weights trained on `data`; a user's network keeps its own.
+    """Returns a network ready for inference, with the weights that were trained on `data`.
 
-    For data without a training part (random, FILE.npz) the CIFAR-10 weights, else those of the next set that has some; for
-    random images untrained weights, always the same, where there are none. Raises MissingDataError where a built-in network
-    has no such weights, ValueError for weights of another shape.
+    A user's network has its own where `train` left none for this very data. For random images, and own data that it was not
+    trained on, a built-in one has the CIFAR-10 weights, else those of the next set that has some; for random images untrained
+    weights, always the same, where there are none. Raises MissingDataError where a built-in network has no such weights,
+    ValueError for weights of another shape.
     """
     expect(str, name, "the network", "such as 'lenet' or 'path/to/file.py:factory'")
-    trained = (data,) if data in DATA else DATA
-    if name not in NETS and pruning_of(name, trained) is None:
-        return resolve(name).eval()
+    every = (data, *DATA, *own_data(name))
+    users = name not in NETS and pruning_of(name, every) is None
+    trained = (data,) if users or data in DATA else every
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = resolve(name, data if data in DATA else None)
+        net = resolve(name, next((one for one in trained if pruning_of(name, (one,))), None))
     if path := next(filter(None, (weights_file(name, one) for one in trained)), None):
         load_weights(net, path)
-    elif data != "random":
-        fitting = [one for one in trained if datasets.SHAPES[one] in (None, getattr(net, "input_shape", None))] or trained
+    elif data != "random" and not users:
+        fitting = [one for one in DATA if datasets.SHAPES[one] in (None, getattr(net, "input_shape", None))] or DATA
+        fitting = [data] if data in DATA else fitting
         raise datasets.MissingDataError(
             f"{name} has no weights trained on {' or '.join(fitting)}; make them by "
             f"`tinyredux train {name} --data {fitting[0]}`, or use `--data random` for memory and time without accuracy"
@@ -115,11 +125,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def file_with_data(name: str, data: str | None = None, seed: int = 0) -> tuple[datasets.Dataset, Graph]:
-    """Returns the data called `data` in the input shape and units of path/to/model.tflite, and the file's int8 graph.
+    """Returns the data called `data` in the input shape and units of path/to/model.tflite or .onnx, and the file's int8 graph.
 
     Raises ValueError for a file that is not there, damaged, or with operators that no kernel computes.
     """
-    graph = load_tflite(name)
+    graph = door_of(name).load(name)
     (height, width, channels), quant = graph.input.shape, quant_of(graph.input)
     low, high = (quant.scale[0] * (end - quant.zero_point) for end in (-128, 127))
     return datasets.in_units(datasets.load(data, (channels, height, width), seed), low, high), graph

@@ -2,7 +2,8 @@
 
 Where a single tensor is alive between two operators the network can be cut. A segment between two cuts runs whole, in slices
 of channels, or in patches of its output's rows (and columns); the rows that neighbouring patches share are computed again. What
-a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes and MACs.
+a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes and MACs. Of a network
+with several outputs, what lies behind the last cut runs one operator after the other.
 
 Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
 """
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.graph import Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
-from tinyredux.memory import Box, Item, Node, Step, computed_macs, is_spread, lifetimes, whole, windows_meet_map
+from tinyredux.memory import Box, Item, Node, Step, computed_macs, is_spread, lifetimes, live_steps, whole, windows_meet_map
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
 SPAN = 9  # most units in one segment
@@ -29,7 +30,7 @@ INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the 
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
 Edges = npt.NDArray[np.int64]
 Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
-Way = tuple[int, int, int, int, Item]  # to run a segment: its first and last cut, peak in bytes, multiply-accumulates, item
+Way = tuple[int, int, int, int, tuple[Item, ...]]  # to run a segment: first and last cut, peak bytes, multiply-accumulates, items
 
 
 def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item, ...] | None:
@@ -41,10 +42,12 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item,
     cuts = narrow_cuts(net.graph)
     units = units_between(net, cuts)
     ways = [way for end in range(1, len(cuts)) for way in segment_ways(net, units, cuts, end, input_outside)]
+    rest = behind_the_last(net, cuts, input_outside)
+    ways, ends = [*ways, *rest], len(cuts) + len(rest)
     most, peaks = int(mac_limit * total_macs(net.graph)), sorted({peak for _, _, peak, _, _ in ways})
 
     def within(peak: int) -> tuple[Item, ...]:
-        macs, items = fewest_macs(ways, len(cuts), peak)
+        macs, items = fewest_macs(ways, ends, peak)
         return items if macs <= most else ()
 
     at = bisect_left(peaks, True, key=lambda peak: bool(within(peak)))
@@ -55,9 +58,9 @@ def fewest_macs(ways: list[Way], cuts: int, most_bytes: int) -> tuple[float, tup
     """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`; infinite where
     there is none."""
     paths: list[tuple[float, tuple[Item, ...]]] = [(0, ()), *[(math.inf, ())] * (cuts - 1)]
-    for first, end, peak, macs, item in ways:  # in order of their ends
+    for first, end, peak, macs, items in ways:  # in order of their ends
         if peak <= most_bytes and paths[first][0] + macs < paths[end][0]:
-            paths[end] = paths[first][0] + macs, (*paths[first][1], item)
+            paths[end] = paths[first][0] + macs, (*paths[first][1], *items)
     return paths[-1]
 
 
@@ -80,13 +83,25 @@ def segment_bound_bytes(graph: Graph) -> int:
 
     Proof: an operator runs in a segment between two cuts; the tensor at its first cut is needed whole until the segment ends,
     and the one at its last is written then, elsewhere. So one tensor from before the operator and one from behind it are alive
-    together, each at least the smallest that there is.
+    together, each at least the smallest that there is. Behind the last cut every schedule does the same.
     """
     sizes = {0: graph.input.size_bytes} | {p: graph.tensors[graph.ops[p - 1].output].size_bytes for p in narrow_cuts(graph) if p}
-    return max(
-        min(size for place, size in sizes.items() if place <= i) + min(size for place, size in sizes.items() if place > i)
-        for i in range(len(graph.ops))
-    )
+    bounds = [step.live_bytes for step in live_steps(graph)[max(sizes) :]]
+    for i in range(max(sizes)):
+        before, after = (min(size for place, size in sizes.items() if (place <= i) == early) for early in (True, False))
+        bounds.append(before + after)
+    return max(bounds)
+
+
+def behind_the_last(net: Net, cuts: list[int], input_outside: bool) -> list[Way]:
+    """Returns the way to run the operators behind the last cut, none where there are no such operators."""
+    graph, peak, macs, until = net.graph, 0, 0, lifetimes(net.graph)[net.graph.inputs[0]][1]
+    items = tuple(Item((op.name,)) for op in graph.ops[cuts[-1] :])
+    for at, item in enumerate(items, cuts[-1]):
+        outside = graph.input.size_bytes if input_outside and at <= until else 0
+        peak = max(peak, live_steps(graph)[at].live_bytes + internal_bytes(net, item) - outside)
+        macs += sum(op_macs(graph, item, whole(graph.tensors[net.output(item)].shape), {}).values())
+    return [(len(cuts) - 1, len(cuts), peak, macs, items)] if items else []
 
 
 def segment_ways(net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool) -> list[Way]:
@@ -104,7 +119,7 @@ def segment_ways(net: Net, units: list[list[Item]], cuts: list[int], end: int, i
     if alone:
         (item,) = units[end - 1]
         macs = op_macs(graph, item, whole(output.shape), {}).values()
-        ways.append((end - 1, end, beside[end - 1] + internal_bytes(net, item), sum(macs), item))
+        ways.append((end - 1, end, beside[end - 1] + internal_bytes(net, item), sum(macs), (item,)))
     firsts = list(itertools.takewhile(lambda first: _patchable(graph, cuts[first], cuts[first + 1]), beside))
     if not firsts:
         return ways
@@ -114,7 +129,7 @@ def segment_ways(net: Net, units: list[list[Item]], cuts: list[int], end: int, i
         for first, (op, unit) in starts.items():
             if first < end - 1 or not alone or output.shape[0] > 1:
                 item = replace(longest, ops=longest.ops[op:], inner=longest.inner[unit:])
-                ways.append((first, end, beside[first] + needed[unit], sum(counts[op:]), item))
+                ways.append((first, end, beside[first] + needed[unit], sum(counts[op:]), (item,)))
     return sorted(ways, key=itemgetter(0))
 
 

@@ -326,7 +326,7 @@ def _placed(net: Net, order: Order) -> tuple[Schedule, Arena]:
 def arena_plan(program: Program, arena: Arena) -> memory.MemoryPlan:
     """Returns a placed program as a plan of the layer-by-layer planner: one step for each item, scratch inside the arena."""
     steps = tuple(memory.LiveStep(name, live) for name, live in item_bytes(program))
-    bound = max(program.graph.input.size_bytes, program.graph.output.size_bytes)
+    bound = max(program.graph.input.size_bytes, sum(tensor.size_bytes for tensor in program.graph.results))
     return memory.MemoryPlan(arena.offsets, {}, arena.size_bytes, 0, steps, bound)
 
 

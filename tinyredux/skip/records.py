@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyredux.datasets import Dataset
+from tinyredux.datasets import Dataset, check_part
 from tinyredux.files import checked, read_json, write_whole
 from tinyredux.graph import MULTIPLE, Graph
 from tinyredux.int8 import evaluator
@@ -92,8 +92,7 @@ def statistics_of(graph: Graph, data: Dataset, names: Sequence[str] | None = Non
 
     Raises ValueError where there are no training images.
     """
-    if not len(data.train.images):
-        raise ValueError(f"{data.name} has no training images to find out from what can be left out; use cifar10 or synthetic")
+    check_part(data, "training", labelled=False)
     return saliency.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), names)
 
 

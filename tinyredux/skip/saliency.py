@@ -80,16 +80,18 @@ def importances(graph: Graph, images: Bytes) -> dict[str, Floats]:
     """Returns for each operator with weights half the mean squared gradient of the loss by its accumulators, (O,).
 
     The loss is the cross entropy against labels drawn from the network's own answers, so its squared gradients are the Fisher
-    information; squares are summed over positions, for an error there is one at each.
+    information (the losses of several outputs are added); squares are summed over positions, for an error there is one at each.
     Source: ours; the diagonal Fisher information as in Theis et al., arXiv 1801.05787, section 2.1, by channel.
     """
     layers = {op.name: Layer(graph, op) for op in graph.ops if isinstance(op, PLAIN)}
     totals = {name: np.zeros(len(layer.params.shift)) for name, layer in layers.items()}
     generator = torch.Generator().manual_seed(0)
     for i in tqdm(range(0, len(images), BATCH), "importance", leave=False, disable=None):
-        logits, accumulators = _soft_run(graph, layers, images[i : i + BATCH])
-        labels = torch.multinomial(functional.softmax(logits.detach(), 1), 1, generator=generator)[:, 0]
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        outputs, accumulators = _soft_run(graph, layers, images[i : i + BATCH])
+        loss = torch.zeros(())
+        for logits in outputs:
+            labels = torch.multinomial(functional.softmax(logits.detach(), 1), 1, generator=generator)[:, 0]
+            loss = loss + functional.cross_entropy(logits, labels, reduction="sum")
         for (name, _), gradient in zip(
             accumulators.items(), torch.autograd.grad(loss, list(accumulators.values()), allow_unused=True), strict=True
         ):
@@ -98,8 +100,9 @@ def importances(graph: Graph, images: Bytes) -> dict[str, Floats]:
     return {name: total / len(images) for name, total in totals.items()}
 
 
-def _soft_run(graph: Graph, layers: dict[str, Layer], images: Bytes) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Returns logits (N, classes) in real units, and each layer's accumulators, with nothing rounded: what can be derived."""
+def _soft_run(graph: Graph, layers: dict[str, Layer], images: Bytes) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Returns logits (N, classes) in real units of each output, and each layer's accumulators, nothing rounded: what can be
+    derived."""
     stored = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float().requires_grad_()
     values, accumulators = {graph.inputs[0]: stored}, {}
     for op in graph.ops:
@@ -113,10 +116,12 @@ def _soft_run(graph: Graph, layers: dict[str, Layer], images: Bytes) -> tuple[to
             values[op.output] = output.clamp(layer.params.clamp.low, layer.params.clamp.high)
         else:
             values[op.output] = _soft_op(graph, op, inputs)
-    quant = quant_of(graph.output)
-    if isinstance(graph.producer(graph.outputs[0]), Softmax):
-        return values[graph.outputs[0]].flatten(1), accumulators
-    return (values[graph.outputs[0]].flatten(1) - quant.zero_point) * quant.scale[0], accumulators
+    outputs = []
+    for name in graph.outputs:
+        quant, logits = quant_of(graph.tensors[name]), values[name].flatten(1)
+        is_real = isinstance(graph.producer(name), Softmax)
+        outputs.append(logits if is_real else (logits - quant.zero_point) * quant.scale[0])
+    return outputs, accumulators
 
 
 def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:

@@ -78,9 +78,9 @@ class _Reading:
         self.tie(known, labels)
 
 
-def channels_of(module: nn.Module) -> Channels:
-    """Returns the channels of any module that export takes. Raises what export raises."""
-    graph, builder = export_with_names(module)
+def channels_of(module: nn.Module, input_shape: tuple[int, int, int] | None = None) -> Channels:
+    """Returns the channels of any module that export takes, for images of `input_shape` as there. Raises what export raises."""
+    graph, builder = export_with_names(module, input_shape)
     names: dict[int, list[str]] = {}
     for name, value in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(value), []).append(name)

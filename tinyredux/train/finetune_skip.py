@@ -33,7 +33,7 @@ def fine_tune(
 
     The exact network is the teacher. Resumable as `train.train`. Raises ValueError for a share of the cycles out of reach.
     """
-    graph = quantize(export(net), datasets.calibration(data))
+    graph = quantize(export(net, data.shape), datasets.calibration(data))
     statistics = records.statistics_of(graph, data, skippable(graph, "input"))
     cuts, reached = cuts_for(graph, statistics, share)
     masks = masks_of(net, graph, cuts)

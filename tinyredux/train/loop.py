@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from tinyredux import datasets
 from tinyredux.datasets import Dataset, Images, Labels, Split
 from tinyredux.files import check_is_file, write_whole
 
@@ -36,7 +37,7 @@ class Recipe:
     smoothing: float = 0.1
     warmup_share: float = 0.2
     seed: int = 0
-    augment: bool = True
+    augment: bool = True  # but for a user's own data, of which only the user knows what may be mirrored
     distil: float = 0.0  # share of the loss that compares with a teacher, the rest with the labels
     temperature: float = 2.0  # at which both outputs are compared
     dropout_factor: float = 1.0  # on the network's own dropout while it trains
@@ -106,9 +107,20 @@ def predictions(net: nn.Module, images: Images, batch: int = 250) -> Labels:
     """Returns the winning class (N,) of each image (N, C, H, W), in float32."""
     was_training = net.training
     net.eval()
-    parts = [net(torch.from_numpy(images[i : i + batch])).argmax(1) for i in range(0, len(images), batch)]
+    parts = [logits_of(net, torch.from_numpy(images[i : i + batch])).argmax(1) for i in range(0, len(images), batch)]
     net.train(was_training)
     return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(0, np.int64)
+
+
+def logits_of(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Returns a network's logits for images (N, C, H, W). Raises ValueError where it returns more than them."""
+    logits = net(images)
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(
+            f"the network returns a {type(logits).__name__}, expected the logits of the classes alone: train it with your own "
+            "losses, then export it with all its outputs"
+        )
+    return logits
 
 
 def correct(net: nn.Module, split: Split) -> int:
@@ -128,20 +140,28 @@ def given(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
     return replace(recipe, epochs=recipe.epochs if epochs is None else epochs, seed=recipe.seed if seed is None else seed)
 
 
+def check_data(net: nn.Module, data: Dataset) -> None:
+    """Raises ValueError for data without labelled training images, and a network that does not give each image of it classes."""
+    datasets.check_part(data, "training")
+    with torch.no_grad():
+        shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
+    if len(shape) != 2:
+        raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
+    for part in ("train", "validation", "test"):
+        datasets.check_labels(getattr(data, part), shape[1], part)
+
+
 def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None = None, guide: Guide = NO_GUIDE) -> nn.Module:
     """Trains `net` in place on the training split and returns it.
 
     With `checkpoint`, the state is saved there after every epoch and training resumes from it: the result is the
     same as without the interruption, since every epoch seeds its own generator. One thread, so that sums keep their
     order. A share of the loss, `recipe.distil`, is the distance from the guide's teacher. With `recipe.average`, the result
-    and what validation shows is the running mean of the weights that the batches met. Raises ValueError for data without
-    labels, too few images or a checkpoint of another recipe or other layers.
+    and what validation shows is the running mean of the weights that the batches met. Fewer images than a batch are one. Raises
+    ValueError for data that does not fit the network, or a checkpoint of another recipe or other layers.
     """
-    if data.train.labels is None:
-        raise ValueError(f"cannot train on {data.name}: the data has no labels")
-    steps = len(data.train.images) // recipe.batch
-    if steps == 0:
-        raise ValueError(f"cannot train on {data.name}: {len(data.train.images)} training images, a batch takes {recipe.batch}")
+    check_data(net, data)
+    steps = max(1, len(data.train.images) // recipe.batch)
     with _alone(net, recipe):
         torch.manual_seed(recipe.seed)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,14 +213,15 @@ def _epoch(
     torch.manual_seed(1000 * recipe.seed + epoch)
     images, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
     vary = shifted if data.sound else augmented
+    augment = recipe.augment and not data.sha256
     order = torch.randperm(len(images), generator=generator)
     net.train()
     for part in guide.frozen:
         part.eval()  # batch norm keeps its statistics
-    total, steps = 0.0, len(images) // recipe.batch
+    total, steps = 0.0, max(1, len(images) // recipe.batch)
     for step in tqdm(range(steps), "steps", leave=False, disable=None):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-        batch = vary(images[chosen], generator) if recipe.augment else images[chosen]
+        batch = vary(images[chosen], generator) if augment else images[chosen]
         loss = _loss(net, batch.contiguous(memory_format=torch.channels_last), labels[chosen], recipe, guide.teacher)
         if not torch.isfinite(loss):
             raise ValueError(f"cannot train: loss is {loss.item()} in epoch {epoch + 1}, step {step}; lower peak_rate")
@@ -222,7 +243,7 @@ def _loss(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, recipe: Re
     Source: Hinton, Vinyals and Dean, arXiv 1503.02531, section 2.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net(images).float()
+        logits = logits_of(net, images).float()
     loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
     if teacher is None or not recipe.distil:
         return loss

@@ -3,8 +3,7 @@
 import copy
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,20 +29,24 @@ def train_net(
 ) -> Record:
     """Trains a network from scratch, leaves weights and record in `out` (default: the user's cache), returns the record.
 
-    `name` is built-in or path/to/file.py:factory; `data` None is CIFAR-10 where it is, else the synthetic set. After every
-    epoch the state is kept in the cache, until the weights are written, and a training that was interrupted goes on from it.
-    Raises ValueError for data that cannot be trained on, MissingDataError where the data is absent.
+    `name` is built-in or path/to/file.py:factory; `data` a name that `datasets.load` takes, such as mine.npz, or None: CIFAR-10
+    where it is, else the synthetic set. After every epoch the state is kept in the cache, until the weights are written, and a
+    training that was interrupted goes on from it. Raises ValueError for data that cannot be trained on, MissingDataError where
+    the data is absent.
     """
     check_places(out)
-    images = datasets.load(data, nets.resolve(name).input_shape)  # type: ignore[arg-type]
-    recipe = train.recipe_for(nets.own_name(name), images.name, epochs, seed)
+    images, own = datasets.load(data, nets.resolve(name).input_shape), nets.own_name(name)  # type: ignore[arg-type]
+    recipe = _on(images, train.recipe_for(own, images.name, epochs, seed))
     torch.manual_seed(recipe.seed)
     net = nets.resolve(name)
     check_trainable(net, images)
-    command = f"train {name} --data {images.name}{_options(epochs=epochs, seed=seed)}"
-    with _state(nets.own_name(name), images, recipe) as kept:
+    command = f"train {name} --data {_named(images, data)}{_options(epochs=epochs, seed=seed)}"
+
+    def work(kept: Path) -> dict[str, Any]:
         train.train(net, images, recipe, kept)
-        return _written(net, name, images, recipe, command, out)
+        return {}
+
+    return _made(net, name, images, recipe, own, command, out, work)
 
 
 def check_places(out: Path | None) -> None:
@@ -53,18 +56,9 @@ def check_places(out: Path | None) -> None:
 
 
 def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
-    """Raises ValueError for data without labelled training images, and a network that does not give each of them classes.
-
-    So it does for a network that could be trained, but not compiled afterwards.
-    """
-    if data.train.labels is None or not len(data.train.images):
-        raise ValueError(f"cannot train on {data.name}: it has no training images with labels; use {', '.join(datasets.SHAPES)}")
-    with torch.no_grad():
-        shape = tuple(net.eval()(torch.from_numpy(data.train.images[:1])).shape)
-    if len(shape) != 2:
-        raise ValueError(f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
-    datasets.check_labels(data.train, shape[1])
-    quantize(export(net), data.train.images[:2])
+    """Raises ValueError for data and networks that cannot be trained, and for a network that could not be compiled afterwards."""
+    train.check_data(net, data)
+    quantize(export(net, data.shape), data.train.images[:2])
 
 
 def prune_net(
@@ -82,22 +76,24 @@ def prune_net(
     if save_as is not None and not re.fullmatch(r"\w[\w.+-]{,99}", save_as, re.ASCII):
         raise ValueError(f"the pruned network's name is {save_as!r}; use letters, digits and _ . + - only")
     images, net = nets.with_data(name, data)
-    data, save_as = images.name, save_as or f"{nets.short_name(name)}_pruned_{budget_bytes}"
+    asked, data, save_as = _named(images, data), images.name, save_as or f"{nets.short_name(name)}_pruned_{budget_bytes}"
     check_trainable(net, images)
     if save_as in nets.NETS:
         raise ValueError(f"{save_as} is a built-in network; choose another name for the pruned one")
     if out is None and (nets.WEIGHTS_FOLDER / f"{save_as}.{data}.json").is_file():
         raise ValueError(f"{save_as} comes with tinyredux and would be found in place of the new one; choose another --save-as")
-    tune = train.given(prune.TUNE if rate is None else replace(prune.TUNE, peak_rate=rate), epochs, seed)
+    tune = _on(images, train.given(prune.TUNE if rate is None else replace(prune.TUNE, peak_rate=rate), epochs, seed))
     root = name
     while earlier := nets.pruning_of(root, (data,)):
         root = earlier["base"]
     others = {"aim": None if aim == "peak" else aim, "steps": None if steps == 12 else steps, "rate": rate, "save-as": save_as}
-    command = f"prune {name} --sram {budget_bytes} --data {data}{_options(epochs=epochs, seed=seed, **others)}"
-    with _state(f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}", images, tune) as kept:
+    command = f"prune {name} --sram {budget_bytes} --data {asked}{_options(epochs=epochs, seed=seed, **others)}"
+
+    def work(kept: Path) -> dict[str, Any]:
         pruning = prune.Pruning(budget_bytes, steps, tune=tune, aim=aim)
-        account = prune.prune(net, images, pruning, kept, nets.load_net(root, data))
-        return _written(net, save_as, images, tune, command, out, pruning={"base": name, **account})
+        return {"pruning": {"base": name, **prune.prune(net, images, pruning, kept, nets.load_net(root, data))}}
+
+    return _made(net, save_as, images, tune, f"{nets.own_name(name)}.pruned.{aim}.{budget_bytes}", command, out, work)
 
 
 def trec_net(
@@ -112,16 +108,19 @@ def trec_net(
     check_places(out)
     images, net = nets.with_data(name, data)
     own = nets.own_name(name)
-    recipe = finetune_trec.recipe_for(own, images.name, epochs, seed, table_file)
+    recipe = _on(images, finetune_trec.recipe_for(own, images.name, epochs, seed, table_file))
     table = finetune_trec.table_for(own, net, table_file)
     converted = copy.deepcopy(net)
     convert(converted, table)
     check_trainable(converted, images)
     options = _options(trec=table_file, epochs=epochs, seed=seed)
-    command = f"train {name} --method trec --data {images.name}{options}"
-    with _state(f"{own}.trec", images, recipe) as kept:
+    command = f"train {name} --method trec --data {_named(images, data)}{options}"
+
+    def work(kept: Path) -> dict[str, Any]:
         finetune_trec.fine_tune(net, table, images, recipe, kept)
-        return _written(net, name, images, recipe, command, out, table=finetune_trec.to_json(table))
+        return {"table": finetune_trec.to_json(table)}
+
+    return _made(net, name, images, recipe, f"{own}.trec", command, out, work)
 
 
 def skip_net(
@@ -137,11 +136,24 @@ def skip_net(
     check_places(out)
     images, net = nets.with_data(name, data)
     check_trainable(net, images)
-    recipe = train.given(finetune_skip.TUNE, epochs, seed)
-    command = f"train {name} --method skip --share {share} --data {images.name}{_options(epochs=epochs, seed=seed)}"
-    with _state(f"{nets.own_name(name)}.skip.{share}", images, recipe) as kept:
-        account = finetune_skip.fine_tune(net, images, share, recipe, kept)
-        return _written(net, name, images, recipe, command, out, skipping=account)
+    recipe = _on(images, train.given(finetune_skip.TUNE, epochs, seed))
+    options = _options(epochs=epochs, seed=seed)
+    command = f"train {name} --method skip --share {share} --data {_named(images, data)}{options}"
+
+    def work(kept: Path) -> dict[str, Any]:
+        return {"skipping": finetune_skip.fine_tune(net, images, share, recipe, kept)}
+
+    return _made(net, name, images, recipe, f"{nets.own_name(name)}.skip.{share}", command, out, work)
+
+
+def _on(data: datasets.Dataset, recipe: train.Recipe) -> train.Recipe:
+    """Returns a recipe as it is on this data: a user's own images are seen as they are, neither mirrored nor shifted."""
+    return replace(recipe, augment=False) if data.sha256 else recipe
+
+
+def _named(images: datasets.Dataset, asked: str | None) -> str:
+    """Returns what a command calls the data: its name, or the file that it was asked for by."""
+    return str(asked) if images.sha256 else images.name
 
 
 def _options(**given: object) -> str:
@@ -149,22 +161,19 @@ def _options(**given: object) -> str:
     return "".join(f" --{key} {value}" for key, value in given.items() if value is not None)
 
 
-@contextmanager
-def _state(key: str, data: datasets.Dataset, recipe: train.Recipe) -> Iterator[Path]:
-    """Gives a training its checkpoint, a file in the cache that is called after `key`, until the weights are written."""
+def _made(
+    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, key: str, command: str, out: Path | None,
+    work: Callable[[Path], dict[str, Any]],
+) -> Record:  # fmt: skip
+    """Has the work done with a checkpoint, a file in the cache that is called after `key`; writes weights and record, and returns
+    the record. In the cache all weights share a folder, so a user's network has its own name there."""
     path = datasets.cache_folder() / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
-    yield path
-    path.unlink()  # nothing interrupted the training, which would be raised at the yield
-    prune.tuning_checkpoint(path).unlink(missing_ok=True)
-
-
-def _written(
-    net: nn.Module, name: str, data: datasets.Dataset, recipe: train.Recipe, command: str, out: Path | None, **account: Any
-) -> Record:
-    """Writes weights and record, and returns the record. In the cache all weights share a folder, so a user's network has
-    its own name there."""
+    account = work(path)
     name, out = (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
-    return save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
+    record = save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
+    path.unlink()
+    prune.tuning_checkpoint(path).unlink(missing_ok=True)
+    return record
 
 
 def save_weights(
@@ -183,13 +192,13 @@ def save_weights(
     content = safetensors.torch.save(halved)
     net.load_state_dict(safetensors.torch.load(content))
     calibration = datasets.calibration(data)
-    graph = quantize(export(net), calibration)
+    graph = quantize(export(net, data.shape), calibration)
     record = Record(
         name, data.name, path.name, hashlib.sha256(content).hexdigest(),
         sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
         len(data.validation.images), train.correct(net, data.validation), len(data.test.images),
         train.correct(net, data.test), evaluator.correct(graph, data.test), len(calibration),
-        torch.__version__, np.__version__, command, **account,
+        torch.__version__, np.__version__, command, data_sha256=data.sha256, **account,
     )  # fmt: skip
     write_whole(path, content)
     record.save(path.with_suffix(".json"))

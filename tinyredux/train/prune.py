@@ -71,7 +71,7 @@ def prune(
     """
     before = net.state_dict()
     teacher = copy.deepcopy(teacher or net).eval().to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = channels_of(net)
+    found = channels_of(net, data.shape)
     check_budget(found, pruning.budget_bytes)
     layerwise, start = memory.plan(found.graph).total_bytes, plan_partial(found.graph).peak_bytes
     if start <= pruning.budget_bytes:
@@ -81,7 +81,7 @@ def prune(
     cuts = _resume(checkpoint, net, pruning) if checkpoint else []
     steps = range(len(cuts) + 1, pruning.steps + 1)
     for step in tqdm(steps, "cuts", pruning.steps, initial=len(cuts), leave=False, disable=None):
-        found = channels_of(net)
+        found = channels_of(net, data.shape)
         saliency = _train_and_weigh(net, data, pruning, step, found, train.Guide(teacher))
         choice = choose if pruning.aim == "peak" else choose_anywhere
         gone, plan = choice(found, saliency, pruning.target_bytes(start, step))
@@ -92,7 +92,7 @@ def prune(
     train.train(net, data, pruning.tune, tuning_checkpoint(checkpoint) if checkpoint else None, train.Guide(teacher))
     own = net.state_dict()
     shapes = {name: list(value.shape) for name, value in own.items() if value.shape != before[name].shape}
-    peak = plan_partial(channels_of(net).graph).peak_bytes
+    peak = plan_partial(channels_of(net, data.shape).graph).peak_bytes
     return {
         "budget_bytes": pruning.budget_bytes, "layerwise_bytes": layerwise, "partial_bytes": start, "peak_bytes": peak,
         "reduction": round(layerwise / peak, 2), "cuts": cuts, "shapes": shapes,

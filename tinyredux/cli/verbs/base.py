@@ -74,7 +74,7 @@ def option(*names: str, **meaning: Any) -> Option:
 
 LABELLED = "cifar10, synthetic, person, vww, keywords, speech_commands"  # the sets of `datasets.SHAPES`, for help texts
 BOARDS = f"{', '.join(board_names(every=True))} or a board file.json"
-NET = option("net", metavar="NET", help="a built-in name (see `nets`), path/to/file.py:factory or an int8 model.tflite")
+NET = option("net", metavar="NET", help="a built-in name (see `nets`), path/to/file.py:factory, int8 model.tflite or model.onnx")
 BOARD = option("--board", default="disco_f469ni", help=f"{BOARDS} (default: disco_f469ni)")
 PORT = option("--port", help="serial port (default: that of the one probe that is plugged in); its probe is written")
 

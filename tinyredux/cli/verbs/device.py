@@ -159,8 +159,12 @@ def run(options: argparse.Namespace) -> Answer:
     """Sends one input to a board and reads the answer."""
     from tinyredux.device.board import run_file
 
-    result = run_file(options.input, options.port, index=options.index)
-    values = [int(value) for value in result.output.ravel()]
+    result, info = run_file(options.input, options.port, index=options.index)
+    values, named, at = result.output.ravel().tolist(), dict[str, list[int]](), 0
+    for name, size in info.outputs:
+        named[name], at = values[at : at + size], at + size
     figures = {key: getattr(result, key) for key in ("cycles", "cycles_kind", "stack_bytes")}
     cycles = "" if result.cycles is None else f"\n{result.cycles:,} cycles ({result.cycles_kind})"
-    return Answer({"schema": 1, "output": values} | figures, f"output {values}{cycles}")
+    several = {"outputs": named} if named else {}
+    text = "\n".join(f"output {name} {part}" for name, part in named.items()) or f"output {values}"
+    return Answer({"schema": 1, "output": values} | several | figures, f"{text}{cycles}")

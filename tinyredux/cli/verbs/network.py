@@ -24,8 +24,8 @@ IN_PARTS = (
     option("--input-outside", action="store_true", help="the network's input lies apart and is not minimised"),
 )  # fmt: skip
 ROUNDING = option(
-    "--rounding", default="double", choices=("double", "single"),
-    help="double (default): as TFLM and CMSIS-NN; single: as LiteRT's default interpreter",
+    "--rounding", choices=("double", "single"),
+    help="double: as TFLM and CMSIS-NN (default); single: as LiteRT's default interpreter, ONNX Runtime (there default)",
 )  # fmt: skip
 NETWORK = (
     NET,
@@ -39,7 +39,8 @@ NETWORK = (
     ROUNDING,
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
-    option("--data", help=f"{LABELLED}, random or FILE.npz (default: cifar10 where it is, else synthetic)"),
+    option("--data", help=f"{LABELLED}, random or FILE.npz, with labels of the network's first output "
+           "(default: cifar10 where it is, else synthetic)"),
     option("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges"),
     option("--seed", type=int, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
@@ -154,7 +155,7 @@ def _limit(text: str) -> tuple[str, float]:
 
 @verb(
     "compare model.tflite --data mine.npz --images 100",
-    option("a", metavar="A", help="an int8 model.tflite; with B a record of `measure --out`, or a folder of records"),
+    option("a", metavar="A", help="an int8 model.tflite or .onnx; with B a record of `measure --out`, or a folder of records"),
     option("b", nargs="?", type=Path, metavar="B", help="the record or folder that is held against A, as of a later commit"),
     option("--limit", action="append", type=_limit, metavar="FIGURE=PERCENT",
            help="exit with 1 where B is worse by more: cycles, instructions, sram, arena, flash, macs; accuracy in points"),
@@ -166,25 +167,28 @@ def _limit(text: str) -> tuple[str, float]:
     option("--seed", type=int, default=0, help="seed of random inputs (default: 0)"),
 )  # fmt: skip
 def compare(options: argparse.Namespace) -> Answer:
-    """Compares a model with LiteRT's default interpreter, byte by byte and layer by layer, or two records of `measure`."""
+    """Compares a model with the file's own runtime, LiteRT or ONNX Runtime, byte by byte and layer by layer; or two records."""
     if options.b is not None:
         return _two_records(options)
     require(not options.limit and options.format == "text", "--limit and --format are for two records; give A and B")
     from dataclasses import asdict
 
     from tinyredux import nets
-    from tinyredux.frontends import compare_with_litert
+    from tinyredux.frontends import door_of
     from tinyredux.int8 import interpret
 
-    require(is_network_file(options.a), f"{options.a} is no .tflite file, which is what LiteRT computes; give model.tflite")
+    require(is_network_file(options.a), f"{options.a} is no .tflite or .onnx file, which LiteRT or ONNX Runtime compute")
     require(options.images >= 1, f"images is {options.images}, expected at least 1")
     data, graph = nets.file_with_data(options.a, options.data, options.seed)
     images = interpret.quantize_input(graph, data.test.first(options.images).images)
-    layers = compare_with_litert(options.a, images, options.rounding)
-    share = 100 * layers[-1].differ / layers[-1].values
-    told = f"{len(images)} images of {data.name}, {options.rounding} rounding: {share:.2f} % of the output's values differ"
-    answer = {"schema": 1, "net": options.a, "rounding": options.rounding, "data": data.name, "images": len(images)}
-    answer |= {"differ_percent": share, "layers": [asdict(layer) for layer in layers]}
+    door = door_of(options.a)
+    rounding = options.rounding or door.rounding
+    layers = door.compare(options.a, images, rounding)
+    last = [layer for layer, op in zip(layers, graph.ops, strict=True) if op.output in graph.outputs]
+    share = 100 * sum(layer.differ for layer in last) / sum(layer.values for layer in last)
+    told = f"{len(images)} images of {data.name}, {rounding} rounding: {share:.2f} % of {door.runtime}'s output values differ"
+    answer = {"schema": 1, "net": options.a, "rounding": rounding, "data": data.name, "images": len(images)}
+    answer |= {"runtime": door.runtime, "differ_percent": share, "layers": [asdict(layer) for layer in layers]}
     shown = table(answer["layers"], "name", "values", "differ", "largest", "differ_alone", "largest_alone", "why")
     return Answer(answer, f"{told}\n\n{shown}", int(options.at_most is not None and share > options.at_most))
 
@@ -280,3 +284,27 @@ def _designs(result: dict[str, Any]) -> str:
     known = "" if error is None else f"; cycles predicted within {error} % of the simulated ones"
     fields = "design", "validation_correct", "test_correct", "predicted_cycles", "measured_cycles", "flash_bytes"
     return f"{told}{known}\n{table(rows, *fields)}"
+
+
+@verb(
+    "mlperf --board nucleo_l4r5zi",
+    option("--board", action="append", dest="boards", metavar="BOARD", help="may be given again (default: nucleo_l4r5zi)"),
+    option("--rounding", choices=("double", "single"), help="double (default): as TFLM; single: as LiteRT's default interpreter"),
+    option("--images", type=int, metavar="N", help="inputs to simulate: of the data at hand, else random ones (default: 3)"),
+    option("--folder", type=Path, metavar="DIR", help="where the benchmark's files are (default: TINYREDUX_DATA/mlperf_tiny)"),
+    option("--record", action="store_true", help="show the stored table, which needs no file and measures nothing"),
+)  # fmt: skip
+def mlperf(options: argparse.Namespace) -> Answer:
+    """Measures the files of MLPerf Tiny: modelled cycles, SRAM, flash and bytes, beside published results."""
+    from tqdm import tqdm
+
+    from tinyredux.explore import mlperf
+
+    if options.record:
+        data = mlperf.recorded(tuple(options.boards or (mlperf.BOARD,)), options.rounding or "double")
+    else:
+        found = tqdm(given_to(mlperf.mlperf, options), "tests", leave=False, disable=None)
+        data = {"schema": 1, "rows": list(found), "published": mlperf.facts()["published"]}
+    equal = all(row["bit_exact"] and not row["oracle_differs"] for row in data["rows"])
+    rows = mlperf.table(data["rows"])
+    return Answer(data, table(rows, *rows[0]), 0 if equal else 1)
