@@ -18,7 +18,7 @@ import pytest
 NEEDS = {
     "compiler": ("arm-none-eabi", "qemu-system-arm"),
     "library": ("could not import", "is not installed"),
-    "data": ("CIFAR-10", "TINYREDUX_DATA", "no synthetic weights"),
+    "data": ("CIFAR-10", "TINYREDUX_DATA", "no synthetic weights", "the benchmark's file", "the file of"),
     "sandbox": ("bubblewrap",),
     "browser": ("Chromium",),
     "offline": ("PlatformIO",),  # the pieces of tools/pio_offline.py

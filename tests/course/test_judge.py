@@ -63,6 +63,15 @@ FRAMES = """frame = sys._getframe()
 while frame:
     frame.f_globals['_answer'] = lambda *_: {'passed': True}
     frame = frame.f_back"""
+TO_PIPES = """import threading, time
+line = json.dumps({"id": "0", "value": {"a": 0, "input": 4096, "c": 0, "b": 7168, "d": 2048, "out": 0}}) + chr(10)
+def lie():
+    while True:
+        for number in range(3, 12):
+            try: os.write(number, line.encode())
+            except OSError: pass
+        time.sleep(0.01)
+threading.Thread(target=lie, daemon=True).start()"""
 CHEATS: dict[str, str] = {  # cells after a first one that answers nothing: both exercises must stay failed
     "forged_verdict": FORGED,
     "printed_verdict": "print('lab2.place: right in all 202 cases'); place = lambda *_: 'right'",
@@ -80,6 +89,7 @@ CHEATS: dict[str, str] = {  # cells after a first one that answers nothing: both
     "not_a_number": "place = lambda s, _: dict.fromkeys(s, float('nan'))",
     "below_zero": "place = lambda s, _: {name: -10**6 * i for i, name in enumerate(s)}",
     "far_away": "place = lambda s, _: {name: 10**6 * i for i, name in enumerate(s)}",
+    "right_lines_without_a_question": TO_PIPES,
     "raised_right": "def place(*_): raise type('right', (Exception,), {})('lab2.place: right in all 202 cases')",
 }
 

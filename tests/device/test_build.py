@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -96,19 +95,6 @@ def test_equal_input_gives_the_same_file_and_changed_weights_another(tmp_path: P
     assert changed != first and changed.read_bytes() != first.read_bytes()
 
 
-def test_a_board_file_of_the_user_builds(tmp_path: Path, model: Path, folder: Path) -> None:
-    fields = json.loads((ROOT / "tinyredux" / "board_files" / "disco_f469ni.json").read_text())
-    console = {"kind": "usart-v1", "base": "0x40004400", "tx": "PA2", "rx": "PA3", "alternate": 7}
-    fields |= {"name": "mine", "mcu": "stm32f411ret6", "clock_hz": 100000000, "pio_env": "of old", "console": console}
-    fields["sram"] = [{"base": "0x20000000", "size_bytes": 131072}]
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps(fields))
-    firmware = build.build_firmware(model, find_board(str(path)), folder)
-    assert int.from_bytes(loadable_bytes(firmware.elf)[0x08000000][:4], "little") == 0x20020000
-    with pytest.raises(ValueError, match="no PlatformIO environment"):
-        build.build_firmware(model, replace(DISCO, mcu="nrf52840"), folder, pio=True)
-
-
 SMALL_FLASH = replace(DISCO, flash=Memory("flash", 0x08000000, 2048))
 SMALL_SRAM = replace(DISCO, sram=(Memory("sram", 0x20000000, 8192),))
 
@@ -130,6 +116,8 @@ def test_errors_say_what_to_do(model: Path, tmp_path: Path, folder: Path, monkey
     wrong = write_model(tmp_path / "wrong") / "model.c"
     wrong.write_text(wrong.read_text().replace("tr_mark(1);", "tr_mark(1)"))
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no PlatformIO environment"):
+        build.build_firmware(model, replace(DISCO, mcu="nrf52840"), folder, pio=True)
     for error, words, sources, board in (
         (build.BuildError, r"model\.c:\d+:\d+: error: expected ';'", wrong.parent, DISCO),
         (ValueError, "holds no C file", tmp_path / "empty", DISCO),

@@ -123,6 +123,11 @@ SAYS = {
          while (n < 3) __asm__ volatile("wfe"); number(n); leave(0); }}""",
         "0 3",
     ),
+    "the return from an interrupt is an event": (
+        f"""{COUNT} {TICK} while (n < 1) {{ }} __asm__ volatile("wfe"); number(n);
+         __asm__ volatile("wfe"); number(n); leave(0); }}""",
+        "1 2",
+    ),
     "floating point that is switched off and on again": (
         """__attribute__((noinline)) int twice(int x) { volatile float f = x; return (int)(f + f); }
         int main(void) { number(twice(4)); REG(0xE000ED88) = 0; REG(0xE000ED88) = 0xF << 20; number(twice(5)); leave(0); }""",
