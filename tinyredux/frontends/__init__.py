@@ -2,10 +2,9 @@
 int8 one.
 
 `torch_export.export` is the door for modules; `operators` translates each operator or refuses it in words, `builder` collects
-the graph. `tflite_graph.load_tflite` is the door for .tflite files, which `tflite_file` reads; `tflite_moves` has operators that
-move values or join neighbours, and `litert` holds the graph beside LiteRT. `qdq` is how networks with quantize and dequantize
-pairs are read, `onnx_graph.load_onnx` their door for ONNX files, `onnx_runtime` what holds it beside ONNX Runtime; `doors` is
-the table of files.
+the graph. `tflite` is the door for .tflite files. `qdq` is how networks with quantize and dequantize pairs are read,
+`onnx_graph.load_onnx` their door for ONNX files, `onnx_runtime` what holds it beside ONNX Runtime, `pt2e` their door for torch;
+`doors` is the table of files.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from __future__ import annotations
 from tinyredux.frontends.builder import Builder, arguments
 from tinyredux.frontends.doors import DOORS, Door, door_of
 from tinyredux.frontends.layers import LayerDifference
-from tinyredux.frontends.litert import compare_with_litert
 from tinyredux.frontends.onnx_graph import load_onnx
 from tinyredux.frontends.onnx_runtime import compare_with_onnxruntime
-from tinyredux.frontends.tflite_graph import load_tflite, load_with_tensors
+from tinyredux.frontends.tflite import compare_with_litert, load_tflite, load_with_tensors
 from tinyredux.frontends.torch_export import export, export_with_names
 
 __all__ = [

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyredux.frontends.layers import LayerDifference
-from tinyredux.frontends.litert import compare_with_litert
 from tinyredux.frontends.onnx_graph import load_onnx
 from tinyredux.frontends.onnx_runtime import compare_with_onnxruntime
-from tinyredux.frontends.tflite_graph import load_tflite
+from tinyredux.frontends.tflite import compare_with_litert, load_tflite
 from tinyredux.graph import Array, Graph
 
 

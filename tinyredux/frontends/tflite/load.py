@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyredux.files import expect, require
-from tinyredux.frontends.tflite_call import Call, Loader, RefusedError, activation_quant, map_shape
-from tinyredux.frontends.tflite_moves import MOVES, folded, same_quant
+from tinyredux.frontends.tflite.call import Call, Loader, RefusedError, activation_quant, map_shape
+from tinyredux.frontends.tflite.moves import MOVES, folded, same_quant
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -39,7 +39,7 @@ from tinyredux.graph import (
 from tinyredux.int8 import fold_constant_channels
 
 if TYPE_CHECKING:
-    from tinyredux.frontends.tflite_file import FileOperator, FileTensor
+    from tinyredux.frontends.tflite.file import FileOperator, FileTensor
 
 FUNCTIONS = {"LOGISTIC": "sigmoid", "TANH": "tanh", "HARD_SWISH": "hardswish", "QUANTIZE": "identity"}  # of one value
 OUTPUTS = {"LOGISTIC": Quant((1 / 256,), -128), "TANH": Quant((1 / 128,), 0), "SOFTMAX": Quant((1 / 256,), -128)}  # prescribed
@@ -228,7 +228,7 @@ def load_tflite(path: Path | str, rounding: str = "double") -> Graph:
 
 def load_with_tensors(path: Path) -> tuple[Graph, dict[str, int]]:
     """Returns the graph of `load_tflite`, and which of the file's tensors each of its tensors is."""
-    from tinyredux.frontends.tflite_file import read_file
+    from tinyredux.frontends.tflite.file import read_file
 
     file = read_file(path)
     several = f"{len(file.inputs)} inputs ({', '.join(f'{file.tensors[i].name} {file.tensors[i].shape}' for i in file.inputs)})"

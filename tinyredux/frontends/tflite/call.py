@@ -11,7 +11,7 @@ import numpy as np
 from tinyredux.graph import Array, Graph, Op, Padding, Quant, Shape, Tensor, output_shape
 
 if TYPE_CHECKING:
-    from tinyredux.frontends.tflite_file import File, FileOperator, FileTensor
+    from tinyredux.frontends.tflite.file import File, FileOperator, FileTensor
 
 FUSED = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}  # the schema's numbers
 NOT_FUSED = {4: "TANH", 5: "SIGN_BIT"}

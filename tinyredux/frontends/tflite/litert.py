@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyredux.files import expect
 from tinyredux.frontends.layers import LayerDifference, Maps, differences
-from tinyredux.frontends.tflite_graph import load_with_tensors
+from tinyredux.frontends.tflite.load import load_with_tensors
 from tinyredux.graph import Array, Graph
 
 

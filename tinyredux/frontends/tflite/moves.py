@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinyredux.frontends.tflite_call import SAME, Call, RefusedError, activation_quant, map_shape
+from tinyredux.frontends.tflite.call import SAME, Call, RefusedError, activation_quant, map_shape
 from tinyredux.graph import Array, Conv, DepthwiseConv, Pair, Pool, Rearrange
 
 if TYPE_CHECKING:
-    from tinyredux.frontends.tflite_call import Loader
-    from tinyredux.frontends.tflite_file import FileOperator
+    from tinyredux.frontends.tflite.call import Loader
+    from tinyredux.frontends.tflite.file import FileOperator
 
 WHOLE = slice(None)
 
