@@ -183,11 +183,16 @@ struct tr_pool {
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
     int32_t activation_min, activation_max;
     int32_t in_row, in_pixel, out_row, out_pixel;
-    int32_t multiplier, shift, correction, zero_point; /* of a mean, which has a scale of its own and no padding */
 };
 void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
 void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
-void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p);
+
+/* The mean of a window in a scale of its own, without padding. */
+struct tr_mean {
+    struct tr_pool window;
+    int32_t multiplier, shift, correction, zero_point;
+};
+void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_mean *restrict p);
 
 /* Sum and difference of two tensors: n values in each of `rows` rows (0: one), which begin a_row, b_row, out_row apart; shifts <= 0; left_shift 20. */
 struct tr_add {

@@ -131,7 +131,7 @@ static void average_of_pixel(int8_t *restrict out, struct window window, struct 
 }
 
 /* A sum of stored values as their mean in the output's scale. With single rounding the zero points are in one constant. */
-static inline int8_t mean(int32_t sum, const struct tr_pool *p)
+static inline int8_t mean(int32_t sum, const struct tr_mean *p)
 {
 #if !defined(TR_SINGLE_ROUNDING)
     return tr_requantize_s8(sum - p->correction, p->multiplier, p->shift, p->zero_point, INT8_MIN, INT8_MAX);
@@ -140,17 +140,17 @@ static inline int8_t mean(int32_t sum, const struct tr_pool *p)
 #endif
 }
 
-static void mean_of_pixel(int8_t *restrict out, struct window window, struct steps steps, const struct tr_pool *p)
+static void mean_of_pixel(int8_t *restrict out, struct window window, struct steps steps, const struct tr_mean *p)
 {
     int32_t c = 0;
-    for (; c + 4 <= p->c; c += 4) {
+    for (; c + 4 <= p->window.c; c += 4) {
         const struct four sum = sum_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
         out[c] = mean(sum.c0, p);
         out[c + 1] = mean(sum.c1, p);
         out[c + 2] = mean(sum.c2, p);
         out[c + 3] = mean(sum.c3, p);
     }
-    for (; c < p->c; c++) {
+    for (; c < p->window.c; c++) {
         out[c] = mean(sum_of_one(window.in + c, window, steps.in_pixel, steps.in_row), p);
     }
 }
@@ -175,12 +175,13 @@ void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const s
     }
 }
 
-void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_pool *restrict p)
+void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_mean *restrict p)
 {
-    const struct steps steps = steps_of(p);
-    for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
-        for (int32_t x = 0; x < p->out_w; x++) {
-            mean_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
+    const struct tr_pool *window = &p->window;
+    const struct steps steps = steps_of(window);
+    for (int32_t y = 0; y < window->out_h; y++, out += steps.out_row) {
+        for (int32_t x = 0; x < window->out_w; x++) {
+            mean_of_pixel(out + x * steps.out_pixel, clip(in, window, steps.in_row, steps.in_pixel, y, x), steps, p);
         }
     }
 }

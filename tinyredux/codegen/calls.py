@@ -189,9 +189,13 @@ def call_of(weights: Weights, step: Step) -> Call:
         case Weighted():
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():
-            kernel, struct = f"{op.kind}_pool", "pool"
-            own = asdict(mean_params(graph, op)) if op.kind == "mean" else _clamps(graph, op)
-            fields = _window(op, step) | {"c": box.shape[2]} | own | _strides(step)
+            kernel, struct = f"{op.kind}_pool", "mean" if op.kind == "mean" else "pool"
+            fields = _window(op, step) | {"c": box.shape[2]}
+            if op.kind == "mean":
+                fields = {f"window.{key}": value for key, value in (fields | _strides(step)).items()}
+                fields |= asdict(mean_params(graph, op))
+            else:
+                fields |= _clamps(graph, op) | _strides(step)
         case Add():
             kernel, struct = "sub" if op.subtract and graph.rounding == "double" else "add", "add"
             fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))

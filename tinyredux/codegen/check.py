@@ -49,7 +49,8 @@ def check_call(call: Call, step: Step, arena: Arena) -> None:
 @lru_cache(maxsize=100_000)
 def _differs(kernel: str, fields: Fields, maps: tuple[Walk, ...]) -> int:
     """Returns the number, from 1, of the first map that the kernel walks otherwise; 0 where there is none."""
-    for number, (walk, there) in enumerate(zip(_walks(kernel, dict(fields)), maps, strict=False), 1):
+    parameters = {key.removeprefix("window."): value for key, value in fields}
+    for number, (walk, there) in enumerate(zip(_walks(kernel, parameters), maps, strict=False), 1):
         if not np.array_equal(walk.elements(), there.elements()):
             return number
     return 0

@@ -76,13 +76,13 @@ static void run_dense(const int32_t *f, void *const *arrays, int16_t *scratch)
 
 static void run_pool(const int32_t *f, void *const *arrays, int32_t maximum)
 {
-    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0, 0, 0, 0, 0};
+    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0};
     (maximum ? tr_max_pool_s8 : tr_average_pool_s8)(arrays[0], arrays[1], &p);
 }
 
 static void run_mean(const int32_t *f, void *const *arrays)
 {
-    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0, 0, f[11], f[12], f[13], f[14]};
+    const struct tr_mean p = {{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0, 0}, f[11], f[12], f[13], f[14]};
     tr_mean_pool_s8(arrays[0], arrays[1], &p);
 }
 
