@@ -270,7 +270,7 @@ def test_what_is_clamped_by_its_scale_needs_no_clamp(tmp_path: Path) -> None:
     path = file_of(tmp_path / "relu.onnx", between(helper.make_node("Relu", ["x"], ["y"]), zero="u"))
     graph = tr.load_onnx(path)
     assert [op.parameters for op in graph.ops if isinstance(op, Lookup)] == [(0.0, np.inf)] and graph.input.quant == Quant(
-        (np.float32(0.05),), 3
+        (np.float32(0.0531),), 3
     )
 
 
