@@ -23,7 +23,7 @@ from torch import nn
 
 import tinyredux as tr
 from tinyredux.cli.app import main
-from tinyredux.graph import ROUNDINGS, Add, Graph, Mul, Op, Quant, Softmax, Tensor
+from tinyredux.graph import ROUNDINGS, Add, DepthwiseConv, Graph, Mul, Op, Quant, Softmax, Tensor
 from tinyredux.int8 import evaluator, interpret
 
 pytest.importorskip("tflite", reason="tflite is not installed; pip install 'tinyredux[tflite]'")
@@ -247,6 +247,32 @@ def test_products_and_differences_come_back_as_they_were_written(seed: int, tmp_
     layers = tr.compare_with_litert(path, images, rounding="single")
     assert [layer.kind for layer in layers] == kinds
     assert not any(layer.differ_alone for layer in layers if layer.kind in ("Mul", "Add"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_depthwise_convolution_of_one_channel_is_a_convolution(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    kernel, count = (int(rng.integers(1, 6)), int(rng.integers(1, 6))), int(rng.integers(1, 20))
+    stride, padding = (int(rng.integers(1, 3)),) * 2, (0, 0, 0, 0)
+    tensors = {"image": Tensor("image", (9, 8, 1), "int8", Quant((0.02,), -5))}
+    tensors["map"] = Tensor(
+        "map", ((9 - kernel[0]) // stride[0] + 1, (8 - kernel[1]) // stride[1] + 1, count), "int8", Quant((0.05,), 3)
+    )
+    scales = tuple(float(scale) for scale in rng.uniform(0.001, 0.01, count))
+    op = DepthwiseConv("depthwise", ("image",), "map", "w", "b", "relu", scales, kernel, stride, padding, count)
+    held = {
+        "w": rng.integers(-127, 128, (*kernel, count)).astype(np.int8),
+        "b": rng.integers(-4000, 4000, count).astype(np.int32),
+    }
+    written = Graph("one", (op,), tensors, held, ("image",), ("map",))
+    path = tmp_path / "one.tflite"
+    path.write_bytes(tflite_bytes(written))
+    graph = tr.load_tflite(path)
+    assert [type(op).__name__ for op in graph.ops] == ["Conv"]
+    images = images_for(graph, 8)
+    np.testing.assert_array_equal(interpret.run(graph, images), interpret.run(written, images))
+    once = replace(graph, rounding="single")
+    np.testing.assert_array_equal(interpret.run(once, images), litert(path.read_bytes(), graph, images))
 
 
 def test_a_product_too_large_for_single_rounding_is_refused() -> None:

@@ -70,6 +70,9 @@ def _depthwise(call: Call) -> None:
     weights, channels = _dilated(weights, _dilation(call))[0], call.source().shape[2]
     window = call.window(weights.shape[:2])
     weights = weights.transpose(1, 0, 2) if call.turned() else weights
+    if channels == 1:  # every output channel reads the only one: a convolution, which has more kernels
+        call.emit_weighted("conv", Conv, weights.transpose(2, 0, 1)[..., None], scale, **window)
+        return
     call.emit_weighted("depthwise", DepthwiseConv, weights, scale, multiplier=weights.shape[2] // channels, **window)
 
 
@@ -290,13 +293,17 @@ def _is_relabelled(unsigned: FileTensor, tensor: FileTensor) -> bool:
     return unsigned.dtype == "uint8" and unsigned.scale == tensor.scale and zero_points[0] == zero_points[1] + 128
 
 
+STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
+STATE = "it keeps values from one call to the next; export the network that reads its whole window at once"
+
+
 def _take(loader: Loader, op: FileOperator) -> None:
     """Translates one operator, or notes why it cannot be; what it writes then stands for itself."""
     try:
         if folded(loader, op):
             return
         if op.code not in HANDLERS:
-            raise RefusedError("no kernel computes it")
+            raise RefusedError(STATE if op.code in STATEFUL else "no kernel computes it")
         HANDLERS[op.code](Call(loader, op))
     except (ValueError, KeyError, IndexError, TypeError) as wrong:
         said = f"its options or inputs lack {wrong}" if isinstance(wrong, KeyError | IndexError | TypeError) else str(wrong)
