@@ -63,7 +63,11 @@ class RandomNet(nn.Module):
                 self._append(self._step(self._pick(*STEPS), values), values)
             self._head(self._pick(*HEADS), values)
         inner = [i for i in range(2, len(values) - 1) if self.program[i - 1][0] is not FUNCTIONS["flatten"]] if several else []
-        self.others = sorted(map(int, self.rng.permutation(inner)[:3]))
+        self.others: list[int] = []
+        for i in map(int, self.rng.permutation(inner)):  # no values twice, which export refuses: some steps change nothing
+            alike = (torch.equal(values[i].flatten(), values[other].flatten()) for other in (*self.others, -1))
+            self.others += [i] if len(self.others) < 3 and not any(alike) else []
+        self.others.sort()
 
     def _pick(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]
