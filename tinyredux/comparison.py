@@ -81,7 +81,7 @@ class Comparison:
 
 
 def compare(a: Measurement, b: Measurement, name: str = "") -> Comparison:
-    """Returns what differs between two records; `name` is what the pair is called, else the network of `b`."""
+    """Returns what differs between two records; `name` is what the pair is called, else the network of `b`. Chapter 13."""
     before = {op.name: op.cycles for op in a.per_op}
     return Comparison(
         name or b.net,
