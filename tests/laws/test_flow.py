@@ -90,7 +90,7 @@ WRONG: tuple[tuple[Callable[[tr.Model], object], str], ...] = (
     (lambda model: tr.Partial(accumulator="int8"), "accumulator is 'int8', expected one of int32, int16"),
     (lambda model: tr.Layerwise(sram=0), "sram is 0 bytes, expected 1 to"), (lambda model: tr.compile(model.graph, "no"), "no"),
     (lambda model: tr.compile(model.graph, kernels="turbo"), "kernels is 'turbo', expected one of fast, reference"),
-    (lambda model: tr.export(Branches(), (3, 16)), r"input_shape is \(3, 16\); give \(channels, height, width\)"),
+    (lambda model: tr.export(Branches(), (16,)), r"input_shape is \(16,\); give \(channels, height, width\)"),
     (lambda model: model.code("conv9"), "branches has no operator 'conv9'; it has conv1, conv2, add1"),
 )  # fmt: skip
 
