@@ -32,6 +32,7 @@ from tinyredux.cli import magics
 from tinyredux.cli.verbs import VERBS, network
 from tinyredux.course import book
 from tinyredux.course.claims import Evidence, all_claims, reproduce
+from tinyredux.explore import mlperf
 from tinyredux.measurement import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -300,6 +301,19 @@ def test_figures_of_readme_are_those_of_the_records() -> None:
             runs[found[1]] = record(net, found[2], "fast")
         assert [f"{run['cycles'] / 1e6:.1f}" for run in runs.values()] == [*runs], net
         assert whole == size(runs[fast]) and parts in ("", size(record(net, "partial", "reference")) if parts else ""), net
+
+
+def test_figures_of_mlperf_tiny_in_readme_are_those_of_the_record() -> None:
+    rows = {row["test"]: row for row in mlperf.recorded()["rows"]}
+    (tflm,) = (row for row in mlperf.facts()["published"] if row["by"] == "TFLM, reference" and row["beside"] == mlperf.BOARD)
+    lines = re.findall(r"\| (\w+), (.+) \| ([\d.]+) \| ([\d.]+) \((.+)\) \| ([\d.]+) \|", README_TEXT)
+    assert [line[0] for line in lines] == ["IC", "KWS", "VWW", "AD"]
+    for test, shape, ours, best, who, reference in lines:
+        row, other = rows[test], rows[test]["published"]
+        assert (shape, ours) == (row["network"], f"{row['cycles'] / 1e6:.3g}") and row["oracle_differs"] in (0, None)
+        assert (best, who) == (str(other["million_cycles"]), f"{other['by']} {other['version']}")
+        assert reference == str(tflm["million_cycles"][test])
+    assert f"a board takes {' to '.join(map(str, rows['IC']['error_band']))}" in README_TEXT
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
