@@ -66,7 +66,8 @@ def train(options: argparse.Namespace) -> Answer:
     path = (options.out or datasets.cache_folder() / "weights") / record.file
     text = f"{record.net} trained on {record.data}: {path}\n{_right(record)}"
     if options.method == "exact" and ":" in options.net:
-        used = "" if options.out else "; every verb takes these weights for this network and data, until the file is removed"
+        taken = "every verb takes these weights for this network and data, until the file is removed"
+        used = "; other verbs look for weights where training puts them without --out" if options.out else f"; {taken}"
         text += f"\nIn Python: tinyredux.nets.load_weights(net, Path(...)){used}"
     return Answer(asdict(record), text)
 
