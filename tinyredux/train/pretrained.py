@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from tinyredux import datasets, nets, train
 from tinyredux.files import check_output, write_whole
 from tinyredux.frontends import export
 from tinyredux.int8 import evaluator, quantize
+from tinyredux.provenance import provenance
 from tinyredux.train import finetune_skip, finetune_trec, loop, prune
 from tinyredux.train.record import Record, load_record, records
 from tinyredux.trec.layer import convert
@@ -142,7 +142,7 @@ def _on(data: datasets.Dataset, recipe: train.Recipe) -> train.Recipe:
     if not data.sha256:
         return recipe
     batch = min(recipe.batch, max(LEAST_BATCH, len(data.train.images) // LEAST_STEPS))
-    return replace(recipe, augment=False, batch=batch, peak_rate=recipe.peak_rate * math.sqrt(batch / recipe.batch))
+    return replace(recipe, augment=False, batch=batch, peak_rate=recipe.peak_rate * (batch / recipe.batch) ** 0.5)
 
 
 def _command(begin: str, images: datasets.Dataset, asked: str | None, **given: object) -> str:
@@ -190,7 +190,7 @@ def save_weights(
         sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
         len(data.validation.images), train.correct(net, data.validation), len(data.test.images),
         train.correct(net, data.test), evaluator.correct(graph, data.test), len(calibration),
-        torch.__version__, np.__version__, command, data_sha256=data.sha256, **account,
+        torch.__version__, np.__version__, command, origin=provenance(), data_sha256=data.sha256, **account,
     )  # fmt: skip
     write_whole(path, content)
     record.save(path.with_suffix(".json"))

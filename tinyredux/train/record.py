@@ -31,6 +31,7 @@ class Record:
     numpy: str
     command: str
     schema: int = 1
+    origin: dict[str, Any] | None = None  # commit, day, machine and versions, as `provenance` has them; None in older records
     data_sha256: str = ""  # of a user's own data, from which the name of the data has its digits
     pruning: dict[str, Any] | None = None  # of a pruned network: base, peaks, cuts, and the shapes that changed
     table: dict[str, dict[str, Any]] | None = None  # of a network with TREC: settings by module path
