@@ -39,6 +39,11 @@ class Artifact:
         return folder
 
 
+SINGLE_ROUNDING = """/* Sums are rounded once on their way to int8, as LiteRT's default interpreter does. */
+#define TR_SINGLE_ROUNDING 1
+"""  # the same for every network, so that the kernels are compiled once
+
+
 def artifact(
     graph: Graph, ops: list[dict[str, Any]], blob: Blob, files: dict[str, str], sizes: tuple[int, int], call: str
 ) -> Artifact:
@@ -47,7 +52,7 @@ def artifact(
     """
     files = files | {"model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
     if graph.rounding == "single":
-        files["single_rounding.h"] = f"{head(graph, call, 'The rounding')}#define TR_SINGLE_ROUNDING 1\n"
+        files["single_rounding.h"] = SINGLE_ROUNDING
     model_hash = hash_of(blob.data, files)
     files = {name: text.replace(HASH_PLACEHOLDER, model_hash) for name, text in files.items()}
     manifest = {
