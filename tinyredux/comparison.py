@@ -17,7 +17,7 @@ FIGURES: dict[str, Callable[[Measurement], Number]] = {
     "cycles": lambda record: record.cycles,
     "instructions": lambda record: record.instructions,
     "sram": lambda record: record.sram_bytes["total"],
-    "arena": lambda record: record.planned_bytes,
+    "planned": lambda record: record.planned_bytes,
     "flash": lambda record: record.flash_bytes["total"],
     "macs": lambda record: record.macs_executed,
     "accuracy": lambda record: None if record.accuracy is None else 100 * record.accuracy,

@@ -22,6 +22,7 @@ from tinyredux.int8 import evaluator, interpret
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; pip install 'tinyredux[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; pip install 'tinyredux[onnx]'")
+from damaged import damaged  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx_models import dealt, drawn_file, exported, quantised  # noqa: E402
 from onnxruntime.quantization import QuantFormat, QuantType  # noqa: E402
@@ -342,16 +343,10 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
 
 def test_damaged_files_end_in_a_sentence(tmp_path: Path) -> None:
     """Cut at any place, or with any byte changed: a graph or a ValueError, never another exception."""
-    whole, rng, refused = drawn_file(3, "QOperator", tmp_path)[0].read_bytes(), np.random.default_rng(0), 0
+    whole, refused = drawn_file(3, "QOperator", tmp_path)[0].read_bytes(), 0
     path = tmp_path / "damaged.onnx"
-    for i in range(80):
-        data = bytearray(whole)
-        if i % 2:
-            data = data[: int(rng.integers(len(data)))]
-        else:
-            for _ in range(4):
-                data[int(rng.integers(len(data)))] = int(rng.integers(256))
-        path.write_bytes(bytes(data))
+    for data in damaged(whole, 80):
+        path.write_bytes(data)
         try:
             tr.load_onnx(path)
         except ValueError as wrong:

@@ -158,7 +158,8 @@ def _limit(text: str) -> tuple[str, float]:
     option("a", metavar="A", help="an int8 model.tflite or .onnx; with B a record of `measure --out`, or a folder of records"),
     option("b", nargs="?", type=Path, metavar="B", help="the record or folder that is held against A, as of a later commit"),
     option("--limit", action="append", type=_limit, metavar="FIGURE=PERCENT",
-           help="exit with 1 where B is worse by more: cycles, instructions, sram, arena, flash, macs; accuracy in points"),
+           help="exit with 1 where B is worse by more: cycles, instructions, sram, planned (arena and scratch), flash, macs; "
+           "accuracy in points"),
     option("--format", default="text", choices=("text", "csv", "latex"), help="of A and B (default: text)"),
     option("--data", help=f"{LABELLED}, random or FILE.npz (default: as for `measure`)"),
     option("--images", type=int, default=20, help="how many test images (default: 20)"),
@@ -212,13 +213,8 @@ def _two_records(options: argparse.Namespace) -> Answer:
         shown = table([dict(zip(head, row, strict=True)) for row in rows], *head)
         kept = [f"{len(found)} records; figures that are equal are left out"] * (len(found) > 1) + alone
         slower = [vars(op) | {"operator": op.figure} for one in found for op in one.operators if op.change]
-        parts = [
-            "\n".join(kept),
-            "\n".join(differ),
-            shown,
-            table(slower, "operator", "a", "b", "change") if slower and len(found) == 1 else "",
-        ]
-        text = "\n\n".join(filter(None, [*parts, "\n".join(worse)]))
+        operators = table(slower, "operator", "a", "b", "change") if slower and len(found) == 1 else ""
+        text = "\n\n".join(filter(None, ["\n".join(kept), "\n".join(differ), shown, operators, "\n".join(worse)]))
     else:
         text = (as_csv if options.format == "csv" else as_latex)(rows, head)
     answer = {"schema": 1, "a": options.a, "b": str(options.b), "limits": limits, "worse": worse, "unpaired": alone}

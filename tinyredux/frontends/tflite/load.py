@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 FUNCTIONS = {"LOGISTIC": "sigmoid", "TANH": "tanh", "HARD_SWISH": "hardswish", "QUANTIZE": "identity"}  # of one value
 OUTPUTS = {"LOGISTIC": Quant((1 / 256,), -128), "TANH": Quant((1 / 128,), 0), "SOFTMAX": Quant((1 / 256,), -128)}  # prescribed
+STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
+STATE = "it keeps values from one call to the next; export the network that reads its whole window at once"
 
 
 def _dilated(weights: Array, steps: tuple[int, int]) -> Array:
@@ -291,10 +293,6 @@ def _is_relabelled(unsigned: FileTensor, tensor: FileTensor) -> bool:
     """Returns whether a uint8 tensor holds the values of an int8 one, each 128 higher."""
     zero_points = [one.zero_point[0] if one.zero_point else 0 for one in (unsigned, tensor)]
     return unsigned.dtype == "uint8" and unsigned.scale == tensor.scale and zero_points[0] == zero_points[1] + 128
-
-
-STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
-STATE = "it keeps values from one call to the next; export the network that reads its whole window at once"
 
 
 def _take(loader: Loader, op: FileOperator) -> None:
