@@ -25,6 +25,7 @@ from tinyredux.memory import Program
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.model import Model
 from tinyredux.results import record_of
+from tinyredux.streaming import sliding
 
 SINGLE = "sums are rounded once, as LiteRT's default interpreter does"
 Pass = Callable[[Graph, Board], Graph]
@@ -49,8 +50,10 @@ def compile(
     expect(Graph, graph, "what to compile", "such as quantize(export(module, shape), images)")
     chip, schedule = find_board(board) if isinstance(board, str) else board, schedule or Layerwise()
     labels, notes = list[str](), (SINGLE,) * (graph.rounding == "single")
+    whole: Graph | None = None
     for apply in passes:
-        graph = apply(graph, chip)
+        given, graph = graph, apply(graph, chip)
+        whole = given if graph.window and not given.window else whole
         labels.append(_label(apply))
         notes += apply.notes(graph) if hasattr(apply, "notes") else ()
     verify(graph)
@@ -64,7 +67,7 @@ def compile(
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
     artifact = emit_steps(steps, call)
     limit, outside = getattr(schedule, "sram", None), getattr(schedule, "input_outside", False)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source)
+    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, whole)
 
 
 def measure(
@@ -72,7 +75,8 @@ def measure(
     data: str = "arrays", platformio: bool = False,
 ) -> Measurement:  # fmt: skip
     """Returns the measurement of a model: built, run on float images (N, C, H, W) or, of a height of 1, (N, C, L), and compared
-    with `int8.interpret`.
+    with `int8.interpret`. The images of a stream, one below another, are the rows that are pushed; what is counted and compared
+    is each push that fills a window.
 
     `target` is "simulator" (exact instructions, modelled cycles), "host" (bits alone) or "board[:PORT]". `labels` (N,) count
     what is right by the first output; of several, all are compared. `data` is what the record calls the images; `platformio`
@@ -81,7 +85,7 @@ def measure(
     ValueError for images of another shape. Chapter 13.
     """
     expect(Model, model, "what to measure", "such as compile(graph, board)")
-    images = interpret.as_maps(model.graph, images)
+    images = interpret.as_maps(model.whole or model.graph, images)
     fits, firmware, on_host = True, None, target == "host"
     try:
         firmware = model.build(platformio=platformio)
@@ -92,13 +96,15 @@ def measure(
     except MissingTool:  # the host needs its own compiler alone; how much flash the board's program takes stays unknown
         if not on_host:
             raise
-    inputs = interpret.quantize_input(model.graph, images)
+    inputs = interpret.quantize_input(model.whole or model.graph, images)
+    frames, inputs = sliding(model.graph, np.concatenate([*inputs])) if model.whole else (list(inputs), inputs)
     runs, opened = [], model.open(target, firmware)
     try:
-        for image in tqdm(inputs, "images", leave=False, disable=None):
-            runs.append(opened.measure(image))
+        for number, image in enumerate(tqdm(frames, "images", leave=False, disable=None)):
+            runs.append(opened.push(image, number) if model.whole else opened.measure(image))
     finally:
         opened.close()
+    runs, labels = (runs[model.graph.pushes - 1 :], None) if model.whole else (runs, labels)
     return record_of(model, images, inputs, labels, runs, firmware, target=target, data=data, fits=fits)
 
 

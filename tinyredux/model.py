@@ -27,7 +27,8 @@ class Model:
 
     `graph` is int8, `source` the float graph that it was quantised from, where that is known. `method` names the passes and the
     schedule that made it, `limit_bytes` is the SRAM that was asked for; `in_parts` says that the schedule was another than layer
-    by layer. `notes` say what a reader must know of it. Chapter 13.
+    by layer. `notes` say what a reader must know of it. `whole` is the network whose stream `graph` is.
+    Chapter 13.
     """
 
     graph: Graph
@@ -41,6 +42,7 @@ class Model:
     input_outside: bool = False
     notes: tuple[str, ...] = ()
     source: Graph | None = None
+    whole: Graph | None = None
 
     @property
     def plan(self) -> MemoryPlan:
@@ -89,7 +91,7 @@ class Model:
         steps = self.steps
         if steps.program.schedule.accumulator == "int16":
             return np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
-        return interpret.run_joined(self.graph, images) if computed is None else computed
+        return interpret.run_joined(self.whole or self.graph, images) if computed is None else computed
 
     def check_fit(self) -> None:
         """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
@@ -103,7 +105,7 @@ class Model:
             op = graph.by_name[max(plan.steps, key=lambda step: step.live_bytes).op.split("+")[-1]]
             largest = max((*op.inputs, op.output), key=lambda name: graph.tensors[name].size_bytes)
             about = f"tensor {largest} {graph.tensors[largest].size_bytes} bytes at {op.name}"
-            advice = what_fits(graph, max(0, budget), "trec+partial" if has_trec(graph) else "partial")
+            advice = "" if graph.window else what_fits(graph, max(0, budget), "trec+partial" if has_trec(graph) else "partial")
             raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, advice)
         weights = len(self.artifact.blob)
         if weights > board.flash_bytes:

@@ -74,5 +74,14 @@ class SimulatorTarget(LinkTarget):
         run = super().measure(image)
         changed = np.flatnonzero(np.frombuffer(machine.read(start, size), np.uint8) != self.pattern)
         self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
-        instructions = machine.watched[-1].instructions if machine.watched else None
-        return replace(run, instructions=instructions, stack_bytes=machine.stack_bytes, arena_bytes=self.written)
+        return replace(self._counted(run), arena_bytes=self.written)
+
+    def push(self, frame: Int8Array, sequence: int) -> RawMeasurement:
+        """Returns one run of a stream; its arena stays as the last one left it."""
+        self.machine.watched.clear()
+        return self._counted(super().push(frame, sequence))
+
+    def _counted(self, run: RawMeasurement) -> RawMeasurement:
+        watched = self.machine.watched
+        instructions = watched[-1].instructions if watched else None
+        return replace(run, instructions=instructions, stack_bytes=self.machine.stack_bytes)

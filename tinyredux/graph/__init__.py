@@ -31,6 +31,7 @@ from tinyredux.graph.operators import (
     Pool,
     Quant,
     Rearrange,
+    Recall,
     Relu,
     Shape,
     Softmax,
@@ -50,7 +51,7 @@ from tinyredux.graph.rules import verify
 
 __all__ = [
     "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
-    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Relu",
+    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu",
     "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
     "constant_names", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "total_macs", "verify",
     "weights_of", "window_outputs", "without_dead_channels",

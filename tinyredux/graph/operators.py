@@ -172,6 +172,14 @@ class Rearrange(Op):
 
 
 @dataclass(frozen=True)
+class Recall(Op):
+    """A map that slides by rows: its inputs one below another, and above the last of them the rows that `state` held when the
+    last run ended. `state` is a tensor that a later operator of the same graph writes. Chapter 15."""
+
+    state: str = ""
+
+
+@dataclass(frozen=True)
 class Relu(Op):
     """A clamp that could not be fused into its producer."""
 
@@ -210,6 +218,7 @@ class Graph:
     outputs: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)  # operator name -> path in the torch module
     rounding: str = "double"  # of an int8 graph, one of ROUNDINGS
+    window: int = 0  # of a stream: the rows of the window, of which `input` are the newest; 0: a run knows nothing of others
 
     def __post_init__(self) -> None:
         """Rejects a rounding that does not exist."""
@@ -219,6 +228,16 @@ class Graph:
     def by_name(self) -> dict[str, Op]:
         """The operators by their names."""
         return {op.name: op for op in self.ops}
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The tensors that a run leaves to the next one; none for a network whose runs know nothing of each other."""
+        return tuple(op.state for op in self.ops if isinstance(op, Recall))
+
+    @property
+    def pushes(self) -> int:
+        """How many runs it takes until the first output counts: those of a stream that fill its window."""
+        return max(1, -(-self.window // self.input.shape[0]))
 
     @property
     def input(self) -> Tensor:
@@ -310,6 +329,11 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             alike = len({shape[:2] for shape in shapes}) == 1
             require(alike, f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
             return height, width, sum(shape[2] for shape in shapes)
+        case Recall():
+            parts = [graph.tensors[name].shape for name in (*op.inputs, op.state)]
+            alike = len({shape[1:] for shape in parts}) == 1
+            require(alike, f"{op.name}: rows {parts} one below another; width and channels must be equal")
+            return sum(shape[0] for shape in parts), *parts[0][1:]
         case Lookup():
             check_function(op.name, op.function, op.parameters)
         case Rearrange():
