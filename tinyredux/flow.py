@@ -25,7 +25,6 @@ from tinyredux.memory import Program
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.model import Model
 from tinyredux.results import record_of
-from tinyredux.streaming import sliding
 
 SINGLE = "sums are rounded once, as LiteRT's default interpreter does"
 Pass = Callable[[Graph, Board], Graph]
@@ -86,6 +85,7 @@ def measure(
     """
     expect(Model, model, "what to measure", "such as compile(graph, board)")
     images = interpret.as_maps(model.whole or model.graph, images)
+    frames, inputs = model.fed(images)
     fits, firmware, on_host = True, None, target == "host"
     try:
         firmware = model.build(platformio=platformio)
@@ -96,8 +96,6 @@ def measure(
     except MissingTool:  # the host needs its own compiler alone; how much flash the board's program takes stays unknown
         if not on_host:
             raise
-    inputs = interpret.quantize_input(model.whole or model.graph, images)
-    frames, inputs = sliding(model.graph, np.concatenate([*inputs])) if model.whole else (list(inputs), inputs)
     runs, opened = [], model.open(target, firmware)
     try:
         for number, image in enumerate(tqdm(frames, "images", leave=False, disable=None)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyredux.boards import Board
 from tinyredux.codegen import Artifact, board_budget
@@ -18,6 +19,7 @@ from tinyredux.memory import MemoryPlan, plan_of, run_schedule
 from tinyredux.methods.partial import what_fits
 from tinyredux.methods.trec import has_trec
 from tinyredux.partial import arena_plan
+from tinyredux.streaming import sliding
 from tinyredux.tables import as_html, columns
 
 
@@ -92,6 +94,14 @@ class Model:
         if steps.program.schedule.accumulator == "int16":
             return np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
         return interpret.run_joined(self.whole or self.graph, images) if computed is None else computed
+
+    def fed(self, images: npt.NDArray[np.float32]) -> tuple[list[npt.NDArray[np.int8]], interpret.Batch]:
+        """Returns what the runs get, int8, for float images (N, C, H, W), and the images (N, H, W, C) whose outputs they give.
+
+        For a stream these are frames, and the windows of all images one below another, from push `graph.pushes` on.
+        """
+        inputs = interpret.quantize_input(self.whole or self.graph, images)
+        return sliding(self.graph, np.concatenate([*inputs])) if self.whole else (list(inputs), inputs)
 
     def check_fit(self) -> None:
         """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""

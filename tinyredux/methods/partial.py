@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, templates_of
-from tinyredux.files import check_types
+from tinyredux.files import check_types, require
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
@@ -44,6 +44,7 @@ class Partial:
     def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> FastSteps:
         """Returns the placed program of an int8 graph in parts, with the kernels that its steps have, and by which factor it is
         predicted to be slower than layer by layer with the same kernels."""
+        require(not graph.window, f"{graph.name} is a stream, which runs layer by layer; compile it without Partial")
         graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
         pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=STALLED)
         if pure:

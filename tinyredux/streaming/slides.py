@@ -59,7 +59,7 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
                 return Slide(0, 0, 0, "has windows that lie in the padding as a whole")
             slide = _strided(source, op.stride[0], -op.padding[0], op.kernel[0], rows, frames)
             above, below = slide.first, rows - slide.end
-            said = f"has padding, which reaches {above} rows above and {below} below: every window has these anew"
+            said = f"has padding, which reaches the first {above} and the last {below} rows: every window has these anew"
             return replace(slide, note=said) if slide.moves and any(op.padding[:2]) else slide
         case Rearrange() if op.repeat[0] == 1:
             return _strided(source, op.step[0], op.start[0], 1, rows, frames)
