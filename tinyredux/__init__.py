@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Board", "Choice", "Graph", "Layerwise", "Measurement", "Model", "Partial", "Quant", "Settings", "Skip", "Streaming",
-    "Tensor", "Trec", "board_budget", "board_names", "check", "compare", "compare_with_litert", "compare_with_onnxruntime", "compile",
-    "compile_net", "exactly", "export", "find_board", "hint", "load", "load_onnx", "load_tflite", "measure", "measure_compiled",
-    "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show", "simulated_board", "table",
-    "to_text", "total_macs", "verify", "with_trec",
+    "Tensor", "Trec", "board_budget", "board_names", "check", "compare", "compare_with_litert", "compare_with_onnxruntime",
+    "compile", "compile_net", "exactly", "export", "find_board", "hint", "load", "load_onnx", "load_tflite", "measure",
+    "measure_compiled", "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show",
+    "simulated_board", "table", "to_text", "total_macs", "verify", "with_trec",
 ]  # fmt: skip
 
 _HOMES = {
