@@ -72,6 +72,14 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "chapter14.verdict": (
         lambda ours, low, high, higher: "reproduced" if low <= ours <= high else "exceeded" if ours > high else "not reproduced",
     ),
+    "chapter15.survivors": (
+        lambda first, end, by, kernel, stride, above: (
+            by // stride,
+            (first + above) // stride,
+            (end + above - kernel) // stride + 1,
+        ),
+        lambda first, end, by, kernel, stride, above: (by, first + above, end + above - kernel + 1),
+    ),
     "lab1.round_shift": (
         lambda value, exponent: value >> exponent,
         lambda value, exponent: (value + (1 << exponent >> 1)) >> exponent,

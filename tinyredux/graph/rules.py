@@ -20,7 +20,7 @@ def verify(graph: Graph) -> None:
             require(name in ready, f"{op.name}: reads {name} before any operator writes it")
         require(op.output not in ready, f"{op.name}: writes {op.output} a second time")
         missing = [name for name in (op.output, *getattr(op, "state", "").split()) if name not in graph.tensors]
-        require(not missing, f"{op.name}: tensor {missing} is missing")
+        require(not missing, f"{op.name}: tensor {', '.join(missing)} is missing")
         for name in constant_names(op):
             require(name in graph.constants, f"{op.name}: constant {name} is missing")
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)

@@ -10,8 +10,8 @@ Le Paine et al., arXiv 1611.09482. Chapter 15.
 
 from __future__ import annotations
 
-from tinyredux.streaming.plan import Layer, Plan, plan, streamed
+from tinyredux.streaming.plan import Layer, Plan, Rows, plan, streamed
 from tinyredux.streaming.run import Stream, sliding
 from tinyredux.streaming.slides import Slide, slides
 
-__all__ = ["Layer", "Plan", "Slide", "Stream", "plan", "slides", "sliding", "streamed"]
+__all__ = ["Layer", "Plan", "Rows", "Slide", "Stream", "plan", "slides", "sliding", "streamed"]

@@ -124,7 +124,9 @@ def _layer(op: str, tensor: str, slide: Slide, needed: Needed) -> Layer:
     kept = Rows(kept.first, fresh) if kept.height else NONE
     end = _hull(wanted, fresh, height)
     end = Rows(fresh, max(end.end, slide.end)) if kept.height else end
-    return Layer(op, tensor, height, _hull(wanted, 0, slide.first), kept, end, slide.by, slide.note)
+    top = _hull(wanted, 0, slide.first)
+    note = slide.note if top.height or end.end > slide.end else ""
+    return Layer(op, tensor, height, top, kept, end, slide.by, note)
 
 
 def _hull(needed: Needed, first: int, end: int) -> Rows:

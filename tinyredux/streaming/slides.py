@@ -58,8 +58,9 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
             if not windows_meet_map(graph, op):
                 return Slide(0, 0, 0, "has windows that lie in the padding as a whole")
             slide = _strided(source, op.stride[0], -op.padding[0], op.kernel[0], rows, frames)
-            above, below = slide.first, rows - slide.end
-            said = f"has padding, which reaches the first {above} and the last {below} rows: every window has these anew"
+            ends = (("first", slide.first), ("last", rows - slide.end))
+            reached = " and ".join(f"the {end} {count}" for end, count in ends if count)
+            said = f"has padding, which reaches {reached} rows: every window has these anew"
             return replace(slide, note=said) if slide.moves and any(op.padding[:2]) else slide
         case Rearrange() if op.repeat[0] == 1:
             return _strided(source, op.step[0], op.start[0], 1, rows, frames)
@@ -73,7 +74,7 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
 def _strided(source: Slide, stride: int, start: int, kernel: int, rows: int, frames: int) -> Slide:
     """Returns how a map of `rows` rows moves of which row r is made of rows `start` + r * `stride` on, `kernel` of them."""
     if rows == 1:
-        return Slide(0, 0, 0, "sees all rows at once")
+        return Slide(0, 0, 0, "sees all rows at once" if kernel > 1 else "")
     if source.by % stride:
         least = frames * stride // gcd(source.by, stride)
         return Slide(0, 0, 0, f"moves by {stride} rows where {source.by} arrive; pushes of {least} frames would stream on")
