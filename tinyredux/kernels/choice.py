@@ -19,7 +19,7 @@ from itertools import accumulate
 
 from tinyredux import memory
 from tinyredux.graph import Graph, Op
-from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
+from tinyredux.kernels import column, dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
@@ -29,7 +29,8 @@ from tinyredux.memory import Arena, Buffer, Item, Node, Program, Step
 
 Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
-    pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms, winograd.forms, trec.forms,
+    pool.forms, elementwise.forms, column.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms,
+    winograd.forms, trec.forms,
 )  # fmt: skip
 SURELY = 0.85  # of the C kernel's predicted cycles: less is faster, whatever the prediction's error
 OTHERS = 2  # bytes of flash for a byte of the weights of operators in parts, which row convolutions widen
