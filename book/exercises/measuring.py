@@ -233,22 +233,6 @@ def _draw_claim(chance: random.Random) -> tuple[float, float, float, bool]:
     return float(chance.randint(0, 100)), float(low), float(high), chance.random() < 0.5
 
 
-def _draw_slide(chance: random.Random) -> tuple[int, ...]:
-    first, kernel, stride = chance.randint(0, 4), chance.randint(1, 5), chance.randint(1, 3)
-    return first, first + chance.randint(kernel, 30), chance.randint(1, 6), kernel, stride, chance.randint(0, kernel - 1)
-
-
-@exercise(
-    "chapter15.survivors", _draw_slide,
-    edges=((0, 30, 1, 3, 1, 0), (0, 25, 1, 3, 1, 1), (1, 24, 1, 3, 1, 1), (0, 49, 2, 10, 2, 4), (0, 49, 1, 10, 2, 4)),
-)  # fmt: skip
-def survivors(first: int, end: int, by: int, kernel: int, stride: int, above: int) -> tuple[int, int, int]:
-    """Returns by how many rows a map moves, and from which row to before which, whose windows reach rows `first` to `end` - 1."""
-    if by % stride:
-        return 0, 0, 0
-    return by // stride, -(-(first + above) // stride), (end + above - kernel) // stride + 1
-
-
 @exercise(
     "chapter14.verdict", _draw_claim,
     edges=((5.0, 4.0, 6.0, True), (6.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, True), (7.0, 4.0, 6.0, False), (3.0, 4.0, 6.0, False)),
