@@ -6,7 +6,7 @@ from functools import partial
 from operator import attrgetter
 
 from tinyredux.boards import Board
-from tinyredux.codegen import Kernels, compacted, limits, templates_of
+from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
@@ -55,9 +55,10 @@ class Partial:
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
             return FastSteps(found.program, found.arena, board.cpu, factor=factor)
         ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
+        known = step_ways(graph, board, kernels)
 
         def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
-            some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
+            some = with_forms(program, arena, known, limit, flash_bytes)
             return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
 
         whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph))
