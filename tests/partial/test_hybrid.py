@@ -112,7 +112,9 @@ def test_segments_cost_what_each_costs_alone(graph: Graph, seed: int | None) -> 
 
     cuts = narrow_cuts(net.graph)
     for end in range(1, len(cuts)):
-        for first, _, peak, macs, _, (item,) in segment_ways(net, units_between(net, cuts), cuts, end, False, UnitCosts(net.graph, macs_of)):
+        for first, _, peak, macs, _, (item,) in segment_ways(
+            net, units_between(net, cuts), cuts, end, False, UnitCosts(net.graph, macs_of)
+        ):
             source, output = net.graph.ops[cuts[first]].inputs[0], net.output(item)
             assert net.index[item.ops[0]] == cuts[first]
             assert peak == net.size(source) + net.size(output) + internal_bytes(net, item)

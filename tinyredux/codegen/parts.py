@@ -240,6 +240,7 @@ def _form_text(call: Call) -> str:
         place = f"(tr_arena + {address.base})" if address.kind == "AT" else address.text()
         if address.terms:
             place = f"{'to' if number == 0 else 'from'}_{number}"
-            pointers.append(f"    {'const ' * (number > 0 and address.kind == 'AT')}{POINTERS[address.kind]}const {place} = {address.text()};")
+            read = "const " * (number > 0 and address.kind == "AT")
+            pointers.append(f"    {read}{POINTERS[address.kind]}const {place} = {address.text()};")
         text = text.replace(mark(number), place)
     return "\n".join(["{", *pointers, textwrap.indent(text, "    "), "}"]) if pointers else text

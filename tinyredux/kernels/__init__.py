@@ -2,8 +2,8 @@
 
 Each module (`dense`, `depthwise`, `gemm`, `rows`, `winograd`, `pool`, ...) is one template: it returns the variants it has for an
 operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choice` takes the fastest that fit, and
-`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 4 and
-appendix A of the book teach it.
+`parts` and `slices` do so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 4
+and appendix A of the book teach it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tinyredux.kernels.trec import naive_forms, point_fields, trec_fields
 from tinyredux.kernels.trec_pays import losing, picks
 
 __all__ = [
-    "ASSEMBLY_HEAD", "ASSEMBLY_TAIL", "C_HEAD", "STALLED", "TEMPLATES", "FastSteps", "Form", "Function", "Places", "StepWays", "Template",
-    "Way", "asm", "candidates", "choose", "code_bytes", "cycles", "fitted", "losing", "naive_forms", "operator_cycles", "picks",
-    "placed", "point_fields", "print_assembly", "print_c", "print_longest_loop", "scheduled", "trec_fields", "unpacked", "ways",
-    "with_forms", "with_rows",
+    "ASSEMBLY_HEAD", "ASSEMBLY_TAIL", "C_HEAD", "STALLED", "TEMPLATES", "FastSteps", "Form", "Function", "Places",
+    "StepWays", "Template", "Way", "asm", "candidates", "choose", "code_bytes", "cycles", "fitted", "losing", "naive_forms",
+    "operator_cycles", "picks", "placed", "point_fields", "print_assembly", "print_c", "print_longest_loop", "scheduled",
+    "trec_fields", "unpacked", "ways", "with_forms", "with_rows",
 ]  # fmt: skip

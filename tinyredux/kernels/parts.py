@@ -1,10 +1,10 @@
 """Fast forms for the steps of a placed program: whole operators, patches of maps and slices of channels alike.
 
-A form is made for a geometry: the shapes of the boxes that a step reads and writes, and the padding at each side of them. Steps of
-one geometry share it. Templates know maps without gaps that begin at words and lie apart; where a patch lies otherwise, its rows
-are copied into scratch without gaps, and the output from there to its place. The program stays where it lies: scratch takes bytes
-that are idle while the step runs, and the arena grows for it within a limit and no further. So each step takes the fastest form
-whose scratch ends below the limit, whatever the others take, and more bytes never make a step slower.
+A form is made for a geometry: the shapes of the boxes that a step reads and writes, and the padding at each side of them. Steps
+of one geometry share it. Templates know maps without gaps that begin at words and lie apart; where a patch lies otherwise, its
+rows are copied into scratch without gaps, and the output from there to its place. The program stays where it lies: scratch
+takes bytes that are idle while the step runs, and the arena grows for it within a limit and no further. So each step takes the
+fastest form whose scratch ends below the limit, whatever the others take, and more bytes never make a step slower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.graph import Add, Concat, Graph, Lookup, Op, Relu, TrecConv, Windowed
+from tinyredux.graph import Add, Concat, Graph, Lookup, Op, Relu, TrecConv
 from tinyredux.kernels.asm.cost import code_bytes
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
@@ -54,8 +54,8 @@ class StepWays:
             forms = [with_copies(form, step, key[-1], self.core) for form in forms]
             ways = [Way(form, called(self.core, form.cost), form.flash_bytes, form.scratch_bytes) for form in forms]
             arrays = sum(values.nbytes for values in memory.arrays(graph.with_ops([op])).values())
-            fast = sorted((way for way in ways if way.cycles < SURELY * c_cycles), key=lambda way: (way.cycles, way.scratch_bytes))
-            self.known[key] = [*fast, Way(None, c_cycles, arrays)]
+            faster = [way for way in ways if way.cycles < SURELY * c_cycles]
+            self.known[key] = [*sorted(faster, key=lambda way: (way.cycles, way.scratch_bytes)), Way(None, c_cycles, arrays)]
         return self.known[key]
 
 
@@ -175,9 +175,7 @@ class _Chosen:
         del self.ways[:count], self.offsets[:count]
 
 
-def with_forms(
-    program: Program, arena: Arena, ways: StepWays, limit_bytes: int = 0, flash_bytes: int | None = None
-) -> FastSteps:
+def with_forms(program: Program, arena: Arena, ways: StepWays, limit_bytes: int = 0, flash_bytes: int | None = None) -> FastSteps:
     """Returns the placed program with the fastest of its ways for each step that computes a box of an operator.
 
     The arena grows only for their scratch, and at most to `limit_bytes`; their arrays and code, with the arrays of C kernels,

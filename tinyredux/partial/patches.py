@@ -34,6 +34,7 @@ Edges = npt.NDArray[np.int64]
 Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
 ItemCost = Callable[[Item], float]  # predicted cycles of an item alone
 LEVEL_STEP = 1.03  # from one peak at which the fastest choice is sought to the next
+GAIN = 0.98  # of the cycles of a choice of fewer bytes: what the next one may take at most
 PATHS = 16  # to a cut that are followed on
 PATCH_CYCLES = 600  # of each operator for each patch: calls, edges
 
@@ -50,7 +51,7 @@ class Way(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Ways one after the other from the first cut on: their multiply-accumulates and cycles, the way that is last and those before."""
+    """Ways one after the other from the first cut on: their multiply-accumulates and cycles, the last way and those before."""
 
     macs: int
     cycles: float
@@ -72,14 +73,11 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost
     """
     cuts = narrow_cuts(net.graph)
     every = [units_between(net, cuts), [[Item((op.name,)) for op in net.graph.ops[a:b]] for a, b in itertools.pairwise(cuts)]]
-    costs = UnitCosts(net.graph, cost)
-    ways = [way for end in range(1, len(cuts)) for units in every for way in segment_ways(net, units, cuts, end, input_outside, costs)]
-    ways += [
-        one_by_one(net, at, at + 1, *pair, input_outside, costs) for at, pair in enumerate(itertools.pairwise(cuts))
-    ]
-    rest = [one_by_one(net, len(cuts) - 1, len(cuts), cuts[-1], len(net.graph.ops), input_outside, costs)]
-    rest = rest if cuts[-1] < len(net.graph.ops) else []
-    ways, ends = sorted(undominated([*ways, *rest]), key=lambda way: (way.end, way.first)), len(cuts) + len(rest)
+    costs, ways, edges = UnitCosts(net.graph, cost), list[Way](), sorted({*cuts, len(net.graph.ops)})
+    for end, units in itertools.product(range(1, len(cuts)), every):
+        ways += segment_ways(net, units, cuts, end, input_outside, costs)
+    ways += [one_by_one(net, at, *pair, input_outside, costs) for at, pair in enumerate(itertools.pairwise(edges))]
+    ways, ends = sorted(undominated(ways), key=lambda way: (way.end, way.first)), len(edges)
     most, peaks = int(mac_limit * total_macs(net.graph)), sorted({way.peak for way in ways})
     at = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
     found, fast, next_peak = list[tuple[int, tuple[Item, ...]]](), math.inf, 0.0
@@ -87,7 +85,7 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost
         path = fastest(ways, ends, peak, most) if peak >= next_peak or peak == peaks[-1] else None
         if path:
             next_peak = peak * LEVEL_STEP
-            if path.cycles < fast:
+            if path.cycles < GAIN * fast:
                 fast = path.cycles
                 found.append((peak, path.items))
     return found
@@ -108,8 +106,9 @@ def fastest(ways: list[Way], cuts: int, most_bytes: int, most_macs: int) -> Path
     multiply-accumulates are at most `most_macs`; None where there is none."""
     paths: list[list[Path]] = [[Path(0, 0.0)], *([] for _ in range(cuts - 1))]
     for end, group in itertools.groupby((way for way in ways if way.peak <= most_bytes), key=lambda way: way.end):
-        every = [Path(before.macs + way.macs, before.cycles + way.cycles, way, before) for way in group for before in paths[way.first]]
-        for path in sorted((path for path in every if path.macs <= most_macs), key=lambda path: path[:2]):
+        pairs = [(way, before) for way in group for before in paths[way.first] if before.macs + way.macs <= most_macs]
+        every = [Path(before.macs + way.macs, before.cycles + way.cycles, way, before) for way, before in pairs]
+        for path in sorted(every, key=lambda path: path[:2]):
             if not paths[end] or path.cycles < paths[end][-1].cycles:
                 paths[end].append(path)
         thin = max(1, -(-len(paths[end]) // PATHS))
@@ -133,6 +132,8 @@ class UnitCosts:
         share = sum(pixels.get(name, 0) * self.weight[name] for name in unit.ops) / sum(self.full[name] for name in unit.ops)
         channels = self.graph.tensors[self.graph.by_name[unit.sink].output].shape[2]
         calls = len(unit.ops) * (-(-channels // base.width) if base.width else 1)
+        if unit.patch[0]:  # a patch is about as high as it is wide
+            calls *= max(1, round(math.sqrt(pixels.get(unit.sink, 0) / patches) / unit.patch[0]))
         return share * self.cost(base) + PATCH_CYCLES * patches * calls
 
 
@@ -165,15 +166,15 @@ def segment_bound_bytes(graph: Graph) -> int:
     return max(bounds)
 
 
-def one_by_one(net: Net, at: int, end: int, first: int, last: int, input_outside: bool, costs: UnitCosts) -> Way:
-    """Returns the way from cut `at` to `end` that runs operators `first` to `last` - 1 whole, one after the other."""
+def one_by_one(net: Net, at: int, first: int, last: int, input_outside: bool, costs: UnitCosts) -> Way:
+    """Returns the way from cut `at` to the next that runs operators `first` to `last` - 1 whole, one after the other."""
     graph, peak, macs, until = net.graph, 0, 0, lifetimes(net.graph)[net.graph.inputs[0]][1]
     items = tuple(Item((op.name,)) for op in graph.ops[first:last])
     for i, item in enumerate(items, first):
         outside = graph.input.size_bytes if input_outside and i <= until else 0
         peak = max(peak, live_steps(graph)[i].live_bytes + internal_bytes(net, item) - outside)
         macs += sum(op_macs(graph, item, whole(graph.tensors[net.output(item)].shape), {}).values())
-    return Way(at, end, peak, macs, sum(map(costs.cost, items)), items)
+    return Way(at, at + 1, peak, macs, sum(map(costs.cost, items)), items)
 
 
 def segment_ways(

@@ -33,7 +33,8 @@ COVERS = 4000
 ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
 SPAN = 12
 ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried; orders placed of a small one
-LEVELS = 6  # of bytes at which `within_bytes` looks for other items, and most plans of `hybrids`
+LEVEL_STEP = 1.2  # from one number of bytes at which `within_bytes` looks for other items to the next
+LEVELS = 6  # most plans of `hybrids`
 LEAST = 3  # plans of few bytes that are placed to find the one with the fewest
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
 MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
@@ -150,8 +151,11 @@ def within_bytes(
     """
     net = Net(graph, accumulator, price)
     known, found, seen = Known(net), list[tuple[Program, Arena]](), set[tuple[Item, ...]]()
+    steps = list[int]()  # the same whatever the limit, so that a larger one leaves none of them out
+    for level in known.levels:
+        steps += [level] if not steps or level >= LEVEL_STEP * steps[-1] else []
     levels = [level for level in known.levels if level <= limit_bytes]
-    for level in levels[:: -max(1, len(levels) // LEVELS)]:
+    for level in dict.fromkeys([*levels[-1:], *reversed([level for level in steps if level <= limit_bytes])]):
         chosen = known.covers(level)
         if not chosen or tuple(chosen[0]) in seen:
             continue
