@@ -9,7 +9,18 @@ from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen.artifact import Artifact
 from tinyredux.codegen.parts import emit_steps
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, FastSteps, StepWays, Template, choose, naive_forms, unpacked, ways, with_forms
+from tinyredux.kernels import (
+    TEMPLATES,
+    FastSteps,
+    OnBoard,
+    StepWays,
+    Template,
+    choose,
+    naive_forms,
+    unpacked,
+    ways,
+    with_forms,
+)
 from tinyredux.memory import MemoryPlan, Program, layer_by_layer, place, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 
@@ -63,7 +74,7 @@ def trec_bytes(graph: Graph, board: Board) -> int:
     """
     exact = exactly(graph, [op.name for op in graph.ops])
     sram, flash = limits(board, None, exact)
-    least = min(plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).total_bytes)
+    least = min(plan(exact).total_bytes, choose(exact, OnBoard(board), sram, flash).total_bytes)
     return min(sram, int(TREC_SHARE * least))
 
 
@@ -92,9 +103,9 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
     """
     graph, templates = compacted(graph, kernels.immediates), templates_of(kernels.name, kernels.immediates)
     if not templates:
-        return FastSteps(*place_reference(graph), board.cpu)
+        return FastSteps(*place_reference(graph), OnBoard(board))
     sram, flash = limits(board, sram_bytes, graph)
-    return choose(graph, board.cpu, None if kernels.name == NAIVE else sram, flash, templates)
+    return choose(graph, OnBoard(board), None if kernels.name == NAIVE else sram, flash, templates)
 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
@@ -104,7 +115,8 @@ def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
 
 def step_ways(graph: Graph, board: Board, kernels: Kernels) -> StepWays:
     """Returns the ways to compute steps of a graph on a board with a kernel set, each found when it is asked for."""
-    return StepWays(graph, board.cpu, partial(ways, core=board.cpu, templates=templates_of(kernels.name, kernels.immediates)))
+    core, templates = OnBoard(board), templates_of(kernels.name, kernels.immediates)
+    return StepWays(graph, core, partial(ways, core=core, templates=templates))
 
 
 def assemble(

@@ -20,6 +20,7 @@ from tinyredux.graph import Graph, Op
 from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
+from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
 from tinyredux.kernels.cycles import called, operator_cycles
 from tinyredux.kernels.slices import FastSteps
 
@@ -48,8 +49,17 @@ Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its C kernel, the fastest first."""
     limit = SURELY * operator_cycles(graph, op, core)
-    found = [form for template in templates for form in template(graph, op, core) if called(core, form.cost) < limit]
+    found = [on_board(form, core) for template in templates for form in template(graph, op, core)]
+    found = [form for form in found if called(core, form.cost) < limit]
     return sorted(found, key=lambda form: (form.cost, form.scratch_bytes))
+
+
+def on_board(form: Form, core: str) -> Form:
+    """Returns a form with the price of reading its arrays on a core `OnBoard`, where each byte is fetched at least once."""
+    if not isinstance(core, OnBoard):
+        return form
+    array_bytes = sum(values.nbytes for values in form.arrays.values())
+    return replace(form, byte_cycles=byte_cycles(core, array_bytes), streamed_bytes=max(array_bytes, form.streamed_bytes))
 
 
 def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
@@ -74,7 +84,12 @@ def choose(
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
     fast = fitted(graph, core, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
-    return replace(fast, forms={step: on_core(form, core) for step, form in fast.forms.items()})
+    return completed(fast)
+
+
+def completed(fast: FastSteps) -> FastSteps:
+    """Returns a program of whole operators whose forms have all their functions, in the order of instructions for its core."""
+    return replace(fast, forms={step: on_core(form, fast.core) for step, form in fast.forms.items()})
 
 
 def fitted(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None, flash_bytes: int | None) -> FastSteps:

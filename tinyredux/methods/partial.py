@@ -8,7 +8,7 @@ from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
-from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
+from tinyredux.kernels import STALLED, FastSteps, OnBoard, completed, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program
 from tinyredux.methods.layerwise import check_sram
 from tinyredux.partial import (
@@ -59,29 +59,29 @@ class Partial:
         if not templates:
             found = self._plan(graph, SLOWDOWN, price)
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
-            return FastSteps(found.program, found.arena, board.cpu, factor=factor)
-        ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
+            return FastSteps(found.program, found.arena, OnBoard(board), factor=factor)
+        ways_of = {op.name: ways(graph, op, OnBoard(board), templates) for op in graph.ops}
         known = step_ways(graph, board, kernels)
 
         def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
             some = with_forms(program, arena, known, limit, flash_bytes)
-            return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
+            return with_rows(some.program, some.arena, OnBoard(board), limit, some.forms) if fast else some
 
-        whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph))
+        whole = fitted(graph, OnBoard(board), ways_of, *limits(board, None, graph))
         exact, most = whole.cycles, self.sram or whole.total_bytes - 1
         plans = list[tuple[Program, Arena]]()
         if not pure:
             at_once = {name: some[0].cycles for name, some in ways_of.items()}
             plans += hybrids(graph, self.mac_limit, self.accumulator, self.input_outside, price, at_once, self.sram or 0)
         if pure or (self.sram and not self.input_outside):
-            found = plan_partial(graph, self.accumulator, self.sram or 0, price=price)
-            plans += [(found.program, found.arena), *within_bytes(graph, most, self.accumulator, price)]
+            found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN, price)
+            plans += [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator, price) if fast else [])]
         if self.sram:
             ready = [by_forms(*one, self.sram) for one in plans]
             if not self.input_outside:
-                ready.append(fitted(graph, board.cpu, ways_of, self.sram, flash_bytes))
+                ready.append(completed(fitted(graph, OnBoard(board), ways_of, self.sram, flash_bytes)))
             best = best_within(ready, self.sram)
-        elif pure:
+        elif pure and fast:
             sizes = [(*one, one[1].size_bytes + share * (most - one[1].size_bytes)) for one in plans for share in WIDENED]
             best = _least([by_forms(program, arena, int(size)) for program, arena, size in sizes], exact, most)
         else:
