@@ -19,7 +19,7 @@ from tinyredux import datasets, memory
 from tinyredux.codegen import emit_steps
 from tinyredux.device import DoesNotFit
 from tinyredux.graph import Graph, TrecConv
-from tinyredux.kernels import TEMPLATES, FastSteps, ways, with_forms, with_rows
+from tinyredux.kernels import TEMPLATES, FastSteps, StepWays, ways, with_forms, with_rows
 from tinyredux.memory import verify
 from tinyredux.methods.partial import what_fits
 from tinyredux.partial import PartialPlan, plan_hybrid, plan_partial, within_bytes
@@ -34,8 +34,8 @@ def clustered(seed: int) -> Graph:
 def fast_of(plan: PartialPlan, limit: int, flash: int = 1 << 20) -> FastSteps:
     """Returns the plan with the fastest kernels within bytes of SRAM and of flash."""
     graph = plan.program.graph
-    every = {op.name: ways(graph, op, "cortex-m4", TEMPLATES) for op in graph.ops}
-    return with_forms(plan.program, plan.arena, "cortex-m4", every, limit, flash)
+    every = StepWays(graph, "cortex-m4", lambda some, op: ways(some, op, "cortex-m4", TEMPLATES))
+    return with_forms(plan.program, plan.arena, every, limit, flash)
 
 
 def check(graph: Graph, fast: FastSteps) -> None:

@@ -22,13 +22,13 @@ from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import interpret, quantize
 from tinyredux.kernels import with_rows
-from tinyredux.memory import executed_macs, whole
+from tinyredux.memory import Item, executed_macs, whole
 from tinyredux.memory import verify as verify_program
 from tinyredux.memory.run_schedule import run
 from tinyredux.nets.mobile import convolution
 from tinyredux.partial import Net as Relations
 from tinyredux.partial import PartialPlan, internal_bytes, plan_hybrid, plan_partial
-from tinyredux.partial.patches import narrow_cuts, op_macs, segment_ways, units_between
+from tinyredux.partial.patches import UnitCosts, narrow_cuts, op_macs, segment_ways, units_between
 from tinyredux.settings import Settings, compile_net, measure_net
 
 FILE = """
@@ -106,9 +106,15 @@ def test_segments_cost_what_each_costs_alone(graph: Graph, seed: int | None) -> 
     """Prices that are read off the longest segment are those of an item on its own."""
     net = Relations(graph if seed is None else random_graph(seed))
     tensors = net.graph.tensors
+
+    def macs_of(item: Item) -> float:
+        return sum(op_macs(net.graph, item, whole(tensors[net.output(item)].shape), {}).values())
+
     cuts = narrow_cuts(net.graph)
     for end in range(1, len(cuts)):
-        for first, _, peak, macs, (item,) in segment_ways(net, units_between(net, cuts), cuts, end, False):
+        for first, _, peak, macs, _, (item,) in segment_ways(
+            net, units_between(net, cuts), cuts, end, False, UnitCosts(net.graph, macs_of)
+        ):
             source, output = net.graph.ops[cuts[first]].inputs[0], net.output(item)
             assert net.index[item.ops[0]] == cuts[first]
             assert peak == net.size(source) + net.size(output) + internal_bytes(net, item)

@@ -18,6 +18,7 @@ from tinyredux.codegen.assemble import (
     kernels_for,
     layers,
     limits,
+    step_ways,
     templates_of,
     trec_bytes,
 )
@@ -25,5 +26,5 @@ from tinyredux.codegen.parts import emit_steps
 
 __all__ = [
     "HASH_PLACEHOLDER", "KERNELS", "Artifact", "Kernels", "assemble", "board_budget", "check_kernels", "code_sizes",
-    "compacted", "emit_steps", "hash_of", "kernels_for", "layers", "limits", "templates_of", "trec_bytes",
+    "compacted", "emit_steps", "hash_of", "kernels_for", "layers", "limits", "step_ways", "templates_of", "trec_bytes",
 ]  # fmt: skip

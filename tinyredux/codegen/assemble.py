@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen.artifact import Artifact
 from tinyredux.codegen.parts import emit_steps
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, FastSteps, OnBoard, Template, choose, naive_forms, unpacked, ways, with_forms
+from tinyredux.kernels import (
+    TEMPLATES,
+    FastSteps,
+    OnBoard,
+    StepWays,
+    Template,
+    choose,
+    naive_forms,
+    unpacked,
+    ways,
+    with_forms,
+)
 from tinyredux.memory import MemoryPlan, Program, layer_by_layer, place, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 
@@ -98,9 +110,13 @@ def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
     """Returns a program of steps placed in one arena, with the fastest kernels of a set that its bytes allow."""
-    templates = templates_of(kernels.name, kernels.immediates)
-    known = {op.name: ways(program.graph, op, OnBoard(board), templates) for op in program.graph.ops}
-    return with_forms(program, place(program), OnBoard(board), known, *limits(board))
+    return with_forms(program, place(program), step_ways(program.graph, board, kernels), *limits(board))
+
+
+def step_ways(graph: Graph, board: Board, kernels: Kernels) -> StepWays:
+    """Returns the ways to compute steps of a graph on a board with a kernel set, each found when it is asked for."""
+    core, templates = OnBoard(board), templates_of(kernels.name, kernels.immediates)
+    return StepWays(graph, core, partial(ways, core=core, templates=templates))
 
 
 def assemble(

@@ -38,11 +38,12 @@ from tinyredux.int8 import (
     requantization,
     softmax_params,
 )
-from tinyredux.kernels import FastSteps, point_fields, trec_fields
+from tinyredux.kernels import FastSteps, Places, point_fields, trec_fields
 from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, is_gated, is_spread, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
+ARRAYS = {"int8": "I8", "int16": "I16", "int32": "I32"}
 TREC_SIZES = ("rows", "columns", "blocks", "length", "in_c", "bits", "exact_c", "clusters", "slice_c")  # of its scratch
 
 
@@ -74,6 +75,7 @@ class Call:
     factors: tuple[Address, ...] = ()
     scratch: str = ""
     check: str = ""  # the assertion in C that the scratch is what the kernel needs
+    text: str = ""  # of a form: its statements, in which `mark(k)` stands for argument k
 
     def addresses(self) -> tuple[Address, ...]:
         """Returns all addresses that may grow from part to part."""
@@ -94,7 +96,7 @@ class Weights:
     """
 
     def __init__(self, fast: FastSteps) -> None:
-        self.graph, self.fast, forms = fast.program.graph, fast, fast.form_of_operator
+        self.graph, self.fast, (by_form, _) = fast.program.graph, fast, fast.names
         lossy, found = fast.program.schedule.accumulator == "int16", dict[str, Array]()
         self.at, self.raw = dict[tuple[Any, ...], int](), set[str]()
         parts: dict[str, dict[tuple[Any, ...], Array]] = {}
@@ -106,8 +108,8 @@ class Weights:
                 key = self.key(op, step)
                 parts.setdefault(op.name, {}).setdefault(key, weights_of(self.graph, op, *key[1:]))
         for op in self.graph.ops:
-            own = forms[op.name].arrays if op.name in forms else {}
-            found |= {f"{op.name}.{key}": values for key, values in own.items()} | fast.arrays.get(op.name, {})
+            found |= {key: values for key, values in by_form.items() if key.rpartition(".")[0] == op.name}
+            found |= fast.arrays.get(op.name, {})
             if isinstance(op, Lookup | Softmax):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
@@ -162,6 +164,8 @@ def _takes_raw(graph: Graph, step: Step) -> bool:
 def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
     """Returns the kernel calls of a step: one, or two for each strip of a row convolution."""
     conv = fast.convs.get(step)
+    if step in fast.forms:
+        return [form_call(fast, weights.blob, step)]
     if conv is None:
         return [call_of(weights, step)]
     rows, (pack, compute) = conv.kernel.rows, (function.name for function in conv.kernel.functions)
@@ -175,6 +179,27 @@ def calls_of(fast: FastSteps, weights: Weights, step: Step) -> list[Call]:
         found.append(Call(step.op, pack, "", (), (to, strip_in, Address("", len(seen)))))
         found.append(Call(step.op, compute, "", (), (strip_out, Address("SUMS32", scratch), own, row_table)))
     return found
+
+
+def form_call(fast: FastSteps, blob: Blob, step: Step) -> Call:
+    """Returns the statements that compute a step by its form as a call: of its maps, output first, and of the form's arrays."""
+    form, names = fast.forms[step], fast.names[1][step]
+    entries = {key: blob.entries[names[key]] for key in form.arrays}
+    maps = tuple(Address("AT", fast.arena.offsets[view.buffer] + view.offset) for view in (step.output, *step.inputs))
+    arrays = tuple(Address(ARRAYS[entry.dtype], entry.offset) for entry in entries.values())
+    out, *inputs = (mark(k) for k in range(len(maps)))
+    places = Places(
+        out=out,
+        inputs=tuple(inputs),
+        scratch=f"(tr_arena + {fast.arena.offsets[step.scratch]})" if step.scratch else "0",
+        arrays={key: mark(k) for k, key in enumerate(entries, len(maps))},
+    )
+    return Call(step.op, form.name, "", (), (*maps, *arrays), text=form.call(places).rstrip())
+
+
+def mark(number: int) -> str:
+    """Returns what stands for an argument in the text of a form."""
+    return f"@{number}@"
 
 
 def call_of(weights: Weights, step: Step) -> Call:

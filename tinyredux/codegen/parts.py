@@ -13,10 +13,10 @@ from typing import Any
 
 from tinyredux import memory
 from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, functions, head, model_c, sources
-from tinyredux.codegen.calls import Address, Call, Weights, calls_of
+from tinyredux.codegen.calls import Address, Call, Weights, calls_of, mark
 from tinyredux.codegen.check import check_call
 from tinyredux.graph import Conv, Graph, Mul, Softmax, Weighted, macs
-from tinyredux.kernels import FastSteps, Form, Places, scheduled
+from tinyredux.kernels import FastSteps, scheduled
 from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
 MACROS = """#define AT(offset) (tr_arena + (offset))
@@ -24,7 +24,8 @@ MACROS = """#define AT(offset) (tr_arena + (offset))
 #define SUMS16(offset) ((int16_t *)(void *)(tr_arena + (offset)))
 """
 FORM_MACROS = "#define I16(offset) ((const int16_t *)(const void *)(tr_weights + (offset)))\n"
-ARRAYS = {"int8": "I8", "int16": "I16", "int32": "I32"}
+POINTERS = {"AT": "int8_t *", "I8": "const int8_t *", "I16": "const int16_t *", "I32": "const int32_t *"}
+VARIABLES = "ijkmn", "pqrst"  # of loops by depth; forms have variables of their own
 Declared = tuple[str, tuple[tuple[str, int | str], ...], str]  # struct type, its fields, the assertion before it
 
 
@@ -79,27 +80,9 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
 def statements(fast: FastSteps, weights: Weights, structs: dict[Declared, str]) -> list[list[str]]:
     """Returns the lines of C that compute each item; `structs` gets the parameters that they name."""
     return [
-        [form_call(fast, weights.blob, *by_form)]
-        if (by_form := fast.form_of(nodes))
-        else [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
+        [line for node in _nodes(fast, weights, nodes, 0) for line in lines_of(node, structs, "    ")]
         for nodes in fast.program.nodes
     ]
-
-
-def form_call(fast: FastSteps, blob: Blob, step: Step, form: Form) -> str:
-    """Returns the statements that compute a step by a form."""
-
-    def at(view: View) -> str:
-        return f"(tr_arena + {fast.arena.offsets[view.buffer] + view.offset})"
-
-    arrays = {key: blob.entries[f"{step.op}.{key}"] for key in form.arrays}
-    places = Places(
-        out=at(step.output),
-        inputs=tuple(map(at, step.inputs)),
-        scratch=f"(tr_arena + {fast.arena.offsets[step.scratch]})" if step.scratch else "0",
-        arrays={key: f"{ARRAYS[entry.dtype]}({entry.offset})" for key, entry in arrays.items()},
-    )
-    return textwrap.indent(form.call(places).rstrip(), "    ")
 
 
 def _described_item(fast: FastSteps, item: Item, nodes: tuple[Node, ...]) -> dict[str, Any]:
@@ -182,7 +165,7 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
                 parts.append(calls)
         else:
             parts = [_nodes(fast, weights, part, depth + 1) for part in node.parts]
-        found += _rolled(parts, "ijkmn"[depth])
+        found += _rolled(parts, VARIABLES[bool(fast.forms)][depth])
     return found
 
 
@@ -228,6 +211,8 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
         name, own = node.variable, set[str]()
         lines = [line for inner in node.body for line in lines_of(inner, structs, indent + "    ", own)]
         return [f"{indent}for (int32_t {name} = 0; {name} < {node.count}; {name}++) {{", *lines, f"{indent}}}"]
+    if node.text:
+        return textwrap.indent(_form_text(node), indent).splitlines()
     arguments, scratch = [a.text() for a in node.arguments], [node.scratch] if node.scratch else []
     if not node.struct:
         return [f"{indent}{node.kernel}({', '.join(arguments)});"]
@@ -245,3 +230,17 @@ def lines_of(node: Call | Block, structs: dict[Declared, str], indent: str, move
         name = part
     call = f"{node.kernel}({', '.join((*arguments, f'&{name}', *scratch))});"
     return [f"{indent}{line}" for line in (*lines, call)]
+
+
+def _form_text(call: Call) -> str:
+    """Returns the statements of a form with its arguments: as they are, or by pointers of their own where they move with a loop's
+    parts, whose variables the form's own loops could hide."""
+    text, pointers = call.text, list[str]()
+    for number, address in enumerate(call.arguments):
+        place = f"(tr_arena + {address.base})" if address.kind == "AT" else address.text()
+        if address.terms:
+            place = f"{'to' if number == 0 else 'from'}_{number}"
+            read = "const " * (number > 0 and address.kind == "AT")
+            pointers.append(f"    {read}{POINTERS[address.kind]}const {place} = {address.text()};")
+        text = text.replace(mark(number), place)
+    return "\n".join(["{", *pointers, textwrap.indent(text, "    "), "}"]) if pointers else text

@@ -2,8 +2,8 @@
 
 Each module (`dense`, `depthwise`, `gemm`, `rows`, `winograd`, `pool`, ...) is one template: it returns the variants it has for an
 operator, with their predicted cycles and scratch. `cycles` prices a step by any kernel, `choice` takes the fastest that fit, and
-`slices` does so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 4 and
-appendix A of the book teach it.
+`parts` and `slices` do so for operators in parts. `asm` is the assembler with its C twin, its scheduler and its timing. Chapter 4
+and appendix A of the book teach it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles, code_stalls
-from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, fitted, placed, ways, with_forms
+from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, completed, fitted, placed, ways
 from tinyredux.kernels.cycles import STALLED, cycles, operator_cycles
+from tinyredux.kernels.parts import StepWays, with_forms
 from tinyredux.kernels.slices import FastSteps, with_rows
 from tinyredux.kernels.trec import naive_forms, point_fields, trec_fields
 from tinyredux.kernels.trec_pays import losing, picks
 
 __all__ = [
-    "ASSEMBLY_HEAD", "ASSEMBLY_TAIL", "C_HEAD", "STALLED", "TEMPLATES", "FastSteps", "Form", "Function", "OnBoard", "Places",
-    "Template", "Way", "asm", "byte_cycles", "candidates", "choose", "code_bytes", "code_stalls", "cycles", "fitted",
-    "losing", "naive_forms", "operator_cycles", "picks", "placed", "point_fields", "print_assembly", "print_c",
-    "print_longest_loop", "scheduled", "trec_fields", "unpacked", "ways", "with_forms", "with_rows",
+    "ASSEMBLY_HEAD", "ASSEMBLY_TAIL", "C_HEAD", "STALLED", "TEMPLATES", "FastSteps", "Form", "Function", "OnBoard",
+    "Places", "StepWays", "Template", "Way", "asm", "byte_cycles", "candidates", "choose", "code_bytes", "code_stalls",
+    "completed", "cycles", "fitted", "losing", "naive_forms", "operator_cycles", "picks", "placed", "point_fields",
+    "print_assembly", "print_c", "print_longest_loop", "scheduled", "trec_fields", "unpacked", "ways", "with_forms",
+    "with_rows",
 ]  # fmt: skip

@@ -6,8 +6,7 @@ Then the whole is made to fit: where arena and scratch are larger than the SRAM,
 form with less scratch, and what fits after all in the end is taken back; where arrays and code are larger than the flash,
 whatever form loses the fewest cycles for a byte goes.
 
-Layer by layer every choice is placed anew. A program in parts stays where it lies: its operators that run at once have their
-scratch in bytes that are idle at that moment, as row convolutions do (`kernels.slices`).
+Layer by layer every choice is placed anew. A program in parts stays where it lies: `kernels.parts`.
 """
 
 from __future__ import annotations
@@ -15,25 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from tinyredux import memory
 from tinyredux.graph import Graph, Op
-from tinyredux.kernels import column, dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
+from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
 from tinyredux.kernels.cycles import called, operator_cycles
-from tinyredux.kernels.slices import FastSteps, with_scratch
-from tinyredux.memory import Arena, Buffer, Item, Node, Program, Step
+from tinyredux.kernels.slices import FastSteps
 
 Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
-    pool.forms, elementwise.forms, column.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms,
-    winograd.forms, trec.forms,
+    pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms, winograd.forms, trec.forms,
 )  # fmt: skip
 SURELY = 0.85  # of the C kernel's predicted cycles: less is faster, whatever the prediction's error
-OTHERS = 2  # bytes of flash for a byte of the weights of operators in parts, which row convolutions widen
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,12 @@ def choose(
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
     fast = fitted(graph, core, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
-    return replace(fast, forms={step: on_core(form, core) for step, form in fast.forms.items()})
+    return completed(fast)
+
+
+def completed(fast: FastSteps) -> FastSteps:
+    """Returns a program of whole operators whose forms have all their functions, in the order of instructions for its core."""
+    return replace(fast, forms={step: on_core(form, fast.core) for step, form in fast.forms.items()})
 
 
 def fitted(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None, flash_bytes: int | None) -> FastSteps:
@@ -107,54 +107,6 @@ def placed(graph: Graph, core: str, forms: Mapping[str, Form]) -> FastSteps:
     program = memory.layer_by_layer(graph, scratch)
     by_form = {step: forms[step.op] for step in program.steps() if step.op in forms}
     return FastSteps(program, memory.place_operators(program), core, forms=by_form)
-
-
-def with_forms(
-    program: Program, arena: Arena, core: str, ways_of: Ways, limit_bytes: int = 0, flash_bytes: int | None = None
-) -> FastSteps:
-    """Returns the placed program with the fastest of its ways for each operator that runs at once.
-
-    The arena grows only for their scratch, and at most to `limit_bytes`; their arrays and code take, with the other operators',
-    about `flash_bytes` at most. An operator without a form that fits keeps its C kernel.
-    """
-    alone, clocks = dict[str, tuple[int, Step, int]](), accumulate(map(memory.moments, program.nodes), initial=0)
-    for index, (item, nodes, clock) in enumerate(zip(program.schedule.items, program.nodes, clocks, strict=False)):
-        if step := _alone(program, arena, item, nodes):
-            alone[step.op] = index, step, clock
-
-    def put(forms: Mapping[str, Form]) -> FastSteps:
-        nodes, by_form = list(program.nodes), dict[Step, Form]()
-        buffers, offsets = dict[str, Buffer](), dict[str, int]()
-        for name, form in forms.items():
-            index, step, moment = alone[name]
-            scratch = f"{name}:form" if form.scratch_bytes else ""
-            if scratch:
-                alive = {one: held for one, held in program.buffers.items() if held.first <= moment <= held.last}
-                busy = [(arena.offsets[one], held.size_bytes) for one, held in alive.items() if one != step.scratch]
-                buffers[scratch] = Buffer(form.scratch_bytes, 4, moment, moment)
-                offsets[scratch] = memory.lowest_gap(busy, form.scratch_bytes, 4)
-            changed = replace(step, scratch=scratch)
-            nodes[index], by_form[changed] = (changed,), form
-        return FastSteps(*with_scratch(replace(program, nodes=tuple(nodes)), arena, buffers, offsets), core, forms=by_form)
-
-    rest = OTHERS * _array_bytes(program.graph, (op for op in program.graph.ops if op.name not in alone))
-    left = None if flash_bytes is None else flash_bytes - rest
-    fast = _fastest({name: ways_of[name] for name in alone}, put, max(limit_bytes, arena.size_bytes), left)
-    return replace(fast, forms={step: on_core(form, core) for step, form in fast.forms.items()})
-
-
-def _alone(program: Program, arena: Arena, item: Item, nodes: tuple[Node, ...]) -> Step | None:
-    """Returns the step of an operator that runs at once between maps as forms want them: whole, without gaps, at words, the
-    output apart from the inputs. None for other items."""
-    step = nodes[0] if item.kind == "whole" and len(nodes) == 1 else None
-    if not isinstance(step, Step) or step.kind != "run":
-        return None
-    views, shapes = (*step.inputs, step.output), program.graph.tensors
-    starts = [arena.offsets[view.buffer] + view.offset for view in views]
-    parts = [view for view in views if view.box != memory.whole(shapes[view.tensor].shape) or any(view.gaps)]
-    ends = [start + view.box.elements for view, start in zip(views, starts, strict=True)]
-    overlap = any(start < ends[-1] and starts[-1] < end for start, end in zip(starts[:-1], ends, strict=False))
-    return None if parts or overlap or any(start % 4 for start in starts) else step
 
 
 def _fastest(ways_of: Ways, put: Put, sram_bytes: float, flash_bytes: int | None) -> FastSteps:

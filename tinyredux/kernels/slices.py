@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from itertools import count
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from tinyredux.memory import Arena, Buffer, Loop, Node, Program, Step, gap, rest
 Forms = Mapping[Step, Form]
 Change = Callable[[Step, int], Step]  # of a step that runs at a moment
 WORTH = 0.7  # a row convolution is taken where it is predicted to need at most this part of the C kernel's cycles
+BETTER = 0.95  # and of the cycles of the form that a step has already
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,21 @@ class FastSteps:
         costs = {step: form.cost for step, form in self.forms.items()} | {step: conv.cost for step, conv in self.convs.items()}
         return cycles(self.program.graph, self.program.steps(), self.core, costs)
 
+    @cached_property
+    def names(self) -> tuple[dict[str, Array], dict[Step, dict[str, str]]]:
+        """The arrays of all forms by name, and under which names each step finds its own. Those of an operator with equal values
+        are one; the first of a kind is named OPERATOR.KIND, the next ones with a number behind."""
+        found, names, by_form = dict[str, Array](), dict[Step, dict[str, str]](), dict[tuple[str, int], dict[str, str]]()
+        for step in (step for step in self.program.steps() if step in self.forms):
+            form = self.forms[step]
+            own = by_form.setdefault((step.op, id(form)), {})
+            for key, values in form.arrays.items() if not own else ():
+                every = (f"{step.op}.{key}{number or ''}" for number in count())
+                own[key] = next(name for name in every if name not in found or np.array_equal(found[name], values))
+                found.setdefault(own[key], values)
+            names[step] = own
+        return found, names
+
     @property
     def form_of_operator(self) -> dict[str, Form]:
         """The form of each operator that has one."""
@@ -80,8 +97,8 @@ class FastSteps:
 
 
 def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0, forms: Forms | None = None) -> FastSteps:
-    """Returns the placed program with row convolutions for a core where idle bytes of its arena allow them; steps in `forms`
-    stay as they are.
+    """Returns the placed program with row convolutions for a core where idle bytes of its arena allow them; a step in `forms`
+    keeps its form where that is about as fast.
 
     The arena grows only for these, and at most to `limit_bytes`.
     """
@@ -91,12 +108,13 @@ def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0, f
 
     def changed(step: Step, moment: int) -> Step:
         op = graph.by_name[step.op]
-        if step in kept or step.kind != "run" or not isinstance(op, Conv) or op.groups != 1:
+        if step.kind != "run" or not isinstance(op, Conv) or op.groups != 1:
             return step
         offset, free_bytes = gap(program, arena, limit, step.scratch, moment)
         kernel = kernel_of(op, _geometry(graph, op, step))
         fitting = [strip for strip in kernel.strips if kernel.rows.scratch_bytes(strip[1]) <= free_bytes] if kernel else []
-        if kernel is None or not fitting or min(fitting)[0] > WORTH * cycles(graph, [step], core):
+        most = BETTER * kept[step].cost if step in kept else WORTH * cycles(graph, [step], core)
+        if kernel is None or not fitting or min(fitting)[0] > most:
             return step
         (cost, height), rows, weights = min(fitting), kernel.rows, kernel.weights
         needed = rows.scratch_bytes(height)
@@ -112,13 +130,14 @@ def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0, f
 
     nodes, clock = list[tuple[Node, ...]](), 0
     for item in program.nodes:
-        found, clock = _walked(item, clock, changed, buffers)
+        found, clock = walked(item, clock, changed, buffers)
         nodes.append(found)
     other, larger = with_scratch(replace(program, nodes=tuple(nodes)), arena, buffers, offsets)
-    return FastSteps(other, larger, core, convs, arrays, kept)
+    left = set(other.steps())
+    return FastSteps(other, larger, core, convs, arrays, {step: form for step, form in kept.items() if step in left})
 
 
-def _walked(nodes: Sequence[Node], clock: int, change: Change, new: Container[str]) -> tuple[tuple[Node, ...], int]:
+def walked(nodes: Sequence[Node], clock: int, change: Change, new: Container[str]) -> tuple[tuple[Node, ...], int]:
     """Returns nodes that begin at moment `clock` with every step changed, and the moment after them. Scratch that is `new` in a
     loop is private to it. Moments are those of `lower.buffer_lifetimes`."""
     found = list[Node]()
@@ -127,7 +146,7 @@ def _walked(nodes: Sequence[Node], clock: int, change: Change, new: Container[st
             found.append(change(node, clock))
             clock += 1
             continue
-        parts, ends = zip(*(_walked(part, clock, change, new) for part in node.parts), strict=True)
+        parts, ends = zip(*(walked(part, clock, change, new) for part in node.parts), strict=True)
         scratch = {step.scratch for step in Loop(parts).steps() if step.scratch in new}
         found.append(Loop(parts, node.private | scratch))
         clock = max(ends)

@@ -3,16 +3,25 @@
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import attrgetter
 
 from tinyredux.boards import Board
-from tinyredux.codegen import Kernels, compacted, limits, templates_of
+from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of
 from tinyredux.files import check_types, require
 from tinyredux.graph import Graph
-from tinyredux.kernels import STALLED, FastSteps, OnBoard, cycles, fitted, ways, with_forms, with_rows
-from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
+from tinyredux.kernels import STALLED, FastSteps, OnBoard, completed, cycles, fitted, ways, with_forms, with_rows
+from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program
 from tinyredux.methods.layerwise import check_sram
-from tinyredux.partial import MARGIN, SLOWDOWN, check_macs, layerwise_price, plan_hybrid, plan_partial, within_bytes
+from tinyredux.partial import (
+    MARGIN,
+    SLOWDOWN,
+    PartialPlan,
+    check_macs,
+    hybrids,
+    layerwise_price,
+    plan_hybrid,
+    plan_partial,
+    within_bytes,
+)
 
 WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
@@ -47,29 +56,44 @@ class Partial:
         require(not graph.window, f"{graph.name} is a stream, which runs layer by layer; compile it without Partial")
         graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
         pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=STALLED)
-        if pure:
-            found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN, price)
-        else:
-            found = plan_hybrid(graph, self.mac_limit, self.accumulator, self.input_outside, price)
         templates, flash_bytes = templates_of(kernels.name, kernels.immediates), limits(board)[1]
         if not templates:
+            found = self._plan(graph, SLOWDOWN, price)
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
             return FastSteps(found.program, found.arena, OnBoard(board), factor=factor)
         ways_of = {op.name: ways(graph, op, OnBoard(board), templates) for op in graph.ops}
+        known = step_ways(graph, board, kernels)
 
         def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
-            some = with_forms(program, arena, OnBoard(board), ways_of, limit, flash_bytes)
+            some = with_forms(program, arena, known, limit, flash_bytes)
             return with_rows(some.program, some.arena, OnBoard(board), limit, some.forms) if fast else some
 
         whole = fitted(graph, OnBoard(board), ways_of, *limits(board, None, graph))
         exact, most = whole.cycles, self.sram or whole.total_bytes - 1
-        plans = [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator, price) if fast and pure else [])]
-        if self.sram or not (fast and pure):
-            best = min((by_forms(*one, self.sram or 0) for one in plans), key=attrgetter("cycles"))
-        else:
+        plans = list[tuple[Program, Arena]]()
+        if not pure:
+            at_once = {name: some[0].cycles for name, some in ways_of.items()}
+            plans += hybrids(graph, self.mac_limit, self.accumulator, self.input_outside, price, at_once, self.sram or 0)
+        if pure or (self.sram and not self.input_outside):
+            found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN, price)
+            plans += [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator, price) if fast else [])]
+        if self.sram:
+            ready = [by_forms(*one, self.sram) for one in plans]
+            if not self.input_outside:
+                ready.append(completed(fitted(graph, OnBoard(board), ways_of, self.sram, flash_bytes)))
+            best = best_within(ready, self.sram)
+        elif pure and fast:
             sizes = [(*one, one[1].size_bytes + share * (most - one[1].size_bytes)) for one in plans for share in WIDENED]
             best = _least([by_forms(program, arena, int(size)) for program, arena, size in sizes], exact, most)
+        else:
+            best = best_within([by_forms(*one, 0) for one in plans], 0)
         return replace(best, factor=best.cycles / max(1, exact))
+
+    def _plan(self, graph: Graph, slowdown: float, price: Price) -> PartialPlan:
+        """Returns the plan for reference kernels."""
+        if self.mac_limit == 1 and not self.input_outside:
+            return plan_partial(graph, self.accumulator, self.sram or 0, slowdown, price)
+        return plan_hybrid(graph, self.mac_limit, self.accumulator, self.input_outside, price)
 
     def notes(self, steps: FastSteps) -> tuple[str, ...]:
         """Returns what a reader must know of a placed program: how much slower it is predicted to be."""
@@ -78,6 +102,15 @@ class Partial:
         said = f"in parts: {steps.factor:.2f} times the cycles of layer by layer with these kernels, as predicted"
         asked = self.sram is not None or self.mac_limit != 1 or self.input_outside  # patches know no limit in bytes
         return (said if asked else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
+
+
+def best_within(plans: list[FastSteps], limit_bytes: int) -> FastSteps:
+    """Returns the fastest of the plans of at most `limit_bytes`, of equally fast ones the smallest; where none is so small, the
+    smallest, of equally small ones the fastest."""
+    fitting = [plan for plan in plans if plan.arena.size_bytes <= limit_bytes]
+    if fitting:
+        return min(fitting, key=lambda plan: (plan.cycles, plan.arena.size_bytes))
+    return min(plans, key=lambda plan: (plan.arena.size_bytes, plan.cycles))
 
 
 def _least(plans: list[FastSteps], exact: float, most_bytes: int) -> FastSteps:

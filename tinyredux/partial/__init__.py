@@ -18,6 +18,7 @@ from tinyredux.partial.plan import (
     PartialPlan,
     arena_plan,
     check_macs,
+    hybrids,
     item_bytes,
     layerwise_price,
     plan_hybrid,
@@ -27,6 +28,7 @@ from tinyredux.partial.plan import (
 from tinyredux.partial.regions import Net, candidates, internal_bytes, item_costs
 
 __all__ = [
-    "MARGIN", "SLOWDOWN", "Net", "PartialPlan", "arena_plan", "candidates", "check_macs", "given_order", "internal_bytes",
-    "item_bytes", "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem", "replayed", "within_bytes",
+    "MARGIN", "SLOWDOWN", "Net", "PartialPlan", "arena_plan", "candidates", "check_macs", "given_order", "hybrids",
+    "internal_bytes", "item_bytes", "item_costs", "layerwise_price", "plan_hybrid", "plan_partial", "problem",
+    "replayed", "within_bytes",
 ]  # fmt: skip

@@ -13,9 +13,11 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,38 +32,109 @@ INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the 
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
 Edges = npt.NDArray[np.int64]
 Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
-Way = tuple[int, int, int, int, tuple[Item, ...]]  # to run a segment: first and last cut, peak bytes, multiply-accumulates, items
+ItemCost = Callable[[Item], float]  # predicted cycles of an item alone
+LEVEL_STEP = 1.03  # from one peak at which the fastest choice is sought to the next
+GAIN = 0.98  # of the cycles of a choice of fewer bytes: what the next one may take at most
+PATHS = 16  # to a cut that are followed on
+PATCH_CYCLES = 600  # of each operator for each patch: calls, edges
 
 
-def hybrid_items(net: Net, mac_limit: float, input_outside: bool) -> tuple[Item, ...] | None:
-    """Returns the items with the least peak whose MACs are at most `mac_limit` times those of the network; None where no
-    choice stays within it. With `input_outside` the network's input does not count.
+class Way(NamedTuple):
+    """How a segment between two cuts runs: peak bytes, multiply-accumulates and predicted cycles, and its items."""
 
-    For a peak that is allowed, the fewest MACs are a shortest path over the cuts; the least such peak is found by halving.
+    first: int
+    end: int
+    peak: int
+    macs: int
+    cycles: float
+    items: tuple[Item, ...]
+
+
+class Path(NamedTuple):
+    """Ways one after the other from the first cut on: their multiply-accumulates and cycles, the last way and those before."""
+
+    macs: int
+    cycles: float
+    last: Way | None = None
+    before: Path | None = None
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The items of all ways."""
+        return (*self.before.items, *self.last.items) if self.before and self.last else ()
+
+
+def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost) -> list[tuple[int, tuple[Item, ...]]]:
+    """Returns (peak bytes, items) of the fastest choices whose MACs are at most `mac_limit` times the network's, from the least
+    peak on: each takes more bytes than the one before and is predicted to be faster. Empty where no choice keeps to the limit.
+
+    `cost` says what an item alone is predicted to take. With `input_outside` the network's input does not count in a peak.
+    For a peak that is allowed, the fastest choice is a shortest path over the cuts among those that keep to the MACs.
     """
     cuts = narrow_cuts(net.graph)
-    units = units_between(net, cuts)
-    ways = [way for end in range(1, len(cuts)) for way in segment_ways(net, units, cuts, end, input_outside)]
-    rest = behind_the_last(net, cuts, input_outside)
-    ways, ends = [*ways, *rest], len(cuts) + len(rest)
-    most, peaks = int(mac_limit * total_macs(net.graph)), sorted({peak for _, _, peak, _, _ in ways})
+    every = [units_between(net, cuts), [[Item((op.name,)) for op in net.graph.ops[a:b]] for a, b in itertools.pairwise(cuts)]]
+    costs, ways, edges = UnitCosts(net.graph, cost), list[Way](), sorted({*cuts, len(net.graph.ops)})
+    for end, units in itertools.product(range(1, len(cuts)), every):
+        ways += segment_ways(net, units, cuts, end, input_outside, costs)
+    ways += [one_by_one(net, at, *pair, input_outside, costs) for at, pair in enumerate(itertools.pairwise(edges))]
+    ways, ends = sorted(undominated(ways), key=lambda way: (way.end, way.first)), len(edges)
+    most, peaks = int(mac_limit * total_macs(net.graph)), sorted({way.peak for way in ways})
+    at = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
+    found, fast, next_peak = list[tuple[int, tuple[Item, ...]]](), math.inf, 0.0
+    for peak in peaks[at:]:
+        path = fastest(ways, ends, peak, most) if peak >= next_peak or peak == peaks[-1] else None
+        if path:
+            next_peak = peak * LEVEL_STEP
+            if path.cycles < GAIN * fast:
+                fast = path.cycles
+                found.append((peak, path.items))
+    return found
 
-    def within(peak: int) -> tuple[Item, ...]:
-        macs, items = fewest_macs(ways, ends, peak)
-        return items if macs <= most else ()
 
-    at = bisect_left(peaks, True, key=lambda peak: bool(within(peak)))
-    return within(peaks[at]) if at < len(peaks) else None
+def undominated(ways: list[Way]) -> list[Way]:
+    """Returns the ways of each segment but those that take no less of anything than another."""
+    found: dict[tuple[int, int], list[Way]] = {}
+    for way in sorted(ways, key=lambda way: (way.peak, way.macs, way.cycles)):
+        kept = found.setdefault((way.first, way.end), [])
+        if not any(other.macs <= way.macs and other.cycles <= way.cycles for other in kept):
+            kept.append(way)
+    return list(itertools.chain.from_iterable(found.values()))
 
 
-def fewest_macs(ways: list[Way], cuts: int, most_bytes: int) -> tuple[float, tuple[Item, ...]]:
-    """Returns (MACs, items) of the path over all cuts with the fewest MACs among ways of at most `most_bytes`; infinite where
-    there is none."""
-    paths: list[tuple[float, tuple[Item, ...]]] = [(0, ()), *[(math.inf, ())] * (cuts - 1)]
-    for first, end, peak, macs, items in ways:  # in order of their ends
-        if peak <= most_bytes and paths[first][0] + macs < paths[end][0]:
-            paths[end] = paths[first][0] + macs, (*paths[first][1], *items)
-    return paths[-1]
+def fastest(ways: list[Way], cuts: int, most_bytes: int, most_macs: int) -> Path | None:
+    """Returns the path over all cuts with the fewest cycles among ways of at most `most_bytes`, in order of their ends, whose
+    multiply-accumulates are at most `most_macs`; None where there is none."""
+    paths: list[list[Path]] = [[Path(0, 0.0)], *([] for _ in range(cuts - 1))]
+    for end, group in itertools.groupby((way for way in ways if way.peak <= most_bytes), key=lambda way: way.end):
+        pairs = [(way, before) for way in group for before in paths[way.first] if before.macs + way.macs <= most_macs]
+        every = [Path(before.macs + way.macs, before.cycles + way.cycles, way, before) for way, before in pairs]
+        for path in sorted(every, key=lambda path: path[:2]):
+            if not paths[end] or path.cycles < paths[end][-1].cycles:
+                paths[end].append(path)
+        thin = max(1, -(-len(paths[end]) // PATHS))
+        paths[end] = [*paths[end][:-1:thin], *paths[end][-1:]]
+    return paths[-1][-1] if paths[-1] else None
+
+
+class UnitCosts:
+    """What units take in patches: the cycles of each alone, by how much of it is computed."""
+
+    def __init__(self, graph: Graph, cost: ItemCost) -> None:
+        self.graph, self.cost = graph, cache(cost)
+        sizes = {op.name: graph.tensors[op.output].shape for op in graph.ops}
+        pixel = {op.name: computed_macs(graph, op, Box(0, 1, 0, 1, 0, sizes[op.name][2])) for op in graph.ops}
+        self.weight = {name: macs + sizes[name][2] for name, macs in pixel.items()}
+        self.full = {name: height * width * self.weight[name] for name, (height, width, _) in sizes.items()}
+
+    def patched(self, unit: Item, pixels: Mapping[str, int], patches: int) -> float:
+        """Returns the cycles of a unit that computes so many pixels of each operator's output in so many patches."""
+        base = unit.inner[0] if unit.kind == "spatial" else unit
+        share = sum(pixels.get(name, 0) * self.weight[name] for name in unit.ops) / sum(self.full[name] for name in unit.ops)
+        channels = self.graph.tensors[self.graph.by_name[unit.sink].output].shape[2]
+        calls = len(unit.ops) * (-(-channels // base.width) if base.width else 1)
+        if unit.patch[0]:  # a patch is about as high as it is wide
+            calls *= max(1, round(math.sqrt(pixels.get(unit.sink, 0) / patches) / unit.patch[0]))
+        return share * self.cost(base) + PATCH_CYCLES * patches * calls
 
 
 def narrow_cuts(graph: Graph) -> list[int]:
@@ -93,18 +166,20 @@ def segment_bound_bytes(graph: Graph) -> int:
     return max(bounds)
 
 
-def behind_the_last(net: Net, cuts: list[int], input_outside: bool) -> list[Way]:
-    """Returns the way to run the operators behind the last cut, none where there are no such operators."""
+def one_by_one(net: Net, at: int, first: int, last: int, input_outside: bool, costs: UnitCosts) -> Way:
+    """Returns the way from cut `at` to the next that runs operators `first` to `last` - 1 whole, one after the other."""
     graph, peak, macs, until = net.graph, 0, 0, lifetimes(net.graph)[net.graph.inputs[0]][1]
-    items = tuple(Item((op.name,)) for op in graph.ops[cuts[-1] :])
-    for at, item in enumerate(items, cuts[-1]):
-        outside = graph.input.size_bytes if input_outside and at <= until else 0
-        peak = max(peak, live_steps(graph)[at].live_bytes + internal_bytes(net, item) - outside)
+    items = tuple(Item((op.name,)) for op in graph.ops[first:last])
+    for i, item in enumerate(items, first):
+        outside = graph.input.size_bytes if input_outside and i <= until else 0
+        peak = max(peak, live_steps(graph)[i].live_bytes + internal_bytes(net, item) - outside)
         macs += sum(op_macs(graph, item, whole(graph.tensors[net.output(item)].shape), {}).values())
-    return [(len(cuts) - 1, len(cuts), peak, macs, items)] if items else []
+    return Way(at, at + 1, peak, macs, sum(map(costs.cost, items)), items)
 
 
-def segment_ways(net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool) -> list[Way]:
+def segment_ways(
+    net: Net, units: list[list[Item]], cuts: list[int], end: int, input_outside: bool, costs: UnitCosts
+) -> list[Way]:
     """Returns the ways to run each segment that ends at `cuts[end]` and begins at most SPAN cuts before, in the order of its
     first cut; `units` are what runs between two cuts.
 
@@ -119,33 +194,35 @@ def segment_ways(net: Net, units: list[list[Item]], cuts: list[int], end: int, i
     if alone:
         (item,) = units[end - 1]
         macs = op_macs(graph, item, whole(output.shape), {}).values()
-        ways.append((end - 1, end, beside[end - 1] + internal_bytes(net, item), sum(macs), (item,)))
+        ways.append(Way(end - 1, end, beside[end - 1] + internal_bytes(net, item), sum(macs), costs.cost(item), (item,)))
     firsts = list(itertools.takewhile(lambda first: _patchable(graph, cuts[first], cuts[first + 1]), beside))
     if not firsts:
         return ways
     starts = {first: (cuts[first] - cuts[firsts[-1]], sum(map(len, units[firsts[-1] : first]))) for first in firsts}
     flat = [unit for some in units[firsts[-1] : end] for unit in some]
-    for longest, needed, counts in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat):
+    for longest, needed, counts, cycles in prices(part_of(net, cuts[firsts[-1]], cuts[end]), flat, costs):
         for first, (op, unit) in starts.items():
             if first < end - 1 or not alone or output.shape[0] > 1:
                 item = replace(longest, ops=longest.ops[op:], inner=longest.inner[unit:])
-                ways.append((first, end, beside[first] + needed[unit], sum(counts[op:]), (item,)))
+                ways.append(Way(first, end, beside[first] + needed[unit], sum(counts[op:]), sum(cycles[unit:]), (item,)))
     return sorted(ways, key=itemgetter(0))
 
 
-def prices(net: Net, units: list[Item]) -> Iterator[tuple[Item, list[int], list[int]]]:
+def prices(net: Net, units: list[Item], costs: UnitCosts) -> Iterator[tuple[Item, list[int], list[int], list[float]]]:
     """Yields for each item that runs all of a network in patches: itself, bytes from each unit on as `bytes_from` counts them,
-    multiply-accumulates of each operator."""
+    multiply-accumulates of each operator, cycles of each unit."""
     box, counted = whole(net.graph.output.shape), Counts()
     for item in in_patches(units, box.shape):
-        macs = op_macs(net.graph, item, box, counted)
-        yield item, bytes_from(net, item), [macs.get(name, 0) for name in item.ops]
+        pixels = op_pixels(net.graph, item, box, counted)
+        patches = math.prod(-(-size // (step or size)) for size, step in zip(box.shape, item.patch, strict=False))
+        macs = [pixels.get(name, 0) * _macs_of_a_pixel(net.graph, name) for name in item.ops]
+        yield item, bytes_from(net, item), macs, [costs.patched(unit, pixels, patches) for unit in item.inner]
 
 
 def in_patches(units: list[Item], shape: Shape) -> Iterator[Item]:
     """Yields items that run units in patches of an output of this shape, a few rows of each region at a time or at once."""
     variants = [tuple(in_rows(unit, rows) if len(unit.ops) > 1 else unit for unit in units) for rows in INNER_ROWS]
-    for patch in patch_sizes(shape[0], shape[1]):
+    for patch in patch_sizes(shape[0], shape[1], all(len(unit.ops) == 1 for unit in units)):
         for inner in dict.fromkeys(variants):
             yield Item(tuple(name for unit in units for name in unit.ops), "spatial", 0, patch, inner)
 
@@ -202,15 +279,28 @@ def units_between(net: Net, cuts: list[int]) -> list[list[Item]]:
     return units
 
 
-def patch_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Returns (rows, columns) of patches: bands of whole rows, and patches with as many columns as rows."""
-    rows = sorted({-(-height // count) for count in PATCHES if count <= height})
-    return [(r, 0) for r in rows] + [(r, r) for r in rows if r < width]
+def patch_sizes(height: int, width: int, low: bool = False) -> list[tuple[int, int]]:
+    """Returns (rows, columns) of patches: bands of whole rows, and patches with as many columns as rows; with `low` also bands of
+    few rows, and of half the columns."""
+    rows = sorted({-(-height // count) for count in PATCHES if count <= height} | ({1, 2} if low and height > 2 else set()))
+    halves = [(r, -(-width // 2)) for r in rows if r < -(-width // 2)] if low else []
+    return [(r, 0) for r in rows] + [(r, r) for r in rows if r < width] + halves
 
 
 def op_macs(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, int]:
     """Returns the multiply-accumulates of each operator while an item computes a box of its output, what is computed again
-    included. `counted` keeps what items of the same units have in common, that differ in their patches.
+    included; `counted` as in `op_pixels`."""
+    return {name: count * _macs_of_a_pixel(graph, name) for name, count in op_pixels(graph, item, box, counted).items()}
+
+
+def _macs_of_a_pixel(graph: Graph, name: str) -> int:
+    op = graph.by_name[name]
+    return computed_macs(graph, op, Box(0, 1, 0, 1, 0, graph.tensors[op.output].shape[2]))
+
+
+def op_pixels(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, int]:
+    """Returns how many pixels of each operator's output are computed while an item computes a box of its own, those that are
+    computed again included. `counted` keeps what items of the same units have in common, that differ in their patches.
 
     Rows and columns are cut apart from each other: what an operator computes is its rows over all patches times its columns.
     """
@@ -220,11 +310,7 @@ def op_macs(graph: Graph, item: Item, box: Box, counted: Counts) -> dict[str, in
             edges = np.array([[box[2 * axis]], [box[2 * axis + 1]]])
             counted[key] = _extents(graph, item, edges, axis)
     rows, columns = (counted[key] for key in keys)
-    found = {}
-    for name, count in rows.items():
-        _, _, channels = graph.tensors[graph.by_name[name].output].shape
-        found[name] = computed_macs(graph, graph.by_name[name], Box(0, 1, 0, 1, 0, channels)) * count * columns[name]
-    return found
+    return {name: count * columns[name] for name, count in rows.items()}
 
 
 def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int]:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from tinyredux import memory
 from tinyredux.graph import Concat, Dense, Graph, Op
 from tinyredux.measurement import MOST_TIMES
-from tinyredux.memory import Arena, Item, Price, Program, Schedule
+from tinyredux.memory import Arena, Item, Loop, Lowering, Price, Program, Schedule
 from tinyredux.partial.order import Order, Problem, best_order, given_order, orders_below, problem
 from tinyredux.partial.patches import hybrid_items, segment_bound_bytes
 from tinyredux.partial.regions import Cost, Net, bits, candidates, item_costs
@@ -33,7 +33,9 @@ COVERS = 4000
 ALL_REGIONS = 64  # operators up to which regions of any reach are combined; beyond, those within SPAN operators in a row
 SPAN = 12
 ORDERS = 600  # operators put in order, all tries together, while covers of a larger graph are tried; orders placed of a small one
-LEVELS = 6  # of bytes at which `within_bytes` looks for other items
+LEVEL_STEP = 1.2  # from one number of bytes at which `within_bytes` looks for other items to the next
+LEVELS = 6  # most plans of `hybrids`
+LEAST = 3  # plans of few bytes that are placed to find the one with the fewest
 SLOWDOWN = 0.05  # more cycles than layer by layer that a plan for reference kernels may take
 MARGIN = 0.03  # of that for the error of the estimate, see data/records/part_costs.json
 
@@ -149,8 +151,11 @@ def within_bytes(
     """
     net = Net(graph, accumulator, price)
     known, found, seen = Known(net), list[tuple[Program, Arena]](), set[tuple[Item, ...]]()
+    steps = list[int]()  # the same whatever the limit, so that a larger one leaves none of them out
+    for level in known.levels:
+        steps += [level] if not steps or level >= LEVEL_STEP * steps[-1] else []
     levels = [level for level in known.levels if level <= limit_bytes]
-    for level in levels[:: -max(1, len(levels) // LEVELS)]:
+    for level in dict.fromkeys([*levels[-1:], *reversed([level for level in steps if level <= limit_bytes])]):
         chosen = known.covers(level)
         if not chosen or tuple(chosen[0]) in seen:
             continue
@@ -184,24 +189,55 @@ def plan_hybrid(
     graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False, price: Price = memory.executed_macs
 ) -> PartialPlan:
     """Returns the plan with the least placed peak among channel schedules and hybrid ones, which run early layers in patches
-    and compute up to `mac_limit` times the network's MACs.
+    and compute up to `mac_limit` times the network's MACs; of equal peaks the one that costs least by `price`.
 
     With `input_outside` the network's input lies apart, behind all that the schedule needs, and is not counted in what is
     minimised; it is part of the arena's size all the same. The lower bound holds for both kinds of schedules and every limit.
     Raises ValueError for a limit below 1, or so large that it is none.
     """
-    check_macs(mac_limit)
-    pure, net = plan_partial(graph, accumulator, price=price), Net(graph, accumulator)
-    placed: Callable[[Program], Arena]
-    placed = partial(memory.place_apart, tensor=graph.inputs[0]) if input_outside else memory.place
+    pure = plan_partial(graph, accumulator, price=price)
+    placed = _placing(graph, input_outside)
     plans = [replace(pure, arena=placed(pure.program)) if input_outside else pure]
-    if (items := hybrid_items(net, mac_limit, input_outside)) is not None:
-        schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
-        program = memory.lower(graph, schedule)
-        plans.append(replace(pure, program=program, arena=placed(program), narrowest=schedule))
-    best = min(plans, key=lambda plan: plan.peak_bytes)
+    for program, arena in hybrids(graph, mac_limit, accumulator, input_outside, price, most=LEAST):
+        plans.append(replace(pure, program=program, arena=arena, narrowest=program.schedule))
+    best = min(plans, key=lambda plan: (plan.peak_bytes, price(graph, plan.program.steps())))
     bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
     return replace(best, peaks=pure.peaks | {"partial": best.peak_bytes}, lower_bound_bytes=bound)
+
+
+def hybrids(
+    graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False,
+    price: Price = memory.executed_macs, whole_costs: Mapping[str, float] | None = None, limit_bytes: int = 0, most: int = LEVELS,
+) -> list[tuple[Program, Arena]]:  # fmt: skip
+    """Returns placed programs that run early layers in patches, computing up to `mac_limit` times the network's MACs: up to
+    `most` of those that are predicted to be fastest in their bytes, within `limit_bytes` or from the least peak on.
+
+    `whole_costs` says what operators cost at once, where that is not by `price`. Tensors lie at words where that takes no byte
+    more, or none beyond the limit. Arguments and errors else as `plan_hybrid`.
+    """
+    check_macs(mac_limit)
+    net, known = Net(graph, accumulator, price), whole_costs or {}
+
+    def cost(item: Item) -> float:
+        schedule = Schedule((item,), {}, frozenset(), frozenset(item.ops), accumulator)
+        alone = item.kind == "whole" and item.sink in known
+        return known[item.sink] if alone else price(graph, Loop((tuple(Lowering(graph, schedule).item(item)),)).steps())
+
+    found, placed = list[tuple[Program, Arena]](), _placing(graph, input_outside)
+    choices = hybrid_items(net, mac_limit, input_outside, cost)
+    apart = graph.input.size_bytes if input_outside else 0
+    fitting = [items for peak, items in choices if peak + apart <= limit_bytes]
+    for items in reversed(fitting[-most:]) if fitting else [items for _, items in choices[:most]]:
+        schedule = Schedule(items, {}, frozenset(), frozenset(op.name for op in graph.ops), accumulator, recomputes=True)
+        program = memory.lower(graph, schedule)
+        words = replace(program, buffers={name: replace(one, align=4) for name, one in program.buffers.items()})
+        tight, roomy = placed(program), placed(words)
+        found.append((words, roomy) if roomy.size_bytes <= max(tight.size_bytes, limit_bytes) else (program, tight))
+    return found
+
+
+def _placing(graph: Graph, input_outside: bool) -> Callable[[Program], Arena]:
+    return partial(memory.place_apart, tensor=graph.inputs[0]) if input_outside else memory.place
 
 
 def check_macs(limit: float) -> None:

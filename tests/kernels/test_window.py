@@ -8,7 +8,7 @@ import pytest
 from tinyredux.flow import compile
 from tinyredux.graph import DepthwiseConv, Graph, Quant, Tensor
 from tinyredux.int8 import interpret
-from tinyredux.kernels import column
+from tinyredux.kernels.depthwise import window
 
 BOARDS = ("nucleo_l4r5zi", "nucleo_f746zg", "nucleo_u575zi_q")
 
@@ -56,4 +56,4 @@ def test_one_window_on_each_core(board: str, kernel: tuple[int, int], extreme: b
 @pytest.mark.parametrize(("kernel", "channels"), [((3, 1), 6), ((17, 1), 4), ((16, 1), 512)])
 def test_others_have_no_such_form(kernel: tuple[int, int], channels: int) -> None:
     graph = layer(kernel, channels, 1)
-    assert column.forms(graph, graph.ops[0], "cortex-m4") == []
+    assert window.forms(graph, graph.ops[0], "cortex-m4") == []
