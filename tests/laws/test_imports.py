@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "provenance": (36, ""), "measurement": (115, ""), "comparison": (86, ""),
     "trec": (413, "torch"),
     "int8": (821, "torch tqdm"), "memory": (1055, ""), "partial": (951, ""), "streaming": (252, ""), "skip": (407, "torch tqdm"),
-    "kernels": (4017, ""), "codegen": (934, ""), "device": (1234, "serial"),
+    "kernels": (4016, ""), "codegen": (934, ""), "device": (1234, "serial"),
     "frontends": (2897, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (240, "torch"),
     "model": (109, ""), "results": (81, ""), "flow": (73, "tqdm"), "settings": (203, ""), "explore": (976, "optuna tqdm"),
