@@ -254,6 +254,7 @@ def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
         platformio=settings.platformio,
     )  # fmt: skip
     method = settings.method if settings.accumulator == "int32" else f"{settings.method}-{settings.accumulator}"
+    method = method if settings.stream is None else record.method
     command = replace(settings, data=settings.data or compiled.data.name).command
     return replace(record, net=settings.net, method=method, command=command, seed=settings.seed)
 

@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (4016, ""), "codegen": (934, ""), "device": (1234, "serial"),
     "frontends": (2897, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (240, "torch"),
-    "model": (109, ""), "results": (81, ""), "flow": (73, "tqdm"), "settings": (203, ""), "explore": (976, "optuna tqdm"),
+    "model": (109, ""), "results": (81, ""), "flow": (73, "tqdm"), "settings": (204, ""), "explore": (976, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1061, "tqdm"),
     "__init__": (57, ""), "__main__": (34, ""),
