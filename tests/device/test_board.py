@@ -106,7 +106,7 @@ def test_outputs_that_differ_are_refused(board: ServedBoard, monkeypatch: pytest
     with BoardTarget(str(board.port), MODEL_HASH, patience=PATIENCE) as target:
         answers = iter([DATA, DATA[::-1]])
         run = target.link.run
-        monkeypatch.setattr(target.link, "run", lambda data: run(next(answers)))
+        monkeypatch.setattr(target.link, "run", lambda data, sequence: run(next(answers)))
         with pytest.raises(LinkError, match=r"two runs on the same input gave different outputs"):
             target.measure(IMAGE)
 
