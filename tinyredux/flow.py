@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from tinyredux.boards import Board, find_board
-from tinyredux.codegen import Kernels, emit_steps, kernels_for
+from tinyredux.codegen import NOTHING, Kernels, copies_for, emit_steps, kernels_for
 from tinyredux.device import DoesNotFit, MissingTool
 from tinyredux.files import expect
 from tinyredux.graph import Graph, verify
@@ -62,9 +62,11 @@ def compile(
     notes += schedule.notes(steps) if hasattr(schedule, "notes") else ()
     method = "+".join(labels) or "exact"
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
-    artifact = emit_steps(steps, call)
     limit, outside = getattr(schedule, "sram", None), getattr(schedule, "input_outside", False)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source)
+    least = in_parts and limit is None  # the schedule is to take as little SRAM as it can
+    copies = NOTHING if least else copies_for(steps, chip, limit)
+    artifact = emit_steps(steps, call, copies)
+    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, copies)
 
 
 def measure(
