@@ -46,11 +46,21 @@ def _code_room(board: Board, start: int) -> int:
 
 
 def _chosen(sizes: Mapping[str, int], worth: Numbers, room: int) -> dict[str, int]:
-    """Returns what fits into a room, in the order of `sizes`: that first which is worth most for its bytes."""
+    """Returns what fits into a room, in the order of `sizes`: that first which is worth most for its bytes; or first of all what
+    is worth most of the rest, where this is worth more in all."""
+    order = sorted((name for name in sizes if worth[name] > 0), key=lambda name: -worth[name] / sizes[name])
+    chosen = _filled(order, sizes, room)
+    rest = max((name for name in order if name not in chosen), key=lambda name: worth[name], default=None)
+    other = _filled([rest, *order], sizes, room) if rest else chosen
+    return max(chosen, other, key=lambda some: sum(worth[name] for name in some))
+
+
+def _filled(order: Iterable[str], sizes: Mapping[str, int], room: int) -> dict[str, int]:
+    """Returns what fits into a room one after the other."""
     chosen = dict[str, int]()
-    for name in sorted(sizes, key=lambda name: -worth[name] / max(1, sizes[name])):
+    for name in order:
         more = {each: size for each, size in sizes.items() if each in chosen or each == name}
-        chosen = more if worth[name] > 0 and _size(more.values()) <= room else chosen
+        chosen = more if _size(more.values()) <= room else chosen
     return chosen
 
 
