@@ -16,7 +16,7 @@ from tinyredux.codegen import code_sizes, compacted, limits, templates_of
 from tinyredux.datasets import Dataset, Split, check_part
 from tinyredux.graph import Array, Graph, Op, Weighted, constant_names
 from tinyredux.int8 import evaluator
-from tinyredux.kernels import Way, fitted, ways
+from tinyredux.kernels import OnBoard, Way, fitted, ways
 from tinyredux.measurement import Measurement
 from tinyredux.skip import Cut, records, skip, skippable
 from tinyredux.train import skip_search
@@ -111,7 +111,7 @@ class Designs:
         """Returns what the graph of a design is predicted to cost."""
         graph = compacted(graph, unpack=True)
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
-        fast = fitted(graph, self.board.cpu, known, *limits(self.board, self.asked_bytes, graph))
+        fast = fitted(graph, OnBoard(self.board), known, *limits(self.board, self.asked_bytes, graph))
         cycles = self.calibration.cycles_factor * fast.cycles
         flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board)
         forms = fast.form_of_operator
@@ -131,7 +131,7 @@ class Designs:
         about = repr((op, [graph.tensors[name] for name in (*op.inputs, op.output)])).encode()
         key = hashlib.sha256(about + b"".join(graph.constants[name].tobytes() for name in constant_names(op))).hexdigest()
         if key not in self._ways:
-            self._ways[key] = ways(graph, op, self.board.cpu, templates_of(self.kernels, unpack=True))
+            self._ways[key] = ways(graph, op, OnBoard(self.board), templates_of(self.kernels, unpack=True))
         return self._ways[key]
 
     def calibrate(self, simulated: Sequence[tuple[Graph, Measurement]]) -> Calibration:
