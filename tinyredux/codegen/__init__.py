@@ -22,11 +22,11 @@ from tinyredux.codegen.assemble import (
     templates_of,
     trec_bytes,
 )
-from tinyredux.codegen.copies import copies_for
+from tinyredux.codegen.copies import copies_for, with_copies
 from tinyredux.codegen.parts import emit_steps
 
 __all__ = [
     "HASH_PLACEHOLDER", "KERNELS", "NOTHING", "Artifact", "Copies", "Kernels", "assemble", "board_budget", "check_kernels",
     "code_sizes", "compacted", "copies_for", "emit_steps", "hash_of", "kernels_for", "layers", "limits", "templates_of",
-    "trec_bytes",
+    "trec_bytes", "with_copies",
 ]  # fmt: skip

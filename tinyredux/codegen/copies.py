@@ -10,7 +10,8 @@ stack and a margin. The copying takes place once, at start-up, and is no part of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen import code_sizes
@@ -19,8 +20,41 @@ from tinyredux.codegen.calls import Weights
 from tinyredux.graph import Lookup, TrecConv, Weighted, macs
 from tinyredux.kernels import FastSteps, code_bytes
 
+STALL_FREE_LINES = 4096  # of a cache that no code leaves
 MARGIN_BYTES = 8 * 1024  # of idle RAM that stays so where nobody set a limit: for a stack deeper than its reserve
 Numbers = Mapping[str, float]
+
+
+def with_copies(make: Callable[[Board], FastSteps], board: Board, sram_bytes: int | None = None) -> tuple[FastSteps, Copies]:
+    """Returns the program that `make` chooses for a board, and its copies.
+
+    Prices know a board's flash. So what is copied is chosen for a board without its stalls: first as if all were copied, code and
+    weights; where that does not come true, as if all code were; then as it is.
+    """
+    for view in _views(board):
+        fast = make(view)
+        copies = copies_for(fast, board, sram_bytes)
+        every = Weights(fast).blob.entries if view.flash_timing.miss_cycles == 0 else ()
+        if view is board or (len(copies.functions) == len(_code(fast)) and len(copies.arrays) >= len(every)):
+            break
+    return priced(fast, copies), copies
+
+
+def priced(fast: FastSteps, copies: Copies) -> FastSteps:
+    """Returns the program with the prices of forms that read nothing from flash but code."""
+    hot = {step for step, form in fast.forms.items() if {f"{step.op}.{key}" for key in form.arrays} <= {*copies.arrays}}
+    forms = {step: replace(form, byte_cycles=0.0) if step in hot else form for step, form in fast.forms.items()}
+    return replace(fast, forms=forms)
+
+
+def _views(board: Board) -> Iterator[Board]:
+    """Yields a board without stalls of what it copies, at first of all, at last itself."""
+    timing = board.flash_timing
+    if board.code_ram is not None and "weights" in board.sram[0].copies:
+        yield replace(board, flash_timing=replace(timing, miss_cycles=0))
+    if board.code_ram is not None:
+        yield replace(board, flash_timing=replace(timing, code_lines=STALL_FREE_LINES))
+    yield board
 
 
 def copies_for(fast: FastSteps, board: Board, sram_bytes: int | None = None) -> Copies:

@@ -60,6 +60,11 @@ class Firmware:
     flags: str
     copied_bytes: int = 0
 
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes that the linker has placed in flash."""
+        return self.text_bytes + self.rodata_bytes + self.data_bytes + self.copied_bytes
+
 
 def firmware_folder() -> Path:
     """Returns the folder of the firmware's sources. Raises MissingTool where the package was copied without them."""
@@ -246,7 +251,7 @@ def build_firmware(
     elf = _build_with_platformio(sources, board, build_folder) if pio else _build_plainly(sources, board, build_folder, kind)
     sizes = {section.name: section.size for section in read_elf(elf).sections}
     text = sizes.get(".isr_vector", 0) + sizes.get(".text", 0) + sizes.get(".ARM.exidx", 0)
-    copied = sizes.get(".tr_code", 0) + sizes.get(".tr_weights", 0)
+    copied = sum(size for name, size in sizes.items() if name.startswith(".tr_"))
     return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags, copied)
 
 
