@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (106, ""), "results": (84, ""), "flow": (77, "tqdm"), "settings": (195, ""), "explore": (976, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1059, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1060, "tqdm"),
     "__init__": (54, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 4463
