@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyredux.boards import Board
-from tinyredux.codegen import Artifact, board_budget
+from tinyredux.codegen import NOTHING, Artifact, Copies, board_budget
 from tinyredux.device import DoesNotFit, Firmware, Target, build_firmware, build_host, default_build_folder
 from tinyredux.graph import Graph, Shape
 from tinyredux.int8 import interpret
@@ -27,7 +27,7 @@ class Model:
 
     `graph` is int8, `source` the float graph that it was quantised from, where that is known. `method` names the passes and the
     schedule that made it, `limit_bytes` is the SRAM that was asked for; `in_parts` says that the schedule was another than layer
-    by layer. `notes` say what a reader must know of it. Chapter 13.
+    by layer. `copies` of code and weights lie in RAM that is idle. `notes` say what a reader must know of it. Chapter 13.
     """
 
     graph: Graph
@@ -41,6 +41,7 @@ class Model:
     input_outside: bool = False
     notes: tuple[str, ...] = ()
     source: Graph | None = None
+    copies: Copies = NOTHING
 
     @property
     def plan(self) -> MemoryPlan:
@@ -64,11 +65,13 @@ class Model:
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the model for people: (what, how much)."""
-        plan, there = self.plan, board_budget(self.board)
+        plan, there, copies = self.plan, board_budget(self.board), self.copies
+        copied = f"{copies.code_bytes:,} bytes of code and {copies.weights_bytes:,} of weights, copied from flash at start-up"
         return [
             ("network", f"{self.graph.name}, {self.method}, kernels {self.kernels}, for {self.board.name}"),
             *(("note", note) for note in self.notes),
             ("SRAM", f"{plan.arena_bytes:,} bytes of arena, {plan.scratch_bytes:,} of scratch; {there:,} there"),
+            *([("idle SRAM", copied)] if copies.size_bytes else []),
             ("flash", f"{len(self.artifact.blob):,} bytes of weights; {self.board.flash_bytes:,} there"),
             *((entry["name"], str(entry.get("form", "reference"))) for entry in self.artifact.manifest["ops"]),
         ]

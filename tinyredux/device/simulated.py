@@ -78,5 +78,9 @@ class SimulatorTarget(LinkTarget):
         run = super().measure(image)
         changed = np.flatnonzero(np.frombuffer(machine.read(start, size), np.uint8) != self.pattern)
         self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
-        instructions = machine.watched[-1].instructions if machine.watched else None
-        return replace(run, instructions=instructions, stack_bytes=machine.stack_bytes, arena_bytes=self.written)
+        run = replace(run, stack_bytes=machine.stack_bytes, arena_bytes=self.written)
+        if not machine.watched:
+            return run
+        spent = machine.watched[-1]
+        stalls = {"code": spent.memory_cycles - spent.data_cycles, "data": spent.data_cycles}
+        return replace(run, instructions=spent.instructions, stalls=stalls)

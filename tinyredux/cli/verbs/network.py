@@ -34,7 +34,8 @@ NETWORK = (
     *IN_PARTS,
     option("--kernels", help="fast (default for exact) or reference (default for partial alone)"),
     option("--sram", type=int, metavar="BYTES",
-           help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
+           help="largest arena with scratch, copies of code and weights included (default: what the board leaves, copies in "
+           "what is idle; with trec, an arena a tenth above the exact network's; "
            "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)"),
     ROUNDING,
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
