@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from link_tools import DeviceProcess
 
 from tinyredux.boards import BOARD_FOLDER, find_board
-from tinyredux.device import build_firmware, build_host
+from tinyredux.device import build_firmware, build_host, simulated
 from tinyredux.device.build import default_build_folder
 from tinyredux.device.flash import flash
 from tinyredux.device.host import HostTarget
@@ -83,6 +85,15 @@ def test_the_program_boots_and_is_exact_to_the_bit(name: str, folder: Path) -> N
             image = random.integers(-128, 128, (8, 8, 3)).astype(np.int8)
             run = target.measure(image)
             assert np.array_equal(run.output, host.run(image)) and run.cycles and run.instructions
+
+
+def test_a_computer_under_load_is_not_a_silent_board(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred seconds pass while the simulator runs a thousand instructions; the board answers in its own time."""
+    monkeypatch.setattr(simulated, "time", SimpleNamespace(monotonic=count(step=100).__next__))
+    monkeypatch.setattr(simulated, "SLICE_INSTRUCTIONS", 1000)
+    board = find_board("nucleo_l4r5zi")
+    with SimulatorTarget(build_firmware(GOLDEN, board, folder).elf, board, HASH, (1, 1, 5)) as target:
+        assert target.measure(np.zeros((8, 8, 3), np.int8)).cycles
 
 
 @pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="qemu-system-arm is missing")
