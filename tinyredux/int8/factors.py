@@ -224,4 +224,4 @@ def int16_shifts(graph: Graph, op: Weighted) -> npt.NDArray[np.int64]:
     weights = np.abs(graph.constants[op.weights].astype(np.int64))
     largest = np.abs(graph.constants[op.bias].astype(np.int64)) + farthest * weights.reshape(len(weights), -1).sum(axis=1)
     margin = 1024  # every slice rounds by up to one half
-    return np.asarray(np.maximum(0, np.ceil(np.log2(largest / (32767 - margin)))), np.int64)
+    return np.asarray(np.maximum(0, np.ceil(np.log2(np.maximum(largest, 1) / (32767 - margin)))), np.int64)

@@ -1,9 +1,11 @@
 """Depthwise convolution by planes: two neighbouring pixels of one channel in a word, two taps for each SMLAD.
 
-Four channels at a time are copied out of the map into four planes of 16-bit pixels, with the zero point all around them where
-padding is; so every row of a plane begins at a word. An output at an even distance from the row's start meets its taps in
-pairs (0 1)(2 3)..., one at an odd distance in pairs 0 (1 2)(3 4)...; with the words (0 1), (1 2), (2 3) ... in memory, SMLAD
-takes a pair, SMLABB, SMLABT or SMLATB the tap that is left over. Several outputs share what is loaded.
+Four channels at a time, or all of one to three, are copied out of the map into planes of 16-bit pixels, with the zero point all
+around them where padding is; so every row of a plane begins at a word. An output at an even distance from the row's start meets
+its taps in pairs (0 1)(2 3)..., one at an odd distance in pairs 0 (1 2)(3 4)...; with the words (0 1), (1 2), (2 3) ... in
+memory, SMLAD takes a pair, SMLABB, SMLABT or SMLATB the tap that is left over. Several outputs share what is loaded.
+
+A convolution of groups of one channel is the same layer; and one of one channel is one for row convolution too.
 
 Weights and bias are doubled, as `requantize` wants its sums, and the bias takes the input's zero point along.
 Where the planes are too large, a strip of output rows at a time is copied.
@@ -11,10 +13,14 @@ Where the planes are too large, a strip of output rows at a time is copied.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 
-from tinyredux.graph import Array, DepthwiseConv, Graph, Op, Shape
+from tinyredux.graph import Array, Conv, DepthwiseConv, Graph, Op, Shape
 from tinyredux.int8 import Requantization
+from tinyredux.kernels import rows as row_convolution
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import CORE_REGISTERS, LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.layers import Sums, halves, sums_of, words
@@ -32,9 +38,10 @@ TABLE_HEAD = ("bias", "multiplier", "right")  # words before the taps
 class Layer:
     """A layer between maps of two shapes; `strip`: output rows for which the planes hold the input."""
 
-    def __init__(self, op: DepthwiseConv, source: Shape, target: Shape, factors: Requantization, strip: int) -> None:
+    def __init__(self, op: Conv | DepthwiseConv, source: Shape, target: Shape, factors: Requantization, strip: int) -> None:
         """Measures the planes."""
         self.op, self.source, self.target, self.factors, self.strip = op, source, target, factors, strip
+        self.planes, self.multiplier = min(PLANES, source[2]), target[2] // source[2]
         even, (rows, columns) = op.stride[1] % 2 == 0, op.kernel
         needed = max((target[1] - 1) * op.stride[1] + columns, op.padding[2] + source[1])
         self.pitch = (needed + 1) // 2 * 2  # pixels of a plane's row, an even number
@@ -45,14 +52,15 @@ class Layer:
         self.taps_bytes = 4 * rows * len(self.pairs)  # of one output channel
         self.plane_bytes = 2 * self.pitch * self.plane_rows + self.taps_bytes  # the taps of its channel lie in front of a plane
         free = len(CORE_REGISTERS) - FIXED_REGISTERS - len(self.pairs) - 1
-        self.outputs = min(OUTPUTS, free if even else free // 2 * 2)  # computed together: an even number where they lie oddly
+        most = OUTPUTS + (even and target[1] == OUTPUTS + 1)  # none is left alone
+        self.outputs = min(most, free if even else free // 2 * 2)  # computed together: an even number where they lie oddly
 
     def applies(self) -> bool:
         """Returns whether registers and distances suffice, and each strip of outputs sees a row of the map: one that lies wholly
         in padding has nothing to copy."""
         last_tap = 2 * self.pitch * self.op.kernel[0]
-        distances = (last_tap, self.taps_bytes, PLANES * self.source[2], OUTPUTS * self.target[2])
-        if self.source[2] < PLANES or self.outputs < 2 or max(distances) > LARGEST_IMMEDIATE:
+        distances = (last_tap, self.taps_bytes, PLANES * self.source[2], (OUTPUTS + 1) * self.target[2])
+        if self.outputs < 2 or max(distances) > LARGEST_IMMEDIATE:
             return False
         tops = [row * self.op.stride[0] - self.op.padding[0] for row in range(self.target[0])]  # of the window of each row
         first, last = tops[:: self.strip], [*tops[self.strip - 1 :: self.strip], tops[-1]]
@@ -60,16 +68,45 @@ class Layer:
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the forms of a depthwise convolution of at least four channels: whole planes, and smaller and smaller strips."""
-    if not isinstance(op, DepthwiseConv):
+    """Returns the forms of a depthwise convolution: whole planes, and smaller and smaller strips."""
+    if not isinstance(op, Conv | DepthwiseConv) or (isinstance(op, Conv) and graph.constants[op.weights].shape[-1] > 1):
         return []
+    graph, op = _trimmed(graph, op)
     source, target = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    sums = sums_of(graph, op, channels_last=True)
+    sums = sums_of(graph, op, channels_last=isinstance(op, DepthwiseConv))
     if not applies(sums.factors) or sums.largest >= SUM_LIMIT:
         return []
-    strips = (target[0], *(rows for rows in STRIPS if rows < target[0]))
+    strips = (target[0], *(strip for strip in STRIPS if strip < target[0]))
     layers = [Layer(op, source, target, sums.factors, strip) for strip in strips]
-    return [_form(layer, sums, core) for layer in layers if layer.applies()]
+    found = [_form(layer, sums, core) for layer in layers if layer.applies()]
+    if isinstance(op, DepthwiseConv) and source[2] == 1:
+        found += row_convolution.forms(*_convolution(graph, op), core)
+    return found
+
+
+def _trimmed(graph: Graph, op: Conv | DepthwiseConv) -> tuple[Graph, Conv | DepthwiseConv]:
+    """Returns a layer without the outer taps that lie in padding at every output, as those of large windows on small maps do."""
+    weights, first_axis = graph.constants[op.weights], 0 if isinstance(op, DepthwiseConv) else 1
+    kernel, padding = list(op.kernel), list(op.padding)
+    for axis in range(2):
+        size, outputs = graph.tensors[op.inputs[0]].shape[axis], graph.tensors[op.output].shape[axis]
+        starts = np.arange(outputs) * op.stride[axis] - padding[2 * axis]
+        seen = [t for t in range(kernel[axis]) if np.any((starts + t >= 0) & (starts + t < size))]
+        if not seen:
+            return graph, op
+        weights = weights.take(range(seen[0], seen[-1] + 1), first_axis + axis)
+        padding[2 * axis] -= seen[0]
+        padding[2 * axis + 1] -= kernel[axis] - 1 - seen[-1]
+        kernel[axis] = seen[-1] + 1 - seen[0]
+    changed = replace(op, kernel=(kernel[0], kernel[1]), padding=(padding[0], padding[1], padding[2], padding[3]))
+    return replace(graph, constants={**graph.constants, op.weights: weights}), changed
+
+
+def _convolution(graph: Graph, op: DepthwiseConv) -> tuple[Graph, Conv]:
+    """Returns a layer of one input channel as a convolution."""
+    fields = {name: value for name, value in vars(op).items() if name != "multiplier"}
+    weights = graph.constants[op.weights].transpose(2, 0, 1)[..., None]
+    return replace(graph, constants={**graph.constants, op.weights: weights}), Conv(**fields)
 
 
 def _table(layer: Layer, sums: Sums) -> Array:
@@ -82,11 +119,11 @@ def _table(layer: Layer, sums: Sums) -> Array:
 def _form(layer: Layer, sums: Sums, core: str) -> Form:
     functions, (out_h, _, out_c) = (pack_function(layer), rows_function(layer), fill_function()), layer.target
     pack, rows, fill = (cycles_of(function, core) for function in functions)
-    strips, groups = -(-out_h // layer.strip), -(-layer.source[2] // PLANES)
-    scratch_bytes = PLANES * layer.plane_bytes
+    strips, groups = -(-out_h // layer.strip), -(-layer.source[2] // layer.planes)
+    scratch_bytes = layer.planes * layer.plane_bytes
     cycles = groups * strips * (pack + C_LOOP_CYCLES) + strips * out_c * (rows + C_LOOP_CYCLES) + scratch_bytes
     if strips > 1:
-        cycles += groups * PLANES * (layer.op.kernel[0] - 1) * (fill + 2 * layer.pitch)
+        cycles += groups * layer.planes * (layer.op.kernel[0] - 1) * (fill + 2 * layer.pitch)
     name = "depthwise_planes" if strips == 1 else f"depthwise_strips_of_{layer.strip}"
     proof, arrays = f"largest |sum| {sums.largest}, below 2^30", {"table": _table(layer, sums)}
     names = [function.name for function in functions]
@@ -94,30 +131,31 @@ def _form(layer: Layer, sums: Sums, core: str) -> Form:
 
 
 def _call(layer: Layer, places: Places, pack: str, rows: str, fill: str) -> str:
-    (in_h, in_w, in_c), (out_h, out_w, out_c), op, strip = layer.source, layer.target, layer.op, layer.strip
+    (in_h, in_w, in_c), (out_h, out_w, out_c), op = layer.source, layer.target, layer.op
+    strip, many = layer.strip, layer.planes
     zero, words, plane = (layer.factors.input_zero_point & 0xFFFF) * 0x10001, layer.pitch // 2, layer.plane_bytes
     source = f"{places.inputs[0]} + first * {in_w * in_c} + c"
     planes = f"{places.scratch} + {layer.taps_bytes}"
     table = f"{places.arrays['table']} + to * {len(TABLE_HEAD) + layer.taps_bytes // 4}"
-    lines = f"""{fill}({places.scratch}, {zero}u, {PLANES * plane // 4});
-for (int32_t group = 0; group < {in_c}; group += {PLANES}) {{
-    const int32_t c = group + {PLANES} <= {in_c} ? group : {in_c - PLANES};
+    lines = f"""{fill}({places.scratch}, {zero}u, {many * plane // 4});
+for (int32_t group = 0; group < {in_c}; group += {many}) {{
+    const int32_t c = group + {many} <= {in_c} ? group : {in_c - many};
     for (int32_t y = 0; y < {out_h}; y += {strip}) {{
         const int32_t rows = {out_h} - y < {strip} ? {out_h} - y : {strip};
         const int32_t top = y * {op.stride[0]} - {op.padding[0]}, end = top + (rows - 1) * {op.stride[0]} + {op.kernel[0]};
         const int32_t first = top < 0 ? 0 : top, last = end > {in_h} ? {in_h} : end;"""
     if strip < out_h:
         lines += f"""
-        for (int32_t k = 0; k < {PLANES}; k++) {{
+        for (int32_t k = 0; k < {many}; k++) {{
             int8_t *const plane = {planes} + k * {plane};
             if (first > top) {fill}(plane, {zero}u, (first - top) * {words});
             if (last < end) {fill}(plane + (last - top) * {4 * words}, {zero}u, (end - last) * {words});
         }}"""
     return f"""{lines}
         {pack}({planes} + (first - top) * {4 * words} + {2 * op.padding[2]}, {source}, last - first);
-        for (int32_t k = (group - c) * {op.multiplier}; k < {PLANES * op.multiplier}; k++) {{
-            const int32_t to = c * {op.multiplier} + k;
-            {rows}({places.out} + y * {out_w * out_c} + to, {places.scratch} + k / {op.multiplier} * {plane}, {table}, rows);
+        for (int32_t k = (group - c) * {layer.multiplier}; k < {many * layer.multiplier}; k++) {{
+            const int32_t to = c * {layer.multiplier} + k;
+            {rows}({places.out} + y * {out_w * out_c} + to, {places.scratch} + k / {layer.multiplier} * {plane}, {table}, rows);
         }}
     }}
 }}"""
@@ -132,27 +170,41 @@ def fill_function() -> Function:
 
 
 def pack_function(layer: Layer) -> Function:
-    """Returns the function that copies rows of four channels into four planes, from the first pixel inside the padding on."""
-    (in_h, in_w, pixel), left = layer.source, layer.op.padding[2]
-    single = left % 2  # the first pixel is the second half of a word
+    """Returns the function that copies rows of a few channels into planes, from the first pixel inside the padding on."""
+    (in_h, in_w, pixel), left, planes = layer.source, layer.op.padding[2], [f"plane_{k}" for k in range(layer.planes)]
+    single = left % 2 if pixel >= PLANES else 0  # the first pixel is the second half of a word
     name = f"tr_planes_w{in_w}_c{pixel}_p{layer.pitch}_d{layer.plane_bytes}_o{single}"
-    p = Function(name, ("int8_t *plane_0", "const int8_t *in", "int32_t rows"), "Copies rows of four channels into four planes.")
-    p.new(*(f"*plane_{k}" for k in range(1, PLANES)))
+    about = f"Copies rows of {layer.planes} channels into as many planes."
+    p = Function(name, ("int8_t *plane_0", "const int8_t *in", "int32_t rows"), about)
+    p.new(*(f"*{plane}" for plane in planes[1:]))
     with p.registers("distance"):
         p.constant("distance", layer.plane_bytes)
-        for k in range(1, PLANES):
-            p.add(f"plane_{k}", f"plane_{k - 1}", "distance")
+        for before, plane in pairwise(planes):
+            p.add(plane, before, "distance")
     fours, rest = divmod(in_w - single, 4)
+    pack = _pack if pixel >= PLANES else _pack_bytes
     if fours > 1:
         p.new("fours")
     with p.loop("rows", times=min(in_h, layer.plane_rows)):
-        _pack(p, pixel, single)
+        pack(p, pixel, single)
         with p.repeated("fours", max(1, fours)):
-            _pack(p, pixel, 4 if fours else 0)
-        _pack(p, pixel, rest)
-        for k in range(PLANES):
-            p.add(f"plane_{k}", f"plane_{k}", 2 * (layer.pitch - in_w))
+            pack(p, pixel, 4 if fours else 0)
+        pack(p, pixel, rest)
+        for plane in planes:
+            p.add(plane, plane, 2 * (layer.pitch - in_w))
     return p
+
+
+def _pack_bytes(p: Function, pixel: int, count: int) -> None:
+    """Copies some pixels of one to three channels, byte by byte."""
+    values = [f"value_{i}" for i in range(count)]
+    with p.registers(*values):
+        for k in range(pixel):
+            for i, value in enumerate(values):
+                p.ldrsb(value, "in", i * pixel + k)
+            for value in values:
+                p.strh_post(value, f"plane_{k}", 2)
+        p.move("in", "in", count * pixel)
 
 
 def _pack(p: Function, pixel: int, count: int) -> None:

@@ -148,16 +148,18 @@ def add_program(params: AddParams, words: int, subtract: bool = False) -> Functi
             p.new(f"multiplier_{source}")
             p.constant(f"multiplier_{source}", multiplier)
     p.new("out_multiplier", "word_a", "word_b", "x", "y")
+    turns = [("x", "y")] * 4
+    if p.free_count() >= 2:  # a core that issues two at once computes two sums at once
+        p.new("u", "v")
+        turns = [("x", "y"), ("u", "v")] * 2
     p.constant("out_multiplier", params.output_multiplier)
     with p.loop("words", times=words):
         p.ldr_post("word_a", "a", 4)
         p.ldr_post("word_b", "b", 4)
-        for lane in range(4):
-            _doubled_term(p, "x", "a", lane, params, 0)
-            _doubled_term(p, "y", "b", lane, params, 1)
-            getattr(p, "sub" if subtract else "add")("x", "x", "y")
-            requantize(p, "x", "out_multiplier", -params.output_shift, params.output_zero_point, params.clamp)
-            p.strb_post("x", "out", 1)
+        for lane, (x, y) in enumerate(turns):
+            _doubled_sum(p, x, y, lane, params, subtract)
+            requantize(p, x, "out_multiplier", -params.output_shift, params.output_zero_point, params.clamp)
+            p.strb_post(x, "out", 1)
     return p
 
 
@@ -187,21 +189,53 @@ def single_add_program(params: AddParams, words: int) -> Function:
     return p
 
 
-def _doubled_term(p: Function, x: str, source: str, lane: int, params: AddParams, i: int) -> None:
-    """Sets `x` to 2 * A for one byte of the source's word."""
-    multiplier, right = params.multipliers[i], -params.shifts[i]
-    getattr(p, ("sxtab", "sxtab_ror8", "sxtab_ror16", "sxtab_ror24")[lane])(x, f"minus_zero_{source}", f"word_{source}")
-    if _is_shift(multiplier, right):
-        p.lsl(x, x, ADD_LEFT_SHIFT - right)
-    elif multiplier == 0:
-        p.mov(x, 0)
-    else:
-        p.lsl(x, x, ADD_LEFT_SHIFT + 1)
-        p.smmulr(x, x, f"multiplier_{source}")
-        p.add(x, x, x, "asr 31")
-        p.asrs(x, x, right)
-        p.adc(x, x, 0)
+def _doubled_sum(p: Function, x: str, y: str, lane: int, params: AddParams, subtract: bool) -> None:
+    """Sets `x`, by way of `y`, to 2 * (A + B), or 2 * (A - B), for one byte of each source's word.
+
+    A term that is a shift is shifted where it is added, and the carry of the other's rounding is added with it.
+    """
+    shifts = [ADD_LEFT_SHIFT - 1 + each for each in params.shifts]  # of A and B, where they are shifts
+    plain = [_is_shift(multiplier, -shift) for multiplier, shift in zip(params.multipliers, params.shifts, strict=True)]
+    for to, source in ((x, "a"), (y, "b")):
+        getattr(p, ("sxtab", "sxtab_ror8", "sxtab_ror16", "sxtab_ror24")[lane])(to, f"minus_zero_{source}", f"word_{source}")
+    if all(plain):
+        if subtract:
+            p.lsl(x, x, shifts[0] + 1)
+            p.sub(x, x, y, _left(shifts[1] + 1))
+            return
+        more, less = (x, y) if shifts[0] > shifts[1] else (y, x)
+        p.add(x, less, more, _left(max(shifts) - min(shifts)))
+        p.lsl(x, x, min(shifts) + 1)
+        return
+    if not subtract and any(plain) and all(params.multipliers):
+        scaled, other = (y, 0) if plain[0] else (x, 1)
+        _term(p, scaled, "ba"[other], -params.shifts[1 - other])
+        p.adc(x, scaled, (x, y)[other], _left(shifts[other]))
         p.lsl(x, x, 1)
+        return
+    for to, source, i in ((x, "a", 0), (y, "b", 1)):
+        if plain[i]:
+            p.lsl(to, to, shifts[i] + 1)
+        elif params.multipliers[i] == 0:
+            p.mov(to, 0)
+        else:
+            _term(p, to, source, -params.shifts[i])
+            p.adc(to, to, 0)
+            p.lsl(to, to, 1)
+    getattr(p, "sub" if subtract else "add")(x, x, y)
+
+
+def _left(places: int) -> str:
+    """Returns the shift of an operand to the left, none by 0 places."""
+    return f"lsl {places}" if places else ""
+
+
+def _term(p: Function, x: str, source: str, right: int) -> None:
+    """Turns `x`, a value less its zero point, into A less the carry that it leaves."""
+    p.lsl(x, x, ADD_LEFT_SHIFT + 1)
+    p.smmulr(x, x, f"multiplier_{source}")
+    p.add(x, x, x, "asr 31")
+    p.asrs(x, x, right)
 
 
 def _is_shift(multiplier: int, right: int) -> bool:

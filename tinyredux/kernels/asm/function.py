@@ -315,9 +315,10 @@ class Function:
         self._blocks.append(block.body)
         yield
         if block.left.place in FLOAT_REGISTERS:
-            with self.registers("*" * block.left.pointer + "tested"):
-                self.vmov("tested", left)
-                block.left = self._find("tested")
+            tested = "address_tested" if block.left.pointer else "tested"
+            with self.registers("*" * block.left.pointer + tested):
+                self.vmov(tested, left)
+                block.left = self._find(tested)
         self._blocks.pop()
         if self.live != before:
             names = ", ".join(sorted(self.live.keys() ^ before.keys())) or "some"
