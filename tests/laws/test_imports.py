@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "trec": (413, "torch"),
     "int8": (814, "torch tqdm"), "memory": (962, ""), "partial": (864, ""), "skip": (407, "torch tqdm"),
     "kernels": (3769, ""), "codegen": (853, ""), "device": (1206, "serial"),
-    "frontends": (2897, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
+    "frontends": (2909, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (193, "torch"),
     "model": (103, ""), "results": (81, ""), "flow": (70, "tqdm"), "settings": (195, ""), "explore": (976, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
