@@ -10,6 +10,8 @@
  * `row` and `pixel` fields are distances in values from one row and one pixel of a map to the next; 0 stands for a map without
  * gaps. With them a kernel works on some of a larger map's channels, rows or columns (partial execution).
  *
+ * `holes` fields count the rows or columns of the input between two neighbouring ones that a window sees: its dilation less 1.
+ *
  * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8, tr_sub_s8, tr_mul_s8, tr_relu_s8 and tr_lookup_s8 may
  * write over an input and tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
  * a macro behind the struct or the contract, and a kernel with neither needs none. Kernels trust their arguments: the compiler that writes the calls has checked them, and tests check
@@ -30,7 +32,9 @@
  * no padding, groups 1. */
 struct tr_conv {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, groups;
+    int32_t kernel_h, kernel_w;
+    uint16_t stride_h, stride_w, holes_h, holes_w;
+    int32_t pad_top, pad_left, groups;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
     int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
@@ -161,13 +165,24 @@ void tr_unpacked_conv_s8(int8_t *restrict out, const int8_t *restrict in, const 
 /* Depthwise convolution: output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c. */
 struct tr_depthwise {
     int32_t in_h, in_w, in_c, out_h, out_w, multiplier_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t kernel_h, kernel_w;
+    uint16_t stride_h, stride_w, holes_h, holes_w;
+    int32_t pad_top, pad_left;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
     int32_t in_row, in_pixel, out_row, out_pixel;
 };
 void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                           const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
+
+/* One phase of dilation_h * dilation_w of a map between padding, without gaps, and back; of an axis whose dilation is 1 all of it.
+ * part_in_h x part_in_w pixels are taken; rows of part_out_w pixels are put back, as far as the output has them. */
+struct tr_phases {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t part_in_h, part_in_w, part_out_w, zero_point;
+};
+void tr_phase_take_s8(int8_t *restrict to, const int8_t *restrict in, const struct tr_phases *restrict p, int32_t phase);
+void tr_phase_put_s8(int8_t *restrict out, const int8_t *restrict from, const struct tr_phases *restrict p, int32_t phase);
 
 /* A matrix [out_n][in_n] times a vector. */
 struct tr_dense {
@@ -181,7 +196,9 @@ void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *
 /* Maximum and average of a window. Padding takes no part: neither in the maximum nor in the average's divisor. */
 struct tr_pool {
     int32_t in_h, in_w, c, out_h, out_w;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t kernel_h, kernel_w;
+    uint16_t stride_h, stride_w, holes_h, holes_w;
+    int32_t pad_top, pad_left;
     int32_t activation_min, activation_max;
     int32_t in_row, in_pixel, out_row, out_pixel;
 };

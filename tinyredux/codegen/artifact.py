@@ -251,6 +251,7 @@ def details(op: Op) -> str:
     text = f", {op.kind}" if isinstance(op, Pool) else ""
     if isinstance(op, Windowed):
         text += f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
+        text += f" dilation {op.dilation[0]}x{op.dilation[1]}" if op.dilation != (1, 1) else ""
     if isinstance(op, TrecConv):
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
     if isinstance(op, Lookup):

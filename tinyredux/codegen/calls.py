@@ -268,6 +268,7 @@ def _window(op: Windowed, step: Step) -> dict[str, int]:
     return {
         "in_h": in_h, "in_w": in_w, "out_h": out_h, "out_w": out_w, "kernel_h": op.kernel[0], "kernel_w": op.kernel[1],
         "stride_h": op.stride[0], "stride_w": op.stride[1], "pad_top": op.padding[0], "pad_left": op.padding[2],
+        **{f"holes_{axis}": step - 1 for axis, step in zip("hw", op.dilation, strict=True) if step > 1},
     }  # fmt: skip
 
 

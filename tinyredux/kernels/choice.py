@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.graph import Graph, Op
-from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
+from tinyredux.kernels import dense, depthwise, elementwise, gemm, phases, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
@@ -49,7 +49,7 @@ Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its C kernel, the fastest first."""
     limit = SURELY * operator_cycles(graph, op, core)
-    found = [on_board(form, core) for template in templates for form in template(graph, op, core)]
+    found = [on_board(form, core) for template in templates for form in phases.by_phases(template)(graph, op, core)]
     found = [form for form in found if called(core, form.cost) < limit]
     return sorted(found, key=lambda form: (form.cost, form.scratch_bytes))
 
