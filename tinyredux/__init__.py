@@ -7,8 +7,8 @@
     tr.measure(model, images)                                     run in the simulator, compared byte for byte
     tr.compile(graph, passes=[tr.Trec()], schedule=tr.Partial())  with a method, or with several
 
-Each idea is a package: `trec`, `partial` and `skip` are the methods; `graph`, `int8` and `memory` are what they stand on. A name
-is loaded when it is first asked for, so `import tinyredux` needs neither torch nor a compiler.
+Each idea is a package: `trec`, `partial`, `skip` and `streaming` are the methods; `graph`, `int8` and `memory` are what they
+stand on. A name is loaded when it is first asked for, so `import tinyredux` needs neither torch nor a compiler.
 """
 
 import importlib
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tinyredux.methods.layerwise import Layerwise
     from tinyredux.methods.partial import Partial
     from tinyredux.methods.skip import Skip
+    from tinyredux.methods.streaming import Streaming
     from tinyredux.methods.trec import Trec
     from tinyredux.model import Model
     from tinyredux.notebook.cell import run_cell
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Board", "Choice", "Graph", "Layerwise", "Measurement", "Model", "Partial", "Quant", "Settings", "Skip", "Tensor", "Trec",
-    "board_budget", "board_names", "check", "compare", "compare_with_litert", "compare_with_onnxruntime", "compile",
-    "compile_net", "exactly", "export", "find_board", "hint", "load", "load_onnx", "load_tflite", "measure", "measure_compiled",
-    "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show", "simulated_board", "table",
-    "to_text", "total_macs", "verify", "with_trec",
+    "Board", "Choice", "Graph", "Layerwise", "Measurement", "Model", "Partial", "Quant", "Settings", "Skip", "Streaming",
+    "Tensor", "Trec", "board_budget", "board_names", "check", "compare", "compare_with_litert", "compare_with_onnxruntime",
+    "compile", "compile_net", "exactly", "export", "find_board", "hint", "load", "load_onnx", "load_tflite", "measure",
+    "measure_compiled", "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show",
+    "simulated_board", "table", "to_text", "total_macs", "verify", "with_trec",
 ]  # fmt: skip
 
 _HOMES = {
@@ -51,12 +52,14 @@ _HOMES = {
     "graph": "Graph Quant Tensor total_macs verify",
     "graph.describe": "to_text", "int8": "quantize",
     "int8.quantization": "quant_from_range", "measurement": "Measurement load", "methods.layerwise": "Layerwise",
-    "methods.partial": "Partial", "methods.skip": "Skip", "methods.trec": "Trec", "model": "Model", "notebook.cell": "run_cell",
+    "methods.partial": "Partial", "methods.skip": "Skip", "methods.streaming": "Streaming", "methods.trec": "Trec",
+    "model": "Model", "notebook.cell": "run_cell",
     "notebook.show": "recorded refused show simulated_board table",
     "settings": "Settings compile_net measure_compiled measure_net", "trec": "Choice exactly with_trec",
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-_PACKAGES = "course datasets device explore fixedpoint graph int8 kernels memory nets notebook partial simulator skip train trec"
+_PACKAGES = """course datasets device explore fixedpoint graph int8 kernels memory nets notebook partial simulator skip streaming
+    train trec"""
 
 
 def __getattr__(name: str) -> Any:

@@ -50,8 +50,10 @@ def compile(
     expect(Graph, graph, "what to compile", "such as quantize(export(module, shape), images)")
     chip, schedule = find_board(board) if isinstance(board, str) else board, schedule or Layerwise()
     labels, notes = list[str](), (SINGLE,) * (graph.rounding == "single")
+    whole: Graph | None = None
     for apply in passes:
-        graph = apply(graph, chip)
+        given, graph = graph, apply(graph, chip)
+        whole = given if graph.window and not given.window else whole
         labels.append(_label(apply))
         notes += apply.notes(graph) if hasattr(apply, "notes") else ()
     verify(graph)
@@ -73,7 +75,7 @@ def compile(
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
     outside = getattr(schedule, "input_outside", False)
     artifact = emit_steps(steps, call, copies)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, copies)
+    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, copies, whole)
 
 
 def measure(
@@ -81,7 +83,8 @@ def measure(
     data: str = "arrays", platformio: bool = False,
 ) -> Measurement:  # fmt: skip
     """Returns the measurement of a model: built, run on float images (N, C, H, W) or, of a height of 1, (N, C, L), and compared
-    with `int8.interpret`.
+    with `int8.interpret`. The images of a stream, one below another, are the rows that are pushed; what is counted and compared
+    is each push that fills a window.
 
     `target` is "simulator" (exact instructions, modelled cycles), "host" (bits alone) or "board[:PORT]". `labels` (N,) count
     what is right by the first output; of several, all are compared. `data` is what the record calls the images; `platformio`
@@ -90,7 +93,8 @@ def measure(
     ValueError for images of another shape. Chapter 13.
     """
     expect(Model, model, "what to measure", "such as compile(graph, board)")
-    images = interpret.as_maps(model.graph, images)
+    images = interpret.as_maps(model.whole or model.graph, images)
+    frames, inputs = model.fed(images)
     fits, firmware, on_host = True, None, target == "host"
     try:
         firmware = model.build(platformio=platformio)
@@ -101,13 +105,13 @@ def measure(
     except MissingTool:  # the host needs its own compiler alone; how much flash the board's program takes stays unknown
         if not on_host:
             raise
-    inputs = interpret.quantize_input(model.graph, images)
     runs, opened = [], model.open(target, firmware)
     try:
-        for image in tqdm(inputs, "images", leave=False, disable=None):
-            runs.append(opened.measure(image))
+        for number, image in enumerate(tqdm(frames, "images", leave=False, disable=None)):
+            runs.append(opened.push(image, number) if model.whole else opened.measure(image))
     finally:
         opened.close()
+    runs, labels = (runs[model.graph.pushes - 1 :], None) if model.whole else (runs, labels)
     return record_of(model, images, inputs, labels, runs, firmware, target=target, data=data, fits=fits)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyredux.boards import Board
 from tinyredux.codegen import NOTHING, Artifact, Copies, board_budget
@@ -18,6 +19,7 @@ from tinyredux.memory import MemoryPlan, plan_of, run_schedule
 from tinyredux.methods.partial import what_fits
 from tinyredux.methods.trec import has_trec
 from tinyredux.partial import arena_plan
+from tinyredux.streaming import sliding
 from tinyredux.tables import as_html, columns
 
 
@@ -27,7 +29,8 @@ class Model:
 
     `graph` is int8, `source` the float graph that it was quantised from, where that is known. `method` names the passes and the
     schedule that made it, `limit_bytes` is the SRAM that was asked for; `in_parts` says that the schedule was another than layer
-    by layer. `copies` of code and weights lie in RAM that is idle. `notes` say what a reader must know of it. Chapter 13.
+    by layer. `copies` of code and weights lie in RAM that is idle. `notes` say what a reader must know of it. `whole` is the
+    network whose stream `graph` is. Chapter 13.
     """
 
     graph: Graph
@@ -42,6 +45,7 @@ class Model:
     notes: tuple[str, ...] = ()
     source: Graph | None = None
     copies: Copies = NOTHING
+    whole: Graph | None = None
 
     @property
     def plan(self) -> MemoryPlan:
@@ -92,7 +96,15 @@ class Model:
         steps = self.steps
         if steps.program.schedule.accumulator == "int16":
             return np.stack([run_schedule.run(steps.program, steps.arena, image) for image in images])
-        return interpret.run_joined(self.graph, images) if computed is None else computed
+        return interpret.run_joined(self.whole or self.graph, images) if computed is None else computed
+
+    def fed(self, images: npt.NDArray[np.float32]) -> tuple[list[npt.NDArray[np.int8]], interpret.Batch]:
+        """Returns what the runs get, int8, for float images (N, C, H, W), and the images (N, H, W, C) whose outputs they give.
+
+        For a stream these are frames, and the windows of all images one below another, from push `graph.pushes` on.
+        """
+        inputs = interpret.quantize_input(self.whole or self.graph, images)
+        return sliding(self.graph, np.concatenate([*inputs])) if self.whole else (list(inputs), inputs)
 
     def check_fit(self) -> None:
         """Raises DoesNotFit before anything is built where the board's SRAM or flash cannot hold the network."""
@@ -106,7 +118,7 @@ class Model:
             op = graph.by_name[max(plan.steps, key=lambda step: step.live_bytes).op.split("+")[-1]]
             largest = max((*op.inputs, op.output), key=lambda name: graph.tensors[name].size_bytes)
             about = f"tensor {largest} {graph.tensors[largest].size_bytes} bytes at {op.name}"
-            advice = what_fits(graph, max(0, budget), "trec+partial" if has_trec(graph) else "partial")
+            advice = "" if graph.window else what_fits(graph, max(0, budget), "trec+partial" if has_trec(graph) else "partial")
             raise DoesNotFit(".bss (activations)", "SRAM", needed, there, where, about, advice)
         weights = len(self.artifact.blob)
         if weights > board.flash_bytes:

@@ -25,11 +25,11 @@ def record_of(
     firmware: Firmware | None, *, target: str, data: str, fits: bool,
 ) -> Measurement:  # fmt: skip
     """Returns the measurement of runs on float `images` (N, C, H, W), `inputs` the same as int8 (N, H, W, C)."""
-    computed, clusters = interpret.run_counted(model.graph, inputs)
+    computed, clusters = interpret.run_counted(model.whole or model.graph, inputs)
     expected = model.expected(inputs, computed)
     outputs = np.stack([run.output.reshape(expected.shape[1:]) for run in runs])
     in_float, classes = None, model.graph.output.elements
-    if model.source is not None:
+    if model.source is not None and model.whole is None:
         in_float = interpret.run_joined(model.source, images.transpose(0, 2, 3, 1))
     correct, correct_float = (None if one is None else _correct(one, labels, classes) for one in (outputs, in_float))
     instructions = [run.instructions for run in runs if run.instructions is not None]
@@ -47,7 +47,7 @@ def record_of(
         instructions=int(statistics.median_low(instructions)) if instructions else None,
         cycles=median, cycles_kind=runs[0].cycles_kind, timing_model=runs[0].timing_model,
         ms=None if median is None else round(1000 * median / model.board.clock_hz, 3),
-        macs_dense=total_macs(model.source or model.graph), macs_executed=sum(op.macs_executed for op in per_op),
+        macs_dense=total_macs(model.whole or model.source or model.graph), macs_executed=sum(op.macs_executed for op in per_op),
         sram_bytes=_sram_bytes(model, firmware, runs), flash_bytes=_flash_bytes(model, firmware),
         per_op=per_op, fits=fits, notes=list(model.notes),
         error_band=list(error_band(model.board.cpu)) if (runs[0].cycles_kind or "").startswith("modelled") else None,

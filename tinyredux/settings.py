@@ -7,19 +7,22 @@ import shlex
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from tinyredux import datasets, flow, nets
 from tinyredux.codegen import KERNELS, Artifact, check_kernels
 from tinyredux.datasets import Dataset
 from tinyredux.files import check_types, expect, is_network_file, require, write_whole
 from tinyredux.frontends import export
 from tinyredux.graph import ROUNDINGS, Graph
-from tinyredux.int8 import interpret, quantize
+from tinyredux.int8 import quantize
 from tinyredux.measurement import Measurement
 from tinyredux.memory import MemoryPlan
 from tinyredux.methods import skip
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.methods.partial import Partial
 from tinyredux.methods.skip import Skip
+from tinyredux.methods.streaming import Streaming
 from tinyredux.methods.trec import NO_TREC, Trec, has_trec, is_tuned, with_trec_layers
 from tinyredux.model import Model
 
@@ -52,6 +55,7 @@ class Settings:
     input_outside: bool = False  # method partial: the network's input lies behind the arena's other bytes
     rounding: str | None = None  # of a sum on its way to int8: double as TFLM, single as LiteRT; None: as the file's users expect
     skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
+    stream: int | None = None  # the input is a window that slides by so many rows a push; None: each run gets a whole window
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
     def __post_init__(self) -> None:
@@ -72,6 +76,10 @@ class Settings:
             if given and method not in self.methods:
                 raise ValueError(f"{what} with method {method}, not {self.method}")
         require(self.rounding in (None, *ROUNDINGS), f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
+        if self.stream is not None and Streaming(self.stream) and "partial" in self.methods:
+            raise ValueError(
+                f"stream is {self.stream} with method {self.method}: a stream runs layer by layer; leave one of them out"
+            )
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
         if self.images < 1:
@@ -204,6 +212,7 @@ def compile_net(settings: Settings, given: Network | None = None) -> Compiled:
         passes.append(Trec(kernels=kernels, sram=sram, together=named.together))
     if "skip" in methods:
         passes.append(Skip() if named.skips else Skip(skip.record_of(settings.net, data.name, settings.skip), data))
+    passes += [] if settings.stream is None else [Streaming(settings.stream)]
     model = flow.compile(
         int8, settings.board, passes=passes, schedule=settings.schedule, kernels=kernels, source=named.source,
         call=_call(settings, data.name),
@@ -221,7 +230,7 @@ def _call(settings: Settings, data: str) -> str:
     words = {
         "compile": Path(settings.net).name, "--method": settings.method, "--data": data,
         "--trec": settings.trec and settings.trec.name, "--skip": settings.skip and Path(settings.skip).name,
-        "--rounding": settings.rounding,
+        "--rounding": settings.rounding, "--stream": settings.stream,
         "--sram": settings.sram, "--kernels": settings.kernel_set,
         "--board": settings.board if settings.kernel_set == "fast" or "skip" in settings.methods else None,
     }  # fmt: skip
@@ -252,13 +261,14 @@ def measure_compiled(settings: Settings, compiled: Compiled) -> Measurement:
 def write_artifact(settings: Settings, folder: Path | str) -> tuple[Artifact, list[str]]:
     """Writes the C, the weights, the manifest and `settings.images` test vectors; returns the Artifact and the file names.
 
-    Test vectors: inputs.bin and outputs.bin, one image after the other, int8, as the model takes and gives them.
+    Test vectors: inputs.bin and outputs.bin, one image after the other, int8, as the model takes and gives them; of a stream the
+    frames, and the outputs from the push on that fills the window.
     """
     expect(Path | str, folder, "the folder", "such as 'lenet_c'")
     folder, compiled = Path(folder), compile_net(settings)
     compiled.model.check_fit()
-    images = interpret.quantize_input(compiled.int8, compiled.data.test.first(settings.images).images)
-    vectors = {"inputs.bin": images.tobytes(), "outputs.bin": interpret.run_joined(compiled.int8, images).tobytes()}
+    frames, images = compiled.model.fed(compiled.data.test.first(settings.images).images)
+    vectors = {"inputs.bin": np.stack(frames).tobytes(), "outputs.bin": compiled.model.expected(images).tobytes()}
     compiled.artifact.write(folder)
     for name, content in vectors.items():
         write_whole(folder / name, content)

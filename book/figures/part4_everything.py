@@ -8,7 +8,9 @@ import math
 from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux.course.claims import reproduce
+from tinyredux.graph import Graph, Pool, Quant, Tensor
 from tinyredux.notebook.trec_report import per_cent
+from tinyredux.streaming import Rows, plan
 
 METHODS = {"exact": BLUE, "trec": ORANGE, "skip": ORANGE, "partial": GREEN, "trec+partial": PINK, "skip+partial": PINK}
 COLOURS = {"reproduced": GREEN, "exceeded": BLUE, "not reproduced": RED}
@@ -152,3 +154,40 @@ def _ticks(low: float, high: float) -> list[int]:
     """Returns at most six round numbers of a range."""
     unit = next(unit for unit in (1, 2, 5, 10, 20, 50, 100, 200, 500) if (high - low) / unit < 5)
     return list(range(math.ceil(low / unit) * unit, math.floor(high) + 1, unit))
+
+
+def rows_that_survive() -> Drawing:
+    """Three maps of a small network on a window that slides: which rows a push computes, which it has kept, which it never sees."""
+    sizes, ops, tensors = (4, 3), [], {"input": Tensor("input", (12, 1, 1), "int8", Quant((1.0,), 0))}
+    value = "input"
+    for rows in (*sizes, 12 - sum(sizes) + len(sizes)):
+        ops.append(Pool(f"window of {rows}", (value,), f"map{len(ops)}", kernel=(rows, 1)))
+        height = tensors[value].shape[0] - rows + 1
+        value = ops[-1].output
+        tensors[value] = Tensor(value, (height, 1, 1), "int8", Quant((1.0,), 0))
+    graph = Graph("small", tuple(ops), tensors, {}, ("input",), (value,))
+    layers = {layer.tensor: layer for layer in plan(graph).layers}
+    kept = {name: layer.kept for name, layer in layers.items()} | {"input": Rows(12 - sizes[0], 11)}
+    heights = {name: tensors[name].shape[0] for name in ("input", "map0", "map1", "map2")}
+    said = "; ".join(f"{name} has {height} rows, {kept[name].height} kept" for name, height in heights.items())
+    d = Drawing(330, f"Maps as columns of rows, one row new in each: {said}. Of the others nobody reads a value again.")
+    for i, (name, height) in enumerate(heights.items()):
+        x, title = 40 + 170 * i, "input" if name == "input" else ops[i - 1].name
+        d.text(x + 35, 24, title if i < 3 else "window of all", SMALL, "middle", bold=True)
+        for row in range(height):
+            new, held = row == height - 1, kept[name].first <= row < kept[name].end
+            fill = ORANGE if new else SKY if held else "none"
+            d.box(x, 40.0 + 20 * (row + 12 - height), 70, 18, fill=fill, line=INK if new or held else PALE, alpha=0.7, round_by=0)
+        if i < 3:
+            bottom = 40 + 20 * 12 - 2
+            reach = (*sizes, heights["map1"])[i]
+            d.shape(
+                [(x + 70, bottom - 20.0 * reach + 2), (x + 70, bottom), (x + 170, bottom), (x + 170, bottom - 18)],
+                PALE,
+                0.25,
+                "none",
+            )
+    for i, (words, colour) in enumerate((("computed", ORANGE), ("kept", SKY), ("in the whole window alone", "none"))):
+        d.box(40.0 + 150 * i, 296, 16, 14, fill=colour, line=INK if i < 2 else PALE, alpha=0.7, round_by=0)
+        d.text(62 + 150 * i, 308, words, SMALL)
+    return d

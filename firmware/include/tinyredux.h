@@ -13,7 +13,7 @@
  * `holes` fields count the rows or columns of the input between two neighbouring ones that a window sees: its dilation less 1.
  *
  * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8, tr_sub_s8, tr_mul_s8, tr_relu_s8 and tr_lookup_s8 may
- * write over an input and tr_sums_finish may write over its sums. Scratch is aligned to 4 bytes; how much there must be says
+ * write over an input tr_sums_finish may write over its sums, and tr_keep_s8 moves within one map. Scratch is aligned to 4 bytes; how much there must be says
  * a macro behind the struct or the contract, and a kernel with neither needs none. Kernels trust their arguments: the compiler that writes the calls has checked them, and tests check
  * them again (TR_ASSERT in check.h).
  *
@@ -237,6 +237,12 @@ struct tr_concat {
     int32_t in_row;
 };
 void tr_concat_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_concat *restrict p);
+
+/* Moves n values towards lower addresses: rows that the next run reads again. `out` may lie anywhere below `in`, n values over it. */
+struct tr_keep {
+    int32_t n;
+};
+void tr_keep_s8(int8_t *out, const int8_t *in, const struct tr_keep *p);
 
 /* Values at other places, as rearrange.c says; distances of rows and pixels are given in full. */
 struct tr_rearrange {

@@ -4,6 +4,8 @@
  * are sent after the run, so no byte goes over the line while the counter counts. The counter has 32 bits and wraps; differences are
  * right as long as one run takes less than 2^32 cycles (19.9 s at 216 MHz).
  */
+#include <stdbool.h>
+
 #include "board.h"
 #include "link.h"
 #include "model.h"
@@ -55,6 +57,9 @@ static void help(struct tr_link *link)
     say(link, "help info            which model this board carries, and its sizes");
     say(link, "help measure N       run N times on a built-in pattern, with cycles per operator (N: 1 to 32)");
     say(link, "help run BYTES CRC   run on an input: the bytes follow when asked for; for programs");
+#ifdef TR_STREAM_PUSHES
+    say(link, "help push SEQ BYTES CRC  run on frame number SEQ of a stream, as run does; 0 begins a stream; for programs");
+#endif
     say(link, "help halt            stop; only a reset starts the board again");
     say(link, "help what stands after the last star of a line is its CRC-32");
 }
@@ -113,29 +118,9 @@ static inline void send_output(void)
 }
 #endif
 
-/* run BYTES CRC: asks for the frame, runs the model on it, sends the report and the output. */
-static void run(struct tr_link *link)
+/* The end of `run` and of `push`: the report and the output. */
+static void send_run(struct tr_link *link)
 {
-    uint32_t bytes = 0;
-    uint32_t crc = 0;
-    if (!tr_link_take_number(link, &bytes) || !tr_link_take_crc(link, &crc) || !tr_link_at_end(link)) {
-        say(link, "error run needs the number of input bytes and their CRC-32 in eight digits 0-9a-f");
-        return;
-    }
-    if (bytes != TR_INPUT_BYTES) {
-        tr_link_begin(link, "error the input of this model has ");
-        tr_link_number(link, TR_INPUT_BYTES);
-        field(link, " bytes, not ", bytes);
-        tr_link_end(link);
-        return;
-    }
-    tr_link_begin(link, "send ");
-    tr_link_number(link, bytes);
-    tr_link_end(link);
-    if (!tr_link_receive(link, tr_input(), TR_INPUT_BYTES, crc)) {
-        return;
-    }
-    tr_model_run();
     report_run(link);
     tr_link_begin(link, "output ");
     tr_link_number(link, TR_OUTPUT_BYTES);
@@ -144,6 +129,69 @@ static void run(struct tr_link *link)
     tr_link_end(link);
     send_output();
 }
+
+/* The arguments and the frame of `run` and of `push`. False where they are wrong, which has been answered. */
+static bool take_input(struct tr_link *link)
+{
+    uint32_t bytes = 0;
+    uint32_t crc = 0;
+    if (!tr_link_take_number(link, &bytes) || !tr_link_take_crc(link, &crc) || !tr_link_at_end(link)) {
+        say(link, "error run needs the number of input bytes and their CRC-32 in eight digits 0-9a-f");
+        return false;
+    }
+    if (bytes != TR_INPUT_BYTES) {
+        tr_link_begin(link, "error the input of this model has ");
+        tr_link_number(link, TR_INPUT_BYTES);
+        field(link, " bytes, not ", bytes);
+        tr_link_end(link);
+        return false;
+    }
+    tr_link_begin(link, "send ");
+    tr_link_number(link, bytes);
+    tr_link_end(link);
+    return tr_link_receive(link, tr_input(), TR_INPUT_BYTES, crc);
+}
+
+/* run BYTES CRC: asks for the frame, runs the model on it, sends the report and the output. */
+static void run(struct tr_link *link)
+{
+    if (take_input(link)) {
+        tr_model_run();
+        send_run(link);
+    }
+}
+
+#ifdef TR_STREAM_PUSHES
+/* push SEQ BYTES CRC: the same for frame number SEQ of a stream; number 0 begins a new one. A frame that is not the next one has
+ * come twice, or others were lost: it is refused, and the stream stays as it was. A damaged frame may be sent again. */
+static void push(struct tr_link *link)
+{
+    uint32_t sequence = 0;
+    if (!tr_link_take_number(link, &sequence)) {
+        say(link, "error push needs the number of the frame, then what run needs");
+        return;
+    }
+    if (sequence == 0u) {
+        tr_stream_restart();
+    }
+    if (sequence != tr_stream_next()) {
+        tr_link_begin(link, "error frame ");
+        tr_link_number(link, sequence);
+        field(link, " came, the next one is ", tr_stream_next());
+        tr_link_text(link, "; begin again at 0");
+        tr_link_end(link);
+        return;
+    }
+    if (take_input(link)) {
+        const int32_t ready = tr_push(tr_input());
+        tr_link_begin(link, "pushed ");
+        tr_link_number(link, sequence);
+        field(link, " ready=", (uint32_t)ready);
+        tr_link_end(link);
+        send_run(link);
+    }
+}
+#endif
 
 /* The input of `measure`: the same bytes each time. Written anew before each run, because a run may overwrite its input. */
 static void fill_pattern(int8_t *input)
@@ -191,6 +239,11 @@ static void measure(struct tr_link *link)
         tr_link_text(link, tr_op_names[i]);
         tr_link_end(link);
     }
+#ifdef TR_STREAM_PUSHES /* the same frame over and over: a window of it gives the same output in every push */
+    for (uint32_t i = 1; i < TR_STREAM_PUSHES; i++) {
+        (void)run_pattern();
+    }
+#endif
     const uint32_t crc = run_pattern();
     for (uint32_t i = 0; i < repeats; i++) {
         if (run_pattern() != crc) {
@@ -215,6 +268,10 @@ static void serve(struct tr_link *link)
 {
     if (tr_link_take_word(link, "run")) {
         run(link);
+#ifdef TR_STREAM_PUSHES
+    } else if (tr_link_take_word(link, "push")) {
+        push(link);
+#endif
     } else if (tr_link_take_word(link, "measure")) {
         measure(link);
     } else if (tr_link_take_word(link, "info") && tr_link_at_end(link)) {

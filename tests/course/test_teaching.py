@@ -72,6 +72,14 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "chapter14.verdict": (
         lambda ours, low, high, higher: "reproduced" if low <= ours <= high else "exceeded" if ours > high else "not reproduced",
     ),
+    "chapter15.survivors": (
+        lambda first, end, by, kernel, stride, above: (
+            by // stride,
+            (first + above) // stride,
+            (end + above - kernel) // stride + 1,
+        ),
+        lambda first, end, by, kernel, stride, above: (by, first + above, end + above - kernel + 1),
+    ),
     "lab1.round_shift": (
         lambda value, exponent: value >> exponent,
         lambda value, exponent: (value + (1 << exponent >> 1)) >> exponent,
@@ -121,6 +129,18 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "lab5.saved": (lambda u: sum(u) // 2, lambda u: sum(a and b for a, b in zip(u[::2], u[1::2], strict=False))),
     "lab5.repaired_bias": (lambda weights, kept, means, bias: bias, lambda weights, kept, means, bias: bias - round(sum(means))),
     "lab5.front": (sorted, lambda points: points[:1]),
+    "lab7.kept": (
+        lambda height, kernels: [(height - kernel, height) for kernel in kernels],
+        lambda height, kernels: [(height - kernel, height - 1) for kernel in kernels],
+    ),
+    "lab7.computed": (
+        lambda height, kernels: [2 * sum(kernel // 2 for kernel in kernels[: i + 1]) + 1 for i in range(len(kernels))],
+        lambda height, kernels: [min(height, kernel) for kernel in kernels],
+    ),
+    "lab7.push": (
+        lambda state, value, taps: (sum(a * b for a, b in zip([*state, value], taps, strict=False)), [*state, value][1:]),
+        lambda state, value, taps: (None, [*state, value]),
+    ),
 }
 
 

@@ -35,7 +35,7 @@ from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
-    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean",
+    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors

@@ -14,7 +14,7 @@ from kernel_calls import OPERATORS, calls
 from strategies import KINDS, Layer, random_layers
 
 from tinyredux.codegen.artifact import functions, sources
-from tinyredux.graph import Conv
+from tinyredux.graph import Conv, Rearrange
 from tinyredux.kernels import Form, Places, by_phases, unpacked
 
 MOST_BYTES = 6000  # of a vector's arrays
@@ -71,6 +71,14 @@ def with_small_weights(layer: Layer) -> Layer:
     return Layer(replace(layer.graph, constants={"w": weights, "b": np.clip(constants["b"], -99, 99)}), layer.inputs)
 
 
+def unmoved(layer: Layer) -> Layer:
+    """Returns a layer that moves the same map nowhere."""
+    shape, out = layer.inputs[0].shape, layer.graph.output
+    tensors = layer.graph.tensors | {out.name: replace(out, shape=shape)}
+    op = Rearrange(layer.op.name, layer.op.inputs, out.name, shape[:2], shape[2])
+    return Layer(replace(layer.graph, ops=(op,), tensors=tensors), layer.inputs)
+
+
 def reference_vector(name: str, layer: Layer, operator: str | None = None) -> Vector:
     """Returns a vector of a reference kernel: calls of run_case with numbers and arrays."""
     arrays, lines = list[np.ndarray](), list[str]()
@@ -98,6 +106,8 @@ def all_vectors(core: str) -> Iterator[Vector]:
             yield reference_vector(f"{kind}_{i}", layer)
     for i, layer in enumerate(small("softmax", 2, seed=21)):
         yield reference_vector(f"softmax_once_{i}", Layer(replace(layer.graph, rounding="single"), layer.inputs))
+    for i, layer in enumerate(small("rearrange", 2, seed=21)):
+        yield reference_vector(f"keep_{i}", unmoved(layer), "keep")
     convolutions = [layer for layer in small("conv", 40, seed=22) if np.prod(layer.graph.constants["w"].shape[1:]) < 120]
     for operator in PARTIAL:
         for i, layer in enumerate(convolutions[:2]):

@@ -175,7 +175,7 @@ extern int8_t tr_arena[TR_ARENA_BYTES + TR_SCRATCH_BYTES];
 int8_t *tr_input(void);
 const int8_t *tr_output(void);
 void tr_model_run(void); /* overwrites the input unless the plan keeps it */
-{_table_h(graph)}
+{_table_h(graph)}{_stream_h(graph)}
 #endif
 """
 
@@ -193,6 +193,58 @@ struct tr_tensor {{
     uint32_t bytes;
 }};
 extern const struct tr_tensor tr_outputs[TR_OUTPUTS];
+"""
+
+
+def _stream_h(graph: Graph) -> str:
+    """Returns the declarations of a stream, nothing for a network whose runs know nothing of each other."""
+    if not graph.window:
+        return ""
+    state = sum(graph.tensors[name].size_bytes for name in graph.states)
+    return f"""
+/* A stream: the input is the newest TR_STREAM_ROWS rows of a window of {graph.window}.
+ * TR_STATE_BYTES of the arena last from push to push.
+ * tr_push runs one frame of TR_INPUT_BYTES and returns 1 where an output is ready: from push number TR_STREAM_PUSHES on, which
+ * fills the window. tr_stream_next is the number of frames pushed, which is that of the next frame, counted from 0: who
+ * numbers frames sees before a push that one was lost or came twice. */
+#define TR_STREAM_ROWS {graph.input.shape[0]}
+#define TR_STREAM_PUSHES {graph.pushes}
+#define TR_STATE_BYTES {state}
+int32_t tr_push(const int8_t *frame);
+uint32_t tr_stream_next(void);
+void tr_stream_restart(void); /* the next frame is number 0, of an empty window */
+"""
+
+
+def _stream_c(graph: Graph) -> str:
+    """Returns the functions of a stream, nothing for another network."""
+    if not graph.window:
+        return ""
+    return """
+static uint32_t stream_next, stream_rows; /* frames so far, modulo 2^32; those in the window */
+
+uint32_t tr_stream_next(void)
+{
+    return stream_next;
+}
+
+void tr_stream_restart(void)
+{
+    stream_next = 0;
+    stream_rows = 0;
+}
+
+int32_t tr_push(const int8_t *frame)
+{
+    int8_t *const input = tr_input();
+    for (uint32_t i = 0; i < TR_INPUT_BYTES; i++) {
+        input[i] = frame[i];
+    }
+    tr_model_run();
+    stream_next++;
+    stream_rows += stream_rows < TR_STREAM_PUSHES ? 1u : 0u;
+    return stream_rows == TR_STREAM_PUSHES ? 1 : 0;
+}
 """
 
 
@@ -243,7 +295,7 @@ void tr_model_run(void)
 {body}
     tr_mark({len(ops)});
 }}
-"""
+{_stream_c(graph)}"""
 
 
 def details(op: Op) -> str:

@@ -214,6 +214,8 @@ def call_of(weights: Weights, step: Step) -> Call:
     match op:
         case _ if step.kind == "copy":
             kernel, fields = "concat", _copy(step)
+        case _ if step.kind == "keep":
+            kernel, fields = "keep", {"n": box.elements}
         case Weighted():
             return (_weighted if step.kind == "run" else _sums)(weights, op, step, maps)
         case Pool():

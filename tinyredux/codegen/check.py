@@ -75,6 +75,8 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
         case "tr_concat_s8":
             shape = (1, p["rows"], p["in_c"])
             return [Walk(shape, 0, p["out_c"]), Walk(shape, 0, p.get("in_row", 0) or p["in_c"])]
+        case "tr_keep_s8":
+            return [Walk((1, 1, p["n"]), 0, p["n"])] * 2
         case "tr_softmax_s8" | "tr_softmax_once_s8":
             return [Walk((1, p["rows"], p["n"]), 0, p["n"])] * 2
         case "tr_dense_s8":

@@ -32,10 +32,26 @@ class HostTarget(Target):
 
     def measure(self, image: Int8Array) -> RawMeasurement:
         """Returns the output for one image. Raises ValueError for another shape or dtype."""
-        if image.shape != self._input_shape or image.dtype != np.int8:
-            raise ValueError(f"the network takes int8 {self._input_shape}, found {image.dtype} {image.shape}")
+        self._check(image)
         ctypes.memmove(self._library.tr_input(), image.tobytes(), image.nbytes)
         self._library.tr_model_run()
+        return self._output()
+
+    def _check(self, image: Int8Array) -> None:
+        if image.shape != self._input_shape or image.dtype != np.int8:
+            raise ValueError(f"the network takes int8 {self._input_shape}, found {image.dtype} {image.shape}")
+
+    def push(self, frame: Int8Array, sequence: int) -> RawMeasurement:
+        """Returns one run of a stream. Raises ValueError for a frame that is not the next one, or of another shape or dtype."""
+        self._check(frame)
+        if sequence == 0:
+            self._library.tr_stream_restart()
+        if sequence != (following := self._library.tr_stream_next()):
+            raise ValueError(f"frame {sequence} came, the next one is {following}; begin again at 0")
+        self._library.tr_push(frame.tobytes())
+        return self._output()
+
+    def _output(self) -> RawMeasurement:
         return RawMeasurement(outputs_of(self._library, int(np.prod(self._output_shape))).reshape(self._output_shape))
 
 

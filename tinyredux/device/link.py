@@ -162,14 +162,21 @@ class Link:
         self.about = self._retry("info", attempt)
         return self.about
 
-    def run(self, data: bytes) -> BoardRun:
-        """Returns the result of one inference on `data`, the bytes of the input tensor. Raises LinkError and its kinds."""
+    def run(self, data: bytes, sequence: int | None = None) -> BoardRun:
+        """Returns the result of one inference on `data`, the input tensor's bytes; of a stream of frame `sequence`.
+
+        Raises LinkError and its kinds: also for a frame of a stream that is not the next one. A frame that arrives damaged is
+        sent again; where the answer is lost the board has the frame already and refuses it: the stream must begin again.
+        """
         about, patience = self.about or self.info(), self.patience
 
         def attempt(deadline: float) -> BoardRun:
-            self._request(f"run {len(data)} {zlib.crc32(data):08x}")
+            words = "run" if sequence is None else f"push {sequence}"
+            self._request(f"{words} {len(data)} {zlib.crc32(data):08x}")
             self._answer("send", patience.reply_s, deadline, first=True)
             self.transport.write(data)  # into buffers: the last bytes may leave them long after it has returned
+            if sequence is not None:
+                self._answer("pushed", patience.run_s + self._line_s(len(data)), deadline)
             ran = _fields(self._answer("ran", patience.run_s + self._line_s(len(data)), deadline))
             self._check_model(ran["model"])
             size, crc = self._answer("output", patience.reply_s, deadline).split()

@@ -78,9 +78,17 @@ class SimulatorTarget(LinkTarget):
         run = super().measure(image)
         changed = np.flatnonzero(np.frombuffer(machine.read(start, size), np.uint8) != self.pattern)
         self.written = max(self.written, int(changed[-1]) + 1 if len(changed) else 0)
-        run = replace(run, stack_bytes=machine.stack_bytes, arena_bytes=self.written)
-        if not machine.watched:
+        return replace(self._counted(run), arena_bytes=self.written)
+
+    def push(self, frame: Int8Array, sequence: int) -> RawMeasurement:
+        """Returns one run of a stream; its arena stays as the last one left it."""
+        self.machine.watched.clear()
+        return self._counted(super().push(frame, sequence))
+
+    def _counted(self, run: RawMeasurement) -> RawMeasurement:
+        run = replace(run, stack_bytes=self.machine.stack_bytes)
+        if not self.machine.watched:
             return run
-        spent = machine.watched[-1]
+        spent = self.machine.watched[-1]
         stalls = {"code": spent.memory_cycles - spent.data_cycles, "data": spent.data_cycles}
         return replace(run, instructions=spent.instructions, stalls=stalls)

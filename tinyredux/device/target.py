@@ -51,6 +51,12 @@ class Target:
         """Returns one run. Raises ValueError for an image of another shape or type."""
         raise NotImplementedError
 
+    def push(self, frame: Int8Array, sequence: int) -> RawMeasurement:
+        """Returns one run of a stream on frame number `sequence`, counted from 0, which begins a new one; the output counts from
+        the push on that fills the window. Raises ValueError for a frame that is lost or comes twice, or where the model is no
+        stream."""
+        raise NotImplementedError
+
     def run(self, image: Int8Array) -> Any:
         """Returns the output (height, width, channels) int8 for one image; a tuple of several."""
         return self.apart(self.measure(image).output)
@@ -90,12 +96,19 @@ class LinkTarget(Target):
 
     def measure(self, image: Int8Array) -> RawMeasurement:
         """Returns one run, its output as checked bytes. Raises ValueError, LinkError."""
+        return self._run(image)
+
+    def push(self, frame: Int8Array, sequence: int) -> RawMeasurement:
+        """Returns one run of a stream. Raises ValueError; LinkError where the board refuses the frame's number."""
+        return self._run(frame, sequence)
+
+    def _run(self, image: Int8Array, sequence: int | None = None) -> RawMeasurement:
         if image.dtype != np.int8 or image.size != self.info.input_bytes:
             raise ValueError(
                 f"the input is {image.dtype} with {image.size} values, expected int8 with {self.info.input_bytes}: "
                 f"the quantised input of {self.info.name}, (height, width, channels)"
             )
-        run = self.link.run(image.tobytes())
+        run = self.link.run(image.tobytes(), sequence)
         output = np.frombuffer(run.output, dtype=np.int8).reshape(self.output_shape)
         kind, model = (self.cycles_kind, self.timing_model) if run.cycles_per_op else (None, None)
         return RawMeasurement(output, run.cycles_per_op, stack_bytes=run.stack_bytes, cycles_kind=kind, timing_model=model)

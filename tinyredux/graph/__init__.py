@@ -31,6 +31,7 @@ from tinyredux.graph.operators import (
     Pool,
     Quant,
     Rearrange,
+    Recall,
     Relu,
     Shape,
     Softmax,
@@ -47,7 +48,7 @@ from tinyredux.graph.shapes import dilated, extent, output_shape, seen, taken, t
 
 __all__ = [
     "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
-    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Relu",
+    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu",
     "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
     "constant_names", "dilated", "extent", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "taps_inside",
     "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",

@@ -173,6 +173,14 @@ class Rearrange(Op):
 
 
 @dataclass(frozen=True)
+class Recall(Op):
+    """A map that slides by rows: its inputs one below another, and above the last of them the rows that `state` held when the
+    last run ended. `state` is a tensor that a later operator of the same graph writes. Chapter 15."""
+
+    state: str = ""
+
+
+@dataclass(frozen=True)
 class Relu(Op):
     """A clamp that could not be fused into its producer."""
 
@@ -211,6 +219,7 @@ class Graph:
     outputs: tuple[str, ...]
     origin: dict[str, str] = field(default_factory=dict)  # operator name -> path in the torch module
     rounding: str = "double"  # of an int8 graph, one of ROUNDINGS
+    window: int = 0  # of a stream: the rows of the window, of which `input` are the newest; 0: a run knows nothing of others
 
     def __post_init__(self) -> None:
         """Rejects a rounding that does not exist."""
@@ -220,6 +229,16 @@ class Graph:
     def by_name(self) -> dict[str, Op]:
         """The operators by their names."""
         return {op.name: op for op in self.ops}
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The tensors that a run leaves to the next one; none for a network whose runs know nothing of each other."""
+        return tuple(op.state for op in self.ops if isinstance(op, Recall))
+
+    @property
+    def pushes(self) -> int:
+        """How many runs it takes until the first output counts: those of a stream that fill its window."""
+        return max(1, -(-self.window // self.input.shape[0]))
 
     @property
     def input(self) -> Tensor:

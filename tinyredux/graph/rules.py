@@ -20,13 +20,16 @@ def verify(graph: Graph) -> None:
         for name in op.inputs:
             require(name in ready, f"{op.name}: reads {name} before any operator writes it")
         require(op.output not in ready, f"{op.name}: writes {op.output} a second time")
-        require(op.output in graph.tensors, f"{op.name}: tensor {op.output} is missing")
+        missing = [name for name in (op.output, *getattr(op, "state", "").split()) if name not in graph.tensors]
+        require(not missing, f"{op.name}: tensor {', '.join(missing)} is missing")
         for name in constant_names(op):
             require(name in graph.constants, f"{op.name}: constant {name} is missing")
         shape, expected = graph.tensors[op.output].shape, output_shape(graph, op)
         require(shape == expected, f"{op.name}: output {op.output} has shape {shape}, expected {expected}")
         _verify_constants(graph, op)
         ready.add(op.output)
+    for name in graph.states:
+        require(name in ready and name not in graph.inputs, f"state {name} is never written, so that the next run has none")
     for i, name in enumerate(graph.outputs):
         require(name in ready, f"output {name} is never written")
         require(name not in graph.inputs, f"output {name} is the network's input; leave it out, whoever asks has it")

@@ -23,6 +23,7 @@ from tinyredux.graph.operators import (
     Place,
     Pool,
     Rearrange,
+    Recall,
     Shape,
     TrecConv,
     Windowed,
@@ -117,6 +118,11 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             alike = len({shape[:2] for shape in shapes}) == 1
             require(alike, f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
             return height, width, sum(shape[2] for shape in shapes)
+        case Recall():
+            parts = [graph.tensors[name].shape for name in (*op.inputs, op.state)]
+            alike = len({shape[1:] for shape in parts}) == 1
+            require(alike, f"{op.name}: rows {parts} one below another; width and channels must be equal")
+            return sum(shape[0] for shape in parts), *parts[0][1:]
         case Lookup():
             check_function(op.name, op.function, op.parameters)
         case Rearrange():

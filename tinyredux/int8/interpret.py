@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tinyredux.graph import (
     Pair,
     Pool,
     Rearrange,
+    Recall,
     Relu,
     Softmax,
     TrecConv,
@@ -64,11 +66,19 @@ def run_joined(graph: Graph, images: Batch) -> Batch:
     return run_counted(graph, images)[0]
 
 
-def run_all(graph: Graph, images: Batch, clusters: Counts | None = None) -> dict[str, Batch]:
-    """Returns every tensor of the network by name, each (N, H, W, C); adds to `clusters` those of each TrecConv, (N, blocks)."""
+def run_all(
+    graph: Graph, images: Batch, clusters: Counts | None = None, states: Mapping[str, Batch] | None = None
+) -> dict[str, Batch]:
+    """Returns every tensor of the network by name, each (N, H, W, C); adds to `clusters` those of each TrecConv, (N, blocks).
+
+    `states` has what the last run left in `graph.states`, each (N, H, W, C). Raises ValueError where it is missing.
+    """
     values: dict[str, Batch] = {graph.inputs[0]: images}
+    if graph.states and states is None:
+        raise ValueError(f"{graph.name} keeps rows from run to run; run it by tinyredux.streaming, push after push")
     for op in graph.ops:
-        values[op.output] = run_op(graph, op, [values[name] for name in op.inputs], clusters)
+        kept = [states[op.state]] if states is not None and isinstance(op, Recall) else []
+        values[op.output] = run_op(graph, op, [*(values[name] for name in op.inputs), *kept], clusters)
     return values
 
 
@@ -81,9 +91,12 @@ def run_counted(graph: Graph, images: Batch) -> tuple[Batch, dict[str, Batch]]:
 
 
 def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = None) -> Batch:
-    """Returns one operator's output for its inputs, each (N, H, W, C); `clusters` as for `run_all`."""
+    """Returns one operator's output for its inputs, each (N, H, W, C), a Recall's state last; `clusters` as for `run_all`."""
     if isinstance(op, Concat):
         return np.concatenate(inputs, axis=3)
+    if isinstance(op, Recall):
+        *above, last, kept = inputs
+        return np.concatenate([*above, kept, last], axis=1)
     int8 = graph.tensors[op.output].dtype == "int8"
     if isinstance(op, Rearrange):
         return rearranged(op, inputs[0], quant_of(graph.tensors[op.output]).zero_point if int8 else 0)

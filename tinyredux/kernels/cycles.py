@@ -102,7 +102,7 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
     """Returns which kernel a call runs, and how often each of its loops: once, for each pixel, ... in the order of the costs."""
     height, width, channels = step.output.box.shape
     pixels, outputs = height * width, step.output.box.elements
-    if step.kind == "copy":
+    if step.kind in ("copy", "keep"):
         return "copy", (len(in_lines(step)), pixels, outputs)
     if step.kind in ("start", "finish"):
         return step.kind, (1, pixels, outputs)

@@ -30,9 +30,21 @@ from tinyredux.memory.layerwise import (
 )
 from tinyredux.memory.lower import Lowering, boxes_for, lower, moments, slices_of
 from tinyredux.memory.place import Arena, blocks_of, gap, live_bytes, place, place_apart
-from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, one_by_one, storages
+from tinyredux.memory.program import (
+    ACCUMULATOR_BYTES,
+    Buffer,
+    Item,
+    Loop,
+    Node,
+    Program,
+    Schedule,
+    Storage,
+    one_by_one,
+    storages,
+)
 from tinyredux.memory.reach import (
     group_sizes,
+    input_box,
     is_barrier,
     is_elementwise,
     is_gated,
@@ -49,11 +61,10 @@ from tinyredux.memory.work import Price, computed_macs, conv_loops, executed_mac
 __all__ = [
     "ACCUMULATOR_BYTES", "Arena", "Blob", "Box", "Buffer", "Item", "Lifetime", "LiveStep", "Loop", "Lowering", "MemoryPlan",
     "Node", "Price", "Program", "Schedule", "Step", "Storage", "View", "arena_end", "arrays", "blocks_of", "boxes_for",
-    "clustering", "computed_macs", "conv_loops", "executed_macs", "first_fit", "gap", "group_sizes", "in_lines", "is_barrier",
-    "is_elementwise", "is_gated", "is_generator", "is_pointwise", "is_spread", "layer_by_layer", "layerwise_peak", "lifetimes",
-    "live_bytes",
-    "live_steps", "lower", "lowest_gap", "moments", "one_by_one", "overlap", "pack_arrays", "place", "place_apart",
-    "place_operators", "place_reference", "plan", "plan_of", "reads_values", "reference_scratch", "restricted", "row_by_row",
-    "run_schedule", "slices_of", "storages", "tensors_end", "verify", "verify_plan", "whole", "window_rows",
-    "windows_meet_map",
+    "clustering", "computed_macs", "conv_loops", "executed_macs", "first_fit", "gap", "group_sizes", "in_lines",
+    "input_box", "is_barrier", "is_elementwise", "is_gated", "is_generator", "is_pointwise", "is_spread",
+    "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes", "live_steps", "lower", "lowest_gap", "moments",
+    "one_by_one", "overlap", "pack_arrays", "place", "place_apart", "place_operators", "place_reference", "plan", "plan_of",
+    "reads_values", "reference_scratch", "restricted", "row_by_row", "run_schedule", "slices_of", "storages", "tensors_end",
+    "verify", "verify_plan", "whole", "window_rows", "windows_meet_map",
 ]  # fmt: skip

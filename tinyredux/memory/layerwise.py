@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tinyredux.graph import Conv, Graph, Op, TrecConv
+from tinyredux.memory.program import kept_buffers, storages
 from tinyredux.trec import TrecSizes, trec_sizes
 
 Lifetime = tuple[int, int]  # first and last step, both included
@@ -46,21 +47,24 @@ class MemoryPlan:
 
 
 def lifetimes(graph: Graph) -> dict[str, Lifetime]:
-    """Returns for each tensor the steps from the one that writes it to the last that reads it."""
+    """Returns for each tensor with a buffer of its own the steps from the first that writes it to the last that reads it."""
     spans: dict[str, Lifetime] = {name: (0, 0) for name in graph.inputs}
+    places, end = storages(graph, frozenset()), len(graph.ops) - 1
     for step, op in enumerate(graph.ops):
-        for name in op.inputs:
-            spans[name] = (spans[name][0], step)
-        spans[op.output] = (step, step)
+        for name in (*op.inputs, op.output):
+            root = places[name].root
+            spans[root] = (spans.get(root, (step, step))[0], step)
     for name in graph.outputs:
-        spans[name] = (spans[name][0], len(graph.ops) - 1)
-    return spans
+        spans[name] = (spans[name][0], end)
+    return spans | dict.fromkeys(kept_buffers(graph, places), (0, end))
 
 
 def live_steps(graph: Graph) -> tuple[LiveStep, ...]:
     """Returns the bytes alive at each operator: the layer-by-layer memory model."""
     spans = lifetimes(graph)
     sizes = {name: graph.tensors[name].size_bytes for name in spans}
+    for name, root in kept_buffers(graph, storages(graph, frozenset())).items():
+        sizes[root] -= sizes[name] if name != root else 0  # a state lies at the start of its map
     return tuple(
         LiveStep(op.name, sum(sizes[name] for name, (first, last) in spans.items() if first <= step <= last))
         for step, op in enumerate(graph.ops)

@@ -10,9 +10,21 @@ import itertools
 import math
 from collections.abc import Callable
 
-from tinyredux.graph import Concat, Graph, Op, TrecConv
+from tinyredux.graph import Concat, Graph, Op, Rearrange, Recall, TrecConv
 from tinyredux.memory.layerwise import scratch_bytes
-from tinyredux.memory.program import ACCUMULATOR_BYTES, Buffer, Item, Loop, Node, Program, Schedule, Storage, storages
+from tinyredux.memory.program import (
+    ACCUMULATOR_BYTES,
+    Buffer,
+    Item,
+    Loop,
+    Node,
+    Program,
+    Schedule,
+    Storage,
+    kept_buffers,
+    storages,
+    view_of,
+)
 from tinyredux.memory.reach import group_sizes, input_box, is_elementwise, is_generator
 from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, whole
 from tinyredux.trec import trec_sizes
@@ -43,9 +55,9 @@ class Lowering:
         """Returns the view of a tensor, or of its patch, in the buffer that keeps it, which it declares."""
         if tensor in self.patches:
             return self.patches[tensor]
-        shape, place = self.graph.tensors[tensor].shape, self.storage[tensor]
-        self.declare(place.root, self.graph.tensors[place.root].size_bytes)
-        return View(tensor, whole(shape), place.root, place.channel, shape[1] * place.channels, place.channels)
+        root = self.storage[tensor].root
+        self.declare(root, self.graph.tensors[root].size_bytes)
+        return view_of(self.graph, self.storage, tensor)
 
     def item(self, item: Item) -> list[Node]:
         """Returns what runs for an item."""
@@ -61,6 +73,11 @@ class Lowering:
         target = self.stored(sink.output)
         if isinstance(sink, Concat):
             return self._copies(sink, target)
+        if isinstance(sink, Recall):
+            return self._rows(sink, target)
+        if target.buffer in sink.inputs and isinstance(sink, Rearrange):  # rows of the map that it reads
+            source = self.stored(sink.inputs[0]).part(input_box(self.graph, sink, 0, target.box))
+            return [Step(sink.name, "keep", (source,), target)] if sink.output in self.graph.states else []
         inputs = tuple(self.stored(name).part(input_box(self.graph, sink, i, target.box)) for i, name in enumerate(sink.inputs))
         return [Step(sink.name, "run", inputs, target, self.scratch(sink, f"{sink.name}:scratch"))]
 
@@ -71,6 +88,16 @@ class Lowering:
             box = target.box.channels(c0, c1)
             source = self.stored(sink.inputs[i]).part(input_box(self.graph, sink, i, box))
             steps.append(Step(sink.name, "copy", (source,), target.part(box)))
+        return steps
+
+    def _rows(self, sink: Recall, target: View) -> list[Node]:
+        """Returns the copies of those rows of a map that do not lie there already."""
+        row, steps = 0, list[Node]()
+        for name in (*sink.inputs[:-1], sink.state, sink.inputs[-1]):
+            source = self.stored(name)
+            place = target.part(target.box._replace(y0=row, y1=row + source.box.shape[0]))
+            steps += [Step(sink.name, "copy", (source,), place)] if source.buffer != target.buffer else []
+            row = place.box.y1
         return steps
 
     def _materialise(self, item: Item, ops: Ops) -> list[Node]:
@@ -221,7 +248,7 @@ def buffer_lifetimes(graph: Graph, nodes: tuple[tuple[Node, ...], ...], storage:
         spans[storage[name].root] = (0, spans.get(storage[name].root, (0, 0))[1])
     for name in graph.outputs:
         spans[storage[name].root] = (spans[storage[name].root][0], end - 1)
-    return spans
+    return spans | dict.fromkeys(kept_buffers(graph, storage), (0, end - 1))
 
 
 def _touches(nodes: tuple[Node, ...], clock: int, spans: dict[str, Span]) -> int:

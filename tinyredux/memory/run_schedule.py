@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux import fixedpoint
-from tinyredux.graph import Array, Concat, Graph, Op, Weighted, joined
+from tinyredux.graph import Array, Concat, Graph, Op, Rearrange, Recall, Weighted, joined
 from tinyredux.int8 import int16_shifts, interpret, requantization
 from tinyredux.memory.place import Arena
-from tinyredux.memory.program import Program
+from tinyredux.memory.program import Program, storages, view_of
 from tinyredux.memory.reach import is_elementwise
 from tinyredux.memory.tiles import Box, Step, View, dense_view, whole
 from tinyredux.memory.work import restricted
@@ -32,9 +32,13 @@ def addresses(view: View, offsets: dict[str, int]) -> Ints:
     return np.asarray(offsets[view.buffer] + view.offset + elements * view.element_bytes + byte, np.int64)
 
 
-def run(program: Program, arena: Arena, image: Array) -> Array:
-    """Returns the network's output (H, W, C) int8 for one input (H, W, C) int8; several as `interpret.run_joined` does."""
-    memory, graph = np.full(arena.size_bytes, 0x55, np.int8), program.graph
+def run(program: Program, arena: Arena, image: Array, memory: Array | None = None) -> Array:
+    """Returns the network's output (H, W, C) int8 for one input (H, W, C) int8; several as `interpret.run_joined` does.
+
+    `memory` is the arena, int8, as the last run of a network with states left it.
+    """
+    graph = program.graph
+    memory = np.full(arena.size_bytes, 0x55, np.int8) if memory is None else memory
 
     def values(view: View) -> Array:
         step = view.element_bytes
@@ -58,7 +62,7 @@ def _stored(graph: Graph, tensor: str) -> View:
 
 def _computed(program: Program, op: Op, step: Step, values: Callable[[View], Array]) -> Array:
     graph, read = program.graph, [values(view).copy() for view in step.inputs]
-    if step.kind == "copy":
+    if step.kind in ("copy", "keep"):
         return read[0]
     if step.kind == "run":
         return np.asarray(interpret.run_op(*restricted(graph, op, step.output.box), [some[None] for some in read])[0])
@@ -90,12 +94,16 @@ def verify(program: Program, arena: Arena) -> dict[str, int]:
     follower, graph, steps = _Follower(program, arena), program.graph, list(program.steps())
     for name in graph.inputs:
         follower.write(_stored(graph, name), follower.ids[name])
+    for name in graph.states:
+        follower.write(view_of(graph, follower.places, name), follower.kept[name])
     for step in steps:
         follower.step(step)
     for name in graph.outputs:
         follower.expect("the end", _stored(graph, name), follower.ids[name])
+    for name in graph.states:
+        follower.expect("the end", view_of(graph, follower.places, name), follower.ids[name])
     for op in graph.ops:
-        most = 0 if isinstance(op, Concat) else int(follower.computed[follower.ids[op.output]].max())
+        most = 0 if op.output in follower.moved else int(follower.computed[follower.ids[op.output]].max())
         if most > 1 and not program.schedule.recomputes:
             raise ValueError(f"{op.output}: an element is computed {most} times, expected once")
     return {"steps": len(steps), "bytes": follower.top}
@@ -108,18 +116,37 @@ class _Follower:
         self.program, self.arena, self.graph = program, arena, program.graph
         self.held = np.full(arena.size_bytes, -1, np.int64)  # the element whose byte this is, -1: nothing
         self.ids: dict[str, Ints] = {}  # the number of each element; concatenations have their inputs'
-        count, copies = 0, {op.output: op.inputs for op in self.graph.ops if isinstance(op, Concat)}
+        self.places = storages(self.graph, program.schedule.aliased)
+        self.kept: dict[str, Ints] = {}  # the same of states, as the last run left them
+        self.moved: set[str] = set()  # tensors whose elements others have computed
+        self.count = 0
         for name in (*self.graph.inputs, *(op.output for op in self.graph.ops)):
-            if name in copies:
-                self.ids[name] = np.concatenate([self.ids[part] for part in copies[name]], axis=2)
-            else:
-                tensor = self.graph.tensors[name]
-                self.ids[name] = count + np.arange(tensor.elements).reshape(tensor.shape)
-                count += tensor.elements
-        self.sums = {op.output: self.ids[op.output] + count for op in self.graph.ops if isinstance(op, Weighted)}
-        self.computed = np.zeros(count, np.int64)
+            self.ids[name] = self._ids_of(name)
+        self.sums = {op.output: self.ids[op.output] + self.count for op in self.graph.ops if isinstance(op, Weighted)}
+        self.computed = np.zeros(self.count, np.int64)
         self.added: dict[str, tuple[Box, Ints]] = {}  # the box whose sums are open, how often each input channel was added
         self.top = 0
+
+    def _ids_of(self, name: str) -> Ints:
+        """Returns the number of each element of a tensor: those of its parts, or of the rows that it takes, or new ones."""
+        op = self.graph.producer(name)
+        if isinstance(op, Concat):
+            self.moved.add(name)
+            return np.concatenate([self.ids[part] for part in op.inputs], axis=2)
+        if isinstance(op, Recall):
+            self.moved.add(name)
+            self.kept[op.state] = self._new_ids(op.state)
+            *above, last = (self.ids[part] for part in op.inputs)
+            return np.concatenate([*above, self.kept[op.state], last])
+        if isinstance(op, Rearrange) and self.places[name].root in op.inputs:
+            self.moved.add(name)
+            return self.ids[op.inputs[0]][op.start[0] : op.start[0] + op.size[0]]
+        return self._new_ids(name)
+
+    def _new_ids(self, name: str) -> Ints:
+        tensor, first = self.graph.tensors[name], self.count
+        self.count += tensor.elements
+        return first + np.arange(tensor.elements).reshape(tensor.shape)
 
     def step(self, step: Step) -> None:
         """Checks what a step reads and takes over what it writes."""
@@ -142,7 +169,7 @@ class _Follower:
                 opened, added = self.added.pop(op.name)
                 if opened != box or added.min() != 1 or added.max() != 1:
                     raise ValueError(f"{op.name}: finishes sums of {opened} whose input channels were added {added} times")
-            case "copy":
+            case "copy" | "keep":
                 (source,) = step.inputs
                 if not np.array_equal(self.ids[source.tensor][_slices(source)], ids):
                     raise ValueError(f"{op.name}: copies {source.tensor} to the place of other elements")
@@ -170,7 +197,7 @@ class _Follower:
         for view, at in zip(step.inputs, reads, strict=True):
             same = step.kind == "run" and elementwise and np.array_equal(at, target)
             rising = all((np.diff(some[..., 0].ravel()) > 0).all() for some in (at, target))
-            shrinking = step.kind == "finish" and rising and (target[..., 0] <= at[..., 0]).all()
+            shrinking = step.kind in ("finish", "keep") and rising and (target[..., 0] <= at[..., 0]).all()
             if not (same or shrinking) and np.isin(at, target).any():
                 raise ValueError(f"{step.op}: writes {step.output.tensor} over its own input {view.tensor}")
         self.held[scratch] = -1

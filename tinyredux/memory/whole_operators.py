@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tinyredux.files import expect
-from tinyredux.graph import Concat, Graph, Rearrange
+from tinyredux.graph import Concat, Graph, Rearrange, Recall
 from tinyredux.memory.layerwise import MemoryPlan, layerwise_peak, lifetimes, live_steps, lowest_gap, reference_scratch
 from tinyredux.memory.lower import Lowering, buffer_lifetimes
 from tinyredux.memory.place import Arena, blocks_of, live_bytes, place
-from tinyredux.memory.program import Buffer, Node, Program, one_by_one
+from tinyredux.memory.program import Buffer, Node, Program, kept_buffers, one_by_one
 from tinyredux.memory.reach import input_box
 from tinyredux.memory.tiles import Step
 
@@ -27,7 +27,8 @@ def layer_by_layer(graph: Graph, scratch: Mapping[str, int] | None = None, align
     schedule = one_by_one(graph)
     lowering, nodes, beside = Lowering(graph, schedule), list[tuple[Node, ...]](), dict[str, int]()
     for item, op in zip(schedule.items, graph.ops, strict=True):
-        if isinstance(op, Concat):
+        inside = lowering.storage[op.output].root in op.inputs  # of a map of rows
+        if isinstance(op, Concat | Recall) or (inside and isinstance(op, Rearrange)):
             nodes.append(tuple(lowering.item(item)))
             continue
         name = f"{op.name}:scratch" if sizes[op.name] else ""
@@ -39,7 +40,8 @@ def layer_by_layer(graph: Graph, scratch: Mapping[str, int] | None = None, align
     spans = buffer_lifetimes(graph, tuple(nodes), lowering.storage)
     buffers = {name: Buffer(graph.tensors[name].size_bytes, align, *spans[name]) for name in lifetimes(graph)}
     buffers |= {name: Buffer(size, WORD, *spans[name]) for name, size in beside.items()}
-    return Program(graph, schedule, tuple(nodes), buffers, {})
+    ties = {root: name for name, root in kept_buffers(graph, lowering.storage).items() if name != root}
+    return Program(graph, schedule, tuple(nodes), buffers, ties)
 
 
 def place_operators(program: Program) -> Arena:
@@ -48,7 +50,7 @@ def place_operators(program: Program) -> Arena:
     scratch = {step.scratch: program.buffers[step.scratch].first for step in program.steps() if step.scratch}
     tensors = {name: buffer for name, buffer in program.buffers.items() if name not in scratch}
     tight = place(replace(program, buffers=tensors))
-    offsets, bound = dict(tight.offsets), max(live_bytes(blocks_of(program.buffers, {})))
+    offsets, bound = dict(tight.offsets), max(live_bytes(blocks_of(program.buffers, program.ties)))
     for name, moment in scratch.items():
         alive = [other for other, buffer in tensors.items() if buffer.first <= moment <= buffer.last]
         busy = [(tight.offsets[other], tensors[other].size_bytes) for other in alive]

@@ -6,7 +6,7 @@ from functools import partial
 
 from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of
-from tinyredux.files import check_types
+from tinyredux.files import check_types, require
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, OnBoard, completed, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program
@@ -53,6 +53,7 @@ class Partial:
     def __call__(self, graph: Graph, board: Board, kernels: Kernels) -> FastSteps:
         """Returns the placed program of an int8 graph in parts, with the kernels that its steps have, and by which factor it is
         predicted to be slower than layer by layer with the same kernels."""
+        require(not graph.window, f"{graph.name} is a stream, which runs layer by layer; compile it without Partial")
         graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
         pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=STALLED)
         templates, flash_bytes = templates_of(kernels.name, kernels.immediates), limits(board)[1]

@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -143,6 +143,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         return;
     case CONCAT:
         tr_concat_s8(arrays[0], arrays[1], &(const struct tr_concat){f[0], f[1], f[2], f[3], 0});
+        return;
+    case KEEP: /* the fields of a rearrange that moves nothing */
+        tr_keep_s8(arrays[0], arrays[1], &(const struct tr_keep){f[3] * f[4] * f[5]});
         return;
     case RELU:
         tr_relu_s8(arrays[0], arrays[1], &(const struct tr_relu){f[0], f[1], f[2], 0, 0, 0});

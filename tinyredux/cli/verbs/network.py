@@ -44,6 +44,8 @@ NETWORK = (
            "(default: cifar10 where it is, else synthetic)"),
     option("--calibration", type=Path, metavar="FILE.npz", help="images that set the int8 ranges"),
     option("--seed", type=int, help="seed of random inputs (default: 0)"),
+    option("--stream", type=int, metavar="FRAMES",
+           help="the input is a window that slides by so many rows a push, and what windows share is computed once"),
 )  # fmt: skip
 
 
