@@ -32,6 +32,7 @@ NAMED = (
     "conv3x3:32-8@8x8", "conv3x3:8-5@7x5",  # tiles over both edges
     "conv2x2:4-3@5x5", "conv4x4:4-2@5x5", "conv7x5s3:13-2@20x17", "conv1x1:300-4@2x1",
     "conv10x4s2:1-9@13x10", "conv3x3:1-3@7x6", "depthwise5x4s2:1@9x10",  # one input channel: a depthwise layer of many filters
+    "depthwise7x5:5@2x3", "depthwise5x5s2:3@1x2",  # taps that never see the map
     "conv1x1:20-6@7x5", "conv1x1:140-9@3x2",  # quads: strips and groups that overlap, padded rounds
 )  # fmt: skip
 EXTREME = (

@@ -71,6 +71,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     """Returns the forms of a depthwise convolution: whole planes, and smaller and smaller strips."""
     if not isinstance(op, Conv | DepthwiseConv) or (isinstance(op, Conv) and graph.constants[op.weights].shape[-1] > 1):
         return []
+    graph, op = _trimmed(graph, op)
     source, target = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
     sums = sums_of(graph, op, channels_last=isinstance(op, DepthwiseConv))
     if not applies(sums.factors) or sums.largest >= SUM_LIMIT:
@@ -81,6 +82,24 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if isinstance(op, DepthwiseConv) and source[2] == 1:
         found += row_convolution.forms(*_convolution(graph, op), core)
     return found
+
+
+def _trimmed(graph: Graph, op: Conv | DepthwiseConv) -> tuple[Graph, Conv | DepthwiseConv]:
+    """Returns a layer without the outer taps that lie in padding at every output, as those of large windows on small maps do."""
+    weights, first_axis = graph.constants[op.weights], 0 if isinstance(op, DepthwiseConv) else 1
+    kernel, padding = list(op.kernel), list(op.padding)
+    for axis in range(2):
+        size, outputs = graph.tensors[op.inputs[0]].shape[axis], graph.tensors[op.output].shape[axis]
+        starts = np.arange(outputs) * op.stride[axis] - padding[2 * axis]
+        seen = [t for t in range(kernel[axis]) if np.any((starts + t >= 0) & (starts + t < size))]
+        if not seen:
+            return graph, op
+        weights = weights.take(range(seen[0], seen[-1] + 1), first_axis + axis)
+        padding[2 * axis] -= seen[0]
+        padding[2 * axis + 1] -= kernel[axis] - 1 - seen[-1]
+        kernel[axis] = seen[-1] + 1 - seen[0]
+    changed = replace(op, kernel=(kernel[0], kernel[1]), padding=(padding[0], padding[1], padding[2], padding[3]))
+    return replace(graph, constants={**graph.constants, op.weights: weights}), changed
 
 
 def _convolution(graph: Graph, op: DepthwiseConv) -> tuple[Graph, Conv]:
