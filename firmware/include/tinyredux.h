@@ -138,8 +138,9 @@ struct tr_winograd {
     void (*widen)(uint32_t *to, const int8_t *from, int32_t pixels);
     void (*input)(uint32_t *v, uint32_t *tile, int32_t pairs);
     void (*product)(int32_t *sums, const uint32_t *v, const int32_t *group);
-    void (*output)(int8_t *out, int32_t *sums, const int32_t *factors);
-    void (*edge_output)(int8_t *out, int32_t *sums, const int32_t *factors);
+    void (*columns)(int32_t *sums);
+    void (*output)(int8_t *out, const int32_t *sums, const int32_t *factors);
+    void (*edge_output)(int8_t *out, const int32_t *sums, const int32_t *factors);
 };
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                          const struct tr_winograd *restrict p, int32_t *restrict scratch);

@@ -1,8 +1,9 @@
 /* winograd.c: convolution at stride 1 by transformed tiles; transforms and products are generated code (tinyredux.kernels.winograd).
  *
  * Four tiles at a time: the window of each is widened (p->widen, padding filled in), transformed (p->input) into `v`; then two
- * channels after two are multiplied (p->product) and turned into outputs (p->output; a tile that hangs over the map's edge by
- * p->edge_output into bytes of its own, of which the part inside is copied).
+ * channels after two are multiplied (p->product), the columns of their sums transformed (p->columns), and tile by tile their rows
+ * turned into outputs (p->output; a tile that hangs over the map's edge by p->edge_output into bytes of its own, of which the part
+ * inside is copied). Each function does one thing to all that there is, so that its loop stays in a small instruction cache.
  *
  * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], groups [out_c / 2, rounded up][group_words].
  * Accumulator: int32; the library takes this kernel only for weights whose largest output stays below the tile's limit.
@@ -49,7 +50,7 @@ static void widen_tile(uint32_t *restrict to, const int8_t *restrict in, const s
     }
 }
 
-static void put_tile(int8_t *restrict out, int32_t *restrict sums, const int32_t *restrict factors, const struct tr_winograd *p,
+static void put_tile(int8_t *restrict out, const int32_t *restrict sums, const int32_t *restrict factors, const struct tr_winograd *p,
                      struct place at)
 {
     int8_t bytes[MOST_OUTPUTS * MOST_OUTPUTS * 2];
@@ -84,6 +85,7 @@ void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const 
         for (int32_t c = 0; c < p->out_c; c += 2, group += p->group_words) {
             const int32_t channel = c < p->out_c - 2 ? c : p->out_c - 2;
             p->product(sums, v, group);
+            p->columns(sums);
             for (int32_t i = 0; i < count; i++) {
                 put_tile(out + channel, sums + i, group + p->group_words - 6, p, place_of(p, first + i));
             }

@@ -41,7 +41,10 @@ def widen_function(tile: Tile, in_c: int) -> Function:
 
 
 def input_function(layer: Layer) -> Function:
-    """Returns the function that transforms one tile, written over, into its column of `v`: (in_c / 2, products, TILES) words."""
+    """Returns the function that transforms one tile, written over, into its column of `v`: (in_c / 2, products, TILES) words.
+
+    First the columns of all pairs, then their rows: either loop stays in an instruction cache of 1 KiB, both together do not.
+    """
     tile = layer.tile
     n = tile.n
     about = f"Winograd input transform of {n}x{n} tiles, two channels in a word, into {layer.products} products."
@@ -50,13 +53,20 @@ def input_function(layer: Layer) -> Function:
     x = [f"x{i}" for i in range(n)]
     p.new(*x, "t", "u")
     planted = PLANTED[n]
+    p.new_float("*first")
+    p.vmov("first", "tile")
+    with p.registers("left"):
+        p.mov("left", "pairs")
+        with p.loop("left", times=layer.pairs):
+            for column in range(n):
+                p.load("tile", 4 * column, *x, step=4 * n)
+                for i in range(n):
+                    if planted[i] * planted[column]:
+                        p.add(x[i], x[i], planted[i] * planted[column] << 15)
+                p.store("tile", 4 * column, *_input_axis(p, x), step=4 * n)
+            p.add("tile", "tile", 4 * tile.places)
+    p.vmov("tile", "first")
     with p.loop("pairs", times=layer.pairs):
-        for column in range(n):
-            p.load("tile", 4 * column, *x, step=4 * n)
-            for i in range(n):
-                if planted[i] * planted[column]:
-                    p.add(x[i], x[i], planted[i] * planted[column] << 15)
-            p.store("tile", 4 * column, *_input_axis(p, x), step=4 * n)
         for row in range(n):
             p.load("tile", 4 * n * row, *x)
             for i, register in enumerate(_input_axis(p, x)):
@@ -144,41 +154,48 @@ def _round(p: Function, layer: Layer) -> None:
         p.add("group", "group", 8 * layer.steps)
 
 
-def output_function(layer: Layer, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Function:
-    """Returns the function that turns a tile's sums of two channels, written over, into int8 outputs.
+def columns_function(layer: Layer) -> Function:
+    """Returns the function that transforms the columns of the sums of `TILES` tiles and two channels, in place: n become m."""
+    tile, n, place_bytes = layer.tile, layer.tile.n, 8 * TILES
+    places = "_".join(map(str, (layer.products, *layer.split)))
+    about = f"Winograd output transform of columns: {n} sums become {tile.m}, 2 channels x {TILES} tiles."
+    p = Function(f"tr_columns{n}_{tile.m}_{places}", ("int32_t *sums",), about)
+    x = [f"x{i}" for i in range(n)]
+    p.new(*x, "t", "u", "left")
+    p.mov("left", 2 * TILES)
+    with p.loop("left", 2 * TILES):
+        for column in range(n):
+            p.load("sums", place_bytes * column, *x, step=place_bytes * n)
+            for i in range(n):
+                if n * i + column in layer.split:
+                    p.ldr("t", "sums", place_bytes * (n * n + layer.split.index(n * i + column)))
+                    p.add(x[i], x[i], "t", f"lsl {SPLIT_BITS}")
+            p.store("sums", place_bytes * column, *_output_axis(p, tile, x), step=place_bytes * n)
+        p.add("sums", "sums", 4)
+    return p
+
+
+def output_function(tile: Tile, zero_point: int, clamp: Clamp, row_bytes: int, pixel_bytes: int) -> Function:
+    """Returns the function that turns a tile's sums of two channels, their columns transformed, into int8 outputs.
 
     sums: the tile's column of the sums; factors: start value, multiplier and shift of each channel.
     """
-    tile, m = layer.tile, layer.tile.m
+    m = tile.m
     about = f"Winograd output transform: {m}x{m} outputs of two channels, {row_bytes} bytes a row, {pixel_bytes} a pixel."
-    places = "_".join(map(str, (layer.products, *layer.split)))
-    name = f"tr_output{tile.n}_{m}_{places}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
-    p = Function(name, ("int8_t *out", "int32_t *sums", "const int32_t *factors"), about)
+    name = f"tr_output{tile.n}_{m}_{row_bytes}_{pixel_bytes}_{requantize.name(zero_point, clamp)}"
+    p = Function(name, ("int8_t *out", "const int32_t *sums", "const int32_t *factors"), about)
     p.keep("*factors", "left")
     x = [f"x{i}" for i in range(tile.n)]
     p.new(*x, "t", "u", "start", "multiplier", "right")
     p.mov("t", 2)
     p.vmov("left_kept", "t")
     with p.loop("left_kept", 2, through="t"):
-        _output_columns(p, layer, x)
         with p.fetched("factors"):
             p.ldm("factors", "start", "multiplier", "right")
         _output_rows(p, tile, x, (zero_point, clamp), (row_bytes, pixel_bytes))
         p.add("out", "out", 1)
         p.add("sums", "sums", 4 * TILES)
     return p
-
-
-def _output_columns(p: Function, layer: Layer, x: Sequence[str]) -> None:
-    """The first axis, in place: column by column n sums become m."""
-    n, place_bytes = layer.tile.n, 8 * TILES
-    for column in range(n):
-        p.load("sums", place_bytes * column, *x, step=place_bytes * n)
-        for i in range(n):
-            if n * i + column in layer.split:
-                p.ldr("t", "sums", place_bytes * (n * n + layer.split.index(n * i + column)))
-                p.add(x[i], x[i], "t", f"lsl {SPLIT_BITS}")
-        p.store("sums", place_bytes * column, *_output_axis(p, layer.tile, x), step=place_bytes * n)
 
 
 def _output_rows(p: Function, tile: Tile, x: Sequence[str], output: tuple[int, Clamp], pitches: tuple[int, int]) -> None:

@@ -8,9 +8,10 @@ from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE
 from tinyredux.kernels.asm.layers import Sums, kernel_call, map_fields, sums_of
 from tinyredux.kernels.asm.schedule import cycles_of
-from tinyredux.kernels.winograd.code import input_function, output_function, product_function, widen_function
+from tinyredux.kernels.winograd.code import columns_function, input_function, output_function, product_function, widen_function
 from tinyredux.kernels.winograd.tile import TILES, Layer, Tile, data, largest_output, split_places, transformed
 
+FUNCTIONS = ("widen", "input", "product", "columns", "output", "edge_output")
 OUTPUTS_MAX = 5  # of a tile, along an axis
 C_ROW_CYCLES, C_GROUP_CYCLES, C_TILE_CYCLES = 40, 24, 40  # of the C around: a row of a tile, two channels, a tile of them
 
@@ -36,21 +37,21 @@ def _form(graph: Graph, op: Conv, core: str, tile: Tile, sums: Sums) -> Form:
     layer = Layer(tile, in_c, out_c, split_places(values))
     output = (factors.output_zero_point, factors.clamp)
     functions = (
-        widen_function(tile, in_c), input_function(layer), product_function(layer),
-        output_function(layer, *output, out_w * out_c, out_c), output_function(layer, *output, 2 * tile.m, 2),
+        widen_function(tile, in_c), input_function(layer), product_function(layer), columns_function(layer),
+        output_function(tile, *output, out_w * out_c, out_c), output_function(tile, *output, 2 * tile.m, 2),
     )  # fmt: skip
-    widen, transform, product, output_cycles, _ = (cycles_of(function, core) for function in functions)
+    widen, transform, product, columns, output_cycles, _ = (cycles_of(function, core) for function in functions)
     tiles = -(-out_h // tile.m) * -(-out_w // tile.m)
     batches = -(-tiles // TILES)
     broken = 0 if core == "cortex-m7" else layer.products * layer.pairs  # chains of loads, between flash and SRAM
-    cycles = tiles * (tile.n * (widen + C_ROW_CYCLES) + transform) + batches * layer.groups * (product + broken + C_GROUP_CYCLES)
-    cycles += tiles * layer.groups * (output_cycles + C_TILE_CYCLES)
+    cycles = tiles * (tile.n * (widen + C_ROW_CYCLES) + transform + layer.groups * (output_cycles + C_TILE_CYCLES))
+    cycles += batches * layer.groups * (product + columns + broken + C_GROUP_CYCLES)
     v_words = layer.pairs * layer.step_bytes // 4
     scratch_words = v_words + max(2 * TILES * layer.products, layer.pairs * tile.places)
     fields = map_fields(graph, op) | {
         "n": tile.n, "m": tile.m, "pad_top": op.padding[0], "pad_left": op.padding[2],
         "group_words": layer.group_words, "v_words": v_words, "filling": (factors.input_zero_point + 128) * 0x10001,
-        **dict(zip(("widen", "input", "product", "output", "edge_output"), (each.name for each in functions), strict=True)),
+        **{field: function.name for field, function in zip(FUNCTIONS, functions, strict=True)},
     }  # fmt: skip
     call = kernel_call("winograd", fields)
     proof = f"Winograd: |output| <= {largest_output(sums.rows)}, below {tile.output_limit}"
