@@ -102,6 +102,112 @@ def _input_axis(p: Function, x: Sequence[str]) -> list[str]:
     return list(x)
 
 
+def unpack_function(layer: Layer) -> Function:
+    """Returns the function that transforms two channels' weights (`bytes_of`) as `data` has them: (products, in_c / 2, 2) words.
+
+    The nine weights of two inputs, one in each half of a register, are G g of one row of G after the other, and that times G^T.
+    """
+    n, pairs = layer.tile.n, layer.pairs
+    about = f"Winograd transform of 3x3 kernels of {layer.in_c} channels into {n}x{n} places, two channels."
+    p = Function(f"tr_unpack{n}_c{layer.in_c}", ("uint32_t *to", "const int32_t *from"), about)
+    p.keep("*from", "*ninth", "left", "*channel")
+    weights = [f"w{i}" for i in range(9)]
+    p.new(*weights)
+    p.mov("w0", 2)
+    p.new_float("channels")
+    p.vmov("channels", "w0")
+    with p.loop("channels", 2, through="w0"):
+        p.vmov("channel_kept", "to")
+        with p.fetched("from"), p.registers("far"):
+            p.move("from", "from", 16 * pairs, "far")
+            p.vmov("ninth_kept", "from")
+            p.move("from", "from", -16 * pairs, "far")
+            p.constant("far", pairs)
+            p.vmov("left_kept", "far")
+        with p.loop("left_kept", pairs, through="w0"):
+            _load_weights(p)
+            with p.registers("t0", "t1", "t2", "x"):
+                _kernel_columns(p, layer)
+            p.add("to", "to", 8)
+        p.vmov("from_kept", "ninth_kept")
+        p.vmov("to", "channel_kept")
+        p.add("to", "to", 4)
+    return p
+
+
+def _load_weights(p: Function) -> None:
+    """Nine weights of two inputs into w0 .. w8: words of two weights each, then two bytes of the last."""
+    with p.fetched("from"):
+        p.load("from", 0, "w0", "w2", "w4", "w6")
+        p.add("from", "from", 16)
+    for i in range(0, 8, 2):
+        p.sxtb16_ror8(f"w{i + 1}", f"w{i}")
+        p.sxtb16(f"w{i}", f"w{i}")
+    with p.fetched("ninth"), p.registers("high"):
+        p.ldrsb("w8", "ninth", 0)
+        p.ldrsb("high", "ninth", 1)
+        p.add("ninth", "ninth", 2)
+        p.pkhbt("w8", "w8", "high", "lsl 16")
+
+
+def _kernel_columns(p: Function, layer: Layer) -> None:
+    """Row after row of G times the kernel, which it turns into sums of its rows on the way; each times G^T into its places."""
+    top, middle, bottom = (range(3 * row, 3 * row + 3) for row in range(3))
+    row_bytes, at = 8 * layer.pairs * layer.tile.n, 0
+
+    def put(row: int) -> None:
+        nonlocal at
+        (p.add if row >= at else p.sub)("to", "to", abs(row - at) * row_bytes)
+        at = row
+        _kernel_row(p, 8 * layer.pairs)
+
+    for i in range(3):
+        p.qadd16(f"t{i}", f"w{top[i]}", f"w{top[i]}")
+        p.qadd16(f"t{i}", f"t{i}", f"w{top[i]}")
+    put(0)
+    for i in range(3):
+        p.qadd16(f"w{top[i]}", f"w{top[i]}", f"w{bottom[i]}")  # top and bottom
+        p.qsub16(f"t{i}", f"w{middle[i]}", f"w{top[i]}")
+    put(2)
+    p.mov("x", 0)
+    for i in range(3):
+        p.qsub16(f"w{top[i]}", "x", f"w{top[i]}")
+        p.qsub16(f"t{i}", f"w{top[i]}", f"w{middle[i]}")
+    put(1)
+    for i in range(3):
+        p.qadd16(f"t{i}", f"w{bottom[i]}", f"w{bottom[i]}")
+        p.qadd16(f"t{i}", f"t{i}", f"w{bottom[i]}")
+        p.qsub16(f"w{top[i]}", f"t{i}", f"w{top[i]}")  # top and four times bottom
+        p.qadd16(f"w{middle[i]}", f"w{middle[i]}", f"w{middle[i]}")
+    put(5)
+    for row, add in ((3, p.qadd16), (4, p.qsub16)):
+        for i in range(3):
+            add(f"t{i}", f"w{top[i]}", f"w{middle[i]}")
+        put(row)
+    p.sub("to", "to", at * row_bytes)
+
+
+def _kernel_row(p: Function, place_bytes: int) -> None:
+    """Writes t0, t1, t2 times G^T, six places, to `to`."""
+    p.qadd16("x", "t0", "t0")
+    p.qadd16("x", "x", "t0")
+    p.str("x", "to", 0)
+    p.qadd16("t0", "t0", "t2")
+    p.qsub16("x", "t1", "t0")
+    p.str("x", "to", 2 * place_bytes)
+    p.qadd16("t1", "t1", "t1")
+    p.qsub16("x", "x", "t1")
+    p.str("x", "to", place_bytes)
+    p.qadd16("x", "t2", "t2")
+    p.qadd16("x", "x", "t2")
+    p.str("x", "to", 5 * place_bytes)
+    p.qadd16("t0", "t0", "x")
+    p.qadd16("x", "t0", "t1")
+    p.str("x", "to", 3 * place_bytes)
+    p.qsub16("x", "t0", "t1")
+    p.str("x", "to", 4 * place_bytes)
+
+
 def product_function(layer: Layer) -> Function:
     """Returns the function that multiplies `TILES` transformed tiles with two channels: `sums` is (products, 2, TILES) words."""
     about = f"Winograd products: {layer.products} places, 2 channels x {TILES} tiles, {layer.in_c} channels deep."
