@@ -63,8 +63,8 @@ def compile(
     method = "+".join(labels) or "exact"
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
     artifact = emit_steps(steps, call)
-    limit, outside = getattr(schedule, "sram", None), getattr(schedule, "input_outside", False)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source)
+    sram, flash, outside = (getattr(schedule, name, None) for name in ("sram", "flash", "input_outside"))
+    return Model(graph, chip, kernels, method, steps, artifact, sram, in_parts, bool(outside), notes, source, flash)
 
 
 def measure(

@@ -84,8 +84,7 @@ def _flash_bytes(model: Model, firmware: Firmware | None) -> dict[str, int | Non
     weights = len(model.artifact.blob)
     if firmware is None:
         return {"code": None, "weights": weights, "total": None}
-    total = firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
-    return {"code": total - weights, "weights": weights, "total": total}
+    return {"code": firmware.flash_bytes - weights, "weights": weights, "total": firmware.flash_bytes}
 
 
 def _per_op(model: Model, runs: list[RawMeasurement], median: int | None) -> list[OpRecord]:

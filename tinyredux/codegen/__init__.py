@@ -15,9 +15,12 @@ from tinyredux.codegen.assemble import (
     board_budget,
     check_kernels,
     compacted,
+    flash_limit,
     kernels_for,
     layers,
     limits,
+    plain_flash,
+    sure_flash,
     templates_of,
     trec_bytes,
 )
@@ -25,5 +28,6 @@ from tinyredux.codegen.parts import emit_steps
 
 __all__ = [
     "HASH_PLACEHOLDER", "KERNELS", "Artifact", "Kernels", "assemble", "board_budget", "check_kernels", "code_sizes",
-    "compacted", "emit_steps", "hash_of", "kernels_for", "layers", "limits", "templates_of", "trec_bytes",
+    "compacted", "emit_steps", "flash_limit", "hash_of", "kernels_for", "layers", "limits", "plain_flash", "sure_flash",
+    "templates_of", "trec_bytes",
 ]  # fmt: skip

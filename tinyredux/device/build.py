@@ -58,6 +58,11 @@ class Firmware:
     compiler: str
     flags: str
 
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of flash: code, constants, and what .data begins with."""
+        return self.text_bytes + self.rodata_bytes + self.data_bytes
+
 
 def firmware_folder() -> Path:
     """Returns the folder of the firmware's sources. Raises MissingTool where the package was copied without them."""

@@ -56,7 +56,7 @@ def way(graph: Graph, board: Board, options: str, schedule: flow.Schedule, kerne
         sram = code_sizes.sram_bytes(model.steps, board) + STACK_RESERVE_BYTES
         return Way(options, arena, sram, code_sizes.flash_bytes(model.steps, board), cost, linked=False)
     sram = built.bss_bytes + built.data_bytes + STACK_RESERVE_BYTES
-    return Way(options, arena, sram, built.text_bytes + built.rodata_bytes + built.data_bytes, cost, linked=True)
+    return Way(options, arena, sram, built.flash_bytes, cost, linked=True)
 
 
 def ways(graph: Graph, board: Board) -> list[Way]:

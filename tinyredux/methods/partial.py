@@ -11,7 +11,7 @@ from tinyredux.files import check_types
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
-from tinyredux.methods.layerwise import check_sram
+from tinyredux.methods.layerwise import check_flash, check_sram
 from tinyredux.partial import MARGIN, SLOWDOWN, check_macs, layerwise_price, plan_hybrid, plan_partial, within_bytes
 
 WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
@@ -25,18 +25,21 @@ class Partial:
     Without `sram` it is the plan with the fewest bytes whose predicted cycles are at most 5 % above layer by layer with the same
     kernels, else the fastest that saves bytes; within `sram` bytes it is the fastest. `accumulator` is the width of partial sums,
     int32 or int16 (which loses bits); `mac_limit`: above 1.0, early layers run in patches that compute shared rows again, up to
-    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes. Chapter 6.
+    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes; `flash`: as `Layerwise`.
+    Chapter 6.
     """
 
     sram: int | None = None
     accumulator: str = "int32"
     mac_limit: float = 1.0
     input_outside: bool = False
+    flash: int | str | None = None
 
     def __post_init__(self) -> None:
         """Rejects what no plan can be, naming what it can."""
         check_types(self)
         check_sram(self.sram)
+        check_flash(self.flash)
         check_macs(self.mac_limit)
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
@@ -50,17 +53,19 @@ class Partial:
             found = plan_partial(graph, self.accumulator, self.sram or 0, math.inf if fast else SLOWDOWN, price)
         else:
             found = plan_hybrid(graph, self.mac_limit, self.accumulator, self.input_outside, price)
-        templates, flash_bytes = templates_of(kernels.name, kernels.immediates), limits(board)[1]
+        templates = templates_of(kernels.name, kernels.immediates)
         if not templates:
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
             return FastSteps(found.program, found.arena, board.cpu, factor=factor)
+        flash = "board" if self.flash is None and kernels.immediates else self.flash
+        flash_bytes = limits(board, None, graph, flash)[1]
         ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
 
         def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
             some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
             return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
 
-        whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph))
+        whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph, flash))
         exact, most = whole.cycles, self.sram or whole.total_bytes - 1
         plans = [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator, price) if fast and pure else [])]
         if self.sram or not (fast and pure):
