@@ -15,6 +15,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from tinyredux.methods.partial import Partial
 RECORD = Path("data/records/predicted_bytes.json")
 BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")  # one for each core
 FITTED, CHECKED = (*range(12), *range(100, 112)), (*range(1000, 1020), *range(1100, 1118))
+SINGLE = (*range(1020, 1024), *range(1118, 1122))
 MOST_IN_PARTS = 30  # operators: planning more in parts takes minutes
 Calls = dict[str, tuple[int, set[str]]]  # size and callees of each function, which is named with its file
 
@@ -236,6 +238,7 @@ def check_all() -> None:
 def checked() -> Iterator[tuple[str, Graph]]:
     """Yields the networks of the record: random ones, and built-in ones that are planned in parts."""
     yield from ((f"random {seed}", random_net(seed)) for seed in CHECKED)
+    yield from ((f"random {seed}, single rounding", replace(random_net(seed), rounding="single")) for seed in SINGLE)
     yield from ((f"trec {seed}", trec_net(seed)) for seed in range(1000, 1004))
     named = ((name, int8_graph(name, "random")) for name in nets.names())
     yield from ((name, graph) for name, graph in named if len(graph.ops) < MOST_IN_PARTS)

@@ -265,10 +265,10 @@ def fitted_programs(board: Board) -> Iterator[tuple[str, FastSteps]]:
         for program in programs:
             yield "C", FastSteps(program, place(program))
         if seed % 3 == 0:
-            yield "generated", layers(graph, Kernels("fast"), board)
+            yield "generated", layers(graph, Kernels("fast"), without_stalls(board))
     for seed in FITTED_TREC:
         for kernels in ("reference", "fast"):
-            yield "TREC", layers(trec_net(seed), Kernels(kernels), board)
+            yield "TREC", layers(trec_net(seed), Kernels(kernels), without_stalls(board))
 
 
 def checked_programs(board: Board, every: int = 1) -> Iterator[tuple[str, FastSteps]]:
@@ -277,13 +277,13 @@ def checked_programs(board: Board, every: int = 1) -> Iterator[tuple[str, FastSt
         graph = random_net(seed)
         program = whole(graph)
         yield "C kernels", FastSteps(program, place(program))
-        yield "generated kernels", layers(graph, Kernels("fast"), board)
+        yield "generated kernels", layers(graph, Kernels("fast"), without_stalls(board))
         if seed % 4 == 0:
             plan = plan_partial(graph, slowdown=SLOWDOWN)
             yield "C kernels in parts", FastSteps(plan.program, plan.arena)
     for seed in CHECKED_TREC[::every]:
-        yield "TREC, C kernels", layers(trec_net(seed), Kernels("reference"), board)
-        yield "TREC, generated kernels", layers(trec_net(seed), Kernels("fast"), board)
+        yield "TREC, C kernels", layers(trec_net(seed), Kernels("reference"), without_stalls(board))
+        yield "TREC, generated kernels", layers(trec_net(seed), Kernels("fast"), without_stalls(board))
 
 
 def run_all(programs: Iterable[tuple[str, FastSteps]], board: Board, stalls: bool = False) -> list[Layer]:

@@ -17,7 +17,7 @@ from tinyredux.device import build_firmware
 from tinyredux.frontends import export
 from tinyredux.graph import Graph
 from tinyredux.int8 import quantize
-from tinyredux.kernels import choose
+from tinyredux.kernels import OnBoard, choose
 
 BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")
 
@@ -37,7 +37,7 @@ def test_the_flash_of_a_network_is_foreseen_within_one_per_cent(which: str, kern
     place = find_board(BOARDS[board])
     graph = int8_net(int(which))[0] if which.isdigit() else with_random_skips(named(which), np.random.default_rng(board))
     graph = compacted(graph, unpack=True)
-    choice = choose(graph, place.cpu, *limits(place, None, graph), templates_of(kernels, unpack=True))
+    choice = choose(graph, OnBoard(place), *limits(place, None, graph), templates_of(kernels, unpack=True))
     firmware = build_firmware(emit_steps(choice, "test").write(tmp_path / "model"), place)
     found = firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
     assert code_sizes.flash_bytes(choice, place) == pytest.approx(found, rel=0.01)

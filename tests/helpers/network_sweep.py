@@ -269,11 +269,13 @@ def sweep_graphs(first: str, count: str, done: str) -> None:
 def main(where: str, first: str, count: str, only: str = "") -> None:
     """Sweeps the networks that the command line names."""
     path, _, prefix = where.partition(":")
-    factories, total, share = runpy.run_path(path), 0, float(os.environ.get("SWEEP_SHARE", "1"))
+    module, total, share = runpy.run_path(path), 0, float(os.environ.get("SWEEP_SHARE", "1"))
     for seed in range(int(first), int(first) + int(count)):
-        right, wrong = sweep(factories[f"{prefix}{seed}"], f"{prefix}{seed}", seed, only, share=share)
+        name = f"{prefix}{seed}"
+        factory = module[name] if name in module else module["__getattr__"](name)  # names that a module makes when it is asked
+        right, wrong = sweep(factory, name, seed, only, share=share)
         total += right
-        print(*(f"{prefix}{seed}: {line}" for line in wrong), f"{prefix}{seed}: {total} cases right so far", sep="\n", flush=True)
+        print(*(f"{name}: {line}" for line in wrong), f"{name}: {total} cases right so far", sep="\n", flush=True)
 
 
 if __name__ == "__main__":

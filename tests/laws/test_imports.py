@@ -26,12 +26,12 @@ ROOMS: dict[str, tuple[int, str]] = {
     "provenance": (36, ""), "measurement": (115, ""), "comparison": (86, ""),
     "trec": (413, "torch"),
     "int8": (811, "torch tqdm"), "memory": (962, ""), "partial": (864, ""), "skip": (407, "torch tqdm"),
-    "kernels": (3728, ""), "codegen": (851, ""), "device": (1206, "serial"),
+    "kernels": (3857, ""), "codegen": (883, ""), "device": (1210, "serial"),
     "frontends": (2897, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
-    "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (193, "torch"),
-    "model": (103, ""), "results": (81, ""), "flow": (70, "tqdm"), "settings": (195, ""), "explore": (976, "optuna tqdm"),
+    "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (202, "torch"),
+    "model": (116, ""), "results": (81, ""), "flow": (70, "tqdm"), "settings": (199, ""), "explore": (988, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
-    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1059, "tqdm"),
+    "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1074, "tqdm"),
     "__init__": (54, ""), "__main__": (34, ""),
 }  # fmt: skip
 C_LINES = 4472

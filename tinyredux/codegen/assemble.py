@@ -11,7 +11,7 @@ from tinyredux.codegen import code_sizes
 from tinyredux.codegen.artifact import Artifact
 from tinyredux.codegen.parts import emit_steps
 from tinyredux.graph import Graph, without_dead_channels
-from tinyredux.kernels import TEMPLATES, FastSteps, Template, choose, naive_forms, unpacked, ways, with_forms
+from tinyredux.kernels import TEMPLATES, FastSteps, OnBoard, Template, choose, naive_forms, unpacked, ways, with_forms
 from tinyredux.memory import MemoryPlan, Program, layer_by_layer, place, place_operators, place_reference, plan, plan_of
 from tinyredux.trec import exactly
 
@@ -97,7 +97,7 @@ def trec_bytes(graph: Graph, board: Board) -> int:
     """
     exact = exactly(graph, [op.name for op in graph.ops])
     sram, flash = limits(board, None, exact)
-    least = min(plan(exact).total_bytes, choose(exact, board.cpu, sram, flash).total_bytes)
+    least = min(plan(exact).total_bytes, choose(exact, OnBoard(board), sram, flash).total_bytes)
     return min(sram, int(TREC_SHARE * least))
 
 
@@ -129,18 +129,18 @@ def layers(
     """
     graph, templates = compacted(graph, kernels.immediates), templates_of(kernels.name, kernels.immediates)
     if not templates:
-        return FastSteps(*place_reference(graph), board.cpu)
+        return FastSteps(*place_reference(graph), OnBoard(board))
     sram = None if kernels.name == NAIVE else limits(board, sram_bytes, graph, "board")[0]
     if flash is None and (kernels.immediates or kernels.name == NAIVE):
-        return choose(graph, board.cpu, sram, board.flash_bytes - CODE_BYTES, templates)
-    return choose(graph, board.cpu, sram, flash_limit(graph, board, flash), templates, partial(sure_flash, board=board))
+        return choose(graph, OnBoard(board), sram, board.flash_bytes - CODE_BYTES, templates)
+    return choose(graph, OnBoard(board), sram, flash_limit(graph, board, flash), templates, partial(sure_flash, board=board))
 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
     """Returns a program of steps placed in one arena, with the fastest kernels of a set that its bytes allow."""
     templates = templates_of(kernels.name, kernels.immediates)
-    known = {op.name: ways(program.graph, op, board.cpu, templates) for op in program.graph.ops}
-    return with_forms(program, place(program), board.cpu, known, *limits(board))
+    known = {op.name: ways(program.graph, op, OnBoard(board), templates) for op in program.graph.ops}
+    return with_forms(program, place(program), OnBoard(board), known, *limits(board))
 
 
 def assemble(

@@ -14,7 +14,7 @@ from tinyredux.codegen import KERNELS, board_budget, limits
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.files import expect
 from tinyredux.int8 import interpret
-from tinyredux.kernels import Form, candidates
+from tinyredux.kernels import Form, OnBoard, candidates
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.trec import Choice, with_trec
 
@@ -140,7 +140,7 @@ def _operator(spec: LayerSpec) -> graph.Op:
 def layer_forms(text: str, board: Board) -> list[Form]:
     """Returns the ways in which the fast kernels can compute a layer on a board's core, those predicted to be fastest first."""
     net = layer_graph(parse_spec(text))
-    return candidates(net, net.ops[0], board.cpu)
+    return candidates(net, net.ops[0], OnBoard(board))
 
 
 def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | None = None) -> LayerTime:

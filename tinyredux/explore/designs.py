@@ -17,7 +17,7 @@ from tinyredux.codegen import code_sizes, compacted, flash_limit, limits, sure_f
 from tinyredux.datasets import Dataset, Split, check_part
 from tinyredux.graph import Array, Graph, Op, Weighted, constant_names
 from tinyredux.int8 import evaluator
-from tinyredux.kernels import Way, fitted, ways, within_flash
+from tinyredux.kernels import OnBoard, Way, fitted, ways, within_flash
 from tinyredux.measurement import Measurement
 from tinyredux.skip import Cut, records, skip, skippable
 from tinyredux.train import skip_search
@@ -118,9 +118,9 @@ class Designs:
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
         sram = limits(self.board, self.asked_bytes, graph, "board")[0]
         if self.flash is None:
-            fast = fitted(graph, self.board.cpu, known, sram, limits(self.board)[1])
+            fast = fitted(graph, OnBoard(self.board), known, sram, limits(self.board)[1])
         else:
-            fast = within_flash(graph, self.board.cpu, known, sram, self.flash_bytes, partial(sure_flash, board=self.board))
+            fast = within_flash(graph, OnBoard(self.board), known, sram, self.flash_bytes, partial(sure_flash, board=self.board))
         cycles = self.calibration.cycles_factor * fast.cycles
         flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board)
         forms = fast.form_of_operator
@@ -140,7 +140,7 @@ class Designs:
         about = repr((op, [graph.tensors[name] for name in (*op.inputs, op.output)])).encode()
         key = hashlib.sha256(about + b"".join(graph.constants[name].tobytes() for name in constant_names(op))).hexdigest()
         if key not in self._ways:
-            self._ways[key] = ways(graph, op, self.board.cpu, templates_of(self.kernels, unpack=True))
+            self._ways[key] = ways(graph, op, OnBoard(self.board), templates_of(self.kernels, unpack=True))
         return self._ways[key]
 
     def calibrate(self, simulated: Sequence[tuple[Graph, Measurement]]) -> Calibration:

@@ -22,6 +22,7 @@ from tinyredux.graph import Graph, Op
 from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
+from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
 from tinyredux.kernels.cycles import called, operator_cycles
 from tinyredux.kernels.slices import FastSteps, with_scratch
 from tinyredux.memory import Arena, Buffer, Item, Node, Program, Step
@@ -54,8 +55,17 @@ Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its C kernel, the fastest first."""
     limit = SURELY * operator_cycles(graph, op, core)
-    found = [form for template in templates for form in template(graph, op, core) if called(core, form.cost) < limit]
+    found = [on_board(form, core) for template in templates for form in template(graph, op, core)]
+    found = [form for form in found if called(core, form.cost) < limit]
     return sorted(found, key=lambda form: (form.cost, form.scratch_bytes))
+
+
+def on_board(form: Form, core: str) -> Form:
+    """Returns a form with the price of reading its arrays on a core `OnBoard`, where each byte is fetched at least once."""
+    if not isinstance(core, OnBoard):
+        return form
+    array_bytes = sum(values.nbytes for values in form.arrays.values())
+    return replace(form, byte_cycles=byte_cycles(core, array_bytes), streamed_bytes=max(array_bytes, form.streamed_bytes))
 
 
 def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:

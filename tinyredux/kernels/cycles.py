@@ -2,11 +2,11 @@
 
 Generated code is priced from its own instructions by the simulator's timing rules (`asm.cost`). A C kernel's cycles are a sum:
 how often each of its loops runs, times what a round takes on the core; cycles.json has that, fitted to random layers in the
-simulator by `python tools/fit_cycles.py`. Stalls of the flash belong to a board, not to a core, and are not counted, but for
-arrays that are read over and over. Plans in parts trade one C kernel for another whose loops fill the instruction cache more:
-they are priced with the stalls of one board, STALLED, an entry of its own. (That is an earlier fit, which the command keeps: with
-a new one lenet within 12 KiB took more cycles.) No measured number comes from here; the note of a plan in parts says
-that its factor is predicted.
+simulator by `python tools/fit_cycles.py`. Stalls of the flash belong to a board: where a core is `OnBoard` they are counted
+(`asm.stalls`), of C kernels those of their weights; otherwise only arrays that are read over and over are. Plans in parts trade
+one C kernel for another whose loops fill the instruction cache more: they are priced with the stalls of one board, STALLED, an
+entry of its own. (That is an earlier fit, which the command keeps: with a new one lenet within 12 KiB took more cycles.) No
+measured number comes from here; the note of a plan in parts says that its factor is predicted.
 
 How far off the prices are, on layers of random networks that the fit has not seen, is data/records/cycle_prices.json.
 
@@ -21,7 +21,8 @@ from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, TrecConv
+from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, TrecConv, Weighted
+from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
 from tinyredux.memory import (
     Item,
     Loop,
@@ -47,9 +48,23 @@ def cycles(graph: Graph, steps: Iterable[Step], core: str, costs: Mapping[Step, 
     kernel."""
     known = costs or {}
     return sum(
-        called(core, known[step]) if step in known else c_cycles(core, *counts(graph, graph.by_name[step.op], step))
-        for step in steps
+        called(core, known[step]) if step in known else step_cycles(graph, graph.by_name[step.op], step, core) for step in steps
     )
+
+
+def step_cycles(graph: Graph, op: Op, step: Step, core: str) -> float:
+    """Returns the predicted cycles of a step by its C kernel; on a core `OnBoard` with what reading the weights costs.
+
+    Convolutions read them once for two pixels, depthwise ones for each.
+    """
+    found = c_cycles(core, *counts(graph, op, step))
+    if isinstance(core, OnBoard) and isinstance(op, Weighted):
+        weights, box = graph.constants[op.weights], step.output.box
+        array_bytes = weights.nbytes * box.shape[2] // graph.tensors[op.output].shape[2]
+        pixels = box.shape[0] * box.shape[1]
+        times = pixels if isinstance(op, DepthwiseConv) else (pixels + 1) // 2
+        found += times * array_bytes * byte_cycles(core, array_bytes)
+    return found
 
 
 def operator_cycles(graph: Graph, op: Op, core: str) -> float:

@@ -8,6 +8,8 @@ Source: ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
@@ -17,9 +19,10 @@ from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
 from tinyredux.kernels.asm.schedule import cycles_of
+from tinyredux.kernels.asm.stalls import fastest
 from tinyredux.memory import is_pointwise
 
-STEPS_MAX = 16  # of two values, in one round of the inner loop: 0.9 KiB of code, less than the flash cache of an STM32F4
+STEPS = (16, 12, 8, 4)  # of two values, at most, in a round of the inner loop: with 16 its code has 0.9 KiB
 STRIPS = (2, 8, 32)  # pixels at a time; from 8 on it pays to copy the weights to RAM
 COPIED_STRIP = 8
 PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (pair of channels, pixel) of two sums
@@ -30,7 +33,7 @@ C_CYCLES = {"cortex-m4": (84, 47, 122, 2.6), "cortex-m7": (40, 15, 79, 4.2), "co
 class Shape:
     """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover k."""
 
-    def __init__(self, k: int, channels: int, steps_max: int = STEPS_MAX) -> None:
+    def __init__(self, k: int, channels: int, steps_max: int = STEPS[0]) -> None:
         """Divides the values into rounds of at most `steps_max` pairs."""
         self.k, self.channels = k, channels
         self.fours = -(-k // 4)  # groups of four values in a row
@@ -49,24 +52,35 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     (height, width, channels), sums = graph.tensors[op.output].shape, sums_of(graph, op)
     if channels < 4 or height * width < 2 or not sums.stay_below(PAIR_LIMIT):
         return []
-    shape = Shape(sums.rows.shape[1], channels)
-    groups = data(shape, sums.rows, sums.start, requantize.constants(sums.factors))
+    shapes = shapes_of(sums.rows.shape[1], channels)
     lengths = sorted({min(strip, height * width // 2 * 2) for strip in STRIPS})
-    return [_form(graph, op, core, shape, sums, groups, strip) for strip in lengths]
+    return [_form(graph, op, core, shapes, sums, strip) for strip in lengths]
 
 
-def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: Array, strip: int) -> Form:
+def shapes_of(k: int, channels: int, steps: Sequence[int] = STEPS) -> list[Shape]:
+    """Returns the shapes of a product that differ, of the largest loop first."""
+    shapes = [Shape(k, channels, most) for most in steps]
+    return [*{(shape.rounds, shape.steps): shape for shape in shapes}.values()]
+
+
+def _form(graph: Graph, op: Conv, core: str, shapes: list[Shape], sums: Sums, strip: int) -> Form:
+    """Returns the form whose strips have this length, in the shape that is fastest."""
     out_h, out_w, _ = graph.tensors[op.output].shape
     in_place = op.kernel == (1, 1) and not any(op.padding) and graph.tensors[op.inputs[0]].shape[2] % 4 == 0
     copied, output = strip >= COPIED_STRIP, (sums.factors.output_zero_point, sums.factors.clamp)
-    functions = (widen_function(shape), copy_function(shape), product_function(shape, strip // 2, output))
-    widen, copy, product = (cycles_of(function, core) for function in functions)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     c_pixel, c_group, c_row, c_byte = C_CYCLES[core]
-    gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * shape.k
-    broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains of loads, between flash and SRAM
-    cycles = pixels * (widen / 2 + c_pixel + gathered) + pixels / strip * shape.groups * (product + broken)
-    cycles += strips * shape.groups * (c_group + (copy if copied else 0))
+    gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * sums.rows.shape[1]
+
+    def priced(shape: Shape) -> tuple[float, Shape, tuple[Function, ...]]:
+        functions = (widen_function(shape), copy_function(shape), product_function(shape, strip // 2, output))
+        widen, copy, product = (cycles_of(function, core) for function in functions)
+        broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains, between flash and SRAM
+        cycles = pixels * (widen / 2 + c_pixel + gathered) + pixels / strip * shape.groups * (product + broken)
+        cycles += strips * shape.groups * (c_group + (copy if copied else 0))
+        return cycles, shape, functions
+
+    cycles, shape, functions = fastest(core, map(priced, shapes))
     scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (0 if in_place else 2 * shape.fours)
     fields = window_fields(graph, op) | {
         "input_zero_point": sums.factors.input_zero_point, "row_words": shape.row_words, "group_words": shape.group_words,
@@ -76,6 +90,7 @@ def _form(graph: Graph, op: Conv, core: str, shape: Shape, sums: Sums, groups: A
     call = kernel_call("gemm", fields)
     name = f"gemm_{'pointwise' if is_pointwise(op) else 'columns'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
+    groups = data(shape, sums.rows, sums.start, requantize.constants(sums.factors))
     streamed = strips * (1 if copied else strip // 2) * groups.nbytes
     return Form(name, round(cycles), 4 * scratch_words, functions, call, {"groups": groups}, proof, streamed)
 
@@ -139,7 +154,8 @@ def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | None)
     rows `channels` values apart: int8 by `output` (zero point and limits), or the int32 sums themselves where that is None.
     """
     about = f"Byte pairs: 4 of {shape.channels} channels x 2 rows, {shape.row_words} words of two values a row."
-    name = f"tr_gemm_k{shape.row_words}_c{shape.channels}_{requantize.name(*output) if output else 'sums'}"
+    rounds = f"x{shape.rounds}" if shape.rounds > 1 else ""
+    name = f"tr_gemm_k{shape.row_words}{rounds}_c{shape.channels}_{requantize.name(*output) if output else 'sums'}"
     result = f"{'int8_t' if output else 'int32_t'} *out"
     p = Function(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
     p.keep("*out", "*end", "pairs")

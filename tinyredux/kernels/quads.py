@@ -26,6 +26,7 @@ from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import Sums, kernel_call, sums_of, words
 from tinyredux.kernels.asm.schedule import cycles_of
+from tinyredux.kernels.asm.stalls import Priced, fastest
 from tinyredux.kernels.gemm import PAIRS
 from tinyredux.memory import is_pointwise
 
@@ -33,7 +34,7 @@ FIELD = 21
 OFFSET = 1 << (FIELD - 1)  # keeps the two lower fields positive, so that they borrow nothing
 WEIGHT_LIMIT = OFFSET // 128  # of the sum of a channel's magnitudes
 CHANNELS_MAX, INPUTS_MAX = 1024, 4000  # so that offsets of outputs fit into instructions
-STEPS_MAX = {"cortex-m4": 8, "cortex-m33": 16, "cortex-m7": 64}  # inputs in one round of the loop; an M4's code lies in 1 KiB
+STEPS = {"cortex-m4": (8, 4), "cortex-m33": (16, 8, 4), "cortex-m7": (64, 16, 8, 4)}  # inputs, at most, in a round of the loop
 STRIPS = (8, 16, 32)  # pixels at a time
 C_STRIP_CYCLES, C_GROUP_CYCLES = 40, 24  # of the C around
 
@@ -44,8 +45,8 @@ class Shape:
     `strip` pixels lie in scratch at a time, a multiple of 4.
     """
 
-    def __init__(self, k: int, channels: int, strip: int, most: int) -> None:
-        """Divides the inputs into rounds of at most `most`."""
+    def __init__(self, k: int, channels: int, strip: int, most: int, second: gemm.Shape) -> None:
+        """Divides the inputs into rounds of at most `most`; `second` multiplies pixels p with channels B, two of each four."""
         self.k, self.channels, self.strip = k, channels, strip
         self.rounds = -(-k // most)
         self.steps = 4 * -(-k // (4 * self.rounds))
@@ -54,7 +55,7 @@ class Shape:
         self.pair_words = self.rounds * self.steps  # of two pixels
         # Words of one group's data: weights, then bias, multiplier and shift of each channel; a multiple of 8.
         self.group_words = -(-(2 * self.pair_words + 12) // 8) * 8
-        self.second = gemm.Shape(k, 2 * self.groups, max(16, most))  # of pixels p with channels B, two of each group of four
+        self.second = second
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -68,7 +69,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     if magnitude(sums) >= WEIGHT_LIMIT or largest >= requantize.SUM_LIMIT // 2 or not sums.stay_below(requantize.SUM_LIMIT):
         return []
     strips = {min(4 * -(-pixels // (4 * -(-pixels // strip))), pixels // 4 * 4) for strip in STRIPS}  # as equal as can be
-    return [_form(core, Shape(k, channels, strip, STEPS_MAX[core]), sums, pixels) for strip in sorted(strips)]
+    return [_form(core, sums, pixels, strip) for strip in sorted(strips)]
 
 
 def magnitude(sums: Sums) -> int:
@@ -76,19 +77,25 @@ def magnitude(sums: Sums) -> int:
     return int(np.abs(sums.rows).sum(axis=1).max(initial=0))
 
 
-def _form(core: str, shape: Shape, sums: Sums, pixels: int) -> Form:
-    factors, second = sums.factors, shape.second
+def _form(core: str, sums: Sums, pixels: int, strip: int) -> Form:
+    """Returns the form whose strips have this length, both products in the shapes that are fastest."""
+    (channels, k), factors, strips, copied = sums.rows.shape, sums.factors, -(-pixels // strip), core != "cortex-m7"
+    any_shape = gemm.Shape(k, channels)
+    copying = cycles_of(gemm.copy_function(any_shape), core) / any_shape.group_words if copied else 0  # of a word
+
+    def priced(shape: Shape | gemm.Shape, function: Function) -> Priced:
+        each = cycles_of(function, core) + C_GROUP_CYCLES + copying * shape.group_words
+        return strips * shape.groups * each, shape, (function,)
+
+    seconds = gemm.shapes_of(k, 2 * -(-channels // 4), (max(16, STEPS[core][0]), *gemm.STEPS[1:]))
+    ways = (priced(shape, gemm.product_function(shape, strip // 4, None)) for shape in seconds)
+    first_cycles, second, first = fastest(core, ways)
+    shapes = (Shape(k, channels, strip, most, second) for most in STEPS[core])
+    ways = (priced(shape, product_function(shape, factors.output_zero_point, factors.clamp)) for shape in shapes)
+    last_cycles, shape, last = fastest(core, ways)
+    functions = (pack_function(shape), gemm.copy_function(second), *first, *last)
+    cycles = first_cycles + last_cycles + strips * (cycles_of(functions[0], core) + C_STRIP_CYCLES)
     arrays = {"groups": data(shape, sums), "seconds": second_data(shape, sums.rows)}
-    copied = core != "cortex-m7"  # which reads flash through a cache
-    functions = (
-        pack_function(shape), gemm.copy_function(second),
-        gemm.product_function(second, shape.quads, None), product_function(shape, factors.output_zero_point, factors.clamp),
-    )  # fmt: skip
-    pack, copy, first, last = (cycles_of(function, core) for function in functions)
-    strips, copying = -(-pixels // shape.strip), copy / second.group_words if copied else 0
-    cycles = strips * (pack + C_STRIP_CYCLES)
-    cycles += strips * second.groups * (first + C_GROUP_CYCLES + copying * second.group_words)
-    cycles += strips * shape.groups * (last + C_GROUP_CYCLES + copying * shape.group_words)
     scratch_words = shape.strip // 2 * (shape.pair_words + second.row_words + 2 * shape.groups)
     scratch_words += max(shape.group_words, second.group_words) if copied else 0
     fields: dict[str, int | str] = {
@@ -170,7 +177,8 @@ def product_function(shape: Shape, zero_point: int, clamp: Clamp) -> Function:
     channels B, per pair of pixels a row of 2 * groups; out: the group's first channel of the first pixel.
     """
     about = f"Quads: 4 of {shape.channels} channels x 4 pixels, {shape.pair_words} words of two pixels; {shape.quads} times."
-    name = f"tr_quads_k{shape.pair_words}_c{shape.channels}_n{shape.quads}_{requantize.name(zero_point, clamp)}"
+    rounds = f"x{shape.rounds}" if shape.rounds > 1 else ""
+    name = f"tr_quads_k{shape.pair_words}{rounds}_c{shape.channels}_n{shape.quads}_{requantize.name(zero_point, clamp)}"
     p = Function(name, ("int8_t *out", "const int32_t *columns", "const int32_t *group", "const int32_t *sums"), about)
     p.keep("*out", "*columns", "*sums")
     p.new_float("quads", *(f"second{i}{j}" for i, j in PAIRS))

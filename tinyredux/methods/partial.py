@@ -9,7 +9,7 @@ from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, templates_of
 from tinyredux.files import check_types
 from tinyredux.graph import Graph
-from tinyredux.kernels import STALLED, FastSteps, cycles, fitted, ways, with_forms, with_rows
+from tinyredux.kernels import STALLED, FastSteps, OnBoard, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Program
 from tinyredux.methods.layerwise import check_flash, check_sram
 from tinyredux.partial import MARGIN, SLOWDOWN, check_macs, layerwise_price, plan_hybrid, plan_partial, within_bytes
@@ -56,16 +56,16 @@ class Partial:
         templates = templates_of(kernels.name, kernels.immediates)
         if not templates:
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
-            return FastSteps(found.program, found.arena, board.cpu, factor=factor)
+            return FastSteps(found.program, found.arena, OnBoard(board), factor=factor)
         flash = "board" if self.flash is None and kernels.immediates else self.flash
         flash_bytes = limits(board, None, graph, flash)[1]
-        ways_of = {op.name: ways(graph, op, board.cpu, templates) for op in graph.ops}
+        ways_of = {op.name: ways(graph, op, OnBoard(board), templates) for op in graph.ops}
 
         def by_forms(program: Program, arena: Arena, limit: int) -> FastSteps:
-            some = with_forms(program, arena, board.cpu, ways_of, limit, flash_bytes)
-            return with_rows(some.program, some.arena, board.cpu, limit, some.forms) if fast else some
+            some = with_forms(program, arena, OnBoard(board), ways_of, limit, flash_bytes)
+            return with_rows(some.program, some.arena, OnBoard(board), limit, some.forms) if fast else some
 
-        whole = fitted(graph, board.cpu, ways_of, *limits(board, None, graph, flash))
+        whole = fitted(graph, OnBoard(board), ways_of, *limits(board, None, graph, flash))
         exact, most = whole.cycles, self.sram or whole.total_bytes - 1
         plans = [(found.program, found.arena), *(within_bytes(graph, most, self.accumulator, price) if fast and pure else [])]
         if self.sram or not (fast and pure):

@@ -13,7 +13,7 @@ from tinyredux import nets
 from tinyredux.boards import Board
 from tinyredux.codegen import KERNELS, limits, templates_of, trec_bytes
 from tinyredux.graph import Array, Graph, TrecConv
-from tinyredux.kernels import losing, picks
+from tinyredux.kernels import OnBoard, losing, picks
 from tinyredux.measurement import Measurement
 from tinyredux.train import finetune_trec
 from tinyredux.trec import Choice, exactly, pigeonhole_floor, redundancy, trec_sizes, with_trec
@@ -44,13 +44,13 @@ class Trec:
         if self.layers is not None:
             graph = with_trec(graph, self.layers)
         elif not has_trec(graph):
-            chosen = picks(graph, board.cpu, self.kernels)
+            chosen = picks(graph, OnBoard(board), self.kernels)
             graph = with_trec(graph, {name: Choice(length, bits) for name, (length, bits) in chosen.items()})
         if self.kernels not in KERNELS or not self.only_if_faster:
             return graph
         sram = trec_bytes(graph, board) if self.sram is None else self.sram
         templates = templates_of(self.kernels, unpack=False)
-        return exactly(graph, losing(graph, board.cpu, templates, partial(limits, board, sram), self.together))
+        return exactly(graph, losing(graph, OnBoard(board), templates, partial(limits, board, sram), self.together))
 
     def notes(self, graph: Graph) -> tuple[str, ...]:
         """Returns what a reader must know of the graph that came out: where no layer has TREC, this."""

@@ -10,7 +10,7 @@ from tinyredux.datasets import Dataset
 from tinyredux.files import checked, read_json
 from tinyredux.graph import MULTIPLE, Graph, without_dead_channels
 from tinyredux.int8 import evaluator
-from tinyredux.kernels import choose
+from tinyredux.kernels import OnBoard, choose
 from tinyredux.nets import WEIGHTS_FOLDER, own_name, short_name
 from tinyredux.skip import Cut, skip, skippable, windows, without
 from tinyredux.skip.records import Record, path_of, statistics_of, step_of
@@ -99,4 +99,4 @@ def worths(graph: Graph, unit: str, board: str = BOARD) -> dict[str, float]:
 
 def predicted_cycles(graph: Graph, board: str = BOARD) -> float:
     """Returns the predicted cycles of a graph's fast kernels on a board, without what nobody reads."""
-    return choose(without_dead_channels(graph), find_board(board).cpu).cycles
+    return choose(without_dead_channels(graph), OnBoard(find_board(board))).cycles

@@ -2,7 +2,7 @@
 
 Every straight line of instructions is priced by the timing model, times how often it runs (`times` of the blocks around it).
 A chain of loads breaks where it goes from flash to SRAM or back: pointers to constant 16- or 32-bit numbers are taken to point
-at flash. Words that are not aligned, and stalls of the flash, are left out.
+at flash. Words that are not aligned, and stalls of the flash (`stalls`), are left out.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ class Later:
 class Form:
     """One way to compute one operator.
 
-    `cycles` is a prediction for the core without flash stalls. `arrays` (int8, int16, int32) are all that it reads from flash
-    beside code, by a short name each. `call` returns C statements, without indentation. `proof` says in one line what keeps its
-    sums in range, where the kernel's own comment cannot. `streamed_bytes`: how much of the arrays is read in all, where they are
-    read in order more than once, so that every line is fetched from flash anew.
+    `cycles` is a prediction for the core, with stalls of code where it is `OnBoard`. `arrays` (int8, int16, int32) are all that
+    it reads from flash beside code, by a short name each. `call` returns C statements, without indentation. `proof` says in one
+    line what keeps its sums in range, where the kernel's own comment cannot. `streamed_bytes`: how much of the arrays is read in
+    all, where they are read in order more than once, so that every line is fetched from flash anew.
     """
 
     name: str
@@ -57,11 +57,12 @@ class Form:
     proof: str = ""
     streamed_bytes: int = 0
     later: Later | None = None
+    byte_cycles: float = STREAM_CYCLES  # of a byte that is streamed
 
     @property
     def cost(self) -> float:
         """Cycles with the flash stalls of what is streamed: what a choice between forms compares."""
-        return self.cycles + STREAM_CYCLES * self.streamed_bytes
+        return self.cycles + self.byte_cycles * self.streamed_bytes
 
     @property
     def flash_bytes(self) -> int:

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from tinyredux.kernels.asm.cost import function_cycles, timed
 from tinyredux.kernels.asm.function import READ, WRITTEN, Block, Function, Instruction, Node, straight_lines
+from tinyredux.kernels.asm.stalls import code_stalls
 from tinyredux.simulator import LATENCY, dual_issue_port, ports_pair
 
 DUAL_ISSUE = ("cortex-m7",)
@@ -26,8 +27,8 @@ def scheduled(function: Function, core: str) -> Function:
 
 
 def cycles_of(function: Function, core: str) -> float:
-    """Returns the predicted cycles of one call, in the order for the core."""
-    return function_cycles(scheduled(function, core), core)
+    """Returns the predicted cycles of one call, in the order for the core, with code stalls where it is `OnBoard`."""
+    return function_cycles(scheduled(function, core), core) + code_stalls(function, core)
 
 
 def _nodes(nodes: Sequence[Node]) -> list[Node]:
