@@ -42,5 +42,5 @@ def check_sram(sram: int | None) -> None:
 
 def check_flash(flash: int | str | None) -> None:
     """Raises ValueError for a limit of flash that is neither bytes of a 32-bit machine nor "board"."""
-    if flash not in (None, "board") and (isinstance(flash, str) or not 1 <= flash < 1 << 32):
+    if flash not in (None, "board") and (not isinstance(flash, int) or not 1 <= flash < 1 << 32):
         raise ValueError(f"flash is {flash!r}, expected 1 to {(1 << 32) - 1:,} bytes, or board for all that the board has")
