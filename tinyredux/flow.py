@@ -73,9 +73,9 @@ def compile(
     notes += schedule.notes(steps) if hasattr(schedule, "notes") else ()
     method = "+".join(labels) or "exact"
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
-    outside = getattr(schedule, "input_outside", False)
+    flash, outside = getattr(schedule, "flash", None), getattr(schedule, "input_outside", False)
     artifact = emit_steps(steps, call, copies)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, copies, whole)
+    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, flash, copies, whole)
 
 
 def measure(

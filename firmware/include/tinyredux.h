@@ -138,13 +138,16 @@ void tr_quads_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int
  * m x m outputs, m at most 5; in_c a multiple of 4, out_c at least 2. Scratch: v_words, then sums or a widened tile. */
 struct tr_winograd {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c, n, m, pad_top, pad_left;
-    int32_t group_words, v_words; /* of two channels' data; of four transformed tiles */
-    uint32_t filling;             /* zero point + 128 in both halves */
+    int32_t batches;                          /* of four tiles, multiplied with two channels after another */
+    int32_t group_words, v_words, work_words; /* of two channels' data; of four transformed tiles; of their sums or one tile */
+    uint32_t filling;                         /* zero point + 128 in both halves */
     void (*widen)(uint32_t *to, const int8_t *from, int32_t pixels);
     void (*input)(uint32_t *v, uint32_t *tile, int32_t pairs);
     void (*product)(int32_t *sums, const uint32_t *v, const int32_t *group);
-    void (*output)(int8_t *out, int32_t *sums, const int32_t *factors);
-    void (*edge_output)(int8_t *out, int32_t *sums, const int32_t *factors);
+    void (*unpack)(uint32_t *to, const int32_t *from); /* NULL: groups are transformed already */
+    void (*columns)(int32_t *sums);
+    void (*output)(int8_t *out, const int32_t *sums, const int32_t *factors);
+    void (*edge_output)(int8_t *out, const int32_t *sums, const int32_t *factors);
 };
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                          const struct tr_winograd *restrict p, int32_t *restrict scratch);

@@ -16,10 +16,13 @@ from tinyredux.codegen.assemble import (
     board_budget,
     check_kernels,
     compacted,
+    flash_limit,
     kernels_for,
     layers,
     limits,
+    plain_flash,
     step_ways,
+    sure_flash,
     templates_of,
     trec_bytes,
 )
@@ -28,6 +31,6 @@ from tinyredux.codegen.parts import emit_steps
 
 __all__ = [
     "HASH_PLACEHOLDER", "KERNELS", "NOTHING", "Artifact", "Copies", "Kernels", "assemble", "board_budget", "check_kernels",
-    "code_sizes", "compacted", "copies_for", "emit_steps", "hash_of", "kernels_for", "layers", "limits", "step_ways",
-    "templates_of", "trec_bytes", "with_copies",
+    "code_sizes", "compacted", "copies_for", "emit_steps", "flash_limit", "hash_of", "kernels_for", "layers", "limits",
+    "plain_flash", "step_ways", "sure_flash", "templates_of", "trec_bytes", "with_copies",
 ]  # fmt: skip

@@ -48,6 +48,11 @@ def flash_bytes(fast: FastSteps, board: Board, copies: Copies = NOTHING) -> int:
     )
 
 
+def array_bytes(fast: FastSteps) -> int:
+    """Returns the bytes of all arrays of a program: its weights and tables."""
+    return len(Weights(fast).blob.data)
+
+
 def sram_bytes(fast: FastSteps, board: Board) -> int:
     """Returns the predicted bytes of SRAM beside the stack: the runtime with a mark for each item, then the arena."""
     before = runtime(board)["sram"] + 4 * (len(fast.program.nodes) + 1)

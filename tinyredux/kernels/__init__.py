@@ -15,7 +15,7 @@ from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles, code_stalls
-from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, completed, fitted, placed, ways
+from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, completed, fitted, placed, ways, within_flash
 from tinyredux.kernels.cycles import STALLED, cycles, operator_cycles
 from tinyredux.kernels.parts import StepWays, with_forms
 from tinyredux.kernels.phases import by_phases
@@ -28,5 +28,5 @@ __all__ = [
     "Places", "StepWays", "Template", "Way", "asm", "by_phases", "byte_cycles", "candidates", "choose", "code_bytes",
     "code_stalls", "completed", "cycles", "fitted", "losing", "naive_forms", "operator_cycles", "picks", "placed", "point_fields",
     "print_assembly", "print_c", "print_longest_loop", "scheduled", "trec_fields", "unpacked", "ways", "with_forms",
-    "with_rows",
+    "with_rows", "within_flash",
 ]  # fmt: skip
