@@ -15,6 +15,7 @@ from tinyredux.graph import Conv, DepthwiseConv, Graph, Op, Quant, Tensor, outpu
 from tinyredux.int8 import interpret
 from tinyredux.memory import run_schedule
 from tinyredux.methods.partial import Partial
+from tinyredux.methods.skip import Skip
 from tinyredux.methods.streaming import Streaming
 from tinyredux.settings import Settings
 
@@ -214,3 +215,15 @@ def test_the_checker_sees_a_state_that_is_overwritten() -> None:
     moved = replace(arena, offsets=arena.offsets | {name: arena.offsets[name] + 4 for name in (state, "point0_rows")})
     with pytest.raises(ValueError, match=r"no longer holds|bytes .* of an arena"):
         memory.verify(program, moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2002, 2004, 2009])
+def test_a_stream_composes_with_skipping_and_with_single_rounding(seed: int) -> None:
+    net = RandomStream(seed)
+    graph = replace(net.graph(), rounding="single" if seed % 2 else "double")
+    model = compile(graph, passes=[Skip(), Streaming(net.frames)])
+    frames, windows = streaming.sliding(model.graph, rows_of(graph, 5, net.frames, seed))
+    with model.open("host") as target:
+        outputs = [target.push(frame, number).output for number, frame in enumerate(frames)][model.graph.pushes - 1 :]
+    np.testing.assert_array_equal(np.stack(outputs), interpret.run_joined(graph, windows))
