@@ -14,16 +14,24 @@ STACK_RESERVE_BYTES = 2048  # the link fails when less SRAM than this is left fo
 BOARD_FOLDER = Path(__file__).parent / "board_files"
 
 
+COPIES = ("code", "weights")
 FOR_MEMORY = ((0, 0x40000000), (0x60000000, 0xA0000000))  # what a Cortex-M leaves to code and data
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One block of memory as the CPU addresses it. `base` and `size_bytes` in bytes."""
+    """One block of memory as the CPU addresses it. `base` and `size_bytes` in bytes.
+
+    `copies` says which of COPIES start-up may put there from flash, because the core reads them there without a wait: "code"
+    where instructions have a bus of their own, "weights" where data has. `same_as`: where these bytes begin in another block, if
+    they are seen there too.
+    """
 
     name: str
     base: int
     size_bytes: int
+    copies: tuple[str, ...] = ()
+    same_as: int | None = None
 
     def __post_init__(self) -> None:
         _check_text("memory's name", self.name, r"[A-Za-z]\w*", "a letter, then letters, digits and underscores")
@@ -31,6 +39,12 @@ class Memory:
         inside = any(low <= self.base and self.base + self.size_bytes <= high for low, high in FOR_MEMORY)
         expected = "below 0x40000000, where peripherals begin, or from 0x60000000 to 0xa0000000"
         require(inside, f"memory {self.name}: {self.size_bytes} bytes from {self.base:#x}, expected bytes {expected}")
+        known = set(self.copies) <= set(COPIES)
+        require(known, f"memory {self.name}: copies is {list(self.copies)}, expected some of {', '.join(COPIES)}")
+
+    def holds(self, base: int, size_bytes: int) -> bool:
+        """Whether bytes lie in it."""
+        return self.base <= base and base + size_bytes <= self.base + self.size_bytes
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,12 @@ class Board:
         for low, high in pairwise(blocks):
             apart = low.base + low.size_bytes <= high.base
             require(apart, f"{name}: memories {low.name} and {high.name} overlap from {high.base:#x}")
+        first = self.sram[0]
+        for block in self.sram:
+            there = block.same_as is None or first.holds(block.same_as, block.size_bytes)
+            require(there, f"{name}: memory {block.name} is the same as {block.same_as or 0:#x}, expected bytes of {first.name}")
+            apart = "weights" not in block.copies or block is first
+            require(apart, f"{name}: memory {block.name} is to hold copies of weights, expected {first.name}, the first block")
         names = [block.name for block in blocks]
         different = len({each.upper() for each in names} | {"FLASH"}) >= len(names)
         require(different, f"{name}: two memories have one name; found {', '.join(names)}")
@@ -124,6 +144,11 @@ class Board:
     def sram_bytes(self) -> int:
         """Size in bytes of the first SRAM block: where .data, .bss, the arena and the stack live."""
         return self.sram[0].size_bytes
+
+    @property
+    def code_ram(self) -> Memory | None:
+        """The RAM that code may be copied to; None where there is none that the core fetches from without a wait."""
+        return next((block for block in self.sram if "code" in block.copies), None)
 
     @property
     def console(self) -> str:

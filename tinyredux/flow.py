@@ -15,11 +15,12 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from tinyredux.boards import Board, find_board
-from tinyredux.codegen import Kernels, emit_steps, kernels_for
+from tinyredux.codegen import NOTHING, Kernels, copies_for, emit_steps, kernels_for, with_copies
 from tinyredux.device import DoesNotFit, MissingTool
 from tinyredux.files import expect
 from tinyredux.graph import Graph, verify
 from tinyredux.int8 import interpret
+from tinyredux.kernels import FastSteps
 from tinyredux.measurement import Measurement
 from tinyredux.memory import Program
 from tinyredux.methods.layerwise import Layerwise
@@ -57,16 +58,24 @@ def compile(
         notes += apply.notes(graph) if hasattr(apply, "notes") else ()
     verify(graph)
     chosen = Kernels(kernels, any(getattr(apply, "immediates", False) for apply in passes))
-    steps = schedule(graph, chip, chosen)
-    steps = kernels_for(steps, chip, chosen) if isinstance(steps, Program) else steps
-    in_parts = not isinstance(schedule, Layerwise)
+    in_parts, limit = not isinstance(schedule, Layerwise), getattr(schedule, "sram", None)
+
+    def made(place: Board) -> FastSteps:
+        steps = schedule(graph, place, chosen)
+        return kernels_for(steps, place, chosen) if isinstance(steps, Program) else steps
+
+    if in_parts:  # the plan is made for what the board is; without a limit, it is to take as little SRAM as it can
+        steps = made(chip)
+        copies = NOTHING if limit is None else copies_for(steps, chip, limit)
+    else:
+        steps, copies = with_copies(made, chip, limit)
     labels += [_label(schedule)] if in_parts else []
     notes += schedule.notes(steps) if hasattr(schedule, "notes") else ()
     method = "+".join(labels) or "exact"
     call = call or f"compile {graph.name} --method {method} --kernels {kernels} --board {chip.name}"
-    artifact = emit_steps(steps, call)
-    limit, outside = getattr(schedule, "sram", None), getattr(schedule, "input_outside", False)
-    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, whole)
+    flash, outside = getattr(schedule, "flash", None), getattr(schedule, "input_outside", False)
+    artifact = emit_steps(steps, call, copies)
+    return Model(graph, chip, kernels, method, steps, artifact, limit, in_parts, outside, notes, source, flash, copies, whole)
 
 
 def measure(

@@ -12,7 +12,7 @@ from tinyredux.simulator import say_band
 from tinyredux.tables import as_html, columns
 
 SCHEMA = 1
-LATER = {"notes", "error_band", "command", "seed", "commit", "date", "machine", "versions"}  # which older records lack
+LATER = {"notes", "error_band", "stalls", "command", "seed", "commit", "date", "machine", "versions"}  # which older records lack
 MOST_TIMES = 1000  # the MACs of a plan, against those of the network
 
 
@@ -41,9 +41,11 @@ class Measurement:
     """A measured network, field for field what `measure --json` prints.
 
     `cycles_kind` says what the cycles are: "modelled" (Cortex-M4), "modelled-estimate" (Cortex-M7, M33) or "board";
-    `error_band`: the least and the most that a board takes of modelled cycles.
+    `error_band`: the least and the most that a board takes of modelled cycles; `stalls`: those of them in which the core
+    waits for code, and for data, from flash.
     `command` remakes the record; `commit`, `date`, `machine` and `versions` are those of `provenance`; None in older records.
-    Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark. None: cannot be known there. Chapter 1.
+    Sizes in bytes from the ELF; `sram_bytes["stack"]` is the measured high-water mark; "copies" lie in idle SRAM,
+    beside "total". None: cannot be known there. Chapter 1.
     """
 
     net: str
@@ -75,6 +77,7 @@ class Measurement:
     fits: bool = True
     notes: list[str] = field(default_factory=list)
     error_band: list[float] | None = None
+    stalls: dict[str, int] | None = None
     command: str | None = None
     seed: int | None = None
     commit: str | None = None
@@ -121,6 +124,11 @@ class Measurement:
             ("equals the interpreter bit for bit", "yes" if self.bit_exact else "NO"),
             ("instructions per image", "none" if self.instructions is None else f"{self.instructions:,}"),
             ("cycles per image", cycles + time),
+            *(
+                []
+                if self.stalls is None
+                else [("of these, waiting for flash", ", ".join(f"{key} {value:,}" for key, value in self.stalls.items()))]
+            ),
             *([] if self.error_band is None else [("error of the model", say_band(self.error_band))]),
             ("multiply-accumulates", f"{self.macs_executed:,} of {self.macs_dense:,}"),
             ("SRAM bytes", ", ".join(f"{key} {_count(value)}" for key, value in sram.items())),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.boards import Board
-from tinyredux.codegen import Artifact, board_budget
+from tinyredux.codegen import NOTHING, Artifact, Copies, board_budget, plain_flash, sure_flash
 from tinyredux.device import DoesNotFit, Firmware, Target, build_firmware, build_host, default_build_folder
 from tinyredux.graph import Graph, Shape
 from tinyredux.int8 import interpret
@@ -28,9 +28,9 @@ class Model:
     """A network compiled for a board; `tinyredux.compile` makes it, `tinyredux.measure` runs it.
 
     `graph` is int8, `source` the float graph that it was quantised from, where that is known. `method` names the passes and the
-    schedule that made it, `limit_bytes` is the SRAM that was asked for; `in_parts` says that the schedule was another than layer
-    by layer. `notes` say what a reader must know of it. `whole` is the network whose stream `graph` is.
-    Chapter 13.
+    schedule that made it, `limit_bytes` and `limit_flash` are the SRAM and the flash that were asked for; `in_parts` says that
+    the schedule was another than layer by layer. `copies` of code and weights lie in RAM that is idle. `notes` say what a reader
+    must know of it. `whole` is the network whose stream `graph` is. Chapter 13.
     """
 
     graph: Graph
@@ -44,6 +44,8 @@ class Model:
     input_outside: bool = False
     notes: tuple[str, ...] = ()
     source: Graph | None = None
+    limit_flash: int | str | None = None
+    copies: Copies = NOTHING
     whole: Graph | None = None
 
     @property
@@ -68,11 +70,13 @@ class Model:
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the model for people: (what, how much)."""
-        plan, there = self.plan, board_budget(self.board)
+        plan, there, copies = self.plan, board_budget(self.board), self.copies
+        copied = f"{copies.code_bytes:,} bytes of code and {copies.weights_bytes:,} of weights, copied from flash at start-up"
         return [
             ("network", f"{self.graph.name}, {self.method}, kernels {self.kernels}, for {self.board.name}"),
             *(("note", note) for note in self.notes),
             ("SRAM", f"{plan.arena_bytes:,} bytes of arena, {plan.scratch_bytes:,} of scratch; {there:,} there"),
+            *([("idle SRAM", copied)] if copies.size_bytes else []),
             ("flash", f"{len(self.artifact.blob):,} bytes of weights; {self.board.flash_bytes:,} there"),
             *((entry["name"], str(entry.get("form", "reference"))) for entry in self.artifact.manifest["ops"]),
         ]
@@ -122,12 +126,26 @@ class Model:
             name = max(graph.constants, key=lambda name: graph.constants[name].nbytes)
             largest = f"{name} {graph.constants[name].nbytes} bytes"
             raise DoesNotFit(".rodata (weights)", "FLASH", weights, board.flash_bytes, board.name, largest)
+        self._check_flash(sure_flash(self.steps, board))
+
+    def _check_flash(self, needed: int) -> None:
+        """Raises DoesNotFit for a program of more bytes of flash than somebody asked for."""
+        limit, board, graph = self.limit_flash, self.board, self.graph
+        if not isinstance(limit, int) or needed <= min(limit, board.flash_bytes):
+            return
+        name = max(graph.constants, key=lambda name: graph.constants[name].nbytes)
+        plain = plain_flash(graph, board)[0]
+        advice = f"by reference kernels it takes about {plain} bytes; prune it, or take a smaller network"
+        largest = f"{name} {graph.constants[name].nbytes} bytes"
+        raise DoesNotFit(".text and .rodata (the least)", "FLASH", needed, limit, f"--flash {limit}", largest, advice)
 
     def build(self, folder: Path | None = None, platformio: bool = False) -> Firmware:
         """Returns the firmware of the model for its board, built in a folder named after the model's hash."""
         self.check_fit()
         folder = folder or default_build_folder()
-        return build_firmware(self.write(folder / "models" / self.artifact.model_hash), self.board, folder, platformio)
+        built = build_firmware(self.write(folder / "models" / self.artifact.model_hash), self.board, folder, platformio)
+        self._check_flash(built.flash_bytes)
+        return built
 
     def write(self, folder: Path) -> Path:
         """Writes the C files, weights and manifest into a folder, and returns it."""

@@ -36,6 +36,7 @@ def record_of(
     cycles = [run.cycles for run in runs if run.cycles is not None]
     median = int(statistics.median_low(cycles)) if cycles else None
     per_op = _per_op(model, runs, median)
+    stalls = next((run for run in runs if run.cycles == median), runs[0]).stalls
     record = Measurement(
         net=model.graph.name, method=model.method, board=model.board.name, target=target, kernels=model.kernels,
         data=data, model_hash=model.artifact.model_hash,
@@ -50,7 +51,7 @@ def record_of(
         sram_bytes=_sram_bytes(model, firmware, runs), flash_bytes=_flash_bytes(model, firmware),
         per_op=per_op, fits=fits, notes=list(model.notes),
         error_band=list(error_band(model.board.cpu)) if (runs[0].cycles_kind or "").startswith("modelled") else None,
-        **provenance(),
+        stalls=stalls, **provenance(),
     )  # fmt: skip
     return with_clusters(record, model.graph, clusters)
 
@@ -62,7 +63,8 @@ def _correct(outputs: interpret.Batch, labels: Labels, classes: int) -> int | No
 
 
 def _sram_bytes(model: Model, firmware: Firmware | None, runs: list[RawMeasurement]) -> dict[str, int | None]:
-    """Returns SRAM by use: planned arena and scratch, measured stack, and the rest of .data and .bss from the ELF.
+    """Returns SRAM by use: planned arena and scratch, measured stack, and the rest of .data and .bss from the ELF. Beside their
+    total, the copies of code and weights in what is idle.
 
     For a plan in parts also the high-water mark of arena and scratch that the simulator saw ("written"), which is to equal the
     plan, and the bytes of the network's input where it lies apart.
@@ -72,6 +74,8 @@ def _sram_bytes(model: Model, firmware: Firmware | None, runs: list[RawMeasureme
     static = firmware.data_bytes + firmware.bss_bytes - plan.total_bytes if firmware else None
     total = None if static is None or stack is None else plan.total_bytes + stack + static
     sizes = {"arena": plan.arena_bytes, "scratch": plan.scratch_bytes, "stack": stack, "static": static, "total": total}
+    if model.copies.size_bytes:
+        sizes["copies"] = firmware.copied_bytes if firmware else model.copies.size_bytes
     if model.in_parts:
         sizes["written"] = max((run.arena_bytes for run in runs if run.arena_bytes is not None), default=None)
     if model.input_outside:
@@ -84,8 +88,7 @@ def _flash_bytes(model: Model, firmware: Firmware | None) -> dict[str, int | Non
     weights = len(model.artifact.blob)
     if firmware is None:
         return {"code": None, "weights": weights, "total": None}
-    total = firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
-    return {"code": total - weights, "weights": weights, "total": total}
+    return {"code": firmware.flash_bytes - weights, "weights": weights, "total": firmware.flash_bytes}
 
 
 def _per_op(model: Model, runs: list[RawMeasurement], median: int | None) -> list[OpRecord]:

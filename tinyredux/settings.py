@@ -56,6 +56,7 @@ class Settings:
     rounding: str | None = None  # of a sum on its way to int8: double as TFLM, single as LiteRT; None: as the file's users expect
     skip: str | None = None  # method skip: FILE.json, or FRONT.json#N; None: the committed record of the network
     stream: int | None = None  # the input is a window that slides by so many rows a push; None: each run gets a whole window
+    flash: int | str | None = None  # most bytes of code and constants; "board": all; None: 1.5 times those by reference kernels
     platformio: bool = False  # build with PlatformIO instead of the compiler alone: the same bytes
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class Settings:
         for method, given, what in (
             ("trec", self.trec is not None, "a TREC table goes"),
             ("skip", self.skip is not None, "a record of skipping goes"),
-            ("partial", self._partial != Partial(self.sram), "accumulator, limit of MACs and an input apart go"),
+            ("partial", self._partial != self._plain_partial, "accumulator, limit of MACs and an input apart go"),
         ):
             if given and method not in self.methods:
                 raise ValueError(f"{what} with method {method}, not {self.method}")
@@ -110,11 +111,15 @@ class Settings:
     @property
     def schedule(self) -> Layerwise | Partial:
         """In which order, and in which parts, the network is computed."""
-        return self._partial if "partial" in self.methods else Layerwise(self.sram)
+        return self._partial if "partial" in self.methods else Layerwise(self.sram, self.flash)
 
     @property
     def _partial(self) -> Partial:
-        return Partial(self.sram, self.accumulator, self.mac_limit, self.input_outside)
+        return Partial(self.sram, self.accumulator, self.mac_limit, self.input_outside, self.flash)
+
+    @property
+    def _plain_partial(self) -> Partial:
+        return Partial(self.sram, flash=self.flash)
 
     @property
     def _kernel_sets(self) -> tuple[str, ...]:
@@ -231,11 +236,11 @@ def _call(settings: Settings, data: str) -> str:
         "compile": Path(settings.net).name, "--method": settings.method, "--data": data,
         "--trec": settings.trec and settings.trec.name, "--skip": settings.skip and Path(settings.skip).name,
         "--rounding": settings.rounding, "--stream": settings.stream,
-        "--sram": settings.sram, "--kernels": settings.kernel_set,
+        "--sram": settings.sram, "--flash": settings.flash, "--kernels": settings.kernel_set,
         "--board": settings.board if settings.kernel_set == "fast" or "skip" in settings.methods else None,
     }  # fmt: skip
     call = " ".join(f"{name} {value}" for name, value in words.items() if value is not None)
-    if settings.schedule not in (Layerwise(settings.sram), Partial(settings.sram)):
+    if settings.schedule not in (Layerwise(settings.sram, settings.flash), settings._plain_partial):
         apart = " --input-outside" * settings.input_outside
         call += f" --accumulator {settings.accumulator} --mac-limit {settings.mac_limit}{apart}"
     return call

@@ -140,7 +140,7 @@ def built(fast: FastSteps, board: Board) -> Firmware:
 
 def flash_of(firmware: Firmware) -> int:
     """Returns the bytes of flash that the linker has placed."""
-    return firmware.text_bytes + firmware.rodata_bytes + firmware.data_bytes
+    return firmware.flash_bytes
 
 
 def sizes_in(path: Path) -> dict[str, int]:

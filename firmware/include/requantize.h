@@ -20,6 +20,9 @@ static inline int32_t tr_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t tr_max(int32_t a, int32_t b) { return a > b ? a : b; }
 static inline int32_t tr_clamp(int32_t x, int32_t low, int32_t high) { return tr_min(tr_max(x, low), high); }
 
+/* How many of the places 0, 1 + holes, 2 * (1 + holes), ... lie before place n; at most 0 where n is. */
+static inline int32_t tr_taps(int32_t n, int32_t holes) { return (n + holes) / (1 + holes); }
+
 /* floor(a * b / 2^31 + 1/2), "saturating rounding doubling high multiply". The one product that would need the
  * saturation is INT32_MIN * INT32_MIN; multipliers are never negative, so only softmax.c, which multiplies values, would
  * have to look at it, and there neither factor comes near. */

@@ -10,6 +10,8 @@
  * `row` and `pixel` fields are distances in values from one row and one pixel of a map to the next; 0 stands for a map without
  * gaps. With them a kernel works on some of a larger map's channels, rows or columns (partial execution).
  *
+ * `holes` fields count the rows or columns of the input between two neighbouring ones that a window sees: its dilation less 1.
+ *
  * Memory belongs to the caller and no two arguments overlap, except that tr_add_s8, tr_sub_s8, tr_mul_s8, tr_relu_s8 and tr_lookup_s8 may
  * write over an input tr_sums_finish may write over its sums, and tr_keep_s8 moves within one map. Scratch is aligned to 4 bytes; how much there must be says
  * a macro behind the struct or the contract, and a kernel with neither needs none. Kernels trust their arguments: the compiler that writes the calls has checked them, and tests check
@@ -30,7 +32,9 @@
  * no padding, groups 1. */
 struct tr_conv {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, groups;
+    int32_t kernel_h, kernel_w;
+    uint16_t stride_h, stride_w, holes_h, holes_w;
+    int32_t pad_top, pad_left, groups;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
     int32_t in_row, in_pixel, out_row, out_pixel; /* tr_conv_s8: no out_row; 1x1 convolutions no in_row, in_pixel */
@@ -106,8 +110,9 @@ struct tr_gemm {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
     int32_t row_words, group_words, strip; /* words of a widened pixel, of four channels' data; pixels at a time, even */
-    int32_t in_place, copied;              /* windows are read where they lie; groups are copied to RAM */
-    void (*widen)(int32_t *to, const int8_t *a, const int8_t *b, int32_t fours);
+    int32_t in_pixel, out_pixel;           /* values of a pixel, of which in_c and out_c are a group's */
+    int32_t in_place, copied;              /* windows are read where they lie, and at 2 one behind the other; groups are copied */
+    void (*widen)(int32_t *to, const int8_t *a, const int8_t *b, int32_t fours); /* at 2: all pixels from a on, pairs of them */
     void (*copy)(int32_t *to, const int32_t *from, int32_t eights);
     void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, int32_t pairs);
 };
@@ -133,13 +138,16 @@ void tr_quads_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int
  * m x m outputs, m at most 5; in_c a multiple of 4, out_c at least 2. Scratch: v_words, then sums or a widened tile. */
 struct tr_winograd {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c, n, m, pad_top, pad_left;
-    int32_t group_words, v_words; /* of two channels' data; of four transformed tiles */
-    uint32_t filling;             /* zero point + 128 in both halves */
+    int32_t batches;                          /* of four tiles, multiplied with two channels after another */
+    int32_t group_words, v_words, work_words; /* of two channels' data; of four transformed tiles; of their sums or one tile */
+    uint32_t filling;                         /* zero point + 128 in both halves */
     void (*widen)(uint32_t *to, const int8_t *from, int32_t pixels);
     void (*input)(uint32_t *v, uint32_t *tile, int32_t pairs);
     void (*product)(int32_t *sums, const uint32_t *v, const int32_t *group);
-    void (*output)(int8_t *out, int32_t *sums, const int32_t *factors);
-    void (*edge_output)(int8_t *out, int32_t *sums, const int32_t *factors);
+    void (*unpack)(uint32_t *to, const int32_t *from); /* NULL: groups are transformed already */
+    void (*columns)(int32_t *sums);
+    void (*output)(int8_t *out, const int32_t *sums, const int32_t *factors);
+    void (*edge_output)(int8_t *out, const int32_t *sums, const int32_t *factors);
 };
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                          const struct tr_winograd *restrict p, int32_t *restrict scratch);
@@ -160,13 +168,24 @@ void tr_unpacked_conv_s8(int8_t *restrict out, const int8_t *restrict in, const 
 /* Depthwise convolution: output channel = input channel * multiplier_c + m; out_c = in_c * multiplier_c. */
 struct tr_depthwise {
     int32_t in_h, in_w, in_c, out_h, out_w, multiplier_c;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t kernel_h, kernel_w;
+    uint16_t stride_h, stride_w, holes_h, holes_w;
+    int32_t pad_top, pad_left;
     int32_t input_zero_point, output_zero_point, activation_min, activation_max;
     const int32_t *multiplier, *shift;
     int32_t in_row, in_pixel, out_row, out_pixel;
 };
 void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict weights,
                           const int32_t *restrict bias, const struct tr_depthwise *restrict p, int16_t *restrict scratch);
+
+/* One phase of dilation_h * dilation_w of a map between padding, without gaps, and back; of an axis whose dilation is 1 all of it.
+ * part_in_h x part_in_w pixels are taken; rows of part_out_w pixels are put back, as far as the output has them. */
+struct tr_phases {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c, dilation_h, dilation_w, pad_top, pad_left;
+    int32_t part_in_h, part_in_w, part_out_w, zero_point;
+};
+void tr_phase_take_s8(int8_t *restrict to, const int8_t *restrict in, const struct tr_phases *restrict p, int32_t phase);
+void tr_phase_put_s8(int8_t *restrict out, const int8_t *restrict from, const struct tr_phases *restrict p, int32_t phase);
 
 /* A matrix [out_n][in_n] times a vector. */
 struct tr_dense {
@@ -180,7 +199,9 @@ void tr_dense_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *
 /* Maximum and average of a window. Padding takes no part: neither in the maximum nor in the average's divisor. */
 struct tr_pool {
     int32_t in_h, in_w, c, out_h, out_w;
-    int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int32_t kernel_h, kernel_w;
+    uint16_t stride_h, stride_w, holes_h, holes_w;
+    int32_t pad_top, pad_left;
     int32_t activation_min, activation_max;
     int32_t in_row, in_pixel, out_row, out_pixel;
 };

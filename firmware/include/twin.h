@@ -38,6 +38,16 @@ static inline uint32_t tw_sxtab16(uint32_t to, uint32_t x, uint32_t n)
     return tw_pair(tw_low(to) + tw_low(pair), tw_high(to) + tw_high(pair));
 }
 
+static inline int32_t tw_clipped(int32_t x) { return x > 32767 ? 32767 : x < -32768 ? -32768 : x; }
+static inline uint32_t tw_qadd16(uint32_t a, uint32_t b)
+{
+    return tw_pair(tw_clipped(tw_low(a) + tw_low(b)), tw_clipped(tw_high(a) + tw_high(b)));
+}
+static inline uint32_t tw_qsub16(uint32_t a, uint32_t b)
+{
+    return tw_pair(tw_clipped(tw_low(a) - tw_low(b)), tw_clipped(tw_high(a) - tw_high(b)));
+}
+
 /* Saturation to `bits`. */
 static inline uint32_t tw_ssat(uint32_t bits, uint32_t x)
 {

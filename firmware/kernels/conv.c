@@ -1,4 +1,4 @@
-/* conv.c: int8 convolution of any kernel size, stride, padding and number of groups, in the structure of CMSIS-NN.
+/* conv.c: int8 convolution of any kernel size, stride, dilation, padding and number of groups, in the structure of CMSIS-NN.
  *
  * The receptive field of an output pixel is copied into a column of k_n = kernel_h * kernel_w * in_c / groups int16 values
  * with the zero point taken off (im2col); padding is 0 there. When two columns are full, two output channels at a time are
@@ -36,20 +36,20 @@ static void fill_column(int16_t *column, const int8_t *in, const struct tr_conv 
 {
     const int32_t in_c = p->in_c / p->groups, kernel_w = p->kernel_w, pixel = p->in_pixel ? p->in_pixel : p->in_c;
     const int32_t row = p->in_row ? p->in_row : p->in_w * pixel;
-    const int32_t first = tr_clamp(-x, 0, kernel_w), last = tr_max(tr_min(kernel_w, p->in_w - x), first);
+    const int32_t tap = pixel * (1 + p->holes_w), first = tr_clamp(tr_taps(-x, p->holes_w), 0, kernel_w);
+    const int32_t last = tr_max(tr_min(kernel_w, tr_taps(p->in_w - x, p->holes_w)), first);
     int32_t k = 0;
-    for (int32_t kernel_y = 0; kernel_y < p->kernel_h; kernel_y++, k += kernel_w * in_c) {
-        const int32_t in_y = y + kernel_y;
+    for (int32_t kernel_y = 0, in_y = y; kernel_y < p->kernel_h; kernel_y++, in_y += 1 + p->holes_h, k += kernel_w * in_c) {
         if (in_y < 0 || in_y >= p->in_h || first == last) {
             fill_zeros(column, k, kernel_w * in_c);
             continue;
         }
-        const int8_t *from = in + in_y * row + (x + first) * pixel + first_c;
+        const int8_t *from = in + (in_y * row + x * pixel + first * tap + first_c);
         fill_zeros(column, k, first * in_c);
-        if (in_c == pixel) {
+        if (in_c == tap) {
             tr_fill_values(column, k + first * in_c, from, (last - first) * in_c, p->input_zero_point);
         } else {
-            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += pixel) {
+            for (int32_t kernel_x = first; kernel_x < last; kernel_x++, from += tap) {
                 tr_fill_values(column, k + kernel_x * in_c, from, in_c, p->input_zero_point);
             }
         }

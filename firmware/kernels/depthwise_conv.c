@@ -1,4 +1,4 @@
-/* depthwise_conv.c: int8 convolution of each input channel with its own kernels, any kernel size, stride and padding.
+/* depthwise_conv.c: int8 convolution of each input channel with its own kernels, any kernel size, stride, dilation and padding.
  *
  * With one kernel per channel, four neighbouring channels are computed together: a word of four inputs and a word of four
  * weights are unpacked to int16 lanes by SXTAB16 (which takes off the zero point) and SXTB16, and each lane has its own sum.
@@ -22,19 +22,20 @@ struct window {
 static struct window clip(const int8_t *in, const int8_t *weights, const struct tr_depthwise *p, int32_t out_y, int32_t out_x)
 {
     const int32_t in_y = out_y * p->stride_h - p->pad_top, in_x = out_x * p->stride_w - p->pad_left;
-    const int32_t y = tr_max(0, -in_y), y_end = tr_min(p->kernel_h, p->in_h - in_y);
-    const int32_t x = tr_max(0, -in_x), x_end = tr_min(p->kernel_w, p->in_w - in_x);
+    const int32_t y = tr_taps(tr_max(0, -in_y), p->holes_h), y_end = tr_min(p->kernel_h, tr_taps(p->in_h - in_y, p->holes_h));
+    const int32_t x = tr_taps(tr_max(0, -in_x), p->holes_w), x_end = tr_min(p->kernel_w, tr_taps(p->in_w - in_x, p->holes_w));
     if (y >= y_end || x >= x_end) {
         return (struct window){in, weights, 0, 0, 0, 0, 0};
     }
     const int32_t out_c = p->in_c * p->multiplier_c, in_pixel = p->in_pixel ? p->in_pixel : p->in_c;
     const int32_t in_row = p->in_row ? p->in_row : p->in_w * in_pixel;
-    return (struct window){.in = in + (in_y + y) * in_row + (in_x + x) * in_pixel,
+    const int32_t tap_row = in_row * (1 + p->holes_h), tap = in_pixel * (1 + p->holes_w);
+    return (struct window){.in = in + (in_y * in_row + y * tap_row + in_x * in_pixel + x * tap),
                            .weights = weights + (y * p->kernel_w + x) * out_c,
                            .rows = y_end - y,
                            .columns = x_end - x,
-                           .in_row_n = in_row,
-                           .in_pixel_n = in_pixel,
+                           .in_row_n = tap_row,
+                           .in_pixel_n = tap,
                            .weight_row_n = p->kernel_w * out_c};
 }
 
@@ -115,7 +116,7 @@ void tr_depthwise_conv_s8(int8_t *restrict out, const int8_t *restrict in, const
     const int32_t out_c = p->in_c * p->multiplier_c;
     const int32_t fours = p->multiplier_c == 1 ? out_c & ~3 : 0;
     const int32_t pixel = p->out_pixel ? p->out_pixel : out_c, row = p->out_row ? p->out_row : p->out_w * pixel;
-    const int32_t gaps = p->in_pixel != 0 && p->in_pixel != p->in_c;
+    const int32_t gaps = (p->in_pixel != 0 && p->in_pixel != p->in_c) || p->holes_w != 0;
     TR_ASSERT(p->kernel_h * p->kernel_w <= 32768);
     (void)scratch;
     for (int32_t y = 0; y < p->out_h; y++) {

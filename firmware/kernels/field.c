@@ -156,22 +156,23 @@ struct tr_field tr_field_at(const int8_t *in, const int8_t *weights, const struc
     const int32_t pixel = p->in_pixel ? p->in_pixel : p->in_c, row = p->in_row ? p->in_row : p->in_w * pixel;
     TR_ASSERT(p->groups == 1 && p->kernel_h * p->kernel_w * p->in_c <= TR_MOST_VALUES);
     const int32_t in_y = out_y * p->stride_h - p->pad_top, in_x = out_x * p->stride_w - p->pad_left;
-    const int32_t y = tr_max(0, -in_y), x = tr_max(0, -in_x);
-    const int32_t rows = tr_min(p->kernel_h, p->in_h - in_y) - y, columns = tr_min(p->kernel_w, p->in_w - in_x) - x;
-    const int32_t together = pixel == p->in_c,
-                  plane = together && columns == p->kernel_w && row == columns * pixel && rows > 0;
-    return (struct tr_field){.in = in + (in_y + y) * row + (in_x + x) * pixel,
+    const int32_t y = tr_taps(tr_max(0, -in_y), p->holes_h), x = tr_taps(tr_max(0, -in_x), p->holes_w);
+    const int32_t rows = tr_min(p->kernel_h, tr_taps(p->in_h - in_y, p->holes_h)) - y;
+    const int32_t columns = tr_min(p->kernel_w, tr_taps(p->in_w - in_x, p->holes_w)) - x;
+    const int32_t tap_row = row * (1 + p->holes_h), tap = pixel * (1 + p->holes_w), together = tap == p->in_c,
+                  plane = together && columns == p->kernel_w && tap_row == columns * tap && rows > 0;
+    return (struct tr_field){.in = in + (in_y * row + y * tap_row + in_x * pixel + x * tap),
                              .weights = weights + (y * p->kernel_w + x) * p->in_c,
                              .rows = columns <= 0 ? 0
                                      : plane      ? 1
                                                   : rows,
                              .runs = together ? 1 : columns,
                              .run_n = (together ? columns * p->in_c : p->in_c) * (plane ? rows : 1),
-                             .in_row = row,
-                             .in_pixel = pixel,
+                             .in_row = tap_row,
+                             .in_pixel = tap,
                              .weight_row = p->kernel_w * p->in_c,
                              .next_pixel = p->stride_w * pixel,
                              .next_channel = p->kernel_h * p->kernel_w * p->in_c,
                              .out_c = p->out_c,
-                             .pair = out_x + 1 < p->out_w && in_x >= 0 && in_x + p->stride_w + p->kernel_w <= p->in_w};
+                             .pair = out_x + 1 < p->out_w && in_x >= 0 && in_x + p->stride_w + (p->kernel_w - 1) * (1 + p->holes_w) < p->in_w};
 }

@@ -2,10 +2,9 @@
  *
  * The map's pixels are taken `strip` at a time. Each pixel's window is widened to int16 once (`columns`), then every group of
  * four channels goes over the strip: its data are copied to RAM first where p->copied says so, for RAM has no wait states and
- * loads from one memory chain. The products are called with pairs of pixels; of an odd number the first pair overlaps the
- * second.
+ * loads from one memory chain. The products are called with pairs of pixels; a last strip of an odd number begins a pixel early.
  *
- * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], groups [out_c / 4, rounded up][group_words].
+ * Layouts: input [in_h][in_w][in_pixel], of which in_c are read, output [out_h][out_w][out_pixel], groups [out_c / 4, rounded up][group_words].
  * Accumulator: two channels share one, so the library takes this kernel only for weights of which no sum reaches 2^23.
  * Scratch: 4 * strip * row_words bytes of columns, 4 * group_words where groups are copied, two windows of whole words. */
 #include "gather.h"
@@ -16,7 +15,7 @@ static const int8_t *window(int8_t *restrict bytes, const int8_t *restrict in, c
 {
     const int32_t top = pixel / p->out_w * p->stride_h - p->pad_top, left = pixel % p->out_w * p->stride_w - p->pad_left;
     if (p->in_place) {
-        return in + (top * p->in_w + left) * p->in_c;
+        return in + (top * p->in_w + left) * p->in_pixel;
     }
     const int32_t first = left < 0 ? 0 : left, end = left + p->kernel_w < p->in_w ? left + p->kernel_w : p->in_w;
     int8_t *to = bytes;
@@ -38,7 +37,10 @@ static void multiply(int8_t *restrict out, const int8_t *restrict in, const int3
     int32_t *const columns = scratch, *const copy = columns + p->strip * p->row_words;
     int8_t *const bytes = (int8_t *)(copy + (p->copied ? p->group_words : 0));
     const int32_t fours = (p->kernel_h * p->kernel_w * p->in_c + 3) / 4;
-    for (int32_t i = 0; i < n; i += 2) {
+    if (p->in_place == 2) {
+        p->widen(columns, in + first * p->in_pixel, in, n / 2);
+    }
+    for (int32_t i = 0; i < n && p->in_place < 2; i += 2) {
         const int8_t *const a = window(bytes, in, p, first + i), *const b = window(bytes + 4 * fours, in, p, first + i + 1);
         p->widen(columns + i * p->row_words, a, b, fours);
     }
@@ -49,7 +51,7 @@ static void multiply(int8_t *restrict out, const int8_t *restrict in, const int3
             p->copy(copy, groups, p->group_words / 8);
             group = copy;
         }
-        p->product(out + first * p->out_c + channel, columns, group, n / 2);
+        p->product(out + first * p->out_pixel + channel, columns, group, n / 2);
     }
 }
 
@@ -57,11 +59,9 @@ void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int3
                      const struct tr_gemm *restrict p, int32_t *restrict scratch)
 {
     const int32_t pixels = p->out_h * p->out_w;
-    TR_ASSERT(pixels >= 2 && p->out_c >= 4 && p->strip > 0 && p->strip % 2 == 0);
-    if (pixels % 2) {
-        multiply(out, in, groups, p, 0, 2, scratch);
-    }
-    for (int32_t first = pixels % 2; first < pixels; first += p->strip) {
-        multiply(out, in, groups, p, first, pixels - first < p->strip ? pixels - first : p->strip, scratch);
+    TR_ASSERT(pixels >= 2 && p->out_c >= 4 && p->strip > 0 && p->strip % 2 == 0 && p->strip <= pixels);
+    for (int32_t first = 0; first < pixels; first += p->strip) {
+        const int32_t left = pixels - first, n = left < p->strip ? left : p->strip;
+        multiply(out, in, groups, p, first - n % 2, n + n % 2, scratch);
     }
 }

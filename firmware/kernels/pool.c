@@ -1,7 +1,7 @@
 /* pool.c: maximum, average and mean of a window, per channel. Padding takes no part, so a window at the border is smaller.
  *
- * The mean brings a sum to a scale of its own, as requantize.h says. The average is rounded to the nearest, halves away from zero. A window that lies wholly in the padding does not occur:
- * the compiler refuses padding as large as the kernel.
+ * The mean brings a sum to a scale of its own, as requantize.h says. The average is rounded to the nearest, halves away from zero. A window that sees only padding does not occur:
+ * the compiler refuses it.
  *
  * Four channels at a time keep their maxima or sums in registers; channels left over go one by one.
  *
@@ -16,25 +16,28 @@ struct window {
     int32_t rows, columns;
 };
 
-/* Values from row to row and from pixel to pixel of both maps. */
+/* Values from row to row and from pixel to pixel: of both maps, and of what a window sees of the input. */
 struct steps {
-    int32_t in_row, in_pixel, out_row, out_pixel;
+    int32_t in_row, in_pixel, out_row, out_pixel, tap_row, tap;
 };
 
 static struct steps steps_of(const struct tr_pool *p)
 {
     const int32_t in_pixel = p->in_pixel ? p->in_pixel : p->c, out_pixel = p->out_pixel ? p->out_pixel : p->c;
-    return (struct steps){p->in_row ? p->in_row : p->in_w * in_pixel, in_pixel, p->out_row ? p->out_row : p->out_w * out_pixel,
-                          out_pixel};
+    const int32_t in_row = p->in_row ? p->in_row : p->in_w * in_pixel;
+    return (struct steps){in_row, in_pixel, p->out_row ? p->out_row : p->out_w * out_pixel, out_pixel,
+                          in_row * (1 + p->holes_h), in_pixel * (1 + p->holes_w)};
 }
 
-static struct window clip(const int8_t *in, const struct tr_pool *p, int32_t row_n, int32_t pixel_n, int32_t out_y, int32_t out_x)
+static struct window clip(const int8_t *in, const struct tr_pool *p, struct steps steps, int32_t out_y, int32_t out_x)
 {
     const int32_t y = out_y * p->stride_h - p->pad_top, x = out_x * p->stride_w - p->pad_left;
-    const int32_t first_y = tr_max(0, y), first_x = tr_max(0, x);
-    TR_ASSERT(y > -p->kernel_h && y < p->in_h && x > -p->kernel_w && x < p->in_w);
-    return (struct window){in + first_y * row_n + first_x * pixel_n, tr_min(p->in_h, y + p->kernel_h) - first_y,
-                           tr_min(p->in_w, x + p->kernel_w) - first_x};
+    const int32_t first_y = tr_taps(tr_max(0, -y), p->holes_h), first_x = tr_taps(tr_max(0, -x), p->holes_w);
+    const int32_t rows = tr_min(p->kernel_h, tr_taps(p->in_h - y, p->holes_h)) - first_y;
+    const int32_t columns = tr_min(p->kernel_w, tr_taps(p->in_w - x, p->holes_w)) - first_x;
+    TR_ASSERT(rows > 0 && columns > 0);
+    const int32_t first = y * steps.in_row + first_y * steps.tap_row + x * steps.in_pixel + first_x * steps.tap;
+    return (struct window){in + first, rows, columns};
 }
 
 /* Maxima or sums of four neighbouring channels. */
@@ -102,14 +105,14 @@ static void max_of_pixel(int8_t *restrict out, struct window window, struct step
     const int32_t channels = p->c, low = p->activation_min, high = p->activation_max;
     int32_t c = 0;
     for (; c + 4 <= channels; c += 4) {
-        const struct four max = max_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
+        const struct four max = max_of_four(window.in + c, window, steps.tap, steps.tap_row);
         out[c] = (int8_t)tr_clamp(max.c0, low, high);
         out[c + 1] = (int8_t)tr_clamp(max.c1, low, high);
         out[c + 2] = (int8_t)tr_clamp(max.c2, low, high);
         out[c + 3] = (int8_t)tr_clamp(max.c3, low, high);
     }
     for (; c < channels; c++) {
-        out[c] = (int8_t)tr_clamp(max_of_one(window.in + c, window, steps.in_pixel, steps.in_row), low, high);
+        out[c] = (int8_t)tr_clamp(max_of_one(window.in + c, window, steps.tap, steps.tap_row), low, high);
     }
 }
 
@@ -119,14 +122,14 @@ static void average_of_pixel(int8_t *restrict out, struct window window, struct 
     const int32_t count = window.rows * window.columns;
     int32_t c = 0;
     for (; c + 4 <= channels; c += 4) {
-        const struct four sum = sum_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
+        const struct four sum = sum_of_four(window.in + c, window, steps.tap, steps.tap_row);
         out[c] = (int8_t)tr_clamp(divide(sum.c0, count), low, high);
         out[c + 1] = (int8_t)tr_clamp(divide(sum.c1, count), low, high);
         out[c + 2] = (int8_t)tr_clamp(divide(sum.c2, count), low, high);
         out[c + 3] = (int8_t)tr_clamp(divide(sum.c3, count), low, high);
     }
     for (; c < channels; c++) {
-        out[c] = (int8_t)tr_clamp(divide(sum_of_one(window.in + c, window, steps.in_pixel, steps.in_row), count), low, high);
+        out[c] = (int8_t)tr_clamp(divide(sum_of_one(window.in + c, window, steps.tap, steps.tap_row), count), low, high);
     }
 }
 
@@ -144,14 +147,14 @@ static void mean_of_pixel(int8_t *restrict out, struct window window, struct ste
 {
     int32_t c = 0;
     for (; c + 4 <= p->window.c; c += 4) {
-        const struct four sum = sum_of_four(window.in + c, window, steps.in_pixel, steps.in_row);
+        const struct four sum = sum_of_four(window.in + c, window, steps.tap, steps.tap_row);
         out[c] = mean(sum.c0, p);
         out[c + 1] = mean(sum.c1, p);
         out[c + 2] = mean(sum.c2, p);
         out[c + 3] = mean(sum.c3, p);
     }
     for (; c < p->window.c; c++) {
-        out[c] = mean(sum_of_one(window.in + c, window, steps.in_pixel, steps.in_row), p);
+        out[c] = mean(sum_of_one(window.in + c, window, steps.tap, steps.tap_row), p);
     }
 }
 
@@ -160,7 +163,7 @@ void tr_max_pool_s8(int8_t *restrict out, const int8_t *restrict in, const struc
     const struct steps steps = steps_of(p);
     for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
         for (int32_t x = 0; x < p->out_w; x++) {
-            max_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
+            max_of_pixel(out + x * steps.out_pixel, clip(in, p, steps, y, x), steps, p);
         }
     }
 }
@@ -170,7 +173,7 @@ void tr_average_pool_s8(int8_t *restrict out, const int8_t *restrict in, const s
     const struct steps steps = steps_of(p);
     for (int32_t y = 0; y < p->out_h; y++, out += steps.out_row) {
         for (int32_t x = 0; x < p->out_w; x++) {
-            average_of_pixel(out + x * steps.out_pixel, clip(in, p, steps.in_row, steps.in_pixel, y, x), steps, p);
+            average_of_pixel(out + x * steps.out_pixel, clip(in, p, steps, y, x), steps, p);
         }
     }
 }
@@ -181,7 +184,7 @@ void tr_mean_pool_s8(int8_t *restrict out, const int8_t *restrict in, const stru
     const struct steps steps = steps_of(window);
     for (int32_t y = 0; y < window->out_h; y++, out += steps.out_row) {
         for (int32_t x = 0; x < window->out_w; x++) {
-            mean_of_pixel(out + x * steps.out_pixel, clip(in, window, steps.in_row, steps.in_pixel, y, x), steps, p);
+            mean_of_pixel(out + x * steps.out_pixel, clip(in, window, steps, y, x), steps, p);
         }
     }
 }

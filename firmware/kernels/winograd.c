@@ -1,12 +1,19 @@
 /* winograd.c: convolution at stride 1 by transformed tiles; transforms and products are generated code (tinyredux.kernels.winograd).
  *
  * Four tiles at a time: the window of each is widened (p->widen, padding filled in), transformed (p->input) into `v`; then two
- * channels after two are multiplied (p->product) and turned into outputs (p->output; a tile that hangs over the map's edge by
- * p->edge_output into bytes of its own, of which the part inside is copied).
+ * channels after two are multiplied (p->product), the columns of their sums transformed (p->columns), and tile by tile their rows
+ * turned into outputs (p->output; a tile that hangs over the map's edge by p->edge_output into bytes of its own, of which the part
+ * inside is copied). Each function does one thing to all that there is, so that its loop stays in a small instruction cache.
+ *
+ * Groups hold transformed weights, or a byte for each weight: then p->unpack transforms two channels into scratch before
+ * p->batches times four tiles are multiplied with them.
  *
  * Layouts: input [in_h][in_w][in_c], output [out_h][out_w][out_c], groups [out_c / 2, rounded up][group_words].
  * Accumulator: int32; the library takes this kernel only for weights whose largest output stays below the tile's limit.
- * Scratch: 4 * v_words bytes of v, then the sums of four tiles or a widened tile, whichever is larger. */
+ * Scratch: batches * v_words words of v; work_words of the sums of four tiles or of a widened tile, whichever is larger; then two
+ * channels' transformed weights, where the groups hold bytes. */
+#include <stddef.h>
+
 #include "check.h"
 #include "tinyredux.h"
 
@@ -49,7 +56,7 @@ static void widen_tile(uint32_t *restrict to, const int8_t *restrict in, const s
     }
 }
 
-static void put_tile(int8_t *restrict out, int32_t *restrict sums, const int32_t *restrict factors, const struct tr_winograd *p,
+static void put_tile(int8_t *restrict out, const int32_t *restrict sums, const int32_t *restrict factors, const struct tr_winograd *p,
                      struct place at)
 {
     int8_t bytes[MOST_OUTPUTS * MOST_OUTPUTS * 2];
@@ -67,25 +74,38 @@ static void put_tile(int8_t *restrict out, int32_t *restrict sums, const int32_t
     }
 }
 
+/* Transforms `count` tiles from number `first` on, four after four, by way of scratch for one widened tile. */
+static void transform(uint32_t *restrict v, uint32_t *restrict tile, const int8_t *restrict in, const struct tr_winograd *p,
+                      int32_t first, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        widen_tile(tile, in, p, place_of(p, first + i));
+        p->input(v + i / TILES * p->v_words + i % TILES, tile, p->in_c / 2);
+    }
+}
+
 void tr_winograd_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups,
                          const struct tr_winograd *restrict p, int32_t *restrict scratch)
 {
-    uint32_t *const v = (uint32_t *)scratch, *const tile = v + p->v_words;
-    int32_t *const sums = scratch + p->v_words;
-    TR_ASSERT(p->in_c % 4 == 0 && p->out_c >= 2 && p->m <= MOST_OUTPUTS);
-    const int32_t tiles = ((p->out_h + p->m - 1) / p->m) * ((p->out_w + p->m - 1) / p->m);
-    for (int32_t first = 0; first < tiles; first += TILES) {
-        const int32_t count = tiles - first < TILES ? tiles - first : TILES;
-        for (int32_t i = 0; i < count; i++) {
-            widen_tile(tile, in, p, place_of(p, first + i));
-            p->input(v + i, tile, p->in_c / 2);
-        }
+    uint32_t *const v = (uint32_t *)scratch, *const tile = v + p->batches * p->v_words, *const unpacked = tile + p->work_words;
+    int32_t *const sums = (int32_t *)tile;
+    TR_ASSERT(p->in_c % 4 == 0 && p->out_c >= 2 && p->m <= MOST_OUTPUTS && p->batches > 0);
+    const int32_t tiles = ((p->out_h + p->m - 1) / p->m) * ((p->out_w + p->m - 1) / p->m), most = TILES * p->batches;
+    for (int32_t first = 0; first < tiles; first += most) {
+        const int32_t count = tiles - first < most ? tiles - first : most;
+        transform(v, tile, in, p, first, count);
         const int32_t *group = groups;
         for (int32_t c = 0; c < p->out_c; c += 2, group += p->group_words) {
             const int32_t channel = c < p->out_c - 2 ? c : p->out_c - 2;
-            p->product(sums, v, group);
+            if (p->unpack != NULL) {
+                p->unpack(unpacked, group);
+            }
             for (int32_t i = 0; i < count; i++) {
-                put_tile(out + channel, sums + i, group + p->group_words - 6, p, place_of(p, first + i));
+                if (i % TILES == 0) {
+                    p->product(sums, v + i / TILES * p->v_words, p->unpack != NULL ? (const int32_t *)unpacked : group);
+                    p->columns(sums);
+                }
+                put_tile(out + channel, sums + i % TILES, group + p->group_words - 6, p, place_of(p, first + i));
             }
         }
     }

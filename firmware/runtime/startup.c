@@ -3,10 +3,13 @@
  * The linker script (boards/) gives the symbols below. Nothing here uses an interrupt, so the
  * table ends after the sixteen entries of the core; an exception reports itself and halts.
  */
+#include "board.h"
 #include "port.h"
 
 extern uint32_t tr_data_load[], tr_data_start[], tr_data_end[]; /* .data: where it is stored, where it lives */
 extern uint32_t tr_bss_start[], tr_bss_end[];
+extern uint32_t tr_code_load[], tr_code_start[], tr_code_end[];          /* hot kernels and weights that the compiler */
+extern uint32_t tr_weights_load[], tr_weights_start[], tr_weights_end[]; /* has put into idle RAM: as .data */
 extern uint32_t tr_stack_limit[], _estack[]; /* free SRAM: from the end of .bss to the top of the stack */
 
 int main(void);
@@ -87,18 +90,29 @@ __attribute__((naked)) _Noreturn void tr_exception(void)
     __asm volatile("mov r0, sp\n\tb report_exception");
 }
 
+static void copy(uint32_t *to, const uint32_t *end, const uint32_t *from)
+{
+    while (to < end) {
+        *to++ = *from++;
+    }
+}
+
 _Noreturn void Reset_Handler(void)
 {
     SCB_VTOR = (uint32_t)&vectors;
     SCB_CPACR |= 0xFu << 20; /* FPU on: code compiled for it may use it from here */
     __asm volatile("dsb\n\tisb" ::: "memory");
-    const uint32_t *from = tr_data_load;
-    for (uint32_t *to = tr_data_start; to < tr_data_end; to++) {
-        *to = *from++;
-    }
+    copy(tr_data_start, tr_data_end, tr_data_load);
     for (uint32_t *to = tr_bss_start; to < tr_bss_end; to++) {
         *to = 0u;
     }
+#ifdef TR_COPIES_CODE
+    copy(tr_code_start, tr_code_end, tr_code_load);
+    __asm volatile("dsb\n\tisb" ::: "memory"); /* before it runs */
+#endif
+#ifdef TR_COPIES_WEIGHTS
+    copy(tr_weights_start, tr_weights_end, tr_weights_load);
+#endif
     tr_stack_paint();
     tr_port_halt(main());
 }

@@ -282,7 +282,6 @@ LAYER_REFUSED: tuple[tuple[nn.Module, str], ...] = (  # behind a convolution
     (nn.PReLU(6), "a slope for each channel .*nn.LeakyReLU"), (nn.LogSigmoid(), "operator log_sigmoid"),
     (conv(6, 6, padding=1, padding_mode="reflect"), "padding .* mode 'reflect'.*zero padding"),
     (conv(6, 6, padding=1, padding_mode="circular"), "zero padding"), (nn.LayerNorm([6, 7, 9]), "nn.BatchNorm2d"),
-    (nn.MaxPool2d(2, dilation=2), ": max pooling with dilation .*dilation=1"),
     (AvgPool(2, divisor_override=3), "divisor_override"), (AvgPool(2, padding=1, divisor_override=3), "divisor_override"),
     (nn.GroupNorm(2, 6), "nn.BatchNorm2d"),
     (nn.AdaptiveAvgPool2d(4), r"adaptive pooling of \(7, 9\) to \(4, 4\) .*divides"), (nn.InstanceNorm2d(6), "nn.BatchNorm2d"),

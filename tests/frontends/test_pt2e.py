@@ -99,6 +99,24 @@ def test_pairs_become_int8_operators() -> None:
     assert tr.measure(tr.compile(graph), hand_images(2), target="host").bit_exact
 
 
+class Holes(Hand):
+    """The same with windows that leave places out."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = paired(images, 0.031, 5, self.low)
+        weights = Pairs.dequantize_per_channel(self.weights, self.scales, self.points, 0, -128, 127, torch.int8)
+        x = paired(torch.relu(nn.functional.conv2d(x, weights, self.bias, padding=(2, 3), dilation=(2, 3))), 0.02, -128)
+        return nn.functional.max_pool2d(x, 2, 1, 1, (3, 2))
+
+
+def test_windows_with_holes_keep_their_weights() -> None:
+    program = torch.export.export(Holes().eval(), (torch.zeros(1, 3, 5, 5),))
+    graph = tr.export(program, name="holes")
+    assert [op.dilation for op in graph.ops if isinstance(op, Conv | Pool)] == [(2, 3), (3, 2)]
+    layers = compare(program, hand_images(16))
+    assert max(layer.differ_alone for layer in layers) <= 1, layers
+
+
 def test_a_converted_module_is_taken_by_its_shape() -> None:
     program = torch.export.export(Hand().eval(), (torch.zeros(1, 3, 5, 5),))
     module = program.module()

@@ -42,7 +42,7 @@ DRAWN, INPUTS = range(24), 20
 MAKERS: dict[str, tuple[Callable[[int], bytes], range]] = {  # what draws a file, and the seeds whose digests are kept
     "drawn": (drawn_model, DRAWN), "functions": (lambda seed: drawn_model(seed, True), DRAWN),
     "field": (field_model, range(40)), "line": (line_model, range(40)), "gated": (gated_model, range(40)),
-    "scaled": (scaled_model, range(40)),
+    "scaled": (scaled_model, range(40)), "dilated": (lambda seed: drawn_model(seed, holes=True), range(0)),
 }  # fmt: skip
 MLPERF = (
     "ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "pretrainedResnet_large_int8", "str_ww_ref_model", "vww_96_int8",
@@ -196,9 +196,9 @@ def real_images(graph: Graph, count: int) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-@pytest.mark.parametrize("seed", [0, 3, 5, 8])
-def test_c_equals_the_interpreter(seed: int, kernels: str, tmp_path: Path) -> None:
-    graph = tr.load_tflite(drawn(seed, tmp_path))
+@pytest.mark.parametrize(("kind", "seed"), [*(("drawn", seed) for seed in (0, 3, 5, 8)), ("dilated", 1), ("dilated", 4)])
+def test_c_equals_the_interpreter(kind: str, seed: int, kernels: str, tmp_path: Path) -> None:
+    graph = tr.load_tflite(drawn(seed, tmp_path, kind))
     assert_c_equals_interpreter(graph, tr.compile(graph, kernels=kernels).artifact)
 
 
@@ -300,13 +300,40 @@ def saved(path: Path, change: Callable[[Writer], None], seed: int = 0) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("code", "side"), [("DEPTH_TO_SPACE", 2), ("DEPTH_TO_SPACE", 3), ("SPACE_TO_DEPTH", 2), ("SPACE_TO_DEPTH", 3)]
+)
+def test_places_and_channels_change_into_each_other(code: str, side: int, tmp_path: Path) -> None:
+    shape = (4, 2, 18 * side) if code == "DEPTH_TO_SPACE" else (6, 12, 5)
+    size = (4 * side, 2 * side, 18 // side) if code == "DEPTH_TO_SPACE" else (6 // side, 12 // side, 5 * side * side)
+    source = Tensor("in", shape, "int8", Quant((0.05,), -3))
+    writer = Writer(Graph("blocks", (), {"in": source}, {}, ("in",), ("in",)))
+    first, middle, last = (
+        writer.activation("in"),
+        *(writer.tensor(name, (1, *sizes), "int8", source.quant) for name, sizes in (("mid", shape), ("out", size))),
+    )
+    writer.operator("RELU", [first], middle)
+    writer.operator(
+        code,
+        [middle],
+        last,
+        {"DEPTH_TO_SPACE": "DepthToSpaceOptions", "SPACE_TO_DEPTH": "SpaceToDepthOptions"}[code],
+        blockSize=side,
+    )
+    path = tmp_path / "blocks.tflite"
+    path.write_bytes(writer.bytes([first], [last]))
+    graph = tr.load_tflite(path, rounding="single")
+    images = images_for(graph, 4)
+    np.testing.assert_array_equal(interpret.run(graph, images), litert(path.read_bytes(), graph, images))
+
+
 def test_everything_unsupported_is_named_at_once(tmp_path: Path) -> None:
     def change(writer: Writer) -> None:
         last = writer.ends[1][0]
         for code, options in (
             ("COS", "CosOptions"),
             ("REVERSE_V2", "ReverseV2Options"),
-            ("SPACE_TO_DEPTH", "SpaceToDepthOptions"),
+            ("CUMSUM", "CumsumOptions"),
         ):
             result = writer.tensor(code, (1, 3), "int8", Quant((0.5,), 0))
             writer.operator(code, [last], result, options)
@@ -315,7 +342,7 @@ def test_everything_unsupported_is_named_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"3 of \d+ operators are not supported") as refused:
         tr.load_tflite(saved(tmp_path / "odd.tflite", change))
-    for part in ("operator 9, COS", "operator 10, REVERSE_V2", "operator 11, SPACE_TO_DEPTH (BlockSize 0)"):
+    for part in ("operator 9, COS", "operator 10, REVERSE_V2", "operator 11, CUMSUM (Exclusive False, Reverse False)"):
         assert part in str(refused.value)
 
 

@@ -31,7 +31,7 @@ from tinyredux.graph import (
     Tensor,
 )
 from tinyredux.graph.describe import to_text
-from tinyredux.graph.operators import window_outputs
+from tinyredux.graph.shapes import window_outputs
 
 
 def one_op(op: Op, shapes: list[Shape], out: Shape | None = None, **constants: Array) -> Graph:

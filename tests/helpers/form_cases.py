@@ -19,7 +19,7 @@ from strategies import Layer, assert_same
 from tinyredux.codegen.artifact import functions, sources
 from tinyredux.device import build
 from tinyredux.int8 import interpret
-from tinyredux.kernels import TEMPLATES, Form, Places, naive_forms
+from tinyredux.kernels import TEMPLATES, Form, Places, by_phases, naive_forms
 from tinyredux.kernels.choice import on_core
 
 MOST_SCRATCH = 1 << 19
@@ -74,7 +74,7 @@ def cases_of(layers: Sequence[Layer], core: str) -> list[Case]:
         Case(layer, on_core(form, core))
         for layer in layers
         for template in (*TEMPLATES, naive_forms)
-        for form in template(layer.graph, layer.op, core)
+        for form in by_phases(template)(layer.graph, layer.op, core)
     ]
     return [case for case in found if case.form.scratch_bytes < MOST_SCRATCH]
 

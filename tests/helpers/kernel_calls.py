@@ -27,6 +27,7 @@ from tinyredux.graph import (
     Softmax,
     TrecConv,
     Weighted,
+    Windowed,
 )
 from tinyredux.int8 import add_params, clamp_of, mean_params, mul_params, quant_of, requantization, softmax_params, table_of
 from tinyredux.kernels import trec_fields
@@ -52,11 +53,11 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
         case Weighted():
             return [_weighted_call(graph, op, inputs[0])]
         case Pool(kind="mean"):
-            own, sizes = mean_params(graph, op), [height, width, channels, *out.shape[:2], *op.kernel, *op.stride, 0, 0]
+            own, sizes = mean_params(graph, op), [height, width, channels, *out.shape[:2], *op.kernel, *op.stride, 0, 0, 0, 0]
             return [_call("mean", [*sizes, own.multiplier, own.shift, own.correction, own.zero_point], inputs[0])]
         case Pool():
             clamp = clamp_of(op.activation, quant_of(out))
-            sizes = [height, width, channels, *out.shape[:2], *op.kernel, *op.stride, op.padding[0], op.padding[2]]
+            sizes = [height, width, channels, *out.shape[:2], *op.kernel, *_steps(op), op.padding[0], op.padding[2]]
             return [_call(op.kind, [*sizes, clamp.low, clamp.high], inputs[0])]
         case Add():
             p = add_params(graph, op)
@@ -93,6 +94,10 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
     raise ValueError(f"no kernel for {type(op).__name__}")
 
 
+def _steps(op: Windowed) -> list[int]:
+    return [*op.stride, op.dilation[0] - 1, op.dilation[1] - 1]
+
+
 def _clamp(clamp: Any) -> tuple[int, int]:
     return clamp.low, clamp.high
 
@@ -109,7 +114,7 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
     arrays = [values, graph.constants[op.weights], graph.constants[op.bias], *factors]
     match op:
         case Conv():
-            window = [*op.kernel, *op.stride, op.padding[0], op.padding[2], op.groups]
+            window = [*op.kernel, *_steps(op), op.padding[0], op.padding[2], op.groups]
             return _call("conv", [*values.shape, *out, *window, *numbers], *arrays)
         case TrecConv():
             sizes = clustering(graph, op)
@@ -118,7 +123,7 @@ def _weighted_call(graph: Graph, op: Weighted, values: np.ndarray) -> Call:
             window = [*op.kernel, *op.stride, op.padding[0], op.padding[2], *own]
             return _call("trec", [*values.shape, *out, *window, *numbers], *arrays, vectors)
         case DepthwiseConv():
-            window = [*op.kernel, *op.stride, op.padding[0], op.padding[2]]
+            window = [*op.kernel, *_steps(op), op.padding[0], op.padding[2]]
             return _call("depthwise", [*values.shape, *out[:2], op.multiplier, *window, *numbers], *arrays)
         case Dense():
             return _call("dense", [values.size, out[2], *numbers], *arrays)

@@ -15,7 +15,7 @@ from strategies import KINDS, Layer, random_layers
 
 from tinyredux.codegen.artifact import functions, sources
 from tinyredux.graph import Conv, Rearrange
-from tinyredux.kernels import Form, Places, unpacked
+from tinyredux.kernels import Form, Places, by_phases, unpacked
 
 MOST_BYTES = 6000  # of a vector's arrays
 PARTIAL = ("direct", "add_s32", "add_s16")
@@ -115,7 +115,9 @@ def all_vectors(core: str) -> Iterator[Vector]:
             yield reference_vector(f"{operator}_{i}", with_small_weights(layer) if operator == "add_s16" else layer, operator)
     layers = [layer for kind in ("conv", "pointwise", "trec", "square") for layer in small(kind, 8, seed=23)]
     generated = cases_of(layers, core)
-    generated += [Case(layer, form.complete()) for layer in layers for form in unpacked.forms(layer.graph, layer.op, core)]
+    generated += [
+        Case(layer, form.complete()) for layer in layers for form in by_phases(unpacked.forms)(layer.graph, layer.op, core)
+    ]
     for kernel in GENERATED:
         cases = [case for case in generated if f"{kernel}(" in call_text(case)]
         wanted = sorted({case.form.name: case for case in cases if case.form.scratch_bytes < 16 * 1024}.items())

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from strategies import rearrange
+from strategies import rearrange, values_seen
 
 from tinyredux import graph as ir
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
 PLAIN = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
-KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub", "gate")
+KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub", "gate", "dilated")
 
 
 def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS, most_outputs: int = 4) -> Graph:
@@ -94,6 +94,8 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
             total = shape[2] * many
             op = DepthwiseConv(name, (source,), output, multiplier=many, activation=activation, **window)
             add(op, (*window["kernel"], total), total)
+        case "dilated":
+            _dilated(rng, add, source, shape, name)
         case "pool":
             add(Pool(name, (source,), output, kind=str(rng.choice(["max", "average"])), **_window(rng, shape)))
         case "relu":
@@ -123,6 +125,31 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
         case "concat":
             same = [other for other, tensor in tensors.items() if tensor.shape[:2] == shape[:2]]
             add(Concat(name, (source, *map(str, rng.choice(same, int(rng.integers(1, 3))))), output))
+
+
+def _dilated(rng, add, source, shape, name):  # type: ignore[no-untyped-def]
+    """A window with holes, padded at least as far as it does not fit."""
+    kernel, dilation, more = (tuple(map(int, rng.integers(low, high, 2))) for low, high in ((1, 4), (1, 5), (0, 3)))
+    reach, dilation = ir.dilated(kernel, dilation)
+    sides = [max(0, size - there + wide) for size, there, wide in zip(reach, shape[:2], more, strict=True)]
+    padding = tuple(part for side in sides for part in (side // 2, side - side // 2))
+    window, channels, output = (
+        {"kernel": kernel, "dilation": dilation, "padding": padding},
+        int(rng.integers(1, 9)),
+        "t" + name[2:],
+    )
+    groups = int(rng.choice([g for g in (1, 2, 3) if shape[2] % g == 0]))
+    match str(rng.choice(["conv", "grouped", "depthwise", "max"])):
+        case "conv":
+            add(Conv(name, (source,), output, activation="relu", **window), (channels, *kernel, shape[2]), channels)
+        case "grouped":
+            op = Conv(name, (source,), output, groups=groups, **window)
+            add(op, (groups * channels, *kernel, shape[2] // groups), groups * channels)
+        case "depthwise":
+            add(DepthwiseConv(name, (source,), output, **window), (*kernel, shape[2]), shape[2])
+        case _:
+            op = Pool(name, (source,), output, **window)
+            add(op if all(values_seen(op, shape)) else Relu(name, (source,), output))
 
 
 def _join(rng, add, tensors, a, b, count):  # type: ignore[no-untyped-def]

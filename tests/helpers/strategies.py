@@ -44,6 +44,7 @@ CHANNELS = (1, 3, 4, 2, 5, 6, 7, 8, 9, 12, 16, 17, 20, 24, 33, 64)
 KERNELS = (1, 2, 3, 4, 5, 7, 9)
 MOST_MACS = 300_000  # of a layer: larger maps are cut
 STRIDES = (1, 2, 3, 4, 6, 9)  # some larger than any kernel
+DILATIONS = (1, 1, 1, 2, 3, 4)
 ACTIVATIONS = ("none", "none", "relu", "relu6")
 SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there are
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
@@ -112,15 +113,16 @@ def _quant(pick: Pick, scale: float = 0.05) -> Quant:
 
 
 def _window(pick: Pick, far: bool = False) -> dict[str, Any]:
-    """Returns kernel, stride and padding; with `far` also padding wider than the kernel: windows that see nothing of the map."""
+    """Returns kernel, stride, dilation and padding; with `far` also padding wider than the window, which then sees nothing."""
     kernel, stride = (pick(KERNELS), pick(KERNELS)), (pick(STRIDES), pick(STRIDES))
+    reach, dilation = ir.dilated(kernel, (pick(DILATIONS), pick(DILATIONS)))
     more = pick((0, 0, 4)) if far else 0
-    padding = tuple(pick(range(size + more)) for size in (kernel[0], kernel[0], kernel[1], kernel[1]))
-    return {"kernel": kernel, "stride": stride, "padding": padding}
+    padding = tuple(pick(range(size + more)) for size in (reach[0], reach[0], reach[1], reach[1]))
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
 
 
 def _map_size(pick: Pick, window: dict[str, Any], macs_per_pixel: int = 0) -> tuple[int, int]:
-    kernel, padding = window["kernel"], window["padding"]
+    kernel, padding = ir.dilated(window["kernel"], window.get("dilation", (1, 1)))[0], window["padding"]
     height, width = pick(SIZES), pick((*SIZES, *[kernel[1]] * 6))  # a map as wide as the kernel is one run of values
     while macs_per_pixel * height * width > MOST_MACS and height * width > 1:
         height, width = -(-height // 2), -(-width // 2)
@@ -135,6 +137,8 @@ def _weighted_layer(pick: Pick, kind: str) -> Layer:
         size = pick((3, 2, 4, 5))
         in_c, out_c = pick((4, 8, 12, 16, 20, 36)), max(2, out_c)
         window = {"kernel": (size, size), "stride": (1, 1), "padding": tuple(pick(range(size)) for _ in range(4))}
+    if kind.startswith("trec"):
+        window["dilation"] = (1, 1)
     taps = 1 if kind == "dense" else window["kernel"][0] * window["kernel"][1]
     height, width = _map_size(pick, window, taps * in_c * (4 if kind == "depthwise" else out_c))
     more: dict[str, np.ndarray] = {}
@@ -183,6 +187,12 @@ def _trec(pick: Pick, kind: str, weight_shape: tuple[int, ...], fields: dict[str
     return replace(op, vectors="v"), {"v": _values(pick, (own, length, bits), pick((-127, -128)))}
 
 
+def values_seen(op: Pool, shape: tuple[int, int, int]) -> list[int]:
+    """Returns how many rows each window of a pool sees, and how many columns."""
+    counts = [ir.window_outputs(shape[i], ir.extent(op, i), op.stride[i], *op.padding[2 * i : 2 * i + 2]) for i in (0, 1)]
+    return [many for i in (0, 1) for many in ir.taps_inside(op, i, 0, counts[i], shape[i])]
+
+
 def layer(pick: Pick, kind: str) -> Layer:
     """Returns a random layer of one of KINDS."""
     if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors", "trec_taps", "square"):
@@ -197,6 +207,8 @@ def layer(pick: Pick, kind: str) -> Layer:
     match kind:
         case "max" | "average":
             op = Pool("op", ("in",), "out", kind, **window, activation=pick(ACTIVATIONS))
+            if not all(values_seen(op, shape)):
+                op = replace(op, kernel=(1, 1), dilation=(1, 1), padding=(0, 0, 0, 0))
         case "mean":
             op = Pool("op", ("in",), "out", kind, kernel=pick(((height, width), (height, 1), (1, width))))
             out = _quant(pick, pick((0.05, 0.02, 0.004, 3.0)))

@@ -21,6 +21,7 @@ from tinyredux.graph import (
     Softmax,
     Tensor,
     apply,
+    dilated,
     output_shape,
 )
 from tinyredux.int8 import interpret
@@ -33,7 +34,8 @@ STEPS = ("conv", "pointwise", "depthwise", "grouped", "max", "average", "add", "
 class Drawn:
     """A network in the making: every step reads the map before it, additions and concatenations an earlier one too."""
 
-    def __init__(self, seed: int, functions: bool = False) -> None:
+    def __init__(self, seed: int, functions: bool = False, holes: bool = False) -> None:
+        self.dilations = (1, 2, 3) if holes else (1,)
         self.rng = np.random.default_rng(seed)
         shape = (self.pick(5, 8, 11, 16), self.pick(4, 7, 9, 16), self.pick(1, 3, 4, 8))
         first = Tensor("in", shape, "int8", Quant((0.046875,), self.pick(-128, -3, 10)))
@@ -90,8 +92,18 @@ class Drawn:
         height, width, _ = self.last.shape
         kernel = (min(height, self.pick(*sizes)), min(width, self.pick(*sizes)))
         stride, same = (self.pick(1, 1, 2), self.pick(1, 1, 2)), self.pick(True, False)
-        sides = [same_padding(*each) if same else (0, 0) for each in zip((height, width), kernel, stride, strict=True)]
-        return {"kernel": kernel, "stride": stride, "padding": (*sides[0], *sides[1])}
+        reach, dilation = kernel, (1, 1)
+        if len(self.dilations) > 1 and 2 not in stride:  # what converters write
+            reach, dilation = dilated(kernel, (self.pick(*self.dilations), self.pick(*self.dilations)))
+        same |= reach[0] > height or reach[1] > width
+        sides = [same_padding(*each) if same else (0, 0) for each in zip((height, width), reach, stride, strict=True)]
+        return {"kernel": kernel, "stride": stride, "padding": (*sides[0], *sides[1]), "dilation": dilation}
+
+    def plain_window(self, *sizes: int) -> dict[str, tuple[int, ...]]:
+        """Returns a window without holes, which the format's pools do not know."""
+        self.dilations, kept = (1,), self.dilations
+        window, self.dilations = self.window(*sizes), kept
+        return window
 
     def step(self, kind: str) -> None:
         channels = self.last.shape[2]
@@ -106,7 +118,9 @@ class Drawn:
                 shape = (*window["kernel"], channels * multiplier)
                 self.weighted(kind, DepthwiseConv, shape, 2, multiplier=multiplier, **window)
             case "max" | "average":
-                op = Pool(self.name(kind), (self.last.name,), "", kind, activation=self.pick("none", "relu"), **self.window(2, 3))
+                op = Pool(
+                    self.name(kind), (self.last.name,), "", kind, activation=self.pick("none", "relu"), **self.plain_window(2, 3)
+                )
                 self.emit(op, self.last.quant)  # type: ignore[arg-type]
             case "add":
                 alike = [one for one in self.graph.tensors.values() if one.shape == self.last.shape]
@@ -131,6 +145,7 @@ class Drawn:
                 self.emit(op, self.last.quant)  # type: ignore[arg-type]
 
 
-def drawn_model(seed: int, functions: bool = False) -> bytes:
-    """Returns the .tflite file of a seed; its dense layer is a FULLY_CONNECTED. `functions`: some of one value, too."""
-    return tflite_bytes(Drawn(seed, functions).graph, fully_connected=True)
+def drawn_model(seed: int, functions: bool = False, holes: bool = False) -> bytes:
+    """Returns the .tflite file of a seed; its dense layer is a FULLY_CONNECTED. `functions`: some of one value, too; `holes`:
+    windows with holes."""
+    return tflite_bytes(Drawn(seed, functions, holes).graph, fully_connected=True)

@@ -13,7 +13,23 @@ import ai_edge_litert.schema_py_generated as schema
 import flatbuffers
 import numpy as np
 
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Weighted
+from tinyredux.graph import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Op,
+    Pool,
+    Quant,
+    Relu,
+    Softmax,
+    Weighted,
+    extent,
+)
 from tinyredux.int8 import quant_of
 
 TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "uint8", "int32", "float32")}
@@ -83,13 +99,16 @@ class Writer:
     def window(self, op: Conv | DepthwiseConv | Pool) -> tuple[int, dict[str, int]]:
         """Returns the tensor that a window operator reads (behind a PAD where SAME and VALID do not say it) and its fields."""
         source = self.graph.tensors[op.inputs[0]]
-        same = [same_padding(*sizes) for sizes in zip(source.shape[:2], op.kernel, op.stride, strict=True)]
+        same = [same_padding(*sizes) for sizes in zip(source.shape[:2], (extent(op, 0), extent(op, 1)), op.stride, strict=True)]
         number, how = self.activation(op.inputs[0]), schema.Padding.VALID
         if op.padding == (*same[0], *same[1]):
             how = schema.Padding.SAME
         elif any(op.padding):
             number = self._padded(op)
-        return number, {"padding": how, "strideH": op.stride[0], "strideW": op.stride[1]}
+        fields = {"padding": how, "strideH": op.stride[0], "strideW": op.stride[1]}
+        if not isinstance(op, Pool):
+            fields |= {"dilationHFactor": op.dilation[0], "dilationWFactor": op.dilation[1]}
+        return number, fields
 
     def _padded(self, op: Conv | DepthwiseConv | Pool) -> int:
         source = self.graph.tensors[op.inputs[0]]

@@ -17,13 +17,15 @@ from form_cases import cases_of, right_cases
 from generated import CPU_MODELS
 from strategies import KINDS, Layer, named_layer, random_layers
 
+from tinyredux.boards import find_board
 from tinyredux.explore.bench import parse_spec
 from tinyredux.graph import output_shape
-from tinyredux.kernels import gemm, quads, winograd
+from tinyredux.kernels import OnBoard, gemm, quads, winograd
 from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
 FORMLESS = ("concat", "softmax", "rearrange", "mul_gate", "mean")
 FORMED = [kind for kind in KINDS if kind not in FORMLESS]
+SMALL_CACHE = OnBoard(find_board("nucleo_l4r5zi"))  # where loops are smaller
 BATCH = 25  # layers compiled together
 PADDED = ("conv1x1s2:16-5@5x5", "conv3x3:8-5@7x5", "conv5x2s3:3-4@6x8", "depthwise1x3s2:6@9x7", "depthwise2x1s3:5@8x6")
 NAMED = (
@@ -33,7 +35,10 @@ NAMED = (
     "conv2x2:4-3@5x5", "conv4x4:4-2@5x5", "conv7x5s3:13-2@20x17", "conv1x1:300-4@2x1",
     "conv10x4s2:1-9@13x10", "conv3x3:1-3@7x6", "depthwise5x4s2:1@9x10",  # one input channel: a depthwise layer of many filters
     "depthwise7x5:5@2x3", "depthwise5x5s2:3@1x2",  # taps that never see the map
-    "conv1x1:20-6@7x5", "conv1x1:140-9@3x2",  # quads: strips and groups that overlap, padded rounds
+    "conv1x1:20-6@7x5", "conv1x1:140-9@3x2", "conv1x1:12-7@3x23",  # quads: strips and groups that overlap, padded rounds
+)  # fmt: skip
+GROUPED = (  # height, width, channels in and out, groups, stride
+    (5, 7, 16, 16, 2, 1), (3, 23, 24, 20, 2, 1), (4, 4, 32, 48, 4, 1), (9, 9, 16, 8, 2, 1), (7, 6, 16, 12, 2, 2),
 )  # fmt: skip
 EXTREME = (
     "dense:3000-6", "dense:1043-5", "depthwise7x7:5@9x8", "depthwise3x3s2:6@11x10", "conv5x5:12-6@9x8", "conv3x3:12-6@5x8",
@@ -89,6 +94,7 @@ def test_every_form_of_named_layers_and_the_largest_sums(tmp_path: Path) -> None
     names = {case.form.name.rsplit("_", 1)[0] for case in cases}
     assert {"gemm_pointwise", "gemm_columns", "quads", "winograd", "rows"} <= names
     right_cases(cases, 3, tmp_path)
+    right_cases(cases_of([named_layer(spec) for spec in NAMED], SMALL_CACHE), 3, tmp_path / "small")
     extreme = [named_layer(spec, weights) for spec in EXTREME for weights in WEIGHTS.values()]
     right_cases(cases_of(extreme, "cortex-m4"), 6, tmp_path / "extreme")
 
@@ -100,6 +106,23 @@ def wide_layers() -> Iterator[Layer]:
         op = replace(layer.op, padding=(rows + before, rows + after, x * (columns + after), x * (columns + before)))  # type: ignore[call-arg]
         output = replace(layer.graph.output, shape=output_shape(layer.graph, op))
         yield replace(layer, graph=replace(layer.graph, ops=(op,), tensors=layer.graph.tensors | {"output": output}))
+
+
+def grouped_layers() -> Iterator[Layer]:
+    """Yields 1x1 convolutions in groups."""
+    for seed, (height, width, in_c, out_c, groups, stride) in enumerate(GROUPED):
+        layer = named_layer(f"conv1x1s{stride}:{in_c // groups}-{out_c}@{height}x{width}", seed=seed)
+        tensors = layer.graph.tensors | {"input": replace(layer.graph.input, shape=(height, width, in_c))}
+        graph = replace(layer.graph, ops=(replace(layer.op, groups=groups),), tensors=tensors)  # type: ignore[call-arg]
+        yield replace(layer, graph=graph, inputs=(np.zeros((height, width, in_c), np.int8),))
+
+
+@NEEDS_COMPILER
+def test_every_form_of_groups(tmp_path: Path) -> None:
+    for core in ("cortex-m4", "cortex-m7"):
+        cases = cases_of(list(grouped_layers()), core)
+        assert {case.form.name.rsplit("_", 1)[0] for case in cases} >= {"gemm_pointwise", "gemm_columns"}
+        right_cases(cases, 2, tmp_path / core, core, "sanitized core")
 
 
 def test_every_form_where_windows_see_no_pixel(tmp_path: Path) -> None:

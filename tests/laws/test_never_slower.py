@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tinyredux.codegen import assemble
 from tinyredux.device import build_firmware
 from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.explore.bench import bench_layer
-from tinyredux.graph import Graph
+from tinyredux.graph import Conv, DepthwiseConv, Graph, Pair, Quant, Tensor, total_macs
 from tinyredux.int8 import interpret
 
 pytestmark = NEEDS_COMPILER
@@ -45,6 +46,34 @@ def test_operators_of_random_networks(seed: int, board: str, tmp_path: Path) -> 
     for op, form, there, here in zip(graph.ops, forms, plain, fast, strict=True):
         assert form == "reference" or here <= there, f"{op} takes {here} by {form}, {there} by reference"
     assert any(form != "reference" for form in forms)
+
+
+def dilated(dilation: Pair) -> Graph:
+    """Two convolutions and a depthwise one in a row, padded so that all maps have one size."""
+    rng, quant, sides = np.random.default_rng(0), Quant((0.05,), -3), tuple(side for step in dilation for side in (step, step))
+    shapes = {"a": (8, 3, 3, 4), "b": (8, 3, 3, 8), "c": (3, 3, 8)}
+    constants = {name: rng.integers(-127, 128, shape).astype(np.int8) for name, shape in shapes.items()}
+    constants["bias"] = rng.integers(-2000, 2000, 8).astype(np.int32)
+    window: dict[str, Any] = {"weight_scale": (0.002,) * 8, "kernel": (3, 3), "padding": sides, "dilation": dilation}
+    ops = tuple(
+        kind(name, (source,), name, weights=name, bias="bias", **window)
+        for kind, name, source in ((Conv, "a", "in"), (Conv, "b", "a"), (DepthwiseConv, "c", "b"))
+    )
+    tensors = {name: Tensor(name, (14, 13, 4 if name == "in" else 8), "int8", quant) for name in ("in", "a", "b", "c")}
+    return Graph("dilated", ops, tensors, constants, ("in",), ("c",))
+
+
+@pytest.mark.parametrize(("dilation", "board"), [((2, 2), BOARDS["cortex-m4"]), ((4, 1), BOARDS["cortex-m33"])])
+def test_windows_with_holes_cost_about_what_they_do_without(dilation: Pair, board: str, tmp_path: Path) -> None:
+    """Products, weights and, by the C kernel, cycles are those of the undilated layers; generated kernels are faster still."""
+    holes, none = dilated(dilation), dilated((1, 1))
+    assert total_macs(holes) == total_macs(none)
+    _, near = cycles(none, "reference", board, tmp_path)
+    _, plain = cycles(holes, "reference", board, tmp_path)
+    forms, fast = cycles(holes, "fast", board, tmp_path)
+    assert all(there <= 1.3 * here for here, there in zip(near, plain, strict=True)), (near, plain)
+    assert all(form.endswith("_phases") for form in forms)
+    assert all(here <= there for here, there in zip(fast, plain, strict=True)), (fast, plain)
 
 
 @pytest.mark.slow

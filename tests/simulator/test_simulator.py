@@ -296,6 +296,17 @@ def test_memory_costs_what_the_board_says(tmp_path: Path) -> None:
         stalls(line_bytes=12)
 
 
+def test_code_over_the_system_bus_costs_a_cycle_a_word(tmp_path: Path) -> None:
+    """In a loop of ten 32-bit instructions; from flash, in whose cache it stays, they cost what the core takes."""
+    source = """__attribute__((section("SECTION"), naked, aligned(8))) void loop(int n) { __asm__(
+        "1: .rept 8\\n add.w r1, r1, r1\\n .endr\\n subs.w r0, r0, #1\\n bne.w 1b\\n bx lr"); }
+        int main(void) { void (*volatile f)(int) = loop; f(1000); leave(0); }"""
+    results = [simulate(build(tmp_path, source.replace("SECTION", name)), F469) for name in (".text.loop", ".ramcode")]
+    flash, ram = ({entry["name"]: entry["cycles"] for entry in one["functions"]}["loop"] for one in results)
+    assert 10_001 - 20 <= ram - flash <= 10_001  # but for the lines of flash that are fetched once
+    assert results[1]["cycles_data"] <= results[1]["cycles_memory"]
+
+
 def test_a_serial_flash_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """A table that is read forwards costs `next_cycles` a line, one read backwards or with pauses a whole command each."""
     serial = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,37 @@ class Artifact:
         return folder
 
 
+@dataclass(frozen=True)
+class Copies:
+    """What start-up copies from flash to RAM: functions and arrays by name, and the bytes of their sections. `copies` chooses."""
+
+    functions: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
+    code_bytes: int = 0
+    weights_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of RAM in all."""
+        return self.code_bytes + self.weights_bytes
+
+
+NOTHING = Copies()
+
 SINGLE_ROUNDING = """/* Sums are rounded once on their way to int8, as LiteRT's default interpreter does. */
 #define TR_SINGLE_ROUNDING 1
 """  # the same for every network, so that the kernels are compiled once
 
 
 def artifact(
-    graph: Graph, ops: list[dict[str, Any]], blob: Blob, files: dict[str, str], sizes: tuple[int, int], call: str
-) -> Artifact:
+    graph: Graph, ops: list[dict[str, Any]], blob: Blob, files: dict[str, str], sizes: tuple[int, int], call: str,
+    hot: int | None = None,
+) -> Artifact:  # fmt: skip
     """Returns the Artifact of model.c and what is beside it in `files`. `sizes` are the bytes of arena and scratch; `ops` says
-    what lies between two calls of tr_mark; `call` is how to make it again. Raises ValueError for a tensor without quantisation.
+    what lies between two calls of tr_mark; `call` is how to make it again; `hot`: the first byte of weights that are copied to
+    RAM. Raises ValueError for a tensor without quantisation.
     """
-    files = files | {"model.h": _model_h(graph, len(ops), sizes, call), "weights.S": WEIGHTS_S}
+    files = files | {"model.h": _model_h(graph, len(ops), sizes, call), "weights.S": weights_s(hot)}
     if graph.rounding == "single":
         files["single_rounding.h"] = SINGLE_ROUNDING
     model_hash = hash_of(blob.data, files)
@@ -61,6 +80,7 @@ def artifact(
         "arena_bytes": sizes[0], "scratch_bytes": sizes[1], "weights_bytes": len(blob.data), "ops": ops,
         "weights": [asdict(entry) for entry in blob.entries.values()],
     }  # fmt: skip
+    manifest |= {} if hot is None else {"hot_weights_from": hot}
     manifest |= {"rounding": graph.rounding} if graph.rounding != "double" else {}
     manifest |= {"outputs": [_described(graph, name) for name in graph.outputs]} if len(graph.outputs) > 1 else {}
     return Artifact(files, blob.data, manifest, model_hash)
@@ -89,6 +109,35 @@ tr_weights:
     .balign 4
     .section .note.GNU-stack, "", %progbits
 """
+HOT_WEIGHTS_S = """    .balign 4
+/* What is read most: firmware's linker script puts it into RAM, start-up copies it there. Another one leaves it in flash. */
+    .section .tr_weights, "a"
+    .global tr_hot_weights
+    .balign 16
+tr_hot_weights:
+    .incbin "weights.bin", @HOT@
+"""
+HOT_MACROS = """#define HOT @HOT@ /* from this byte on weights lie in RAM if memory.ld has a section .tr_weights */
+#define WEIGHTS(offset) ((offset) < HOT ? tr_weights + (offset) : tr_hot_weights + ((offset) - HOT))
+"""
+
+
+def weights_s(hot: int | None) -> str:
+    """Returns weights.S, in which the bytes from `hot` on are a section of their own."""
+    if hot is None:
+        return WEIGHTS_S
+    first = WEIGHTS_S.replace('"weights.bin"', f'"weights.bin", 0, {hot}')
+    return first.replace("    .balign 4\n", HOT_WEIGHTS_S.replace("@HOT@", str(hot)) + "    .balign 4\n")
+
+
+def with_hot_weights(c: str, hot: int | None) -> str:
+    """Returns model.c with the weights from byte `hot` on behind a name of their own."""
+    if hot is None:
+        return c
+    c = c.replace("tr_weights + (offset)", "WEIGHTS(offset)").replace(
+        "#define I8(", HOT_MACROS.replace("@HOT@", str(hot)) + "#define I8(", 1
+    )
+    return c.replace("extern const int8_t tr_weights[];", "extern const int8_t tr_weights[], tr_hot_weights[];")
 
 
 def _described(graph: Graph, name: str) -> dict[str, Any]:
@@ -254,6 +303,7 @@ def details(op: Op) -> str:
     text = f", {op.kind}" if isinstance(op, Pool) else ""
     if isinstance(op, Windowed):
         text += f", {op.kernel[0]}x{op.kernel[1]} stride {op.stride[0]}x{op.stride[1]} padding {op.padding}"
+        text += f" dilation {op.dilation[0]}x{op.dilation[1]}" if op.dilation != (1, 1) else ""
     if isinstance(op, TrecConv):
         text += f", blocks of {op.sub_length}, {op.hash_bits} bits, threshold {op.threshold}"
     if isinstance(op, Lookup):
@@ -271,9 +321,13 @@ def functions(forms: Iterable[Form], others: Iterable[Function] = ()) -> list[Fu
     return list(found.values())
 
 
-def sources(found: list[Function], head: str) -> dict[str, str]:
-    """Returns fast.S and fast_host.c: the same functions for cores with the DSP instructions and for every other machine."""
-    assembly = "\n".join(print_assembly(function) for function in found)
+def sources(found: list[Function], head: str, hot: Container[str] = ()) -> dict[str, str]:
+    """Returns fast.S and fast_host.c: the same functions for cores with the DSP instructions and for every other machine. Those
+    that are `hot` lie in a section of their own, which start-up copies to RAM where the linker script says so."""
+    assembly = "\n".join(
+        print_assembly(function).replace(".section .text.", f".section .{'tr_code' if function.name in hot else 'text'}.", 1)
+        for function in found
+    )
     c = "\n".join(f"{function.declaration};\n{print_c(function)}" for function in found)
     return {
         "fast.S": f"{head}#if {GUARD}\n{ASSEMBLY_HEAD}{assembly}#endif\n{ASSEMBLY_TAIL}",

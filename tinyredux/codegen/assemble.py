@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
 from tinyredux.boards import STACK_RESERVE_BYTES, Board
+from tinyredux.codegen import code_sizes
 from tinyredux.codegen.artifact import Artifact
 from tinyredux.codegen.parts import emit_steps
 from tinyredux.graph import Graph, without_dead_channels
@@ -30,6 +32,9 @@ RUNTIME_BYTES = 1024  # .data and .bss of the runtime beside the arena, rounded 
 SCRATCH_BYTES = 13 * 1024  # that fast kernels may add to a network's memory unless somebody sets the limit
 TREC_SHARE = 1.1  # of the exact network's memory that the network with TREC may take unless somebody sets the limit
 CODE_BYTES = 32 * 1024  # .text of the runtime and the reference kernels, rounded up
+FLASH_SHARE, SMALL_SHARE = 1.5, 2.0  # of the flash by reference kernels that fast ones may take unless somebody sets the limit:
+SMALL_BYTES = 64 * 1024  # the second where the weights are fewer bytes than this
+FLASH_MARGIN = 0.01  # of the predicted bytes of flash: more than whole networks were off
 
 
 def board_budget(board: Board) -> int:
@@ -54,17 +59,46 @@ def templates_of(kernels: str, unpack: bool) -> tuple[Template, ...]:
     return {"fast": (*TEMPLATES, *extra), NAIVE: (naive_forms,)}.get(check_kernels(kernels), extra)
 
 
-def limits(board: Board, sram_bytes: int | None = None, graph: Graph | None = None) -> tuple[int, int]:
+def flash_limit(graph: Graph, board: Board, flash: int | str | None = None) -> int:
+    """Returns the bytes that code and constants of a network's program may take.
+
+    They are `flash` ("board": all that there is); None: FLASH_SHARE, for few weights SMALL_SHARE, of what it takes by reference
+    kernels, as predicted.
+    """
+    if flash is not None:
+        return board.flash_bytes if isinstance(flash, str) else min(flash, board.flash_bytes)
+    whole, weights = plain_flash(graph, board)
+    return min(board.flash_bytes, int((SMALL_SHARE if weights < SMALL_BYTES else FLASH_SHARE) * whole))
+
+
+def plain_flash(graph: Graph, board: Board) -> tuple[int, int]:
+    """Returns the predicted bytes of flash of a network's program by reference kernels, and those of its arrays."""
+    plain = FastSteps(*place_reference(graph), board.cpu)
+    return code_sizes.flash_bytes(plain, board), code_sizes.array_bytes(plain)
+
+
+def sure_flash(fast: FastSteps, board: Board) -> int:
+    """Returns the predicted bytes of flash of a program, and what the prediction may be off."""
+    return math.ceil(code_sizes.flash_bytes(fast, board) * (1 + FLASH_MARGIN))
+
+
+def limits(
+    board: Board, sram_bytes: int | None = None, graph: Graph | None = None, flash: int | str | None = None
+) -> tuple[int, int]:  # fmt: skip
     """Returns the bytes for arena with scratch, and those for weights with kernels.
 
     The first are `sram_bytes` or what the board leaves; where nobody set a limit, kernels of `graph` also add no more than
-    SCRATCH_BYTES to what its reference kernels need.
+    SCRATCH_BYTES to what its reference kernels need. The second are what the board leaves beside CODE_BYTES; of `graph` about
+    what `flash_limit` leaves beside the runtime.
     """
     sram = min(board_budget(board), sram_bytes or board.sram_bytes)
     if graph is not None and sram_bytes is None:
         needed = place_operators(layer_by_layer(graph)).size_bytes
         sram = min(sram, needed + SCRATCH_BYTES)
-    return sram, board.flash_bytes - CODE_BYTES
+    if graph is None:
+        return sram, board.flash_bytes - CODE_BYTES
+    whole, weights = plain_flash(graph, board)
+    return sram, flash_limit(graph, board, flash) - (whole - weights)
 
 
 def trec_bytes(graph: Graph, board: Board) -> int:
@@ -95,17 +129,22 @@ class Kernels:
         check_kernels(self.name)
 
 
-def layers(graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None = None) -> FastSteps:
+def layers(
+    graph: Graph, kernels: Kernels, board: Board, sram_bytes: int | None = None, flash: int | str | None = None
+) -> FastSteps:  # fmt: skip
     """Returns the placed program of an int8 graph computed layer by layer with a kernel set.
 
-    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`; where
-    nothing fits, the smallest are taken.
+    The fast kernels are made for the board's core. They are chosen so that arena and scratch fit into the `limits`, and the
+    program into `flash_limit`; where nothing fits, the smallest are taken. Weights as immediates are code: they, and naive
+    kernels, may take what the board has unless somebody sets a limit.
     """
     graph, templates = compacted(graph, kernels.immediates), templates_of(kernels.name, kernels.immediates)
     if not templates:
         return FastSteps(*place_reference(graph), OnBoard(board))
-    sram, flash = limits(board, sram_bytes, graph)
-    return choose(graph, OnBoard(board), None if kernels.name == NAIVE else sram, flash, templates)
+    sram = None if kernels.name == NAIVE else limits(board, sram_bytes, graph, "board")[0]
+    if flash is None and (kernels.immediates or kernels.name == NAIVE):
+        return choose(graph, OnBoard(board), sram, board.flash_bytes - CODE_BYTES, templates)
+    return choose(graph, OnBoard(board), sram, flash_limit(graph, board, flash), templates, partial(sure_flash, board=board))
 
 
 def kernels_for(program: Program, board: Board, kernels: Kernels) -> FastSteps:
@@ -120,8 +159,9 @@ def step_ways(graph: Graph, board: Board, kernels: Kernels) -> StepWays:
 
 
 def assemble(
-    graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False
+    graph: Graph, call: str, kernels: str, board: Board, sram_bytes: int | None = None, unpack: bool = False,
+    flash: int | str | None = None,
 ) -> tuple[MemoryPlan, Artifact]:  # fmt: skip
     """Returns memory plan and C of an int8 graph computed layer by layer, as `layers`; `call` is how to make the C again."""
-    fast = layers(graph, Kernels(kernels, unpack), board, sram_bytes)
+    fast = layers(graph, Kernels(kernels, unpack), board, sram_bytes, flash)
     return plan_of(fast.program, fast.arena), emit_steps(fast, call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -95,7 +95,8 @@ class Weights:
     then, so not with them.
     """
 
-    def __init__(self, fast: FastSteps) -> None:
+    def __init__(self, fast: FastSteps, hot: Container[str] = ()) -> None:
+        """Packs the arrays of a placed program, those that are `hot` behind the others, from `self.hot` on."""
         self.graph, self.fast, (by_form, _) = fast.program.graph, fast, fast.names
         lossy, found = fast.program.schedule.accumulator == "int16", dict[str, Array]()
         self.at, self.raw = dict[tuple[Any, ...], int](), set[str]()
@@ -116,7 +117,9 @@ class Weights:
                 found |= self._packed(op, parts[op.name])
                 if lossy and any(len(key) == 3 for key in parts[op.name]):
                     found[f"{op.name}.right"] = int16_shifts(self.graph, op).astype(np.int32)
-        self.blob: Blob = pack_arrays(found)
+        last = {name: values for name, values in found.items() if name in hot}
+        self.blob: Blob = pack_arrays({name: values for name, values in found.items() if name not in hot} | last)
+        self.hot = min((self.blob.entries[name].offset for name in last), default=None)
 
     def _packed(self, op: Weighted, parts: dict[tuple[Any, ...], Array]) -> dict[str, Array]:
         """Returns the arrays of an operator, its weights part by part, and notes where each begins."""
@@ -267,6 +270,7 @@ def _window(op: Windowed, step: Step) -> dict[str, int]:
     return {
         "in_h": in_h, "in_w": in_w, "out_h": out_h, "out_w": out_w, "kernel_h": op.kernel[0], "kernel_w": op.kernel[1],
         "stride_h": op.stride[0], "stride_w": op.stride[1], "pad_top": op.padding[0], "pad_left": op.padding[2],
+        **{f"holes_{axis}": step - 1 for axis, step in zip("hw", op.dilation, strict=True) if step > 1},
     }  # fmt: skip
 
 

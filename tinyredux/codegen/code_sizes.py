@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux.boards import Board
+from tinyredux.codegen.artifact import NOTHING, Copies
 from tinyredux.codegen.calls import Weights
 from tinyredux.codegen.parts import Declared, statements
 from tinyredux.kernels import FastSteps, code_bytes
 
+COPY_ALIGNMENT = 16  # of what start-up copies to RAM
+VENEER_BYTES = 8  # of the jump by which code in flash reaches a function in RAM, too far for a branch
 FILE = Path(__file__).with_name("code_sizes.json")
 
 
-def flash_bytes(fast: FastSteps, board: Board) -> int:
-    """Returns the predicted bytes of flash of a firmware: weights, code and runtime, every function once."""
+def flash_bytes(fast: FastSteps, board: Board, copies: Copies = NOTHING) -> int:
+    """Returns the predicted bytes of flash of a firmware: weights, code and runtime, every function once. Start-up copies
+    `copies` from there."""
     table, weights, structs = tables()[board.cpu], Weights(fast), dict[Declared, str]()
     text = "\n".join(line for item in statements(fast, weights, structs) for line in item)
     parameters = [kind for kind, _, _ in structs] + re.findall(r"const struct (\w+) \w+ = ", text)
@@ -40,7 +44,13 @@ def flash_bytes(fast: FastSteps, board: Board) -> int:
         + sum(size for _, size in parts)
         + program_bytes(fast)
         + len(weights.blob.data)
+        + VENEER_BYTES * len(copies.functions)
     )
+
+
+def array_bytes(fast: FastSteps) -> int:
+    """Returns the bytes of all arrays of a program: its weights and tables."""
+    return len(Weights(fast).blob.data)
 
 
 def sram_bytes(fast: FastSteps, board: Board) -> int:

@@ -12,7 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.codegen.artifact import Artifact, artifact, check_name, details, functions, head, model_c, sources
+from tinyredux.codegen.artifact import (
+    NOTHING,
+    Artifact,
+    Copies,
+    artifact,
+    check_name,
+    details,
+    functions,
+    head,
+    model_c,
+    sources,
+    with_hot_weights,
+)
 from tinyredux.codegen.calls import Address, Call, Weights, calls_of, mark
 from tinyredux.codegen.check import check_call
 from tinyredux.graph import Conv, Graph, Mul, Softmax, Weighted, macs
@@ -51,15 +63,16 @@ def emit_partial(program: Program, arena: Arena, call: str) -> Artifact:
     return emit_steps(FastSteps(program, arena), call)
 
 
-def emit_steps(fast: FastSteps, call: str) -> Artifact:
-    """Returns the Artifact of a placed program: each step by its form, as a row convolution or by its reference kernel. Equal
-    input gives equal bytes; `call` is how to make it again. Raises ValueError where `verify` finds the plan wrong."""
+def emit_steps(fast: FastSteps, call: str, copies: Copies = NOTHING) -> Artifact:
+    """Returns the Artifact of a placed program: each step by its form, as a row convolution or by its reference kernel, with
+    `copies` in sections of their own. Equal input gives equal bytes; `call` is how to make it again. Raises ValueError where
+    `verify` finds the plan wrong."""
     program, arena = fast.program, fast.arena
     check_name(program.graph.name)
     for name in program.graph.outputs:
         check_name(name, "an output's name")
     memory.verify(program, arena)
-    graph, weights, structs = program.graph, Weights(fast), dict[Declared, str]()
+    graph, weights, structs = program.graph, Weights(fast, copies.arrays), dict[Declared, str]()
     items = list(zip(program.schedule.items, program.nodes, statements(fast, weights, structs), strict=True))
     bodies = [
         "\n".join((f"    /* {_title(fast, weights.blob, item, nodes)} */", f"    tr_mark({index});", *lines))
@@ -72,9 +85,10 @@ def emit_steps(fast: FastSteps, call: str) -> Artifact:
         declarations += f"{check}static const struct {kind} {name} = {{{body}}};\n"
     described = [_described_item(fast, item, nodes) for item, nodes, _ in items]
     macros, tensors = MACROS + FORM_MACROS * bool(fast.forms), memory.tensors_end(program, arena)
-    files = sources(codes, head(graph, call, "The kernels")) if codes else {}
-    files["model.c"] = model_c(graph, described, arena.offsets, declarations, "\n".join(bodies), call, macros)
-    return artifact(graph, described, weights.blob, files, (tensors, arena.size_bytes - tensors), call)
+    files = sources(codes, head(graph, call, "The kernels"), copies.functions) if codes else {}
+    c = model_c(graph, described, arena.offsets, declarations, "\n".join(bodies), call, macros)
+    files["model.c"] = with_hot_weights(c, weights.hot)
+    return artifact(graph, described, weights.blob, files, (tensors, arena.size_bytes - tensors), call, weights.hot)
 
 
 def statements(fast: FastSteps, weights: Weights, structs: dict[Declared, str]) -> list[list[str]]:

@@ -48,7 +48,8 @@ class DoesNotFit(BuildError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Firmware:
-    """A program for a board. Sizes in bytes from the ELF: text with vectors, constants, .data, .bss without stack."""
+    """A program for a board. Sizes in bytes from the ELF: text with vectors, constants, .data, .bss without stack, and what
+    start-up copies to RAM beside .data."""
 
     elf: Path
     text_bytes: int
@@ -57,6 +58,12 @@ class Firmware:
     bss_bytes: int
     compiler: str
     flags: str
+    copied_bytes: int = 0
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes that the linker has placed in flash."""
+        return self.text_bytes + self.rodata_bytes + self.data_bytes + self.copied_bytes
 
 
 def firmware_folder() -> Path:
@@ -121,7 +128,47 @@ def linker_script(board: Board) -> str:
         f"    {name} ({'rx' if name == 'FLASH' else 'rwx'}) : ORIGIN = {block.base:#010x}, LENGTH = {block.size_bytes}"
         for name, block in zip(names, (board.flash, *board.sram), strict=True)
     ]
-    return _render("memory.ld.in", board, memory="\n".join(lines), sram=names[1], stack_reserve=STACK_RESERVE_BYTES)
+    facts: dict[str, str | int] = {"memory": "\n".join(lines), "sram": names[1], "stack_reserve": STACK_RESERVE_BYTES}
+    return _render("memory.ld.in", board, **facts, copied_code=_copied_code(board), copied_weights=_copied_weights(board))
+
+
+def _copied_code(board: Board) -> str:
+    """Returns the section of the code that start-up copies to RAM, for a board that has RAM for code."""
+    if board.code_ram is None:
+        return ""
+    return f"""    .tr_code : ALIGN(16)
+    {{
+        tr_code_start = .;
+        *(SORT_BY_NAME(.tr_code*))
+        . = ALIGN(8);
+        tr_code_end = .;
+    }} > {board.code_ram.name.upper()} AT > FLASH
+    tr_code_load = LOADADDR(.tr_code);
+"""
+
+
+def _copied_weights(board: Board) -> str:
+    """Returns the section of the weights that start-up copies to RAM, behind .bss; beyond the code that is copied, where its
+    bytes are also some of the first SRAM's."""
+    text, shared = "    tr_copies = tr_bss_end;\n", board.code_ram
+    if shared is None or shared.same_as is None:
+        if "weights" not in board.sram[0].copies:
+            return ""
+    else:
+        start, end = f"{shared.same_as:#x}", f"{shared.same_as + shared.size_bytes:#x}"
+        text = f"""    tr_copies = SIZEOF(.tr_code) > 0 ? {end} : tr_bss_end;
+    ASSERT(tr_copies == tr_bss_end || tr_bss_end <= {start}, "code would be copied to bytes of .bss")
+"""
+    return f"""{text}    .tr_weights ALIGN(tr_copies, 16) :
+    {{
+        tr_weights_start = .;
+        *(.tr_weights*)
+        . = ALIGN(8);
+        tr_weights_end = .;
+        tr_stack_limit = .;
+    }} > {board.sram[0].name.upper()} AT > FLASH
+    tr_weights_load = LOADADDR(.tr_weights);
+"""
 
 
 def board_header(board: Board) -> str:
@@ -130,7 +177,9 @@ def board_header(board: Board) -> str:
     clock = {"clock_hz": board.clock_hz, "wait_states": board.flash_timing.wait_states}
     oscillator = {"oscillator_hz": board.oscillator_hz, "oscillator_bypass": int(board.oscillator_bypass)}
     version = {"usart-v1": 1, "usart-v2": 2}.get(uart.kind, 0)  # 0: the family's own
-    console: dict[str, str | int] = {"console_version": version, "console_base": f"{uart.base:#010x}"}
+    copied = {"TR_COPIES_CODE": _copied_code(board), "TR_COPIES_WEIGHTS": _copied_weights(board)}
+    defines = "".join(f"#define {name} /* memory.ld has RAM for it */\n" for name, text in copied.items() if text)
+    console: dict[str, str | int] = {"copied": defines, "console_version": version, "console_base": f"{uart.base:#010x}"}
     return _render("board.h.in", board, **clock, **oscillator, **console, tx=_pin(uart, uart.tx), rx=_pin(uart, uart.rx))
 
 
@@ -202,7 +251,8 @@ def build_firmware(
     elf = _build_with_platformio(sources, board, build_folder) if pio else _build_plainly(sources, board, build_folder, kind)
     sizes = {section.name: section.size for section in read_elf(elf).sections}
     text = sizes.get(".isr_vector", 0) + sizes.get(".text", 0) + sizes.get(".ARM.exidx", 0)
-    return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags)
+    copied = sum(size for name, size in sizes.items() if name.startswith(".tr_"))
+    return Firmware(elf, text, sizes.get(".rodata", 0), sizes.get(".data", 0), sizes.get(".bss", 0), compiler, flags, copied)
 
 
 def build_host(sources: Path | None, build_folder: Path | None = None) -> Path:

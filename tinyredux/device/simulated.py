@@ -86,6 +86,9 @@ class SimulatorTarget(LinkTarget):
         return self._counted(super().push(frame, sequence))
 
     def _counted(self, run: RawMeasurement) -> RawMeasurement:
-        watched = self.machine.watched
-        instructions = watched[-1].instructions if watched else None
-        return replace(run, instructions=instructions, stack_bytes=self.machine.stack_bytes)
+        run = replace(run, stack_bytes=self.machine.stack_bytes)
+        if not self.machine.watched:
+            return run
+        spent = self.machine.watched[-1]
+        stalls = {"code": spent.memory_cycles - spent.data_cycles, "data": spent.data_cycles}
+        return replace(run, instructions=spent.instructions, stalls=stalls)

@@ -20,7 +20,8 @@ class RawMeasurement:
     """One inference on a target: its output, several as one array (1, 1, values). Figures that it cannot know are None.
 
     `cycles_kind` is "modelled", "modelled-estimate" or "board"; `stack_bytes` is the high-water mark, `arena_bytes`
-    one past the last byte of arena and scratch that was written.
+    one past the last byte of arena and scratch that was written; `stalls`: the cycles in which the core waited for its flash, for
+    code and for data.
     """
 
     output: npt.NDArray[Any]
@@ -30,6 +31,7 @@ class RawMeasurement:
     cycles_kind: str | None = None
     timing_model: str | None = None
     arena_bytes: int | None = None
+    stalls: dict[str, int] | None = None
 
     @property
     def cycles(self) -> int | None:

@@ -151,7 +151,7 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
     expect(Board, board, "the board", "such as find_board('disco_f469ni')")
     net = layer_graph(parse_spec(text))
     sram = limits(board, None, net)[0] if kernels in KERNELS else board_budget(board)  # the naive form may take all there is
-    model = flow.compile(net, board, schedule=Layerwise(sram), kernels=kernels, call=f"bench --layer {text}")
+    model = flow.compile(net, board, schedule=Layerwise(sram, "board"), kernels=kernels, call=f"bench --layer {text}")
     image = np.random.default_rng(1).normal(-40, 60, net.input.shape).clip(-128, 127).astype(np.int8)
     target = SimulatorTarget(model.build(folder).elf, board, model.artifact.model_hash, net.output.shape)
     output, cost = target.run(image), target.machine.watched[-1]

@@ -8,15 +8,16 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from tinyredux.boards import Board
-from tinyredux.codegen import code_sizes, compacted, limits, templates_of
+from tinyredux.codegen import code_sizes, compacted, flash_limit, limits, sure_flash, templates_of
 from tinyredux.datasets import Dataset, Split, check_part
 from tinyredux.graph import Array, Graph, Op, Weighted, constant_names
 from tinyredux.int8 import evaluator
-from tinyredux.kernels import OnBoard, Way, fitted, ways
+from tinyredux.kernels import OnBoard, Way, fitted, ways, within_flash
 from tinyredux.measurement import Measurement
 from tinyredux.skip import Cut, records, skip, skippable
 from tinyredux.train import skip_search
@@ -53,7 +54,10 @@ class Calibration:
 class Designs:
     """The designs of one int8 network on one board. What is found out about a layer is kept."""
 
-    def __init__(self, graph: Graph, data: Dataset, board: Board, kernels: str, sram_bytes: int | None = None) -> None:
+    def __init__(
+        self, graph: Graph, data: Dataset, board: Board, kernels: str, sram_bytes: int | None = None,
+        flash: int | str | None = None,
+    ) -> None:  # fmt: skip
         """Collects statistics from training images: `paths` holds the cuts of each operator, by unit.
 
         Raises ValueError for data without training or validation images.
@@ -61,6 +65,7 @@ class Designs:
         check_part(data, "validation")
         self.graph, self.data, self.board, self.kernels = graph, data, board, kernels
         self.asked_bytes, self.sram_bytes = sram_bytes, limits(board, sram_bytes)[0]
+        self.flash, self.flash_bytes = flash, flash_limit(graph, board, flash or "board")
         self.units, self.calibration = records.UNITS_FOR[kernels], Calibration()
         known = {unit: skippable(graph, unit) for unit in self.units}
         names = [op.name for op in graph.ops if any(op.name in ops for ops in known.values())]
@@ -111,7 +116,11 @@ class Designs:
         """Returns what the graph of a design is predicted to cost."""
         graph = compacted(graph, unpack=True)
         known = {op.name: self._ways_of(graph, op) for op in graph.ops}
-        fast = fitted(graph, OnBoard(self.board), known, *limits(self.board, self.asked_bytes, graph))
+        sram = limits(self.board, self.asked_bytes, graph, "board")[0]
+        if self.flash is None:
+            fast = fitted(graph, OnBoard(self.board), known, sram, limits(self.board)[1])
+        else:
+            fast = within_flash(graph, OnBoard(self.board), known, sram, self.flash_bytes, partial(sure_flash, board=self.board))
         cycles = self.calibration.cycles_factor * fast.cycles
         flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board)
         forms = fast.form_of_operator
@@ -121,7 +130,7 @@ class Designs:
     def excess(self, cost: Cost) -> str | None:
         """Returns which limit a cost breaks, None where it keeps to all."""
         flash = math.ceil(cost.flash_bytes * (1 + FLASH_MARGIN))
-        for kind, needed, limit in (("SRAM", cost.sram_bytes, self.sram_bytes), ("flash", flash, self.board.flash_bytes)):
+        for kind, needed, limit in (("SRAM", cost.sram_bytes, self.sram_bytes), ("flash", flash, self.flash_bytes)):
             if needed > limit:
                 return f"{needed} bytes of {kind} with what predictions may be off, {limit} are allowed"
         return None

@@ -54,9 +54,9 @@ def way(graph: Graph, board: Board, options: str, schedule: flow.Schedule, kerne
         built = build_firmware(model.write(default_build_folder() / "models" / model.artifact.model_hash), roomy(board))
     except MissingTool:
         sram = code_sizes.sram_bytes(model.steps, board) + STACK_RESERVE_BYTES
-        return Way(options, arena, sram, code_sizes.flash_bytes(model.steps, board), cost, linked=False)
+        return Way(options, arena, sram, code_sizes.flash_bytes(model.steps, board, model.copies), cost, linked=False)
     sram = built.bss_bytes + built.data_bytes + STACK_RESERVE_BYTES
-    return Way(options, arena, sram, built.text_bytes + built.rodata_bytes + built.data_bytes, cost, linked=True)
+    return Way(options, arena, sram, built.flash_bytes, cost, linked=True)
 
 
 def ways(graph: Graph, board: Board) -> list[Way]:

@@ -55,6 +55,7 @@ class Exploration:
     loss_points: float = 5.0
     finalists: int = 6
     sram: int | None = None
+    flash: int | str | None = None
     network: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +74,9 @@ class Exploration:
     @property
     def settings(self) -> Settings:
         """How one design is compiled and measured."""
-        return Settings(self.net, "skip", self.board, "simulator", self.kernels, self.sram, 1, self.data, seed=self.seed)
+        return Settings(
+            self.net, "skip", self.board, "simulator", self.kernels, self.sram, 1, self.data, seed=self.seed, flash=self.flash
+        )
 
     @property
     def url(self) -> str:
@@ -103,7 +106,7 @@ def explore(options: Exploration) -> dict[str, Any]:
 def _explore(options: Exploration) -> dict[str, Any]:
     search.check_storage(options.url)
     exact = compile_net(replace(options.settings, method="exact"), options.network)
-    designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram)
+    designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, options.flash)
     images = Images(designs, options.images, options.loss_points / 100)
     study = search.open_study(options.url, _study_name(options, exact.int8, exact.data, designs.board, images))
     _calibrate(study, options, exact, designs)
@@ -164,7 +167,7 @@ def _study_name(options: Exploration, graph: Graph, data: Dataset, board: Board,
     """Returns a name that only the same exploration has, however many trials it is given."""
     timing = model_name(board.cpu)  # a trial of another method holds measured cycles
     settings = (board, timing, options.sram, options.loss_points, images.count, FINEST, ON_ONE_PRICE, LEVELS, Calibration())
-    content = hashlib.sha256(repr((*settings, options.methods)).encode())
+    content = hashlib.sha256(repr((*settings, options.methods, *([] if options.flash is None else [options.flash]))).encode())
     content.update(data.sha256.encode())
     for name in sorted(graph.constants):
         content.update(graph.constants[name].tobytes())
@@ -173,7 +176,7 @@ def _study_name(options: Exploration, graph: Graph, data: Dataset, board: Board,
 
 def _compiled(exact: Compiled, designs: Designs, options: Exploration, graph: Graph) -> Compiled:
     model = flow.compile(
-        graph, designs.board, passes=[Skip()], schedule=Layerwise(options.sram), kernels=options.kernels,
+        graph, designs.board, passes=[Skip()], schedule=Layerwise(options.sram, options.flash), kernels=options.kernels,
         source=exact.model.source, call=f"explore {Path(options.net).name} --board {options.board} --kernels {options.kernels}",
     )  # fmt: skip
     return replace(exact, model=model)
@@ -203,7 +206,7 @@ def _calibrate(study: optuna.Study, options: Exploration, exact: Compiled, desig
 
 
 def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs: Designs, images: Images) -> dict[str, Any]:
-    trials, data, board = search.front(study), exact.data, designs.board
+    trials, data = search.front(study), exact.data
     front, graphs = [_entry(options, designs, images, trial) for trial in trials], dict[int, Graph]()
     measured = finalists([(trial.values[0], trial.values[1]) for trial in trials], options.finalists)
     right = [i for i, trial in enumerate(trials) if trial.values[0] >= images.exact / images.count]
@@ -227,7 +230,7 @@ def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs:
         "schema": 1, "net": options.net, "methods": list(options.methods), "board": options.board, "kernels": options.kernels,
         "data": data.name, "seed": options.seed, "study": study.study_name,
         "trials": {"done": states.count("COMPLETE"), "refused": states.count("PRUNED")},
-        "limits": {"flash_bytes": board.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points},
+        "limits": {"flash_bytes": designs.flash_bytes, "sram_bytes": designs.sram_bytes, "loss_points": options.loss_points},
         "cost_model": {
             "designs": designs.calibration.designs, "error_percent": dict(designs.calibration.error_percent),
             "finalists_error_percent": errors_percent(pairs),

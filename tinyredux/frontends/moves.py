@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import Array, Conv, Rearrange
+from tinyredux.graph import Array, Conv, Rearrange, dilated
 
 
 def as_planes(weights: Array) -> Array:
     """Returns a kernel (O, I, H, W); one of (O, I, L) gets a height of 1."""
     return weights[:, :, None] if weights.ndim == 3 else weights
-
-
-def dilated(weights: Array, dilation: tuple[int, int]) -> Array:
-    """Returns the kernel (O, I, H, W) with its holes written out as zeros: no kernel here skips them."""
-    height, width = ((size - 1) * step + 1 for size, step in zip(weights.shape[2:], dilation, strict=True))
-    wide = np.zeros((*weights.shape[:2], height, width))
-    wide[:, :, :: dilation[0], :: dilation[1]] = weights
-    return wide
 
 
 def part(call: Call) -> None:
@@ -107,19 +98,20 @@ def conv_transpose(call: Call) -> None:
     weights = as_planes(call.constant(weight))  # (I, O / groups, H, W)
     inputs, each, *_ = weights.shape
     weights = weights.reshape(groups, inputs // groups, each, *weights.shape[2:]).transpose(0, 2, 1, 3, 4)
-    weights = dilated(weights.reshape(groups * each, inputs // groups, *weights.shape[3:])[..., ::-1, ::-1], pair(dilation))
-    kernel, steps, source = weights.shape[2:], pair(stride), call.source
+    weights = weights.reshape(groups * each, inputs // groups, *weights.shape[3:])[..., ::-1, ::-1]
+    kernel, steps, source = pair(weights.shape[2:]), pair(stride), call.source
+    reach, holes = dilated(kernel, pair(dilation))
     height, width, channels = call.tensor.shape
     if steps != (1, 1):
         size = ((height - 1) * steps[0] + 1, (width - 1) * steps[1] + 1)
         call.emit("between", Rearrange, size=size, channels=channels, repeat=steps, zeros=True)
         source = call.node
-    before = tuple(extent - 1 - less for extent, less in zip(kernel, pair(padding), strict=True))
+    before = tuple(extent - 1 - less for extent, less in zip(reach, pair(padding), strict=True))
     after = tuple(sides + more for sides, more in zip(before, pair(output_padding), strict=True))
     if min(*before, *after) < 0:
         raise refuse(call.node, f"a transposed convolution with padding {padding}", "less padding than the kernel's size")
-    window: dict[str, Any] = {"kernel": kernel, "padding": (before[0], after[0], before[1], after[1]), "reads": [source]}
-    call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), **window, groups=groups)
+    window: dict[str, Any] = {"kernel": kernel, "dilation": holes, "padding": (before[0], after[0], before[1], after[1])}
+    call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), reads=[source], **window, groups=groups)
 
 
 def turn(call: Call) -> None:

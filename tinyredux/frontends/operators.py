@@ -10,7 +10,7 @@ import numpy as np
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
-from tinyredux.frontends.moves import as_planes, channel_shuffle, conv_transpose, dilated, part, pixel_shuffle, split, upsample
+from tinyredux.frontends.moves import as_planes, channel_shuffle, conv_transpose, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -26,6 +26,7 @@ from tinyredux.graph import (
     Softmax,
     TrecConv,
     Weighted,
+    dilated,
 )
 
 LIMITS: dict[str, dict[str, float | None]] = {  # lowest and highest value: what torch calls them, and the defaults
@@ -53,14 +54,15 @@ def _conv2d(call: Call) -> None:
     weight, bias, stride, padding, dilation, groups = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    weights = dilated(as_planes(call.constant(weight)), pair(dilation))
-    height, width = weights.shape[2:]
+    weights = as_planes(call.constant(weight))
+    kernel = pair(weights.shape[2:])
+    (height, width), holes = dilated(kernel, pair(dilation))
     before = after = (0, 0)
     if padding == "same":
         before, after = ((height - 1) // 2, (width - 1) // 2), (height // 2, width // 2)
     elif padding != "valid":
         before = after = pair(padding)
-    window: dict[str, Any] = {"kernel": (height, width), "stride": pair(stride), "padding": call.padded(before, after)}
+    window: dict[str, Any] = {"kernel": kernel, "stride": pair(stride), "dilation": holes, "padding": call.padded(before, after)}
     if groups == call.tensor.shape[2] and groups > 1:
         multiplier = len(weights) // groups
         weights = weights[:, 0].transpose(1, 2, 0)
@@ -198,16 +200,15 @@ def _pool(call: Call) -> None:
         count_include_pad=kind == "average",
         divisor_override=None,
     )
-    if pair(dilation) != (1, 1):
-        raise refuse(call.node, f"max pooling with dilation {dilation}", "dilation=1")
     if divisor is not None:
         raise refuse(call.node, "average pooling with divisor_override", "the window's own size as divisor")
     kernel = pair(kernel)
+    reach, holes = dilated(kernel, pair(dilation))
     stride, (top, left) = pair(stride) if stride else kernel, pair(padding)
-    places = zip(call.shape[2:], stride, kernel, call.tensor.shape[:2], (top, left), strict=True)
+    places = zip(call.shape[2:], stride, reach, call.tensor.shape[:2], (top, left), strict=True)
     bottom, right = (max(before, (count - 1) * step + size - extent - before) for count, step, size, extent, before in places)
     if not counts or not (top or left):
-        call.emit(f"{kind}pool", Pool, kind, kernel, stride, (top, bottom, left, right))
+        call.emit(f"{kind}pool", Pool, kind, kernel, stride, (top, bottom, left, right), dilation=holes)
     elif (bottom, right) != (top, left):
         raise refuse(call.node, "average pooling that counts padding, with ceil_mode", "count_include_pad=False")
     else:  # a depthwise convolution with equal weights

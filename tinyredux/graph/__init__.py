@@ -1,8 +1,8 @@
 """What a network is: tensors, operators, constants, and the rules that a graph keeps.
 
-`operators` holds the dataclasses of the operators and the shapes they give, `rules` the check `verify`; `functions` what a Lookup
-may compute of each value; `results` joins several outputs to one array and takes them apart; `dead_channels` removes the channels
-that nobody reads. Every other package works on a Graph and returns a new one. Chapter 1 prints one.
+`operators` holds the dataclasses of the operators, `shapes` what they give and see, `rules` the check `verify`; `functions` what
+a Lookup may compute of each value; `results` joins several outputs to one array and takes them apart; `dead_channels` removes
+the channels that nobody reads. Every other package works on a Graph and returns a new one. Chapter 1 prints one.
 """
 
 from __future__ import annotations
@@ -40,19 +40,16 @@ from tinyredux.graph.operators import (
     Weighted,
     Windowed,
     constant_names,
-    output_shape,
-    seen,
-    taken,
     weights_of,
-    window_outputs,
 )
 from tinyredux.graph.results import apart, joined
 from tinyredux.graph.rules import verify
+from tinyredux.graph.shapes import dilated, extent, output_shape, seen, taken, taps_inside, window_outputs
 
 __all__ = [
     "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
     "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu",
     "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
-    "constant_names", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "total_macs", "verify",
-    "weights_of", "window_outputs", "without_dead_channels",
+    "constant_names", "dilated", "extent", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "taps_inside",
+    "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip

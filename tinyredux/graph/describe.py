@@ -6,9 +6,10 @@ from tinyredux.files import expect
 from tinyredux.graph.operators import Graph, Op, Weighted
 
 DETAILS = (
-    "kind", "kernel", "stride", "padding", "groups", "multiplier", "activation", "sub_length", "hash_bits", "threshold",
-    "function", "parameters", "subtract",
+    "kind", "kernel", "stride", "padding", "dilation", "groups", "multiplier", "activation", "sub_length", "hash_bits",
+    "threshold", "function", "parameters", "subtract",
 )  # fmt: skip
+UNDILATED = ("dilation", (1, 1))  # goes without saying
 
 
 def macs(graph: Graph, op: Op) -> int:
@@ -30,7 +31,7 @@ def to_text(graph: Graph) -> str:
     expect(Graph, graph, "what to print", "such as compile_net(settings).int8")
     lines = [f"graph {graph.name}: {graph.input.name} {graph.input.shape} {graph.input.dtype}"]
     for op in graph.ops:
-        detail = [f"{key}={getattr(op, key)}" for key in DETAILS if hasattr(op, key)]
+        detail = [f"{key}={getattr(op, key)}" for key in DETAILS if hasattr(op, key) and (key, getattr(op, key)) != UNDILATED]
         lines.append(f"  {op.output} {graph.tensors[op.output].shape} = {type(op).__name__}({', '.join((*op.inputs, *detail))})")
     lines += [f"  outputs {', '.join(graph.outputs)}"] if len(graph.outputs) > 1 else []
     return "\n".join(lines)

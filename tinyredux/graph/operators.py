@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.files import require
-from tinyredux.graph.functions import check_function
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -79,11 +78,12 @@ class Weighted(Op):
 
 @dataclass(frozen=True)
 class Convolution(Weighted):
-    """An operator with weights whose outputs each see a window of the input."""
+    """An operator with weights whose outputs each see a window of the input, every `dilation`-th row and column of it."""
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = field(default=(1, 1), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class Pool(Op):
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     activation: str = "none"
+    dilation: Pair = field(default=(1, 1), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -273,110 +274,6 @@ class Graph:
 
 
 Windowed = Convolution | Pool  # the operators whose outputs see windows
-
-
-def seen(op: Windowed, axis: int, first: Place, end: Place) -> tuple[Place, Place]:
-    """Returns the first row (axis 0) or column (1) of the input, and one past the last, that outputs `first` to `end` - 1 see.
-
-    They may lie in the padding, before 0 or behind the last.
-    """
-    start = -op.padding[2 * axis]
-    return first * op.stride[axis] + start, (end - 1) * op.stride[axis] + start + op.kernel[axis]
-
-
-def taken(op: Rearrange, axis: int, first: Place, end: Place) -> tuple[Place, Place]:
-    """Returns the first row (axis 0) or column (1) of the input, and one past the last, that outputs `first` to `end` - 1 are."""
-    start, step, repeat, phase = op.start[axis], op.step[axis], op.repeat[axis], op.phase[axis]
-    return start + (first + phase) // repeat * step, start + (end - 1 + phase) // repeat * step + 1
-
-
-def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
-    """Returns how many windows fit along one axis of `size` elements padded by `before` and `after`."""
-    return (size + before + after - kernel) // stride + 1
-
-
-def output_shape(graph: Graph, op: Op) -> Shape:
-    """Returns the shape that an operator writes. Raises ValueError naming operator, tensor and shapes that disagree."""
-    height, width, channels = graph.tensors[op.inputs[0]].shape
-    match op:
-        case Convolution() | Pool():
-            top, bottom, left, right = op.padding
-            rows = window_outputs(height, op.kernel[0], op.stride[0], top, bottom)
-            columns = window_outputs(width, op.kernel[1], op.stride[1], left, right)
-            window = f"a {op.kernel[0]}x{op.kernel[1]} window"
-            fits = rows >= 1 and columns >= 1 and not (isinstance(op, Pool) and op.kind == "mean" and any(op.padding))
-            require(fits, f"{op.name}: {window} does not fit into {height}x{width} with padding {op.padding}")
-            return rows, columns, channels if isinstance(op, Pool) else _output_channels(graph, op, channels)
-        case Dense():
-            weights = graph.constants[op.weights]
-            there = f"{op.inputs[0]} has {height * width * channels}"
-            fits = weights.shape[1:] == (height * width * channels,)
-            require(fits, f"{op.name}: weights {weights.shape} expect {weights.shape[-1]} inputs, {there}")
-            return 1, 1, int(weights.shape[0])
-        case Add():
-            one, other = (graph.tensors[name].shape for name in op.inputs)
-            require(one == other, f"{op.name}: adds {one} and {other}; both must have one shape (no broadcasting)")
-            return other
-        case Mul():
-            one, other = (graph.tensors[name].shape for name in op.inputs)
-            by_channel, by_place = (1, 1, one[2]), (*one[:2], 1)
-            others = f"{one}, {by_channel}, a value a channel, or {by_place}, a value a place"
-            fits = other in (one, by_channel, by_place)
-            require(fits, f"{op.name}: multiplies {one} by {other}; the second must be {others}")
-            return one
-        case Concat():
-            shapes = [graph.tensors[name].shape for name in op.inputs]
-            alike = len({shape[:2] for shape in shapes}) == 1
-            require(alike, f"{op.name}: concatenates maps of different sizes {shapes}; only channels may differ")
-            return height, width, sum(shape[2] for shape in shapes)
-        case Recall():
-            parts = [graph.tensors[name].shape for name in (*op.inputs, op.state)]
-            alike = len({shape[1:] for shape in parts}) == 1
-            require(alike, f"{op.name}: rows {parts} one below another; width and channels must be equal")
-            return sum(shape[0] for shape in parts), *parts[0][1:]
-        case Lookup():
-            check_function(op.name, op.function, op.parameters)
-        case Rearrange():
-            ends = [taken(op, axis, 0, op.size[axis])[1] for axis in (0, 1)]
-            many = op.repeat[0] * op.repeat[1] if op.blocks else 1
-            inside = ends[0] <= height and ends[1] <= width and op.first_channel + op.channels * many <= channels
-            positive = min(*op.size, op.channels, *op.step, *op.repeat, op.groups) >= 1 and min(*op.start, op.first_channel) >= 0
-            places = f"{op.size} places of {op.channels} channels from {op.start}"
-            fits = inside and positive and not op.channels % op.groups
-            require(fits, f"{op.name}: {places} lie outside {height, width, channels}")
-            return *op.size, op.channels
-    return height, width, channels
-
-
-def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:
-    shape = graph.constants[op.weights].shape
-    if isinstance(op, TrecConv):
-        _verify_hash(graph, op, shape[0], op.kernel[0] * op.kernel[1] * channels)
-    if isinstance(op, DepthwiseConv):
-        outputs = channels * op.multiplier
-        expected: tuple[int, ...] = (*op.kernel, outputs)
-    else:
-        outputs, groups = shape[0], op.groups if isinstance(op, Conv) else 1
-        both = f"{channels} input and {outputs} output channels"
-        require(not channels % groups and not outputs % groups, f"{op.name}: {both} do not divide into {groups} groups")
-        expected = (outputs, *op.kernel, channels // groups)
-    require(shape == expected, f"{op.name}: weights have shape {shape}, expected {expected} for {channels} input channels")
-    return int(outputs)
-
-
-def _verify_hash(graph: Graph, op: TrecConv, outputs: int, columns: int) -> None:
-    most = MOST_BITS if op.vectors else min(MOST_BITS, outputs)
-    if not 1 <= op.hash_bits <= most or not 1 <= op.sub_length <= columns or op.threshold not in THRESHOLDS:
-        raise ValueError(
-            f"{op.name}: {op.hash_bits} hash bits, sub-vectors of {op.sub_length}, threshold {op.threshold!r}; expected 1 to "
-            f"{most} bits, a length of 1 to {columns} and one of {', '.join(THRESHOLDS)}"
-        )
-    if not op.vectors:
-        return
-    expected = (-(-columns // op.sub_length), op.sub_length, op.hash_bits)
-    shape = graph.constants[op.vectors].shape
-    fits = shape in (expected, (1, *expected[1:]))
-    require(fits, f"{op.name}: hash vectors have shape {shape}, expected {expected}, or 1 in front for all blocks")
 
 
 def constant_names(op: Op) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinyredux.files import expect, require
-from tinyredux.graph.operators import Graph, Op, Weighted, constant_names, output_shape
+from tinyredux.graph.operators import Graph, Op, Weighted, constant_names
+from tinyredux.graph.shapes import output_shape
 
 
 def verify(graph: Graph) -> None:

@@ -17,7 +17,7 @@ from tqdm import tqdm  # tqdm.auto would warn in a notebook that lacks ipywidget
 
 from tinyredux.datasets import Images, Split, check_labels
 from tinyredux.fixedpoint import INT32_MAX
-from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Padding, Pool, Relu, Weighted, joined
+from tinyredux.graph import Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Op, Padding, Pool, Relu, Weighted, extent, joined
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import clamp_for, requantization
 from tinyredux.int8.lookup import table_of
@@ -131,9 +131,9 @@ def weighted_sums(op: Weighted, images: torch.Tensor, weights: torch.Tensor) -> 
     groups = op.groups if isinstance(op, Conv) else images.shape[1]
     padded, steps = _padded(images, op.padding, 0), list(op.stride)
     for axis in range(2):
-        if padded.shape[2 + axis] < op.kernel[axis] + op.stride[axis]:
-            padded, steps[axis] = padded.narrow(2 + axis, 0, op.kernel[axis]), 1
-    return functional.conv2d(padded, weights, stride=steps, groups=groups)
+        if padded.shape[2 + axis] < extent(op, axis) + op.stride[axis]:
+            padded, steps[axis] = padded.narrow(2 + axis, 0, extent(op, axis)), 1
+    return functional.conv2d(padded, weights, stride=steps, dilation=op.dilation, groups=groups)
 
 
 def _padded(values: torch.Tensor, padding: Padding, fill: float) -> torch.Tensor:
@@ -143,7 +143,7 @@ def _padded(values: torch.Tensor, padding: Padding, fill: float) -> torch.Tensor
 
 def max_pool(values: torch.Tensor, op: Pool) -> torch.Tensor:
     """Returns the largest value (N, C, H, W) of each window."""
-    return functional.max_pool2d(_padded(values, op.padding, float("-inf")), op.kernel, op.stride)
+    return functional.max_pool2d(_padded(values, op.padding, float("-inf")), op.kernel, op.stride, dilation=op.dilation)
 
 
 def _pool_behind(graph: Graph, op: Weighted) -> Pool | None:

@@ -122,12 +122,14 @@ def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray
     return fixedpoint.quantize(as_maps(graph, images).transpose(0, 2, 3, 1), quant.scale[0], quant.zero_point)
 
 
-def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: float) -> Batch:
+def windows(images: Batch, kernel: Pair, stride: Pair, padding: Padding, fill: float, dilation: Pair = (1, 1)) -> Batch:
     """Returns (N, out_h, out_w, kernel_h, kernel_w, C): what each output position sees."""
     top, bottom, left, right = padding
     padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
-    seen = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2))
-    return np.asarray(seen[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3))
+    spans = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(1, 2))
+    taken = seen[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
+    return np.asarray(taken.transpose(0, 1, 2, 4, 5, 3))
 
 
 def accumulate(graph: Graph, op: Weighted, images: Batch, clusters: Counts | None = None) -> Batch:
@@ -139,7 +141,7 @@ def accumulate(graph: Graph, op: Weighted, images: Batch, clusters: Counts | Non
     if isinstance(op, Dense):
         return np.asarray(images.reshape(len(images), -1) @ weights.T).reshape(len(images), 1, 1, -1)
     assert isinstance(op, Convolution)
-    seen = windows(images, op.kernel, op.stride, op.padding, 0)
+    seen = windows(images, op.kernel, op.stride, op.padding, 0, op.dilation)
     match op:
         case DepthwiseConv():
             filters = weights.reshape(*op.kernel, images.shape[3], op.multiplier)
@@ -220,9 +222,10 @@ def _pool(op: Pool, images: Batch) -> Batch:
     """Returns the maxima, or the means of what each window covers beside padding; of integers, rounded halves away from zero."""
     integer = images.dtype == np.int8
     if op.kind == "max":
-        return np.asarray(windows(images, op.kernel, op.stride, op.padding, -128 if integer else -np.inf).max(axis=(3, 4)))
+        lowest = -128 if integer else -np.inf
+        return np.asarray(windows(images, op.kernel, op.stride, op.padding, lowest, op.dilation).max(axis=(3, 4)))
     ones = np.ones((1, *images.shape[1:3], 1), np.int64)
-    sums, count = (windows(each, op.kernel, op.stride, op.padding, 0).sum(axis=(3, 4)) for each in (images, ones))
+    sums, count = (windows(each, op.kernel, op.stride, op.padding, 0, op.dilation).sum(axis=(3, 4)) for each in (images, ones))
     return fixedpoint.divide_half_away(sums, count) if integer else np.asarray(sums / count)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.graph import Graph, Op
-from tinyredux.kernels import dense, depthwise, elementwise, gemm, pool, quads, rows, trec, winograd
+from tinyredux.kernels import dense, depthwise, elementwise, gemm, phases, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
@@ -28,6 +28,7 @@ Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
     pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms, winograd.forms, trec.forms,
 )  # fmt: skip
+LADDER = 1.04  # between two sizes of arrays and code for which a plan is made
 SURELY = 0.85  # of the C kernel's predicted cycles: less is faster, whatever the prediction's error
 
 
@@ -42,6 +43,7 @@ class Way:
     scratch_bytes: int = 0
 
 
+Size = Callable[["FastSteps"], int]  # of a whole program, in bytes of flash
 Put = Callable[[Mapping[str, Form]], FastSteps]  # the placed program in which operators have these forms
 Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C kernel last
 
@@ -49,7 +51,7 @@ Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its C kernel, the fastest first."""
     limit = SURELY * operator_cycles(graph, op, core)
-    found = [on_board(form, core) for template in templates for form in template(graph, op, core)]
+    found = [on_board(form, core) for template in templates for form in phases.by_phases(template)(graph, op, core)]
     found = [form for form in found if called(core, form.cost) < limit]
     return sorted(found, key=lambda form: (form.cost, form.scratch_bytes))
 
@@ -76,15 +78,17 @@ def _array_bytes(graph: Graph, ops: Iterable[Op]) -> int:
 
 def choose(
     graph: Graph, core: str, sram_bytes: int | None = None, flash_bytes: int | None = None,
-    templates: Sequence[Template] = TEMPLATES,
+    templates: Sequence[Template] = TEMPLATES, size: Size | None = None,
 ) -> FastSteps:  # fmt: skip
     """Returns the program layer by layer by the fastest forms of `templates` within the bytes for arena with scratch, and for
-    weights with kernels.
+    weights with kernels; with `size`, for the whole program as this counts it.
 
     Where even the smallest forms do not fit, the choice is theirs: whoever checks the size says so.
     """
-    fast = fitted(graph, core, {op.name: ways(graph, op, core, templates) for op in graph.ops}, sram_bytes, flash_bytes)
-    return completed(fast)
+    ways_of = {op.name: ways(graph, op, core, templates) for op in graph.ops}
+    if size is None or flash_bytes is None:
+        return completed(fitted(graph, core, ways_of, sram_bytes, flash_bytes))
+    return completed(within_flash(graph, core, ways_of, sram_bytes, flash_bytes, size))
 
 
 def completed(fast: FastSteps) -> FastSteps:
@@ -99,6 +103,23 @@ def fitted(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None, flash
         op: [way for way in some if way.form is None or live[op] + way.scratch_bytes <= most] for op, some in ways_of.items()
     }
     return _fastest(possible, lambda forms: placed(graph, core, forms), most, flash_bytes)
+
+
+def within_flash(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None, flash_bytes: int, size: Size) -> FastSteps:
+    """Returns the fastest of the programs for a ladder of sizes that takes at most `flash_bytes`, else the smallest.
+
+    Which programs there are does not depend on the limit, so that more flash never gives a slower one.
+    """
+    sizes = [[way.flash_bytes for way in some] for some in ways_of.values()]
+    least, budget, plans = sum(map(min, sizes)), float(sum(some[0] for some in sizes)), dict[frozenset[str], FastSteps]()
+    while True:
+        fast = fitted(graph, core, ways_of, sram_bytes, max(least, int(budget)))
+        plans.setdefault(frozenset(f"{op} {form.name}" for op, form in fast.form_of_operator.items()), fast)
+        if budget <= least:
+            break
+        budget /= LADDER
+    fastest_first = sorted(plans.values(), key=lambda plan: plan.cycles)
+    return next((plan for plan in fastest_first if size(plan) <= flash_bytes), None) or min(fastest_first, key=size)
 
 
 def placed(graph: Graph, core: str, forms: Mapping[str, Form]) -> FastSteps:

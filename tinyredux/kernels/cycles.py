@@ -21,7 +21,22 @@ from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, TrecConv, Weighted
+from tinyredux.graph import (
+    Add,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Op,
+    Pool,
+    Rearrange,
+    Relu,
+    TrecConv,
+    Weighted,
+    taps_inside,
+)
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
 from tinyredux.memory import (
     Item,
@@ -106,7 +121,11 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
         case DepthwiseConv() | Pool():
             rows, columns = windows(graph, op, step)
             fours = channels // 4 if isinstance(op, Pool) or op.multiplier == 1 else 0
-            ones, taps, gaps = channels - 4 * fours, sum(rows) * sum(columns), int(step.inputs[0].gaps[1] > 0)
+            ones, taps, gaps = (
+                channels - 4 * fours,
+                sum(rows) * sum(columns),
+                int(step.inputs[0].gaps[1] > 0 or op.dilation[1] > 1),
+            )
             kernel = op.kind if isinstance(op, Pool) else "depthwise"
             by_four = (pixels * fours, sum(rows) * width * fours, taps * fours, taps * fours * gaps)
             return kernel, (1, pixels, *by_four, pixels * ones, taps * ones)
@@ -148,14 +167,7 @@ def _moved(op: Rearrange, step: Step) -> Counts:
 def windows(graph: Graph, op: Conv | DepthwiseConv | Pool, step: Step) -> tuple[list[int], list[int]]:
     """Returns how many rows and how many columns of the kernel lie inside the map, for each row and column of the output."""
     box, (height, width, _) = step.output.box, graph.tensors[op.inputs[0]].shape
-    rows = _inside(box.y0, box.y1, op.kernel[0], op.stride[0], op.padding[0], height)
-    return rows, _inside(box.x0, box.x1, op.kernel[1], op.stride[1], op.padding[2], width)
-
-
-@lru_cache(maxsize=10_000)
-def _inside(first: int, end: int, kernel: int, stride: int, before: int, size: int) -> list[int]:
-    starts = [i * stride - before for i in range(first, end)]
-    return [max(0, min(size, start + kernel) - max(0, start)) for start in starts]
+    return taps_inside(op, 0, box.y0, box.y1, height), taps_inside(op, 1, box.x0, box.x1, width)
 
 
 def _pointwise(pixels: int, channels: int, taps: int) -> Counts:
@@ -171,7 +183,7 @@ def _columns(graph: Graph, op: Conv, step: Step, pixels: int, channels: int) -> 
     """im2col, then two channels times two pixels: what is left over goes one by one."""
     in_c, out_c = group_sizes(graph, op)
     groups, row = -(-channels // out_c), op.kernel[1] * in_c
-    together = step.inputs[0].pixel_stride == in_c
+    together = step.inputs[0].pixel_stride == in_c and op.dilation[1] == 1
     taps, fills, run = op.kernel[0] * row, op.kernel[0] * (1 if together else op.kernel[1]), row if together else in_c
     blocks = groups * (pixels // 2) * (min(out_c, channels) // 2)
     ones = pixels * channels - 4 * blocks
@@ -191,12 +203,12 @@ def _direct(graph: Graph, op: Conv | Dense, step: Step) -> Counts:
     what is left over.
     """
     view, (height, _, channels) = step.inputs[0], step.output.box.shape
-    in_c, gaps = view.box.shape[2], view.gaps[1] > 0
+    in_c, gaps = view.box.shape[2], view.gaps[1] > 0 or (isinstance(op, Conv) and op.dilation[1] > 1)
     if isinstance(op, Dense):
         rows, columns, kernel = [view.box.shape[0]], [view.box.shape[1]], view.box.shape[1]
     else:
         (rows, columns), kernel = windows(graph, op, step), op.kernel[1]
-    plane = not gaps and view.row_stride == kernel * view.pixel_stride
+    plane = not gaps and view.row_stride == kernel * view.pixel_stride and (isinstance(op, Dense) or op.dilation[0] == 1)
     raw = isinstance(op, Dense) or not any(op.padding)
     lines = sum(1 for count in rows if count) if plane else sum(rows)
     deep = sum(rows) / max(1, lines)  # rows in one run

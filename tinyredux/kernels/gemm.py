@@ -8,14 +8,15 @@ Source: ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.forms import Form
+from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
 from tinyredux.kernels.asm.schedule import cycles_of
@@ -23,19 +24,24 @@ from tinyredux.kernels.asm.stalls import fastest
 from tinyredux.memory import is_pointwise
 
 STEPS = (16, 12, 8, 4)  # of two values, at most, in a round of the inner loop: with 16 its code has 0.9 KiB
-STRIPS = (2, 8, 32)  # pixels at a time; from 8 on it pays to copy the weights to RAM
+STRIPS = (2, 8, 32, 64)  # pixels at a time; from 8 on it pays to copy the weights to RAM
 COPIED_STRIP = 8
+START_BYTES = 16  # of the sums' start values
 PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (pair of channels, pixel) of two sums
 # Of the C around: a pixel, a group of channels, a row of a gathered window, a byte of it. Least squares over 18 simulated layers.
 C_CYCLES = {"cortex-m4": (84, 47, 122, 2.6), "cortex-m7": (40, 15, 79, 4.2), "cortex-m33": (80, 35, 113, 1.8)}
 
 
 class Shape:
-    """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover k."""
+    """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover k.
 
-    def __init__(self, k: int, channels: int, steps_max: int = STEPS[0]) -> None:
+    Rows of the input lie `pixels[0]` values apart, those of the output `pixels[1]`: more than k and channels in a group of many.
+    """
+
+    def __init__(self, k: int, channels: int, steps_max: int = STEPS[0], pixels: tuple[int, int] | None = None) -> None:
         """Divides the values into rounds of at most `steps_max` pairs."""
         self.k, self.channels = k, channels
+        self.in_pixel, self.out_pixel = pixels or (k, channels)
         self.fours = -(-k // 4)  # groups of four values in a row
         self.rounds = -(-2 * self.fours // steps_max)
         self.steps = 2 * -(-self.fours // self.rounds)  # an even number: four values make two words
@@ -46,53 +52,77 @@ class Shape:
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns one form per length of strip for a convolution of one group whose sums stay in their bounds."""
-    if not isinstance(op, Conv) or op.groups > 1:
+    """Returns one form per length of strip for a convolution whose sums stay in their bounds, in groups where it is 1x1."""
+    if not isinstance(op, Conv):
         return []
-    (height, width, channels), sums = graph.tensors[op.output].shape, sums_of(graph, op)
-    if channels < 4 or height * width < 2 or not sums.stay_below(PAIR_LIMIT):
+    (height, width, out_c), sums = graph.tensors[op.output].shape, sums_of(graph, op)
+    channels, pixels = out_c // op.groups, height * width
+    if channels < 4 or pixels < 2 or not sums.stay_below(PAIR_LIMIT) or (op.groups > 1 and not _in_place(op, sums)):
         return []
-    shapes = shapes_of(sums.rows.shape[1], channels)
-    lengths = sorted({min(strip, height * width // 2 * 2) for strip in STRIPS})
+    shapes = shapes_of(sums.rows.shape[1], channels, STEPS, (graph.tensors[op.inputs[0]].shape[2], out_c))
+    equal = [-(-pixels // -(-pixels // strip)) for strip in STRIPS]  # as equal as can be
+    lengths = sorted({min(length + length % 2, pixels // 2 * 2) for length in equal})
     return [_form(graph, op, core, shapes, sums, strip) for strip in lengths]
 
 
-def shapes_of(k: int, channels: int, steps: Sequence[int] = STEPS) -> list[Shape]:
+def _in_place(op: Conv, sums: Sums) -> bool:
+    """Returns whether the windows of a convolution, or of a group of it, are words where they lie."""
+    return op.kernel == (1, 1) and not any(op.padding) and sums.rows.shape[1] % 4 == 0
+
+
+def shapes_of(k: int, channels: int, steps: Sequence[int] = STEPS, pixels: tuple[int, int] | None = None) -> list[Shape]:
     """Returns the shapes of a product that differ, of the largest loop first."""
-    shapes = [Shape(k, channels, most) for most in steps]
+    shapes = [Shape(k, channels, most, pixels) for most in steps]
     return [*{(shape.rounds, shape.steps): shape for shape in shapes}.values()]
 
 
 def _form(graph: Graph, op: Conv, core: str, shapes: list[Shape], sums: Sums, strip: int) -> Form:
     """Returns the form whose strips have this length, in the shape that is fastest."""
     out_h, out_w, _ = graph.tensors[op.output].shape
-    in_place = op.kernel == (1, 1) and not any(op.padding) and graph.tensors[op.inputs[0]].shape[2] % 4 == 0
+    in_place = _in_place(op, sums)
+    together = in_place and op.stride == (1, 1)
     copied, output = strip >= COPIED_STRIP, (sums.factors.output_zero_point, sums.factors.clamp)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     c_pixel, c_group, c_row, c_byte = C_CYCLES[core]
     gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * sums.rows.shape[1]
 
     def priced(shape: Shape) -> tuple[float, Shape, tuple[Function, ...]]:
-        functions = (widen_function(shape), copy_function(shape), product_function(shape, strip // 2, output))
-        widen, copy, product = (cycles_of(function, core) for function in functions)
+        widening = widen_strip_function(shape, strip // 2) if together else widen_function(shape)
+        functions = (widening, copy_function(shape), product_function(shape, strip // 2, output))
+        widen, copy, products = (cycles_of(function, core) for function in functions)
         broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains, between flash and SRAM
-        cycles = pixels * (widen / 2 + c_pixel + gathered) + pixels / strip * shape.groups * (product + broken)
+        widened = strips * (widen + c_group) if together else pixels * (widen / 2 + c_pixel + gathered)
+        cycles = widened + pixels / strip * shape.groups * (products + broken)
         cycles += strips * shape.groups * (c_group + (copy if copied else 0))
         return cycles, shape, functions
 
-    cycles, shape, functions = fastest(core, map(priced, shapes))
+    each_cycles, shape, functions = fastest(core, map(priced, shapes))
     scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (0 if in_place else 2 * shape.fours)
     fields = window_fields(graph, op) | {
+        "in_c": shape.in_pixel // op.groups, "out_c": shape.channels, "in_pixel": shape.in_pixel, "out_pixel": shape.out_pixel,
         "input_zero_point": sums.factors.input_zero_point, "row_words": shape.row_words, "group_words": shape.group_words,
-        "strip": strip, "in_place": int(in_place), "copied": int(copied),
+        "strip": strip, "in_place": in_place + together, "copied": int(copied),
         **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
-    call = kernel_call("gemm", fields)
-    name = f"gemm_{'pointwise' if is_pointwise(op) else 'columns'}_{strip}"
+    name = f"gemm_{'pointwise' if together or is_pointwise(op) else 'columns'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
-    groups = data(shape, sums.rows, sums.start, requantize.constants(sums.factors))
-    streamed = strips * (1 if copied else strip // 2) * groups.nbytes
-    return Form(name, round(cycles), 4 * scratch_words, functions, call, {"groups": groups}, proof, streamed)
+    parts = (np.split(values, op.groups) for values in (sums.rows, sums.start, requantize.constants(sums.factors)))
+    arrays = {"groups": np.concatenate([data(shape, *part) for part in zip(*parts, strict=True)])}
+    streamed = strips * (1 if copied else strip // 2) * arrays["groups"].nbytes
+    cycles, call = round(op.groups * each_cycles), grouped_call(kernel_call("gemm", fields), op.groups, shape)
+    return Form(name, cycles, 4 * scratch_words, functions, call, arrays, proof, streamed)
+
+
+def grouped_call(call: Callable[[Places], str], groups: int, shape: Shape) -> Callable[[Places], str]:
+    """Returns what writes the call of the kernel for each group of a convolution."""
+
+    def each(places: Places) -> str:
+        source = (f"{places.inputs[0]} + group * {shape.k}",)
+        data = {"groups": f"{places.arrays['groups']} + group * {shape.groups * shape.group_words}"}
+        found = call(Places(f"{places.out} + group * {shape.channels}", source, places.scratch, data))
+        return f"for (int32_t group = 0; group < {groups}; group++) {found}"
+
+    return each if groups > 1 else call
 
 
 def first_channels(channels: int) -> list[int]:
@@ -136,6 +166,33 @@ def widen_function(shape: Shape) -> Function:
     return p
 
 
+def widen_strip_function(shape: Shape, pairs: int) -> Function:
+    """Returns the function that widens pairs of int8 rows that lie one behind the other, from `a` on; `pairs` is their usual
+    number, `b` is not read."""
+    about = f"Pairs of rows of {shape.k} int8 as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
+    name = f"tr_widen_strip_k{shape.k}_{shape.in_pixel}_{shape.row_words}"
+    p = Function(name, ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t pairs"), about)
+    p.free("b")
+    once = next(n for n in (8, 7, 6, 5, 4, 3, 2, 1) if shape.fours % n == 0)  # groups of four values in a round
+    words = [f"{part}_{row}{four}" for four in range(2 - once % 2) for part in ("even", "odd") for row in "ab"]
+    p.new(*words)
+    with p.loop("pairs", pairs):
+        with p.repeated("rounds", shape.fours // once):
+            for first in range(0, once, 2 - once % 2):
+                for i, four in enumerate(range(first, first + 2 - once % 2)):
+                    p.ldr(f"odd_a{i}", "a", 4 * four)
+                    p.ldr(f"odd_b{i}", "a", shape.in_pixel + 4 * four)
+                for i in range(2 - once % 2):
+                    for row in "ab":
+                        p.sxtb16(f"even_{row}{i}", f"odd_{row}{i}")
+                        p.sxtb16_ror8(f"odd_{row}{i}", f"odd_{row}{i}")
+                p.stm("to", *words)
+            p.add("a", "a", 4 * once)
+        p.advance("a", 2 * shape.in_pixel - shape.k)
+        p.advance("to", 8 * (shape.row_words - 2 * shape.fours))
+    return p
+
+
 def copy_function(shape: Shape) -> Function:
     """Returns the function that copies 8 words `eights` times."""
     p = Function("tr_copy_words", ("int32_t *to", "const int32_t *from", "int32_t eights"), "Copies 8 words at a time.")
@@ -151,34 +208,44 @@ def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | None)
     """Returns the function that multiplies pairs of widened rows with one group of four channels; `pairs` is their usual number.
 
     columns: per pair and step a word of each row; group: one row of `data`; out: the group's first channel of the first row,
-    rows `channels` values apart: int8 by `output` (zero point and limits), or the int32 sums themselves where that is None.
+    rows `out_pixel` values apart: int8 by `output` (zero point and limits), or the int32 sums themselves where that is None.
     """
-    about = f"Byte pairs: 4 of {shape.channels} channels x 2 rows, {shape.row_words} words of two values a row."
+    about = f"Byte pairs: 4 of {shape.out_pixel} channels x 2 rows, {shape.row_words} words of two values a row."
     rounds = f"x{shape.rounds}" if shape.rounds > 1 else ""
-    name = f"tr_gemm_k{shape.row_words}{rounds}_c{shape.channels}_{requantize.name(*output) if output else 'sums'}"
+    name = f"tr_gemm_k{shape.row_words}{rounds}_c{shape.out_pixel}_{requantize.name(*output) if output else 'sums'}"
     result = f"{'int8_t' if output else 'int32_t'} *out"
     p = Function(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
-    p.keep("*out", "*end", "pairs")
+    p.keep("*out")
+    p.new_float("*end_kept", "*last")
+    with p.registers("distance", "*end"):  # where the columns end
+        p.constant("distance", 8 * shape.row_words)
+        p.mul("distance", "pairs", "distance")
+        p.add("end", "columns", "distance")
+        p.vmov("last", "end")
+    p.free("pairs")
     p.new(*sums_of_rows(), "x0", "x1", "w0", "*end")
-    with p.loop("pairs_kept", pairs, through="x0"):
-        p.move("end", "columns", 8 * shape.row_words, "x0")
-        p.vmov("end_kept", "end")
-        start_sums(p, "group")
+    with p.loop_until("columns", "end", pairs):
         if shape.rounds == 1:
-            product_round(p, shape.steps, "group")
+            p.load("group", 0, *sums_of_rows()[:4])
+            product_round(p, shape.steps, "group", START_BYTES)
         else:
+            p.move("end", "columns", 8 * shape.row_words, "x0")
+            p.vmov("end_kept", "end")
+            start_sums(p, "group")
             with p.loop_until("columns", "end", times=shape.rounds):
                 product_round(p, shape.steps, "group")
                 p.vmov("end", "end_kept")
         p.free("end")
+        behind = START_BYTES + 8 * shape.row_words if shape.rounds == 1 else 0
         with p.fetched("out"):
             if output:
-                _requantize(p, shape.channels, output)
+                _requantize(p, shape.out_pixel, output, behind)
             else:
-                _store(p, shape.channels)
-            p.move("out", "out", (2 if output else 8) * shape.channels, "x0")
+                _store(p, shape.out_pixel)
+            p.move("out", "out", (2 if output else 8) * shape.out_pixel, "x0")
         p.new("*end")
-        p.move("group", "group", -8 * shape.row_words - 16, "x0")
+        p.move("group", "group", behind - START_BYTES - 8 * shape.row_words, "x0")
+        p.vmov("end", "last")
     return p
 
 
@@ -195,22 +262,26 @@ def start_sums(p: Function, source: str) -> None:
         p.mov(to, value)
 
 
-def product_round(p: Function, steps: int, weights: str) -> None:
-    """Four channels by two pixels, `steps` pairs of values, from `columns` and `weights`, which move on; `end` makes room."""
+def product_round(p: Function, steps: int, weights: str, behind: int = 0) -> None:
+    """Four channels by two pixels, `steps` pairs of values, from `columns` and `weights`, which move on; `end` makes room.
+
+    `behind`: the only round; its weights begin so many bytes behind `weights`, which stays, and row 0 holds what both start from.
+    """
     p.free("end")
     with p.registers("w1"):
         for step in range(steps):
             p.load("columns", 8 * step, "x0", "x1")
-            p.load(weights, 8 * step, "w0", "w1")
-            for pair in range(2):
-                for total in ("raw", "low"):
-                    for pixel in range(2):
-                        p.smlad(f"{total}{pair}_{pixel}", f"w{pair}", f"x{pixel}", f"{total}{pair}_{pixel}")
-                    if total == "raw":
-                        p.sxtb16(f"w{pair}", f"w{pair}")
+            p.load(weights, behind + 8 * step, "w0", "w1")
+            for pair, total in product(range(2), ("raw", "low")):
+                for pixel in (1, 0):
+                    start = f"{total}{pair}_{0 if behind and step == 0 else pixel}"
+                    p.smlad(f"{total}{pair}_{pixel}", f"w{pair}", f"x{pixel}", start)
+                if total == "raw":
+                    p.sxtb16(f"w{pair}", f"w{pair}")
     p.new("*end")
     p.add("columns", "columns", 8 * steps)
-    p.add(weights, weights, 8 * steps)
+    if not behind:
+        p.add(weights, weights, 8 * steps)
 
 
 def part(p: Function, raw: str, low: str, doubled: bool) -> None:
@@ -221,12 +292,12 @@ def part(p: Function, raw: str, low: str, doubled: bool) -> None:
         p.add(low, low, low)
 
 
-def _requantize(p: Function, channels: int, output: tuple[int, Clamp]) -> None:
-    """Stores the eight sums; `group` points to four multipliers and shifts."""
+def _requantize(p: Function, channels: int, output: tuple[int, Clamp], behind: int) -> None:
+    """Stores the eight sums; four multipliers and shifts lie `behind` bytes behind `group`."""
     for pair, pixel in PAIRS:
         part(p, f"raw{pair}_{pixel}", f"low{pair}_{pixel}", doubled=True)
     for channel in range(4):
-        p.load("group", 8 * channel, "x0", "x1")
+        p.load("group", behind + 8 * channel, "x0", "x1")
         for pixel in range(2):
             total = f"{('low', 'raw')[channel % 2]}{channel // 2}_{pixel}"
             requantize.requantize(p, total, "x0", "x1", *output)

@@ -35,7 +35,7 @@ OFFSET = 1 << (FIELD - 1)  # keeps the two lower fields positive, so that they b
 WEIGHT_LIMIT = OFFSET // 128  # of the sum of a channel's magnitudes
 CHANNELS_MAX, INPUTS_MAX = 1024, 4000  # so that offsets of outputs fit into instructions
 STEPS = {"cortex-m4": (8, 4), "cortex-m33": (16, 8, 4), "cortex-m7": (64, 16, 8, 4)}  # inputs, at most, in a round of the loop
-STRIPS = (8, 16, 32)  # pixels at a time
+STRIPS = (8, 16, 32, 64)  # pixels at a time
 C_STRIP_CYCLES, C_GROUP_CYCLES = 40, 24  # of the C around
 
 

@@ -108,7 +108,7 @@ def with_rows(program: Program, arena: Arena, core: str, limit_bytes: int = 0, f
 
     def changed(step: Step, moment: int) -> Step:
         op = graph.by_name[step.op]
-        if step.kind != "run" or not isinstance(op, Conv) or op.groups != 1:
+        if step.kind != "run" or not isinstance(op, Conv) or op.groups != 1 or op.dilation != (1, 1):
             return step
         offset, free_bytes = gap(program, arena, limit, step.scratch, moment)
         kernel = kernel_of(op, _geometry(graph, op, step))

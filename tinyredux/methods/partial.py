@@ -10,7 +10,7 @@ from tinyredux.files import check_types, require
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, OnBoard, completed, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program
-from tinyredux.methods.layerwise import check_sram
+from tinyredux.methods.layerwise import check_flash, check_sram
 from tinyredux.partial import (
     MARGIN,
     SLOWDOWN,
@@ -34,18 +34,21 @@ class Partial:
     Without `sram` it is the plan with the fewest bytes whose predicted cycles are at most 5 % above layer by layer with the same
     kernels, else the fastest that saves bytes; within `sram` bytes it is the fastest. `accumulator` is the width of partial sums,
     int32 or int16 (which loses bits); `mac_limit`: above 1.0, early layers run in patches that compute shared rows again, up to
-    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes. Chapter 6.
+    so many times the MACs; `input_outside`: the network's input lies behind the arena's other bytes; `flash`: as `Layerwise`.
+    Chapter 6.
     """
 
     sram: int | None = None
     accumulator: str = "int32"
     mac_limit: float = 1.0
     input_outside: bool = False
+    flash: int | str | None = None
 
     def __post_init__(self) -> None:
         """Rejects what no plan can be, naming what it can."""
         check_types(self)
         check_sram(self.sram)
+        check_flash(self.flash)
         check_macs(self.mac_limit)
         if self.accumulator not in ACCUMULATOR_BYTES:
             raise ValueError(f"accumulator is {self.accumulator!r}, expected one of {', '.join(ACCUMULATOR_BYTES)}")
@@ -56,11 +59,13 @@ class Partial:
         require(not graph.window, f"{graph.name} is a stream, which runs layer by layer; compile it without Partial")
         graph, fast = compacted(graph, kernels.immediates), kernels.name == "fast"
         pure, price = self.mac_limit == 1 and not self.input_outside, partial(cycles, core=STALLED)
-        templates, flash_bytes = templates_of(kernels.name, kernels.immediates), limits(board)[1]
+        templates = templates_of(kernels.name, kernels.immediates)
         if not templates:
             found = self._plan(graph, SLOWDOWN, price)
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
             return FastSteps(found.program, found.arena, OnBoard(board), factor=factor)
+        flash = "board" if self.flash is None and kernels.immediates else self.flash
+        flash_bytes = limits(board, None, graph, flash)[1]
         ways_of = {op.name: ways(graph, op, OnBoard(board), templates) for op in graph.ops}
         known = step_ways(graph, board, kernels)
 
@@ -68,7 +73,7 @@ class Partial:
             some = with_forms(program, arena, known, limit, flash_bytes)
             return with_rows(some.program, some.arena, OnBoard(board), limit, some.forms) if fast else some
 
-        whole = fitted(graph, OnBoard(board), ways_of, *limits(board, None, graph))
+        whole = fitted(graph, OnBoard(board), ways_of, *limits(board, None, graph, flash))
         exact, most = whole.cycles, self.sram or whole.total_bytes - 1
         plans = list[tuple[Program, Arena]]()
         if not pure:

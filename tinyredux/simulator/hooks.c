@@ -27,7 +27,8 @@ struct block { /* what one basic block costs, and how often it ran */
     uint32_t taken_cycles, target_cycles; /* when left by a branch; when entered by a branch */
     /* The first block that ends at the same branch holds, for an M7, its two-bit counter and, of an indirect one, the last target. */
     uint32_t branch, predictor, last_target;
-    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[7];
+    uint8_t end_kind, is_entry, loops_to_itself, changes_masks, waits, spare[3];
+    uint32_t wait_cycles; /* of fetching it from RAM */
     uint64_t runs, calls, extra_core, extra_memory;
 };
 
@@ -52,7 +53,7 @@ struct cache { /* least recently used lines; used[slot] is the time of the last 
 };
 
 struct state {
-    uint64_t instructions, core, memory;          /* totals so far */
+    uint64_t instructions, core, memory, data_memory; /* totals so far; data_memory: of memory, what loads waited for */
     uint64_t limit_instructions, next_event, now; /* now: core + memory */
     uint32_t stop, lowest_sp, stack_floor, stop_address, stop_sp, current, last_region, mispredict_cycles;
     uint32_t regions, float_on, self_loops, pending, bad_address, bad_place, previous, spare;
@@ -188,7 +189,7 @@ void on_block(void *uc, uint64_t address64, uint32_t size, void *user)
     uint32_t low = reg(s, uc, STACK_POINTER) - b->stack_bytes;
     if (low < s->lowest_sp && low >= s->stack_floor)
         s->lowest_sp = low;
-    uint64_t lost = 0;
+    uint64_t lost = b->wait_cycles;
     for (uint32_t i = 0; i < b->lines; i++)
         lost += fetch(s->code, b->first_line + i, s->core + s->memory + lost + (uint64_t)b->cycles * i / b->lines);
     s->core += b->cycles;
@@ -254,6 +255,7 @@ void on_instruction(void *uc, uint64_t address64, uint32_t size, void *user)
         lost = data_cycles(s, address - target->base, l->total_bytes);
     s->core += cycles;
     s->memory += lost;
+    s->data_memory += lost;
     s->now += cycles + lost;
     s->block[s->current].extra_core += cycles;
     s->block[s->current].extra_memory += lost;

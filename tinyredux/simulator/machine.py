@@ -41,11 +41,12 @@ class End(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """What one call of a watched function cost: instructions, cycles of the core, cycles lost to memory."""
+    """What one call of a watched function cost: instructions, cycles of the core, cycles lost to memory, of them to data."""
 
     instructions: int
     core_cycles: int
     memory_cycles: int
+    data_cycles: int
 
 
 class Machine:
@@ -124,7 +125,8 @@ class Machine:
 
     def _watched_address(self) -> None:
         """Main returns, or the watched function begins or ends. After main the program may still flush output, or exit."""
-        spent = Watched(int(self.state.instructions), int(self.state.core), int(self.state.memory))
+        state = self.state
+        spent = Watched(int(state.instructions), int(state.core), int(state.memory), int(state.data_memory))
         if self._watch == NO_ADDRESS:
             self._main = self.counts() | {"exit": self.cpu.get(R0) & 0xFF}
             self.state.stop_address = NO_ADDRESS

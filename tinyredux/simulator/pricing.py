@@ -13,6 +13,7 @@ from tinyredux.simulator.program import FLASH_KIND, Image, MemoryMap
 from tinyredux.simulator.timing import NO_REGISTER, PROGRAM_COUNTER, STACK_POINTER, Instruction, LoadPrice, price_block
 
 SYSM_PSP = 9
+SYSTEM = 0x20000000  # from here on instructions come over the system bus. Source: Arm DDI 0337G, table 4-1
 
 
 class Pricing:
@@ -100,6 +101,7 @@ class Pricing:
         if region.kind == FLASH_KIND:
             first, end = ((place - region.base) >> self.code.line_shift for place in (address, address + size - 1))
             lines = range(first, end + 1)
+        words = (address + size + 3) // 4 - address // 4
         if last.kind == "mask" and last.size == 4 and content[-2] == SYSM_PSP:
             self.state.stack_floor = self.image.data_end  # a second stack: do not take it for depth of the first
         self.blocks[self.block_count] = hooks.Block(
@@ -107,6 +109,7 @@ class Pricing:
             taken_cycles=price.taken_cycles, stack_bytes=max(0, *accumulate(one.stack_bytes for one in instructions)),
             function=1 + function, is_entry=function >= 0 and self.image.functions[function].start == address,
             first_line=lines.start, lines=len(lines), predictor=1, end_kind=_end_kind(last),
+            wait_cycles=self.rules.system_fetch * words * (address >= SYSTEM),
             branch=self.branches.setdefault(address + size, self.block_count),
             target_cycles=self.rules.wide_target if address & 2 and instructions[0].size == 4 else 0,
             loops_to_itself=content[-2:] == b"\xfe\xe7" and len(instructions) <= 2,
@@ -202,6 +205,7 @@ class Pricing:
         core, memory, cpu = int(self.state.core), int(self.state.memory), self.board.cpu
         return {
             "instructions": int(self.state.instructions), "cycles": core + memory, "cycles_core": core, "cycles_memory": memory,
+            "cycles_data": int(self.state.data_memory),
             "cycles_kind": timing.cycles_kind(cpu), "timing_model": timing.model_name(cpu),
             "error_band": list(timing.error_band(cpu)), "functions": functions,
         }  # fmt: skip

@@ -110,15 +110,16 @@ class MemoryMap:
         self.board, chip, first = board, chip_of(board.family), board.sram[0]
         bases = (board.flash.base, *(() if chip.flash_alias is None else (chip.flash_alias,)))
         spans = [Span(base, board.flash.size_bytes, FLASH_KIND) for base in bases]
-        spans += [Span(block.base, block.size_bytes, kind) for kind, block in enumerate(board.sram, STACK_KIND)]
-        if board.family == "stm32l4" and first.size_bytes == 0xA0000:
-            spans.append(Span(0x10000000, 0x10000, STACK_KIND, 0x30000))
+        for kind, block in enumerate(board.sram, STACK_KIND):
+            shown = (kind, 0) if block.same_as is None else (STACK_KIND, block.same_as - first.base)
+            spans.append(Span(block.base, block.size_bytes, *shown))
         if board.family == "stm32u5":
             spans.append(Span(0x30000000, first.size_bytes, STACK_KIND))
         others = STACK_KIND + len(board.sram)
-        spans += [Span(base, size, kind) for kind, (base, size) in enumerate(chip.ram + chip.rom, others)]
+        ram = [each for each in chip.ram if all(each != (block.base, block.size_bytes) for block in board.sram)]
+        spans += [Span(base, size, kind) for kind, (base, size) in enumerate((*ram, *chip.rom), others)]
         self.spans = tuple(spans)
-        self.read_only = {FLASH_KIND, *range(others + len(chip.ram), others + len(chip.ram) + len(chip.rom))}
+        self.read_only = {FLASH_KIND, *range(others + len(ram), others + len(ram) + len(chip.rom))}
         ordered = sorted(spans)
         for span, after in pairwise([*ordered, Span(1 << 32, 0, 0)]):
             where = f"board {board.name}: memory at {span.base:#x} ({span.size} bytes)"

@@ -69,7 +69,9 @@ class Rules:
     `load_use`, `mac_use`: wait of the next instruction for a loaded word, or for a product or another late result; what is
     stored or added to may come later. `fold_branch`: a 16-bit branch issues beside the 16-bit instruction before it, so it costs
     nothing unless taken, and if that instruction makes what it asks for, a cycle more when taken. `float_busy`: cycles after a
-    float multiply-accumulate in which no other float instruction issues.
+    float multiply-accumulate in which no other float instruction issues. `system_fetch`: for each word of code that comes
+    over the system bus, which has a request a cycle later than the code bus, so one word in two cycles. Loads and stores over the
+    same bus hold it up further; that is not counted.
     """
 
     load: int
@@ -93,6 +95,7 @@ class Rules:
     mispredict: int = 0
     wide_row: int = 0
     float_busy: int = 0
+    system_fetch: int = 0
 
 
 @dataclass(frozen=True)

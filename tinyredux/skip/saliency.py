@@ -55,7 +55,7 @@ class _Sums:
     def add(self, images: npt.NDArray[np.float32]) -> None:
         """Takes in what the operator reads, (N, H, W, C) less the zero point."""
         if isinstance(self.op, Conv):
-            images = interpret.windows(images, self.op.kernel, self.op.stride, self.op.padding, 0)
+            images = interpret.windows(images, self.op.kernel, self.op.stride, self.op.padding, 0, self.op.dilation)
         rows = images.reshape(-1, self.weights.shape[1])
         ones = np.append(rows, np.ones((len(rows), 1), np.float32), axis=1).astype(np.float64)
         self.gram += ones.T @ ones  # integers below 2^53: exact, so alike on every machine
@@ -137,7 +137,7 @@ def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
             fill = float("-inf") if op.kind == "max" else 0.0
             padded = functional.pad(inputs[0], (left, right, top, bottom), value=fill)
             if op.kind == "max":
-                return functional.max_pool2d(padded, op.kernel, op.stride)
+                return functional.max_pool2d(padded, op.kernel, op.stride, dilation=op.dilation)
             ones = functional.pad(torch.ones_like(inputs[0]), (left, right, top, bottom))
             return functional.avg_pool2d(padded, op.kernel, op.stride) / functional.avg_pool2d(ones, op.kernel, op.stride)
         case Add() | Mul():

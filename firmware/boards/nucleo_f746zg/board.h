@@ -11,5 +11,6 @@
 #define TR_CONSOLE_BASE 0x40004800u
 #define TR_CONSOLE_TX TR_PIN('D', 8u, 7u)
 #define TR_CONSOLE_RX TR_PIN('D', 9u, 7u)
+#define TR_COPIES_CODE /* memory.ld has RAM for it */
 
 #endif

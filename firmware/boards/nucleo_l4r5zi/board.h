@@ -11,5 +11,7 @@
 #define TR_CONSOLE_BASE 0x40008000u
 #define TR_CONSOLE_TX TR_PIN('G', 7u, 8u)
 #define TR_CONSOLE_RX TR_PIN('G', 8u, 8u)
+#define TR_COPIES_CODE /* memory.ld has RAM for it */
+#define TR_COPIES_WEIGHTS /* memory.ld has RAM for it */
 
 #endif

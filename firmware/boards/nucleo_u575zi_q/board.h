@@ -11,5 +11,6 @@
 #define TR_CONSOLE_BASE 0x40013800u
 #define TR_CONSOLE_TX TR_PIN('A', 9u, 7u)
 #define TR_CONSOLE_RX TR_PIN('A', 10u, 7u)
+#define TR_COPIES_WEIGHTS /* memory.ld has RAM for it */
 
 #endif

@@ -23,14 +23,22 @@ int32_t scratch_bytes(const int32_t *fields)
     if (fields[0] >= DIRECT && fields[0] <= ADD_S16) {
         return 4 * f[3] * f[4] * f[5];
     }
-    const int32_t pointwise = f[6] == 1 && f[7] == 1 && f[8] == 1 && f[9] == 1 && f[12] == 1 && f[0] == f[3] && f[1] == f[4];
-    return fields[0] == CONV ? TR_CONV_SCRATCH_BYTES(f[6], f[7], f[2], f[12], pointwise) : 0;
+    const int32_t pointwise = f[6] == 1 && f[7] == 1 && f[8] == 1 && f[9] == 1 && f[14] == 1 && f[0] == f[3] && f[1] == f[4];
+    return fields[0] == CONV ? TR_CONV_SCRATCH_BYTES(f[6], f[7], f[2], f[14], pointwise) : 0;
+}
+
+/* Four numbers that structs hold in 16 bits: strides, and holes between the places that a window sees. */
+#define STEPS(f) (uint16_t)(f)[0], (uint16_t)(f)[1], (uint16_t)(f)[2], (uint16_t)(f)[3]
+
+static struct tr_conv conv_of(const int32_t *f, void *const *arrays)
+{
+    return (struct tr_conv){f[0],  f[1],  f[2],  f[3],  f[4],  f[5],  f[6],      f[7],      STEPS(f + 8), f[12], f[13],
+                            f[14], f[15], f[16], f[17], f[18], arrays[4], arrays[5], 0, 0, 0, 0};
 }
 
 static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
 {
-    const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
-                              f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5], 0, 0, 0, 0};
+    const struct tr_conv p = conv_of(f, arrays);
     tr_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
 }
 
@@ -38,8 +46,7 @@ static void run_conv(const int32_t *f, void *const *arrays, int16_t *scratch)
 static void run_partial(enum operator operator, const int32_t *f, void *const *arrays, int16_t *scratch)
 {
     static const int32_t right[64];
-    const struct tr_conv p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],  f[7],  f[8],      f[9],
-                              f[10], f[11], f[12], f[13], f[14], f[15], f[16], arrays[4], arrays[5], 0, 0, 0, 0};
+    const struct tr_conv p = conv_of(f, arrays);
     if (operator == DIRECT) {
         tr_conv_direct_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p);
     } else if (operator == ADD_S32) {
@@ -63,8 +70,8 @@ static void run_trec(const int32_t *f, void *const *arrays, int16_t *scratch)
 
 static void run_depthwise(const int32_t *f, void *const *arrays, int16_t *scratch)
 {
-    const struct tr_depthwise p = {f[0], f[1], f[2],  f[3],  f[4],  f[5],  f[6],      f[7],     f[8],
-                                   f[9], f[10], f[11], f[12], f[13], f[14], f[15], arrays[4], arrays[5], 0, 0, 0, 0};
+    const struct tr_depthwise p = {f[0],  f[1],  f[2],  f[3],  f[4],  f[5],      f[6],      f[7], STEPS(f + 8), f[12], f[13],
+                                   f[14], f[15], f[16], f[17], arrays[4], arrays[5], 0,    0,            0,     0};
     tr_depthwise_conv_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
 }
 
@@ -76,13 +83,14 @@ static void run_dense(const int32_t *f, void *const *arrays, int16_t *scratch)
 
 static void run_pool(const int32_t *f, void *const *arrays, int32_t maximum)
 {
-    const struct tr_pool p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], 0, 0, 0, 0};
+    const struct tr_pool p = {f[0],  f[1],  f[2],  f[3], f[4], f[5], f[6], STEPS(f + 7), f[11], f[12], f[13], f[14], 0, 0, 0, 0};
     (maximum ? tr_max_pool_s8 : tr_average_pool_s8)(arrays[0], arrays[1], &p);
 }
 
 static void run_mean(const int32_t *f, void *const *arrays)
 {
-    const struct tr_mean p = {{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], 0, 0, 0, 0, 0, 0}, f[11], f[12], f[13], f[14]};
+    const struct tr_pool window = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], STEPS(f + 7), f[11], f[12], 0, 0, 0, 0, 0, 0};
+    const struct tr_mean p = {window, f[13], f[14], f[15], f[16]};
     tr_mean_pool_s8(arrays[0], arrays[1], &p);
 }
 

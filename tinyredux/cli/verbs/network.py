@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,17 @@ ROUNDING = option(
     "--rounding", choices=("double", "single"),
     help="double: as TFLM and CMSIS-NN (default); single: as LiteRT's default interpreter, ONNX Runtime (there default)",
 )  # fmt: skip
+
+
+def _flash(text: str) -> int | str:
+    return text if text == "board" else int(text)
+
+
+FLASH = option(
+    "--flash", type=_flash, metavar="BYTES",
+    help="most bytes of code and constants, or board for all that it has (default: 1.5 times what reference kernels take, twice "
+    "where weights are under 64 KiB)",
+)  # fmt: skip
 NETWORK = (
     NET,
     option("--method", help="exact (default), partial, trec or skip, or some of these joined by +"),
@@ -34,8 +46,10 @@ NETWORK = (
     *IN_PARTS,
     option("--kernels", help="fast (default for exact) or reference (default for partial alone)"),
     option("--sram", type=int, metavar="BYTES",
-           help="largest arena with scratch (default: what the board leaves; with trec, a tenth above the exact network's; "
+           help="largest arena with scratch, copies of code and weights included (default: what the board leaves, copies in "
+           "what is idle; with trec, an arena a tenth above the exact network's; "
            "in parts, the fewest bytes that cost at most 5 percent more cycles than layer by layer)"),
+    FLASH,
     ROUNDING,
     option("--trec", type=Path, metavar="FILE", help="layers of method trec: JSON, {module path: {sub_length, hash_bits}}"),
     option("--skip", metavar="FILE", help="what method skip leaves out: a record FILE.json, or a front's FILE.json#N"),
@@ -53,6 +67,7 @@ NETWORK = (
     option("--method", default="partial", choices=("exact", "partial"), help="layer by layer, or in parts (default: partial)"),
     option("--board", help="says first whether it fits this board, or what makes it fit; budget: what its SRAM leaves"),
     option("--sram", type=int, metavar="BYTES", help="budget in bytes"),
+    option("--flash", type=int, metavar="BYTES", help="most bytes of code and constants on --board (default: what it has)"),
     option("--curve", action="store_true", help="also the bytes and cycles of all schedules that no other beats, on --board"),
     *IN_PARTS, ROUNDING,
     option("--data", help=f"images that set the int8 ranges: {LABELLED}, random or FILE.npz"),
@@ -71,7 +86,11 @@ def plan(options: argparse.Namespace) -> Answer:
     budgets = [options.sram] if options.sram is not None else []
     if options.curve and not options.board:
         raise ValueError("--curve prices schedules on a board and none is given; add --board, such as --board nucleo_l4r5zi")
+    if options.flash is not None and not options.board:
+        raise ValueError("--flash limits code and constants on a board and none is given; add --board, such as nucleo_l4r5zi")
     board = find_board(options.board) if options.board else None
+    if board and options.flash is not None:
+        board = replace(board, flash=replace(board.flash, size_bytes=min(options.flash, board.flash_bytes)))
     budgets += [max(0, board_budget(board))] if board else []
     kind = f"x{options.mac_limit:.2f}" if options.mac_limit > 1 else options.method
     file_name = f"{short_name(options.net)}.plan-{kind}.json"
@@ -255,6 +274,7 @@ def compile(options: argparse.Namespace) -> Answer:
     option("--loss", type=float, metavar="POINTS", dest="loss_points", help="how far the front goes down (default: 5)"),
     option("--finalists", type=int, metavar="N", help="designs to simulate and test (default: 6)"),
     option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
+    option("--flash", type=_flash, metavar="BYTES", help="most bytes of code and constants (default: what the board has)"),
     option("--data", help=f"{LABELLED} or FILE.npz with its parts (default: cifar10 where it is, else synthetic)"),
     option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
 )  # fmt: skip

@@ -130,8 +130,6 @@ def _stored_constant(value: Constant, scale: Constant, zero_point: Constant | No
 
 def _max_pool(call: Call) -> None:
     value, given = as_map(call, call.activation(padded=True)), call.node.attributes
-    if any(int(one) != 1 for one in given.get("dilations") or ()):
-        raise RefusedError("its dilations are not 1")
     if any(value.padding) and not (isinstance(value, Stored) and call.loader.quant(value.tensor).zero_point == -128):
         raise RefusedError("it reads a map with zeros around it; pad by the pool's own pads")
     shape = call.loader.shape(value)

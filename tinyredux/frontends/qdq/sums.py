@@ -15,7 +15,7 @@ from tinyredux.fixedpoint import INT32_MAX
 from tinyredux.frontends.qdq.moves import as_map
 from tinyredux.frontends.qdq.values import Call, Constant, Limits, Pending, RefusedError, Stored, Sums, clamped, rescaled
 from tinyredux.frontends.qdq.views import View, places, plain
-from tinyredux.graph import Array, Conv, Dense, DepthwiseConv, Lookup, Op, Padding, Pool, Quant, Shape, window_outputs
+from tinyredux.graph import Array, Conv, Dense, DepthwiseConv, Lookup, Op, Padding, Pool, Quant, Shape, dilated, window_outputs
 
 LARGEST = 127  # of a weight that stands for a factor
 
@@ -69,14 +69,15 @@ def _bias(call: Call, i: int, scale: Array, factor: float = 1.0) -> tuple[Array,
 
 
 def window(call: Call, kernel: tuple[int, int], shape: Shape, padding: Padding, is_pool: bool = False) -> dict[str, Any]:
-    """Returns kernel, stride and padding of an operator whose outputs see windows, with `padding` around what it reads."""
+    """Returns kernel, stride, dilation and padding of an operator with windows, with `padding` around what it reads."""
     given = call.node.attributes
     one_axis = len(call.sizes()) == 3
 
     def pair(key: str, default: int) -> tuple[int, int]:
         values = [int(one) for one in given.get(key) or [default] * (1 if one_axis else 2)]
-        return (1 if key == "strides" else default, values[0]) if len(values) == 1 else (values[0], values[1])
+        return (1, values[0]) if len(values) == 1 else (values[0], values[1])
 
+    reach, dilation = dilated(kernel, pair("dilations", 1))
     stride, pads = pair("strides", 1), [int(one) for one in given.get("pads") or [0] * 4]
     before, after = ([0, *pads[:1]], [0, *pads[1:]]) if len(pads) == 2 else (pads[:2], pads[2:])
     before, after = ([own + side for own, side in zip(each, sides, strict=True)] for each, sides in (
@@ -86,23 +87,25 @@ def window(call: Call, kernel: tuple[int, int], shape: Shape, padding: Padding, 
     for axis in range(2):
         extent = shape[axis] + before[axis] + after[axis]
         if auto in ("SAME_UPPER", "SAME_LOWER"):
-            total = max(0, (-(-extent // stride[axis]) - 1) * stride[axis] + kernel[axis] - extent)
+            total = max(0, (-(-extent // stride[axis]) - 1) * stride[axis] + reach[axis] - extent)
             first = total // 2 if auto == "SAME_UPPER" else total - total // 2
             before[axis], after[axis] = before[axis] + first, after[axis] + total - first
         elif is_pool and given.get("ceil_mode"):
-            count = -(-(extent - kernel[axis]) // stride[axis]) + 1
+            count = -(-(extent - reach[axis]) // stride[axis]) + 1
             count -= (count - 1) * stride[axis] >= shape[axis] + before[axis]  # no window begins behind the last place
-            after[axis] = max(after[axis], (count - 1) * stride[axis] + kernel[axis] - shape[axis] - before[axis])
-    return {"kernel": kernel, "stride": stride, "padding": (before[0], after[0], before[1], after[1])}
+            after[axis] = max(after[axis], (count - 1) * stride[axis] + reach[axis] - shape[axis] - before[axis])
+    padding = (before[0], after[0], before[1], after[1])
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
 
 
 def seen_by(fields: dict[str, Any], shape: Shape, channels: int) -> Shape:
     """Returns the shape of what windows give. Raises where none fits."""
     top, bottom, left, right = fields["padding"]
-    sides = zip(shape, fields["kernel"], fields["stride"], ((top, bottom), (left, right)), strict=False)
+    reach, _ = dilated(fields["kernel"], fields["dilation"])
+    sides = zip(shape, reach, fields["stride"], ((top, bottom), (left, right)), strict=False)
     height, width = (window_outputs(size, kernel, stride, *pads) for size, kernel, stride, pads in sides)
     if min(height, width) < 1:
-        raise RefusedError(f"its {fields['kernel']} window does not fit into {shape[:2]}")
+        raise RefusedError(f"its {reach} window does not fit into {shape[:2]}")
     return height, width, channels
 
 
@@ -120,20 +123,14 @@ def conv(call: Call) -> None:
     weights, scale = weights_of(call, 1, 0)
     if rank == 3:
         weights = weights[:, :, None]
-    steps = [int(one) for one in call.node.attributes.get("dilations") or [1, 1]]
-    steps = [1] * (2 - len(steps)) + steps
-    wide = np.zeros(
-        (*weights.shape[:2], *((size - 1) * step + 1 for size, step in zip(weights.shape[2:], steps, strict=True))), np.int8
-    )
-    wide[:, :, :: steps[0], :: steps[1]] = weights
-    fields = window(call, (wide.shape[2], wide.shape[3]), shape, source.padding)
+    fields = window(call, (weights.shape[2], weights.shape[3]), shape, source.padding)
     bias, stored_bias = _bias(call, 2, scale)
-    result = seen_by(fields, shape, len(wide))
+    result = seen_by(fields, shape, len(weights))
     if groups == shape[2] > 1:
         kind: tuple[str, Callable[..., Op], int] = "depthwise", DepthwiseConv, 2
-        held, fields["multiplier"] = wide[:, 0].transpose(1, 2, 0), len(wide) // groups
+        held, fields["multiplier"] = weights[:, 0].transpose(1, 2, 0), len(weights) // groups
     else:
-        kind, held, fields["groups"] = ("conv", Conv, 0), wide.transpose(0, 2, 3, 1), groups
+        kind, held, fields["groups"] = ("conv", Conv, 0), weights.transpose(0, 2, 3, 1), groups
     name, operator, axis = kind
     sums = Sums(name, operator, source.tensor, held, axis, scale, bias, stored_bias, fields)
     call.write(pending_sums(call, sums, result, plain(result, rank)))
@@ -180,7 +177,7 @@ def average(call: Call) -> None:
         if any(padding):
             raise RefusedError("a mean over a padded map")
         kernel = [shape[i] if len(sizes) - 2 + i in axes else 1 for i in range(2)]
-        fields = {"kernel": tuple(kernel), "stride": tuple(kernel), "padding": (0, 0, 0, 0)}
+        fields = {"kernel": tuple(kernel), "stride": tuple(kernel), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
         result = seen_by(fields, shape, shape[2])
         view = tuple(axis for i, axis in enumerate(plain(result, len(sizes))) if keep or i not in axes)
     result = seen_by(fields, shape, shape[2])

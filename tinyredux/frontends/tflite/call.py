@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyredux.graph import Array, Graph, Op, Padding, Quant, Shape, Tensor, output_shape
+from tinyredux.graph import Array, Graph, Op, Padding, Quant, Shape, Tensor, dilated, output_shape
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite.file import File, FileOperator, FileTensor
@@ -121,17 +121,19 @@ class Call:
         self.loader.graph, self.loader.value[self.op.outputs[0]] = graph.with_ops([*graph.ops, op]), name
 
     def window(self, kernel: tuple[int, int]) -> dict[str, Any]:
-        """Returns kernel, stride and padding of an operator whose outputs see windows; `kernel` as it lies over the map."""
-        stride = (self.op.options["StrideH"], self.op.options["StrideW"])
+        """Returns kernel, stride, dilation and padding of an operator with windows; `kernel` as it lies over the map."""
+        options = self.op.options
+        stride = (options["StrideH"], options["StrideW"])
+        reach, dilation = dilated(kernel, (options.get("DilationHFactor", 1), options.get("DilationWFactor", 1)))
         top, bottom, left, right = padded = self.loader.padded.get(self.op.inputs[0], (0, 0, 0, 0))
         if self.op.options["Padding"] == SAME:
             height, width, _ = self.shape()
-            sizes = zip((height + top + bottom, width + left + right), kernel, stride, strict=True)
+            sizes = zip((height + top + bottom, width + left + right), reach, stride, strict=True)
             (over, under), (before, after) = (same_padding(*size) for size in sizes)
             padded = (top + over, bottom + under, left + before, right + after)
         if self.turned():
-            kernel, stride, padded = kernel[::-1], stride[::-1], (*padded[2:], *padded[:2])
-        return {"kernel": kernel, "stride": stride, "padding": padded}
+            kernel, stride, dilation, padded = kernel[::-1], stride[::-1], dilation[::-1], (*padded[2:], *padded[:2])
+        return {"kernel": kernel, "stride": stride, "padding": padded, "dilation": dilation}
 
     def weights(self, channel_axis: int) -> tuple[Array, tuple[float, ...]]:
         """Returns int8 weights and one scale per output channel, once for all channels in the file or once for each."""

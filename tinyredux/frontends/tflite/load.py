@@ -19,7 +19,6 @@ from tinyredux.frontends.tflite.moves import MOVES, folded, same_quant
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
-    Array,
     Concat,
     Conv,
     Dense,
@@ -47,29 +46,17 @@ STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 STATE = "it keeps values from one call to the next; export the network that reads its whole window at once"
 
 
-def _dilated(weights: Array, steps: tuple[int, int]) -> Array:
-    """Returns filters (O, H, W, I) with their holes written out as zeros: no kernel here skips them."""
-    count, height, width, channels = weights.shape
-    wide = np.zeros((count, (height - 1) * steps[0] + 1, (width - 1) * steps[1] + 1, channels), weights.dtype)
-    wide[:, :: steps[0], :: steps[1]] = weights
-    return wide
-
-
 def _conv(call: Call) -> None:
     weights, scale = call.weights(0)
-    weights, channels = _dilated(weights, _dilation(call)), call.source().shape[2]
+    channels = call.source().shape[2]
     groups, window = channels // weights.shape[3], call.window(weights.shape[1:3])
     weights = weights.transpose(0, 2, 1, 3) if call.turned() else weights
     call.emit_weighted("conv", Conv, weights, scale, groups=groups, **window)
 
 
-def _dilation(call: Call) -> tuple[int, int]:
-    return call.op.options["DilationHFactor"], call.op.options["DilationWFactor"]
-
-
 def _depthwise(call: Call) -> None:
     weights, scale = call.weights(3)
-    weights, channels = _dilated(weights, _dilation(call))[0], call.source().shape[2]
+    weights, channels = weights[0], call.source().shape[2]
     window = call.window(weights.shape[:2])
     weights = weights.transpose(1, 0, 2) if call.turned() else weights
     if channels == 1:  # every output channel reads the only one: a convolution, which has more kernels

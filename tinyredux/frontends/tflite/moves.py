@@ -3,14 +3,15 @@ convolutions; and the sizes that a file computes, which are known before it runs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyredux.frontends.tflite.call import SAME, Call, RefusedError, activation_quant, map_shape
-from tinyredux.graph import Array, Conv, DepthwiseConv, Pair, Pool, Rearrange
+from tinyredux.graph import Array, Concat, Conv, DepthwiseConv, Pair, Pool, Rearrange, Shape
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite.call import Loader
@@ -193,14 +194,51 @@ def transposed_conv(call: Call) -> None:
 
 def between(call: Call, steps: Pair) -> str:
     """Appends the map with zeros between its rows and columns, which the file does not have, and returns its name."""
+    height, width, channels = call.source().shape
+    return moved(call, "between", ((height - 1) * steps[0] + 1, (width - 1) * steps[1] + 1, channels), repeat=steps, zeros=True)
+
+
+def moved(call: Call, kind: str, shape: Shape, **fields: Any) -> str:
+    """Appends a map of the first input's values at other places, which the file does not have, and returns its name."""
     source, graph = call.source(), call.loader.graph
-    size = (source.shape[0] - 1) * steps[0] + 1, (source.shape[1] - 1) * steps[1] + 1
-    name = f"between{1 + sum(op.name.startswith('between') for op in graph.ops)}"
-    op = Rearrange(name, (source.name,), name, size, source.shape[2], repeat=steps, zeros=True)
-    graph.tensors[name] = replace(source, name=name, shape=(*size, source.shape[2]))
+    name = f"{kind}{1 + sum(op.name.rstrip('0123456789') == kind for op in graph.ops)}"
+    op = Rearrange(name, (source.name,), name, shape[:2], shape[2], **fields)
+    graph.tensors[name] = replace(source, name=name, shape=shape)
     graph.origin[name] = f"operator {call.op.number} ({call.op.code})"
     call.loader.graph = graph.with_ops([*graph.ops, op])
     return name
+
+
+def _blocks(call: Call) -> tuple[int, Shape]:
+    """Returns the side of a block of places, and the shape of the map that is read."""
+    same_quant(call)
+    if call.turned():
+        raise RefusedError("it reads a row that was a column before, expected a map as it was computed")
+    side, shape = int(call.op.options["BlockSize"]), call.source().shape
+    parts = (shape[2], side * side) if call.op.code == "DEPTH_TO_SPACE" else (math.gcd(*shape[:2]), side)
+    if side < 1 or parts[0] % parts[1]:
+        raise RefusedError(f"its blocks of {side} x {side} do not divide {shape}")
+    return side, shape
+
+
+def depth_to_space(call: Call) -> None:
+    """Channels become places. The format has the channels of a place together, so they are dealt out first."""
+    side, (height, width, channels) = _blocks(call)
+    dealt = moved(call, "shuffle", (height, width, channels), groups=side * side)
+    fields: dict[str, Any] = {
+        "size": (height * side, width * side),
+        "channels": channels // side**2,
+        "repeat": (side, side),
+        "blocks": True,
+    }
+    call.emit("shuffle", Rearrange, (dealt,), **fields)
+
+
+def space_to_depth(call: Call) -> None:
+    """Places become channels: every so manieth row and column, side by side."""
+    side, (height, width, channels) = _blocks(call)
+    shape, places = (height // side, width // side, channels), [(row, column) for row in range(side) for column in range(side)]
+    call.emit("concat", Concat, tuple(moved(call, "slice", shape, start=place, step=(side, side)) for place in places))
 
 
 def transpose(call: Call) -> None:
@@ -237,5 +275,6 @@ def folded(loader: Loader, op: FileOperator) -> bool:
 
 MOVES: dict[str, Callable[[Call], None]] = {
     "MEAN": mean, "SLICE": crop, "STRIDED_SLICE": crop, "SPLIT": split, "SPLIT_V": split, "RESIZE_NEAREST_NEIGHBOR": resize,
-    "PAD": pad, "PADV2": pad, "TRANSPOSE_CONV": transposed_conv, "TRANSPOSE": transpose,
+    "PAD": pad, "PADV2": pad, "TRANSPOSE_CONV": transposed_conv, "TRANSPOSE": transpose, "DEPTH_TO_SPACE": depth_to_space,
+    "SPACE_TO_DEPTH": space_to_depth,
 }  # fmt: skip

@@ -32,7 +32,8 @@ def function_cycles(function: Function, core: str) -> float:
 
 def code_bytes(function: Function) -> int:
     """Returns the bytes of a function's code: words, but for conditional moves."""
-    return 4 * (2 + _words(function.body))
+    kept = any(place[0] == "s" and int(place[1:]) >= 16 for place in function.used)  # which are saved and restored too
+    return 4 * (2 + 2 * kept + _words(function.body))
 
 
 def _words(nodes: Sequence[Node]) -> int:

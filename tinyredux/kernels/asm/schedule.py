@@ -1,4 +1,5 @@
-"""A function's instructions in another order for a core that issues two at once: the Cortex-M7.
+"""A function's instructions in another order for a core where a result comes late: the Cortex-M7, which issues two at once, and
+the Cortex-M33, where what uses a loaded word or a product in the next cycle waits.
 
 Templates are written in the order that suits a Cortex-M4, with loads in rows. Here each straight line of instructions is ordered
 anew by list scheduling: cycle by cycle, of the instructions whose operands are there, those with the longest way to the end go
@@ -19,11 +20,12 @@ from tinyredux.kernels.asm.stalls import code_stalls
 from tinyredux.simulator import LATENCY, dual_issue_port, ports_pair
 
 DUAL_ISSUE = ("cortex-m7",)
+ISSUED = {"cortex-m7": 2, "cortex-m33": 1}  # instructions a cycle; a Cortex-M4 has the order that templates are written in
 
 
 def scheduled(function: Function, core: str) -> Function:
-    """Returns the function in the order for a core: itself where the core issues one instruction at a time."""
-    return function.with_body(_nodes(function.body)) if core in DUAL_ISSUE else function
+    """Returns the function in the order for a core: itself for a Cortex-M4, for which templates are written."""
+    return function.with_body(_nodes(function.body, ISSUED[core])) if core in ISSUED else function
 
 
 def cycles_of(function: Function, core: str) -> float:
@@ -31,15 +33,15 @@ def cycles_of(function: Function, core: str) -> float:
     return function_cycles(scheduled(function, core), core) + code_stalls(function, core)
 
 
-def _nodes(nodes: Sequence[Node]) -> list[Node]:
+def _nodes(nodes: Sequence[Node], width: int) -> list[Node]:
     found: list[Node] = []
     for part in straight_lines(nodes):
-        found += [replace(part, body=_nodes(part.body))] if isinstance(part, Block) else _ordered(part)
+        found += [replace(part, body=_nodes(part.body, width))] if isinstance(part, Block) else _ordered(part, width)
     return found
 
 
 @lru_cache(maxsize=1024)
-def _ordered(line: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+def _ordered(line: tuple[Instruction, ...], width: int) -> tuple[Instruction, ...]:
     """Returns a straight line of instructions in the order in which they can issue."""
     before = _dependences(line)
     path, after = [1] * len(line), [list[int]() for _ in line]
@@ -51,7 +53,7 @@ def _ordered(line: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
     free, issued = {i for i, needed in enumerate(before) if not needed}, dict[int, int]()  # those issued with their cycles
     cycle, used = 0, ""
     while free:
-        fitting = [i for i in free if len(used) < 2 and ports_pair(used, ports[i])]
+        fitting = [i for i in free if len(used) < width and ports_pair(used, ports[i])]
         ready = [i for i in fitting if all(issued[j] + wait <= cycle for j, wait in before[i].items())]
         if not ready:
             cycle, used = cycle + 1, ""

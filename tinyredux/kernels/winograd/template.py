@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from tinyredux.graph import Conv, Graph, Op
+from dataclasses import dataclass
+
+from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.kernels.asm import requantize
 from tinyredux.kernels.asm.forms import Form
-from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE
+from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.layers import Sums, kernel_call, map_fields, sums_of
 from tinyredux.kernels.asm.schedule import cycles_of
-from tinyredux.kernels.winograd.code import input_function, output_function, product_function, widen_function
-from tinyredux.kernels.winograd.tile import TILES, Layer, Tile, data, largest_output, split_places, transformed
+from tinyredux.kernels.winograd.code import (
+    columns_function,
+    input_function,
+    output_function,
+    product_function,
+    unpack_function,
+    widen_function,
+)
+from tinyredux.kernels.winograd.tile import TILES, Layer, Tile, bytes_of, data, largest_output, split_places, transformed
+from tinyredux.simulator import RULES
 
 OUTPUTS_MAX = 5  # of a tile, along an axis
 C_ROW_CYCLES, C_GROUP_CYCLES, C_TILE_CYCLES = 40, 24, 40  # of the C around: a row of a tile, two channels, a tile of them
@@ -27,33 +37,73 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     largest = largest_output(sums.rows)
     if abs(sums.start - 128 * sums.rows.sum(axis=1)).max() + largest >= requantize.SUM_LIMIT:
         return []
-    return [_form(graph, op, core, tile, sums) for tile in tiles if largest < tile.output_limit]
+    kernels = [_kernel(graph, op, tile, sums, core) for tile in tiles if largest < tile.output_limit]
+    return [form for kernel in kernels for form in kernel.forms(graph, op)]
 
 
-def _form(graph: Graph, op: Conv, core: str, tile: Tile, sums: Sums) -> Form:
-    (_, _, in_c), (out_h, out_w, out_c) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    values, factors = transformed(tile, graph.constants[op.weights]), sums.factors
+@dataclass(frozen=True)
+class Kernel:
+    """A layer's functions with the cycles of a call of each, its sums, and its transformed weights."""
+
+    layer: Layer
+    sums: Sums
+    values: Array
+    functions: dict[str, Function]
+    cycles: dict[str, float]
+
+    def forms(self, graph: Graph, op: Conv) -> list[Form]:
+        """Returns the form with transformed weights in flash; and those that have a byte a weight there, transform them on the
+        board two channels at a time, and then multiply some batches of tiles, the fewer the less scratch."""
+        layer, weights = self.layer, graph.constants[op.weights]
+        out_h, out_w, _ = graph.tensors[op.output].shape
+        tiles = -(-out_h // layer.tile.m) * -(-out_w // layer.tile.m)
+        batches = -(-tiles // TILES)
+        found = [self._form(graph, op, data(layer, self.values, self.sums), (tiles, 1))]
+        if "unpack" in self.functions:
+            packed = bytes_of(layer, weights, self.sums)
+            sizes = sorted({-(-batches // count) for count in range(1, batches + 1)}, reverse=True)
+            found += [self._form(graph, op, packed, (tiles, size), unpack=True) for size in sizes]
+        return found
+
+    def _form(self, graph: Graph, op: Conv, groups: Array, work: tuple[int, int], unpack: bool = False) -> Form:
+        """`work`: tiles in all, and how many batches of them are multiplied before the next two channels are."""
+        layer, cost, (tiles, batches) = self.layer, self.cycles, work
+        tile, passes = layer.tile, -(-tiles // (TILES * batches))
+        each_tile = tile.n * (cost["widen"] + C_ROW_CYCLES) + cost["input"] + layer.groups * (cost["output"] + C_TILE_CYCLES)
+        loads = layer.products * layer.pairs  # of weights, between loads from SRAM
+        stalls = (-cost["chain"] if unpack else cost["chain"]) * loads
+        each_batch = layer.groups * (cost["product"] + stalls + cost["columns"] + C_GROUP_CYCLES)
+        cycles = tiles * each_tile + -(-tiles // TILES) * each_batch
+        functions = {name: function for name, function in self.functions.items() if unpack or name != "unpack"}
+        if unpack:
+            cycles += passes * layer.groups * (cost["unpack"] + C_GROUP_CYCLES)
+        v_words, work_words = layer.pairs * layer.step_bytes // 4, max(2 * TILES * layer.products, layer.pairs * tile.places)
+        scratch_words = batches * v_words + work_words + (layer.group_words - 6 if unpack else 0)
+        factors = self.sums.factors
+        fields = map_fields(graph, op) | {
+            "n": tile.n, "m": tile.m, "pad_top": op.padding[0], "pad_left": op.padding[2], "batches": batches,
+            "group_words": groups.shape[1], "v_words": v_words, "work_words": work_words,
+            "filling": (factors.input_zero_point + 128) * 0x10001,
+            **{name: function.name for name, function in functions.items()},
+        }  # fmt: skip
+        proof = f"Winograd: |output| <= {largest_output(self.sums.rows)}, below {tile.output_limit}"
+        name = f"winograd_{tile.m}x{tile.m}" + f"_bytes_{batches}" * unpack
+        code, streamed = tuple(functions.values()), passes * groups.nbytes
+        call = kernel_call("winograd", fields)
+        return Form(name, round(cycles), 4 * scratch_words, code, call, {"groups": groups}, proof, streamed)
+
+
+def _kernel(graph: Graph, op: Conv, tile: Tile, sums: Sums, core: str) -> Kernel:
+    in_c, (_, out_w, out_c) = graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape
+    weights = graph.constants[op.weights]
+    values, output = transformed(tile, weights), (sums.factors.output_zero_point, sums.factors.clamp)
     layer = Layer(tile, in_c, out_c, split_places(values))
-    output = (factors.output_zero_point, factors.clamp)
-    functions = (
-        widen_function(tile, in_c), input_function(layer), product_function(layer),
-        output_function(layer, *output, out_w * out_c, out_c), output_function(layer, *output, 2 * tile.m, 2),
-    )  # fmt: skip
-    widen, transform, product, output_cycles, _ = (cycles_of(function, core) for function in functions)
-    tiles = -(-out_h // tile.m) * -(-out_w // tile.m)
-    batches = -(-tiles // TILES)
-    broken = 0 if core == "cortex-m7" else layer.products * layer.pairs  # chains of loads, between flash and SRAM
-    cycles = tiles * (tile.n * (widen + C_ROW_CYCLES) + transform) + batches * layer.groups * (product + broken + C_GROUP_CYCLES)
-    cycles += tiles * layer.groups * (output_cycles + C_TILE_CYCLES)
-    v_words = layer.pairs * layer.step_bytes // 4
-    scratch_words = v_words + max(2 * TILES * layer.products, layer.pairs * tile.places)
-    fields = map_fields(graph, op) | {
-        "n": tile.n, "m": tile.m, "pad_top": op.padding[0], "pad_left": op.padding[2],
-        "group_words": layer.group_words, "v_words": v_words, "filling": (factors.input_zero_point + 128) * 0x10001,
-        **dict(zip(("widen", "input", "product", "output", "edge_output"), (each.name for each in functions), strict=True)),
+    functions = {
+        "widen": widen_function(tile, in_c), "input": input_function(layer), "product": product_function(layer),
+        "columns": columns_function(layer), "output": output_function(tile, *output, out_w * out_c, out_c),
+        "edge_output": output_function(tile, *output, 2 * tile.m, 2),
     }  # fmt: skip
-    call = kernel_call("winograd", fields)
-    proof = f"Winograd: |output| <= {largest_output(sums.rows)}, below {tile.output_limit}"
-    arrays = {"groups": data(layer, values, sums)}
-    streamed = batches * arrays["groups"].nbytes
-    return Form(f"winograd_{tile.m}x{tile.m}", round(cycles), 4 * scratch_words, functions, call, arrays, proof, streamed)
+    if (tile.n, tile.r) == (6, 3) and requantize.symmetric(weights):
+        functions["unpack"] = unpack_function(layer)
+    cycles = {name: cycles_of(function, core) for name, function in functions.items() if name != "edge_output"}
+    return Kernel(layer, sums, values, functions, cycles | {"chain": RULES[core].chain})

@@ -135,7 +135,28 @@ def data(layer: Layer, values: Array, sums: Sums) -> Array:
         low[place] = (flat[place] + 128) % 256 - 128
     places = np.concatenate([low, (flat - low)[list(layer.split)] >> SPLIT_BITS])
     pairs = halves(paired(places))  # (places, out_c, in_c / 2): UXTB16 delivers channels as SXTB16 does
+    weights = pairs[:, channels_of(layer)].transpose(1, 0, 3, 2).reshape(layer.groups, -1)
+    return np.hstack([words(weights), _ends(layer, sums)])
+
+
+def bytes_of(layer: Layer, weights: Array, sums: Sums) -> Array:
+    """Returns (groups, words) int32 of a layer as `unpack_function` reads it, a byte a weight; weights: (out_c, 3, 3, in_c).
+
+    Of a channel: for each two inputs four words, of two weights of both each; then the last weights of all. The end as `data`.
+    """
+    flat = weights.astype(np.int8).reshape(layer.out_c, 9, layer.in_c)
+    taps = paired(flat).swapaxes(1, 2)  # (out_c, in_c / 2, 9, 2)
+    twos = taps[:, :, :8].reshape(layer.out_c, layer.pairs, 4, 2, 2).swapaxes(-1, -2)  # in a byte each, as SXTB16 takes them
+    rows = np.hstack([part.reshape(layer.out_c, -1) for part in (twos, taps[:, :, 8])])
+    return np.hstack([rows[channels_of(layer)].reshape(layer.groups, -1).view(np.int32), _ends(layer, sums)])
+
+
+def channels_of(layer: Layer) -> Array:
+    """Returns (groups, 2): the output channels of each group."""
+    return np.minimum(2 * np.arange(layer.groups), layer.out_c - 2)[:, None] + np.arange(2)
+
+
+def _ends(layer: Layer, sums: Sums) -> Array:
+    """Returns (groups, 6) int32: start value, multiplier and shift of both channels."""
     ends = np.column_stack([2 * (sums.start - 128 * sums.rows.sum(axis=1)), requantize.constants(sums.factors)])
-    channels = np.minimum(2 * np.arange(layer.groups), out_c - 2)[:, None] + np.arange(2)  # of each group
-    weights = pairs[:, channels].transpose(1, 0, 3, 2).reshape(layer.groups, -1)
-    return words(np.hstack([weights, ends[channels].reshape(layer.groups, -1)]))
+    return words(ends[channels_of(layer)].reshape(layer.groups, -1))
