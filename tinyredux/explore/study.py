@@ -276,8 +276,8 @@ def no_loss(result: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _settings_of(options: Exploration, method: str, kernels: str | None = None) -> Settings:
-    """Returns how a method that is not searched is measured: by its usual kernels unless it has those that are asked for, with the
-    flash that designs have."""
+    """Returns how a method that is not searched is measured: by its usual kernels unless it has those that are asked for, with
+    the flash that designs have."""
     kernels = kernels or (options.kernels if options.kernels in METHODS[method] else None)
     return replace(options.settings, method=method, kernels=kernels, flash=options.flash or "board")
 
