@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tinyredux.boards import Board
-from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of
+from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of, trec_bytes
 from tinyredux.files import check_types, require
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, OnBoard, completed, cycles, fitted, ways, with_forms, with_rows
 from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program
 from tinyredux.methods.layerwise import check_flash, check_sram
+from tinyredux.methods.trec import has_trec
 from tinyredux.partial import (
     MARGIN,
     SLOWDOWN,
@@ -65,7 +66,7 @@ class Partial:
             factor = price(graph, found.program.steps()) / max(1, layerwise_price(graph, price))
             return FastSteps(found.program, found.arena, OnBoard(board), factor=factor)
         flash = "board" if self.flash is None and kernels.immediates else self.flash
-        flash_bytes = limits(board, None, graph, flash)[1]
+        at_once_bytes, flash_bytes = limits(board, trec_bytes(graph, board) if has_trec(graph) else None, graph, flash)
         ways_of = {op.name: ways(graph, op, OnBoard(board), templates) for op in graph.ops}
         known = step_ways(graph, board, kernels)
 
@@ -73,7 +74,7 @@ class Partial:
             some = with_forms(program, arena, known, limit, flash_bytes)
             return with_rows(some.program, some.arena, OnBoard(board), limit, some.forms) if fast else some
 
-        whole = fitted(graph, OnBoard(board), ways_of, *limits(board, None, graph, flash))
+        whole = fitted(graph, OnBoard(board), ways_of, at_once_bytes, flash_bytes)
         exact, most = whole.cycles, self.sram or whole.total_bytes - 1
         plans = list[tuple[Program, Arena]]()
         if not pure:
