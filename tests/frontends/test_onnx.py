@@ -254,7 +254,7 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
         "ceiled": (["MaxPool", "x"], {}, {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, None),
         "padded": (["Conv", "x", "dw"], {}, {"auto_pad": "SAME_UPPER", "strides": [2, 3]}, Conv),
         "dilated": (["Conv", "x", "dw"], {}, {"pads": [2, 0, 1, 1], "dilations": [2, 1]}, Conv),
-        "far": (["Conv", "x", "dw"], {}, {"auto_pad": "SAME_LOWER", "dilations": [3, 2]}, Conv),
+        "far": (["Conv", "x", "dw"], {}, {"pads": [3, 1, 3, 2], "dilations": [3, 2]}, Conv),
         "holes": (["MaxPool", "x"], {}, {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1], "dilations": [2, 3]}, None),
     }  # fmt: skip
     for name, (words, constants, attributes, kind) in made.items():

@@ -69,7 +69,7 @@ def with_random_trec(graph: Graph, rng: np.random.Generator) -> Graph:
     """Returns the graph with about every second convolution of one group as a TREC layer."""
     table = {}
     for op in graph.ops:
-        if isinstance(op, Conv) and op.groups == 1 and rng.random() < 0.6:
+        if isinstance(op, Conv) and op.groups == 1 and op.dilation == (1, 1) and rng.random() < 0.6:
             columns, outputs = graph.constants[op.weights][0].size, graph.tensors[op.output].shape[2]
             source, bits = str(rng.choice(["kernel", "random"])), int(rng.choice([1, 1, 2, 3, 4, 6, 8, 12]))
             whole = [n for n in range(1, columns + 1) if columns % n == 0]

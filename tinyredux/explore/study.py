@@ -105,7 +105,7 @@ def explore(options: Exploration) -> dict[str, Any]:
 
 def _explore(options: Exploration) -> dict[str, Any]:
     search.check_storage(options.url)
-    exact = compile_net(replace(options.settings, method="exact"), options.network)
+    exact = compile_net(_settings_of(options, "exact", options.kernels), options.network)
     designs = Designs(exact.int8, exact.data, find_board(options.board), options.kernels, options.sram, options.flash)
     images = Images(designs, options.images, options.loss_points / 100)
     study = search.open_study(options.url, _study_name(options, exact.int8, exact.data, designs.board, images))
@@ -276,9 +276,10 @@ def no_loss(result: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _settings_of(options: Exploration, method: str, kernels: str | None = None) -> Settings:
-    """Returns how a method that is not searched is measured, by its usual kernels unless it has those that are asked for."""
+    """Returns how a method that is not searched is measured: by its usual kernels unless it has those that are asked for, with
+    the flash that designs have."""
     kernels = kernels or (options.kernels if options.kernels in METHODS[method] else None)
-    return replace(options.settings, method=method, kernels=kernels)
+    return replace(options.settings, method=method, kernels=kernels, flash=options.flash or "board")
 
 
 def _run(options: Exploration, method: str, kernels: str | None = None) -> tuple[Compiled, Measurement | None]:
