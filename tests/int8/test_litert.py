@@ -84,13 +84,15 @@ def test_operator_equals_litert(kind: str) -> None:
     compared = 0
     for i, layer in enumerate(random_layers(kind, CASES, seed=2)):
         layer = replace(layer, graph=as_float32(layer.graph))
+        if isinstance(layer.op, Pool) and layer.op.dilation != (1, 1):
+            continue  # the format has no such pools
         if kind == "average":
             layer = with_litert_padding(layer, same=i % 2 == 0)
             if layer is None:
                 continue
         assert_equal(layer.graph, list(layer.inputs), layer.expected())
         compared += 1
-    assert compared > CASES // 2
+    assert compared > CASES // 3
 
 
 def elementwise(op: Op, shape: Shape, *quants: Quant) -> Graph:

@@ -111,14 +111,12 @@ def within_flash(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None,
     Which programs there are does not depend on the limit, so that more flash never gives a slower one.
     """
     sizes = [[way.flash_bytes for way in some] for some in ways_of.values()]
-    least, budget, plans = sum(map(min, sizes)), float(sum(some[0] for some in sizes)), dict[frozenset[str], FastSteps]()
-    while True:
-        fast = fitted(graph, core, ways_of, sram_bytes, max(least, int(budget)))
-        plans.setdefault(frozenset(f"{op} {form.name}" for op, form in fast.form_of_operator.items()), fast)
-        if budget <= least:
-            break
+    least, budget = max(1, sum(map(min, sizes))), float(sum(some[0] for some in sizes))
+    plans = list[FastSteps]()
+    while not plans or budget * LADDER > least:
+        plans.append(fitted(graph, core, ways_of, sram_bytes, max(least, int(budget))))
         budget /= LADDER
-    fastest_first = sorted(plans.values(), key=lambda plan: plan.cycles)
+    fastest_first = sorted(plans, key=lambda plan: plan.cycles)
     return next((plan for plan in fastest_first if size(plan) <= flash_bytes), None) or min(fastest_first, key=size)
 
 
