@@ -111,7 +111,7 @@ def within_flash(graph: Graph, core: str, ways_of: Ways, sram_bytes: int | None,
     Which programs there are does not depend on the limit, so that more flash never gives a slower one.
     """
     sizes = [[way.flash_bytes for way in some] for some in ways_of.values()]
-    least, budget = max(1, sum(map(min, sizes))), float(sum(some[0] for some in sizes))
+    least, budget = max(1, sum(map(min, sizes))), float(sum(map(max, sizes)))
     plans = list[FastSteps]()
     while not plans or budget * LADDER > least:
         plans.append(fitted(graph, core, ways_of, sram_bytes, max(least, int(budget))))
