@@ -19,7 +19,13 @@ from tinyredux.kernels import Form, Places, by_phases, unpacked
 
 MOST_BYTES = 6000  # of a vector's arrays
 PARTIAL = ("direct", "add_s32", "add_s16")
-GENERATED = [f"tr_{name}_s8" for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take")]
+GENERATED = [
+    f"tr_{name}_s8"
+    for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take")
+]
+    f"tr_{name}_s8"
+    for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take")
+]
 HEAD = """#include "vectors.h"
 
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);

@@ -15,8 +15,10 @@ from tinyredux.boards import find_board
 from tinyredux.codegen import assemble, board_budget, limits
 from tinyredux.codegen.assemble import SCRATCH_BYTES
 from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
+from tinyredux.flow import compile
 from tinyredux.graph import Graph
-from tinyredux.kernels import TEMPLATES, OnBoard, candidates, choose, fitted, operator_cycles, placed, ways
+from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
+from tinyredux.methods.layerwise import Layerwise
 
 CYCLES = Path(__file__).resolve().parents[1] / "golden" / "fast_cycles.json"
 GROWTH = 1.02
@@ -52,7 +54,7 @@ def test_no_layer_grows(layer: str, board: str) -> None:
     committed = json.loads(CYCLES.read_text())[board][layer]
     time, place, graph = fast_cycles(layer, board), find_board(board), graph_of(layer)
     assert time.core_cycles <= GROWTH * committed, "if that is meant: python tests/kernels/test_choose.py"
-    predicted = choose(graph, OnBoard(place), *limits(place, graph=graph)).cycles
+    predicted = compile(graph, place, schedule=Layerwise(limits(place, graph=graph)[0], "board")).steps.cycles
     assert abs(predicted / (time.core_cycles + time.memory_cycles) - 1) <= PREDICTED[board]
     assert board != "disco_f469ni" or ((time.per_mac if time.macs else time.per_output) or 0) <= BARS[layer]
 
