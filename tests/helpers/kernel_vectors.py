@@ -23,9 +23,6 @@ GENERATED = [
     f"tr_{name}_s8"
     for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take")
 ]
-    f"tr_{name}_s8"
-    for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take")
-]
 HEAD = """#include "vectors.h"
 
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);

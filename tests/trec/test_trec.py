@@ -159,9 +159,9 @@ def more_for_trec(graph: Graph) -> tuple[int | None, int | None]:
     [
         ("conv3x3:4-16@16x16/L4H8", (), True), ("conv3x3:32-128@16x16/L32H4", (), False),
         ("conv3x3:32-128@16x16/L32H4", (TEMPLATES,), False), ("conv3x3:64-64@8x8/L64H4", (TEMPLATES,), True),
-        # Winograd beats TREC there, but its tables are larger: with less flash the layer keeps its clusters.
-        ("conv3x3:64-64@8x8/L64H4", (TEMPLATES, lambda _: (None, 90_000)), False),
-        ("conv3x3:64-64@8x8/L64H4", (TEMPLATES, lambda _: (None, 90_000), True), False),
+        # Winograd and row convolutions beat TREC there, but take more flash: with less the layer keeps its clusters.
+        ("conv3x3:64-64@8x8/L64H4", (TEMPLATES, lambda _: (None, 38_000)), False),
+        ("conv3x3:64-64@8x8/L64H4", (TEMPLATES, lambda _: (None, 38_000), True), False),
         # Nor does it fit beside what the exact network may take, only beside TREC's scratch.
         ("conv3x3:64-64@8x8/L64H4", (TEMPLATES, lambda _: (40_000, None)), True),
         ("conv3x3:64-64@8x8/L64H4", (TEMPLATES, more_for_trec), False),
