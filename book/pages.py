@@ -145,7 +145,7 @@ def boards() -> str:
     rows = []
     for name in board_names():
         board = find_board(name)
-        memory = " + ".join(f"{bank.size_bytes >> 10}" for bank in board.sram)
+        memory = " + ".join(f"{bank.size_bytes >> 10}" for bank in board.sram if bank.same_as is None)
         low, high = simulator.error_band(board.cpu)
         core = f"{board.title.partition('(')[2].partition(',')[0]}, {board.clock_hz // 1_000_000} MHz"
         sold, where = board.title.partition(" (")[0], chapters_with(rf"(?<!\w){name}(?!\w)")
