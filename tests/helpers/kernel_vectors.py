@@ -117,6 +117,7 @@ def all_vectors(core: str) -> Iterator[Vector]:
             assert isinstance(layer.op, Conv) and layer.op.groups == 1
             yield reference_vector(f"{operator}_{i}", with_small_weights(layer) if operator == "add_s16" else layer, operator)
     layers = [layer for kind in ("conv", "pointwise", "trec", "square") for layer in small(kind, 8, seed=23)]
+    layers += [layer for layer in small("depthwise", 40, seed=23) if getattr(layer.op, "dilation", (1, 1)) != (1, 1)]
     generated = cases_of(layers, core)
     generated += [
         Case(layer, form.complete()) for layer in layers for form in by_phases(unpacked.forms)(layer.graph, layer.op, core)

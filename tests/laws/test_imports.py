@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "int8": (824, "torch tqdm"), "memory": (1055, ""), "partial": (951, ""), "streaming": (252, ""), "skip": (407, "torch tqdm"),
     "kernels": (4324, ""), "codegen": (1120, ""), "device": (1278, "serial"),
     "frontends": (2909, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
-    "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (249, "torch"),
+    "nets": (332, "torch safetensors"), "train": (900, "torch safetensors tqdm"), "methods": (250, "torch"),
     "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (988, "optuna tqdm"),
     "notebook": (1303, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1077, "tqdm"),
