@@ -89,7 +89,7 @@ class Console:
         _check_range("console", 0, (1 << 32) - 1, base=self.base)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Board:
     """A board: what the planner, the linker, the simulator and the report need to know of it. Chapter 13.
 
@@ -134,6 +134,10 @@ class Board:
         names = [block.name for block in blocks]
         different = len({each.upper() for each in names} | {"FLASH"}) >= len(names)
         require(different, f"{name}: two memories have one name; found {', '.join(names)}")
+
+    def __repr__(self) -> str:
+        """Returns the board in a line."""
+        return f"{self.name}: {self.title}, {self.flash_bytes:,} bytes of flash, {self.sram_bytes:,} of SRAM"
 
     @property
     def flash_bytes(self) -> int:

@@ -36,7 +36,7 @@ class Split:
         return Split(self.images[count:], None if self.labels is None else self.labels[count:])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Train, validation (cut from train) and test, and where they came from."""
 
@@ -48,6 +48,14 @@ class Dataset:
     sound: bool = False  # rows are moments: shifted in training, never mirrored
     sha256: str = ""  # of a user's own data: of all arrays
     pixels: bool = False  # of a user's own data: all images were uint8 and are now 0 to 1
+
+    def __repr__(self) -> str:
+        """Returns the data in a line: how many images each part has."""
+        parts = ", ".join(
+            f"{len(part.images):,} {name}"
+            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        )
+        return f"{self.name}: {parts} images {self.shape} from {self.source}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
