@@ -233,7 +233,7 @@ class Graph:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Returns a row of text for each operator: what it writes, the shape of that, what it is, and what it reads."""
-        lines = []
+        lines: list[tuple[str, ...]] = []
         for op in self.ops:
             known = ((key, getattr(op, key)) for key in DETAILS if hasattr(op, key))
             detail = ", ".join(f"{key}={value}" for key, value in known if (key, value) != UNDILATED)
