@@ -93,7 +93,7 @@ def statistics_of(graph: Graph, data: Dataset, names: Sequence[str] | None = Non
     Raises ValueError where there are no training images.
     """
     check_part(data, "training", labelled=False)
-    return saliency.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), names)
+    return saliency.collect(graph, evaluator.quantized(graph, data.train.first(STATISTICS_IMAGES).images), names)
 
 
 def path_of(graph: Graph, op: str, statistics: Statistics, unit: str, largest: float = LARGEST) -> list[Cut]:
@@ -126,4 +126,4 @@ def apply(graph: Graph, data: Dataset, record: Record) -> Graph:
 def tested(record: Record, graph: Graph, data: Dataset) -> Record:
     """Returns a record with the test images that the exact graph and the skipped one get right."""
     exact, left = (evaluator.correct(one, data.test) for one in (graph, apply(graph, data, record)))
-    return replace(record, test_images=len(data.test.images), test_exact=exact, test_skipped=left)
+    return replace(record, test_images=data.test.count, test_exact=exact, test_skipped=left)

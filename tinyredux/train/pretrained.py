@@ -56,7 +56,7 @@ def check_places(out: Path | None) -> None:
 def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
     """Raises ValueError for data and networks that cannot be trained, and for a network that could not be compiled afterwards."""
     loop.check_data(net, data)
-    quantize(export(net, data.shape), data.train.images[:2])
+    quantize(export(net, data.shape), data.train.first(2).images)
 
 
 def prune_net(
@@ -141,7 +141,7 @@ def _on(data: datasets.Dataset, recipe: train.Recipe) -> train.Recipe:
     """
     if not data.sha256:
         return recipe
-    batch = min(recipe.batch, max(LEAST_BATCH, len(data.train.images) // LEAST_STEPS))
+    batch = min(recipe.batch, max(LEAST_BATCH, data.train.count // LEAST_STEPS))
     return replace(recipe, augment=False, batch=batch, peak_rate=recipe.peak_rate * (batch / recipe.batch) ** 0.5)
 
 
@@ -187,8 +187,8 @@ def save_weights(
     graph = quantize(export(net, data.shape), calibration)
     record = Record(
         name, data.name, path.name, hashlib.sha256(content).hexdigest(),
-        sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
-        len(data.validation.images), train.correct(net, data.validation), len(data.test.images),
+        sum(values.numel() for values in net.parameters()), asdict(recipe), data.train.count,
+        data.validation.count, train.correct(net, data.validation), data.test.count,
         train.correct(net, data.test), evaluator.correct(graph, data.test), len(calibration),
         torch.__version__, np.__version__, command, origin=provenance(), data_sha256=data.sha256, **account,
     )  # fmt: skip
