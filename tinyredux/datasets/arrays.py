@@ -51,10 +51,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Returns the data in a line: how many images each part has."""
-        parts = ", ".join(
-            f"{len(part.images):,} {name}"
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        )
+        parts = ", ".join(f"{len(getattr(self, name).images):,} {name}" for name in ("train", "validation", "test"))
         return f"{self.name}: {parts} images {self.shape} from {self.source}"
 
     @property

@@ -1,4 +1,4 @@
-"""The search for what a network can leave out: the largest cuts that validation images allow; and the records of them."""
+"""What a search for cuts stands on: what a unit is worth, the largest cuts at a price, the committed records of cuts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,17 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from tinyredux.boards import find_board
-from tinyredux.datasets import Dataset
 from tinyredux.files import checked, read_json
 from tinyredux.graph import MULTIPLE, Graph, without_dead_channels
-from tinyredux.int8 import evaluator
 from tinyredux.kernels import OnBoard, choose
-from tinyredux.nets import WEIGHTS_FOLDER, own_name, short_name
-from tinyredux.skip import Cut, skip, skippable, windows, without
-from tinyredux.skip.records import Record, path_of, statistics_of, step_of
+from tinyredux.nets import WEIGHTS_FOLDER, own_name
+from tinyredux.skip import Cut, skippable, windows, without
+from tinyredux.skip.records import Record
 
 RECORDS = WEIGHTS_FOLDER / "skip"
-CLEARLY = 0.01  # of the validation images: a loss that is no accident
 BOARD = "disco_f469ni"  # whose predicted cycles say what a channel is worth
 
 
@@ -35,38 +32,6 @@ def record_for(net: str, data: str) -> Record:
             f"`tinyredux train {net} --method skip`, or a record by `tinyredux explore`, and give it with --skip"
         )
     return checked(Record, read_json(path, "record of skipping"), f"record of skipping {path}")
-
-
-def find(net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int = 0) -> Record:
-    """Returns the largest cuts that lose at most `loss` of the validation images.
-
-    One threshold serves all layers: expected loss for what leaving a unit out is worth. So the search has one dimension:
-    halving finds where clearly too much is lost, and from there thresholds go down until little enough is, for within some
-    images of the exact count more skipping may well be better.
-    """
-    found = statistics_of(graph, data, skippable(graph, unit))
-    paths, worth = {op: path_of(graph, op, statistics, unit) for op, statistics in found.items()}, worths(graph, unit)
-    prices = prices_of(paths, worth)
-
-    def right_at(price: float) -> int:
-        return evaluator.correct(skip(graph, below(paths, worth, price), found), data.validation)
-
-    exact = evaluator.correct(graph, data.validation)
-    low, high = 0, len(prices)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if right_at(prices[middle]) >= exact - loss - CLEARLY * len(data.validation.images):
-            low = middle
-        else:
-            high = middle
-    right = right_at(prices[low])
-    while right < exact - loss:
-        low -= 1
-        right = right_at(prices[low])
-    cuts = below(paths, worth, prices[low])
-    shares = {op: round(step_of(graph, op, unit) * paths[op].index(cut), 4) for op, cut in cuts.items()}
-    thresholds = {op: cut.threshold for op, cut in cuts.items()}
-    return Record(short_name(net), data.name, unit, shares, thresholds, len(data.validation.images), exact, right)
 
 
 def prices_of(paths: Mapping[str, list[Cut]], worth: Mapping[str, float]) -> list[float]:
