@@ -66,10 +66,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Returns the data in a line: how many images each part has."""
-        parts = ", ".join(
-            f"{part.count:,} {name}"
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        )
+        parts = ", ".join(f"{getattr(self, name).count:,} {name}" for name in ("train", "validation", "test"))
         return f"{self.name}: {parts} images {self.shape} from {self.source}"
 
     @property

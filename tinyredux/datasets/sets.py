@@ -147,7 +147,7 @@ def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labe
 
 
 def cifar10(folder: Path) -> Parts:
-    """Returns pixels and labels of CIFAR-10; validation is a seeded 5,000 of the training set. Read again where a file changed."""
+    """Returns pixels and labels of CIFAR-10; validation: a seeded 5,000 of the training set. Read again where a file changed."""
     return _cifar10(folder, tuple(path.stat().st_mtime_ns for path in sorted(folder.glob("cifar10_*.npz"))))
 
 
