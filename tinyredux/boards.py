@@ -155,16 +155,6 @@ class Board:
         return next((block for block in self.sram if "code" in block.copies), None)
 
     @property
-    def console(self) -> str:
-        """The kind of the console's UART, one of CONSOLES."""
-        return self.uart.kind
-
-    @property
-    def console_base(self) -> int:
-        """The address of the console's UART."""
-        return self.uart.base
-
-    @property
     def family(self) -> str:
         """The chip family, which chooses the port: "stm32f4" and so on."""
         return re.match(FAMILY, self.mcu.lower())[0]  # type: ignore[index]

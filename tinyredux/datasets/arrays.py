@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,32 @@ DEVIATION = np.array([0.2470, 0.2435, 0.2616], np.float32)
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none."""
+    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none.
 
-    images: Images
+    Pixels (N, H, W, 3) uint8 may stand for the images: they are normalised when `images` is first asked for, so that who needs
+    some of a large set, by `first`, does not wait for the others.
+    """
+
+    stored: Images | npt.NDArray[np.uint8]
     labels: Labels | None
+
+    @cached_property
+    def images(self) -> Images:
+        """The images (N, C, H, W) float32."""
+        return normalize(self.stored) if self.stored.dtype == np.uint8 else self.stored  # type: ignore[return-value,arg-type]
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self.stored)
 
     def first(self, count: int) -> "Split":
         """Returns the first `count` images."""
-        return Split(self.images[:count], None if self.labels is None else self.labels[:count])
+        return Split(self.stored[:count], None if self.labels is None else self.labels[:count])
 
     def after(self, count: int) -> "Split":
         """Returns the images after the first `count`."""
-        return Split(self.images[count:], None if self.labels is None else self.labels[count:])
+        return Split(self.stored[count:], None if self.labels is None else self.labels[count:])
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,16 +66,13 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Returns the data in a line: how many images each part has."""
-        parts = ", ".join(
-            f"{len(part.images):,} {name}"
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        )
+        parts = ", ".join(f"{getattr(self, name).count:,} {name}" for name in ("train", "validation", "test"))
         return f"{self.name}: {parts} images {self.shape} from {self.source}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
-        _, channels, height, width = self.test.images.shape
+        _, channels, height, width = self.test.first(0).images.shape
         return channels, height, width
 
 
