@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "provenance": (34, ""), "measurement": (117, ""), "comparison": (73, ""),
     "trec": (413, "torch"),
     "int8": (824, "torch tqdm"), "memory": (1145, ""), "partial": (990, ""), "streaming": (252, ""), "skip": (404, "torch tqdm"),
-    "kernels": (4322, ""), "codegen": (1122, ""), "device": (1278, "serial"),
+    "kernels": (4324, ""), "codegen": (1122, ""), "device": (1278, "serial"),
     "frontends": (2909, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (250, "torch"),
     "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (998, "optuna tqdm"),
