@@ -22,13 +22,13 @@ from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import interpret, quantize
 from tinyredux.kernels import with_rows
-from tinyredux.memory import Item, executed_macs, whole
+from tinyredux.memory import Arena, Item, Loop, Lowering, Program, Schedule, executed_macs, lower, place, whole
 from tinyredux.memory import verify as verify_program
 from tinyredux.memory.run_schedule import run
 from tinyredux.nets.mobile import convolution
 from tinyredux.partial import Net as Relations
 from tinyredux.partial import PartialPlan, internal_bytes, plan_hybrid, plan_partial
-from tinyredux.partial.patches import UnitCosts, narrow_cuts, op_macs, segment_ways, units_between
+from tinyredux.partial.patches import UnitCosts, alone_after, narrow_cuts, op_macs, segment_ways, strip_ways, units_between
 from tinyredux.settings import Settings, compile_net, measure_net
 
 FILE = """
@@ -199,3 +199,27 @@ def test_the_plan_states_both_counts(graph: Graph) -> None:
     assert answer["input_bytes"] == graph.input.size_bytes and 1 < answer["macs_factor"] <= 1.5
     with pytest.raises(ValueError, match=r"expected 1\.0 \(no recomputation\) to 1000"):
         plan_hybrid(graph, 0.9)
+
+
+@pytest.mark.parametrize("seed", [None, *range(12)])
+def test_rolling_strips_compute_every_value_once(graph: Graph, seed: int | None) -> None:
+    """Strips of rows that keep what later ones read: safe, the same bits, no product twice, and as many bytes as was said."""
+    net = Relations(graph if seed is None else random_graph(seed))
+    graph, edges = net.graph, [*alone_after(net.graph)]
+    names = [op.name for op in graph.ops]
+    image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
+    expected, last = interpret.run_joined(graph, image[None])[0], list[tuple[Program, Arena]]()
+    for end in range(1, len(edges)):
+        for first, _, peak, macs, _, (item,) in strip_ways(net, edges, end, False, UnitCosts(graph, lambda _: 1.0)):
+            before, after = names[: edges[first]], names[edges[end] :]
+            items = (*(Item((name,)) for name in before), item, *(Item((name,)) for name in after))
+            program = lower(graph, Schedule(items, {}, frozenset(), frozenset(names)))
+            arena = place(program)
+            assert verify_program(program, arena)["bytes"] <= arena.size_bytes
+            own = Schedule((item,), {}, frozenset(), frozenset(names))
+            assert macs == executed_macs(graph, Loop((tuple(Lowering(graph, own).item(item)),)).steps())
+            assert peak == net.size(graph.ops[edges[first]].inputs[0]) + net.size(net.output(item)) + internal_bytes(net, item)
+            np.testing.assert_array_equal(run(program, arena, image), expected)
+            last.append((program, arena))
+    if last:
+        assert_c_equals_interpreter(graph, emit_partial(*last[-1], "test"))

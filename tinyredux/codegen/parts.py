@@ -158,6 +158,8 @@ def describe(graph: Graph, item: Item) -> list[str]:
         case "spatial":
             inner = [f"  {line}" for part in item.inner for line in describe(graph, part) or [f"{part.sink}, whole"]]
             return [f"in patches of {item.patch[0] or height} rows and {item.patch[1] or width} columns of {item.sink}:", *inner]
+        case "rolling":
+            return [f"in strips of {item.patch[0]} rows of {item.sink}; rows that later strips read again are kept"]
         case "materialise":
             return [f"{item.sink} in slices of {min(item.width, channels)} of {channels} channels"]
         case "accumulate":

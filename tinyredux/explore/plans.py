@@ -109,12 +109,12 @@ def region(graph: Graph, item: Item) -> dict[str, Any]:
     channels = graph.tensors[sink.inputs[0] if base.kind == "accumulate" else sink.output].shape[2]
     width = min(base.width, channels) or channels
     height, columns, _ = graph.tensors[ops[item.sink].output].shape
-    patches = 1
-    if item.kind == "spatial":
+    patches, in_rows = 1, item.kind in ("spatial", "rolling")
+    if in_rows:
         rows, across = item.patch[0] or height, item.patch[1] or columns
         patches = -(-height // rows) * -(-columns // across)
     return {
-        "ops": list(item.ops), "kind": "spatial" if item.kind == "spatial" else "channel",
+        "ops": list(item.ops), "kind": "spatial" if in_rows else "channel",
         "parts": patches * -(-channels // width), "slice_channels": width,
     }  # fmt: skip
 

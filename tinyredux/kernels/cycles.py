@@ -74,7 +74,7 @@ def step_cycles(graph: Graph, op: Op, step: Step, core: str) -> float:
     Convolutions read them once for two pixels, depthwise ones for each.
     """
     found = c_cycles(core, *counts(graph, op, step))
-    if isinstance(core, OnBoard) and isinstance(op, Weighted):
+    if isinstance(core, OnBoard) and isinstance(op, Weighted) and step.kind in ("run", "add_up"):
         weights, box = graph.constants[op.weights], step.output.box
         array_bytes = weights.nbytes * box.shape[2] // graph.tensors[op.output].shape[2]
         pixels = box.shape[0] * box.shape[1]
@@ -103,7 +103,9 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
     """Returns which kernel a call runs, and how often each of its loops: once, for each pixel, ... in the order of the costs."""
     height, width, channels = step.output.box.shape
     pixels, outputs = height * width, step.output.box.elements
-    if step.kind in ("copy", "keep"):
+    if step.kind == "keep":
+        return "copy", (1, 1, outputs)
+    if step.kind == "copy":
         return "copy", (len(in_lines(step)), pixels, outputs)
     if step.kind in ("start", "finish"):
         return step.kind, (1, pixels, outputs)

@@ -1,8 +1,8 @@
 """Where the bytes of a network lie, and when: programs of steps on views, placed in one arena.
 
 `program` and `tiles` say what a program is: loops of steps that read and write boxes of buffers. `lower` makes one from a
-schedule, by what operators read for a part (`reach`); `place` gives its buffers addresses in the arena, `run_schedule` executes
-and checks it byte by byte in NumPy.
+schedule, by what operators read for a part (`reach`) and which rows strips keep (`rolling`); `place` gives its buffers addresses
+in the arena, `run_schedule` executes and checks it byte by byte in NumPy.
 `layerwise` says what is alive one operator at a time, `whole_operators` makes that a program and places it; `work` counts the
 products of steps, `blob` lays out weights in flash.
 Chapter 3 teaches it.

@@ -26,6 +26,7 @@ from tinyredux.memory.program import (
     view_of,
 )
 from tinyredux.memory.reach import group_sizes, input_box, is_elementwise, is_generator
+from tinyredux.memory.rolling import computing, moves_up, replaced, strips_of
 from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, whole
 from tinyredux.trec import trec_sizes
 
@@ -66,8 +67,8 @@ class Lowering:
         if sink.output in self.schedule.in_place and sink.output not in self.patches:
             self.ties[sink.output] = self.schedule.in_place[sink.output]
         if item.kind != "whole":
-            run = {"spatial": self._spatial, "accumulate": self._accumulate, "materialise": self._materialise}[item.kind]
-            return run(item, ops)
+            kinds = {"accumulate": self._accumulate, "materialise": self._materialise, "rolling": self._rolling}
+            return (kinds | {"spatial": self._spatial})[item.kind](item, ops)
         if sink.name in self.schedule.aliased:
             return []
         target = self.stored(sink.output)
@@ -208,6 +209,38 @@ class Lowering:
                 views[tensor] = dense_view(tensor, wanted[tensor], name)
                 self.declare(name, wanted[tensor].elements)
         return views
+
+    def _rolling(self, item: Item, ops: Ops) -> list[Node]:
+        """Returns a loop over strips of rows, in which nothing is computed twice: each strip computes of every tensor inside the
+        rows that it takes and that are not there yet; those that later strips read again move to the start of its buffer."""
+        target, outer, parts = self.stored(ops[-1].output), self.patches, list[tuple[Node, ...]]()
+        boxes = boxes_for(self.graph, ops, ops[-1].output, target.box)
+        ops = tuple(op for op in ops if op.output in boxes)
+        every, over = strips_of(self.graph, ops, boxes, item.patch[0]), replaced(self.graph, ops, boxes)
+        inside = {op.output: f"{item.sink}:rows:{op.output}" for op in ops[:-1] if op.output not in over}
+        for tensor, name in inside.items():
+            rows = max(strip[tensor].end - strip[tensor].low for strip in every)
+            self.declare(name, boxes[tensor]._replace(y0=0, y1=rows).elements)
+        fullest = max(range(len(every)), key=lambda i: computing(every[i]))
+        shown = range(len(every)) if self.full or computing(every[fullest]) < len(ops) else [fullest]
+        for i in shown:
+            views, nodes, self.patches = dict[str, View](), list[Node](), dict(outer)
+            for op in reversed(ops):
+                box = boxes[op.output]._replace(y0=every[i][op.output].low, y1=every[i][op.output].end)
+                own = inside.get(op.output)
+                within = dense_view(op.output, box, own) if own else views.get(over.get(op.output, ""), target).part(box)
+                views[op.output] = within._replace(tensor=op.output)
+            for op in ops:
+                _, first, end = every[i][op.output]
+                self.patches[op.output] = views[op.output].part(views[op.output].box._replace(y0=first))
+                nodes += self.item(Item((op.name,))) if first < end else []
+                self.patches[op.output] = views[op.output]
+            after = every[i + 1] if i + 1 < len(every) else {}
+            parts.append((*nodes, *moves_up([op for op in ops if op.output in inside and after], views, after)))
+        self.patches = outer
+        lasting = {inside[name] for name in inside if any(strip[name].low < strip[name].first for strip in every)}
+        scratch = {step.scratch for step in Loop(tuple(parts)).steps() if step.scratch}
+        return [Loop(tuple(parts), frozenset({*inside.values()} - lasting | scratch))]
 
     def scratch(self, op: Op, name: str) -> str:
         """Returns the name of the scratch that an operator needs, declared; empty where it needs none."""

@@ -1,9 +1,10 @@
 """A schedule says in which order and in which parts a network runs; lower.py turns it into loops of kernel calls.
 
-Four kinds of items: "whole" runs one operator at once; "materialise" computes a chain slice by slice of channels and
+Five kinds of items: "whole" runs one operator at once; "materialise" computes a chain slice by slice of channels and
 keeps the last operator's output; "accumulate" feeds a convolution or dense layer slice by slice, which adds up 32-bit
-sums until the last slice; "spatial" runs other items patch by patch of rows and columns of its output. Between items
-tensors are whole; inside an item only slices and patches exist.
+sums until the last slice; "spatial" runs other items patch by patch of rows and columns of its output; "rolling" computes strips
+of rows, and keeps of every tensor inside the rows that later strips read again. Between items tensors are whole; inside an item
+only slices, patches and rows exist.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ ACCUMULATOR_BYTES = {"int32": 4, "int16": 2}
 
 @dataclass(frozen=True)
 class Item:
-    """Operators that run together, last the one whose output is kept: in parts of `width` channels, or in patches of
-    `patch` rows and columns in which the `inner` items run one after the other."""
+    """Operators that run together, last the one whose output is kept: in parts of `width` channels, in patches of
+    `patch` rows and columns in which the `inner` items run one after the other, or in rolling strips of `patch[0]` rows."""
 
     ops: tuple[str, ...]
     kind: str = "whole"

@@ -1,9 +1,9 @@
 """Hybrid schedules: early layers in patches across several blocks, late blocks in channel slices, within a limit of MACs.
 
 Where a single tensor is alive between two operators the network can be cut. A segment between two cuts runs whole, in slices
-of channels, or in patches of its output's rows (and columns); the rows that neighbouring patches share are computed again. What
-a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes and MACs. Of a network
-with several outputs, what lies behind the last cut runs one operator after the other.
+of channels, in patches of its output's rows (and columns), which compute the rows again that they share, or in rolling strips of
+rows, which keep them. What a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes
+and MACs. Of a network with several outputs, what lies behind the last cut runs one operator after the other.
 
 Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from operator import itemgetter
@@ -22,12 +22,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Bilinear, Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
+from tinyredux.graph import Bilinear, Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
 from tinyredux.memory import (
     Box,
     Item,
     Node,
     Step,
+    boxes_for,
     computed_macs,
     is_spread,
     lifetimes,
@@ -42,6 +43,7 @@ SPAN = 9  # most units in one segment
 SLICE = 4  # channels in a slice
 INNER_ROWS = (0, 1, 2, 4)  # rows of an inner region at a time, 0: those of the patch
 PATCHES = (1, 2, 3, 4, 6, 9)  # patches per axis that are tried
+STRIPS = (1, 2, 4, 8)  # rows of rolling strips that are tried
 Edges = npt.NDArray[np.int64]
 Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
 ItemCost = Callable[[Item], float]  # predicted cycles of an item alone
@@ -85,15 +87,18 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost
     """
     cuts = narrow_cuts(net.graph)
     every = [units_between(net, cuts), [[Item((op.name,)) for op in net.graph.ops[a:b]] for a, b in itertools.pairwise(cuts)]]
-    costs, ways, edges = UnitCosts(net.graph, cost), list[Way](), sorted({*cuts, len(net.graph.ops)})
+    costs, ways, edges = UnitCosts(net.graph, cost), list[Way](), sorted({*alone_after(net.graph), len(net.graph.ops)})
     for end, units in itertools.product(range(1, len(cuts)), every):
         ways += segment_ways(net, units, cuts, end, input_outside, costs)
+    at = [edges.index(cut) for cut in cuts]
+    ways = [way._replace(first=at[way.first], end=at[way.end]) for way in ways]
+    ways += [way for end in range(1, len(edges)) for way in strip_ways(net, edges, end, input_outside, costs)]
     ways += [one_by_one(net, at, *pair, input_outside, costs) for at, pair in enumerate(itertools.pairwise(edges))]
     ways, ends = sorted(undominated(ways), key=lambda way: (way.end, way.first)), len(edges)
     most, peaks = int(mac_limit * total_macs(net.graph)), sorted({way.peak for way in ways})
-    at = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
+    low = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
     found, fast, next_peak = list[tuple[int, tuple[Item, ...]]](), math.inf, 0.0
-    for peak in peaks[at:]:
+    for peak in peaks[low:]:
         path = fastest(ways, ends, peak, most) if peak >= next_peak or peak == peaks[-1] else None
         if path:
             next_peak = peak * LEVEL_STEP
@@ -148,19 +153,27 @@ class UnitCosts:
             calls *= max(1, round(math.sqrt(pixels.get(unit.sink, 0) / patches) / unit.patch[0]))
         return share * self.cost(base) + PATCH_CYCLES * patches * calls
 
+    def rolling(self, item: Item) -> float:
+        """Returns the cycles of an item that runs in rolling strips."""
+        strips = -(-self.graph.tensors[self.graph.by_name[item.sink].output].shape[0] // item.patch[0])
+        return sum(self.cost(Item((name,))) + PATCH_CYCLES * strips for name in item.ops)
+
+
+def alone_after(graph: Graph) -> dict[int, int]:
+    """Returns the places between operators (0: before the first) where one tensor is alive, with its bytes."""
+    spans, sizes = lifetimes(graph).items(), {0: graph.input.size_bytes}
+    for i, op in enumerate(graph.ops):
+        if [name for name, (first, last) in spans if first <= i and (last > i or name in graph.outputs)] == [op.output]:
+            sizes[i + 1] = graph.tensors[op.output].size_bytes
+    return sizes
+
 
 def narrow_cuts(graph: Graph) -> list[int]:
-    """Returns the places between operators (0: before the first) where one tensor is alive, at
-    the foot of each rise in bytes."""
-    spans = lifetimes(graph).items()
-    places, sizes = [0], [0]
-    for i, op in enumerate(graph.ops):
-        alive = [name for name, (first, last) in spans if first <= i and (last > i or name in graph.outputs)]
-        if alive == [op.output]:
-            places.append(i + 1)
-            sizes.append(graph.tensors[op.output].size_bytes)
-    after = [next((other for other in sizes[i + 1 :] if other != size), size) for i, size in enumerate(sizes)]
-    return [p for p, size, following in zip(places, sizes, after, strict=True) if size <= following or p == len(graph.ops)]
+    """Returns the places of `alone_after` that are at the foot of a rise in bytes."""
+    sizes = alone_after(graph)
+    values = [0, *list(sizes.values())[1:]]
+    after = [next((other for other in values[i + 1 :] if other != size), size) for i, size in enumerate(values)]
+    return [p for p, size, other in zip(sizes, values, after, strict=True) if size <= other or p == len(graph.ops)]
 
 
 def segment_bound_bytes(graph: Graph) -> int:
@@ -170,7 +183,7 @@ def segment_bound_bytes(graph: Graph) -> int:
     and the one at its last is written then, elsewhere. So one tensor from before the operator and one from behind it are alive
     together, each at least the smallest that there is. Behind the last cut every schedule does the same.
     """
-    sizes = {0: graph.input.size_bytes} | {p: graph.tensors[graph.ops[p - 1].output].size_bytes for p in narrow_cuts(graph) if p}
+    sizes = alone_after(graph)
     bounds = [step.live_bytes for step in live_steps(graph)[max(sizes) :]]
     for i in range(max(sizes)):
         before, after = (min(size for place, size in sizes.items() if (place <= i) == early) for early in (True, False))
@@ -237,6 +250,30 @@ def in_patches(units: list[Item], shape: Shape) -> Iterator[Item]:
     for patch in patch_sizes(shape[0], shape[1], all(len(unit.ops) == 1 for unit in units)):
         for inner in dict.fromkeys(variants):
             yield Item(tuple(name for unit in units for name in unit.ops), "spatial", 0, patch, inner)
+
+
+def strip_ways(net: Net, edges: list[int], end: int, input_outside: bool, costs: UnitCosts) -> list[Way]:
+    """Returns the ways to run the operators between two of the `edges` in rolling strips: those up to number `end` from each that
+    begins at most SPAN of such segments before. A segment begins and ends where fewer bytes are alive than before."""
+    graph, ways = net.graph, list[Way]()
+    sizes = alone_after(graph)
+    small = [i for i, edge in enumerate(edges) if edge in sizes and (not i or sizes[edge] < sizes.get(edges[i - 1], 0))]
+    for first in [i for i in small if i < end][-SPAN:] if end in small else []:
+        ops = graph.ops[edges[first] : edges[end]]
+        beside = sizes[edges[end]] + (0 if input_outside and ops[0].inputs[0] in graph.inputs else sizes[edges[first]])
+        for item in in_strips(graph, ops) if _patchable(graph, edges[first], edges[end]) else ():
+            macs = sum(op_macs(graph, item, whole(graph.tensors[ops[-1].output].shape), {}).values())
+            ways.append(Way(first, end, beside + internal_bytes(net, item), macs, costs.rolling(item), (item,)))
+    return ways
+
+
+def in_strips(graph: Graph, ops: Sequence[Op]) -> Iterator[Item]:
+    """Yields items that run several operators in rolling strips of a few rows of the last one's output."""
+    height = graph.tensors[ops[-1].output].shape[0]
+    parts = boxes_for(graph, tuple(ops), ops[-1].output, whole(graph.tensors[ops[-1].output].shape))
+    if len(ops) > 1 and all(op.output in parts and parts[op.output][4:] == (0, graph.tensors[op.output].shape[2]) for op in ops):
+        for rows in (rows for rows in STRIPS if rows < height):
+            yield Item(tuple(op.name for op in ops), "rolling", 0, (rows, 0))
 
 
 def part_of(net: Net, first: int, end: int) -> Net:
