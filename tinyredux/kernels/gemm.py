@@ -16,7 +16,7 @@ import numpy as np
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form, Lies, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
 from tinyredux.kernels.asm.schedule import cycles_of
@@ -33,7 +33,7 @@ C_CYCLES = {"cortex-m4": (84, 47, 122, 2.6), "cortex-m7": (40, 15, 79, 4.2), "co
 
 
 class Shape:
-    """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover k.
+    """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover its `words`.
 
     Rows of the input lie `pixels[0]` values apart, those of the output `pixels[1]`: more than k and channels in a group of many.
     """
@@ -42,9 +42,9 @@ class Shape:
         """Divides the values into rounds of at most `steps_max` pairs."""
         self.k, self.channels = k, channels
         self.in_pixel, self.out_pixel = pixels or (k, channels)
-        self.fours = -(-k // 4)  # groups of four values in a row
-        self.rounds = -(-2 * self.fours // steps_max)
-        self.steps = 2 * -(-self.fours // self.rounds)  # an even number: four values make two words
+        self.words = -(-k // 4) * 2 - (k % 4 in (1, 2))  # four values make two, one or two that are left one
+        self.rounds = -(-self.words // steps_max)
+        self.steps = -(-self.words // self.rounds)
         self.row_words = self.rounds * self.steps  # of one widened row, padding included
         self.groups = -(-channels // 4)  # of four channels
         # Words of one group's data: start values, weights, multipliers and shifts, filled up to a multiple of 8.
@@ -57,7 +57,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     (height, width, out_c), sums = graph.tensors[op.output].shape, sums_of(graph, op)
     channels, pixels = out_c // op.groups, height * width
-    if channels < 4 or pixels < 2 or not sums.stay_below(PAIR_LIMIT) or (op.groups > 1 and not _in_place(op, sums)):
+    if channels < 4 or pixels < 2 or not sums.stay_below(PAIR_LIMIT) or (op.groups > 1 and not _reads_pixels(op)):
         return []
     shapes = shapes_of(sums.rows.shape[1], channels, STEPS, (graph.tensors[op.inputs[0]].shape[2], out_c))
     equal = [-(-pixels // -(-pixels // strip)) for strip in STRIPS]  # as equal as can be
@@ -65,9 +65,9 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
     return [_form(graph, op, core, shapes, sums, strip) for strip in lengths]
 
 
-def _in_place(op: Conv, sums: Sums) -> bool:
-    """Returns whether the windows of a convolution, or of a group of it, are words where they lie."""
-    return op.kernel == (1, 1) and not any(op.padding) and sums.rows.shape[1] % 4 == 0
+def _reads_pixels(op: Conv) -> bool:
+    """Returns whether the windows of a convolution, or of a group of it, are pixels of its input."""
+    return op.kernel == (1, 1) and not any(op.padding)
 
 
 def shapes_of(k: int, channels: int, steps: Sequence[int] = STEPS, pixels: tuple[int, int] | None = None) -> list[Shape]:
@@ -78,39 +78,55 @@ def shapes_of(k: int, channels: int, steps: Sequence[int] = STEPS, pixels: tuple
 
 def _form(graph: Graph, op: Conv, core: str, shapes: list[Shape], sums: Sums, strip: int) -> Form:
     """Returns the form whose strips have this length, in the shape that is fastest."""
-    out_h, out_w, _ = graph.tensors[op.output].shape
-    in_place = _in_place(op, sums)
-    together = in_place and op.stride == (1, 1)
+    (in_h, in_w, _), (out_h, out_w, _) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    k, together = sums.rows.shape[1], _reads_pixels(op) and op.stride == (1, 1)
+    edges = edge_pairs(op, (in_h, in_w), (out_h, out_w))
     copied, output = strip >= COPIED_STRIP, (sums.factors.output_zero_point, sums.factors.clamp)
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     c_pixel, c_group, c_row, c_byte = C_CYCLES[core]
-    gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * sums.rows.shape[1]
+    gathered = 2 * edges * (c_row * op.kernel[0] + c_byte * k)
 
     def priced(shape: Shape) -> tuple[float, Shape, tuple[Function, ...]]:
-        widening = widen_strip_function(shape, strip // 2) if together else widen_function(shape)
+        widening = widen_function(shape, op.kernel[0], k // op.kernel[0], strip // 2 if together else 0)
         functions = (widening, copy_function(shape), product_function(shape, strip // 2, output))
         widen, copy, products = (cycles_of(function, core) for function in functions)
         broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains, between flash and SRAM
-        widened = strips * (widen + c_group) if together else pixels * (widen / 2 + c_pixel + gathered)
+        widened = strips * (widen + c_group) if together else pixels * (widen / 2 + c_pixel) + gathered
         cycles = widened + pixels / strip * shape.groups * (products + broken)
         cycles += strips * shape.groups * (c_group + (copy if copied else 0))
         return cycles, shape, functions
 
     each_cycles, shape, functions = fastest(core, map(priced, shapes))
-    scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (0 if in_place else 2 * shape.fours)
+    scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (2 * -(-k // 4) if edges else 0)
     fields = window_fields(graph, op) | {
         "in_c": shape.in_pixel // op.groups, "out_c": shape.channels, "in_pixel": shape.in_pixel, "out_pixel": shape.out_pixel,
         "input_zero_point": sums.factors.input_zero_point, "row_words": shape.row_words, "group_words": shape.group_words,
-        "strip": strip, "in_place": in_place + together, "copied": int(copied),
+        "strip": strip, "together": int(together), "copied": int(copied),
         **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
     name = f"gemm_{'pointwise' if together or is_pointwise(op) else 'columns'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
-    parts = (np.split(values, op.groups) for values in (sums.rows, sums.start, requantize.constants(sums.factors)))
+    rows = np.pad(sums.rows, ((0, 0), (0, 1)))[:, lanes(op.kernel[0], k // op.kernel[0])]
+    parts = (np.split(values, op.groups) for values in (rows, sums.start, requantize.constants(sums.factors)))
     arrays = {"groups": np.concatenate([data(shape, *part) for part in zip(*parts, strict=True)])}
     streamed = strips * (1 if copied else strip // 2) * arrays["groups"].nbytes
-    cycles, call = round(op.groups * each_cycles), grouped_call(kernel_call("gemm", fields), op.groups, shape)
-    return Form(name, cycles, 4 * scratch_words, functions, call, arrays, proof, streamed)
+
+    def call(places: Places) -> str:
+        distance = places.in_row or in_w * shape.in_pixel
+        return grouped_call(kernel_call("gemm", fields | {"in_row": distance}), op.groups, shape)(places)
+
+    reads = Lies.IN_ROWS if not together else Lies.ANYWHERE
+    return Form(name, round(op.groups * each_cycles), 4 * scratch_words, functions, call, arrays, proof, streamed, lies=reads)
+
+
+def edge_pairs(op: Conv, sizes: tuple[int, int], outputs: tuple[int, int]) -> int:
+    """Returns in how many pairs of output pixels a window reaches over an edge of the map; both maps' height and width."""
+    inside = []
+    for axis, (size, count) in enumerate(zip(sizes, outputs, strict=True)):
+        first = np.arange(count) * op.stride[axis] - op.padding[2 * axis]
+        inside.append((first >= 0) & (first + op.kernel[axis] <= size))
+    every = (inside[0][:, None] & inside[1]).reshape(-1)
+    return int((~(every[0::2] & np.resize(every[1::2], every[0::2].shape))).sum())
 
 
 def grouped_call(call: Callable[[Places], str], groups: int, shape: Shape) -> Callable[[Places], str]:
@@ -135,11 +151,11 @@ def data(shape: Shape, weights: Array, start: Array, factors: Array) -> Array:
 
     weights: (channels, k); start: (channels,) of the sums; factors: (channels, 2) multiplier and right shift.
     """
-    padded = np.pad(weights.astype(np.int64), ((0, 0), (0, 2 * shape.row_words - shape.k)))
+    padded = np.pad(weights.astype(np.int64), ((0, 0), (0, -(-shape.row_words // 2) * 4 - weights.shape[1])))
     found, behind = np.zeros((shape.groups, shape.group_words), np.int64), 4 + 2 * shape.row_words
     for group, first in zip(found, first_channels(shape.channels), strict=True):
         evens, odds = slice(first, first + 4, 2), slice(first + 1, first + 4, 2)
-        group[:behind] = byte_pairs(padded[evens], padded[odds], start[evens], start[odds])
+        group[:behind] = byte_pairs(padded[evens], padded[odds], start[evens], start[odds])[:behind]
         group[behind : behind + 8] = factors[first : first + 4].reshape(-1)
     return words(found)
 
@@ -150,47 +166,87 @@ def byte_pairs(a: Array, b: Array, start_a: Array, start_b: Array) -> Array:
     return np.concatenate([starts.reshape(-1), halves(paired(256 * b + a)).T.reshape(-1)])
 
 
-def widen_function(shape: Shape) -> Function:
-    """Returns the function that widens two int8 rows to int16 pairs, words of both in turn; `fours` is their length / 4."""
-    about = "Two int8 rows as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
-    p = Function("tr_widen_rows", ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t fours"), about)
-    p.new("even_a", "even_b", "odd_a", "odd_b")
-    with p.loop("fours", times=shape.fours):
-        p.ldr_post("odd_a", "a", 4)
-        p.ldr_post("odd_b", "b", 4)
-        p.sxtb16("even_a", "odd_a")
-        p.sxtb16("even_b", "odd_b")
-        p.sxtb16_ror8("odd_a", "odd_a")
-        p.sxtb16_ror8("odd_b", "odd_b")
-        p.stm("to", "even_a", "even_b", "odd_a", "odd_b")
+def lanes(rows: int, row_bytes: int) -> list[int]:
+    """Returns in which order `widen_function` takes the values of a window of so many rows: whole words of each row, and what is
+    left of rows where it fills a word; -1 stands for no value."""
+    found, left = list[int](), list[int]()
+    for row in range(rows):
+        values = range(row * row_bytes, (row + 1) * row_bytes)
+        found, left = [*found, *values[: row_bytes // 4 * 4]], [*left, *values[row_bytes // 4 * 4 :]]
+        whole = len(left) // 4 * 4
+        found, left = [*found, *left[:whole]], left[whole:]
+    return found + (left if len(left) != 2 else [left[0], -1, left[1]])
+
+
+def widen_function(shape: Shape, rows: int, row_bytes: int, pairs: int = 0) -> Function:
+    """Returns the function that widens the windows at `a` and `b`, whose rows of `row_bytes` lie `in_row` apart; with `pairs`,
+    their usual number, pairs of pixels one behind the other. They begin at any byte."""
+    kind, last = (f"strip_{shape.in_pixel}", "pairs") if pairs else ("windows", "in_row")
+    about = f"Two windows of {rows} x {row_bytes} int8 as int16 pairs: of four 0 and 2, then 1 and 3; words of both in turn."
+    name = f"tr_widen_{kind}_{rows}x{row_bytes}_{shape.row_words}"
+    p = Function(name, ("int32_t *to", "const int8_t *a", "const int8_t *b", f"int32_t {last}"), about)
+    fours, left = divmod(row_bytes, 4)
+    once = next(n for n in (8, 7, 6, 5, 4, 3, 2, 1) if fours % n == 0) if fours else 0  # groups of four values in a round
+    together = 2 if once > 1 and not (left and fours > once) else 1
+    words = [f"{part}_{window}{four}" for four in range(together) for part in ("even", "odd") for window in "ab"]
+    p.new(*words, *(["rest_a", "rest_b"] if left else []))
+    if pairs:
+        with p.loop("pairs", pairs):
+            _widen_fours(p, words, fours, once)
+            _widen_rest(p, words, left, 0, left)
+            p.advance("a", 2 * shape.in_pixel - 4 * fours)
+            p.advance("b", 2 * shape.in_pixel - 4 * fours)
+            p.advance("to", 8 * (shape.row_words - shape.words))
+        return p
+    p.move("in_row", "in_row", -4 * fours)
+    taken, alike = 0, 1 if left else rows
+    with p.repeated("rows", alike):
+        for row in range(rows // alike):
+            _widen_fours(p, words, fours, once)
+            taken = _widen_rest(p, words, left, taken, rows * left)
+            if row < rows - 1:
+                p.add("a", "a", "in_row")
+                p.add("b", "b", "in_row")
     return p
 
 
-def widen_strip_function(shape: Shape, pairs: int) -> Function:
-    """Returns the function that widens pairs of int8 rows that lie one behind the other, from `a` on; `pairs` is their usual
-    number, `b` is not read."""
-    about = f"Pairs of rows of {shape.k} int8 as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
-    name = f"tr_widen_strip_k{shape.k}_{shape.in_pixel}_{shape.row_words}"
-    p = Function(name, ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t pairs"), about)
-    p.free("b")
-    once = next(n for n in (8, 7, 6, 5, 4, 3, 2, 1) if shape.fours % n == 0)  # groups of four values in a round
-    words = [f"{part}_{row}{four}" for four in range(2 - once % 2) for part in ("even", "odd") for row in "ab"]
-    p.new(*words)
-    with p.loop("pairs", pairs):
-        with p.repeated("rounds", shape.fours // once):
-            for first in range(0, once, 2 - once % 2):
-                for i, four in enumerate(range(first, first + 2 - once % 2)):
-                    p.ldr(f"odd_a{i}", "a", 4 * four)
-                    p.ldr(f"odd_b{i}", "a", shape.in_pixel + 4 * four)
-                for i in range(2 - once % 2):
-                    for row in "ab":
-                        p.sxtb16(f"even_{row}{i}", f"odd_{row}{i}")
-                        p.sxtb16_ror8(f"odd_{row}{i}", f"odd_{row}{i}")
-                p.stm("to", *words)
+def _widen_fours(p: Function, words: list[str], fours: int, once: int) -> None:
+    """Widens groups of four values of both windows, `once` in a round."""
+    if fours:
+        with p.repeated("rounds", fours // once):
+            for first in range(0, once, len(words) // 4):
+                some = range(min(len(words) // 4, once - first))
+                for i, window in product(some, "ab"):
+                    p.ldr(f"odd_{window}{i}", window, 4 * (first + i))
+                _widen_words(p, words[: 4 * len(some)], {f"{window}{i}": f"odd_{window}{i}" for i in some for window in "ab"})
             p.add("a", "a", 4 * once)
-        p.advance("a", 2 * shape.in_pixel - shape.k)
-        p.advance("to", 8 * (shape.row_words - 2 * shape.fours))
-    return p
+            p.add("b", "b", 4 * once)
+
+
+def _widen_words(p: Function, words: list[str], sources: dict[str, str]) -> None:
+    """Widens words of four values, or of those at even bytes where there are `words` for no more, and stores them."""
+    for name, source in sources.items():
+        p.sxtb16(f"even_{name}", source)
+        if f"odd_{name}" in words:
+            p.sxtb16_ror8(f"odd_{name}", source)
+    p.stm("to", *words)
+
+
+def _widen_rest(p: Function, words: list[str], left: int, taken: int, total: int) -> int:
+    """Puts the values that are `left` of a row into `rest_a` and `rest_b`, behind `taken` of `total` of earlier rows, and widens
+    these when they are full or hold the last ones: one or two of them lie at even bytes. Returns how many are taken then."""
+    offset = 0
+    while offset < left:
+        place, sparse = taken % 4, total - taken // 4 * 4 < 3
+        size = 2 if not sparse and place % 2 == 0 and left - offset > 1 else 1
+        for window in "ab":
+            (p.ldrh if size == 2 else p.ldrb)(f"even_{window}0" if place else f"rest_{window}", window, offset)
+        for window in "ab" if place else "":
+            p.orr(f"rest_{window}", f"rest_{window}", f"even_{window}0", f"lsl {8 * place * (1 + sparse)}")
+        offset, taken = offset + size, taken + size
+        if taken % 4 == 0 or taken == total:
+            _widen_words(p, words[: 2 if sparse else 4], {"a0": "rest_a", "b0": "rest_b"})
+    return taken
 
 
 def copy_function(shape: Shape) -> Function:

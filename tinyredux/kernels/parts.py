@@ -16,7 +16,7 @@ from typing import Any
 from tinyredux import memory
 from tinyredux.graph import Add, Concat, Graph, Lookup, Op, Relu, TrecConv
 from tinyredux.kernels.asm.cost import code_bytes
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form, Lies, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.schedule import cycles_of
 from tinyredux.kernels.choice import SURELY, Way, on_core
@@ -43,7 +43,7 @@ class StepWays:
         _, small = memory.restricted(self.graph, op, step.output.box)
         padding, channels = getattr(small, "padding", ()), step.output.box[4:]
         shapes = tuple((view.box.shape, view.gaps) for view in (*step.inputs, step.output))
-        return step.op, channels, padding, shapes, copied(op, step, arena)
+        return step.op, channels, padding, shapes, lies(op, step, arena)
 
     def __call__(self, step: Step, key: tuple[Any, ...]) -> list[Way]:
         """Returns the ways to compute a step, the fastest first and the C kernel, where its scratch lies already, last."""
@@ -70,26 +70,36 @@ def part_of(graph: Graph, step: Step) -> tuple[Graph, Op]:
     return graph.with_ops([op], tensors=tensors, inputs=tuple(dict.fromkeys(op.inputs)), outputs=(op.output,)), op
 
 
-def copied(op: Op, step: Step, arena: Arena) -> tuple[bool, ...]:
-    """Returns for each input of a step, and then for its output, whether a form needs a copy of it without gaps at a word.
+def lies(op: Op, step: Step, arena: Arena) -> tuple[Lies, ...]:
+    """Returns how each input of a step lies, and then its output.
 
-    An input that the output overlaps needs one too, unless the operator takes value by value, four at a time.
+    An input that the output overlaps is to be copied as one with gaps everywhere is, unless the operator takes value by value,
+    four at a time.
     """
     views = (*step.inputs, step.output)
     starts = [arena.offsets[view.buffer] + view.offset for view in views]
-    found = [any(view.gaps) or start % 4 > 0 for view, start in zip(views, starts, strict=True)]
+    found = [_lies(view, start) for view, start in zip(views, starts, strict=True)]
     by_fours = isinstance(op, (Add, Lookup, Relu)) and step.output.box.elements % 4 == 0
     for i, view in enumerate(step.inputs):
         apart = starts[i] + view.span_bytes <= starts[-1] or starts[-1] + step.output.span_bytes <= starts[i]
-        found[i] |= not (apart or (by_fours and starts[i] == starts[-1] and not found[-1]))
+        if not (apart or (by_fours and starts[i] == starts[-1] and found[-1] == Lies.AT_WORD)):
+            found[i] = Lies.APART
     return tuple(found)
 
 
-def with_copies(form: Form, step: Step, which: Sequence[bool], core: str) -> Form:
-    """Returns a form that works on copies of those maps of a step that `which` names, inputs first and the output last."""
+def _lies(view: View, start: int) -> Lies:
+    row, pixel = view.gaps
+    return Lies.APART if pixel else Lies.IN_ROWS if row else Lies.ANYWHERE if start % 4 else Lies.AT_WORD
+
+
+def with_copies(form: Form, step: Step, how: Sequence[Lies], core: str) -> Form:
+    """Returns a form that works on copies of those maps of a step that do not lie as it can take them; `how` they lie, inputs
+    first and the output last."""
+    loosest = [form.lies, *(Lies.AT_WORD for _ in how[2:]), min(form.lies, Lies.ANYWHERE)]
+    which, views = [one > most for one, most in zip(how, loosest, strict=True)], (*step.inputs, step.output)
+    in_row = step.inputs[0].gaps[0] if not which[0] else 0
     if not any(which):
-        return form
-    views = (*step.inputs, step.output)
+        return replace(form, call=lambda places: form.call(replace(places, in_row=in_row))) if in_row else form
     at, end, moves = dict[int, int](), -(-form.scratch_bytes // 4) * 4, dict[int, tuple[Function, int, int]]()
     for i, view in enumerate(views):
         if which[i]:
@@ -101,7 +111,7 @@ def with_copies(form: Form, step: Step, which: Sequence[bool], core: str) -> For
         maps, lines = [*places.inputs, places.out], list[str]()
         own = [f"({places.scratch} + {at[i]})" if i in at else place for i, place in enumerate(maps)]
         lines += [line for i in at if i < last for line in _copying(*moves[i], own[i], maps[i], views[i], False)]
-        lines.append(form.call(replace(places, out=own[last], inputs=tuple(own[:last]))).rstrip())
+        lines.append(form.call(replace(places, out=own[last], inputs=tuple(own[:last]), in_row=in_row)).rstrip())
         lines += _copying(*moves[last], maps[last], own[last], views[last], True) if last in at else []
         return "\n".join(lines)
 
