@@ -111,6 +111,7 @@ struct tr_gemm {
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
     int32_t row_words, group_words, strip; /* words of a widened pixel, of four channels' data; pixels at a time, even */
     int32_t in_row, in_pixel, out_pixel;   /* values of a row; of a pixel, of which in_c and out_c are a group's */
+    int32_t out_bytes;                     /* of a value: 1, or 4 where products are added to the sums in `out` */
     int32_t together, copied;              /* windows are pixels one behind the other; groups are copied */
     void (*widen)(int32_t *to, const int8_t *a, const int8_t *b, int32_t n); /* from a row to the next; together: pairs */
     void (*copy)(int32_t *to, const int32_t *from, int32_t eights);

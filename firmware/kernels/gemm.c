@@ -7,6 +7,8 @@
  * Layouts: input [in_h][in_w][in_pixel], of which in_c are read, rows in_row apart, from any byte on; output
  * [out_h][out_w][out_pixel], groups [out_c / 4, rounded up][group_words].
  * Accumulator: two channels share one, so the library takes this kernel only for weights of which no sum reaches 2^23.
+ * Where out_bytes is 4, `out` holds int32 sums, to which the products are added: of a pixel that is computed again its zero
+ * point stands in for the values, and of a channel the weights are 0.
  * Scratch: 4 * strip * row_words bytes of columns, 4 * group_words where groups are copied, two windows of whole words at edges. */
 #include "gather.h"
 #include "tinyredux.h"
@@ -50,7 +52,7 @@ static void widen(int32_t *restrict to, int8_t *restrict bytes, const int8_t *re
 }
 
 static void multiply(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict groups, const struct tr_gemm *p,
-                     int32_t first, int32_t n, int32_t *restrict scratch)
+                     int32_t first, int32_t n, int32_t again, int32_t *restrict scratch)
 {
     int32_t *const columns = scratch, *const copy = columns + p->strip * p->row_words;
     int8_t *const bytes = (int8_t *)(copy + (p->copied ? p->group_words : 0));
@@ -60,6 +62,9 @@ static void multiply(int8_t *restrict out, const int8_t *restrict in, const int3
     for (int32_t i = 0; i < n && !p->together; i += 2) {
         widen(columns + i * p->row_words, bytes, in, p, first + i);
     }
+    for (int32_t i = 0; i < p->row_words && p->out_bytes > 1 && again; i++) {
+        columns[2 * i] = (int32_t)(((uint32_t)p->input_zero_point & 0xffffu) * 0x10001u); /* adds nothing to the first pixel */
+    }
     for (int32_t c = 0; c < p->out_c; c += 4, groups += p->group_words) {
         const int32_t channel = c < p->out_c - 4 ? c : p->out_c - 4;
         const int32_t *group = groups;
@@ -67,7 +72,7 @@ static void multiply(int8_t *restrict out, const int8_t *restrict in, const int3
             p->copy(copy, groups, p->group_words / 8);
             group = copy;
         }
-        p->product(out + first * p->out_pixel + channel, columns, group, n / 2);
+        p->product(out + (first * p->out_pixel + channel) * p->out_bytes, columns, group, n / 2);
     }
 }
 
@@ -78,6 +83,6 @@ void tr_gemm_conv_s8(int8_t *restrict out, const int8_t *restrict in, const int3
     TR_ASSERT(pixels >= 2 && p->out_c >= 4 && p->strip > 0 && p->strip % 2 == 0 && p->strip <= pixels);
     for (int32_t first = 0; first < pixels; first += p->strip) {
         const int32_t left = pixels - first, n = left < p->strip ? left : p->strip;
-        multiply(out, in, groups, p, first - n % 2, n + n % 2, scratch);
+        multiply(out, in, groups, p, first - n % 2, n + n % 2, n % 2, scratch);
     }
 }

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.graph import Add, Concat, Graph, Lookup, Op, Relu, TrecConv
+from tinyredux.graph import Add, Concat, Conv, Graph, Lookup, Op, Relu, TrecConv
+from tinyredux.int8 import quant_of
 from tinyredux.kernels.asm.cost import code_bytes
 from tinyredux.kernels.asm.forms import Form, Lies, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.schedule import cycles_of
-from tinyredux.kernels.choice import SURELY, Way, on_core
+from tinyredux.kernels.choice import SURELY, Way, on_board, on_core
 from tinyredux.kernels.cycles import called, cycles
+from tinyredux.kernels.gemm import adding_forms
 from tinyredux.kernels.slices import FastSteps, walked, with_scratch
 from tinyredux.memory import Arena, Buffer, Node, Program, Step, View
 
@@ -41,7 +43,8 @@ class StepWays:
         """Returns all that the ways of a step depend on: its operator, channels, shapes and padding, and how its maps lie."""
         op = self.graph.by_name[step.op]
         _, small = memory.restricted(self.graph, op, step.output.box)
-        padding, channels = getattr(small, "padding", ()), step.output.box[4:]
+        padding = getattr(small, "padding", ())
+        channels = (*step.output.box[4:], *(step.inputs[0].box[4:] if step.kind == "add_up" else ()))
         shapes = tuple((view.box.shape, view.gaps) for view in (*step.inputs, step.output))
         return step.op, channels, padding, shapes, lies(op, step, arena)
 
@@ -50,7 +53,8 @@ class StepWays:
         if key not in self.known:
             graph, op = part_of(self.graph, step)
             c_cycles = cycles(self.graph, [step], self.core)
-            forms = [way.form for way in self.ways_of(graph, op) if way.form]
+            adds = step.kind == "add_up"
+            forms = self._adding(step, graph, op) if adds else [way.form for way in self.ways_of(graph, op) if way.form]
             forms = [with_copies(form, step, key[-1], self.core) for form in forms]
             ways = [Way(form, called(self.core, form.cost), form.flash_bytes, form.scratch_bytes) for form in forms]
             arrays = sum(values.nbytes for values in memory.arrays(graph.with_ops([op])).values())
@@ -58,13 +62,20 @@ class StepWays:
             self.known[key] = [*sorted(faster, key=lambda way: (way.cycles, way.scratch_bytes)), Way(None, c_cycles, arrays)]
         return self.known[key]
 
+    def _adding(self, step: Step, graph: Graph, op: Op) -> list[Form]:
+        """Returns the forms that add up a slice; without padding the zero point has been taken off where the sums start."""
+        whole = self.graph.by_name[step.op]
+        assert isinstance(op, Conv) and isinstance(whole, Conv)
+        zero_point = quant_of(self.graph.tensors[op.inputs[0]]).zero_point if any(whole.padding) else 0
+        return [on_board(form, self.core) for form in adding_forms(graph, op, self.core, zero_point)]
+
 
 def part_of(graph: Graph, step: Step) -> tuple[Graph, Op]:
     """Returns a graph of one operator, between maps as small as the boxes of a step, that computes what the step does."""
     op, views = graph.by_name[step.op], (*step.inputs, step.output)
     if all(view.box == memory.whole(graph.tensors[view.tensor].shape) for view in views) or isinstance(op, TrecConv):
         return graph, op
-    graph, op = memory.restricted(graph, op, step.output.box)
+    graph, op = memory.restricted(graph, op, step.output.box, views[0].box[4:] if step.kind == "add_up" else None)
     named = zip((*op.inputs, op.output), views, strict=True)
     tensors = graph.tensors | {name: replace(graph.tensors[name], shape=view.box.shape) for name, view in named}
     return graph.with_ops([op], tensors=tensors, inputs=tuple(dict.fromkeys(op.inputs)), outputs=(op.output,)), op
@@ -239,8 +250,10 @@ def with_forms(program: Program, arena: Arena, ways: StepWays, limit_bytes: int 
 
 
 def forms_apply(graph: Graph, step: Step) -> bool:
-    """True for a step that computes a box of an operator that templates know."""
-    return step.kind == "run" and not isinstance(graph.by_name[step.op], Concat)
+    """True for a step that computes a box of an operator that templates know, or adds up a slice in int32."""
+    op = graph.by_name[step.op]
+    adds = step.kind == "add_up" and isinstance(op, Conv) and step.output.element_bytes == 4
+    return adds or (step.kind == "run" and not isinstance(op, Concat))
 
 
 def _fit_flash(chosen: Mapping[Any, _Chosen], flash_bytes: int | None) -> None:
