@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tinyredux.flow import compile, measure
     from tinyredux.frontends import compare_with_litert, compare_with_onnxruntime, export, load_onnx, load_tflite
     from tinyredux.graph import Graph, Quant, Tensor, total_macs, verify
-    from tinyredux.graph.describe import to_text
     from tinyredux.int8 import quantize
     from tinyredux.int8.quantization import quant_from_range
     from tinyredux.measurement import Measurement, load
@@ -43,14 +42,14 @@ __all__ = [
     "Tensor", "Trec", "board_budget", "board_names", "check", "compare", "compare_with_litert", "compare_with_onnxruntime",
     "compile", "compile_net", "exactly", "export", "find_board", "hint", "load", "load_onnx", "load_tflite", "measure",
     "measure_compiled", "measure_net", "quant_from_range", "quantize", "recorded", "refused", "run_cell", "show",
-    "simulated_board", "table", "to_text", "total_macs", "verify", "with_trec",
+    "simulated_board", "table", "total_macs", "verify", "with_trec",
 ]  # fmt: skip
 
 _HOMES = {
     "boards": "Board board_names find_board", "codegen": "board_budget", "comparison": "compare", "course.teaching": "check hint",
     "flow": "compile measure", "frontends": "compare_with_litert compare_with_onnxruntime export load_onnx load_tflite",
     "graph": "Graph Quant Tensor total_macs verify",
-    "graph.describe": "to_text", "int8": "quantize",
+    "int8": "quantize",
     "int8.quantization": "quant_from_range", "measurement": "Measurement load", "methods.layerwise": "Layerwise",
     "methods.partial": "Partial", "methods.skip": "Skip", "methods.streaming": "Streaming", "methods.trec": "Trec",
     "model": "Model", "notebook.cell": "run_cell",

@@ -89,7 +89,7 @@ class Console:
         _check_range("console", 0, (1 << 32) - 1, base=self.base)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Board:
     """A board: what the planner, the linker, the simulator and the report need to know of it. Chapter 13.
 
@@ -135,6 +135,10 @@ class Board:
         different = len({each.upper() for each in names} | {"FLASH"}) >= len(names)
         require(different, f"{name}: two memories have one name; found {', '.join(names)}")
 
+    def __repr__(self) -> str:
+        """Returns the board in a line."""
+        return f"{self.name}: {self.title}, {self.flash_bytes:,} bytes of flash, {self.sram_bytes:,} of SRAM"
+
     @property
     def flash_bytes(self) -> int:
         """Flash size in bytes."""
@@ -149,16 +153,6 @@ class Board:
     def code_ram(self) -> Memory | None:
         """The RAM that code may be copied to; None where there is none that the core fetches from without a wait."""
         return next((block for block in self.sram if "code" in block.copies), None)
-
-    @property
-    def console(self) -> str:
-        """The kind of the console's UART, one of CONSOLES."""
-        return self.uart.kind
-
-    @property
-    def console_base(self) -> int:
-        """The address of the console's UART."""
-        return self.uart.base
 
     @property
     def family(self) -> str:

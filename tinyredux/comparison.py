@@ -22,20 +22,7 @@ FIGURES: dict[str, Callable[[Measurement], Number]] = {
     "macs": lambda record: record.macs_executed,
     "accuracy": lambda record: None if record.accuracy is None else 100 * record.accuracy,
 }
-SETTINGS = (
-    "net",
-    "method",
-    "board",
-    "target",
-    "kernels",
-    "data",
-    "images",
-    "seed",
-    "timing_model",
-    "compiler",
-    "flags",
-    "commit",
-)
+SETTINGS = "net method board target kernels data images seed timing_model compiler flags commit".split()
 
 
 @dataclass(frozen=True)

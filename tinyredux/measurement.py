@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,6 @@ class Measurement:
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the record for people: (what, how much) in the order a reader asks."""
-        sram, flash = self.sram_bytes, self.flash_bytes
         cycles = "none" if self.cycles is None else f"{self.cycles:,} ({self.cycles_kind}, {self.timing_model or self.board})"
         time = "" if self.ms is None else f", {self.ms:.1f} ms"
         in_float = _share(self.correct_float, self.images)
@@ -124,15 +124,11 @@ class Measurement:
             ("equals the interpreter bit for bit", "yes" if self.bit_exact else "NO"),
             ("instructions per image", "none" if self.instructions is None else f"{self.instructions:,}"),
             ("cycles per image", cycles + time),
-            *(
-                []
-                if self.stalls is None
-                else [("of these, waiting for flash", ", ".join(f"{key} {value:,}" for key, value in self.stalls.items()))]
-            ),
+            *([] if self.stalls is None else [("of these, waiting for flash", _uses(self.stalls))]),
             *([] if self.error_band is None else [("error of the model", say_band(self.error_band))]),
             ("multiply-accumulates", f"{self.macs_executed:,} of {self.macs_dense:,}"),
-            ("SRAM bytes", ", ".join(f"{key} {_count(value)}" for key, value in sram.items())),
-            ("flash bytes", ", ".join(f"{key} {_count(value)}" for key, value in flash.items())),
+            ("SRAM bytes", _uses(self.sram_bytes)),
+            ("flash bytes", _uses(self.flash_bytes)),
             ("fits the board", "yes" if self.fits else "NO"),
         ]
 
@@ -144,8 +140,9 @@ class Measurement:
         return as_html(self.rows(), style="text-align:left")
 
 
-def _count(value: int | None) -> str:
-    return "unknown" if value is None else f"{value:,}"
+def _uses(counts: Mapping[str, int | None]) -> str:
+    """Returns counts by use in one line."""
+    return ", ".join(f"{use} {'unknown' if count is None else f'{count:,}'}" for use, count in counts.items())
 
 
 def _share(correct: int | None, images: int) -> str:

@@ -31,9 +31,7 @@ def _commit() -> str | None:
         return None
     try:
         head, changed = (
-            subprocess.run(
-                ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=20
-            ).stdout.strip()
+            subprocess.check_output(["git", "-C", str(ROOT), *words], stderr=subprocess.DEVNULL, text=True, timeout=20).strip()
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.SubprocessError):  # an archive without .git, or a machine without git

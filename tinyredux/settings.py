@@ -207,7 +207,7 @@ def compile_net(settings: Settings, given: Network | None = None) -> Compiled:
     expect(Settings, settings, "what to compile", "such as Settings('lenet')")
     named = given or network(settings)
     data, int8 = named.data, named.int8
-    if settings.images > max(there := len(data.test.images), Settings.images):  # the usual number is what there is at most
+    if settings.images > max(there := data.test.count, Settings.images):  # the usual number is what there is at most
         raise ValueError(f"images is {settings.images:,}, the test part of {data.name} has {there:,}; give at most so many")
     methods, kernels = settings.methods, settings.kernel_set
     datasets.check_labels(data.test, int8.output.elements)

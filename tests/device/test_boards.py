@@ -78,7 +78,7 @@ def test_the_program_boots_and_is_exact_to_the_bit(name: str, folder: Path) -> N
     machine = Machine(board, elf)
     machine.run(until_idle=True)
     assert f"tinyredux READY {HASH}".encode() in machine.console.sent
-    assert machine.peripherals.registers[board.console_base + UARTS[board.console].send] == ord("\n")
+    assert machine.peripherals.registers[board.uart.base + UARTS[board.uart.kind].send] == ord("\n")
     random, host = np.random.default_rng(3), HostTarget(build_host(GOLDEN, folder), (8, 8, 3), (1, 1, 5))
     with SimulatorTarget(elf, board, HASH, (1, 1, 5)) as target:  # which refuses a board that is not at its full speed
         for _ in range(2):

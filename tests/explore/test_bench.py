@@ -7,7 +7,7 @@ from compiled import NEEDS_COMPILER
 
 from tinyredux.boards import find_board
 from tinyredux.explore.bench import LAYERS, LayerSpec, bench_layer, layer_graph, parse_spec
-from tinyredux.explore.bench_record import CMSIS_NN, layer_table
+from tinyredux.explore.bench_record import BOARDS, CMSIS_NN, layer_table
 from tinyredux.graph import TrecConv, macs
 from tinyredux.notebook.show import recorded
 
@@ -22,6 +22,7 @@ def test_reference_kernels_are_as_fast_as_cmsis_nn(layer: str) -> None:
     cycles = time.per_mac if time.macs else time.per_output
     assert cycles is not None and cycles <= MARGIN * CMSIS_NN[layer][0]
     assert time.memory_cycles > 0 and time.instructions < time.core_cycles
+    assert time.bound_per_mac is None or 0.5 <= time.bound_per_mac <= cycles, "SMLAD makes two products in a cycle"
 
 
 def test_unknown_kernels_are_refused() -> None:
@@ -58,6 +59,8 @@ def test_the_record_of_layers_keeps_the_bars() -> None:
     rows = layer_table(recorded("layers"))
     assert [row["layer"] for row in rows] == list(LAYERS)
     for row in rows:
+        for board in BOARDS if row["per"] == "MAC" else ():
+            assert 0 < row[f"{board}_bound"] <= row[f"{board}_fast"], "an inner loop alone takes no longer than the layer"
         assert all(row[f"{board}_fast"] < row[f"{board}_reference"] for board in ("F469", "F746", "U575")), row
         assert all(row[f"{board}_scratch"] <= 13 * 1024 for board in ("F469", "F746", "U575")), row
         assert row["F469_times"] >= 1.5 and (row["F746_times"] >= 2.5 or "conv" not in row["layer"]), row

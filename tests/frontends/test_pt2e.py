@@ -184,7 +184,7 @@ def check(seeds: range) -> tuple[Counter[str], Counter[str], int]:
 @pytest.mark.slow
 def test_drawn_programs_equal_torch_but_for_counted_values() -> None:
     """Torch adds biases as real numbers and here they are rounded to units of products: now and then a sum falls otherwise."""
-    values, differ, largest = check(range(6))
+    values, differ, largest = check(range(3))
     assert largest <= 1 and differ["Conv"] < 0.005 * values["Conv"] > 0, (values, differ)
 
 

@@ -211,8 +211,9 @@ def test_c_equals_the_interpreter(seed: int, rounding: str, kernels: str, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounding", ["double", "single"])
-@pytest.mark.parametrize("board", ["nucleo_l4r5zi", "nucleo_f746zg", "nucleo_u575zi_q"])
+@pytest.mark.parametrize(
+    ("board", "rounding"), [("nucleo_l4r5zi", "double"), ("nucleo_f746zg", "single"), ("nucleo_u575zi_q", "single")]
+)
 def test_boards_equal_the_interpreter(board: str, rounding: str, tmp_path: Path) -> None:
     pytest.importorskip("unicorn")
     path, kinds = tmp_path / "field.tflite", set[str]()

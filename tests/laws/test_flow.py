@@ -103,6 +103,15 @@ def test_what_is_wrong_is_said_and_a_model_shows_the_c_of_an_operator() -> None:
     assert "tr_conv_s8(" in model.code("conv2") and model.code("conv2").count("tr_mark(") == 1
 
 
+def test_what_a_notebook_shows_of_an_object_can_be_read() -> None:
+    """Its weights and images have thousands of numbers; no text of it is longer than a page, and tables have a form in HTML."""
+    model = tr.compile(graph(), "nucleo_l4r5zi")
+    tables = (model.graph, model, tr.measure(model, images(2)))
+    for each in (*tables, model.board, tr.datasets.load("random", (1, 4, 4))):
+        assert len(repr(each)) < 2000 and max(map(len, repr(each).splitlines())) < 200
+    assert all("<table>" in each._repr_html_() for each in tables)
+
+
 def test_public_names_are_there() -> None:
     for name in dir(tr):
         assert getattr(tr, name) is not None

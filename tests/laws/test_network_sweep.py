@@ -31,17 +31,17 @@ from tinyredux.partial import plan_hybrid, plan_partial
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(13, 22))
+@pytest.mark.parametrize("seed", (14, 17, 18, 19))
 def test_random_networks(seed: int) -> None:
-    """Each in about a quarter of the ways; every way is met."""
+    """Each in about a quarter of the ways; together these four seeds meet every way and core, two with several outputs."""
     right, wrong = sweep(lambda: RandomNet(seed, steps=4, several=seed % 2 == 0), f"r{seed}", seed, share=0.25)
     assert not wrong and right >= 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", (0, 2, 3))
 def test_random_graphs_of_all_operators(seed: int) -> None:
-    """Int8 graphs: fast or by reference kernels, in parts, and rounded once where there is a rule."""
+    """Int8 graphs: fast or by reference kernels, in parts, and rounded once where there is a rule; on every core."""
     right, wrong = sweep_graph(seed)
     assert not wrong and right >= 2
 
@@ -86,7 +86,7 @@ def test_calls_of_plans_in_parts(seeds: range) -> None:
 @cache
 def calls_in_parts(seed: int) -> list[tuple[Call, Step, Arena]]:
     """Returns the calls of a random graph's plan, each with its step and its arena."""
-    plan = plan_partial(random_graph(seed))
+    plan = plan_partial(random_graph(seed, 4))
     fast = FastSteps(plan.program, plan.arena)
     weights = Weights(fast)
     return [(call, step, plan.arena) for step in plan.program.steps() for call in calls_of(fast, weights, step)]

@@ -58,7 +58,7 @@ def test_every_push_has_the_bytes_of_its_window(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(24, 30))
+@pytest.mark.parametrize("seed", range(24, 27))
 def test_every_push_of_the_c_has_the_bytes_of_its_window(seed: int) -> None:
     check(seed, 12, compiled=True)
 

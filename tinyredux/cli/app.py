@@ -22,17 +22,10 @@ from tinyredux.cli.verbs import VERBS
 from tinyredux.cli.verbs.base import Answer
 from tinyredux.files import how_to_install
 
-EXTRAS = {
-    "torch": "torch",
-    "safetensors": "torch",
-    "tflite": "tflite",
-    "ai_edge_litert": "tflite",
-    "flatbuffers": "tflite",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "optuna": "search",
-    "sqlalchemy": "search",
-}  # of others: lab
+EXTRAS = {  # and the packages that each of them brings; all others come with lab
+    "torch": ("torch", "safetensors"), "tflite": ("tflite", "ai_edge_litert", "flatbuffers"), "onnx": ("onnx", "onnxruntime"),
+    "search": ("optuna", "sqlalchemy"),
+}  # fmt: skip
 POSIX = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
 LIBRARY = Path(__file__).parent.parent
 
@@ -156,7 +149,8 @@ def _judged(failure: BaseException) -> tuple[int, str]:
         package = str(failure.name).partition(".")[0]
         if package in POSIX:
             return 3, f"this needs {package}, which {sys.platform} does not have{elsewhere}"
-        return 3, f"{package} is missing; run: {how_to_install(EXTRAS.get(package, 'lab'))}"
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), "lab")
+        return 3, f"{package} is missing; run: {how_to_install(extra)}"
     from tinyredux.datasets import MissingDataError
     from tinyredux.device import BuildError, DoesNotFit, MissingTool
     from tinyredux.device.link import LinkError

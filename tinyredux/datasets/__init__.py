@@ -14,6 +14,7 @@ from tinyredux.datasets.arrays import (
     Split,
     check_labels,
     normalize,
+    pixels,
     read_array,
     read_arrays,
 )
@@ -35,5 +36,6 @@ from tinyredux.files import cache_folder
 __all__ = [
     "DEVIATION", "GET_CIFAR10", "MEAN", "SHAPES", "Dataset", "Images", "Labels", "MissingDataError", "Split",
     "cache_folder", "calibration", "check_labels", "check_part", "cifar10_folder", "data_folder", "from_file", "generated",
-    "in_units", "load", "normalize", "of", "random_images", "read_array", "read_arrays", "synthetic",
+    "in_units", "load", "normalize", "of", "pixels", "random_images", "read_array",
+    "read_arrays", "synthetic",
 ]  # fmt: skip

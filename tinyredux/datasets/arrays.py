@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,35 @@ DEVIATION = np.array([0.2470, 0.2435, 0.2616], np.float32)
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none."""
+    """Images (N, C, H, W) float32 and labels (N,) int64, or None where there are none.
 
-    images: Images
+    Pixels (N, H, W, 3) uint8 may stand for the images: they are normalised when `images` is first asked for, so that who needs
+    some of a large set, by `first`, does not wait for the others.
+    """
+
+    stored: Images | npt.NDArray[np.uint8]
     labels: Labels | None
+
+    @cached_property
+    def images(self) -> Images:
+        """The images (N, C, H, W) float32."""
+        return normalize(self.stored) if self.stored.dtype == np.uint8 else self.stored  # type: ignore[return-value,arg-type]
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self.stored)
 
     def first(self, count: int) -> "Split":
         """Returns the first `count` images."""
-        return Split(self.images[:count], None if self.labels is None else self.labels[:count])
+        return Split(self.stored[:count], None if self.labels is None else self.labels[:count])
 
     def after(self, count: int) -> "Split":
         """Returns the images after the first `count`."""
-        return Split(self.images[count:], None if self.labels is None else self.labels[count:])
+        return Split(self.stored[count:], None if self.labels is None else self.labels[count:])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Train, validation (cut from train) and test, and where they came from."""
 
@@ -49,10 +64,15 @@ class Dataset:
     sha256: str = ""  # of a user's own data: of all arrays
     pixels: bool = False  # of a user's own data: all images were uint8 and are now 0 to 1
 
+    def __repr__(self) -> str:
+        """Returns the data in a line: how many images each part has."""
+        parts = ", ".join(f"{getattr(self, name).count:,} {name}" for name in ("train", "validation", "test"))
+        return f"{self.name}: {parts} images {self.shape} from {self.source}"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
-        _, channels, height, width = self.test.images.shape
+        _, channels, height, width = self.test.first(0).images.shape
         return channels, height, width
 
 

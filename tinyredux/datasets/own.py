@@ -105,8 +105,8 @@ def _dataset(parts: dict[str, Given], name: str, source: str, shape: tuple[int, 
     none = splits["test"].first(0)
     train, validation = (_in_order(splits.get(part, none)) for part in ("train", "validation"))
     if "train" in splits and "validation" not in splits:
-        held = round(HELD_OUT * len(train.images)) or 1
-        require(held < len(train.images), f"{source}: one training image cannot be trained on and validated with; give more")
+        held = round(HELD_OUT * train.count) or 1
+        require(held < train.count, f"{source}: one training image cannot be trained on and validated with; give more")
         validation, train = train.first(held), train.after(held)
         source += f"; {held:,} of its training images, drawn by a seed, validate"
     own = f"{re.sub('[^0-9A-Za-z_-]', '_', name)}-{content.hexdigest()[:8]}"
@@ -116,7 +116,7 @@ def _dataset(parts: dict[str, Given], name: str, source: str, shape: tuple[int, 
 
 def _in_order(split: Split) -> Split:
     """Returns a part in the order that the seed draws."""
-    order = np.random.default_rng(ORDER_SEED).permutation(len(split.images))
+    order = np.random.default_rng(ORDER_SEED).permutation(split.count)
     return Split(split.images[order], None if split.labels is None else split.labels[order])
 
 
@@ -158,5 +158,5 @@ def check_part(data: Dataset, part: str, labelled: bool = True) -> None:
     split = data.validation if part == "validation" else data.train
     named = "an array images alone is a test part: name the others train_images, train_labels, test_images, test_labels"
     advice = named if data.sha256 else "use cifar10, synthetic, another set with labels, or FILE.npz"
-    there = len(split.images) and (split.labels is not None or not labelled)
+    there = split.count and (split.labels is not None or not labelled)
     require(there, f"{data.name} has no {part} images{' with labels' * labelled}; {advice}")

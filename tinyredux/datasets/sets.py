@@ -6,7 +6,7 @@
 import math
 import os
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tinyredux.datasets import download as archive
 from tinyredux.datasets import generated, persons, speech
-from tinyredux.datasets.arrays import Dataset, Images, Labels, Parts, Split, normalize, pixels, read_arrays
+from tinyredux.datasets.arrays import Dataset, Images, Labels, Parts, Split, pixels, read_arrays
 from tinyredux.datasets.download import MissingDataError as MissingDataError
 from tinyredux.datasets.own import from_file
 from tinyredux.files import cache_folder, expect, require
@@ -85,8 +85,8 @@ def _labelled(name: str, folder: Path | None, shape: Shape) -> Dataset:
 
 
 def _of_parts(name: str, source: object, parts: Parts) -> Dataset:
-    """Returns a data set of its three parts, pixels (N, H, W, 3) uint8 normalised."""
-    train, validation, test = (Split(normalize(x) if x.dtype == np.uint8 else x, labels) for x, labels in parts)
+    """Returns a data set of its three parts, pixels (N, H, W, 3) uint8 or features."""
+    train, validation, test = (Split(x, labels) for x, labels in parts)
     return Dataset(name, str(source), train, validation, test, sound=SHAPES[name] == speech.SHAPE)
 
 
@@ -119,9 +119,9 @@ def calibration(data: Dataset, file: Path | None = None, count: int = CALIBRATIO
     """
     if file is not None:
         own = from_file(file, data.shape)
-        return own.train.images if len(own.train.images) else own.test.images
-    if len(data.train.images):
-        return data.train.images[:count]
+        return own.train.images if own.train.count else own.test.images
+    if data.train.count:
+        return data.train.first(count).images
     mean, deviation = (measure(data.test.images, (0, 2, 3), keepdims=True) for measure in (np.mean, np.std))
     return np.asarray(_normal(RANDOM_SEED + 1, (count, *data.shape)) * deviation + mean, np.float32)
 
@@ -147,7 +147,12 @@ def cifar10_pixels(folder: Path, part: str) -> tuple[npt.NDArray[np.uint8], Labe
 
 
 def cifar10(folder: Path) -> Parts:
-    """Returns pixels and labels of CIFAR-10; validation is a seeded 5,000 of the training set."""
+    """Returns pixels and labels of CIFAR-10; validation: a seeded 5,000 of the training set. Read again where a file changed."""
+    return _cifar10(folder, tuple(path.stat().st_mtime_ns for path in sorted(folder.glob("cifar10_*.npz"))))
+
+
+@lru_cache(1)
+def _cifar10(folder: Path, written: tuple[int, ...]) -> Parts:
     pixels, labels = cifar10_pixels(folder, "train")
     order = np.random.default_rng(0).permutation(len(labels))
     held, kept = order[:VALIDATION_IMAGES], order[VALIDATION_IMAGES:]

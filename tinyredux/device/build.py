@@ -15,7 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -274,7 +274,7 @@ def _build_plainly(sources: Path, board: Board, build_folder: Path, kind: str) -
 
 def _build_with_platformio(sources: Path, board: Board, build_folder: Path) -> Path:
     files = [part for path in sorted(sources.iterdir()) if path.is_file() for part in (path.name, path.read_bytes())]
-    workspace = (build_folder / board.name / f"pio-{_digest([repr(board), *files])}").resolve()
+    workspace = (build_folder / board.name / f"pio-{_digest([repr(asdict(board)), *files])}").resolve()
     with locked(workspace.with_suffix(".lock")):  # SCons keeps its state there
         platformio.write_project(board, board_files(board, workspace))
         command, environment = platformio.run(workspace, sources)

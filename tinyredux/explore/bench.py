@@ -52,7 +52,10 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What one run of a layer cost. `memory_cycles` are lost to flash and caches, on top of the core's."""
+    """What one run of a layer cost. `memory_cycles` are lost to flash and caches, on top of the core's.
+
+    `loop_cycles`: what its multiply-accumulate instructions would take, all at the pace of the block that runs most of them.
+    """
 
     layer: str
     kernels: str
@@ -63,6 +66,12 @@ class LayerTime:
     memory_cycles: int
     form: str = "reference"
     scratch_bytes: int = 0
+    loop_cycles: int = 0
+
+    @property
+    def bound_per_mac(self) -> float | None:
+        """Core cycles per multiply-accumulate if there were nothing but the inner loop; None for a layer without."""
+        return self.loop_cycles / self.macs if self.macs else None
 
     @property
     def per_mac(self) -> float | None:
@@ -159,7 +168,9 @@ def bench_layer(text: str, board: Board, kernels: str = "fast", folder: Path | N
         raise ValueError(f"layer {text}: the {kernels} kernel does not write the interpreter's bytes; report this as a bug")
     form, (_, scratch) = model.artifact.manifest["ops"][0].get("form", "reference"), model.plan.scratch.get("layer", (0, 0))
     costs = (cost.instructions, cost.core_cycles, cost.memory_cycles)
-    return LayerTime(text, kernels, graph.macs(net, net.ops[0]), net.output.elements, *costs, form, scratch)
+    products, pace = target.machine.pricing.products()
+    loop = round(products / len(target.machine.watched) * pace)
+    return LayerTime(text, kernels, graph.macs(net, net.ops[0]), net.output.elements, *costs, form, scratch, loop)
 
 
 def bench(board: Board, layers: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -169,5 +180,8 @@ def bench(board: Board, layers: Sequence[str] | None = None) -> list[dict[str, A
         row = asdict(time)
         core = row.pop("core_cycles")
         row |= {"cycles": core + row.pop("memory_cycles"), "cycles_core": core, "per_output": round(time.per_output, 1)}
-        rows.append(row | {"per_mac": None if time.per_mac is None else round(time.per_mac, 3)})
+        row |= {
+            name: value and round(value, 3) for name, value in (("per_mac", time.per_mac), ("bound_per_mac", time.bound_per_mac))
+        }
+        rows.append(row)
     return rows

@@ -172,8 +172,8 @@ class Images:
 
     def __init__(self, designs: Designs, count: int | None, loss: float) -> None:
         """Takes the first `count` validation images (None: all); `loss` is the share of them that a design may lose."""
-        split = designs.data.validation.first(count or len(designs.data.validation.images))
-        self.loss, self.count, self.first = loss, len(split.images), split.first(FIRST_IMAGES)
+        split = designs.data.validation.first(count or designs.data.validation.count)
+        self.loss, self.count, self.first = loss, split.count, split.first(FIRST_IMAGES)
         rest = slice(FIRST_IMAGES, None)
         self.rest = Split(split.images[rest], None if split.labels is None else split.labels[rest])
         self.exact_first = evaluator.correct(designs.graph, self.first)
@@ -186,7 +186,7 @@ class Images:
 
     def right(self, graph: Graph) -> tuple[int, int]:
         """Returns how many images a design gets right and of how many: fewer where the first ones show that it loses too much."""
-        right, images = evaluator.correct(graph, self.first), len(self.first.images)
+        right, images = evaluator.correct(graph, self.first), self.first.count
         if right < self.exact_first - (self.loss + CLEARLY) * images:
             return right, images
         return right + evaluator.correct(graph, self.rest), self.count

@@ -236,7 +236,7 @@ def _result(study: optuna.Study, options: Exploration, exact: Compiled, designs:
             "finalists_error_percent": errors_percent(pairs),
         },
         "validation": {"images": images.count, "exact": images.exact},
-        "test": {"images": len(data.test.images), "exact": exact_right, "uses": uses},
+        "test": {"images": data.test.count, "exact": exact_right, "uses": uses},
         "baselines": [{"kernels": kernels, "measured": _measured(run)} for kernels, run in runs.items() if run],
         "front": front,
     }  # fmt: skip

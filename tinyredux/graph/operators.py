@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.files import require
+from tinyredux.tables import as_html
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # height, width, channels
@@ -26,6 +27,11 @@ THRESHOLDS = ("mean", "zero")  # of a hash bit: the mean projection of an image'
 MOST_BITS = 12  # of a hash: the table of codes has 2^H entries
 ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "relu_n1_to_1": (-1.0, 1.0)}
 ROUNDINGS = ("double", "single")  # of a sum on its way to int8: as TFLM and CMSIS-NN do, or as LiteRT's default interpreter does
+DETAILS = (
+    "kind", "kernel", "stride", "padding", "dilation", "groups", "multiplier", "activation", "sub_length", "hash_bits",
+    "threshold", "function", "parameters", "subtract",
+)  # fmt: skip
+UNDILATED = ("dilation", (1, 1))  # goes without saying
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
 
 
@@ -204,7 +210,7 @@ class Softmax(Op):
     """Softmax over channels, at each position."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """Operators in execution order, with every tensor and constant that they name. Chapter 1.
 
@@ -224,6 +230,25 @@ class Graph:
     def __post_init__(self) -> None:
         """Rejects a rounding that does not exist."""
         require(self.rounding in ROUNDINGS, f"rounding is {self.rounding!r}, expected one of {', '.join(ROUNDINGS)}")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Returns a row of text for each operator: what it writes, the shape of that, what it is, and what it reads."""
+        lines: list[tuple[str, ...]] = []
+        for op in self.ops:
+            known = ((key, getattr(op, key)) for key in DETAILS if hasattr(op, key))
+            detail = ", ".join(f"{key}={value}" for key, value in known if (key, value) != UNDILATED)
+            lines.append((op.output, str(self.tensors[op.output].shape), type(op).__name__, ", ".join(op.inputs), detail))
+        return lines
+
+    def __repr__(self) -> str:
+        """Returns the graph as text, one line an operator."""
+        lines = [f"graph {self.name}: {self.input.name} {self.input.shape} {self.input.dtype}"]
+        for output, shape, kind, inputs, detail in self.rows():
+            lines.append(f"  {output} {shape} = {kind}({inputs}{', ' if detail else ''}{detail})")
+        return "\n".join(lines + ([f"  outputs {', '.join(self.outputs)}"] if len(self.outputs) > 1 else []))
+
+    def _repr_html_(self) -> str:
+        return as_html(self.rows(), ("output", "height, width, channels", "operator", "inputs", "parameters"))
 
     @cached_property
     def by_name(self) -> dict[str, Op]:

@@ -163,7 +163,7 @@ def price(graph: Graph, statistics: dict[str, Statistics], data: Dataset, count:
     def draw(price: float) -> Picture:
         less = skip(graph, skip_search.below(paths, worth, price), statistics)
         picture = plots_skipping.skip_maps(graph, less, most=(16, 72))
-        told = f"{evaluator.correct(less, images)} of {len(images.images)} validation images right"
+        told = f"{evaluator.correct(less, images)} of {images.count} validation images right"
         picture.figure.suptitle(told)
         return replace(picture, text=f"{picture.text[:-1]}; {told}.")
 

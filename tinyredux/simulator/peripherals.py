@@ -65,9 +65,9 @@ class Peripherals:
         self.pricing, self.exceptions, self.console, self.now = pricing, exceptions, console, now
         chip = chip_of(board.family)
         self.rules = {rule.address: rule for rule in chip.ready}
-        self.uart = UARTS[board.console]
-        self.uarts = {board.console_base: -1} | USARTS.get(board.console, {}) | dict(chip.interrupts)
-        self.timers = TIMERS if board.console in USARTS else set[int]()
+        self.uart = UARTS[board.uart.kind]
+        self.uarts = {board.uart.base: -1} | USARTS.get(board.uart.kind, {}) | dict(chip.interrupts)
+        self.timers = TIMERS if board.uart.kind in USARTS else set[int]()
         self.alias_mask = ~0x10000000 if board.cpu == "cortex-m33" else ~0
         self.bit_band = range(BIT_BAND, BIT_BAND + 0x2000000) if board.cpu == "cortex-m4" else range(0)
         self.flash_control = chip.flash_control

@@ -192,6 +192,17 @@ class Pricing:
         index = int(self.blocks[self.state.previous if before else self.state.current].function)
         return self.image.functions[index - 1].name if index else "code without a name"
 
+    def products(self) -> tuple[int, float]:
+        """Returns the multiply-accumulate instructions that ran, and the cycles that each takes in the block that ran most.
+
+        That block is the inner loop of a program that does little else; flash stalls and mispredicted branches are left out.
+        """
+        blocks = [(self.blocks[index], instructions) for index, instructions in self.decoded.items()]
+        ran = [(block.runs * sum(each.kind == "mac" for each in instructions), block) for block, instructions in blocks]
+        most, busiest = max(ran, key=lambda entry: entry[0])
+        taken = busiest.runs * (busiest.cycles + busiest.taken_cycles)
+        return sum(count for count, _ in ran), taken / most if most else 0.0
+
     def counts(self) -> dict[str, Any]:
         """Returns instructions, cycles and functions so far, as `simulate --json` names them."""
         totals: dict[int, dict[str, int]] = {}

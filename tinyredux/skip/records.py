@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def statistics_of(graph: Graph, data: Dataset, names: Sequence[str] | None = Non
     Raises ValueError where there are no training images.
     """
     check_part(data, "training", labelled=False)
-    return saliency.collect(graph, evaluator.quantized(graph, data.train.images[:STATISTICS_IMAGES]), names)
+    return saliency.collect(graph, evaluator.quantized(graph, data.train.first(STATISTICS_IMAGES).images), names)
 
 
 def path_of(graph: Graph, op: str, statistics: Statistics, unit: str, largest: float = LARGEST) -> list[Cut]:
@@ -121,9 +121,3 @@ def apply(graph: Graph, data: Dataset, record: Record) -> Graph:
     found = statistics_of(graph, data, list(record.shares))
     cuts = {op: path_of(graph, op, found[op], record.unit_of(op), share)[-1] for op, share in record.shares.items() if share}
     return skip(graph, cuts, found)
-
-
-def tested(record: Record, graph: Graph, data: Dataset) -> Record:
-    """Returns a record with the test images that the exact graph and the skipped one get right."""
-    exact, left = (evaluator.correct(one, data.test) for one in (graph, apply(graph, data, record)))
-    return replace(record, test_images=len(data.test.images), test_exact=exact, test_skipped=left)

@@ -87,7 +87,7 @@ def fine_tune(net: nn.Module, table: Table, data: Dataset, recipe: Recipe, check
     torch.manual_seed(recipe.seed)
     teacher = teacher_of(net, recipe)
     convert(net, table)
-    before = prepare(net, data.train.images[:PCA_IMAGES])
+    before = prepare(net, data.train.first(PCA_IMAGES).images)
     frozen = before if recipe.freeze else []
     layers = json.dumps(to_json(table), sort_keys=True) if table else ""
     return train.train(net, data, recipe, checkpoint, train.Guide(teacher, frozen=frozen, layers=layers))

@@ -141,7 +141,7 @@ def check_data(net: nn.Module, data: Dataset) -> None:
     expect(Dataset, data, "the data", "such as datasets.of(train=(images, labels), test=loader)")
     datasets.check_part(data, "training")
     with torch.no_grad():
-        shape = tuple(logits_of(net.eval(), torch.from_numpy(data.train.images[:1])).shape)
+        shape = tuple(logits_of(net.eval(), torch.from_numpy(data.train.first(1).images)).shape)
     require(len(shape) == 2, f"cannot train a network that returns {shape}; expected (images, classes): flatten at its end")
     for part in ("train", "validation", "test"):
         datasets.check_labels(getattr(data, part), shape[1], part)
@@ -157,7 +157,7 @@ def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None
     ValueError for data that does not fit the network, or a checkpoint of another recipe or other layers.
     """
     check_data(net, data)
-    steps = max(1, len(data.train.images) // recipe.batch)
+    steps = max(1, data.train.count // recipe.batch)
     with _alone(net, recipe):
         torch.manual_seed(recipe.seed)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -179,7 +179,7 @@ def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None
             loss = _epoch(net, data, recipe, epoch, optimizer, schedule, guide, mean)
             if checkpoint:
                 _save(checkpoint, parts, settings, epoch + 1)
-            share = 100 * correct(mean.module if mean else net, data.validation) / max(1, len(data.validation.images))
+            share = 100 * correct(mean.module if mean else net, data.validation) / max(1, data.validation.count)
             epochs.set_postfix(loss=f"{loss:.3f}", validation=f"{share:.2f} %")
         if mean:
             net.load_state_dict(mean.module.state_dict())

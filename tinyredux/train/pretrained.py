@@ -37,7 +37,6 @@ def train_net(
     training that was interrupted goes on from it. Raises ValueError for data that cannot be trained on, MissingDataError where
     the data is absent.
     """
-    check_places(out)
     images, own = datasets.load(data, nets.resolve(name).input_shape), nets.own_name(name)  # type: ignore[arg-type]
     recipe = _on(images, train.recipe_for(own, images.name, epochs, seed))
     torch.manual_seed(recipe.seed)
@@ -47,16 +46,10 @@ def train_net(
     return _made(net, name, images, recipe, own, command, out, partial(train.train, net, images, recipe))
 
 
-def check_places(out: Path | None) -> None:
-    """Raises ValueError before any work where weights or checkpoint cannot be written."""
-    for folder in (out or datasets.cache_folder() / "weights", datasets.cache_folder() / "checkpoints"):
-        check_output(folder)
-
-
 def check_trainable(net: nn.Module, data: datasets.Dataset) -> None:
     """Raises ValueError for data and networks that cannot be trained, and for a network that could not be compiled afterwards."""
     loop.check_data(net, data)
-    quantize(export(net, data.shape), data.train.images[:2])
+    quantize(export(net, data.shape), data.train.first(2).images)
 
 
 def prune_net(
@@ -70,7 +63,6 @@ def prune_net(
     its teacher is then the network that was never pruned. Goes on where it was interrupted, as `train_net` does. Raises
     ValueError for a budget out of reach.
     """
-    check_places(out)
     if save_as is not None and not re.fullmatch(r"\w[\w.+-]{,99}", save_as, re.ASCII):
         raise ValueError(f"the pruned network's name is {save_as!r}; use letters, digits and _ . + - only")
     images, net = nets.with_data(name, data)
@@ -100,7 +92,6 @@ def trec_net(
     `table_file` holds the table of layers and may hold the recipe, see `finetune_trec.table_for`. Goes on where it was
     interrupted, as `train_net` does. Raises ValueError for a table that does not fit.
     """
-    check_places(out)
     images, net = nets.with_data(name, data)
     own = nets.own_name(name)
     recipe = finetune_trec.recipe_for(own, images.name, epochs, seed, table_file)
@@ -124,7 +115,6 @@ def skip_net(
     Raises ValueError for a share out of reach.
     """
     finetune_skip.check_share(share)
-    check_places(out)
     images, net = nets.with_data(name, data)
     check_trainable(net, images)
     recipe = _on(images, train.given(finetune_skip.TUNE, epochs, seed))
@@ -141,7 +131,7 @@ def _on(data: datasets.Dataset, recipe: train.Recipe) -> train.Recipe:
     """
     if not data.sha256:
         return recipe
-    batch = min(recipe.batch, max(LEAST_BATCH, len(data.train.images) // LEAST_STEPS))
+    batch = min(recipe.batch, max(LEAST_BATCH, data.train.count // LEAST_STEPS))
     return replace(recipe, augment=False, batch=batch, peak_rate=recipe.peak_rate * (batch / recipe.batch) ** 0.5)
 
 
@@ -157,11 +147,14 @@ def _made(
 ) -> Record:  # fmt: skip
     """Has the work done with a checkpoint, a file in the cache that is called after `key`; writes weights and record, and returns
     the record. What the work says of itself is added to the account. In the cache all weights share a folder, so a user's network
-    has its own name there."""
-    path = datasets.cache_folder() / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
+    has its own name there. Raises ValueError before the work where any of them cannot be written."""
+    cache = datasets.cache_folder()
+    path = cache / "checkpoints" / f"{key}.{data.name}.{recipe.epochs}.{recipe.seed}.pt"
+    for folder in (out or cache / "weights", path.parent):
+        check_output(folder)
     found = work(checkpoint=path)
     account = {field: entry | found if isinstance(found, dict) else entry for field, entry in account.items()}
-    name, out = (nets.short_name(name), out) if out else (nets.own_name(name), datasets.cache_folder() / "weights")
+    name, out = (nets.short_name(name), out) if out else (nets.own_name(name), cache / "weights")
     record = save_weights(net, name, data, recipe, f"tinyredux {command}", out, **account)
     path.unlink()
     prune.tuning_checkpoint(path).unlink(missing_ok=True)
@@ -187,8 +180,8 @@ def save_weights(
     graph = quantize(export(net, data.shape), calibration)
     record = Record(
         name, data.name, path.name, hashlib.sha256(content).hexdigest(),
-        sum(values.numel() for values in net.parameters()), asdict(recipe), len(data.train.images),
-        len(data.validation.images), train.correct(net, data.validation), len(data.test.images),
+        sum(values.numel() for values in net.parameters()), asdict(recipe), data.train.count,
+        data.validation.count, train.correct(net, data.validation), data.test.count,
         train.correct(net, data.test), evaluator.correct(graph, data.test), len(calibration),
         torch.__version__, np.__version__, command, origin=provenance(), data_sha256=data.sha256, **account,
     )  # fmt: skip

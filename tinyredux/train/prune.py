@@ -196,7 +196,7 @@ def _train_and_weigh(net: nn.Module, data: Dataset, pruning: Pruning, step: int,
         total, count = total + gate_derivatives(net, found) ** 2, count + 1
 
     tune = replace(pruning.tune, epochs=1, peak_rate=pruning.rate, seed=1000 * pruning.tune.seed + step)
-    order = np.random.default_rng((pruning.tune.seed, step)).permutation(len(data.train.images))
+    order = np.random.default_rng((pruning.tune.seed, step)).permutation(data.train.count)
     chosen = np.resize(order, pruning.batches * tune.batch)  # a small set more than once
     labels = data.train.labels
     sample = Split(data.train.images[chosen], None if labels is None else labels[chosen])

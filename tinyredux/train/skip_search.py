@@ -55,7 +55,7 @@ def find(net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int =
     low, high = 0, len(prices)
     while high - low > 1:
         middle = (low + high) // 2
-        if right_at(prices[middle]) >= exact - loss - CLEARLY * len(data.validation.images):
+        if right_at(prices[middle]) >= exact - loss - CLEARLY * data.validation.count:
             low = middle
         else:
             high = middle
@@ -66,7 +66,7 @@ def find(net: str, graph: Graph, data: Dataset, unit: str = "block", loss: int =
     cuts = below(paths, worth, prices[low])
     shares = {op: round(step_of(graph, op, unit) * paths[op].index(cut), 4) for op, cut in cuts.items()}
     thresholds = {op: cut.threshold for op, cut in cuts.items()}
-    return Record(short_name(net), data.name, unit, shares, thresholds, len(data.validation.images), exact, right)
+    return Record(short_name(net), data.name, unit, shares, thresholds, data.validation.count, exact, right)
 
 
 def prices_of(paths: Mapping[str, list[Cut]], worth: Mapping[str, float]) -> list[float]:

@@ -103,7 +103,7 @@ def bench(options: argparse.Namespace) -> Answer:
         return replace(answer, data=answer.data | {"path": str(options.out / "layers.json")})
     board = find_board(options.board)
     rows, band = bench(board, options.layer), error_band(board.cpu)
-    text = table(rows, "layer", "kernels", "macs", "instructions", "cycles", "cycles_core", "per_mac")
+    text = table(rows, "layer", "kernels", "macs", "instructions", "cycles", "cycles_core", "per_mac", "bound_per_mac")
     data = {"schema": 1, "board": options.board, "error_band": list(band), "layers": rows}
     return Answer(data, f"{text}\n{say_band(band)}")
 

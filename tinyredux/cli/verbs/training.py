@@ -37,7 +37,7 @@ def data(options: argparse.Namespace) -> Answer:
     from tinyredux import datasets
 
     found = datasets.load(options.data, download=options.download)
-    sizes = {name: len(getattr(found, name).images) for name in ("train", "validation", "test")}
+    sizes = {name: getattr(found, name).count for name in ("train", "validation", "test")}
     labels = found.test.labels is not None
     data = {"schema": 1, "data": found.name, "source": found.source, "labels": labels, "images": sizes}
     return Answer(data, f"{found.name} ({found.source})\n{table([sizes], *sizes)}")
