@@ -127,9 +127,8 @@ def _form(
     scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (2 * -(-k // 4) if edges else 0)
     fields = window_fields(graph, op) | {
         "in_c": shape.in_pixel // op.groups, "out_c": shape.channels, "in_pixel": shape.in_pixel, "out_pixel": shape.out_pixel,
-        "input_zero_point": zero_point, "out_bytes": 1 if added is None else 4,
-        "row_words": shape.row_words, "group_words": shape.group_words,
-        "strip": strip, "together": int(together), "copied": int(copied),
+        "input_zero_point": zero_point, "out_bytes": 1 if added is None else 4, "row_words": shape.row_words,
+        "group_words": shape.group_words, "strip": strip, "together": int(together), "copied": int(copied),
         **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
     name = f"gemm_{'pointwise' if together or is_pointwise(op) else 'columns'}{'' if added is None else '_added'}_{strip}"
@@ -150,14 +149,9 @@ def _form(
 
 def _each_once(*values: Array) -> list[Array]:
     """Returns values per channel for groups of four that do not overlap: 0 where the last would compute a channel again."""
-    count = len(values[0])
-    again = -count % 4
-    return [
-        np.concatenate([each[: count - count % 4], 0 * each[count - 4 : count - 4 + again], each[count - 4 + again :]])
-        if again
-        else each
-        for each in values
-    ]
+    again = -len(values[0]) % 4
+    last = len(values[0]) + again - 4  # the first channel that is of the last group alone
+    return [np.concatenate([each[:last], 0 * each[:again], each[last:]]) if again else each for each in values]
 
 
 def edge_pairs(op: Conv, sizes: tuple[int, int], outputs: tuple[int, int]) -> int:
