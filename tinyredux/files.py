@@ -124,7 +124,7 @@ def _as(kind: Any, value: Any, place: str) -> Any:
     if kind is Any:
         return value
     if origin is types.UnionType:  # X | None
-        return None if value is None else _as(parts[0], value, place)
+        return None if value is None else _as(type(value) if type(value) in parts else parts[0], value, place)
     if is_dataclass(kind) and isinstance(value, dict):
         return _as_dataclass(kind, value, place)
     if origin in (list, tuple) and isinstance(value, list):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import os
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +16,8 @@ import pytest
 
 pytest.importorskip("optuna")
 
+import optuna
+
 from tinyredux.device import MissingTool
 from tinyredux.explore import search
 from tinyredux.explore.search import Judgement, Parameters, RefusedError
@@ -28,6 +29,7 @@ PROGRAM = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_search import *
+search.HEARTBEAT_SECONDS, search.GRACE_SECONDS = 1, 2
 def slow(parameters):
     time.sleep(0.05)
     return judge(parameters)
@@ -46,7 +48,14 @@ def judge(parameters: Parameters) -> Judgement:
 
 
 def seen(study: Any) -> list[tuple[object, ...]]:
-    return [(trial.params, trial.values, trial.state) for trial in search._counted(study)]
+    """The trials in the order of their indices, which is not that in which processes ended them."""
+    return [(trial.params, trial.values, trial.state) for trial in search.by_index(study).values()]
+
+
+def undisturbed(folder: Path) -> Any:
+    whole = search.open_study(f"sqlite:///{folder / 'whole.db'}", "made")
+    search.run(whole, SPACE, judge, TRIALS, 3, GIVEN)
+    return whole
 
 
 @pytest.fixture
@@ -60,46 +69,60 @@ def started(url: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_as_if_never_stopped(tmp_path: Path, url: str) -> None:
-    whole = search.open_study(f"sqlite:///{tmp_path / 'whole.db'}", "made")
-    search.run(whole, SPACE, judge, TRIALS, 3, GIVEN)
-    cut = search.open_study(url, "made")
-    process = started(url)
-    while len(search._counted(cut)) < 11:
+@pytest.mark.parametrize("count", [1, 2])
+def test_whoever_is_killed_the_trials_and_the_front_are_those_of_an_undisturbed_run(tmp_path: Path, url: str, count: int) -> None:
+    """One process killed and begun again, and one of two killed while the other goes on."""
+    whole, cut = undisturbed(tmp_path), search.open_study(url, "made")
+    processes = [started(url) for _ in range(count)]
+    while len(search.by_index(cut)) < 11:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 11 <= len(search._counted(cut)) < TRIALS
-    search.run(cut, SPACE, judge, TRIALS, 3, GIVEN)
+    processes[0].send_signal(signal.SIGKILL)
+    assert processes[0].wait() == -signal.SIGKILL
+    if count == 1:
+        assert 11 <= len(search.by_index(cut)) < TRIALS
+        processes = [processes[0], started(url)]
+    assert processes[1].wait(120) == 0
     assert seen(cut) == seen(whole) and len(seen(whole)) == TRIALS
     points = [[(t.params, t.values) for t in search.front(study)] for study in (cut, whole)]
     assert points[0] == points[1] and len(points[0]) > 3
 
 
-def test_trials_of_processes_that_are_no_more_are_made_again(url: str) -> None:
-    """One of this machine, one of another an hour ago, and one whose judge failed."""
+@pytest.mark.slow
+def test_processes_that_share_a_study_end_as_one_does(tmp_path: Path, url: str) -> None:
+    processes = [started(url) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    study = search.open_study(url, "made")
+    assert seen(study) == seen(undisturbed(tmp_path))
+    assert sum(trial.state.is_finished() for trial in study.trials) == TRIALS  # nothing was judged twice
+
+
+def test_trials_of_processes_that_are_no_more_are_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One killed under way, one before it began, and one whose judge failed."""
 
     def broken(parameters: Parameters) -> Judgement:
         raise OSError("disk full")
 
+    monkeypatch.setattr(search, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(search, "GRACE_SECONDS", 1)
     study = search.open_study(url, "made")
-    for host, process, age in ((search.platform.node(), 2**22 + 1, 0), ("elsewhere", 1, search.STALE_SECONDS + 1)):
-        study.ask().set_user_attr("owner", {"host": host, "process": process, "time": time.time() - age})
     with pytest.raises(OSError, match="disk full"):
         search.run(study, SPACE, broken, 3, 3, GIVEN)
+    assert search.by_index(study) == {}
+    storage: Any = study._storage
+    for index in (0, 1):
+        waiting = optuna.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            params=GIVEN[index],
+            distributions=search._spans(SPACE),
+            user_attrs={"index": index},
+        )
+        made = storage.create_new_trial(study._study_id, waiting)
+        if index == 0:
+            storage.record_heartbeat(made)
+            storage.set_trial_state_values(made, optuna.trial.TrialState.RUNNING)
     search.run(study, SPACE, judge, 3, 3, GIVEN)
     assert [params for params, *_ in seen(study)][:2] == list(GIVEN) and len(seen(study)) == 3
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_study(url: str) -> None:
-    study = search.open_study(url, "made")
-    processes = [started(url), started(url)]
-    assert [process.wait(60) for process in processes] == [0, 0]
-    assert len(seen(study)) == TRIALS
-    owners = {trial.user_attrs["owner"]["process"] for trial in study.trials}
-    assert owners <= {process.pid for process in processes} and os.getpid() not in owners
-    assert all(params in [other for other, *_ in seen(study)] for params in GIVEN)
+    assert [trial.state.name for trial in study.trials].count("FAIL") == 2
 
 
 def test_the_front_holds_what_breaks_no_limit_and_nothing_beats(url: str) -> None:

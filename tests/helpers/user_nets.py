@@ -37,6 +37,13 @@ def two() -> nn.Module:
     return net((3, 32, 32), *layers)
 
 
+def wide() -> nn.Module:
+    """Returns two convolutions in which every method has something to choose, for images of 32x32 in ten classes."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 16, 3, stride=3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 10)
+    return net((3, 32, 32), *layers)
+
+
 def tiny() -> nn.Module:
     """Returns one that pruning can cut, with batch norm and dropout, and other weights each time."""
     layers = nn.Conv2d(3, 12, 3, 2), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 8, 3, 2), nn.ReLU(), nn.Flatten()

@@ -13,12 +13,10 @@ import torch
 import user_nets
 from torch.utils.data import DataLoader, TensorDataset
 
-from tinyredux import Skip, compile, datasets, export, measure, nets, quantize, train
+from tinyredux import Skip, compile, datasets, explore, export, measure, nets, quantize, train
 from tinyredux.cli import app as cli
-from tinyredux.settings import Network, Settings, compile_net
-from tinyredux.skip import skippable
-from tinyredux.skip.records import Record, step_of
-from tinyredux.train import finetune_skip, finetune_trec, loop, pretrained, prune
+from tinyredux.settings import Settings, compile_net
+from tinyredux.train import finetune_skip, finetune_trec, loop, pretrained, prune, skip_search
 from tinyredux.trec.layer import Settings as TrecSettings
 
 STRANGERS = {"words": ((1, 49, 10), 6), "motion": ((6, 128, 1), 4)}
@@ -144,20 +142,18 @@ def test_a_module_in_memory_is_trained_and_pruned() -> None:
 @pytest.mark.slow
 def test_a_module_in_memory_by_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tuned, cut by a record, compiled, measured and explored, with no name and no file of its own."""
-    explore = pytest.importorskip("tinyredux.explore.study")
+    pytest.importorskip("optuna")
     monkeypatch.setenv("TINYREDUX_CACHE", str(tmp_path))
     data = datasets.of(train=arrays("motion", 120, 1), validation=arrays("motion", 40, 3), test=arrays("motion", 24, 2))
     net = train.train(torch.nn.Sequential(*user_nets.motion()), data, train.Recipe(epochs=6, batch=16, peak_rate=0.035))
     finetune_skip.fine_tune(net, data, 0.9, replace(finetune_skip.TUNE, epochs=2, batch=16))
     graph = quantize(export(net, data.shape), data.train.images)
-    cut = [name for name in skippable(graph, "input") if step_of(graph, name, "input") < 0.5]
-    record = Record("motion", data.name, "input", {name: step_of(graph, name, "input") for name in cut}, {}, 40, 40, 40)
+    record = skip_search.find("motion", graph, data, "input", loss=2)
     model = compile(graph, passes=[Skip(record, data)])
     found = measure(model, data.test.images[:4], data.test.labels[:4])
     assert found.bit_exact and found.correct is not None
-    asked = explore.Exploration("motion", ("skip", "partial"), trials=2, finalists=1, network=Network(graph, None, data))
-    front = explore.explore(asked)
-    assert front["net"] == "motion" and front["validation"]["images"] == 40 and front["no_loss"]["test_points_lost"] < 20
+    front = explore.front(graph, data, methods=("skip", "partial"), trials=2, finalists=1)
+    assert front["net"] == graph.name and front["validation"]["images"] == 40 and front["no_loss"]["test_points_lost"] < 20
     table = {"2": TrecSettings(8, 3)}
     tuned = finetune_trec.fine_tune(net, table, data, replace(finetune_trec.TUNE, epochs=2, batch=16, peak_rate=0.01))
     assert train.correct(tuned, data.test) >= 16

@@ -1,33 +1,38 @@
-"""Designs of a network with operands left out: the graph of each, how many images it gets right, and what it will cost.
+"""Designs of a network under any of the methods: what each layer and the network chose, what that costs, how often it is right.
 
-Costs are predicted before anything is built: the kernel of each operator is chosen as `codegen.layers` does, at the cycles of
-`kernels.cycles`; simulated designs show what the board's flash adds to them (`calibrate`).
+Methods are known by what they offer (`methods.space`), not by name: here is the one list of them. A design is compiled as
+everything is, by `flow.compile` with passes and a schedule, and costs what the cost model says of the result. Which kernels
+compute it is not searched: `compile` takes for each operator the fastest that fits into the memory there is.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass
 
-import numpy as np
-
+from tinyredux import datasets, flow
 from tinyredux.boards import Board
-from tinyredux.codegen import code_sizes, compacted, flash_limit, limits, sure_flash, templates_of
-from tinyredux.datasets import Dataset, Split, check_part
-from tinyredux.graph import Array, Graph, Op, Weighted, constant_names
-from tinyredux.int8 import evaluator
-from tinyredux.kernels import OnBoard, Way, fitted, ways, within_flash
+from tinyredux.codegen import code_sizes, flash_limit, limits
+from tinyredux.datasets import Dataset
+from tinyredux.frontends import export
+from tinyredux.graph import Graph
+from tinyredux.int8 import evaluator, quantize
 from tinyredux.measurement import Measurement
-from tinyredux.skip import Cut, records, skip, skippable
-from tinyredux.train import skip_search
+from tinyredux.methods.layerwise import Layerwise
+from tinyredux.methods.partial import PartialSpace
+from tinyredux.methods.skip import SkipSpace
+from tinyredux.methods.space import NETWORK, Chosen, Space
+from tinyredux.methods.trec import TrecSpace
+from tinyredux.model import Model
+from tinyredux.nets import with_data
+from tinyredux.settings import CALIBRATION_IMAGES
+from tinyredux.train import Guide, Recipe, finetune_skip, teacher_of
 
-FIRST_IMAGES = 1000  # after which a design that clearly loses too much is given up
-CLEARLY = 0.02  # of the images, beyond what may be lost
+SPACES: dict[str, type[Space]] = {space.label: space for space in (PartialSpace, TrecSpace, SkipSpace)}  # in the order of passes
+LOOKS = (200, 1000)  # validation images after which a design that clearly loses too much is given up
 FLASH_MARGIN = 0.01  # of the predicted bytes: more than whole networks were off, so that what is proposed does fit
 
-
-Design = Mapping[str, tuple[str, int]]  # operator -> unit, and the number of a cut on its path (0: nothing is left out)
+Design = Mapping[str, Chosen]  # method -> layer or NETWORK -> its choice; what is as in the exact network is not there
+Parameters = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -41,119 +46,109 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What simulated designs showed of the predictions: the factor by which their cycles were more, which is what this board's
-    flash adds to its core, the bytes of flash that they were more, and the largest errors that are left, in per cent."""
+class Limits:
+    """What no design may exceed: bytes of flash and SRAM, and cycles, where somebody set a limit."""
 
-    cycles_factor: float = 1.0
-    overhead_bytes: int = 0
-    error_percent: Mapping[str, float] = field(default_factory=dict)
-    designs: int = 0
+    flash_bytes: int
+    sram_bytes: int
+    cycles: int | None = None
+
+    def excess(self, flash_bytes: int, sram_bytes: int, cycles: int) -> str | None:
+        """Returns which limit is broken, None where all are kept."""
+        for kind, needed, limit in (
+            ("bytes of SRAM", sram_bytes, self.sram_bytes), ("bytes of flash", flash_bytes, self.flash_bytes),
+            ("cycles", cycles, self.cycles),
+        ):  # fmt: skip
+            if limit is not None and needed > limit:
+                return f"{needed} {kind}, {limit} are allowed"
+        return None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A method as a pass: what a design chose of it."""
+
+    space: Space
+    chosen: Chosen
+
+    @property
+    def label(self) -> str:
+        """What a measurement calls it."""
+        return self.space.label
+
+    @property
+    def immediates(self) -> bool:
+        """Whether convolutions may have their weights as immediates."""
+        return self.space.immediates
+
+    def __call__(self, graph: Graph, board: Board) -> Graph:
+        """Returns the graph with what was chosen."""
+        return self.space.apply(graph, self.chosen)
 
 
 class Designs:
-    """The designs of one int8 network on one board. What is found out about a layer is kept."""
+    """The designs of one int8 network on one board under some methods, as numbers for a search and as models."""
 
     def __init__(
-        self, graph: Graph, data: Dataset, board: Board, kernels: str, sram_bytes: int | None = None,
-        flash: int | str | None = None,
+        self, graph: Graph, board: Board, kernels: str, spaces: Mapping[str, Space], sram: int | None = None,
+        flash: int | str | None = None, cycles: int | None = None, source: Graph | None = None,
     ) -> None:  # fmt: skip
-        """Collects statistics from training images: `paths` holds the cuts of each operator, by unit.
+        """Takes the methods' choices for this graph, and the limits; `source` is the float graph, where there is one."""
+        self.graph, self.board, self.kernels, self.spaces, self.source = graph, board, kernels, spaces, source
+        self.layerwise = Layerwise(sram, flash or "board")
+        self.limits = Limits(flash_limit(graph, board, flash or "board"), limits(board, sram)[0], cycles)
+        names = dict.fromkeys(name for space in spaces.values() for name in space.choices)
+        self.methods = {name: [label for label, space in spaces.items() if space.choices.get(name)] for name in names}
+        self.spans = {f"{name}.{label}": len(spaces[label].choices[name]) for name in names for label in self.methods[name]}
+        self.spans |= {name: len(own) - 1 for name, own in self.methods.items() if len(own) > 1}  # whose choice counts
 
-        Raises ValueError for data without training or validation images.
-        """
-        check_part(data, "validation")
-        self.graph, self.data, self.board, self.kernels = graph, data, board, kernels
-        self.asked_bytes, self.sram_bytes = sram_bytes, limits(board, sram_bytes)[0]
-        self.flash, self.flash_bytes = flash, flash_limit(graph, board, flash or "board")
-        self.units, self.calibration = records.UNITS_FOR[kernels], Calibration()
-        known = {unit: skippable(graph, unit) for unit in self.units}
-        names = [op.name for op in graph.ops if any(op.name in ops for ops in known.values())]
-        self._statistics = records.statistics_of(graph, data, names)
-        self.paths = {  # operator -> unit -> its cuts, from none to the largest that is tried
-            op: {unit: records.path_of(graph, op, self._statistics[op], unit) for unit in self.units if op in known[unit]}
-            for op in names
-        }
-        self._layers: dict[tuple[str, str, int], tuple[Array, Array]] = {}
-        self._ways: dict[str, list[Way]] = {}
+    def design_of(self, parameters: Parameters) -> Design:
+        """Returns the design that parameters stand for."""
+        design: dict[str, dict[str, object]] = {}
+        for name, methods in self.methods.items():
+            label = methods[parameters.get(name, 0)] if methods else ""
+            if label and (place := parameters[f"{name}.{label}"]):
+                design.setdefault(label, {})[name] = self.spaces[label].choices[name][place - 1]
+        return design
 
-    def cut_by(self, unit: str) -> dict[str, list[Cut]]:
-        """Returns the paths of the operators that can be cut by a unit."""
-        return {op: paths[unit] for op, paths in self.paths.items() if unit in paths}
+    def parameters_of(self, design: Design) -> Parameters:
+        """Returns parameters that stand for a design."""
+        found = dict.fromkeys(self.spans, 0)
+        for label, chosen in design.items():
+            for name, choice in chosen.items():
+                found[f"{name}.{label}"] = 1 + list(self.spaces[label].choices[name]).index(choice)
+                found |= {name: self.methods[name].index(label)} if name in found else {}
+        return found
 
-    def on_prices(self, unit: str, count: int) -> list[dict[str, int]]:
-        """Returns `count` sets of steps by operator: each makes all cuts below one price, few at first."""
-        paths, worth = self.cut_by(unit), skip_search.worths(self.graph, unit, self.board.name)
-        prices = skip_search.prices_of(paths, worth)
-        places = (len(prices) - 1) * np.linspace(0, 1, count + 2)[1:-1] ** 2
-        cuts = [skip_search.below(paths, worth, prices[round(float(place))]) for place in places]
-        return [{op: paths[op].index(cut) for op, cut in one.items()} for one in cuts]
+    def model(self, design: Design, tuned: Graph | None = None) -> Model:
+        """Returns a design compiled; `tuned` is the int8 graph of its weights once they were trained for it."""
+        schedule = next((chosen[NETWORK] for chosen in design.values() if NETWORK in chosen), self.layerwise)
+        chosen = {label: {n: c for n, c in design[label].items() if n != NETWORK} for label in self.spaces if label in design}
+        passes = [Applied(self.spaces[label], {} if tuned else own) for label, own in chosen.items() if own]
+        call = f"explore {self.graph.name} --board {self.board.name} --kernels {self.kernels}"
+        return flow.compile(
+            tuned or self.graph, self.board, passes=passes, schedule=schedule, kernels=self.kernels, source=self.source, call=call
+        )
 
-    def graph_of(self, design: Design) -> Graph:
-        """Returns the int8 graph of a design, its weights and biases repaired."""
-        constants = dict(self.graph.constants)
-        for name, (unit, step) in design.items():
-            if step:
-                op = self.graph.by_name[name]
-                assert isinstance(op, Weighted)
-                if (name, unit, step) not in self._layers:
-                    made = skip(self.graph, {name: self.paths[name][unit][step]}, {name: self._statistics[name]})
-                    self._layers[name, unit, step] = made.constants[op.weights], made.constants[op.bias]
-                constants[op.weights], constants[op.bias] = self._layers[name, unit, step]
-        return replace(self.graph, constants=constants)
-
-    def record(self, design: Design, net: str, right: int, exact: int, images: int) -> records.Record:
-        """Returns a design as `measure --skip` reads it."""
-        shares = {op: round(records.step_of(self.graph, op, unit) * step, 4) for op, (unit, step) in design.items()}
-        thresholds = {op: self.paths[op][unit][step].threshold for op, (unit, step) in design.items()}
-        first = next((unit for unit, _ in design.values()), self.units[0])
-        units = {op: unit for op, (unit, _) in design.items() if unit != first}
-        return records.Record(net, self.data.name, first, shares, thresholds, images, exact, right, units=units)
-
-    # What a design costs ----------------------------------------------------------------------------------------------
-
-    def cost(self, graph: Graph) -> Cost:
-        """Returns what the graph of a design is predicted to cost."""
-        graph = compacted(graph, unpack=True)
-        known = {op.name: self._ways_of(graph, op) for op in graph.ops}
-        sram = limits(self.board, self.asked_bytes, graph, "board")[0]
-        if self.flash is None:
-            fast = fitted(graph, OnBoard(self.board), known, sram, limits(self.board)[1])
-        else:
-            fast = within_flash(graph, OnBoard(self.board), known, sram, self.flash_bytes, partial(sure_flash, board=self.board))
-        cycles = self.calibration.cycles_factor * fast.cycles
-        flash = self.calibration.overhead_bytes + code_sizes.flash_bytes(fast, self.board)
-        forms = fast.form_of_operator
-        names = {op.name: forms[op.name].name if op.name in forms else "reference" for op in graph.ops}
-        return Cost(round(cycles), flash, fast.total_bytes, names)
+    def cost(self, model: Model) -> Cost:
+        """Returns what a compiled design is predicted to cost."""
+        flash = code_sizes.flash_bytes(model.steps, self.board, model.copies)
+        forms = {entry["name"]: str(entry.get("form", "reference")) for entry in model.artifact.manifest["ops"]}
+        return Cost(round(model.steps.cycles), flash, model.plan.total_bytes, forms)
 
     def excess(self, cost: Cost) -> str | None:
-        """Returns which limit a cost breaks, None where it keeps to all."""
-        flash = math.ceil(cost.flash_bytes * (1 + FLASH_MARGIN))
-        for kind, needed, limit in (("SRAM", cost.sram_bytes, self.sram_bytes), ("flash", flash, self.flash_bytes)):
-            if needed > limit:
-                return f"{needed} bytes of {kind} with what predictions may be off, {limit} are allowed"
-        return None
+        """Returns which limit a predicted cost breaks, with what predictions of flash may be off; None where it keeps to all."""
+        return self.limits.excess(math.ceil(cost.flash_bytes * (1 + FLASH_MARGIN)), cost.sram_bytes, cost.cycles)
 
-    def _ways_of(self, graph: Graph, op: Op) -> list[Way]:
-        """Returns the ways to compute an operator, kept by all that they depend on: quantisation, shapes and weights."""
-        about = repr((op, [graph.tensors[name] for name in (*op.inputs, op.output)])).encode()
-        key = hashlib.sha256(about + b"".join(graph.constants[name].tobytes() for name in constant_names(op))).hexdigest()
-        if key not in self._ways:
-            self._ways[key] = ways(graph, op, OnBoard(self.board), templates_of(self.kernels, unpack=True))
-        return self._ways[key]
-
-    def calibrate(self, simulated: Sequence[tuple[Graph, Measurement]]) -> Calibration:
-        """Takes the calibration from simulated designs, and returns it: the factor by least squares, the bytes by the mean."""
-        self.calibration = Calibration()
-        pairs = [(self.cost(graph), measured) for graph, measured in simulated]
-        squares = sum(cost.cycles**2 for cost, _ in pairs)
-        factor = sum(cost.cycles * (measured.cycles or 0) for cost, measured in pairs) / max(1, squares)
-        beside = np.mean([(measured.flash_bytes["total"] or 0) - cost.flash_bytes for cost, measured in pairs])
-        self.calibration = Calibration(factor, round(float(beside)), designs=len(simulated))
-        errors = errors_percent([(self.cost(graph), measured) for graph, measured in simulated])
-        self.calibration = replace(self.calibration, error_percent=errors)
-        return self.calibration
+    def tuned(self, design: Design, net: str, data: Dataset, recipe: Recipe) -> Graph:
+        """Returns the int8 graph of a named network trained on for a design, the exact one being the teacher."""
+        module, masks = with_data(net, data.name)[1], finetune_skip.Masks()
+        teacher = teacher_of(module, recipe)
+        for label in self.spaces:
+            masks |= self.spaces[label].prepare(module, design.get(label, {}))
+        finetune_skip.train_masked(module, data, masks, recipe, None, Guide(teacher))
+        images = datasets.calibration(data, None, CALIBRATION_IMAGES)
+        return quantize(export(module.eval(), data.shape, name=self.graph.name), images)
 
 
 def errors_percent(pairs: Sequence[tuple[Cost, Measurement]]) -> dict[str, float]:
@@ -170,14 +165,18 @@ def errors_percent(pairs: Sequence[tuple[Cost, Measurement]]) -> dict[str, float
 class Images:
     """Labelled images, to count on which of them a design is right."""
 
-    def __init__(self, designs: Designs, count: int | None, loss: float) -> None:
-        """Takes the first `count` validation images (None: all); `loss` is the share of them that a design may lose."""
-        split = designs.data.validation.first(count or designs.data.validation.count)
-        self.loss, self.count, self.first = loss, split.count, split.first(FIRST_IMAGES)
-        rest = slice(FIRST_IMAGES, None)
-        self.rest = Split(split.images[rest], None if split.labels is None else split.labels[rest])
-        self.exact_first = evaluator.correct(designs.graph, self.first)
-        self.exact = self.exact_first + evaluator.correct(designs.graph, self.rest)
+    def __init__(self, graph: Graph, data: Dataset, count: int | None, loss: float) -> None:
+        """Takes the first `count` validation images (None: all); `loss` is the share of them that a design may lose.
+
+        Raises ValueError for data without any.
+        """
+        datasets.check_part(data, "validation")
+        split = data.validation.first(count or data.validation.count)
+        self.loss, self.count = loss, split.count
+        ends = [end for end in LOOKS if end < self.count] + [self.count]
+        self.parts = [split.first(end).after(begin) for begin, end in zip([0, *ends], ends, strict=False)]
+        self._exact = [evaluator.correct(graph, part) for part in self.parts]
+        self.exact = sum(self._exact)
 
     @property
     def least(self) -> float:
@@ -185,8 +184,22 @@ class Images:
         return self.exact / self.count - self.loss
 
     def right(self, graph: Graph) -> tuple[int, int]:
-        """Returns how many images a design gets right and of how many: fewer where the first ones show that it loses too much."""
-        right, images = evaluator.correct(graph, self.first), self.first.count
-        if right < self.exact_first - (self.loss + CLEARLY) * images:
-            return right, images
-        return right + evaluator.correct(graph, self.rest), self.count
+        """Returns how many images a design gets right and of how many: fewer where the first ones show that it loses too much.
+
+        Clearly: by two standard deviations of a count, 1 / sqrt(images) at the most, beyond what may be lost.
+        """
+        right = images = exact = 0
+        for part, own in zip(self.parts, self._exact, strict=True):
+            right, images, exact = right + evaluator.correct(graph, part), images + part.count, exact + own
+            if right < exact - self.loss * images - math.sqrt(images):
+                break
+        return right, images
+
+
+def merged(first: Design, second: Design) -> Design:
+    """Returns a design with the choices of both; where both have one of the same name, that of the second."""
+    taken = {name for chosen in second.values() for name in chosen}
+    left = {label: {name: one for name, one in chosen.items() if name not in taken} for label, chosen in first.items()}
+    return {label: chosen for label, chosen in left.items() if chosen} | {
+        label: {**left.get(label, {}), **chosen} for label, chosen in second.items()
+    }

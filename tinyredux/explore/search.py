@@ -1,32 +1,34 @@
-"""Search with several aims that can be killed at any moment: trials in a database, each a function of what was before it.
+"""Search with several aims that can be killed at any moment: trials in a database, each a function of the seed and its index.
 
-Trial i is drawn from the seed, i, and the trials before i that are done; so a search that was cut off and begun again goes the
-way it would have gone. Several processes may share a database, on several machines where it is a remote one: then trials are
-drawn while others are under way, and the order in which those end has its part.
+Trials are drawn in generations: trial i knows the trials of the generations before its own, and nothing of those beside it. So
+as many processes as a generation has trials work at once, on several machines where the database is a remote one, and whoever
+comes, goes or is killed, the trials are the same ones, and so is the front.
 
-A trial whose process is no more is told by its owner, written at its side, and not by optuna's heartbeat. For the heartbeat, a
-trial that ended before its first beat is under way for ever, and any other one until its time of grace is over: a search begun
-again within it would draw its next trial without the one that was lost. And optuna's retry hands on the parameters that the
-lost trial had: TPE draws the others from what are then other random numbers. In both cases the search would end otherwise.
+A trial whose process is no more is found by optuna's heartbeat, and its index is free again. What it is to try was drawn before
+it began, so whoever takes it up tries the same.
 """
 
 import contextlib
-import os
-import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import optuna
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import TPESampler
+from optuna.storages import fail_stale_trials
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from tinyredux.device import MissingTool
 
-STALE_SECONDS = 3600  # after which a trial of another machine counts as lost
+HEARTBEAT_SECONDS, GRACE_SECONDS = 5, 30  # a trial without a beat for so long is lost with its process
+GENERATION = 8  # trials that are drawn without knowing of one another, so that as many processes can work
 WAIT_SECONDS = 0.5
 OPEN_SECONDS = 1.5
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # the packages of modules
@@ -73,6 +75,7 @@ def check_storage(url: str) -> None:
 
 def _tried(url: str, opened: Callable[[], T]) -> T:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # the heartbeat
     since = time.monotonic()
     while True:
         try:
@@ -96,7 +99,7 @@ def _tried(url: str, opened: Callable[[], T]) -> T:
 def _storage(url: str) -> optuna.storages.RDBStorage:
     waits = {"timeout": TIMEOUT_SECONDS} if url.startswith("sqlite") else {"connect_timeout": CONNECT_SECONDS}
     arguments = {"connect_args": {} if "pg8000" in safe(url) else waits, "pool_pre_ping": True}
-    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    return optuna.storages.RDBStorage(url, arguments, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
 
 
 def safe(url: str) -> str:
@@ -117,86 +120,84 @@ def run(study: optuna.Study, space: Space, judge: Judge, trials: int, seed: int,
 
     Trials of processes that are no more are made again. Raises what `judge` raises, but for RefusedError.
     """
-    bar = tqdm(desc="trials", total=trials, leave=False, disable=None)
+    bar = tqdm(desc=study.study_name.partition(".")[0], total=trials, leave=False, disable=None)
     while True:
-        _drop_lost(study)
-        counted = _counted(study)
-        bar.update(len(counted) - bar.n)
-        if len(counted) >= trials:
-            if all(trial.state.is_finished() for trial in counted):
-                return
+        fail_stale_trials(study)
+        known = by_index(study)
+        done = {index: trial for index, trial in known.items() if trial.state.is_finished()}
+        bar.update(len(done) - bar.n)
+        if len(done) >= trials:
+            return
+        finished = next((i for i in range(trials) if i not in done), trials)
+        index = next((i for i in range(trials) if _is_free(known.get(i)) and _before(i, given) <= finished), None)
+        if index is None:
             time.sleep(WAIT_SECONDS)  # for the last ones of other processes
-            continue
-        study.sampler = RandomSampler()  # making a trial draws nothing
-        owner = {"host": platform.node(), "process": os.getpid(), "time": time.time()}
-        signed = optuna.create_trial(state=TrialState.RUNNING, user_attrs={"owner": owner})
-        made = study._storage.create_new_trial(study._study_id, signed)  # one that `ask` makes has no owner at first
-        trial = optuna.Trial(study, made)
-        before = [other for other in _counted(study) if other.number < trial.number]
-        if len(before) >= trials:
-            study.tell(trial, state=TrialState.FAIL)
-            continue
-        study.sampler = _sampler(seed, len(before))
-        spans = {name: (0, most) for name, most in space.items()}
-        if len(before) < len(given):
-            spans = {name: (value, value) for name, value in given[len(before)].items()}
-        parameters = {name: trial.suggest_int(name, *span) for name, span in spans.items()}
-        _finish(study, trial, parameters, judge, [other for other in before if other.state == TrialState.COMPLETE])
+        elif index in known:
+            _make(study, known[index], judge)
+        else:
+            parameters = given[index] if index < len(given) else _drawn(study, space, seed, index, _before(index, given))
+            waiting = optuna.create_trial(
+                state=TrialState.WAITING, params=dict(parameters), distributions=_spans(space), user_attrs={"index": index}
+            )
+            study._storage.create_new_trial(study._study_id, waiting)  # of two at once the first one counts
 
 
-def _finish(study: optuna.Study, trial: optuna.Trial, parameters: Parameters, judge: Judge, done: list[FrozenTrial]) -> None:
-    """Judges a trial, or takes what the same parameters came to before, and writes it down."""
-    same = next((other for other in done if other.params == parameters), None)
-    try:
-        found = judge(parameters) if same is None else Judgement(same.values, same.user_attrs["facts"], same.constraints["short"])
-    except RefusedError as wrong:
-        trial.set_user_attr("refused", str(wrong))
-        trial.set_constraint("short", 1.0)  # or the sampler would take it for better than a design of too low an accuracy
-        study.tell(trial, state=TrialState.PRUNED)
-        return
-    except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
-        raise
-    trial.set_user_attr("facts", dict(found.facts))
-    trial.set_constraint("short", found.short)
-    study.tell(trial, list(found.values))
+def by_index(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """Returns the trials that count, by index: done, refused, waiting or under way."""
+    alive = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+    first = {trial.user_attrs["index"]: trial for trial in reversed(alive)}
+    return dict(sorted(first.items()))
 
 
-def _sampler(seed: int, index: int) -> TPESampler:
-    """Returns the sampler of one trial: no state but its seed, so that the database holds all there is to know."""
+def _is_free(trial: FrozenTrial | None) -> bool:
+    return trial is None or trial.state == TrialState.WAITING
+
+
+def _before(index: int, given: Sequence[Parameters]) -> int:
+    """Returns how many trials, the first ones, the trial of an index is drawn from: given ones are from none."""
+    drawn = index - len(given)
+    return 0 if drawn < 0 else len(given) + drawn // GENERATION * GENERATION
+
+
+def _drawn(study: optuna.Study, space: Space, seed: int, index: int, before: int) -> Parameters:
+    """Returns what a trial is to try. The sampler sees the `before` first trials, in their order whoever made them."""
     drawn = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-    return TPESampler(seed=drawn, constant_liar=False)
+    seen = optuna.create_study(directions=list(AIMS.values()), sampler=TPESampler(seed=drawn))
+    seen.add_trials([trial for i, trial in by_index(study).items() if i < before])
+    return dict(seen.ask(_spans(space)).params)
 
 
-def _counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that count, by number: done, refused or under way."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+def _spans(space: Space) -> dict[str, BaseDistribution]:
+    return {name: IntDistribution(0, most) for name, most in space.items()}
 
 
-def _drop_lost(study: optuna.Study) -> None:
-    """Marks trials of processes that are no more as failed."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _lost(trial.user_attrs["owner"]):
-            with contextlib.suppress(ValueError):  # another process was faster
-                study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _lost(owner: Mapping[str, Any]) -> bool:
-    if owner["host"] != platform.node():
-        return bool(time.time() - owner["time"] > STALE_SECONDS)
-    if owner["process"] == os.getpid():
-        return True  # asked before a trial of ours begins, so it is of one before us that had the same number
-    try:
-        os.kill(owner["process"], 0)
-    except OSError as wrong:  # PermissionError: it is there, another user's
-        return isinstance(wrong, ProcessLookupError)
-    return False
+def _make(study: optuna.Study, waiting: FrozenTrial, judge: Judge) -> None:
+    """Judges a waiting trial, unless another process was faster, and writes down what it came to."""
+    storage, identifier = study._storage, waiting._trial_id
+    with contextlib.suppress(UpdateFinishedTrialError), get_heartbeat_thread(identifier, storage):  # finished: by another one
+        if not storage.set_trial_state_values(identifier, TrialState.RUNNING):
+            return
+        trial = optuna.Trial(study, identifier)
+        try:
+            found = judge(waiting.params)
+        except RefusedError as wrong:
+            trial.set_user_attr("refused", str(wrong))
+            trial.set_constraint("short", 1.0)  # or the sampler would take it for better than a design of too low an accuracy
+            storage.set_trial_state_values(identifier, TrialState.PRUNED)
+            return
+        except BaseException:
+            storage.set_trial_state_values(identifier, TrialState.FAIL)
+            raise
+        trial.set_user_attr("facts", dict(found.facts))
+        trial.set_constraint("short", found.short)
+        storage.set_trial_state_values(identifier, TrialState.COMPLETE, [float(value) for value in found.values])
 
 
 def front(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that miss nothing that was asked for and that no other beats in all aims, fewest cycles first.
 
-    Of those with equal values the first.
+    Of those with equal values the one of the first index.
     """
-    best = {tuple(trial.values): trial for trial in reversed(study.best_trials)}
-    return sorted(best.values(), key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
+    numbers = {trial.number for trial in study.best_trials}
+    best = {tuple(trial.values): trial for trial in reversed(by_index(study).values()) if trial.number in numbers}
+    return sorted(best.values(), key=lambda trial: (trial.values[1], -trial.values[0], trial.user_attrs["index"]))

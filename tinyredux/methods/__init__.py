@@ -1,3 +1,3 @@
-"""What each method adds to the flow: passes over the graph, or a schedule of its steps."""
+"""What each method adds to the flow: passes over the graph, or a schedule of its steps; and what a search may choose."""
 
-__all__ = ["layerwise", "partial", "skip", "streaming", "trec"]
+__all__ = ["layerwise", "partial", "skip", "space", "streaming", "trec"]

@@ -6,11 +6,13 @@ from functools import partial
 
 from tinyredux.boards import Board
 from tinyredux.codegen import Kernels, compacted, limits, step_ways, templates_of, trec_bytes
+from tinyredux.datasets import Dataset
 from tinyredux.files import check_types, require
 from tinyredux.graph import Graph
 from tinyredux.kernels import STALLED, FastSteps, OnBoard, completed, cycles, fitted, ways, with_forms, with_rows
-from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program
+from tinyredux.memory import ACCUMULATOR_BYTES, Arena, Price, Program, layer_by_layer, place_operators
 from tinyredux.methods.layerwise import check_flash, check_sram
+from tinyredux.methods.space import NETWORK, Space
 from tinyredux.methods.trec import has_trec
 from tinyredux.partial import (
     MARGIN,
@@ -24,6 +26,7 @@ from tinyredux.partial import (
     within_bytes,
 )
 
+LIMITS = 4  # of SRAM that a search tries
 WIDER = (1.2, 2.0)  # limits of MACs at which a network that does not fit is tried in patches
 WIDENED = (0.0, 0.5, 1.0)  # how far the arena of a plan may grow towards the exact network's, for scratch of fast kernels
 
@@ -108,6 +111,22 @@ class Partial:
         said = f"in parts: {steps.factor:.2f} times the cycles of layer by layer with these kernels, as predicted"
         asked = self.sram is not None or self.mac_limit != 1 or self.input_outside  # patches know no limit in bytes
         return (said if asked else f"{said}; --sram BYTES asks for fewer bytes or fewer cycles",)
+
+
+class PartialSpace(Space):
+    """What a search may do by partial execution: one schedule of the whole network, in slices within limits of SRAM between the
+    least plan and layer by layer, and in patches that compute shared rows again."""
+
+    label, kind = "partial", Partial
+
+    def __init__(self, graph: Graph, data: Dataset, board: Board, kernels: str) -> None:
+        """Finds the least plan, which is what the first limit is."""
+        least, whole = plan_partial(graph).peak_bytes, place_operators(layer_by_layer(graph)).size_bytes
+        steps = range(LIMITS) if least < whole else ()
+        sizes = sorted({round(least * (whole / least) ** (step / LIMITS)) for step in steps}, reverse=True)
+        schedules = [Partial(size, flash="board") for size in sizes]
+        schedules += [Partial(None, mac_limit=factor, flash="board") for factor in WIDER]
+        self.choices, self.starts = {NETWORK: schedules}, [{NETWORK: schedule} for schedule in schedules]
 
 
 def best_within(plans: list[FastSteps], limit_bytes: int) -> FastSteps:

@@ -1,5 +1,6 @@
 """TREC as a pass: which layers hash and share, and whether it pays there; their clusters in a measurement."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,18 +8,23 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from tinyredux import nets
 from tinyredux.boards import Board
 from tinyredux.codegen import KERNELS, limits, templates_of, trec_bytes
-from tinyredux.graph import Array, Graph, TrecConv
-from tinyredux.kernels import OnBoard, losing, picks
+from tinyredux.datasets import Dataset
+from tinyredux.graph import Array, Conv, Graph, TrecConv
+from tinyredux.kernels import OnBoard, losing, picks, ways
 from tinyredux.measurement import Measurement
+from tinyredux.methods.space import Chosen, Space
 from tinyredux.train import finetune_trec
-from tinyredux.trec import Choice, exactly, pigeonhole_floor, redundancy, trec_sizes, with_trec
+from tinyredux.trec import Choice, exactly, layer, module_path, pigeonhole_floor, redundancy, trec_sizes, with_trec
 from tinyredux.trec.layer import convert
 
+BITS = range(6, 0, -1)  # that a search tries, and where hash and threshold come from: what an int8 graph has without training
+KINDS = (("kernel", "mean"), ("kernel", "zero"), ("random", "mean"))
 NO_TREC = "without TREC: no layer is predicted to pay, so all are exact"
 
 
@@ -55,6 +61,52 @@ class Trec:
     def notes(self, graph: Graph) -> tuple[str, ...]:
         """Returns what a reader must know of the graph that came out: where no layer has TREC, this."""
         return () if has_trec(graph) else (NO_TREC,)
+
+
+class TrecSpace(Space):
+    """What a search may do by TREC: blocks of a tap, a row or all of a window, 1 to 6 bits, the KINDS of hash, where the layer is
+    then predicted to be faster than exact.
+
+    An untuned design hashes with the layer's own filters or with random vectors, and the other weights do not know that they
+    meet means. Tuning trains them, and with them the filters that hash.
+    """
+
+    label, kind = "trec", Choice
+
+    def __init__(self, graph: Graph, data: Dataset, board: Board, kernels: str) -> None:
+        """Prices every choice of every layer."""
+        self.graph, core = graph, OnBoard(board)
+        templates = templates_of(kernels, unpack=False)
+        self.choices: dict[str, list[Choice]] = {}
+        for op in graph.ops:
+            if not isinstance(op, Conv) or op.groups != 1 or op.dilation != (1, 1):
+                continue
+            _, _, width, channels = graph.constants[op.weights].shape
+            lengths = sorted({channels, width * channels, graph.constants[op.weights][0].size})
+            exact, priced = ways(graph, op, core, templates)[0].cycles, list[tuple[float, int]]()
+            tried = [
+                Choice(length, bits, *kind)
+                for bits, length, kind in itertools.product(BITS, lengths, KINDS)
+                if bits < graph.tensors[op.output].shape[2]
+            ]
+            for i, choice in enumerate(tried):
+                changed = with_trec(graph, {op.name: choice})
+                priced.append((ways(changed, changed.by_name[op.name], core, templates)[0].cycles, i))
+            if faster := [tried[i] for cycles, i in sorted(priced, reverse=True) if cycles < exact]:
+                self.choices[op.name] = faster
+        best = {name: Choice(length, bits) for name, (length, bits) in picks(graph, core, kernels).items()}
+        alone = [{name: faster[place]} for name, faster in self.choices.items() for place in (0, len(faster) // 2, -1)]
+        self.starts = [{name: choice for name, choice in best.items() if choice in self.choices.get(name, ())}, *alone]
+
+    def apply(self, graph: Graph, chosen: Chosen) -> Graph:
+        """Returns the graph with TREC in the chosen layers."""
+        return with_trec(graph, chosen)
+
+    def prepare(self, net: nn.Module, chosen: Chosen) -> dict[str, torch.Tensor]:
+        """Puts TREC into the chosen layers of a module, for tuning; nothing is to stay zero."""
+        settings = {op: layer.Settings(one.sub_length, one.hash_bits, one.hash, one.threshold) for op, one in chosen.items()}
+        convert(net, {module_path(self.graph, self.graph.by_name[op]): one for op, one in settings.items()})
+        return {}
 
 
 def has_trec(graph: Graph) -> bool:

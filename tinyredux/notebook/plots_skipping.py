@@ -100,12 +100,21 @@ def fronts(results: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, An
     return Picture(figure, f"Points of accuracy against exact inference, on validation images. {'; '.join(words)}.")
 
 
+def _best(result: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, float, bool]]:
+    """Returns cycles, points gained and whether they are simulated, of what no other entry beats in both."""
+    points = sorted((cycles_of(one), -points_lost(result, one), one["measured"] is not None) for one in entries)
+    return [p for j, p in enumerate(points) if not any(q[1] >= p[1] for q in points[:j])]
+
+
 def _front(axes: Axes, result: Mapping[str, Any], colour: str) -> str:
-    """Draws one front with its exact baselines; returns what it says of designs without loss."""
-    kernels = result["kernels"]
-    points = sorted((cycles_of(one), -points_lost(result, one), one["measured"] is not None) for one in result["front"])
-    best = [p for j, p in enumerate(points) if not any(q[1] >= p[1] for q in points[:j])]
-    axes.plot([p[0] / 1e6 for p in best], [p[1] for p in best], "-", color=colour, lw=1.2, label=f"left out, {kernels}")
+    """Draws one front with its exact baselines, dashed what each method finds alone; returns what it says of designs without
+    loss."""
+    kernels, alone = result["kernels"], result.get("alone") or {}
+    for found, (method, entries) in zip(PALETTE[1:], alone.items(), strict=False):
+        single = _best(result, entries)
+        axes.plot([p[0] / 1e6 for p in single], [p[1] for p in single], "--", color=found, lw=1, label=f"{method} alone")
+    best, kind = _best(result, result["front"]), "all together" if alone else "left out"
+    axes.plot([p[0] / 1e6 for p in best], [p[1] for p in best], "-", color=colour, lw=1.2, label=f"{kind}, {kernels}")
     for measured in (False, True):
         some = [p for p in best if p[2] == measured]
         face = colour if measured else "white"

@@ -4,9 +4,9 @@
 memory; `pretrained` joins them to the records beside the weights.
 """
 
-from tinyredux.train.loop import Guide, Recipe, correct, given, predictions, recipe_for, shifted, train, use_cores
+from tinyredux.train.loop import Guide, Recipe, correct, given, predictions, recipe_for, shifted, teacher_of, train, use_cores
 
 __all__ = [
     "Guide", "Recipe", "correct", "finetune_skip", "finetune_trec", "given", "predictions", "pretrained", "recipe_for",
-    "shifted", "skip_search", "train", "use_cores",
+    "shifted", "skip_search", "teacher_of", "train", "use_cores",
 ]  # fmt: skip

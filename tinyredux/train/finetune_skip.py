@@ -5,6 +5,7 @@ any other, and the zeros lead `graph.dead_channels` to what nobody reads.
 """
 
 import bisect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,15 @@ def fine_tune(
     graph = quantize(export(net, data.shape), datasets.calibration(data))
     statistics = records.statistics_of(graph, data, skippable(graph, "input"))
     cuts, reached = cuts_for(graph, statistics, share)
-    masks = masks_of(net, graph, cuts)
+    train_masked(net, data, masks_of(net, graph, cuts), recipe, checkpoint, train.Guide(loop.teacher_of(net, recipe)))
+    channels = {op: [int(c) for c in np.flatnonzero(~cut.kept[0])] for op, cut in cuts.items() if cut.share}
+    return {"unit": "input", "board": skip_search.BOARD, "share": share, "predicted": round(reached, 4), "channels": channels}
+
+
+def train_masked(
+    net: nn.Module, data: Dataset, masks: Masks, recipe: train.Recipe, checkpoint: Path | None, guide: train.Guide
+) -> nn.Module:
+    """Trains a network in place, as `train.train` does, with its parameters zero wherever their masks are."""
     parameters = dict(net.named_parameters())
 
     def keep_zero() -> None:
@@ -45,13 +54,10 @@ def fine_tune(
             if gradient is not None:
                 gradient.mul_(mask)
 
-    teacher = loop.teacher_of(net, recipe)
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].mul_(mask)
-    train.train(net, data, recipe, checkpoint, train.Guide(teacher, keep_zero))
-    channels = {op: [int(c) for c in np.flatnonzero(~cut.kept[0])] for op, cut in cuts.items() if cut.share}
-    return {"unit": "input", "board": skip_search.BOARD, "share": share, "predicted": round(reached, 4), "channels": channels}
+    return train.train(net, data, recipe, checkpoint, replace(guide, watch=keep_zero))
 
 
 def check_share(share: float) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from tinyredux.trec import hashing
 from tinyredux.trec.hashing import Clusters, Redundancy, blocks, pigeonhole_floor, redundancy
-from tinyredux.trec.rewrite import Choice, with_trec
+from tinyredux.trec.rewrite import Choice, module_path, with_trec
 from tinyredux.trec.scratch import NARROW, TrecSizes, trec_sizes
 from tinyredux.trec.sums import Clustered, block_vectors, clustered_sums, exactly
 
 __all__ = [
     "NARROW", "Choice", "Clustered", "Clusters", "Redundancy", "TrecSizes", "block_vectors", "blocks", "clustered_sums",
-    "exactly", "hashing", "layer", "pigeonhole_floor", "redundancy", "sums", "trec_sizes", "with_trec",
+    "exactly", "hashing", "layer", "module_path", "pigeonhole_floor", "redundancy", "sums", "trec_sizes", "with_trec",
 ]  # fmt: skip

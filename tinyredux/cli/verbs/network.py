@@ -260,12 +260,13 @@ def compile(options: argparse.Namespace) -> Answer:
 
 
 @verb(
-    "explore lenet --methods skip --trials 60 --board nucleo_u575zi_q", NET,
+    "explore lenet --methods trec,partial,skip --trials 60 --board nucleo_u575zi_q", NET,
     option("--methods", type=lambda text: tuple(text.split(",")),
-           help="skip is searched; partial and trec have one design each, added (default: skip)"),
+           help="some of trec, partial and skip; each is searched alone, then all together (default: skip)"),
     BOARD,
-    option("--kernels", help="fast or reference (default: as `measure --method skip`)"),
-    option("--trials", type=int, help="designs to try, those of earlier runs counted (default: 100)"),
+    option("--kernels", help="fast (default) or reference"),
+    option("--trials", type=int,
+           help="designs to try of each method alone, and of all together; those of earlier runs counted (default: 100)"),
     option("--storage", metavar="URL",
            help="database of the trials, which several processes may share: sqlite:///FILE, "
            "postgresql://USER:PASSWORD@HOST/NAME, mysql://... (default: a file in the user's cache)"),
@@ -273,21 +274,26 @@ def compile(options: argparse.Namespace) -> Answer:
     option("--images", type=int, metavar="N", help="validation images of a trial (default: all)"),
     option("--loss", type=float, metavar="POINTS", dest="loss_points", help="how far the front goes down (default: 5)"),
     option("--finalists", type=int, metavar="N", help="designs to simulate and test (default: 6)"),
+    option("--tune", type=int, metavar="EPOCHS", help="train the weights of finalists on for so long (default: 0)"),
+    option("--cycles", type=int, metavar="N", help="most predicted cycles of a design (default: any)"),
     option("--sram", type=int, metavar="BYTES", help="largest arena with scratch (default: what the board leaves)"),
     option("--flash", type=_flash, metavar="BYTES", help="most bytes of code and constants (default: what the board has)"),
     option("--data", help=f"{LABELLED} or FILE.npz with its parts (default: cifar10 where it is, else synthetic)"),
+    option("--design", metavar="FRONT.json#N", help="make this design of a front again and measure it; no other option counts"),
     option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the front's JSON (default: here)"),
 )  # fmt: skip
 def explore(options: argparse.Namespace) -> Answer:
     """Searches designs that trade accuracy for cycles, flash and SRAM; can be stopped and resumed; writes the Pareto front."""
-    from tinyredux.explore.study import Exploration, explore, file_name
+    from tinyredux.explore.study import Exploration, explore, file_name, remade
 
+    if options.design is not None:
+        found = remade(options.design)
+        return Answer(found.to_json(), str(found), 0 if found.bit_exact else 1, found._repr_html_())
     asked = given_to(Exploration, options)
     check_output(options.out)
     result = explore(asked)
     path = options.out / (name := file_name(result))
-    skips = any(one["skip"] for one in result["front"])
-    again = f"; make one with: measure {options.net} --method skip --kernels {asked.kernels} --skip {path}#N" if skips else ""
+    again = f"; make one again: python -m tinyredux explore {options.net} --design {path}#N" if result["front"] else ""
     return saved(Answer(result, f"{_designs(result)}\n\n{path}{again}", 0 if result["front"] else 1), options, name)
 
 
