@@ -110,9 +110,10 @@ struct tr_gemm {
     int32_t in_h, in_w, in_c, out_h, out_w, out_c;
     int32_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, input_zero_point;
     int32_t row_words, group_words, strip; /* words of a widened pixel, of four channels' data; pixels at a time, even */
-    int32_t in_pixel, out_pixel;           /* values of a pixel, of which in_c and out_c are a group's */
-    int32_t in_place, copied;              /* windows are read where they lie, and at 2 one behind the other; groups are copied */
-    void (*widen)(int32_t *to, const int8_t *a, const int8_t *b, int32_t fours); /* at 2: all pixels from a on, pairs of them */
+    int32_t in_row, in_pixel, out_pixel;   /* values of a row; of a pixel, of which in_c and out_c are a group's */
+    int32_t out_bytes;                     /* of a value: 1, or 4 where products are added to the sums in `out` */
+    int32_t together, copied;              /* windows are pixels one behind the other; groups are copied */
+    void (*widen)(int32_t *to, const int8_t *a, const int8_t *b, int32_t n); /* from a row to the next; together: pairs */
     void (*copy)(int32_t *to, const int32_t *from, int32_t eights);
     void (*product)(int8_t *out, const int32_t *columns, const int32_t *group, int32_t pairs);
 };

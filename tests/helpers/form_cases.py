@@ -20,6 +20,7 @@ from tinyredux.codegen.artifact import functions, sources
 from tinyredux.device import build
 from tinyredux.int8 import interpret
 from tinyredux.kernels import TEMPLATES, Form, Places, by_phases, naive_forms
+from tinyredux.kernels.asm.forms import Lies
 from tinyredux.kernels.choice import on_core
 
 MOST_SCRATCH = 1 << 19
@@ -64,8 +65,26 @@ class Case:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """What the case reads: inputs, then the form's arrays."""
-        return [np.ascontiguousarray(values) for values in (*self.layer.inputs, *self.form.arrays.values())]
+        """What the case reads: inputs, the first as loosely as the form takes it, then the form's arrays."""
+        first, *others = self.layer.inputs
+        return [np.ascontiguousarray(values) for values in (self.laid(first), *others, *self.form.arrays.values())]
+
+    @property
+    def in_row(self) -> int:
+        """Values from a row of the first input to the next where there is a gap, which is of 5 values, else 0."""
+        _, width, channels = self.layer.inputs[0].shape
+        return width * channels + 5 if self.form.lies >= Lies.IN_ROWS else 0
+
+    @property
+    def offset(self) -> int:
+        """The byte at which the first input begins: none at a word where the form takes it from anywhere."""
+        return int(self.form.lies >= Lies.ANYWHERE)
+
+    def laid(self, values: np.ndarray) -> np.ndarray:
+        """Returns the first input as it lies, with 85 in the gaps, up to its last value."""
+        rows = values.reshape(len(values), -1)
+        found = np.pad(rows, ((0, 0), (0, max(0, self.in_row - rows.shape[1]))), constant_values=0x55).reshape(-1)
+        return np.pad(found[: found.size - 5 if self.in_row else found.size], (self.offset, 0), constant_values=0x55)
 
 
 def cases_of(layers: Sequence[Layer], core: str) -> list[Case]:
@@ -88,8 +107,8 @@ def write_sources(cases: Sequence[Case], folder: Path) -> list[Path]:
             key: f"((const {TYPES[values.dtype.name]} *)at[{first + k}])"
             for k, (key, values) in enumerate(case.form.arrays.items())
         }
-        inputs = tuple(f"((int8_t *)at[{2 + k}])" for k in range(len(case.layer.inputs)))
-        body = case.form.call(Places("((int8_t *)at[0])", inputs, "((int8_t *)at[1])", arrays))
+        inputs = tuple(f"((int8_t *)at[{2 + k}]{f' + {case.offset}' * (k == 0)})" for k in range(len(case.layer.inputs)))
+        body = case.form.call(Places("((int8_t *)at[0])", inputs, "((int8_t *)at[1])", arrays, case.in_row))
         bodies.append(f"static void case_{i}(void *const *at)\n{{\n{body}\n}}\n")
     programs = functions(case.form for case in cases)
     declarations = [f"{program.declaration};\n" for program in programs]

@@ -98,7 +98,8 @@ def form_vector(name: str, case: Case) -> Vector:
     """Returns a vector of a kernel whose inner loops are generated code."""
     keys, inputs = case.form.arrays, len(case.layer.inputs)
     places = {key: f"((const {TYPES[values.dtype.name]} *)@{inputs + i}@)" for i, (key, values) in enumerate(keys.items())}
-    body = case.form.call(Places("out", tuple(f"@{i}@" for i in range(inputs)), "((int8_t *)scratch)", places))
+    maps = (f"(@0@ + {case.offset})", *(f"@{i}@" for i in range(1, inputs)))
+    body = case.form.call(Places("out", maps, "((int8_t *)scratch)", places, case.in_row))
     return Vector(name, case.layer, tuple(case.arrays), body, case.form.scratch_bytes, case.form)
 
 

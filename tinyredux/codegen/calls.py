@@ -102,7 +102,7 @@ class Weights:
         self.graph, self.fast, (by_form, _) = fast.program.graph, fast, fast.names
         lossy, found = fast.program.schedule.accumulator == "int16", dict[str, Array]()
         self.at, self.raw = dict[tuple[Any, ...], int](), set[str]()
-        parts: dict[str, dict[tuple[Any, ...], Array]] = {}
+        parts: dict[str, dict[tuple[Any, ...], Array]] = {step.op: {} for step in fast.program.steps() if step.kind == "start"}
         for step in fast.program.steps():
             op = self.graph.by_name[step.op]
             if not lossy and _takes_raw(self.graph, step):
@@ -129,7 +129,7 @@ class Weights:
         for key, values in parts.items():
             self.at[key] = at
             at += values.size
-        weights = np.concatenate([values.reshape(-1) for values in parts.values()])
+        weights = np.concatenate([values.reshape(-1) for values in parts.values()] or [np.zeros(0, np.int8)])
         found[op.weights] = weights.reshape(found[op.weights].shape) if at == found[op.weights].size else weights
         if op.name in self.raw:
             sums = self.graph.constants[op.weights].astype(np.int64).reshape(len(found[op.bias]), -1).sum(axis=1)

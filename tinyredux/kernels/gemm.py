@@ -9,6 +9,7 @@ Source: ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -16,39 +17,44 @@ import numpy as np
 from tinyredux.graph import Array, Conv, Graph, Op
 from tinyredux.int8 import Clamp
 from tinyredux.kernels.asm import requantize
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form, Lies, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.layers import PAIR_LIMIT, Sums, halves, kernel_call, paired, sums_of, window_fields, words
 from tinyredux.kernels.asm.schedule import cycles_of
 from tinyredux.kernels.asm.stalls import fastest
+from tinyredux.kernels.asm.widening import lanes, widen_function
 from tinyredux.memory import is_pointwise
 
 STEPS = (16, 12, 8, 4)  # of two values, at most, in a round of the inner loop: with 16 its code has 0.9 KiB
 STRIPS = (2, 8, 32, 64)  # pixels at a time; from 8 on it pays to copy the weights to RAM
 COPIED_STRIP = 8
 START_BYTES = 16  # of the sums' start values
+STORED, ADDED = "sums", "added"  # what becomes of int32 sums
 PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (pair of channels, pixel) of two sums
 # Of the C around: a pixel, a group of channels, a row of a gathered window, a byte of it. Least squares over 18 simulated layers.
-C_CYCLES = {"cortex-m4": (84, 47, 122, 2.6), "cortex-m7": (40, 15, 79, 4.2), "cortex-m33": (80, 35, 113, 1.8)}
+C_CYCLES = {"cortex-m4": (42, 47, 118, 1.6), "cortex-m7": (23, 15, 99, 1.2), "cortex-m33": (35, 35, 107, 1.4)}
 
 
 class Shape:
-    """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover k.
+    """A product of rows of `k` values with `channels` columns: `rounds` of `steps` pairs of values cover its `words`.
 
     Rows of the input lie `pixels[0]` values apart, those of the output `pixels[1]`: more than k and channels in a group of many.
     """
 
-    def __init__(self, k: int, channels: int, steps_max: int = STEPS[0], pixels: tuple[int, int] | None = None) -> None:
-        """Divides the values into rounds of at most `steps_max` pairs."""
+    def __init__(
+        self, k: int, channels: int, steps_max: int = STEPS[0], pixels: tuple[int, int] | None = None, factors: bool = True
+    ) -> None:
+        """Divides the values into rounds of at most `steps_max` pairs; `factors`: sums are requantised."""
         self.k, self.channels = k, channels
         self.in_pixel, self.out_pixel = pixels or (k, channels)
-        self.fours = -(-k // 4)  # groups of four values in a row
-        self.rounds = -(-2 * self.fours // steps_max)
-        self.steps = 2 * -(-self.fours // self.rounds)  # an even number: four values make two words
+        self.words = -(-k // 4) * 2 - (k % 4 in (1, 2))  # four values make two, one or two that are left one
+        self.rounds = -(-self.words // steps_max)
+        self.steps = -(-self.words // self.rounds)
         self.row_words = self.rounds * self.steps  # of one widened row, padding included
         self.groups = -(-channels // 4)  # of four channels
         # Words of one group's data: start values, weights, multipliers and shifts, filled up to a multiple of 8.
-        self.group_words = -(-(4 + 2 * self.row_words + 8) // 8) * 8
+        self.factor_words = 8 if factors else 0
+        self.group_words = -(-(4 + 2 * self.row_words + self.factor_words) // 8) * 8
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
@@ -57,60 +63,105 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return []
     (height, width, out_c), sums = graph.tensors[op.output].shape, sums_of(graph, op)
     channels, pixels = out_c // op.groups, height * width
-    if channels < 4 or pixels < 2 or not sums.stay_below(PAIR_LIMIT) or (op.groups > 1 and not _in_place(op, sums)):
+    if channels < 4 or pixels < 2 or not sums.stay_below(PAIR_LIMIT) or (op.groups > 1 and not _reads_pixels(op)):
         return []
     shapes = shapes_of(sums.rows.shape[1], channels, STEPS, (graph.tensors[op.inputs[0]].shape[2], out_c))
+    return [_form(graph, op, core, shapes, sums, strip) for strip in _lengths(pixels)]
+
+
+def adding_forms(graph: Graph, op: Conv, core: str, zero_point: int) -> list[Form]:
+    """Returns one form per length of strip that adds a convolution's products to int32 sums: of inputs less `zero_point`."""
+    (height, width, channels), own = graph.tensors[op.output].shape, sums_of(graph, op)
+    sums, pixels = replace(own, start=-zero_point * own.rows.sum(axis=1)), height * width
+    if channels < 4 or pixels < 2 or not sums.stay_below(PAIR_LIMIT) or op.groups > 1 or op.dilation != (1, 1):
+        return []
+    pixel = graph.tensors[op.inputs[0]].shape[2], channels
+    shapes = shapes_of(sums.rows.shape[1], channels, pixels=pixel, factors=False)
+    return [_form(graph, op, core, shapes, sums, strip, zero_point) for strip in _lengths(pixels)]
+
+
+def _lengths(pixels: int) -> list[int]:
+    """Returns the lengths of strips that are tried."""
     equal = [-(-pixels // -(-pixels // strip)) for strip in STRIPS]  # as equal as can be
-    lengths = sorted({min(length + length % 2, pixels // 2 * 2) for length in equal})
-    return [_form(graph, op, core, shapes, sums, strip) for strip in lengths]
+    return sorted({min(length + length % 2, pixels // 2 * 2) for length in equal})
 
 
-def _in_place(op: Conv, sums: Sums) -> bool:
-    """Returns whether the windows of a convolution, or of a group of it, are words where they lie."""
-    return op.kernel == (1, 1) and not any(op.padding) and sums.rows.shape[1] % 4 == 0
+def _reads_pixels(op: Conv) -> bool:
+    """Returns whether the windows of a convolution, or of a group of it, are pixels of its input."""
+    return op.kernel == (1, 1) and not any(op.padding)
 
 
-def shapes_of(k: int, channels: int, steps: Sequence[int] = STEPS, pixels: tuple[int, int] | None = None) -> list[Shape]:
+def shapes_of(
+    k: int, channels: int, steps: Sequence[int] = STEPS, pixels: tuple[int, int] | None = None, factors: bool = True
+) -> list[Shape]:
     """Returns the shapes of a product that differ, of the largest loop first."""
-    shapes = [Shape(k, channels, most, pixels) for most in steps]
+    shapes = [Shape(k, channels, most, pixels, factors) for most in steps]
     return [*{(shape.rounds, shape.steps): shape for shape in shapes}.values()]
 
 
-def _form(graph: Graph, op: Conv, core: str, shapes: list[Shape], sums: Sums, strip: int) -> Form:
-    """Returns the form whose strips have this length, in the shape that is fastest."""
-    out_h, out_w, _ = graph.tensors[op.output].shape
-    in_place = _in_place(op, sums)
-    together = in_place and op.stride == (1, 1)
-    copied, output = strip >= COPIED_STRIP, (sums.factors.output_zero_point, sums.factors.clamp)
+def _form(
+    graph: Graph, op: Conv, core: str, shapes: list[Shape], sums: Sums, strip: int, added: int | None = None
+) -> Form:  # fmt: skip
+    """Returns the form whose strips have this length, in the shape that is fastest; its sums of inputs less `added` are added to
+    those that there are, where that is a number."""
+    (in_h, in_w, _), (out_h, out_w, _) = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
+    k, together = sums.rows.shape[1], _reads_pixels(op) and op.stride == (1, 1)
+    lines, edges = (op.kernel[0], k // op.kernel[0]), edge_pairs(op, (in_h, in_w), (out_h, out_w))
+    copied, output = strip >= COPIED_STRIP, ADDED if added is not None else (sums.factors.output_zero_point, sums.factors.clamp)
+    zero_point = sums.factors.input_zero_point if added is None else added
     pixels, strips = out_h * out_w, -(-out_h * out_w // strip)
     c_pixel, c_group, c_row, c_byte = C_CYCLES[core]
-    gathered = 0 if in_place else c_row * op.kernel[0] + c_byte * sums.rows.shape[1]
+    gathered = 2 * edges * (c_row * op.kernel[0] + c_byte * k)
 
     def priced(shape: Shape) -> tuple[float, Shape, tuple[Function, ...]]:
-        widening = widen_strip_function(shape, strip // 2) if together else widen_function(shape)
+        widening = widen_function(lines, shape, strip // 2 if together else 0)
         functions = (widening, copy_function(shape), product_function(shape, strip // 2, output))
         widen, copy, products = (cycles_of(function, core) for function in functions)
         broken = 0 if copied or core == "cortex-m7" else 2 * (strip // 2) * shape.row_words  # chains, between flash and SRAM
-        widened = strips * (widen + c_group) if together else pixels * (widen / 2 + c_pixel + gathered)
+        widened = strips * (widen + c_group) if together else pixels * (widen / 2 + c_pixel) + gathered
         cycles = widened + pixels / strip * shape.groups * (products + broken)
         cycles += strips * shape.groups * (c_group + (copy if copied else 0))
         return cycles, shape, functions
 
     each_cycles, shape, functions = fastest(core, map(priced, shapes))
-    scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (0 if in_place else 2 * shape.fours)
+    scratch_words = strip * shape.row_words + (shape.group_words if copied else 0) + (2 * -(-k // 4) if edges else 0)
     fields = window_fields(graph, op) | {
         "in_c": shape.in_pixel // op.groups, "out_c": shape.channels, "in_pixel": shape.in_pixel, "out_pixel": shape.out_pixel,
-        "input_zero_point": sums.factors.input_zero_point, "row_words": shape.row_words, "group_words": shape.group_words,
-        "strip": strip, "in_place": in_place + together, "copied": int(copied),
+        "input_zero_point": zero_point, "out_bytes": 1 if added is None else 4, "row_words": shape.row_words,
+        "group_words": shape.group_words, "strip": strip, "together": int(together), "copied": int(copied),
         **dict(zip(("widen", "copy", "product"), (function.name for function in functions), strict=True)),
     }  # fmt: skip
-    name = f"gemm_{'pointwise' if together or is_pointwise(op) else 'columns'}_{strip}"
+    name = f"gemm_{'pointwise' if together or is_pointwise(op) else 'columns'}{'' if added is None else '_added'}_{strip}"
     proof = f"byte pairs: |sum of a channel| < 2^23 = {PAIR_LIMIT}"
-    parts = (np.split(values, op.groups) for values in (sums.rows, sums.start, requantize.constants(sums.factors)))
+    rows = np.pad(sums.rows, ((0, 0), (0, 1)))[:, lanes(*lines)]
+    values = rows, sums.start, requantize.constants(sums.factors)
+    parts = (np.split(each, op.groups) for each in (values if added is None else _each_once(*values)))
     arrays = {"groups": np.concatenate([data(shape, *part) for part in zip(*parts, strict=True)])}
     streamed = strips * (1 if copied else strip // 2) * arrays["groups"].nbytes
-    cycles, call = round(op.groups * each_cycles), grouped_call(kernel_call("gemm", fields), op.groups, shape)
-    return Form(name, cycles, 4 * scratch_words, functions, call, arrays, proof, streamed)
+
+    def call(places: Places) -> str:
+        distance = places.in_row or in_w * shape.in_pixel
+        return grouped_call(kernel_call("gemm", fields | {"in_row": distance}), op.groups, shape)(places)
+
+    reads = Lies.IN_ROWS if not together else Lies.ANYWHERE
+    return Form(name, round(op.groups * each_cycles), 4 * scratch_words, functions, call, arrays, proof, streamed, lies=reads)
+
+
+def _each_once(*values: Array) -> list[Array]:
+    """Returns values per channel for groups of four that do not overlap: 0 where the last would compute a channel again."""
+    again = -len(values[0]) % 4
+    last = len(values[0]) + again - 4  # the first channel that is of the last group alone
+    return [np.concatenate([each[:last], 0 * each[:again], each[last:]]) if again else each for each in values]
+
+
+def edge_pairs(op: Conv, sizes: tuple[int, int], outputs: tuple[int, int]) -> int:
+    """Returns in how many pairs of output pixels a window reaches over an edge of the map; both maps' height and width."""
+    inside = []
+    for axis, (size, count) in enumerate(zip(sizes, outputs, strict=True)):
+        first = np.arange(count) * op.stride[axis] - op.padding[2 * axis]
+        inside.append((first >= 0) & (first + op.kernel[axis] <= size))
+    every = (inside[0][:, None] & inside[1]).reshape(-1)
+    return int((~(every[0::2] & np.resize(every[1::2], every[0::2].shape))).sum())
 
 
 def grouped_call(call: Callable[[Places], str], groups: int, shape: Shape) -> Callable[[Places], str]:
@@ -135,12 +186,12 @@ def data(shape: Shape, weights: Array, start: Array, factors: Array) -> Array:
 
     weights: (channels, k); start: (channels,) of the sums; factors: (channels, 2) multiplier and right shift.
     """
-    padded = np.pad(weights.astype(np.int64), ((0, 0), (0, 2 * shape.row_words - shape.k)))
+    padded = np.pad(weights.astype(np.int64), ((0, 0), (0, -(-shape.row_words // 2) * 4 - weights.shape[1])))
     found, behind = np.zeros((shape.groups, shape.group_words), np.int64), 4 + 2 * shape.row_words
-    for group, first in zip(found, first_channels(shape.channels), strict=True):
+    for group, first in zip(found, first_channels(len(weights)), strict=True):
         evens, odds = slice(first, first + 4, 2), slice(first + 1, first + 4, 2)
-        group[:behind] = byte_pairs(padded[evens], padded[odds], start[evens], start[odds])
-        group[behind : behind + 8] = factors[first : first + 4].reshape(-1)
+        group[:behind] = byte_pairs(padded[evens], padded[odds], start[evens], start[odds])[:behind]
+        group[behind : behind + 8] = factors[first : first + 4].reshape(-1) if shape.factor_words else 0
     return words(found)
 
 
@@ -148,49 +199,6 @@ def byte_pairs(a: Array, b: Array, start_a: Array, start_b: Array) -> Array:
     """Returns (4 + k,) the start values of two pairs of channels A and B, then step by step a word of each; a and b: (2, k)."""
     starts = np.stack([start_a + 256 * start_b, start_a], axis=1)
     return np.concatenate([starts.reshape(-1), halves(paired(256 * b + a)).T.reshape(-1)])
-
-
-def widen_function(shape: Shape) -> Function:
-    """Returns the function that widens two int8 rows to int16 pairs, words of both in turn; `fours` is their length / 4."""
-    about = "Two int8 rows as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
-    p = Function("tr_widen_rows", ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t fours"), about)
-    p.new("even_a", "even_b", "odd_a", "odd_b")
-    with p.loop("fours", times=shape.fours):
-        p.ldr_post("odd_a", "a", 4)
-        p.ldr_post("odd_b", "b", 4)
-        p.sxtb16("even_a", "odd_a")
-        p.sxtb16("even_b", "odd_b")
-        p.sxtb16_ror8("odd_a", "odd_a")
-        p.sxtb16_ror8("odd_b", "odd_b")
-        p.stm("to", "even_a", "even_b", "odd_a", "odd_b")
-    return p
-
-
-def widen_strip_function(shape: Shape, pairs: int) -> Function:
-    """Returns the function that widens pairs of int8 rows that lie one behind the other, from `a` on; `pairs` is their usual
-    number, `b` is not read."""
-    about = f"Pairs of rows of {shape.k} int8 as int16 pairs: of four values 0 and 2, then 1 and 3; words of both rows in turn."
-    name = f"tr_widen_strip_k{shape.k}_{shape.in_pixel}_{shape.row_words}"
-    p = Function(name, ("int32_t *to", "const int8_t *a", "const int8_t *b", "int32_t pairs"), about)
-    p.free("b")
-    once = next(n for n in (8, 7, 6, 5, 4, 3, 2, 1) if shape.fours % n == 0)  # groups of four values in a round
-    words = [f"{part}_{row}{four}" for four in range(2 - once % 2) for part in ("even", "odd") for row in "ab"]
-    p.new(*words)
-    with p.loop("pairs", pairs):
-        with p.repeated("rounds", shape.fours // once):
-            for first in range(0, once, 2 - once % 2):
-                for i, four in enumerate(range(first, first + 2 - once % 2)):
-                    p.ldr(f"odd_a{i}", "a", 4 * four)
-                    p.ldr(f"odd_b{i}", "a", shape.in_pixel + 4 * four)
-                for i in range(2 - once % 2):
-                    for row in "ab":
-                        p.sxtb16(f"even_{row}{i}", f"odd_{row}{i}")
-                        p.sxtb16_ror8(f"odd_{row}{i}", f"odd_{row}{i}")
-                p.stm("to", *words)
-            p.add("a", "a", 4 * once)
-        p.advance("a", 2 * shape.in_pixel - shape.k)
-        p.advance("to", 8 * (shape.row_words - 2 * shape.fours))
-    return p
 
 
 def copy_function(shape: Shape) -> Function:
@@ -204,16 +212,18 @@ def copy_function(shape: Shape) -> Function:
     return p
 
 
-def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | None) -> Function:
+def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | str) -> Function:
     """Returns the function that multiplies pairs of widened rows with one group of four channels; `pairs` is their usual number.
 
     columns: per pair and step a word of each row; group: one row of `data`; out: the group's first channel of the first row,
-    rows `out_pixel` values apart: int8 by `output` (zero point and limits), or the int32 sums themselves where that is None.
+    rows `out_pixel` values apart: int8 by `output` (zero point and limits), or int32 sums that are STORED or ADDED.
     """
     about = f"Byte pairs: 4 of {shape.out_pixel} channels x 2 rows, {shape.row_words} words of two values a row."
     rounds = f"x{shape.rounds}" if shape.rounds > 1 else ""
-    name = f"tr_gemm_k{shape.row_words}{rounds}_c{shape.out_pixel}_{requantize.name(*output) if output else 'sums'}"
-    result = f"{'int8_t' if output else 'int32_t'} *out"
+    name = (
+        f"tr_gemm_k{shape.row_words}{rounds}_c{shape.out_pixel}_{output if isinstance(output, str) else requantize.name(*output)}"
+    )
+    result = f"{'int32_t' if output == STORED else 'int8_t'} *out"
     p = Function(name, (result, "const int32_t *columns", "const int32_t *group", "int32_t pairs"), about)
     p.keep("*out")
     p.new_float("*end_kept", "*last")
@@ -238,11 +248,11 @@ def product_function(shape: Shape, pairs: int, output: tuple[int, Clamp] | None)
         p.free("end")
         behind = START_BYTES + 8 * shape.row_words if shape.rounds == 1 else 0
         with p.fetched("out"):
-            if output:
-                _requantize(p, shape.out_pixel, output, behind)
+            if isinstance(output, str):
+                _store(p, shape.out_pixel, output == ADDED)
             else:
-                _store(p, shape.out_pixel)
-            p.move("out", "out", (2 if output else 8) * shape.out_pixel, "x0")
+                _requantize(p, shape.out_pixel, output, behind)
+            p.move("out", "out", (8 if isinstance(output, str) else 2) * shape.out_pixel, "x0")
         p.new("*end")
         p.move("group", "group", behind - START_BYTES - 8 * shape.row_words, "x0")
         p.vmov("end", "last")
@@ -304,11 +314,15 @@ def _requantize(p: Function, channels: int, output: tuple[int, Clamp], behind: i
             p.strb(total, "out", pixel * channels + channel)
 
 
-def _store(p: Function, channels: int) -> None:
-    """Stores the eight sums as they are."""
+def _store(p: Function, channels: int, adds: bool) -> None:
+    """Stores the eight sums as they are, or what is there with each added."""
     for pixel in range(2):
         for pair in range(2):
             raw, low = f"raw{pair}_{pixel}", f"low{pair}_{pixel}"
             part(p, raw, low, doubled=False)
+            if adds:
+                p.load("out", 8 * pair, "x0", "x1")
+                p.add(low, low, "x0")
+                p.add(raw, raw, "x1")
             p.store("out", 8 * pair, low, raw)
         p.move("out", "out", (4, -4)[pixel] * channels, "x0")

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyredux import memory
-from tinyredux.graph import Add, Concat, Graph, Lookup, Op, Relu, TrecConv
+from tinyredux.graph import Add, Concat, Conv, Graph, Lookup, Op, Relu, TrecConv
+from tinyredux.int8 import quant_of
 from tinyredux.kernels.asm.cost import code_bytes
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form, Lies, Places
 from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.schedule import cycles_of
-from tinyredux.kernels.choice import SURELY, Way, on_core
+from tinyredux.kernels.choice import SURELY, Way, on_board, on_core
 from tinyredux.kernels.cycles import called, cycles
+from tinyredux.kernels.gemm import adding_forms
 from tinyredux.kernels.slices import FastSteps, walked, with_scratch
 from tinyredux.memory import Arena, Buffer, Node, Program, Step, View
 
@@ -41,16 +43,18 @@ class StepWays:
         """Returns all that the ways of a step depend on: its operator, channels, shapes and padding, and how its maps lie."""
         op = self.graph.by_name[step.op]
         _, small = memory.restricted(self.graph, op, step.output.box)
-        padding, channels = getattr(small, "padding", ()), step.output.box[4:]
+        padding = getattr(small, "padding", ())
+        channels = (*step.output.box[4:], *(step.inputs[0].box[4:] if step.kind == "add_up" else ()))
         shapes = tuple((view.box.shape, view.gaps) for view in (*step.inputs, step.output))
-        return step.op, channels, padding, shapes, copied(op, step, arena)
+        return step.op, channels, padding, shapes, lies(op, step, arena)
 
     def __call__(self, step: Step, key: tuple[Any, ...]) -> list[Way]:
         """Returns the ways to compute a step, the fastest first and the C kernel, where its scratch lies already, last."""
         if key not in self.known:
             graph, op = part_of(self.graph, step)
             c_cycles = cycles(self.graph, [step], self.core)
-            forms = [way.form for way in self.ways_of(graph, op) if way.form]
+            adds = step.kind == "add_up"
+            forms = self._adding(step, graph, op) if adds else [way.form for way in self.ways_of(graph, op) if way.form]
             forms = [with_copies(form, step, key[-1], self.core) for form in forms]
             ways = [Way(form, called(self.core, form.cost), form.flash_bytes, form.scratch_bytes) for form in forms]
             arrays = sum(values.nbytes for values in memory.arrays(graph.with_ops([op])).values())
@@ -58,38 +62,55 @@ class StepWays:
             self.known[key] = [*sorted(faster, key=lambda way: (way.cycles, way.scratch_bytes)), Way(None, c_cycles, arrays)]
         return self.known[key]
 
+    def _adding(self, step: Step, graph: Graph, op: Op) -> list[Form]:
+        """Returns the forms that add up a slice; without padding the zero point has been taken off where the sums start."""
+        whole = self.graph.by_name[step.op]
+        assert isinstance(op, Conv) and isinstance(whole, Conv)
+        zero_point = quant_of(self.graph.tensors[op.inputs[0]]).zero_point if any(whole.padding) else 0
+        return [on_board(form, self.core) for form in adding_forms(graph, op, self.core, zero_point)]
+
 
 def part_of(graph: Graph, step: Step) -> tuple[Graph, Op]:
     """Returns a graph of one operator, between maps as small as the boxes of a step, that computes what the step does."""
     op, views = graph.by_name[step.op], (*step.inputs, step.output)
     if all(view.box == memory.whole(graph.tensors[view.tensor].shape) for view in views) or isinstance(op, TrecConv):
         return graph, op
-    graph, op = memory.restricted(graph, op, step.output.box)
+    graph, op = memory.restricted(graph, op, step.output.box, views[0].box[4:] if step.kind == "add_up" else None)
     named = zip((*op.inputs, op.output), views, strict=True)
     tensors = graph.tensors | {name: replace(graph.tensors[name], shape=view.box.shape) for name, view in named}
     return graph.with_ops([op], tensors=tensors, inputs=tuple(dict.fromkeys(op.inputs)), outputs=(op.output,)), op
 
 
-def copied(op: Op, step: Step, arena: Arena) -> tuple[bool, ...]:
-    """Returns for each input of a step, and then for its output, whether a form needs a copy of it without gaps at a word.
+def lies(op: Op, step: Step, arena: Arena) -> tuple[Lies, ...]:
+    """Returns how each input of a step lies, and then its output.
 
-    An input that the output overlaps needs one too, unless the operator takes value by value, four at a time.
+    An input that the output overlaps is to be copied as one with gaps everywhere is, unless the operator takes value by value,
+    four at a time.
     """
     views = (*step.inputs, step.output)
     starts = [arena.offsets[view.buffer] + view.offset for view in views]
-    found = [any(view.gaps) or start % 4 > 0 for view, start in zip(views, starts, strict=True)]
+    found = [_lies(view, start) for view, start in zip(views, starts, strict=True)]
     by_fours = isinstance(op, (Add, Lookup, Relu)) and step.output.box.elements % 4 == 0
     for i, view in enumerate(step.inputs):
         apart = starts[i] + view.span_bytes <= starts[-1] or starts[-1] + step.output.span_bytes <= starts[i]
-        found[i] |= not (apart or (by_fours and starts[i] == starts[-1] and not found[-1]))
+        if not (apart or (by_fours and starts[i] == starts[-1] and found[-1] == Lies.AT_WORD)):
+            found[i] = Lies.APART
     return tuple(found)
 
 
-def with_copies(form: Form, step: Step, which: Sequence[bool], core: str) -> Form:
-    """Returns a form that works on copies of those maps of a step that `which` names, inputs first and the output last."""
+def _lies(view: View, start: int) -> Lies:
+    row, pixel = view.gaps
+    return Lies.APART if pixel else Lies.IN_ROWS if row else Lies.ANYWHERE if start % 4 else Lies.AT_WORD
+
+
+def with_copies(form: Form, step: Step, how: Sequence[Lies], core: str) -> Form:
+    """Returns a form that works on copies of those maps of a step that do not lie as it can take them; `how` they lie, inputs
+    first and the output last."""
+    loosest = [form.lies, *(Lies.AT_WORD for _ in how[2:]), min(form.lies, Lies.ANYWHERE)]
+    which, views = [one > most for one, most in zip(how, loosest, strict=True)], (*step.inputs, step.output)
+    in_row = step.inputs[0].gaps[0] if not which[0] else 0
     if not any(which):
-        return form
-    views = (*step.inputs, step.output)
+        return replace(form, call=lambda places: form.call(replace(places, in_row=in_row))) if in_row else form
     at, end, moves = dict[int, int](), -(-form.scratch_bytes // 4) * 4, dict[int, tuple[Function, int, int]]()
     for i, view in enumerate(views):
         if which[i]:
@@ -101,7 +122,7 @@ def with_copies(form: Form, step: Step, which: Sequence[bool], core: str) -> For
         maps, lines = [*places.inputs, places.out], list[str]()
         own = [f"({places.scratch} + {at[i]})" if i in at else place for i, place in enumerate(maps)]
         lines += [line for i in at if i < last for line in _copying(*moves[i], own[i], maps[i], views[i], False)]
-        lines.append(form.call(replace(places, out=own[last], inputs=tuple(own[:last]))).rstrip())
+        lines.append(form.call(replace(places, out=own[last], inputs=tuple(own[:last]), in_row=in_row)).rstrip())
         lines += _copying(*moves[last], maps[last], own[last], views[last], True) if last in at else []
         return "\n".join(lines)
 
@@ -229,8 +250,10 @@ def with_forms(program: Program, arena: Arena, ways: StepWays, limit_bytes: int 
 
 
 def forms_apply(graph: Graph, step: Step) -> bool:
-    """True for a step that computes a box of an operator that templates know."""
-    return step.kind == "run" and not isinstance(graph.by_name[step.op], Concat)
+    """True for a step that computes a box of an operator that templates know, or adds up a slice in int32."""
+    op = graph.by_name[step.op]
+    adds = step.kind == "add_up" and isinstance(op, Conv) and step.output.element_bytes == 4
+    return adds or (step.kind == "run" and not isinstance(op, Concat))
 
 
 def _fit_flash(chosen: Mapping[Any, _Chosen], flash_bytes: int | None) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 
 from tinyredux.graph import Conv, DepthwiseConv, Graph, Op
 from tinyredux.int8 import quant_of
-from tinyredux.kernels.asm.forms import Form, Places
+from tinyredux.kernels.asm.forms import Form, Lies, Places
 from tinyredux.kernels.cycles import called
 
 Template = Callable[[Graph, Op, str], list[Form]]
@@ -98,4 +98,5 @@ def _form(form: Form, p: Phases, rows: int, core: str) -> Form:
     return replace(
         form, name=f"{form.name}_phases", cycles=round(count * (called(core, form.cycles) + moved)),
         scratch_bytes=in_bytes + out_bytes + form.scratch_bytes, call=call, streamed_bytes=count * max(read, form.streamed_bytes),
+        lies=Lies.AT_WORD,
     )  # fmt: skip

@@ -87,8 +87,8 @@ def _form(core: str, sums: Sums, pixels: int, strip: int) -> Form:
         each = cycles_of(function, core) + C_GROUP_CYCLES + copying * shape.group_words
         return strips * shape.groups * each, shape, (function,)
 
-    seconds = gemm.shapes_of(k, 2 * -(-channels // 4), (max(16, STEPS[core][0]), *gemm.STEPS[1:]))
-    ways = (priced(shape, gemm.product_function(shape, strip // 4, None)) for shape in seconds)
+    seconds = gemm.shapes_of(k, 2 * -(-channels // 4), (max(16, STEPS[core][0]), *gemm.STEPS[1:]), factors=False)
+    ways = (priced(shape, gemm.product_function(shape, strip // 4, gemm.STORED)) for shape in seconds)
     first_cycles, second, first = fastest(core, ways)
     shapes = (Shape(k, channels, strip, most, second) for most in STEPS[core])
     ways = (priced(shape, product_function(shape, factors.output_zero_point, factors.clamp)) for shape in shapes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from tinyredux.graph import Array
 from tinyredux.kernels.asm.cost import code_bytes
@@ -17,17 +18,28 @@ from tinyredux.kernels.asm.function import Function
 STREAM_CYCLES = 5 / 16  # a byte: a line of 16 behind 5 wait states on an STM32F4, 32 behind 12 on an F7
 
 
+class Lies(IntEnum):
+    """How a map lies: at a word and without gaps; anywhere without gaps; in rows apart from each other; in any other way."""
+
+    AT_WORD = 0
+    ANYWHERE = 1
+    IN_ROWS = 2
+    APART = 3
+
+
 @dataclass(frozen=True)
 class Places:
     """Where an operator's data lies, as C expressions: `int8_t *`, for `arrays` a pointer to the array's type.
 
-    Tensors and scratch begin at multiples of 4, arrays at multiples of 16. No two overlap.
+    Tensors and scratch begin at multiples of 4, unless the form says more of how they may lie; arrays at multiples of 16. No two
+    overlap. `in_row`: values from a row of the first input to the next, 0 where there is no gap.
     """
 
     out: str
     inputs: tuple[str, ...]
     scratch: str
     arrays: Mapping[str, str]
+    in_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,8 @@ class Form:
     `cycles` is a prediction for the core, with stalls of code where it is `OnBoard`. `arrays` (int8, int16, int32) are all that
     it reads from flash beside code, by a short name each. `call` returns C statements, without indentation. `proof` says in one
     line what keeps its sums in range, where the kernel's own comment cannot. `streamed_bytes`: how much of the arrays is read in
-    all, where they are read in order more than once, so that every line is fetched from flash anew.
+    all, where they are read in order more than once, so that every line is fetched from flash anew. `lies`: the
+    loosest way in which its first input may lie; its output may begin anywhere, too, unless that is AT_WORD.
     """
 
     name: str
@@ -58,6 +71,7 @@ class Form:
     streamed_bytes: int = 0
     later: Later | None = None
     byte_cycles: float = STREAM_CYCLES  # of a byte that is streamed
+    lies: Lies = Lies.AT_WORD
 
     @property
     def cost(self) -> float:
