@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Bilinear, Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
+from tinyredux.graph import Bilinear, Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
 from tinyredux.memory import (
     Box,
     Item,
