@@ -16,13 +16,16 @@ from tinyredux.graph.operators import (
     MOST_BITS,
     ROUNDINGS,
     Add,
+    AddConstant,
     Array,
+    Attention,
     Concat,
     Conv,
     Convolution,
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Op,
@@ -47,9 +50,10 @@ from tinyredux.graph.rules import verify
 from tinyredux.graph.shapes import dilated, extent, output_shape, seen, taken, taps_inside, window_outputs
 
 __all__ = [
-    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
-    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu",
-    "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
-    "constant_names", "dilated", "extent", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "taps_inside",
-    "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
+    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "AddConstant", "Array", "Attention",
+    "Concat", "Conv", "Convolution", "Dense", "DepthwiseConv", "Graph", "LayerNorm", "Lookup", "Mul", "Op", "Padding", "Pair",
+    "Pool", "Quant", "Rearrange", "Recall", "Relu", "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart",
+    "apply", "check_input_shape", "check_most", "constant_names", "dilated", "extent", "joined", "live_channels", "macs",
+    "output_shape", "seen", "taken", "taps_inside", "total_macs", "verify", "weights_of", "window_outputs",
+    "without_dead_channels",
 ]  # fmt: skip

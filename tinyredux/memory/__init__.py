@@ -50,6 +50,7 @@ from tinyredux.memory.reach import (
     is_gated,
     is_generator,
     is_spread,
+    is_whole,
     reads_values,
     windows_meet_map,
 )
@@ -62,7 +63,7 @@ __all__ = [
     "ACCUMULATOR_BYTES", "Arena", "Blob", "Box", "Buffer", "Item", "Lifetime", "LiveStep", "Loop", "Lowering", "MemoryPlan",
     "Node", "Price", "Program", "Schedule", "Step", "Storage", "View", "arena_end", "arrays", "blocks_of", "boxes_for",
     "clustering", "computed_macs", "conv_loops", "executed_macs", "first_fit", "gap", "group_sizes", "in_lines",
-    "input_box", "is_barrier", "is_elementwise", "is_gated", "is_generator", "is_pointwise", "is_spread",
+    "input_box", "is_barrier", "is_elementwise", "is_gated", "is_generator", "is_pointwise", "is_spread", "is_whole",
     "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes", "live_steps", "lower", "lowest_gap", "moments",
     "one_by_one", "overlap", "pack_arrays", "place", "place_apart", "place_operators", "place_reference", "plan", "plan_of",
     "reads_values", "reference_scratch", "restricted", "row_by_row", "run_schedule", "slices_of", "storages", "tensors_end",

@@ -22,8 +22,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
-from tinyredux.memory import Box, Item, Node, Step, computed_macs, is_spread, lifetimes, live_steps, whole, windows_meet_map
+from tinyredux.graph import Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
+from tinyredux.memory import (
+    Box,
+    Item,
+    Node,
+    Step,
+    computed_macs,
+    is_spread,
+    is_whole,
+    lifetimes,
+    live_steps,
+    whole,
+    windows_meet_map,
+)
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
 SPAN = 9  # most units in one segment
@@ -344,7 +356,7 @@ def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int
 def _input_edges(graph: Graph, op: Op, index: int, edges: Edges, axis: int) -> Edges:
     """Returns which rows or columns (2, N) of an operator's input number `index` it takes to compute those of its output."""
     size = graph.tensors[op.inputs[index]].shape[axis]
-    if isinstance(op, (Dense, TrecConv)) or is_spread(graph, op, index):
+    if is_whole(op, index) or is_spread(graph, op, index):
         return np.broadcast_to([[0], [size]], edges.shape)
     if isinstance(op, Rearrange):
         return np.stack(taken(op, axis, *edges))
