@@ -85,6 +85,7 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
         lambda m, x: m.b(m.a(x).transpose(1, 2).reshape(len(x), 12, 3, 5)), {"a": nn.Linear(12, 12), "b": nn.Conv2d(12, 4, 3)}),
     "channels last": (
         lambda m, x: m.b(m.a(x.view(len(x), 3, 5, 12)).permute(0, 3, 1, 2)), {"a": nn.LayerNorm(12), "b": nn.Conv2d(12, 4, 3)}),
+    "norm of the mean": (lambda m, x: m.b(m.a(x.mean(1))), {"a": nn.LayerNorm(12), "b": nn.Linear(12, 4)}),
     "one token": (lambda m, x: m.a(x[:, 7]), {"a": nn.Linear(12, 4)}),
     "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
     "constants": (lambda m, x: torch.relu(2 * m.a(x) + m.b), {"a": nn.Linear(12, 4), "b": nn.Parameter(torch.zeros(4))}),

@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "datasets": (605, "PIL pooch"), "simulator": (1664, "unicorn capstone"),
     "provenance": (34, ""), "measurement": (117, ""), "comparison": (73, ""),
     "trec": (413, "torch"),
-    "int8": (935, "torch tqdm"), "memory": (1087, ""), "partial": (963, ""), "streaming": (252, ""), "skip": (404, "torch tqdm"),
+    "int8": (935, "torch tqdm"), "memory": (1087, ""), "partial": (963, ""), "streaming": (269, ""), "skip": (404, "torch tqdm"),
     "kernels": (4339, ""), "codegen": (1151, ""), "device": (1278, "serial"),
     "frontends": (3229, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (896, "torch safetensors tqdm"), "methods": (250, "torch"),

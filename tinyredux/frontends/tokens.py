@@ -160,7 +160,7 @@ def _note(call: Call, lie: torch.Tensor) -> None:
 
 def _layer_norm(call: Call) -> None:
     shape, weight, bias, epsilon = arguments(call.node, normalized_shape=None, weight=None, bias=None, eps=1e-5)
-    if len(shape) != 1 or call.source.name not in call.builder.turned:
+    if len(shape) != 1:
         raise refuse(call.node, f"operator layer_norm over {list(shape)}", f"nn.BatchNorm2d, or nn.LayerNorm of {NEAREST}")
     source, lie = _rows(call, call.source)
     call.emit("norm", LayerNorm, reads=[source], epsilon=float(epsilon))
