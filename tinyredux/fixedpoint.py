@@ -147,8 +147,15 @@ def quantized_mean(count: int, source: float, result: float) -> tuple[int, int]:
     The count is divided out of the multiplier, which is cut off and may lie below 2^30 then.
     """
     multiplier, shift = quantize_multiplier(source / result)
-    down = min(count.bit_length() - 1, 32, 31 + shift)
-    return (multiplier << down) // count, shift - down
+    factor, less = divided(multiplier, shift, count)
+    return int(factor), int(less)
+
+
+def divided(multiplier: int, shift: int, count: IntegerLike) -> tuple[Integers, Integers]:
+    """Returns (multiplier, shift) of a factor divided by counts from 1 to 2^32; the division is cut off."""
+    count = np.asarray(count, np.int64)
+    down = np.minimum(np.frexp(count.astype(np.float64))[1] - 1, min(32, 31 + shift)).astype(np.int64)
+    return (np.int64(multiplier) << down) // count, shift - down
 
 
 def single_mean(count: int, source: float, source_zero_point: int, result: float, zero_point: int) -> tuple[float, float]:
@@ -194,6 +201,54 @@ def quantize(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDA
     scaled = np.asarray(values, np.float32) / np.float32(scale)
     rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
     return np.asarray(np.clip(rounded + zero_point, -128, 127), np.int8)
+
+
+# Tokens. Layer normalisation and attention round once each by the rules above, whatever a graph's rounding; no other library has
+# integers for them that would have to be met. Source: ours.
+
+ROOT_BITS = 6  # of a fraction under which a root of integers is taken, for an epsilon below one
+NORM_BITS = 7  # of a fraction that a normalised value keeps until its second rounding
+WEIGHT_BITS, POWER_BITS = 12, 8  # an attention's weight is e^(score - largest score) in steps of 2^-12
+POWERS = np.rint(2.0 ** (15 - np.arange(1 << POWER_BITS) / (1 << POWER_BITS))).astype(np.int64)
+
+
+def root_up(value: Integers) -> tuple[Integers, Integers]:
+    """Returns (root, up): the floor of sqrt(value * 4^up), the `up` with which it has 31 bits; 1 <= value < 2^62."""
+    value, up = np.asarray(value, np.int64), np.zeros(np.shape(value), np.int64)
+    for step in (16, 8, 4, 2, 1):
+        small = value < 1 << (62 - 2 * step)
+        value, up = np.where(small, value << 2 * step, value), up + step * small
+    root = np.zeros_like(value)
+    for bit in range(30, -1, -1):
+        more = root + (1 << bit)
+        root = np.where(more * more <= value, more, root)
+    return root, up
+
+
+def layer_norm(values: Integers, epsilon: int, multiplier: int, shift: int) -> Integers:
+    """Returns stored values (..., n) less their mean, by their deviation, in units of the output, before its zero point.
+
+    All is n times as large, so that no mean is rounded: n * x - sum, over the root of n * sum of squares - sum^2 + `epsilon`,
+    which is n^2 times the variance, in steps of 2^-12. `multiplier` and `shift` are those of 1 / scale of the output, which the
+    root divides.
+    """
+    count, total = values.shape[-1], values.sum(axis=-1, keepdims=True)
+    spread = count * (values * values).sum(axis=-1, keepdims=True) - total * total
+    root, up = root_up((spread << 2 * ROOT_BITS) + epsilon)
+    factor, fine = (np.int64(multiplier) << 30) // root, (count * values - total) << NORM_BITS
+    return multiply_by_quantized_multiplier(fine, factor, np.minimum(shift + up + ROOT_BITS - NORM_BITS - 30, 31))
+
+
+def attention_weights(scores: Integers, multiplier: int, shift: int, least: int) -> Integers:
+    """Returns weights (..., keys) of 0 to 2^12, the largest score's, for scores; not divided by their sum.
+
+    A difference to the largest score times the factor is a power of 2 in steps of 2^-8, which a table has to 15 bits and a shift
+    rounds, halves up. Below `least` it is none.
+    """
+    below = scores - scores.max(axis=-1, keepdims=True)
+    power = -multiply_by_quantized_multiplier(np.maximum(below, least), multiplier, shift)
+    right = (power >> POWER_BITS) + 15 - WEIGHT_BITS
+    return np.where(below >= least, (POWERS[power % len(POWERS)] + (1 << (right - 1))) >> right, 0)
 
 
 # Softmax: gemmlowp fixed point. A number in format Q(i) has i integer bits and 31 - i fraction bits.

@@ -32,12 +32,14 @@ from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.explore.plans import PRICE, int8_graph
 from tinyredux.graph import (
     Add,
+    Attention,
     Bilinear,
     Concat,
     Conv,
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Op,
@@ -66,6 +68,8 @@ KINDS = ("conv", "conv", "conv", "pointwise", "depthwise", "max", "average", "ad
 LIGHT = ("depthwise", "depthwise", "max", "average", "average", "pointwise", "add", "relu", "concat", "grouped")
 VALUES = ("pointwise", "lookup", "mul", "squeeze", "crop", "split", "upsample", "shuffle", "pixels", "between", "sub")
 FITTED_RESIZED = range(8)  # networks of resized maps
+TOKENS = ("layer_norm", "attention", "pointwise", "pointwise", "average")
+FITTED_TOKENS = range(200, 212)  # networks whose places are tokens
 FITTED_VALUES, CHECKED_VALUES = range(100, 112), range(1100, 1108)  # networks of products, tables and moved values
 MOST_TREC_MACS, MOST_INPUTS = 2_000_000, 20_000  # of a layer with TREC; of the last dense layer
 Sums = dict[str, npt.NDArray[np.float64]]  # rounds by kernel
@@ -105,7 +109,7 @@ def trec_rounds(graph: Graph, op: TrecConv, form: Form, core: str) -> tuple[str,
 
 def random_net(seed: int) -> Graph:
     """Returns an int8 network of about ten layers, its maps between 1x1 and 20x20 with up to 48 channels. Those of seeds 100 to
-    199 and from 1100 on have VALUES, the others layers with windows."""
+    199 and from 1100 on have VALUES, those from 200 on TOKENS, the others layers with windows."""
     rng, quant = np.random.default_rng(seed), Quant((0.05,), -5)
     shape = (int(rng.integers(6, 21)), int(rng.integers(6, 21)), int(rng.choice([1, 3, 4, 8, 16])))
     tensors, constants, ops = {"input": Tensor("input", shape, "int8", quant)}, dict[str, npt.NDArray[np.generic]](), list[Op]()
@@ -121,7 +125,7 @@ def random_net(seed: int) -> Graph:
         return op.output
 
     last = "input"
-    kinds = VALUES if seed % 1000 >= 100 else LIGHT if seed % 2 else KINDS
+    kinds = TOKENS if seed % 1000 >= 200 else VALUES if seed % 1000 >= 100 else LIGHT if seed % 2 else KINDS
     for i in range(int(rng.integers(5, 12))):
         last = _layer(rng, add, tensors, last, str(rng.choice(kinds)), f"op{i}")
     if np.prod(tensors[last].shape) > MOST_INPUTS:
@@ -151,6 +155,11 @@ def _layer(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-def]
     if kind in ("max", "average"):
         size = min(2 + int(rng.integers(2)), height, width)
         return add(Pool(name, (last,), out, kind=kind, kernel=(size, size), stride=(min(2, size), min(2, size))))
+    if kind == "layer_norm":
+        return add(LayerNorm(name, (last,), out))
+    if kind == "attention":
+        heads = int(rng.choice([count for count in (1, 2, 3, 4, 8) if channels % count == 0]))
+        return add(Attention(name, (last,) * 3, out, heads, 0.1))
     if kind in VALUES:
         return _of_values(rng, add, tensors, last, kind, name)
     if kind in ("add", "concat"):
@@ -272,7 +281,7 @@ def run(way: str, fast: FastSteps, board: Board, stalls: bool = False) -> Iterat
 
 def fitted_programs(board: Board) -> Iterator[tuple[str, FastSteps]]:
     """Yields the programs that the costs are fitted to."""
-    for seed in (*FITTED, *FITTED_VALUES):
+    for seed in (*FITTED, *FITTED_VALUES, *FITTED_TOKENS):
         graph = random_net(seed)
         programs = [whole(graph), plan_partial(graph).program]
         if seed % 2 == 0:
@@ -341,7 +350,7 @@ def fit_only(kernels: set[str]) -> None:
     """Fits some C kernels to the items that call no others, on every core and on the board STALLED; others keep their costs."""
     costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
     for board, name in [*((board, board.cpu) for board in map(find_board, BOARDS)), (find_board(STALLED), STALLED)]:
-        networks = [*map(random_net, FITTED_VALUES), *map(resized_net, FITTED_RESIZED)]
+        networks = [*map(random_net, (*FITTED_VALUES, *FITTED_TOKENS)), *map(resized_net, FITTED_RESIZED)]
         programs = (("C", FastSteps(program, place(program))) for program in map(whole, networks))
         rows = [(layer.rounds(board.cpu), layer.simulated) for layer in run_all(programs, board, stalls=name == STALLED)]
         costs[name] |= fit([(sums, count) for sums, count in rows if sums.keys() <= kernels])

@@ -289,4 +289,24 @@ void tr_softmax_s8(int8_t *restrict out, const int8_t *restrict in, const struct
 void tr_softmax_once_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict exps,
                         const struct tr_softmax *restrict p);
 
+/* Rows of n values less their mean, by their deviation: epsilon is n^2 times that of the variance, in units of the input
+ * of 2^-12; multiplier and shift are those of 1 / output scale, shift >= 0. */
+struct tr_layer_norm {
+    int32_t rows, n;
+    int64_t epsilon;
+    int32_t multiplier, shift, output_zero_point;
+};
+void tr_layer_norm_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_layer_norm *restrict p);
+
+/* Attention of queries to keys and their values, each token with its heads one behind the other, `depth` channels each. How far
+ * a score is below the largest, times the score's factor, is a power of 2 in steps of 2^-8; below `least` it counts for nothing. */
+struct tr_attention {
+    int32_t heads, queries, keys, depth, value_depth;
+    int32_t score_multiplier, score_shift, least, multiplier, shift;
+    int32_t query_zero_point, value_zero_point, output_zero_point;
+};
+#define TR_ATTENTION_SCRATCH_BYTES(keys) (4 * (keys))
+void tr_attention_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys, const int8_t *restrict values,
+                     const struct tr_attention *restrict p, int16_t *restrict scratch);
+
 #endif

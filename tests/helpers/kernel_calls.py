@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from tinyredux.device import build
 from tinyredux.fixedpoint import single_exps
 from tinyredux.graph import (
     Add,
+    AddConstant,
+    Attention,
     Bilinear,
     Concat,
     Conv,
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Pool,
@@ -32,8 +36,10 @@ from tinyredux.graph import (
 )
 from tinyredux.int8 import (
     add_params,
+    attention_params,
     bilinear,
     clamp_of,
+    layer_norm_params,
     mean_params,
     mul_params,
     quant_of,
@@ -46,7 +52,8 @@ from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
-    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep", "bilinear",
+    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep", "bilinear", "layer_norm",
+    "attention",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -70,11 +77,21 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             clamp = clamp_of(op.activation, quant_of(out))
             sizes = [height, width, channels, *out.shape[:2], *op.kernel, *_steps(op), op.padding[0], op.padding[2]]
             return [_call(op.kind, [*sizes, clamp.low, clamp.high], inputs[0])]
-        case Add():
+        case Add() | AddConstant():
             p = add_params(graph, op)
             factors = [value for pair in zip(p.multipliers, p.shifts, strict=True) for value in pair]
             numbers = [*p.zero_points, p.output_zero_point, *factors, p.output_multiplier, p.output_shift, 20, *_clamp(p.clamp)]
-            return [_call("sub" if op.subtract else "add", [out.elements, *numbers], *inputs)]
+            both = [*inputs, graph.constants[op.values]] if isinstance(op, AddConstant) else inputs
+            return [_call("sub" if getattr(op, "subtract", False) else "add", [out.elements, *numbers], *both)]
+        case LayerNorm():
+            n = layer_norm_params(graph, op)
+            epsilon = [(n.epsilon & 0xFFFFFFFF) - (n.epsilon >> 31 & 1) * (1 << 32), n.epsilon >> 32]
+            numbers = [height * width, channels, *epsilon, n.multiplier, n.shift, n.output_zero_point]
+            return [_call("layer_norm", numbers, inputs[0])]
+        case Attention():
+            keys, values = (each.shape for each in inputs[1:])
+            sizes = [op.heads, height * width, keys[0] * keys[1], keys[2] // op.heads, values[2] // op.heads]
+            return [_call("attention", [*sizes, *astuple(attention_params(graph, op))], *inputs)]
         case Mul():
             r, own = mul_params(graph, op), (width * channels, channels)
             points = [r.input_zero_point, quant_of(graph.tensors[op.inputs[1]]).zero_point, r.output_zero_point]

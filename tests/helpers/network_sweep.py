@@ -232,10 +232,10 @@ def what_fails(case: Case, images: np.ndarray, real: bool) -> str:
     return f"{case.name} {case.core}: {found}" if found else ""
 
 
-def graph_cases(seed: int) -> Iterator[Case]:
-    """Yields a random graph of all operators by fast kernels or by reference kernels, in parts, and rounded once where all of its
-    operators have a rule for that."""
-    graph, core, other = random_graph(seed), list(BOARDS)[seed % 3], list(BOARDS)[(seed + 1) % 3]
+def graph_cases(seed: int, make: Callable[[int], Graph] = random_graph) -> Iterator[Case]:
+    """Yields a random graph, of all operators unless `make` draws others, by fast kernels or by reference kernels, in parts, and
+    rounded once where all of its operators have a rule for that."""
+    graph, core, other = make(seed), list(BOARDS)[seed % 3], list(BOARDS)[(seed + 1) % 3]
     kernels = ("fast", "reference")[seed % 2]
     yield Case("graph", core, graph, Kernels(kernels), layerwise())
     yield Case(
@@ -246,10 +246,10 @@ def graph_cases(seed: int) -> Iterator[Case]:
         yield Case("graph rounded once", core, once, Kernels(kernels), Partial() if seed % 4 < 2 else layerwise())
 
 
-def sweep_graph(seed: int) -> tuple[int, list[str]]:
+def sweep_graph(seed: int, make: Callable[[int], Graph] = random_graph) -> tuple[int, list[str]]:
     """Returns how many cases of a random graph were right, on this computer and on a core, and what was wrong."""
     rng, results = np.random.default_rng(seed), list[str]()
-    for case in graph_cases(seed):
+    for case in graph_cases(seed, make):
         shape = case.graph.input.shape
         images = np.stack([rng.integers(-128, 128, shape), rng.choice([-128, 127], shape)]).astype(np.int8)
         results.append(what_fails(case, images, real=True))

@@ -17,12 +17,15 @@ from tinyredux import graph as ir
 from tinyredux.graph import (
     FUNCTIONS,
     Add,
+    AddConstant,
+    Attention,
     Bilinear,
     Concat,
     Conv,
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Op,
@@ -51,20 +54,8 @@ SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there 
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
-    *(
-        "trec",
-        "trec_vectors",
-        "trec_taps",
-        "square",
-        "lookup",
-        "sub",
-        "mul",
-        "mul_vector",
-        "rearrange",
-        "mean",
-        "mul_gate",
-        "bilinear",
-    ),
+    *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange", "mean", "mul_gate"),
+    *("bilinear", "layer_norm", "attention", "add_constant"),
 )
 
 
@@ -211,6 +202,8 @@ def layer(pick: Pick, kind: str) -> Layer:
     """Returns a random layer of one of KINDS."""
     if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors", "trec_taps", "square"):
         return _weighted_layer(pick, kind)
+    if kind == "attention":
+        return _attention(pick)
     window = _window(pick)
     height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))
     shape = (height, width, pick(CHANNELS))
@@ -241,6 +234,13 @@ def layer(pick: Pick, kind: str) -> Layer:
             op = bilinear(pick, shape)
             graph = replace(_graph(op, sources, out), rounding=pick(("double", "single")))
             return Layer(graph, (_values(pick, shape, -128),))
+        case "layer_norm":
+            op = LayerNorm("op", ("in",), "out", pick((1e-5, 1e-12, 0.0, 1.0, 1e30)))
+            out = _quant(pick, pick((0.03, 0.01, 0.004, 1e-9, 2.0)))
+        case "add_constant":
+            other = _quant(pick, pick((0.05, 0.5, 0.004)))
+            op, out = AddConstant("op", ("in",), "out", "op.values", other), _quant(pick, pick((0.05, 0.5, 0.004, 0.01)))
+            return Layer(_graph(op, sources, out, {"op.values": _values(pick, shape, -128)}), (_values(pick, shape, -128),))
         case "concat":
             sources.append(Tensor("other", (height, width, pick(CHANNELS)), "int8", quant))
             op = Concat("op", ("in", "other"), "out")
@@ -254,6 +254,17 @@ def layer(pick: Pick, kind: str) -> Layer:
         case _:
             op, out = Softmax("op", ("in",), "out"), Quant((1 / 256,), -128)
     return Layer(_graph(op, sources, out), tuple(_values(pick, tensor.shape, -128) for tensor in sources))
+
+
+def _attention(pick: Pick) -> Layer:
+    """Returns an attention of 1 to 8 heads and up to 197 keys, with scores that differ little, or saturate the exponential."""
+    heads, depth, value_depth = pick((1, 2, 3, 4, 8)), pick(CHANNELS), pick(CHANNELS)
+    size, other = (pick(SIZES), pick(SIZES)), pick(((1, 1), (1, 2), (3, 3), (8, 8), (1, 7), (1, 197)))
+    shapes = {"in": (*size, heads * depth), "k": (*other, heads * depth), "v": (*other, heads * value_depth)}
+    sources = [Tensor(name, shape, "int8", _quant(pick, pick((0.05, 0.004, 1.0)))) for name, shape in shapes.items()]
+    op = Attention("op", tuple(shapes), "out", heads, pick((1 / np.sqrt(depth), 1e-3, 0.0, 1e-20, 30.0, 1e20)))
+    graph = _graph(op, sources, _quant(pick, pick((0.05, 0.01, 1e-6, 300.0))))
+    return Layer(graph, tuple(_values(pick, tensor.shape, -128) for tensor in sources))
 
 
 def rearrange(pick: Pick, shape: tuple[int, int, int], name: str = "op", source: str = "in", output: str = "out") -> Rearrange:

@@ -11,7 +11,7 @@ from random_streams import RandomStream
 from tinyredux import memory, streaming
 from tinyredux.device.link import LinkError
 from tinyredux.flow import compile, measure
-from tinyredux.graph import Conv, DepthwiseConv, Graph, Op, Quant, Tensor, output_shape
+from tinyredux.graph import Attention, Conv, DepthwiseConv, Graph, LayerNorm, Op, Quant, Tensor, output_shape
 from tinyredux.int8 import interpret
 from tinyredux.memory import run_schedule
 from tinyredux.methods.partial import Partial
@@ -67,6 +67,23 @@ def test_every_push_of_the_c_has_the_bytes_of_its_window(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1000, 1500))
 def test_the_law_at_large(seed: int) -> None:
     check(seed, 100, compiled=seed % 5 == 0)
+
+
+def test_normalised_rows_are_kept() -> None:
+    """A normalisation computes each place by itself, so of a window only the new rows; an attention reads all of it at once."""
+    graph = small()
+    norm = LayerNorm("norm", ("input",), "normal")
+    ops = [replace(op, inputs=tuple("normal" if name == "input" else name for name in op.inputs)) for op in graph.ops]
+    normal = graph.with_ops([norm, *ops], tensors=graph.tensors | {"normal": replace(graph.input, name="normal")})
+    plan = streaming.plan(normal, 1)
+    pushed, windows = streaming.sliding(plan.graph, rows_of(normal, 6, 1, 0))
+    stream = streaming.Stream(plan.graph)
+    outputs = [output for frame in pushed if (output := stream.push(frame)) is not None]
+    np.testing.assert_array_equal(np.stack(outputs), interpret.run_joined(normal, windows))
+    assert plan.graph.tensors["normal"].shape[0] < normal.input.shape[0]
+    attention = Attention("attention", ("normal",) * 3, "attended")
+    attended = normal.with_ops([norm, attention], tensors=normal.tensors | {"attended": replace(graph.input, name="attended")})
+    assert streaming.slides(replace(attended, outputs=("attended",)))["attended"].note == "reads the whole window at once"
 
 
 def small() -> Graph:

@@ -8,15 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux.codegen.moved import bilinear_fields, rearrange_fields
+from tinyredux.codegen.fields import (
+    attention_fields,
+    bilinear_fields,
+    clamp_fields,
+    layer_norm_fields,
+    mul_fields,
+    rearrange_fields,
+)
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import (
     Add,
+    AddConstant,
     Array,
+    Attention,
     Bilinear,
     Conv,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Pool,
@@ -30,18 +40,15 @@ from tinyredux.graph import (
 )
 from tinyredux.int8 import (
     ADD_LEFT_SHIFT,
-    Clamp,
     add_params,
     clamp_for,
     int16_shifts,
     mean_params,
-    mul_params,
-    quant_of,
     requantization,
     softmax_params,
 )
 from tinyredux.kernels import FastSteps, Places, point_fields, trec_fields
-from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, is_gated, is_spread, pack_arrays, restricted
+from tinyredux.memory import Arena, Blob, Step, View, arrays, conv_loops, pack_arrays, restricted
 from tinyredux.trec import trec_sizes
 
 Fields = tuple[tuple[str, int], ...]
@@ -113,7 +120,7 @@ class Weights:
         for op in self.graph.ops:
             found |= {key: values for key, values in by_form.items() if key.rpartition(".")[0] == op.name}
             found |= fast.arrays.get(op.name, {})
-            if isinstance(op, Bilinear | Lookup | Softmax):
+            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
@@ -212,7 +219,7 @@ def call_of(weights: Weights, step: Step) -> Call:
     graph, maps, box = weights.graph, _places(weights.fast.arena, step), step.output.box
     _, op = restricted(graph, graph.by_name[step.op], box)
     fields: dict[str, int]
-    struct = ""  # named as the kernel unless it is said
+    struct = scratch = check = ""  # the struct is named as the kernel unless it is said
     match op:
         case _ if step.kind == "copy":
             kernel, fields = "concat", _copy(step)
@@ -231,8 +238,19 @@ def call_of(weights: Weights, step: Step) -> Call:
         case Add():
             kernel, struct = "sub" if op.subtract and graph.rounding == "double" else "add", "add"
             fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))
+        case AddConstant():
+            kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row",))
+            first = graph.tensors[op.output].shape[1] * box.y0 + box.x0
+            maps = (*maps, Address("I8", weights.blob.entries[op.values].offset + first * box.shape[2]))
+        case LayerNorm():
+            kernel, fields = "layer_norm", layer_norm_fields(graph, op, step)
+        case Attention():
+            kernel, fields = "attention", attention_fields(graph, op, step)
+            planned = weights.fast.program.buffers[step.scratch].size_bytes
+            check = f'_Static_assert(TR_ATTENTION_SCRATCH_BYTES({fields["keys"]}) <= {planned}, "scratch of {op.name}");\n'
+            scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"
         case Mul():
-            kernel, fields = "mul", _mul(graph, op, step)
+            kernel, fields = "mul", mul_fields(graph, op, step)
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Rearrange():
@@ -250,7 +268,7 @@ def call_of(weights: Weights, step: Step) -> Call:
                 kernel, struct, maps = "softmax_once", "softmax", (*maps, weights.per_channel(f"{op.name}.exps"))
         case _:
             raise ValueError(f"{op.name}: no C kernel for {type(op).__name__}")
-    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct or kernel}", tuple(fields.items()), maps)
+    return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct or kernel}", tuple(fields.items()), maps, (), scratch, check)
 
 
 def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
@@ -258,11 +276,6 @@ def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
     kinds = {1: "AT", 2: "SUMS16", 4: "SUMS32"}
     views = (step.output, *step.inputs)
     return tuple(Address(kinds[view.element_bytes], arena.offsets[view.buffer] + view.offset) for view in views)
-
-
-def clamp_fields(clamp: Clamp) -> dict[str, int]:
-    """Returns the fields of an activation's limits."""
-    return {"activation_min": clamp.low, "activation_max": clamp.high}
 
 
 def _clamps(graph: Graph, op: Pool | Relu) -> dict[str, int]:
@@ -308,7 +321,7 @@ def _copy(step: Step) -> dict[str, int]:
     return fields | ({"in_row": source} if rows > 1 and source != values else {})
 
 
-def _add(graph: Graph, op: Add) -> dict[str, int]:
+def _add(graph: Graph, op: Add | AddConstant) -> dict[str, int]:
     params = add_params(graph, op)
     return {
         "a_zero_point": params.zero_points[0], "b_zero_point": params.zero_points[1], "out_zero_point": params.output_zero_point,
@@ -316,26 +329,6 @@ def _add(graph: Graph, op: Add) -> dict[str, int]:
         "b_multiplier": params.multipliers[1], "b_shift": params.shifts[1],
         "out_multiplier": params.output_multiplier, "out_shift": params.output_shift, "left_shift": ADD_LEFT_SHIFT,
         **clamp_fields(params.clamp),
-    }  # fmt: skip
-
-
-def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
-    """Returns the fields of a product; of equal maps without gaps, one row of all values."""
-    params, views = mul_params(graph, op), (*step.inputs, step.output)
-    height, width, channels = step.output.box.shape
-    distances = [(view.row_stride, view.pixel_stride) for view in views]
-    gated = is_gated(graph, op)
-    if is_spread(graph, op, 1):
-        distances[1] = (0, 0)
-    elif not gated and not any(gap for view in views for gap in view.gaps):
-        height, width, channels = 1, 1, step.output.box.elements
-        distances = [(channels, channels)] * 3
-    names = [f"{side}_{what}" for side in ("a", "b", "out") for what in ("row", "pixel")]
-    return {
-        "h": height, "w": width, "c": channels, **dict(zip(names, (gap for pair in distances for gap in pair), strict=True)),
-        "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
-        "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
-        **clamp_fields(params.clamp), "b_each": int(not gated),
     }  # fmt: skip
 
 

@@ -77,8 +77,12 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
             return [Walk(shape, 0, p["out_c"]), Walk(shape, 0, p.get("in_row", 0) or p["in_c"])]
         case "tr_keep_s8":
             return [Walk((1, 1, p["n"]), 0, p["n"])] * 2
-        case "tr_softmax_s8" | "tr_softmax_once_s8":
+        case "tr_softmax_s8" | "tr_softmax_once_s8" | "tr_layer_norm_s8":
             return [Walk((1, p["rows"], p["n"]), 0, p["n"])] * 2
+        case "tr_attention_s8":
+            queries, heads, keys = p["queries"], p["heads"], p["keys"]
+            depths = (p["value_depth"], p["depth"], p["depth"], p["value_depth"])
+            return [_dense(1, many, heads * each) for many, each in zip((queries, queries, keys, keys), depths, strict=True)]
         case "tr_dense_s8":
             return [_dense(1, 1, p["out_n"]), _dense(1, 1, p["in_n"])]
         case "tr_trec_conv_s8":

@@ -27,7 +27,7 @@ from tinyredux.codegen.artifact import (
 )
 from tinyredux.codegen.calls import Address, Call, Weights, calls_of, mark
 from tinyredux.codegen.check import check_call
-from tinyredux.graph import Conv, Graph, Mul, Softmax, Weighted, macs
+from tinyredux.graph import AddConstant, Attention, Conv, Graph, LayerNorm, Mul, Softmax, Weighted, macs
 from tinyredux.kernels import FastSteps, scheduled
 from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
@@ -188,11 +188,13 @@ def _nodes(fast: FastSteps, weights: Weights, nodes: Sequence[Step | Loop], dept
 def _lines(graph: Graph, step: Step) -> list[Step]:
     """Returns a step as steps that its kernel can do: where there are gaps that it does not know, one for each row."""
     op = graph.by_name[step.op]
+    gaps = any(view.gaps[0] for view in (*step.inputs, step.output))
+    if isinstance(op, AddConstant) and (gaps or step.output.box.shape[1] < graph.tensors[op.output].shape[1]):
+        return memory.row_by_row(step)  # the constant has no gaps
     if step.kind == "copy" or (memory.is_elementwise(op) and not isinstance(op, Mul)):  # whose kernel knows all gaps
         return memory.in_lines(step)
-    if isinstance(op, Softmax) and any(view.gaps[0] for view in (*step.inputs, step.output)):
-        return memory.row_by_row(step)
-    return memory.window_rows(graph, op, step) if isinstance(op, Conv) and op.groups > 1 and step.output.gaps[0] else [step]
+    in_rows = isinstance(op, Softmax | LayerNorm | Attention) or (isinstance(op, Conv) and op.groups > 1 and step.output.gaps[0])
+    return memory.window_rows(graph, op, step) if in_rows and gaps else [step]
 
 
 def _rolled(parts: Sequence[Sequence[Call | Block]], variable: str) -> list[Call | Block]:

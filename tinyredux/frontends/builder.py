@@ -17,6 +17,9 @@ class UnsupportedOperatorError(ValueError):
     """A network uses something that no kernel here computes."""
 
 
+Reads = fx.Node | str  # what an operator reads: a node, or a tensor by its name
+
+
 @dataclass
 class Builder:
     """The graph as far as it is built, whose dictionaries grow; `value` maps torch's nodes to tensor names."""
@@ -27,6 +30,7 @@ class Builder:
     padded: dict[str, Padding] = field(default_factory=dict)  # zero padding waiting for its convolution
     dealt: set[str] = field(default_factory=set)  # nodes that are part of a shuffle of channels, which stands at its first
     turned: dict[str, torch.Tensor] = field(default_factory=dict)  # of nodes with turned axes: where each value lies in its map
+    scores: dict[str, Any] = field(default_factory=dict)  # of nodes whose numbers wait for an attention: `tokens.Scores`
     in_place_order: set[str] = field(default_factory=set)  # outputs whose values torch has in the order in which they lie
 
     def name(self, kind: str) -> str:
@@ -146,13 +150,14 @@ class Call:
         """Makes it another name of the tensor behind `source`."""
         self.builder.value[self.node.name] = self.builder.value[source.name]
 
-    def emit(self, kind: str, operator: Callable[..., Op], *values: Any, reads: Sequence[fx.Node] = (), **fields: Any) -> None:
-        """Appends an operator to the graph, which reads `reads`, usually the first argument.
+    def emit(self, kind: str, operator: Callable[..., Op], *values: Any, reads: Sequence[Reads] = (), **fields: Any) -> None:
+        """Appends an operator to the graph, which reads `reads`, nodes or names of tensors, usually the first argument.
 
         Raises ValueError with the place where shapes disagree.
         """
         reads = reads or [self.source]
-        graph, name, inputs = self.builder.graph, self.builder.name(kind), tuple(self.builder.value[node.name] for node in reads)
+        graph, name = self.builder.graph, self.builder.name(kind)
+        inputs = tuple(node if isinstance(node, str) else self.builder.value[node.name] for node in reads)
         op = operator(name, inputs, name, *values, **fields)
         try:
             graph.tensors[name] = Tensor(name, output_shape(graph, op))

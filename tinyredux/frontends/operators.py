@@ -105,10 +105,10 @@ def _batch_norm(call: Call) -> None:
     if call.builder.holds_flat_map(call.source):
         raise refuse(call.node, "batch norm of a flattened map", "nn.BatchNorm2d before flatten")
     factor = call.constant(gamma, 1.0) / np.sqrt(call.constant(running_var) + epsilon)
-    _scale(call, factor, call.constant(beta) - call.constant(running_mean) * factor)
+    scale(call, factor, call.constant(beta) - call.constant(running_mean) * factor)
 
 
-def _scale(call: Call, factor: Array, shift: Array, source: fx.Node | None = None) -> None:
+def scale(call: Call, factor: Array, shift: Array, source: fx.Node | None = None) -> None:
     """Multiplies each channel by a factor and adds to it, (C,) or one for all: within the layer before where that is possible."""
     source = source or call.source
     producer, constants = call.builder.sole_producer(source), call.builder.graph.constants
@@ -267,9 +267,9 @@ def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
     if not constant.any() and (first or sign == 1):  # where Python's sum() starts
         call.alias(left if first else right)
     elif first:
-        _scale(call, np.ones(()), sign * constant)
+        scale(call, np.ones(()), sign * constant)
     else:
-        _scale(call, np.asarray(float(sign)), constant, right)
+        scale(call, np.asarray(float(sign)), constant, right)
 
 
 def _by_channel(call: Call, value: Any, operand: fx.Node) -> Array:
@@ -295,7 +295,7 @@ def _mul(call: Call) -> None:
         constant = _by_channel(call, right if operands[0] is left else left, operands[0])
         if call.kind == "div" and (operands[0] is not left or not constant.all()):
             raise refuse(call.node, "a division by an activation", "a multiplication")
-        _scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
+        scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
         return
     shapes = [call.builder.graph.tensors[call.builder.value[arg.name]].shape for arg in operands]
     if call.kind == "div" or any(map(call.builder.holds_flat_map, operands)):

@@ -18,7 +18,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from tinyredux.files import first_line, require
-from tinyredux.frontends import lines
+from tinyredux.frontends import lines, tokens
 from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError, arguments, refuse
 from tinyredux.frontends.moves import piece, shuffled, turn
 from tinyredux.frontends.operators import HANDLERS, flatten
@@ -27,7 +27,7 @@ from tinyredux.graph import STACK, Graph, Shape, Tensor, TrecConv, check_input_s
 from tinyredux.int8 import interpret
 
 NEAREST = {  # supported form: what is refused in its favour
-    "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
+    "nn.BatchNorm2d": ("group_norm", "instance_norm"),
     "nn.Softmax, or logits without it": ("log_softmax",),
     "bilinear upsampling, without antialias": ("upsample_bicubic2d", "_upsample_bilinear2d_aa"),
     "a slice of one or more": ("select",),
@@ -180,6 +180,7 @@ def _finish(builder: Builder, name: str) -> Graph:
     tensors = {key: tensor for key, tensor in builder.graph.tensors.items() if key in needed}
     origin = {op.name: builder.graph.origin[op.name] for op in ops}
     graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=tuple(outputs), origin=origin)
+    graph = tokens.settled(graph)
     graph = _with_names(builder, graph, {output: said for output, path in outputs.items() if (said := _said(path))}, name)
     verify(graph)
     return graph
@@ -192,6 +193,8 @@ def _returned(builder: Builder, node: object, name: str, where: str) -> str:
         raise ValueError(f"{name}: returns a constant{at}, which does not depend on the input; nothing to compile")
     if node.name in builder.padded:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
+    if node.name in builder.scores:
+        raise refuse(node, "returning scores, or a factor of them", tokens.PATTERN)
     tensor = builder.graph.tensors[builder.value[node.name]]
     if node.name in builder.turned:
         if not torch.equal(builder.turned[node.name].flatten(), torch.arange(tensor.elements)):
@@ -258,11 +261,11 @@ def _convert(builder: Builder, node: fx.Node) -> None:
         raise refuse(node, f"{kind} in place on a tensor that is read again under another name", f"{kind} not in place")
     if kind not in ("conv2d", "trec_conv", "pad", "constant_pad_nd") and any(arg.name in builder.padded for arg in operands):
         raise refuse(node, f"zero padding before {kind}", "padding before a convolution, or the pool's own padding")
+    if tokens.convert(Call(builder, node, kind), HANDLERS):
+        return
     call, is_turned = Call(builder, node, kind), [arg for arg in operands if arg.name in builder.turned]
     if is_turned and kind not in (*ALIASES, *FLATTENS, *TURNS):
         raise _no_turn(builder, is_turned[0])
-    if is_turned and kind in ALIASES:
-        builder.turned[node.name] = builder.turned[operands[0].name]
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0 and not _is_split(operands[0])):
         call.alias(operands[0])
     elif kind == "getitem" and _is_split(operands[0]):

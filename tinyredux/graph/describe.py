@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from tinyredux.files import expect
-from tinyredux.graph.operators import Graph, Op, Weighted
+from tinyredux.graph.operators import Attention, Graph, Op, Weighted
 
 
 def macs(graph: Graph, op: Op) -> int:
     """Returns the multiply-accumulates of one operator's dense form."""
+    height, width, channels = graph.tensors[op.output].shape
+    if isinstance(op, Attention):
+        rows, columns, depth = graph.tensors[op.inputs[1]].shape
+        return height * width * rows * columns * (depth + channels)
     if not isinstance(op, Weighted):
         return 0
-    height, width, _ = graph.tensors[op.output].shape
     return height * width * int(graph.constants[op.weights].size)
 
 

@@ -29,7 +29,7 @@ ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 
 ROUNDINGS = ("double", "single")  # of a sum on its way to int8: as TFLM and CMSIS-NN do, or as LiteRT's default interpreter does
 DETAILS = (
     "kind", "kernel", "stride", "padding", "dilation", "groups", "multiplier", "activation", "sub_length", "hash_bits",
-    "threshold", "function", "parameters", "subtract",
+    "threshold", "function", "parameters", "subtract", "heads", "scale", "epsilon",
 )  # fmt: skip
 UNDILATED = ("dilation", (1, 1))  # goes without saying
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
@@ -226,6 +226,34 @@ class Softmax(Op):
     """Softmax over channels, at each position."""
 
 
+@dataclass(frozen=True)
+class LayerNorm(Op):
+    """(x - mean) / sqrt(variance + epsilon) over the channels of each place; the factors and constants that torch's has for each
+    channel are a layer with weights behind it. Source: Ba et al., arXiv 1607.06450."""
+
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Attention(Op):
+    """Scaled dot-product attention of maps of queries, keys and values, whose places are tokens: head h has the h-th of `heads`
+    equal parts of each one's channels. The output lies as the queries do, with the values' channels.
+
+    Source: Vaswani et al., arXiv 1706.03762, section 3.2.
+    """
+
+    heads: int = 1
+    scale: float = 1.0  # of the scores, which softmax then takes over the keys
+
+
+@dataclass(frozen=True)
+class AddConstant(Op):
+    """A map plus one that is the same in every run, such as a position embedding: constant `values` (height, width, channels)."""
+
+    values: str = ""
+    values_quant: Quant | None = None  # of the constant, once quantised
+
+
 @dataclass(frozen=True, repr=False)
 class Graph:
     """Operators in execution order, with every tensor and constant that they name. Chapter 1.
@@ -320,7 +348,7 @@ Windowed = Convolution | Pool  # the operators whose outputs see windows
 def constant_names(op: Op) -> tuple[str, ...]:
     """Returns the names of an operator's constants."""
     if not isinstance(op, Weighted):
-        return ()
+        return (op.values,) if isinstance(op, AddConstant) else ()
     return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
 
 

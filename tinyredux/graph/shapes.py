@@ -10,6 +10,8 @@ from tinyredux.graph.operators import (
     MOST_BITS,
     THRESHOLDS,
     Add,
+    AddConstant,
+    Attention,
     Bilinear,
     Concat,
     Conv,
@@ -129,6 +131,11 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             alike = len({shape[1:] for shape in parts}) == 1
             require(alike, f"{op.name}: rows {parts} one below another; width and channels must be equal")
             return sum(shape[0] for shape in parts), *parts[0][1:]
+        case Attention():
+            return _attended(graph, op)
+        case AddConstant():
+            shape, own = graph.constants[op.values].shape, (height, width, channels)
+            require(shape == own, f"{op.name}: adds a constant of {shape} to {own}; expected one shape")
         case Lookup():
             check_function(op.name, op.function, op.parameters)
         case Bilinear():
@@ -145,6 +152,15 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             require(fits, f"{op.name}: {places} lie outside {height, width, channels}")
             return *op.size, op.channels
     return height, width, channels
+
+
+def _attended(graph: Graph, op: Attention) -> Shape:
+    queries, keys, values = (graph.tensors[name].shape for name in op.inputs)
+    alike = queries[2] == keys[2] and keys[:2] == values[:2]
+    require(alike, f"{op.name}: queries {queries}, keys {keys}, values {values}; keys have their channels and their places")
+    split = op.heads >= 1 and not queries[2] % op.heads and not values[2] % op.heads
+    require(split, f"{op.name}: {queries[2]} and {values[2]} channels do not divide into {op.heads} heads")
+    return *queries[:2], values[2]
 
 
 def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:

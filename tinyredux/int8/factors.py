@@ -22,7 +22,7 @@ from tinyredux.fixedpoint import (
     single_mean,
     single_scale,
 )
-from tinyredux.graph import ACTIVATIONS, Add, Graph, Mul, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
+from tinyredux.graph import ACTIVATIONS, Add, AddConstant, Graph, Mul, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
@@ -144,19 +144,19 @@ def requantization(graph: Graph, op: Weighted) -> Requantization:
     )  # fmt: skip
 
 
-def add_params(graph: Graph, op: Add) -> AddParams:
+def add_params(graph: Graph, op: Add | AddConstant) -> AddParams:
     """Returns the factors of an int8 addition. Raises ValueError where the output is 2^19 times finer than an input.
 
     With single rounding a difference has a negative multiplier; scales far apart have no rule, and raise it, too.
     """
-    left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
+    left, right = addend_quants(graph, op)
     result, zero_points = quant_of(graph.tensors[op.output]), (left.zero_point, right.zero_point)
     if graph.rounding == "single":
         try:
             one, other, down = single_add(left.scale[0], right.scale[0], result.scale[0])
         except ValueError as wrong:
             raise ValueError(f"{op.name}: {wrong}; take double rounding") from None
-        signed = (one, -other if op.subtract else other)
+        signed = (one, -other if isinstance(op, Add) and op.subtract else other)
         return AddParams(zero_points, signed, (0, 0), result.zero_point, 0, -down, clamp_for(graph, op))
     twice_max = 2 * max(left.scale[0], right.scale[0])
     factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]
@@ -170,6 +170,15 @@ def add_params(graph: Graph, op: Add) -> AddParams:
         zero_points, (factors[0][0], factors[1][0]), (factors[0][1], factors[1][1]),
         result.zero_point, multiplier, shift, clamp_for(graph, op),
     )  # fmt: skip
+
+
+def addend_quants(graph: Graph, op: Add | AddConstant) -> tuple[Quant, Quant]:
+    """Returns the quantisations of both addends."""
+    first = quant_of(graph.tensors[op.inputs[0]])
+    if isinstance(op, AddConstant):
+        require(op.values_quant, f"{op.name}: {op.values} has no quantisation; run quantize first")
+        return first, op.values_quant or first
+    return first, quant_of(graph.tensors[op.inputs[1]])
 
 
 def mul_params(graph: Graph, op: Mul) -> Requantization:

@@ -12,7 +12,9 @@ from tinyredux import fixedpoint
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
+    AddConstant,
     Array,
+    Attention,
     Bilinear,
     Concat,
     Conv,
@@ -20,6 +22,7 @@ from tinyredux.graph import (
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Op,
@@ -48,6 +51,7 @@ from tinyredux.int8.factors import (
     softmax_params,
 )
 from tinyredux.int8.lookup import table_of
+from tinyredux.int8.tokens import attended, attended_int8, normalized, normalized_int8
 from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -205,6 +209,12 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return table_of(graph, op)[images.view(np.uint8)]
         case Softmax():
             return _softmax_int8(graph, op, images)
+        case LayerNorm():
+            return normalized_int8(graph, op, images)
+        case Attention():
+            return attended_int8(graph, op, inputs)
+        case AddConstant():
+            return _add_int8(graph, op, [images, graph.constants[op.values]])
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
 
 
@@ -246,7 +256,7 @@ def _mean_int8(graph: Graph, op: Pool, images: Batch) -> Batch:
     return fixedpoint.clamp_int8(scaled + params.zero_point)
 
 
-def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
+def _add_int8(graph: Graph, op: Add | AddConstant, inputs: list[Batch]) -> Batch:
     params = add_params(graph, op)
     if params.single:
         centred = [values.astype(np.int64) - zero_point for values, zero_point in zip(inputs, params.zero_points, strict=True)]
@@ -254,7 +264,8 @@ def _add_int8(graph: Graph, op: Add, inputs: list[Batch]) -> Batch:
         once = (sums + (1 << (-params.output_shift - 1))) >> -params.output_shift
         return fixedpoint.clamp_int8(once + params.output_zero_point, params.clamp.low, params.clamp.high)
     total = np.zeros(inputs[0].shape, np.int64)
-    rows = zip(inputs, (1, -1 if op.subtract else 1), params.zero_points, params.multipliers, params.shifts, strict=True)
+    signs = (1, -1 if isinstance(op, Add) and op.subtract else 1)
+    rows = zip(inputs, signs, params.zero_points, params.multipliers, params.shifts, strict=True)
     for values, sign, zero_point, multiplier, shift in rows:
         fine = (values.astype(np.int64) - zero_point) << 20
         total += sign * fixedpoint.multiply_by_quantized_multiplier(fine, multiplier, shift)
@@ -293,6 +304,12 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
         case Softmax():
             powers = np.exp(images - images.max(axis=3, keepdims=True))
             result = powers / powers.sum(axis=3, keepdims=True)
+        case LayerNorm():
+            result = normalized(op, images)
+        case Attention():
+            result = attended(op, inputs)
+        case AddConstant():
+            result = images + graph.constants[op.values]
         case _:
             result = images
     low, high = ACTIVATIONS[getattr(op, "activation", "none")]

@@ -10,8 +10,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux import fixedpoint
 from tinyredux.files import expect
 from tinyredux.graph import (
+    AddConstant,
     Array,
     Bilinear,
     Concat,
@@ -134,6 +136,11 @@ def weight_scales(weights: Array, channel_axis: int) -> tuple[float, ...]:
 
 
 def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: dict[str, Array]) -> Op:
+    if isinstance(op, AddConstant):
+        values = graph.constants[op.values]
+        quant = quant_from_range(float(values.min()), float(values.max()))
+        constants[op.values] = fixedpoint.quantize(values, quant.scale[0], quant.zero_point)
+        return replace(op, values_quant=quant)
     if not isinstance(op, Weighted):
         return op
     axis = -1 if isinstance(op, DepthwiseConv) else 0

@@ -23,11 +23,14 @@ from pathlib import Path
 
 from tinyredux.graph import (
     Add,
+    AddConstant,
+    Attention,
     Bilinear,
     Conv,
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Op,
@@ -145,9 +148,27 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
                 or any(gap for view in (*step.inputs, step.output) for gap in view.gaps)
             )
             return "mul", (1, pixels if gaps else 1, outputs)
+        case AddConstant():
+            return "add", (len(in_lines(step)), outputs)
+        case LayerNorm():
+            return "layer_norm", (1, pixels, outputs)
+        case Attention():
+            return "attention", _attended(op, step)
         case Relu() | Lookup():
             return type(op).__name__.lower(), (len(in_lines(step)), outputs)
     return "softmax", (1, outputs)
+
+
+def _attended(op: Attention, step: Step) -> Counts:
+    """How often an attention begins a query of a head, scores a pair of keys, adds four products to a pair's scores, takes an
+    exponential; sums a group of four values, adds four products of a pair of keys to it; ends an output."""
+    keys, depths = step.inputs[1].box.shape, [view.box.shape[2] // op.heads for view in step.inputs[1:]]
+    rows, count = op.heads * step.output.box.elements // step.output.box.shape[2], keys[0] * keys[1]
+    pairs, fours = -(-count // 2), -(-depths[1] // 4)
+    return (
+        1, rows, rows * pairs, rows * pairs * -(-depths[0] // 4), rows * count, rows * fours, rows * fours * pairs,
+        rows * depths[1],
+    )  # fmt: skip
 
 
 def _moved(op: Rearrange, step: Step) -> Counts:

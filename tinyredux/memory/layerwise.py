@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tinyredux.graph import Conv, Graph, Op, TrecConv
+from tinyredux.graph import Attention, Conv, Graph, Op, TrecConv
 from tinyredux.memory.program import kept_buffers, storages
 from tinyredux.trec import TrecSizes, trec_sizes
 
@@ -80,6 +80,9 @@ def scratch_bytes(graph: Graph, op: Op) -> int:
     """Returns the scratch that an operator's kernel needs. The generated C asserts the same figure against tinyredux.h."""
     if isinstance(op, TrecConv):
         return clustering(graph, op).scratch_bytes
+    if isinstance(op, Attention):
+        rows, columns, _ = graph.tensors[op.inputs[1]].shape
+        return 4 * rows * columns
     if not isinstance(op, Conv) or is_pointwise(op):
         return 0
     column = op.kernel[0] * op.kernel[1] * (graph.tensors[op.inputs[0]].shape[2] // op.groups)

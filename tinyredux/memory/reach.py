@@ -6,13 +6,16 @@ import numpy as np
 
 from tinyredux.graph import (
     Add,
+    AddConstant,
     Array,
+    Attention,
     Bilinear,
     Concat,
     Conv,
     Dense,
     DepthwiseConv,
     Graph,
+    LayerNorm,
     Lookup,
     Mul,
     Op,
@@ -35,7 +38,7 @@ def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
             return graph.tensors[op.inputs[0]].shape[2] // op.groups, graph.tensors[op.output].shape[2] // op.groups
         case DepthwiseConv():
             return 1, op.multiplier
-        case Dense() | Softmax() | TrecConv():
+        case Dense() | Softmax() | TrecConv() | LayerNorm() | Attention() | AddConstant():
             return graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
     return 1, 1
 
@@ -57,7 +60,7 @@ def reads_values(graph: Graph, op: Op) -> bool:
 def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     """Returns which part of an operator's input number `index` it takes to compute `out`. May be empty for Concat."""
     height, width, channels = shape = graph.tensors[op.inputs[index]].shape
-    if isinstance(op, (Dense, TrecConv)):
+    if is_whole(op, index):
         return whole(shape)
     if is_spread(graph, op, index):
         return Box(0, 1, 0, 1, out.c0, out.c1)
@@ -92,7 +95,12 @@ def moved_from(graph: Graph, op: Bilinear | Rearrange, axis: int, first: Array |
 def is_barrier(graph: Graph, op: Op) -> bool:
     """True for an operator that cannot run in slices of channels, nor read or write them."""
     moves = isinstance(op, Rearrange) and moves_channels(graph, op)
-    return isinstance(op, (Softmax, TrecConv)) or moves or is_gated(graph, op)
+    return isinstance(op, (Softmax, TrecConv, LayerNorm, Attention, AddConstant)) or moves or is_gated(graph, op)
+
+
+def is_whole(op: Op, index: int) -> bool:
+    """True for an input that every part of an operator's output needs as a whole: of an attention keys and values."""
+    return isinstance(op, (Dense, TrecConv)) or (isinstance(op, Attention) and index > 0)
 
 
 def moves_channels(graph: Graph, op: Rearrange) -> bool:
@@ -103,7 +111,7 @@ def moves_channels(graph: Graph, op: Rearrange) -> bool:
 def is_elementwise(op: Op) -> bool:
     """True where output element i depends on input element i alone, so that the output may replace the input; of Mul, an input of
     the output's shape."""
-    return isinstance(op, (Add, Lookup, Mul, Relu))
+    return isinstance(op, (Add, AddConstant, Lookup, Mul, Relu))
 
 
 def is_spread(graph: Graph, op: Op, index: int) -> bool:

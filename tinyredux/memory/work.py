@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tinyredux.graph import (
+    AddConstant,
+    Attention,
     Bilinear,
     Conv,
     Convolution,
@@ -16,19 +18,23 @@ from tinyredux.graph import (
     TrecConv,
     Weighted,
     Windowed,
+    macs,
     seen,
     weights_of,
 )
 from tinyredux.memory.reach import group_sizes, input_box, moves_channels
-from tinyredux.memory.tiles import Box, Step
+from tinyredux.memory.tiles import Box, Step, View
 
 Price = Callable[[Graph, Iterable[Step]], float]  # what steps cost: their products, or their cycles on a core
 
 
 def window_rows(graph: Graph, op: Op, step: Step) -> list[Step]:
-    """Returns a step of an operator with windows as one step for each row of its output."""
-    (source,) = step.inputs
-    return [replace(step, inputs=(source.part(input_box(graph, op, 0, row.box)),), output=row) for row in step.output.rows()]
+    """Returns a step as one step for each row of its output, which reads what that row takes."""
+
+    def seen_by(row: View) -> tuple[View, ...]:
+        return tuple(view.part(input_box(graph, op, i, row.box)) for i, view in enumerate(step.inputs))
+
+    return [replace(step, inputs=seen_by(row), output=row) for row in step.output.rows()]
 
 
 def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | None = None) -> tuple[Graph, Op]:
@@ -52,6 +58,9 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
         return graph, replace(op, size=out.shape[:2], first=(op.first[0] + out.y0, op.first[1] + out.x0))
     if isinstance(op, Conv):
         op = replace(op, groups=-(-(out.c1 - out.c0) // group_sizes(graph, op)[1]))
+    if isinstance(op, AddConstant):
+        part = graph.constants[op.values][out.y0 : out.y1, out.x0 : out.x1, out.c0 : out.c1]
+        return replace(graph, constants={op.values: part}), op
     if not isinstance(op, Weighted):
         return graph, op
     constants = {
@@ -63,6 +72,8 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
 
 def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None) -> int:
     """Returns the multiply-accumulates that computing a box takes, from `in_channels` channels where it is a partial sum."""
+    if isinstance(op, Attention):
+        return macs(graph, op) * out.elements // graph.tensors[op.output].elements
     if not isinstance(op, Weighted):
         return 0
     height, width, channels = graph.tensors[op.inputs[0]].shape

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Bilinear, Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
+from tinyredux.graph import Bilinear, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
 from tinyredux.memory import (
     Box,
     Item,
@@ -31,6 +31,7 @@ from tinyredux.memory import (
     boxes_for,
     computed_macs,
     is_spread,
+    is_whole,
     lifetimes,
     live_steps,
     moved_from,
@@ -393,7 +394,7 @@ def _extents(graph: Graph, item: Item, edges: Edges, axis: int) -> dict[str, int
 def _input_edges(graph: Graph, op: Op, index: int, edges: Edges, axis: int) -> Edges:
     """Returns which rows or columns (2, N) of an operator's input number `index` it takes to compute those of its output."""
     size = graph.tensors[op.inputs[index]].shape[axis]
-    if isinstance(op, (Dense, TrecConv)) or is_spread(graph, op, index):
+    if is_whole(op, index) or is_spread(graph, op, index):
         return np.broadcast_to([[0], [size]], edges.shape)
     if isinstance(op, Bilinear | Rearrange):
         return moved_from(graph, op, axis, *edges)

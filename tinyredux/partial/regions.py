@@ -2,8 +2,8 @@
 
 Along channels an operator is a generator (convolution, dense: needs its whole input, writes slices), passes slices through
 (depthwise, pools, additions, activations), places them (concatenation), adds them up (convolution, dense) or is a barrier
-(softmax, TREC). A region is a generator, or a tensor that is there, then operators that pass slices through, then one that
-keeps them or adds them up. Source: Liberis and Lane, arXiv 2211.17246; classes and rules ours.
+(softmax, layer normalisation, attention, TREC). A region is a generator, or a tensor that is there, then operators that pass
+slices through, then one that keeps them or adds them up. Source: Liberis and Lane, arXiv 2211.17246; classes and rules ours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from functools import cached_property, reduce
 from operator import or_
 
 from tinyredux import memory
-from tinyredux.graph import Bilinear, Concat, Dense, DepthwiseConv, Graph, Op, Pool, Rearrange, Softmax, Windowed, extent
+from tinyredux.graph import (
+    Attention,
+    Bilinear,
+    Concat,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Op,
+    Pool,
+    Rearrange,
+    Softmax,
+    Windowed,
+    extent,
+)
 from tinyredux.memory import Buffer, Item, Price, Program, Schedule, Storage
 
 CANDIDATES_PER_SINK = 64
@@ -201,7 +214,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     overlap |= any(isinstance(op, Bilinear) for op in readers)
     overlap |= any(isinstance(op, Rearrange) and op.repeat[axis] > 1 for op in readers)
     overlap |= any(name in inside and memory.is_spread(net.graph, op, i) for op in readers for i, name in enumerate(op.inputs))
-    return not overlap and not any(isinstance(op, (Dense, Softmax)) for op in readers)
+    return not overlap and not any(isinstance(op, (Dense, Softmax, Attention)) for op in readers)
 
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:

@@ -6,7 +6,24 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from tinyredux.files import require
-from tinyredux.graph import Add, Concat, Convolution, Dense, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, Softmax, TrecConv
+from tinyredux.graph import (
+    Add,
+    AddConstant,
+    Attention,
+    Concat,
+    Convolution,
+    Dense,
+    Graph,
+    LayerNorm,
+    Lookup,
+    Mul,
+    Op,
+    Pool,
+    Rearrange,
+    Relu,
+    Softmax,
+    TrecConv,
+)
 from tinyredux.memory import windows_meet_map
 
 
@@ -52,7 +69,7 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
     match op:
         case TrecConv():
             return Slide(0, 0, 0, "clusters the rows of the whole window")
-        case Dense():
+        case Dense() | Attention():
             return Slide(0, 0, 0, "reads the whole window at once")
         case Convolution() | Pool():
             if not windows_meet_map(graph, op):
@@ -64,11 +81,12 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
             return replace(slide, note=said) if slide.moves and any(op.padding[:2]) else slide
         case Rearrange() if op.repeat[0] == 1:
             return _strided(source, op.step[0], op.start[0], 1, rows, frames)
-        case Add() | Concat() | Mul() | Relu() | Lookup() | Softmax():
+        case Add() | Concat() | Mul() | Relu() | Lookup() | Softmax() | LayerNorm():
             if len({some.by for some in sources}) == 1:
                 return Slide(source.by, max(some.first for some in sources), min(some.end for some in sources))
             return Slide(0, 0, 0, "joins maps that move by different numbers of rows")
-    return Slide(0, 0, 0, "repeats rows, or makes some between them")
+    adds = isinstance(op, AddConstant)
+    return Slide(0, 0, 0, "adds other values to each row" if adds else "repeats rows, or makes some between them")
 
 
 def _strided(source: Slide, stride: int, start: int, kernel: int, rows: int, frames: int) -> Slide:

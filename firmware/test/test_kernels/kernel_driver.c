@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR, LAYER_NORM, ATTENTION };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -19,6 +19,9 @@ int32_t scratch_bytes(const int32_t *fields)
     const int32_t *f = fields + 1;
     if (fields[0] == TREC) {
         return TR_TREC_SCRATCH_BYTES(f[3] * f[4], f[12], f[13], f[14], f[2], f[15], f[17], f[20], f[21]);
+    }
+    if (fields[0] == ATTENTION) {
+        return TR_ATTENTION_SCRATCH_BYTES(f[2]);
     }
     if (fields[0] >= DIRECT && fields[0] <= ADD_S16) {
         return 4 * f[3] * f[4] * f[5];
@@ -106,6 +109,18 @@ static void run_add(const int32_t *f, void *const *arrays, int32_t subtract)
     (subtract ? tr_sub_s8 : tr_add_s8)(arrays[0], arrays[1], arrays[2], &p);
 }
 
+static void run_layer_norm(const int32_t *f, void *const *arrays)
+{
+    const int64_t epsilon = (int64_t)((uint64_t)(uint32_t)f[3] << 32 | (uint32_t)f[2]);
+    tr_layer_norm_s8(arrays[0], arrays[1], &(const struct tr_layer_norm){f[0], f[1], epsilon, f[4], f[5], f[6]});
+}
+
+static void run_attention(const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    const struct tr_attention p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12]};
+    tr_attention_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+}
+
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
 {
     const int32_t *f = fields + 1;
@@ -162,6 +177,12 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         return;
     case LOOKUP:
         tr_lookup_s8(arrays[0], arrays[1], arrays[2], &(const struct tr_lookup){f[0], 0, 0, 0});
+        return;
+    case LAYER_NORM:
+        run_layer_norm(f, arrays);
+        return;
+    case ATTENTION:
+        run_attention(f, arrays, scratch);
         return;
     case SOFTMAX:
         tr_softmax_s8(arrays[0], arrays[1], &(const struct tr_softmax){f[0], f[1], f[2], f[3], f[4]});

@@ -1,0 +1,141 @@
+"""Attention as networks write it: the exported graph is what torch computes (export itself compares), or is refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tinyredux.frontends import export
+from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, Rearrange
+from tinyredux.int8 import interpret, quantize
+
+SHAPE = (12, 3, 5)  # 15 tokens of 12 features
+Block = Callable[[torch.Tensor], Any]
+
+
+class Tokens(nn.Module):
+    """What a function of layers and tokens (1, 15, 12) makes of a map."""
+
+    def __init__(self, forward: Callable[[Any, torch.Tensor], Any], **layers: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.run = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0.1, 0.4)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.run(self, images.flatten(2).transpose(1, 2))
+
+
+def packed(m: Any, x: torch.Tensor, heads: int) -> tuple[torch.Tensor, ...]:
+    """Returns queries, keys and values (1, heads, tokens, features) of one layer for all, as timm's blocks have them."""
+    count, tokens, width = x.shape
+    q, k, v = m.qkv(x).reshape(count, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def vit(m: Any, x: torch.Tensor, fused: bool = True) -> torch.Tensor:
+    """A block of a vision transformer with an embedding of positions, and the mean of its tokens."""
+    x = x + m.positions
+    q, k, v = packed(m, m.norm1(x), 3)
+    weighed = functional.scaled_dot_product_attention(q, k, v) if fused else (q * 0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
+    x = x + m.project(weighed.transpose(1, 2).reshape(x.shape)) * m.scale
+    return (x + m.mlp(m.norm2(x))).mean(1)
+
+
+def vit_layers() -> dict[str, Any]:
+    mlp = nn.Sequential(nn.Linear(12, 30), nn.GELU(), nn.Dropout(), nn.Linear(30, 12))
+    norms = {"norm1": nn.LayerNorm(12), "norm2": nn.LayerNorm(12, eps=1e-3)}
+    own = {"positions": nn.Parameter(torch.zeros(1, 15, 12)), "scale": nn.Parameter(torch.zeros(12))}
+    return {"qkv": nn.Linear(12, 36), "project": nn.Linear(12, 12, bias=False), "mlp": mlp, **norms, **own}
+
+
+def encoder(**settings: Any) -> nn.Module:
+    return nn.TransformerEncoderLayer(12, 4, 17, batch_first=True, **settings)
+
+
+def halves(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Keys and values of one layer, queries of another; two heads; scores divided."""
+    q, (k, v) = m.q(x).unflatten(-1, (2, 6)).transpose(1, 2), m.kv(x).chunk(2, dim=-1)
+    k, v = (part.reshape(len(x), 15, 2, -1).permute(0, 2, 1, 3) for part in (k, v))
+    shares = nn.Dropout(0.1).eval()(functional.softmax(torch.matmul(q, k.mT) / 3, dim=-1))
+    return torch.matmul(shares, v).permute(0, 2, 1, 3).flatten(2)
+
+
+NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] = {
+    "multi-head attention": (lambda m, x: m.a(x, x, x)[0], {"a": nn.MultiheadAttention(12, 3, batch_first=True)}),
+    "without its weights": (
+        lambda m, x: m.a(x, x, x, need_weights=False)[0], {"a": nn.MultiheadAttention(12, 2, bias=False, batch_first=True)}),
+    "encoder": (lambda m, x: m.a(x), {"a": encoder()}), "norm first": (lambda m, x: m.a(x), {"a": encoder(norm_first=True)}),
+    "gelu": (lambda m, x: m.a(x), {"a": encoder(activation="gelu", norm_first=True)}),
+    "gelu, norm last": (lambda m, x: m.a(x), {"a": encoder(activation="gelu")}),
+    "two layers": (lambda m, x: m.a(x), {"a": nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False)}),
+    "vit": (vit, vit_layers()), "vit, not fused": (lambda m, x: vit(m, x, False), vit_layers()),
+    "queries apart": (halves, {"q": nn.Linear(12, 12), "kv": nn.Linear(12, 24)}),
+    "no layers": (lambda m, x: functional.scaled_dot_product_attention(x[None], x[None], x[None], scale=0.1)[0], {}),
+    "back to a map": (
+        lambda m, x: m.b(m.a(x).transpose(1, 2).reshape(len(x), 12, 3, 5)), {"a": nn.Linear(12, 12), "b": nn.Conv2d(12, 4, 3)}),
+    "channels last": (
+        lambda m, x: m.b(m.a(x.view(len(x), 3, 5, 12)).permute(0, 3, 1, 2)), {"a": nn.LayerNorm(12), "b": nn.Conv2d(12, 4, 3)}),
+    "norm of the mean": (lambda m, x: m.b(m.a(x.mean(1))), {"a": nn.LayerNorm(12), "b": nn.Linear(12, 4)}),
+    "one token": (lambda m, x: m.a(x[:, 7]), {"a": nn.Linear(12, 4)}),
+    "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
+    "constants": (lambda m, x: torch.relu(2 * m.a(x) + m.b), {"a": nn.Linear(12, 4), "b": nn.Parameter(torch.zeros(4))}),
+}  # fmt: skip
+
+
+def exported(case: str) -> Graph:
+    forward, layers = NETWORKS[case]
+    return export(Tokens(forward, **layers), SHAPE)
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_networks_of_tokens(case: str) -> None:
+    """In float as torch, which export checks; in int8 within 25 dB of that, an error of 6 % of the root of the mean square."""
+    graph, images = exported(case), np.random.default_rng(0).normal(size=(16, *SHAPE)).astype(np.float32)
+    int8, expected = quantize(graph, images), interpret.run(graph, images.transpose(0, 2, 3, 1))
+    quant, stored = int8.output.quant, interpret.run(int8, interpret.quantize_input(int8, images))
+    error = (stored.astype(np.float64) - quant.zero_point) * quant.scale[0] - expected
+    assert (expected**2).mean() > 300 * (error**2).mean()
+
+
+def test_nothing_is_moved() -> None:
+    """A block has no operator that moves values: projections of one layer come apart, factors of a norm go into what follows."""
+    ops = exported("vit").ops
+    assert not [op for op in ops if isinstance(op, (Rearrange, DepthwiseConv))]
+    assert [type(op) for op in ops[:6]] == [AddConstant, LayerNorm, Conv, Conv, Conv, Attention]
+
+
+def test_a_norm_that_is_read_again_keeps_its_factors() -> None:
+    assert sum(isinstance(op, DepthwiseConv) for op in exported("encoder").ops) == 2
+
+
+REFUSED: tuple[tuple[Callable[[Any, torch.Tensor], Any], str], ...] = (
+    (lambda m, x: m.a(x, x, x, is_causal=True, attn_mask=torch.zeros(15, 15), need_weights=False)[0], "attention with a mask"),
+    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, is_causal=True), "attention with a mask"),
+    (lambda m, x: m.a(x, x, x)[1], "softmax.*q @ k"), (lambda m, x: x @ x.transpose(1, 2), "softmax.*q @ k"),
+    (lambda m, x: (x @ x.mT).sigmoid() @ x, "sigmoid between queries, keys and values"),
+    (lambda m, x: x @ torch.ones(12, 4), "nn.Linear"), (lambda m, x: torch.cat([torch.zeros(1, 1, 12), x], 1), "cat of tokens"),
+    (lambda m, x: m.b(x.transpose(1, 2)), "over the last dimension|Linear on a tensor"),
+    (lambda m, x: m.c(x[:, ::2]), "over the last dimension"), (lambda m, x: x.mean(2), r"mean over dimensions \[2\]"),
+    (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator transpose"),
+    (lambda m, x: x * x, "mul of two"),
+    (lambda m, x: functional.layer_norm(x, (15, 12)), "layer_norm"),
+    (lambda m, x: x.view(1, 3, 5, 12).transpose(1, 2).reshape(1, 15, 12) + x, "lie differently"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_refusals_say_what_would_work(number: int) -> None:
+    forward, words = REFUSED[number]
+    layers = {"a": nn.MultiheadAttention(12, 3, batch_first=True), "b": nn.Linear(15, 3), "c": nn.Linear(12, 3)}
+    with pytest.raises(ValueError, match=words):
+        export(Tokens(forward, **layers), SHAPE)

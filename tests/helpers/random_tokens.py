@@ -1,0 +1,72 @@
+"""Random transformer blocks, in int8: attention of 1 to 8 heads over 1 to 197 tokens, of odd and even widths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tinyredux import graph as ir
+from tinyredux.graph import Add, AddConstant, Attention, Conv, Graph, LayerNorm, Lookup, Op, Pool, Quant, Tensor
+
+TOKENS = ((1, 1), (1, 2), (2, 1), (3, 3), (4, 4), (1, 13), (9, 1), (5, 7), (8, 8), (1, 100), (14, 14), (1, 197))
+
+
+def random_block(seed: int, most_tokens: int = 197) -> Graph:
+    """Returns a network of one or two blocks, their normalisations before or after what they add, of a random width; an embedding
+    of the positions and a mean over the tokens, or not."""
+    rng = np.random.default_rng(seed)
+    sizes = [some for some in TOKENS if some[0] * some[1] <= most_tokens]
+    size = sizes[int(rng.integers(len(sizes)))]
+    heads, depth = int(rng.integers(1, 9)), int(rng.integers(1, 10))
+    width, first = heads * depth, bool(rng.integers(2))
+    quant = Quant((0.04,), int(rng.integers(-20, 21)))
+    tensors, constants, ops = {"input": Tensor("input", (*size, width), "int8", quant)}, dict[str, np.ndarray](), list[Op]()
+
+    def add(op: Op, outputs: int = 0) -> str:
+        if outputs:
+            inputs = tensors[op.inputs[0]].shape[2]
+            constants[f"{op.name}.weights"] = rng.integers(-127, 128, (outputs, 1, 1, inputs)).astype(np.int8)
+            constants[f"{op.name}.bias"] = rng.integers(-2000, 2001, outputs).astype(np.int32)
+            scales = tuple(rng.uniform(0.5, 2, outputs) / (74 * np.sqrt(inputs)))
+            op = replace(op, weights=f"{op.name}.weights", bias=f"{op.name}.bias", weight_scale=scales)  # type: ignore[call-arg]
+        ops.append(op)
+        shape = ir.output_shape(Graph("block", tuple(ops), tensors, constants, ("input",), ("input",)), op)
+        own = Quant((0.025,), int(rng.integers(-9, 10))) if isinstance(op, LayerNorm) else quant
+        tensors[op.output] = Tensor(op.output, shape, "int8", own)
+        return op.output
+
+    def name(kind: str) -> str:
+        return f"{kind}{len(ops)}"
+
+    def conv(source: str, outputs: int) -> str:
+        return add(Conv(*_named(name("conv"), source)), outputs)
+
+    def norm(source: str, when: bool) -> str:
+        return add(LayerNorm(*_named(name("norm"), source))) if when else source
+
+    last = "input"
+    if rng.integers(2):
+        own, label = Quant((0.01,), 3), name("embed")
+        constants[f"{label}.values"] = rng.integers(-128, 128, (*size, width)).astype(np.int8)
+        last = add(AddConstant(*_named(label, last), f"{label}.values", own))
+    for _ in range(int(rng.integers(1, 3))):
+        source = norm(last, first)
+        q, k, v = (conv(source, width) for _ in range(3))
+        label = name("attention")
+        found = add(Attention(label, (q, k, v), f"{label}_out", heads, float(rng.choice((depth**-0.5, 1.0, 0.01)))))
+        label = name("add")
+        last = norm(add(Add(label, (last, conv(found, width)), f"{label}_out")), not first)
+        inner = conv(norm(last, first), int(rng.integers(1, 4 * width + 1)))
+        inner = add(Lookup(*_named(name("gelu"), inner), "gelu"))
+        label = name("add")
+        last = norm(add(Add(label, (last, conv(inner, width)), f"{label}_out")), not first)
+    if rng.integers(2):
+        last = add(Pool(*_named(name("mean"), last), kind="mean", kernel=size))
+    graph = Graph("block", tuple(ops), tensors, constants, ("input",), (last,))
+    ir.verify(graph)
+    return graph
+
+
+def _named(name: str, source: str) -> tuple[str, tuple[str], str]:
+    return name, (source,), f"{name}_out"

@@ -1,0 +1,77 @@
+"""The fields of the structs of kernels that take several maps, or move values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from tinyredux.graph import Attention, Bilinear, Graph, LayerNorm, Mul, Rearrange
+from tinyredux.int8 import Clamp, attention_params, bilinear, layer_norm_params, mul_params, quant_of
+from tinyredux.memory import Step, is_gated, is_spread
+
+
+def clamp_fields(clamp: Clamp) -> dict[str, int]:
+    """Returns the fields of an activation's limits."""
+    return {"activation_min": clamp.low, "activation_max": clamp.high}
+
+
+def mul_fields(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
+    """Returns the fields of a product; of equal maps without gaps, one row of all values."""
+    params, views = mul_params(graph, op), (*step.inputs, step.output)
+    height, width, channels = step.output.box.shape
+    distances = [(view.row_stride, view.pixel_stride) for view in views]
+    gated = is_gated(graph, op)
+    if is_spread(graph, op, 1):
+        distances[1] = (0, 0)
+    elif not gated and not any(gap for view in views for gap in view.gaps):
+        height, width, channels = 1, 1, step.output.box.elements
+        distances = [(channels, channels)] * 3
+    names = [f"{side}_{what}" for side in ("a", "b", "out") for what in ("row", "pixel")]
+    return {
+        "h": height, "w": width, "c": channels, **dict(zip(names, (gap for pair in distances for gap in pair), strict=True)),
+        "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
+        "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
+        **clamp_fields(params.clamp), "b_each": int(not gated),
+    }  # fmt: skip
+
+
+def _sizes(step: Step) -> dict[str, int]:
+    """Returns the fields of the shapes of one input and the output, with every distance in full."""
+    views = {"in": step.inputs[0], "out": step.output}
+    sizes = {f"{side}_{key}": size for side, view in views.items() for key, size in zip("hwc", view.box.shape, strict=True)}
+    gaps = {f"{side}_{key}": getattr(view, f"{key}_stride") for side, view in views.items() for key in ("row", "pixel")}
+    return sizes | gaps
+
+
+def bilinear_fields(graph: Graph, op: Bilinear, step: Step) -> dict[str, int]:
+    """Returns the fields of resized maps."""
+    even = bilinear.is_even(graph, op)
+    zero_point = quant_of(graph.tensors[op.output]).zero_point if even else 0
+    bits = 2 * bilinear.BITS[graph.rounding]
+    away = int(graph.rounding == "double")
+    return _sizes(step) | {"bits": bits, "away": away, "even": int(even), "zero_point": zero_point}
+
+
+def rearrange_fields(graph: Graph, op: Rearrange, step: Step) -> dict[str, int]:
+    """Returns the fields of moved values."""
+    many = op.repeat[0] * op.repeat[1]
+    pairs = {"start": op.start, "step": op.step, "repeat": op.repeat, "phase": op.phase}
+    return {
+        **_sizes(step),
+        **{f"{name}_{axis}": value for name, pair in pairs.items() for axis, value in zip("hw", pair, strict=True)},
+        "first_c": op.first_channel, "step_c": many if op.blocks else 1, "groups": op.groups, "blocks": int(op.blocks),
+        "zeros": int(op.zeros), "zero_point": quant_of(graph.tensors[op.output]).zero_point,
+    }  # fmt: skip
+
+
+def layer_norm_fields(graph: Graph, op: LayerNorm, step: Step) -> dict[str, int]:
+    """Returns the fields of a normalisation of the places of a step."""
+    height, width, channels = step.output.box.shape
+    return {"rows": height * width, "n": channels, **asdict(layer_norm_params(graph, op))}
+
+
+def attention_fields(graph: Graph, op: Attention, step: Step) -> dict[str, int]:
+    """Returns the fields of an attention of a step's queries to all keys."""
+    out, keys, values = (view.box.shape for view in (step.output, *step.inputs[1:]))
+    sizes = {"heads": op.heads, "queries": out[0] * out[1], "keys": keys[0] * keys[1]}
+    depths = {"depth": keys[2] // op.heads, "value_depth": values[2] // op.heads}
+    return sizes | depths | asdict(attention_params(graph, op))
