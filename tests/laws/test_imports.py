@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "kernels": (4322, ""), "codegen": (1120, ""), "device": (1278, "serial"),
     "frontends": (2909, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (332, "torch safetensors"), "train": (899, "torch safetensors tqdm"), "methods": (387, "torch"),
-    "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (1046, "optuna tqdm"),
+    "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (1047, "optuna tqdm"),
     "notebook": (1308, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1077, "tqdm"),
     "__init__": (56, ""), "__main__": (34, ""),
