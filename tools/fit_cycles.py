@@ -32,6 +32,7 @@ from tinyredux.device.simulated import SimulatorTarget
 from tinyredux.explore.plans import PRICE, int8_graph
 from tinyredux.graph import (
     Add,
+    Bilinear,
     Concat,
     Conv,
     Dense,
@@ -64,6 +65,7 @@ CHECKED, CHECKED_TREC = range(1000, 1010), range(1000, 1004)
 KINDS = ("conv", "conv", "conv", "pointwise", "depthwise", "max", "average", "add", "relu", "concat", "grouped")
 LIGHT = ("depthwise", "depthwise", "max", "average", "average", "pointwise", "add", "relu", "concat", "grouped")
 VALUES = ("pointwise", "lookup", "mul", "squeeze", "crop", "split", "upsample", "shuffle", "pixels", "between", "sub")
+FITTED_RESIZED = range(8)  # networks of resized maps
 FITTED_VALUES, CHECKED_VALUES = range(100, 112), range(1100, 1108)  # networks of products, tables and moved values
 MOST_TREC_MACS, MOST_INPUTS = 2_000_000, 20_000  # of a layer with TREC; of the last dense layer
 Sums = dict[str, npt.NDArray[np.float64]]  # rounds by kernel
@@ -184,6 +186,19 @@ def _of_values(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-
     return add(Lookup(name, (last,), out, "hardswish"))
 
 
+def resized_net(seed: int) -> Graph:
+    """Returns an int8 network of three maps of other sizes, one behind the other."""
+    rng, quant, shape = np.random.default_rng(seed), Quant((0.05,), -3), (5 + seed % 3, 7, (1, 3, 4, 8, 16, 24)[seed % 6])
+    tensors, ops = {"input": Tensor("input", shape, "int8", quant)}, list[Op]()
+    for i, last in enumerate(("input", "op0", "op1")):
+        before = tensors[last].shape[:2]
+        size = (int(rng.integers(4, 12)), int(rng.integers(4, 12)))
+        op = Bilinear(f"op{i}", (last,), f"op{i}", size, before, (before[0] / size[0], before[1] / size[1]), True)
+        tensors[op.output] = Tensor(op.output, (*size, shape[2]), "int8", quant)
+        ops.append(op)
+    return Graph("net", tuple(ops), tensors, {}, ("input",), (ops[-1].output,))
+
+
 def whole(graph: Graph, direct: bool = False) -> Program:
     """Returns a network layer by layer, convolutions with scratch or without."""
     items, names = tuple(Item((op.name,)) for op in graph.ops), frozenset(op.name for op in graph.ops)
@@ -266,6 +281,8 @@ def fitted_programs(board: Board) -> Iterator[tuple[str, FastSteps]]:
             yield "C", FastSteps(program, place(program))
         if seed % 3 == 0:
             yield "generated", layers(graph, Kernels("fast"), without_stalls(board))
+    for program in map(whole, map(resized_net, FITTED_RESIZED)):
+        yield "C", FastSteps(program, place(program))
     for seed in FITTED_TREC:
         for kernels in ("reference", "fast"):
             yield "TREC", layers(trec_net(seed), Kernels(kernels), without_stalls(board))
@@ -324,7 +341,8 @@ def fit_only(kernels: set[str]) -> None:
     """Fits some C kernels to the items that call no others, on every core and on the board STALLED; others keep their costs."""
     costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
     for board, name in [*((board, board.cpu) for board in map(find_board, BOARDS)), (find_board(STALLED), STALLED)]:
-        programs = (("C", FastSteps(program, place(program))) for program in map(whole, map(random_net, FITTED_VALUES)))
+        networks = [*map(random_net, FITTED_VALUES), *map(resized_net, FITTED_RESIZED)]
+        programs = (("C", FastSteps(program, place(program))) for program in map(whole, networks))
         rows = [(layer.rounds(board.cpu), layer.simulated) for layer in run_all(programs, board, stalls=name == STALLED)]
         costs[name] |= fit([(sums, count) for sums, count in rows if sums.keys() <= kernels])
     write(costs)

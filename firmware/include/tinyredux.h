@@ -255,6 +255,16 @@ struct tr_rearrange {
 };
 void tr_rearrange_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_rearrange *restrict p);
 
+/* A map at other sizes, as bilinear.c says; distances of rows and pixels are given in full. rows[out_h] and columns[out_w] hold the
+ * number of the first of two neighbours from bit 12 on, below it the weight of the second, of 2^(bits / 2). */
+struct tr_bilinear {
+    int32_t in_h, in_w, in_c, out_h, out_w, out_c;
+    int32_t bits, away, even, zero_point;
+    int32_t in_row, in_pixel, out_row, out_pixel;
+};
+void tr_bilinear_s8(int8_t *restrict out, const int8_t *restrict in, const int32_t *restrict rows, const int32_t *restrict columns,
+                    const struct tr_bilinear *restrict p);
+
 /* ReLU and ReLU6: input and output share one quantisation; n values in each of `rows` rows (0: one). */
 struct tr_relu {
     int32_t n, activation_min, activation_max;

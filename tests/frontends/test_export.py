@@ -117,6 +117,10 @@ OF_ONE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # of the map of 
     lambda y: functional.interpolate(y, scale_factor=(1, 3)), lambda y: functional.pixel_shuffle(y[:, :4], 2),
     lambda y: y.view(1 if y.shape[0] == 1 else -1, 2, 3, 7, 9).transpose(1, 2).contiguous().view(-1, 6, 7, 9),
     functional.hardtanh, lambda y: functional.hardtanh(functional.avg_pool2d(y, 2)), lambda y: functional.softplus(y, 2.0),
+    lambda y: functional.interpolate(y, scale_factor=2, mode="bilinear"),
+    lambda y: functional.interpolate(y, scale_factor=(1.4, 3), mode="bilinear"),
+    lambda y: functional.interpolate(y, size=(3, 20), mode="bilinear"),
+    lambda y: functional.interpolate(y, size=(9, 4), mode="bilinear", align_corners=True),
 )  # fmt: skip
 TO_DENSE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # before a dense layer of all values
     lambda y: y.flatten(1).relu_(), lambda y: torch.flatten(y, 1), lambda y: y.view(y.size(0), -1), lambda y: y.reshape(-1, 378),
@@ -286,7 +290,7 @@ LAYER_REFUSED: tuple[tuple[nn.Module, str], ...] = (  # behind a convolution
     (nn.GroupNorm(2, 6), "nn.BatchNorm2d"),
     (nn.AdaptiveAvgPool2d(4), r"adaptive pooling of \(7, 9\) to \(4, 4\) .*divides"), (nn.InstanceNorm2d(6), "nn.BatchNorm2d"),
     (nn.Upsample((9, 14)), "upsampling .* to .*whole number"), (Norm(6, track_running_stats=False), "track_running_stats=True"),
-    (nn.Upsample(scale_factor=2, mode="bilinear"), "nearest upsampling"),
+    (nn.Upsample(scale_factor=2, mode="bicubic"), "bilinear upsampling"),
     (nn.Linear(9, 5), r"Linear on a tensor of shape .*flatten before Linear"),
 )  # fmt: skip
 REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {

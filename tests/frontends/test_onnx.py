@@ -17,7 +17,7 @@ from torch import nn
 import tinyredux as tr
 from tinyredux.cli.app import main
 from tinyredux.frontends import LayerDifference
-from tinyredux.graph import Add, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Quant, Rearrange
+from tinyredux.graph import Add, Bilinear, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Quant, Rearrange
 from tinyredux.int8 import evaluator, interpret
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; pip install 'tinyredux[onnx]'")
@@ -29,7 +29,7 @@ from onnxruntime.quantization import QuantFormat, QuantType  # noqa: E402
 
 FORMS = ("QDQ", "QOperator")
 DRAWN = range(52)
-NO_SCALE = "has no scale"  # a float operator reads another one's floats: the quantiser leaves such pairs
+NO_scale = "has no scale"  # a float operator reads another one's floats: the quantiser leaves such pairs
 BOARDS = ("nucleo_l4r5zi", "nucleo_f746zg")
 
 
@@ -54,7 +54,7 @@ def loaded(seed: int, form: str, folder: Path) -> tuple[Path, Graph] | None:
     try:
         return path, tr.load_onnx(path)
     except ValueError as wrong:
-        assert NO_SCALE in str(wrong), wrong
+        assert NO_scale in str(wrong), wrong
         return None
 
 
@@ -237,6 +237,7 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
     vector = np.array([2.0, -0.5, 0.25], np.float32).reshape(1, 3, 1, 1)
     statistics = [np.array(one, np.float32) for one in ([1, -2, 3], [0.1, 0.2, 0.3], [0.5, 0, -0.5], [1, 2, 0.5])]
     weights, scales = np.arange(-54, 54, dtype=np.int8).reshape(4, 3, 3, 3), np.array([0.01, 0.02, 0.03, 0.01], np.float32)
+    scale = np.float32(0.0531)  # that of the input: nothing is rescaled
     made = {
         "multiplied": (["Mul", "x", "v"], {"v": vector}, {}, DepthwiseConv),
         "added": (["Add", "v", "x"], {"v": vector}, {}, DepthwiseConv),
@@ -251,6 +252,12 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
         "doubled": (["Add", "x", "x"], {}, {}, Add),
         "blocks": (["DepthToSpace", "m"], {}, {"blocksize": 2, "mode": "DCR"}, Rearrange),
         "halves": (["Resize", "x", "", "v"], {"v": np.array([1, 1, 2, 3], np.float32)}, {"mode": "nearest"}, Rearrange),
+        "between": (["Resize", "x", "", "v"], {"t": scale, "v": np.array([1, 1, 2, 4], np.float32)},
+                    {"mode": "linear"}, Bilinear),
+        "corners": (["Resize", "x", "", "", "v"], {"t": scale, "v": np.array([1, 3, 9, 9])},
+                    {"mode": "linear", "coordinate_transformation_mode": "align_corners"}, Bilinear),
+        "plain": (["Resize", "x", "", "", "v"], {"t": scale, "v": np.array([1, 3, 10, 5])},
+                  {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}, Bilinear),
         "ceiled": (["MaxPool", "x"], {}, {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, None),
         "padded": (["Conv", "x", "dw"], {}, {"auto_pad": "SAME_UPPER", "strides": [2, 3]}, Conv),
         "dilated": (["Conv", "x", "dw"], {}, {"pads": [2, 0, 1, 1], "dilations": [2, 1]}, Conv),
@@ -266,7 +273,8 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
         graph = tr.load_onnx(path)
         assert kind is None or kind in {type(op) for op in graph.ops}, (name, graph.ops)
         (*_, last) = tr.compare_with_onnxruntime(path, images_for(graph, 24))
-        assert last.differ <= 0.01 * last.values and last.largest <= 1, (name, last)
+        most = 0.03 if kind is Bilinear else 0.01  # whose float32 means of four lie on either side of a half
+        assert last.differ <= most * last.values and last.largest <= 1, (name, last)
 
 
 def test_what_is_clamped_by_its_scale_needs_no_clamp(tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_clamps_and_nearest_values_equal_litert(seed: int, align: bool, tmp_path
     assert_litert_agrees(field, tmp_path)
 
 
+@pytest.mark.parametrize("rule", ["alignCorners", "halfPixelCenters", "plain"])
+@pytest.mark.parametrize("seed", range(8))
+def test_bilinear_resizing_equals_litert(seed: int, rule: str, tmp_path: Path) -> None:
+    field = Field(seed)
+    field.bilinear(rule)
+    assert_litert_agrees(field, tmp_path)
+
+
 def test_what_each_becomes(tmp_path: Path) -> None:
     cases: dict[str, tuple[Callable[[Field], None], list[type]]] = {
         "a computed shape": (Field.flatten, []),

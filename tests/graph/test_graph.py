@@ -15,6 +15,7 @@ from tinyredux import graph as ir
 from tinyredux.graph import (
     Add,
     Array,
+    Bilinear,
     Concat,
     Conv,
     Dense,
@@ -64,6 +65,7 @@ SHAPES = {
     "relu": (Relu("r", ONE, "out"), [(2, 3, 4)], (2, 3, 4), {}),
     "upsampled": (Rearrange("u", ONE, "out", (4, 6), 4, repeat=(2, 2)), [(2, 3, 4)], (4, 6, 4), {}),
     "pixel shuffle": (Rearrange("p", ONE, "out", (4, 6), 1, repeat=(2, 2), blocks=True), [(2, 3, 4)], (4, 6, 1), {}),
+    "resized": (Bilinear("b", ONE, "out", (5, 2), (2, 3), (0.4, 1.5)), [(2, 3, 4)], (5, 2, 4), {}),
     "mul": (Mul("m", TWO, "out"), [(2, 3, 4), (2, 3, 4)], (2, 3, 4), {}),
     "mul by channels": (Mul("m", TWO, "out"), [(2, 3, 4), (1, 1, 4)], (2, 3, 4), {}),
     "mul by places": (Mul("m", TWO, "out"), [(2, 3, 4), (2, 3, 1)], (2, 3, 4), {}),

@@ -14,6 +14,7 @@ from tinyredux.device import build
 from tinyredux.fixedpoint import single_exps
 from tinyredux.graph import (
     Add,
+    Bilinear,
     Concat,
     Conv,
     Dense,
@@ -29,13 +30,23 @@ from tinyredux.graph import (
     Weighted,
     Windowed,
 )
-from tinyredux.int8 import add_params, clamp_of, mean_params, mul_params, quant_of, requantization, softmax_params, table_of
+from tinyredux.int8 import (
+    add_params,
+    bilinear,
+    clamp_of,
+    mean_params,
+    mul_params,
+    quant_of,
+    requantization,
+    softmax_params,
+    table_of,
+)
 from tinyredux.kernels import trec_fields
 from tinyredux.memory import clustering
 
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
-    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep",
+    "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep", "bilinear",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -77,6 +88,14 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             return [_call("concat", [height * width, part.shape[2], out.shape[2], offset], part) for part, offset in parts]
         case Relu():
             return [_call("relu", [out.elements, *_clamp(clamp_of(op.activation, quant_of(out)))], inputs[0])]
+        case Bilinear():
+            even = bilinear.is_even(graph, op)
+            rule = [2 * bilinear.BITS[graph.rounding], int(graph.rounding == "double"), int(even)]
+            tables = [bilinear.table(op, axis, graph.rounding) for axis in (0, 1)]
+            read = np.ascontiguousarray(inputs[0][tables[0][0] >> bilinear.COLUMN :, tables[1][0] >> bilinear.COLUMN :])
+            gaps = [read.shape[1] * channels, channels, out.shape[1] * channels, channels]
+            fields = [*read.shape, *out.shape, *rule, quant_of(out).zero_point if even else 0, *gaps]
+            return [_call("bilinear", fields, read, *tables)]
         case Rearrange():
             both, zero = op.repeat[0] * op.repeat[1], quant_of(out).zero_point
             pairs = [*op.start, *op.step, *op.repeat, *op.phase, op.first_channel, both if op.blocks else 1, op.groups]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from strategies import rearrange, values_seen
+from strategies import bilinear, rearrange, values_seen
 
 from tinyredux import graph as ir
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Quant, Relu, Softmax, Tensor
 
 PLAIN = ("conv", "pointwise", "depthwise", "pool", "relu", "add", "concat", "grouped", "conv", "depthwise")
-KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub", "gate", "dilated")
+KINDS = (*PLAIN, "lookup", "mul", "squeeze", "rearrange", "sub", "gate", "dilated", "bilinear")
 
 
 def random_graph(seed: int, most: int = 10, kinds: Sequence[str] = KINDS, most_outputs: int = 4) -> Graph:
@@ -108,6 +108,9 @@ def _random_op(rng, add, tensors, source, kind, name):  # type: ignore[no-untype
         case "rearrange":
             op = rearrange(lambda options: options[int(rng.integers(len(options)))], shape, name, source, output)
             add(op if op.size[0] * op.size[1] < 300 else Relu(name, (source,), output))
+        case "bilinear":
+            resized = bilinear(lambda options: options[int(rng.integers(len(options)))], shape, name, source, output)
+            add(resized if resized.size[0] * resized.size[1] < 300 else Relu(name, (source,), output))
         case "mul":
             others = (shape, (1, 1, shape[2]), (*shape[:2], 1))
             same = [other for other, tensor in tensors.items() if tensor.shape in others]

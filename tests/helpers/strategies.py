@@ -17,6 +17,7 @@ from tinyredux import graph as ir
 from tinyredux.graph import (
     FUNCTIONS,
     Add,
+    Bilinear,
     Concat,
     Conv,
     Dense,
@@ -50,7 +51,20 @@ SUB_LENGTHS = (1, 3, 4, 2, 7, 12, 16, 25, 32, 1000)  # cut to the columns there 
 CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low", "high")
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
-    *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange", "mean", "mul_gate"),
+    *(
+        "trec",
+        "trec_vectors",
+        "trec_taps",
+        "square",
+        "lookup",
+        "sub",
+        "mul",
+        "mul_vector",
+        "rearrange",
+        "mean",
+        "mul_gate",
+        "bilinear",
+    ),
 )
 
 
@@ -223,6 +237,10 @@ def layer(pick: Pick, kind: str) -> Layer:
             out = _quant(pick, pick((0.05, 0.5, 0.004, 3.0)))
         case "rearrange":
             op = rearrange(pick, shape)
+        case "bilinear":
+            op = bilinear(pick, shape)
+            graph = replace(_graph(op, sources, out), rounding=pick(("double", "single")))
+            return Layer(graph, (_values(pick, shape, -128),))
         case "concat":
             sources.append(Tensor("other", (height, width, pick(CHANNELS)), "int8", quant))
             op = Concat("op", ("in", "other"), "out")
@@ -259,6 +277,20 @@ def rearrange(pick: Pick, shape: tuple[int, int, int], name: str = "op", source:
         channels = shape[2] // (repeat[0] * repeat[1])
     moved = {"first_channel": first, "groups": groups, "blocks": kind == "blocks", "zeros": kind == "zeros"}
     return Rearrange(name, (source,), output, size, channels, start, step, repeat, (0, 0), **moved)
+
+
+def bilinear(pick: Pick, shape: tuple[int, int, int], name: str = "op", source: str = "in", output: str = "out") -> Bilinear:
+    """Returns a random operator that resizes a map of this shape, by one of the rules of the doors or by any factor."""
+    size = tuple(pick((2 * extent, extent, 3 * extent, max(1, extent // 2), *range(1, 2 * extent + 2))) for extent in shape[:2])
+    both = list(zip(shape[:2], size, strict=True))
+    rule = pick(("half", "plain", "corners", "factor"))
+    step = tuple(before / after for before, after in both)
+    if rule == "corners":
+        step = tuple((before - 1) / max(1, after - 1) for before, after in both)
+    if rule == "factor":  # torch's own, which is not that of the sizes
+        step = tuple(by * pick((0.93, 1.0)) for by in step)
+    half = rule in ("half", "factor")
+    return Bilinear(name, (source,), output, size, shape[:2], step, half, pick((False, True)))
 
 
 def layers(kind: str) -> st.SearchStrategy[Layer]:

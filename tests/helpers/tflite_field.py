@@ -17,6 +17,7 @@ MOVED = (
     "pad_channels",
     "pad_window",
     "resize",
+    "bilinear",
     "slice",
     "strided",
     "split",
@@ -186,10 +187,19 @@ class Field:
             halfPixelCenters=half,
         )
 
+    def bilinear(self, rule: str = "") -> None:
+        """Means of neighbours, larger, smaller or as large, by one of the format's three rules."""
+        _, height, width, channels = self.shape
+        size = tuple(self.pick(2 * n, 3 * n, *range(1, 2 * n + 2)) for n in (height, width))
+        rule = rule or self.pick("alignCorners", "halfPixelCenters", "plain")
+        fields = {key: key == rule for key in ("alignCorners", "halfPixelCenters")}
+        inputs = [self.last, self.constant(size)]
+        self.add("RESIZE_BILINEAR", inputs, (1, *size, channels), "ResizeBilinearOptions", **fields)
+
     def step(self, kind: str) -> None:
         _, _height, _width, _channels = self.shape
         match kind:
-            case "conv" | "depthwise" | "transposed" | "resize":
+            case "conv" | "depthwise" | "transposed" | "resize" | "bilinear":
                 getattr(self, kind)()
             case "max" | "average":
                 self.pool(kind)
@@ -226,7 +236,7 @@ def field_model(seed: int) -> bytes:
     field.conv()
     for _ in range(5):
         kind = field.pick(*PLAIN, *MOVED, *MOVED)
-        if kind in ("transposed", "resize") and np.prod(field.shape) > 3000:
+        if kind in ("transposed", "resize", "bilinear") and np.prod(field.shape) > 3000:
             continue
         field.step(kind)
     ending = field.pick("mean", "mean", "flatten", "flat mean")

@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tinyredux import Skip, compile, datasets, explore, export, measure, nets, quantize, train
 from tinyredux.cli import app as cli
 from tinyredux.settings import Settings, compile_net
-from tinyredux.skip import skippable
-from tinyredux.skip.records import Record, step_of
-from tinyredux.train import finetune_skip, finetune_trec, loop, pretrained, prune
+from tinyredux.train import finetune_skip, finetune_trec, loop, pretrained, prune, skip_search
 from tinyredux.trec.layer import Settings as TrecSettings
 
 STRANGERS = {"words": ((1, 49, 10), 6), "motion": ((6, 128, 1), 4)}
@@ -150,8 +148,7 @@ def test_a_module_in_memory_by_every_method(tmp_path: Path, monkeypatch: pytest.
     net = train.train(torch.nn.Sequential(*user_nets.motion()), data, train.Recipe(epochs=6, batch=16, peak_rate=0.035))
     finetune_skip.fine_tune(net, data, 0.9, replace(finetune_skip.TUNE, epochs=2, batch=16))
     graph = quantize(export(net, data.shape), data.train.images)
-    cut = [name for name in skippable(graph, "input") if step_of(graph, name, "input") < 0.5]
-    record = Record("motion", data.name, "input", {name: step_of(graph, name, "input") for name in cut}, {}, 40, 40, 40)
+    record = skip_search.find("motion", graph, data, "input", loss=2)
     model = compile(graph, passes=[Skip(record, data)])
     found = measure(model, data.test.images[:4], data.test.labels[:4])
     assert found.bit_exact and found.correct is not None

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tinyredux.codegen.moved import bilinear_fields, rearrange_fields
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import (
     Add,
     Array,
+    Bilinear,
     Conv,
     DepthwiseConv,
     Graph,
@@ -111,7 +113,7 @@ class Weights:
         for op in self.graph.ops:
             found |= {key: values for key, values in by_form.items() if key.rpartition(".")[0] == op.name}
             found |= fast.arrays.get(op.name, {})
-            if isinstance(op, Lookup | Softmax):
+            if isinstance(op, Bilinear | Lookup | Softmax):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
@@ -234,7 +236,10 @@ def call_of(weights: Weights, step: Step) -> Call:
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Rearrange():
-            kernel, fields = "rearrange", _rearrange(graph, op, step)
+            kernel, fields = "rearrange", rearrange_fields(graph, op, step)
+        case Bilinear():
+            kernel, fields = "bilinear", bilinear_fields(graph, op, step)
+            maps += tuple(weights.per_channel(f"{op.name}.{key}", at) for key, at in (("rows", box.y0), ("columns", box.x0)))
         case Lookup():
             kernel, fields = "lookup", _rows(step, ("in_row",))
             maps = (*maps, Address("I8", weights.blob.entries[f"{op.name}.table"].offset))
@@ -331,19 +336,6 @@ def _mul(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
         "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
         "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
         **clamp_fields(params.clamp), "b_each": int(not gated),
-    }  # fmt: skip
-
-
-def _rearrange(graph: Graph, op: Rearrange, step: Step) -> dict[str, int]:
-    """Returns the fields of moved values: every distance in full."""
-    (source,), target, many = step.inputs, step.output, op.repeat[0] * op.repeat[1]
-    sizes = dict(zip(("in_h", "in_w", "in_c", "out_h", "out_w", "out_c"), (*source.box.shape, *target.box.shape), strict=True))
-    pairs = {"start": op.start, "step": op.step, "repeat": op.repeat, "phase": op.phase}
-    return {
-        **sizes, **{f"{name}_{axis}": value for name, pair in pairs.items() for axis, value in zip("hw", pair, strict=True)},
-        "first_c": op.first_channel, "step_c": many if op.blocks else 1, "groups": op.groups, "blocks": int(op.blocks),
-        "zeros": int(op.zeros), "zero_point": quant_of(graph.tensors[op.output]).zero_point, "in_row": source.row_stride,
-        "in_pixel": source.pixel_stride, "out_row": target.row_stride, "out_pixel": target.pixel_stride,
     }  # fmt: skip
 
 

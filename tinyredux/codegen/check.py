@@ -69,7 +69,7 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
             whole = (p["h"], p["w"], p["c"])
             shapes = {"out": whole, "a": whole, "b": (1, 1, p["c"]) if spread else (*whole[:2], p["c"] if p["b_each"] else 1)}
             return [Walk(shape, p[f"{side}_row"], p[f"{side}_pixel"]) for side, shape in shapes.items()]
-        case "tr_rearrange_s8":
+        case "tr_bilinear_s8" | "tr_rearrange_s8":
             sides = (("out", "out_h", "out_w", "out_c"), ("in", "in_h", "in_w", "in_c"))
             return [Walk((p[h], p[w], p[c]), p[f"{side}_row"], p[f"{side}_pixel"]) for side, h, w, c in sides]
         case "tr_concat_s8":

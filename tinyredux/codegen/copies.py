@@ -17,7 +17,7 @@ from tinyredux.boards import STACK_RESERVE_BYTES, Board
 from tinyredux.codegen import code_sizes
 from tinyredux.codegen.artifact import Copies
 from tinyredux.codegen.calls import Weights
-from tinyredux.graph import Lookup, TrecConv, Weighted, macs
+from tinyredux.graph import Bilinear, Lookup, TrecConv, Weighted, macs
 from tinyredux.kernels import FastSteps, code_bytes
 
 STALL_FREE_LINES = 4096  # of a cache that no code leaves
@@ -138,6 +138,8 @@ def _reads(fast: FastSteps, arrays: Mapping[str, int]) -> Numbers:
             times = max(times, macs(graph, op) / graph.constants[op.weights].size)
         elif isinstance(op, Lookup):
             times = graph.tensors[op.output].elements / 256
+        elif isinstance(op, Bilinear):
+            times = float(op.size[0])  # its columns, at each row
         own = (
             name
             for name in arrays

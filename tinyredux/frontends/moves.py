@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import Array, Conv, Rearrange, dilated
+from tinyredux.graph import Array, Bilinear, Conv, Rearrange, dilated, resized
 
 
 def as_planes(weights: Array) -> Array:
@@ -69,6 +69,20 @@ def upsample(call: Call) -> None:
     if (rows * height, columns * width) != call.shape[2:]:
         raise refuse(call.node, f"upsampling {height, width} to {tuple(call.shape[2:])}", "a whole number of times")
     call.emit("upsample", Rearrange, size=tuple(call.shape[2:]), channels=channels, repeat=(rows, columns))
+
+
+def bilinear(call: Call) -> None:
+    """Bilinear resizing; a factor that torch is given is what it goes by, not that of the sizes."""
+    size, before = call.shape[2:], call.tensor.shape[:2]
+    align, factors, *own = arguments(call.node, align_corners=False, scale_factors=(None, None), scales_h=None, scales_w=None)
+    steps = []
+    for extent, wanted, *given in zip(before, size, factors, own, strict=True):
+        factor = None if align else given[0] or given[1]
+        steps.append(1 / factor if factor else resized(extent, wanted, align))
+    if size == before:
+        call.alias(call.source)
+        return
+    call.emit("resize", Bilinear, size=size, extent=before, step=tuple(steps), half_pixel=not align)
 
 
 def pixel_shuffle(call: Call) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
-from tinyredux.frontends.moves import as_planes, channel_shuffle, conv_transpose, part, pixel_shuffle, split, upsample
+from tinyredux.frontends.moves import as_planes, bilinear, channel_shuffle, conv_transpose, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -350,7 +350,8 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(UNARY, _unary),
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), split),
     **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), upsample),
-    "slice": part, "pixel_shuffle": pixel_shuffle, "channel_shuffle": channel_shuffle, "conv_transpose2d": conv_transpose,
+    "upsample_bilinear2d": bilinear, "slice": part, "pixel_shuffle": pixel_shuffle,
+    "channel_shuffle": channel_shuffle, "conv_transpose2d": conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
     "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
     **dict.fromkeys(("mul", "div"), _mul),

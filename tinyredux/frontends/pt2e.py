@@ -257,6 +257,13 @@ def _upsample(call: _Writer) -> Node:
     return call.write("Resize", call.node.args[0], None, None, sizes, mode="nearest", **modes)
 
 
+def _bilinear(call: _Writer) -> Node:
+    align, factors = call.given(align_corners=False, scale_factors=None)
+    scales, sizes = (np.array([1, 1, *factors]), None) if factors else (None, np.array(call.shape(call.node), np.int64))
+    mode = "align_corners" if align else "half_pixel"
+    return call.write("Resize", call.node.args[0], None, scales, sizes, mode="linear", coordinate_transformation_mode=mode)
+
+
 def _batch_norm(call: _Writer) -> Node:
     value, *numbers, epsilon = call.given(input=None, weight=1.0, bias=0.0, running_mean=None, running_var=None, eps=1e-5)
     return call.write("BatchNormalization", value, *numbers, epsilon=epsilon)
@@ -276,6 +283,7 @@ CALLS: dict[str, Callable[[_Writer], Node]] = {
     "cat": lambda call: call.write("Concat", *call.given(tensors=None)[0], axis=call.given(dim=0)[0]),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad), "slice": _slice,
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), _split), "upsample_nearest2d": _upsample,
+    "upsample_bilinear2d": _bilinear,
     "pixel_shuffle": lambda call: call.write(
         "DepthToSpace", call.node.args[0], blocksize=call.given(upscale_factor=1)[0], mode="CRD"
     ),

@@ -29,7 +29,7 @@ from tinyredux.int8 import interpret
 NEAREST = {  # supported form: what is refused in its favour
     "nn.BatchNorm2d": ("group_norm", "layer_norm", "instance_norm"),
     "nn.Softmax, or logits without it": ("log_softmax",),
-    "nearest upsampling": ("upsample_bilinear2d", "upsample_bicubic2d"),
+    "bilinear upsampling, without antialias": ("upsample_bicubic2d", "_upsample_bilinear2d_aa"),
     "a slice of one or more": ("select",),
     "the logits themselves; the index of the largest is the class": ("argmax",),
 }

@@ -17,6 +17,7 @@ from tinyredux.graph.operators import (
     ROUNDINGS,
     Add,
     Array,
+    Bilinear,
     Concat,
     Conv,
     Convolution,
@@ -44,12 +45,12 @@ from tinyredux.graph.operators import (
 )
 from tinyredux.graph.results import apart, joined
 from tinyredux.graph.rules import verify
-from tinyredux.graph.shapes import dilated, extent, output_shape, seen, taken, taps_inside, window_outputs
+from tinyredux.graph.shapes import dilated, extent, output_shape, resized, seen, taken, taps_inside, window_outputs
 
 __all__ = [
-    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Concat", "Conv", "Convolution",
-    "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu",
-    "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most",
-    "constant_names", "dilated", "extent", "joined", "live_channels", "macs", "output_shape", "seen", "taken", "taps_inside",
-    "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
+    "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "Array", "Bilinear", "Concat", "Conv",
+    "Convolution", "Dense", "DepthwiseConv", "Graph", "Lookup", "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange",
+    "Recall", "Relu", "Shape", "Softmax", "Tensor", "TrecConv", "Weighted", "Windowed", "apart", "apply", "check_input_shape",
+    "check_most", "constant_names", "dilated", "extent", "joined", "live_channels", "macs", "output_shape", "resized", "seen",
+    "taken", "taps_inside", "total_macs", "verify", "weights_of", "window_outputs", "without_dead_channels",
 ]  # fmt: skip

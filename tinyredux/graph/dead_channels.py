@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tinyredux.graph.operators import (
     Add,
+    Bilinear,
     Concat,
     Conv,
     Dense,
@@ -110,7 +111,7 @@ def _kept_whole(graph: Graph, op: Op) -> bool:
         uses = Counter(name for other in graph.ops for name in constant_names(other))
         return (isinstance(op, Conv) and op.groups > 1) or any(uses[name] > 1 for name in constant_names(op))
     sizes = {graph.tensors[name].shape[2] for name in (*op.inputs, op.output)}
-    return not isinstance(op, Pool | Relu | Add | Concat | Lookup | Mul) or (isinstance(op, Mul) and len(sizes) > 1)
+    return not isinstance(op, Bilinear | Pool | Relu | Add | Concat | Lookup | Mul) or (isinstance(op, Mul) and len(sizes) > 1)
 
 
 def _weights(graph: Graph, op: Conv | Dense | DepthwiseConv, inputs: Live, outputs: Live) -> npt.NDArray[np.int8]:

@@ -179,6 +179,22 @@ class Rearrange(Op):
 
 
 @dataclass(frozen=True)
+class Bilinear(Op):
+    """A map at other sizes, each value the mean of its four nearest, weighted by how near they are; `int8.bilinear` rounds it.
+
+    Output row i, of `size` from number `first` on, lies at input row i * `step`, with `half_pixel` at (i + 1/2) * step - 1/2,
+    within 0 .. `extent` - 1 (the whole input's rows); columns alike. `even`: halves go to even, as ONNX Runtime stores them.
+    """
+
+    size: Pair = (1, 1)
+    extent: Pair = (1, 1)
+    step: tuple[float, float] = (1.0, 1.0)
+    half_pixel: bool = False
+    even: bool = False
+    first: Pair = (0, 0)
+
+
+@dataclass(frozen=True)
 class Recall(Op):
     """A map that slides by rows: its inputs one below another, and above the last of them the rows that `state` held when the
     last run ended. `state` is a tensor that a later operator of the same graph writes. Chapter 15."""

@@ -10,6 +10,7 @@ from tinyredux.graph.operators import (
     MOST_BITS,
     THRESHOLDS,
     Add,
+    Bilinear,
     Concat,
     Conv,
     Convolution,
@@ -65,6 +66,11 @@ def taken(op: Rearrange, axis: int, first: Place, end: Place) -> tuple[Place, Pl
     """Returns the first row (axis 0) or column (1) of the input, and one past the last, that outputs `first` to `end` - 1 are."""
     start, step, repeat, phase = op.start[axis], op.step[axis], op.repeat[axis], op.phase[axis]
     return start + (first + phase) // repeat * step, start + (end - 1 + phase) // repeat * step + 1
+
+
+def resized(before: int, after: int, align_corners: bool) -> float:
+    """Returns the `step` of a Bilinear that makes `after` rows or columns of `before`."""
+    return (before - 1) / (after - 1) if align_corners and after > 1 else before / after
 
 
 def window_outputs(size: int, kernel: int, stride: int, before: int, after: int) -> int:
@@ -125,6 +131,10 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return sum(shape[0] for shape in parts), *parts[0][1:]
         case Lookup():
             check_function(op.name, op.function, op.parameters)
+        case Bilinear():
+            whole = op.extent == (height, width) and min(op.size) >= 1 and min(op.step) >= 0
+            require(whole, f"{op.name}: {op.size} places of {op.extent}, {op.step} apart; it reads {height, width}")
+            return *op.size, channels
         case Rearrange():
             ends = [taken(op, axis, 0, op.size[axis])[1] for axis in (0, 1)]
             many = op.repeat[0] * op.repeat[1] if op.blocks else 1

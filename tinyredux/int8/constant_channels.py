@@ -15,7 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.fixedpoint import INT32_MAX, wrap_int32
-from tinyredux.graph import Add, Array, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Pool, Relu, constant_names
+from tinyredux.graph import (
+    Add,
+    Array,
+    Bilinear,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Graph,
+    Lookup,
+    Mul,
+    Op,
+    Pool,
+    Relu,
+    constant_names,
+)
 from tinyredux.int8.factors import quant_of, requantization
 from tinyredux.int8.interpret import requantize, run_op
 
@@ -54,7 +69,7 @@ def _passed_on(graph: Graph, op: Op, values: list[Values]) -> Values:
     if isinstance(op, Concat):
         return np.concatenate(values)
     channels = graph.tensors[op.output].shape[2]
-    if not isinstance(op, Pool | Relu | Add | Lookup | Mul):
+    if not isinstance(op, Bilinear | Pool | Relu | Add | Lookup | Mul):
         return np.full(channels, VARIES, np.int64)
     varies = np.logical_or.reduce([each == VARIES for each in values])
     shapes = [graph.tensors[name].shape for name in op.inputs]

@@ -13,6 +13,7 @@ from tinyredux.graph import (
     ACTIVATIONS,
     Add,
     Array,
+    Bilinear,
     Concat,
     Conv,
     Convolution,
@@ -35,6 +36,7 @@ from tinyredux.graph import (
     apply,
     joined,
 )
+from tinyredux.int8 import bilinear
 from tinyredux.int8.factors import (
     Requantization,
     add_params,
@@ -100,6 +102,8 @@ def run_op(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None = 
     int8 = graph.tensors[op.output].dtype == "int8"
     if isinstance(op, Rearrange):
         return rearranged(op, inputs[0], quant_of(graph.tensors[op.output]).zero_point if int8 else 0)
+    if isinstance(op, Bilinear):
+        return bilinear.interpolated(graph, op, inputs[0])
     return _run_int8(graph, op, inputs, clusters) if int8 else _run_float(graph, op, inputs, clusters)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tinyredux.files import expect
 from tinyredux.graph import (
     Array,
+    Bilinear,
     Concat,
     DepthwiseConv,
     Graph,
@@ -33,7 +34,7 @@ from tinyredux.int8.lookup import FIXED_OUTPUT
 
 Range = tuple[float, float]
 LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
-SHARES_SCALE = (Concat, Pool, Rearrange, Relu)  # operators that move values and must not rescale them
+SHARES_SCALE = (Bilinear, Concat, Pool, Rearrange, Relu)  # operators that move values and must not rescale them
 
 
 def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tinyredux.graph import (
     Add,
+    Bilinear,
     Conv,
     Dense,
     DepthwiseConv,
@@ -133,6 +134,8 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
             return "add", (len(in_lines(step)), outputs)
         case Rearrange():
             return "rearrange", _moved(op, step)
+        case Bilinear():
+            return "bilinear", (1, height, pixels, outputs)
         case Mul():
             gaps = (
                 is_spread(graph, op, 1)

@@ -50,6 +50,7 @@ from tinyredux.memory.reach import (
     is_gated,
     is_generator,
     is_spread,
+    moved_from,
     reads_values,
     windows_meet_map,
 )
@@ -63,7 +64,7 @@ __all__ = [
     "Node", "Price", "Program", "Schedule", "Step", "Storage", "View", "arena_end", "arrays", "blocks_of", "boxes_for",
     "clustering", "computed_macs", "conv_loops", "executed_macs", "first_fit", "gap", "group_sizes", "in_lines",
     "input_box", "is_barrier", "is_elementwise", "is_gated", "is_generator", "is_pointwise", "is_spread",
-    "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes", "live_steps", "lower", "lowest_gap", "moments",
+    "layer_by_layer", "layerwise_peak", "lifetimes", "live_bytes", "live_steps", "lower", "lowest_gap", "moments", "moved_from",
     "one_by_one", "overlap", "pack_arrays", "place", "place_apart", "place_operators", "place_reference", "plan", "plan_of",
     "reads_values", "reference_scratch", "restricted", "row_by_row", "run_schedule", "slices_of", "storages", "tensors_end",
     "verify", "verify_plan", "whole", "window_rows", "windows_meet_map",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.fixedpoint import single_exps
-from tinyredux.graph import Array, Graph, Lookup, Softmax, TrecConv, Weighted
-from tinyredux.int8 import quant_of, requantization, table_of
+from tinyredux.graph import Array, Bilinear, Graph, Lookup, Softmax, TrecConv, Weighted
+from tinyredux.int8 import bilinear, quant_of, requantization, table_of
 
 ALIGNMENT = 16  # one flash line of the STM32F4: an array never straddles a line more than it must
 
@@ -34,11 +34,15 @@ class Blob:
 
 def arrays(graph: Graph) -> dict[str, Array]:
     """Returns every array that reference kernels read: weights, bias, and the requantisation factors per channel;
-    tables of 256."""
+    tables of 256 and of places."""
     found: dict[str, Array] = {}
     for op in graph.ops:
         if isinstance(op, Lookup):
             found[f"{op.name}.table"] = table_of(graph, op)
+        if isinstance(op, Bilinear):
+            found |= {
+                f"{op.name}.{key}": bilinear.table(op, axis, graph.rounding) for axis, key in enumerate(("rows", "columns"))
+            }
         if isinstance(op, Softmax) and graph.rounding == "single":
             found[f"{op.name}.exps"] = single_exps(quant_of(graph.tensors[op.inputs[0]]).scale[0]).view(np.int32)
         if isinstance(op, Weighted):

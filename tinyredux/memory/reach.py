@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tinyredux.graph import (
     Add,
+    Array,
+    Bilinear,
     Concat,
     Conv,
     Dense,
@@ -20,6 +24,7 @@ from tinyredux.graph import (
     seen,
     taken,
 )
+from tinyredux.int8 import bilinear
 from tinyredux.memory.tiles import Box, whole
 
 
@@ -61,15 +66,27 @@ def input_box(graph: Graph, op: Op, index: int, out: Box) -> Box:
     if isinstance(op, Concat):
         before = sum(graph.tensors[name].shape[2] for name in op.inputs[:index])
         return out.channels(max(out.c0 - before, 0), min(out.c1 - before, channels))
-    if isinstance(op, Rearrange):
-        (y0, y1), (x0, x1) = taken(op, 0, out.y0, out.y1), taken(op, 1, out.x0, out.x1)
-        return Box(y0, y1, x0, x1, *((0, channels) if moves_channels(graph, op) else (out.c0, out.c1)))
+    if isinstance(op, Bilinear | Rearrange):
+        y0, y1 = map(int, moved_from(graph, op, 0, out.y0, out.y1))
+        x0, x1 = map(int, moved_from(graph, op, 1, out.x0, out.x1))
+        all_channels = isinstance(op, Rearrange) and moves_channels(graph, op)
+        return Box(y0, y1, x0, x1, *((0, channels) if all_channels else (out.c0, out.c1)))
     in_group, out_group = group_sizes(graph, op)
     c0, c1 = out.c0 // out_group * in_group, -(-out.c1 // out_group) * in_group
     if not isinstance(op, Windowed):
         return out.channels(c0, c1)
     (y0, y1), (x0, x1) = seen(op, 0, out.y0, out.y1), seen(op, 1, out.x0, out.x1)
     return Box(min(max(y0, 0), height), max(min(y1, height), 0), min(max(x0, 0), width), max(min(x1, width), 0), c0, c1)
+
+
+def moved_from(graph: Graph, op: Bilinear | Rearrange, axis: int, first: Array | int, end: Array | int) -> Array:
+    """Returns (2, ...) the first row (axis 0) or column (1) of the input that outputs `first` to `end` - 1 are made of, and one
+    past the last."""
+    if isinstance(op, Rearrange):
+        return np.stack(taken(op, axis, np.asarray(first), np.asarray(end)))
+    lower, weights = bilinear.places(op, axis, graph.rounding)
+    start, last = np.minimum(first, len(lower) - 1), np.maximum(end, 1) - 1  # a box may be empty
+    return np.stack([lower[start], lower[last] + 1 + (weights[last] > 0)])
 
 
 def is_barrier(graph: Graph, op: Op) -> bool:

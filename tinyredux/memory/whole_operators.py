@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tinyredux.files import expect
-from tinyredux.graph import Concat, Graph, Rearrange, Recall
+from tinyredux.graph import Bilinear, Concat, Graph, Rearrange, Recall
 from tinyredux.memory.layerwise import MemoryPlan, layerwise_peak, lifetimes, live_steps, lowest_gap, reference_scratch
 from tinyredux.memory.lower import Lowering, buffer_lifetimes
 from tinyredux.memory.place import Arena, blocks_of, live_bytes, place
@@ -34,7 +34,7 @@ def layer_by_layer(graph: Graph, scratch: Mapping[str, int] | None = None, align
         name = f"{op.name}:scratch" if sizes[op.name] else ""
         beside |= {name: sizes[op.name]} if name else {}
         inputs, target = tuple(map(lowering.stored, op.inputs)), lowering.stored(op.output)
-        if isinstance(op, Rearrange):  # its kernel begins at the first value that it takes
+        if isinstance(op, Bilinear | Rearrange):  # their kernels begin at the first value that they take
             inputs = (inputs[0].part(input_box(graph, op, 0, target.box)),)
         nodes.append((Step(op.name, "run", inputs, target, name),))
     spans = buffer_lifetimes(graph, tuple(nodes), lowering.storage)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tinyredux.graph import Conv, Convolution, Dense, Graph, Op, Rearrange, TrecConv, Weighted, Windowed, seen, weights_of
+from tinyredux.graph import (
+    Bilinear,
+    Conv,
+    Convolution,
+    Dense,
+    Graph,
+    Op,
+    Rearrange,
+    TrecConv,
+    Weighted,
+    Windowed,
+    seen,
+    weights_of,
+)
 from tinyredux.memory.reach import group_sizes, input_box, moves_channels
 from tinyredux.memory.tiles import Box, Step
 
@@ -35,6 +48,8 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
         first = op.first_channel if moves_channels(graph, op) else 0
         op = replace(op, size=out.shape[:2], channels=out.shape[2], start=(0, 0), phase=(rows, columns), first_channel=first)
         return graph, op
+    if isinstance(op, Bilinear):
+        return graph, replace(op, size=out.shape[:2], first=(op.first[0] + out.y0, op.first[1] + out.x0))
     if isinstance(op, Conv):
         op = replace(op, groups=-(-(out.c1 - out.c0) // group_sizes(graph, op)[1]))
     if not isinstance(op, Weighted):

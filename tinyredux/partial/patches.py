@@ -22,8 +22,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, taken, total_macs
-from tinyredux.memory import Box, Item, Node, Step, computed_macs, is_spread, lifetimes, live_steps, whole, windows_meet_map
+from tinyredux.graph import Bilinear, Dense, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
+from tinyredux.memory import (
+    Box,
+    Item,
+    Node,
+    Step,
+    computed_macs,
+    is_spread,
+    lifetimes,
+    live_steps,
+    moved_from,
+    whole,
+    windows_meet_map,
+)
 from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
 
 SPAN = 9  # most units in one segment
@@ -346,6 +358,6 @@ def _input_edges(graph: Graph, op: Op, index: int, edges: Edges, axis: int) -> E
     size = graph.tensors[op.inputs[index]].shape[axis]
     if isinstance(op, (Dense, TrecConv)) or is_spread(graph, op, index):
         return np.broadcast_to([[0], [size]], edges.shape)
-    if isinstance(op, Rearrange):
-        return np.stack(taken(op, axis, *edges))
+    if isinstance(op, Bilinear | Rearrange):
+        return moved_from(graph, op, axis, *edges)
     return np.clip(np.stack(seen(op, axis, *edges)), 0, size) if isinstance(op, Windowed) else edges

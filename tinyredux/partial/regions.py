@@ -15,7 +15,7 @@ from functools import cached_property, reduce
 from operator import or_
 
 from tinyredux import memory
-from tinyredux.graph import Concat, Dense, DepthwiseConv, Graph, Op, Pool, Rearrange, Softmax, Windowed, extent
+from tinyredux.graph import Bilinear, Concat, Dense, DepthwiseConv, Graph, Op, Pool, Rearrange, Softmax, Windowed, extent
 from tinyredux.memory import Buffer, Item, Price, Program, Schedule, Storage
 
 CANDIDATES_PER_SINK = 64
@@ -198,6 +198,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
         return False
     readers = [op for op in ops if inside & set(op.inputs)]
     overlap = any(isinstance(op, Windowed) and extent(op, axis) > op.stride[axis] for op in readers)
+    overlap |= any(isinstance(op, Bilinear) for op in readers)
     overlap |= any(isinstance(op, Rearrange) and op.repeat[axis] > 1 for op in readers)
     overlap |= any(name in inside and memory.is_spread(net.graph, op, i) for op in readers for i, name in enumerate(op.inputs))
     return not overlap and not any(isinstance(op, (Dense, Softmax)) for op in readers)

@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from tinyredux.graph import Add, Concat, Conv, Dense, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, Softmax, Weighted
-from tinyredux.int8 import clamp_of, interpret, quant_of, table_of
+from tinyredux.graph import Add, Bilinear, Concat, Conv, Dense, Graph, Lookup, Mul, Op, Pool, Rearrange, Relu, Softmax, Weighted
+from tinyredux.int8 import bilinear, clamp_of, interpret, quant_of, table_of
 from tinyredux.int8.evaluator import BATCH, PLAIN, Bytes, Evaluator, Layer, weighted_sums
 from tinyredux.skip.cuts import Floats, Statistics, skippable
 
@@ -151,6 +151,14 @@ def _soft_op(graph: Graph, op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
         case Relu():
             limits = clamp_of(op.activation, result)
             return inputs[0].clamp(limits.low, limits.high)
+        case Bilinear():
+            values = inputs[0]
+            for axis in (0, 1):
+                lower, weights = bilinear.places(op, axis, "")
+                at = torch.from_numpy(lower)
+                first, second = (values.index_select(2 + axis, one) for one in (at, (at + 1).clamp(max=op.extent[axis] - 1)))
+                values = first + (second - first) * torch.from_numpy(weights).to(values).reshape(-1, *[1] * (1 - axis))
+            return values
         case Rearrange():
             _, height, width, channels = inputs[0].permute(0, 2, 3, 1).shape
             numbers = np.arange(1, 1 + height * width * channels).reshape(1, height, width, channels)

@@ -68,7 +68,7 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
             if len({some.by for some in sources}) == 1:
                 return Slide(source.by, max(some.first for some in sources), min(some.end for some in sources))
             return Slide(0, 0, 0, "joins maps that move by different numbers of rows")
-    return Slide(0, 0, 0, "repeats rows")
+    return Slide(0, 0, 0, "repeats rows, or makes some between them")
 
 
 def _strided(source: Slide, stride: int, start: int, kernel: int, rows: int, frames: int) -> Slide:

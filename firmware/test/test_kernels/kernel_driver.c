@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -155,6 +155,10 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
                         &(const struct tr_rearrange){f[0],  f[1],  f[2],  f[3],  f[4],  f[5],  f[6],  f[7],
                                                      f[8],  f[9],  f[10], f[11], f[12], f[13], f[14], f[15],
                                                      f[16], f[17], f[18], f[19], f[20], f[21], f[22], f[23]});
+        return;
+    case BILINEAR:
+        tr_bilinear_s8(arrays[0], arrays[1], arrays[2], arrays[3],
+                       &(const struct tr_bilinear){f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13]});
         return;
     case LOOKUP:
         tr_lookup_s8(arrays[0], arrays[1], arrays[2], &(const struct tr_lookup){f[0], 0, 0, 0});

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyredux.frontends.qdq.values import NO_PADDING, Call, Constant, Limits, Pending, RefusedError, Stored
 from tinyredux.frontends.qdq.views import View, dealt, is_map, plain, regroup, shape_of, sizes
-from tinyredux.graph import Quant, Rearrange, Shape
+from tinyredux.graph import Bilinear, Quant, Rearrange, Shape, resized
 
 Activation = Stored | Pending
 
@@ -168,32 +168,58 @@ def split(call: Call) -> None:
 
 
 def resize(call: Call) -> None:
-    """Resize and Upsample to the nearest value, each a whole number of times."""
+    """Resize and Upsample of rows and columns, to the nearest value each a whole number of times, or to means of the nearest."""
     value, given = as_map(call, call.activation()), call.node.attributes
-    shape, rank, before = call.loader.shape(value), len(value.view), sizes(value.view)
-    if given.get("mode", "nearest") != "nearest":
-        raise RefusedError(f"its mode is {given.get('mode')}, expected nearest")
-    scales = 1 if call.kind == "Upsample" else 2
+    (height, width, channels), rank, before = call.loader.shape(value), len(value.view), sizes(value.view)
+    axes = [int(axis) % rank for axis in given.get("axes") or range(rank)]
+    after, factors = list(before), [0.0] * rank
     if call.has(3):
-        after = call.integers(3, "sizes")
+        for axis, size in zip(axes, call.integers(3, "sizes"), strict=True):
+            after[axis] = size
     else:
-        factors = call.numbers(scales, "scales").real.reshape(-1)
-        after = [math.floor(size * factor) for size, factor in zip(before, factors, strict=True)]
-    repeat = [1, 1]
-    for axis in range(rank):
-        times = after[axis] // before[axis]
-        rows = np.arange(after[axis])
-        if (
-            times * before[axis] != after[axis]
-            or (axis < 2 and times > 1)
-            or (_nearest(call, rows, times) != rows // max(times, 1)).any()
-        ):
-            raise RefusedError(f"it makes {tuple(after)} of {before}, expected rows and columns a whole number of times")
-        if axis >= 2:
-            repeat[axis - rank + 2] = times
-    result = (shape[0] * repeat[0], shape[1] * repeat[1], shape[2])
-    larger = rearranged(call, value, "upsample", result, plain(result, rank), repeat=tuple(repeat)) if max(repeat) > 1 else value
-    call.write(larger)
+        scales = call.numbers(1 if call.kind == "Upsample" else 2, "scales").real.reshape(-1)
+        for axis, factor in zip(axes, scales.tolist(), strict=True):
+            after[axis], factors[axis] = math.floor(before[axis] * factor), factor
+    if after[:2] != list(before[:2]) or rank not in (3, 4) or given.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise RefusedError(f"it makes {tuple(after)} of {before}, expected other rows and columns alone")
+    places = [[before[axis], after[axis], factors[axis]] for axis in range(2, rank)]
+    places = places if rank == 4 else [[1, 1, 0.0], *places]
+    result = (int(places[0][1]), int(places[1][1]), channels)
+    if result[:2] == (height, width):
+        call.write(value)
+    elif given.get("mode", "nearest") == "nearest":
+        call.write(rearranged(call, value, "upsample", result, plain(result, rank), repeat=_repeated(call, places)))
+    else:
+        fields = {"size": result[:2], "extent": (height, width), **_between(call, places)}
+
+        def move(tensor: str) -> str:
+            return call.loader.append("resize", Bilinear, (tensor,), call.loader.quant(tensor), even=True, **fields)
+
+        call.write(moved(call, value, result, plain(result, rank), move))
+
+
+def _between(call: Call, places: list[list[Any]]) -> dict[str, Any]:
+    """Returns the fields of a Bilinear for (before, after, factor or 0) of rows and of columns."""
+    given = call.node.attributes
+    mode = "asymmetric" if call.kind == "Upsample" else given.get("coordinate_transformation_mode", "half_pixel")
+    if given.get("mode") != "linear" or given.get("antialias"):
+        raise RefusedError(f"its mode is {given.get('mode')}, expected nearest, or linear without antialias")
+    if mode not in ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"):
+        raise RefusedError(f"its coordinates are {mode}, expected asymmetric, half_pixel or align_corners")
+    align, half = mode == "align_corners", mode.endswith("half_pixel")
+    steps = [1 / factor if factor and not align else resized(before, after, align) for before, after, factor in places]
+    if mode == "pytorch_half_pixel":  # one row is the first
+        steps = [step if after > 1 else 1.0 for step, (_, after, _) in zip(steps, places, strict=True)]
+    return {"step": tuple(steps), "half_pixel": half}
+
+
+def _repeated(call: Call, places: list[list[Any]]) -> tuple[int, ...]:
+    """Returns how often each row and column is repeated. Raises for what is not a whole number of times, in a row."""
+    for before, after, _ in places:
+        times, rows = after // before, np.arange(after)
+        if times * before != after or (times > 1 and (_nearest(call, rows, times) != rows // times).any()):
+            raise RefusedError(f"it makes {after} of {before}, expected rows and columns a whole number of times")
+    return tuple(after // before for before, after, _ in places)
 
 
 def _nearest(call: Call, places: Any, times: int) -> Any:

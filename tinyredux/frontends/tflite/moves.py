@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyredux.frontends.tflite.call import SAME, Call, RefusedError, activation_quant, map_shape
-from tinyredux.graph import Array, Concat, Conv, DepthwiseConv, Pair, Pool, Rearrange, Shape
+from tinyredux.graph import Array, Bilinear, Concat, Conv, DepthwiseConv, Pair, Pool, Rearrange, Shape, resized
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite.call import Loader
@@ -116,6 +116,18 @@ def resize(call: Call) -> None:
     pairs = [size, *zip(*(way for way in ways if way), strict=True)]
     size, start, step, repeat, phase = (pair[::-1] if call.turned() else pair for pair in pairs)
     call.emit("resize", Rearrange, size=size, channels=shape[2], start=start, step=step, repeat=repeat, phase=phase)
+
+
+def bilinear(call: Call) -> None:
+    """Means of the four nearest values."""
+    same_quant(call)
+    before, size, options = map_shape(call.file_tensor(0))[:2], map_shape(call.result)[:2], call.op.options
+    if options["AlignCorners"] and options["HalfPixelCenters"]:
+        raise RefusedError("it has both AlignCorners and HalfPixelCenters, expected one of them or none")
+    step = tuple(resized(*sizes, bool(options["AlignCorners"])) for sizes in zip(before, size, strict=True))
+    fields: dict[str, Any] = {"size": size, "extent": before, "step": step}
+    fields = {name: pair[::-1] if call.turned() else pair for name, pair in fields.items()}
+    call.emit("resize", Bilinear, half_pixel=bool(options["HalfPixelCenters"]), **fields)
 
 
 def nearest(before: int, after: int, align: bool, half: bool) -> Array:
@@ -275,6 +287,7 @@ def folded(loader: Loader, op: FileOperator) -> bool:
 
 MOVES: dict[str, Callable[[Call], None]] = {
     "MEAN": mean, "SLICE": crop, "STRIDED_SLICE": crop, "SPLIT": split, "SPLIT_V": split, "RESIZE_NEAREST_NEIGHBOR": resize,
+    "RESIZE_BILINEAR": bilinear,
     "PAD": pad, "PADV2": pad, "TRANSPOSE_CONV": transposed_conv, "TRANSPOSE": transpose, "DEPTH_TO_SPACE": depth_to_space,
     "SPACE_TO_DEPTH": space_to_depth,
 }  # fmt: skip
