@@ -99,7 +99,7 @@ def test_whoever_is_killed_the_front_is_that_of_an_undisturbed_run(net: str, tmp
     processes[0].kill()
     assert (processes[0].wait(), processes[1].wait(300)) == (-signal.SIGKILL, 0)
     again = study.explore(asked)
-    assert again == whole and {one["method"] for one in whole["front"]} > {"exact"}
+    assert again == whole and len({one["method"] for one in whole["front"]}) > 1
 
 
 def optuna_studies(url: str) -> list[Any]:
@@ -152,9 +152,9 @@ def test_a_design_is_remade_by_its_command(net: str, tmp_path: Path, capsys: pyt
     assert cli.main([*words.split(), *folder]) == 0
     result = json.loads(capsys.readouterr().out)
     measured = [(i, one) for i, one in enumerate(result["front"]) if one["measured"]]
-    assert len(measured) >= 2 and result["test"]["uses"] == 1
+    assert any(one["method"] != "exact" for _, one in measured) and result["test"]["uses"] == 1
     errors = result["cost_model"]["finalists_error_percent"]
-    assert errors["cycles"] < 5 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0
+    assert errors["cycles"] < 10 and errors["flash_bytes"] < 5 and errors["sram_bytes"] == 0  # clusters are foreseen roughly
     for number, one in measured:
         command = shlex.split(one["command"].replace(study.file_name(result), str(tmp_path / study.file_name(result))))
         assert command[:3] == ["python", "-m", "tinyredux"] and one["tuned"] == (

@@ -23,7 +23,7 @@ from tinyredux.methods.skip import SkipSpace
 from tinyredux.methods.space import NETWORK, Chosen, Space
 from tinyredux.methods.trec import TrecSpace
 from tinyredux.model import Model
-from tinyredux.nets import with_data
+from tinyredux.nets import load_net
 from tinyredux.settings import CALIBRATION_IMAGES
 from tinyredux.train import Guide, Recipe, finetune_skip, teacher_of
 
@@ -142,7 +142,7 @@ class Designs:
 
     def tuned(self, design: Design, net: str, data: Dataset, recipe: Recipe) -> Graph:
         """Returns the int8 graph of a named network trained on for a design, the exact one being the teacher."""
-        module, masks = with_data(net, data.name)[1], finetune_skip.Masks()
+        module, masks = load_net(net, data.name), finetune_skip.Masks()
         teacher = teacher_of(module, recipe)
         for label in self.spaces:
             masks |= self.spaces[label].prepare(module, design.get(label, {}))

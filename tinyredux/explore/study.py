@@ -186,7 +186,8 @@ class _Explorer:
         """Returns what a design comes to; one that breaks a limit is not looked at with images."""
         model = designs.model(design)
         cost = designs.cost(model)
-        if excess := designs.excess(cost):
+        asked = model.limit_bytes or cost.sram_bytes  # what its schedule was to keep to
+        if excess := designs.excess(cost) or replace(designs.limits, sram_bytes=asked).excess(0, cost.sram_bytes, 0):
             return RefusedError(excess)
         right, count = images.right(model.graph)
         short = max(0.0, images.least - right / count, GIVEN_UP * (count < images.count))

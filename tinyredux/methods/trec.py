@@ -103,7 +103,8 @@ class TrecSpace(Space):
         return with_trec(graph, chosen)
 
     def prepare(self, net: nn.Module, chosen: Chosen) -> dict[str, torch.Tensor]:
-        """Puts TREC into the chosen layers of a module, for tuning; nothing is to stay zero."""
+        """Puts TREC into the chosen layers of a module, for tuning, random vectors always the same; nothing is to stay zero."""
+        torch.manual_seed(0)
         settings = {op: layer.Settings(one.sub_length, one.hash_bits, one.hash, one.threshold) for op, one in chosen.items()}
         convert(net, {module_path(self.graph, self.graph.by_name[op]): one for op, one in settings.items()})
         return {}

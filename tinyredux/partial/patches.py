@@ -4,7 +4,6 @@ Where a single tensor is alive between two operators the network can be cut. A s
 of channels, in patches of its output's rows (and columns), which compute the rows again that they share, or in rolling strips of
 rows, which keep them. What a segment costs depends on nothing outside it, so the best choice of cuts is a shortest path in bytes
 and MACs. Of a network with several outputs, what lies behind the last cut runs one operator after the other.
-
 Source: ours; patches after Lin et al., MCUNetV2, arXiv 2110.15352.
 """
 
