@@ -23,6 +23,7 @@ from tinyredux.kernels import FastSteps, code_bytes
 
 COPY_ALIGNMENT = 16  # of what start-up copies to RAM
 VENEER_BYTES = 8  # of the jump by which code in flash reaches a function in RAM, too far for a branch
+UNROLLED = re.compile(r"for \(int32_t \w+ = [^;]*; \w+ < ([23]); [^)]*\) \{\n([^{}]*)\}")  # loops that the compiler takes apart
 FILE = Path(__file__).with_name("code_sizes.json")
 
 
@@ -61,7 +62,7 @@ def sram_bytes(fast: FastSteps, board: Board) -> int:
 
 def features(text: str, items: int) -> tuple[int, ...]:
     """Returns what the size of tr_model_run depends on: itself, items, calls, their arguments, those on the stack, loops, calls
-    in loops, structs that are copied to the stack, addresses that grow from part to part."""
+    in loops, structs that are copied to the stack, addresses that grow from part to part, calls that unrolled loops repeat."""
     lines = text.splitlines()
     calls = [(line, line.count(", ") + 1) for line in lines if re.search(r"\b\w+\(.*\);$", line) and "_part." not in line]
     return (
@@ -69,6 +70,7 @@ def features(text: str, items: int) -> tuple[int, ...]:
         sum("for (" in line for line in lines), sum(line.startswith("     ") for line, _ in calls),
         len(re.findall(r"^(?!.*static).*struct \w+ \w+ = ", text, re.M)),
         sum(len(re.findall(r"\* [a-z]\b|\b[a-z] \*", line)) for line in lines),
+        sum((int(rounds) - 1) * body.count(");") for rounds, body in UNROLLED.findall(text)),
     )  # fmt: skip
 
 
