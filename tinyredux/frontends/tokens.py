@@ -92,7 +92,9 @@ def convert(call: Call, others: Handlers) -> bool:
 def _view(call: Call) -> None:
     """Does with the places what torch does with the values; behind a turn back it is an ordinary map again."""
     builder, node = call.builder, call.node
-    lie = node.target(places(builder, call.source), *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    before = places(builder, call.source)
+    before = before.contiguous() if isinstance(before, torch.Tensor) else before  # of a split there are several
+    lie = node.target(before, *node.args[1:], **node.kwargs)  # type: ignore[operator]
     call.alias(call.source)
     builder.turned[node.name] = lie
     height, width, channels = call.tensor.shape
