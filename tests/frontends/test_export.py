@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from tinyredux.frontends import export
 from tinyredux.frontends.builder import UnsupportedOperatorError
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Mul, Pool, verify
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Pool, verify
 from tinyredux.int8 import interpret, quantize
 
 Forward = Callable[[Any, torch.Tensor], Any]
@@ -115,6 +115,7 @@ OF_ONE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # of the map of 
     lambda y: y[:, :, ::2, 1:8:3], lambda y: torch.cat(y.chunk(2, 1)[::-1], 1), lambda y: y[:, 1:4] + y.split((2, 3, 1), 1)[1],
     lambda y: functional.interpolate(y, scale_factor=2), lambda y: functional.channel_shuffle(y, 3),
     lambda y: functional.interpolate(y, scale_factor=(1, 3)), lambda y: functional.pixel_shuffle(y[:, :4], 2),
+    lambda y: functional.pixel_unshuffle(y[:, :, :6, :8], 2), lambda y: functional.pixel_unshuffle(y[:, 2:3, 1:, :6], 3),
     lambda y: y.view(1 if y.shape[0] == 1 else -1, 2, 3, 7, 9).transpose(1, 2).contiguous().view(-1, 6, 7, 9),
     functional.hardtanh, lambda y: functional.hardtanh(functional.avg_pool2d(y, 2)), lambda y: functional.softplus(y, 2.0),
     lambda y: functional.interpolate(y, scale_factor=2, mode="bilinear"),
@@ -270,7 +271,7 @@ MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the
     (lambda y: torch.cat([y, torch.zeros(1, 2, 7, 9)], 1), r"dimension 1 .*of activations"),
     (lambda y: functional.pad(y, (1, 1)), "zero padding .*before a convolution"), (lambda y: y.mean(), "mean over dimensions"),
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
-    (lambda y: y.mean(1), r"mean over dimensions \[1\] .*mean\(\(2, 3\)\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
+    (lambda y: y.amax(1), r"maximum over dimensions \[1\] .*dim=\(2, 3\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
     (lambda y: y.softmax(2), "softmax over dimension 2 .*dim=1"), (lambda y: y.flatten(1).softmax(1), "softmax over dimension 1"),
     (lambda y: functional.max_pool2d(y.permute(0, 2, 3, 1), 2), "operator permute .*keeping the channels in place"),
     (lambda y: y.permute(0, 3, 2, 1).flatten(1), "operator permute .*the layout is HWC"),
@@ -438,9 +439,28 @@ def test_networks_of_one_dimension() -> None:
         quantize(graph, signals[:, :3])
 
 
-def test_a_mean_over_channels() -> None:
-    net = Net(lambda m, x: m.a(x) * torch.sigmoid(m.a(x).mean(1, keepdim=True)), a=conv())
-    np.testing.assert_allclose(*outputs(net, export(net)), atol=1e-5)
+MEANS: dict[
+    str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], list[type]]
+] = {  # of the map of a convolution; what it becomes
+    "channels": (lambda m, y: y * torch.sigmoid(y.mean(1, keepdim=True)), [Conv, Lookup, Mul]),
+    "channels, in place of which rows stand": (lambda m, y: y.mean(1).unsqueeze(1).mean((2, 3)), [Conv, Pool]),
+    "channels at the end": (lambda m, y: y.mean(1), [Conv]),
+    "rows of one channel": (lambda m, y: y.mean(1).relu().mean((1, 2), keepdim=True), [Conv, Pool]),
+    "channels and rows": (lambda m, y: functional.linear(y.mean((1, 2)), torch.eye(9)[:3]), [Pool, Conv, Dense]),
+    "channels and columns": (lambda m, y: y.mean((-1, 1), True), [Pool, Conv]),
+    "all values": (lambda m, y: y.mean((1, 2, 3)), [Pool, Conv]),
+    "all values, flattened": (lambda m, y: y.flatten(1).mean(1, keepdim=True), [Pool, Conv]),
+    "channels of places in a row": (lambda m, y: functional.linear(y.flatten(2).mean(1), torch.eye(63)[:3]), [Conv, Dense]),
+}
+
+
+@pytest.mark.parametrize("case", MEANS)
+def test_means_over_channels(case: str) -> None:
+    function, kinds = MEANS[case]
+    net = Net(lambda m, x: function(m, m.a(x)), a=conv())
+    graph = export(net)
+    np.testing.assert_allclose(*outputs(net, graph), atol=1e-5)
+    assert [type(op) for op in graph.ops[1:]] == kinds
 
 
 def test_a_map_times_one_value_for_each_place() -> None:

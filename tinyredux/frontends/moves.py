@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import Array, Bilinear, Conv, Rearrange, dilated, resized
+from tinyredux.graph import Array, Bilinear, Concat, Conv, Rearrange, dilated, resized
 
 
 def as_planes(weights: Array) -> Array:
@@ -90,6 +90,20 @@ def pixel_shuffle(call: Call) -> None:
     (times,) = arguments(call.node, upscale_factor=1)
     _, channels, height, width = call.shape
     call.emit("shuffle", Rearrange, size=(height, width), channels=channels, repeat=(times, times), blocks=True)
+
+
+def pixel_unshuffle(call: Call) -> None:
+    """Places become channels: every so manieth row and column side by side, then dealt out: torch has each channel's together."""
+    (times,) = arguments(call.node, downscale_factor=1)
+    _, _, height, width = call.shape
+    channels, parts = call.tensor.shape[2], list[str]()
+    for place in ((row, column) for row in range(times) for column in range(times)):
+        call.emit("slice", Rearrange, size=(height, width), channels=channels, start=place, step=(times, times))
+        parts.append(call.builder.value[call.node.name])
+    call.emit("concat", Concat, reads=parts)
+    if channels > 1:
+        shape = {"size": (height, width), "channels": channels * times**2}
+        call.emit("shuffle", Rearrange, reads=[call.node], **shape, groups=times**2)
 
 
 def channel_shuffle(call: Call) -> None:

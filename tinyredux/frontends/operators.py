@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
+from tinyredux.frontends import moves
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
-from tinyredux.frontends.moves import as_planes, bilinear, channel_shuffle, conv_transpose, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -54,7 +55,7 @@ def _conv2d(call: Call) -> None:
     weight, bias, stride, padding, dilation, groups = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    weights = as_planes(call.constant(weight))
+    weights = moves.as_planes(call.constant(weight))
     kernel = pair(weights.shape[2:])
     (height, width), holes = dilated(kernel, pair(dilation))
     before = after = (0, 0)
@@ -226,20 +227,22 @@ def _adaptive(call: Call) -> None:
 
 def _reduce(call: Call) -> None:
     """A mean or maximum over height, width or both is a pool as large as the map; a mean over channels a 1x1 convolution."""
-    axes, keepdim = arguments(call.node, dim=None, keepdim=False)
+    (axes,) = arguments(call.node, dim=None)
     rank = len(call.source_shape)
     axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
-    if call.kind == "mean" and axes == [1] and rank == 4 and keepdim:
-        channels = call.tensor.shape[2]
-        call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()))
-        return
-    if rank < 3 or not set(axes) <= set(range(2, rank)):
-        name = "mean" if call.kind == "mean" else "maximum"
-        raise refuse(call.node, f"a {name} over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
-    height, width, _ = call.tensor.shape
-    kernel = (height if rank == 3 or 2 in axes else 1, width if rank == 3 or 3 in axes else 1)
-    kind = "average" if call.kind == "mean" else "max"
-    call.emit(f"{kind}pool", Pool, kind, kernel, kernel)
+    if rank < 2 or 0 in axes or (1 in axes and call.kind != "mean"):
+        name, instead = ("mean", "of channels, rows and columns") if call.kind == "mean" else ("maximum", "of rows and columns")
+        raise refuse(call.node, f"a {name} over dimensions {axes}", f"one {instead} of each image, such as dim=(2, 3)")
+    height, width, channels = call.tensor.shape
+    kernel = (height if rank < 4 or 2 in axes else 1, width if rank < 4 or 3 in axes else 1)
+    kind, reads = "average" if call.kind == "mean" else "max", call.source
+    if axes != [1] or rank == 2:
+        call.emit(f"{kind}pool", Pool, kind, kernel, kernel)
+        reads = call.node
+    if 1 in axes:
+        call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()), reads=[reads])
+    if len(call.shape) == 3 and 1 in axes:  # rows stand where channels would
+        call.builder.turned[call.node.name] = torch.arange(height * width).reshape(call.shape)
 
 
 def _add(call: Call) -> None:
@@ -348,10 +351,10 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(("cat", "concat"), _cat),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(UNARY, _unary),
-    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), split),
-    **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), upsample),
-    "upsample_bilinear2d": bilinear, "slice": part, "pixel_shuffle": pixel_shuffle,
-    "channel_shuffle": channel_shuffle, "conv_transpose2d": conv_transpose,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), moves.split),
+    **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), moves.upsample),
+    "upsample_bilinear2d": moves.bilinear, "slice": moves.part, "pixel_shuffle": moves.pixel_shuffle,
+    "pixel_unshuffle": moves.pixel_unshuffle, "channel_shuffle": moves.channel_shuffle, "conv_transpose2d": moves.conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
     "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
     **dict.fromkeys(("mul", "div"), _mul),
