@@ -15,6 +15,7 @@ from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
+    AddConstant,
     Array,
     Concat,
     Conv,
@@ -266,36 +267,52 @@ def _add(call: Call) -> None:
 def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
     """Adds numbers to an activation, or subtracts it from them."""
     first = bool(call.activations((left,)))
-    constant = _by_channel(call, *((right, left) if first else (left, right)))
-    if not constant.any() and (first or sign == 1):  # where Python's sum() starts
-        call.alias(left if first else right)
-    elif first:
-        scale(call, np.ones(()), sign * constant)
+    operand, constant = left if first else right, _numbers(call, *((right, left) if first else (left, right)))
+    times = np.asarray(float(1 if first else sign))
+    constant = constant * (sign if first else 1)
+    if not constant.any() and times == 1:  # where Python's sum() starts
+        call.alias(operand)
+    elif (by_channel := _by_channel(call, constant, operand)) is not None:
+        scale(call, times, by_channel, operand)
     else:
-        scale(call, np.asarray(float(sign)), constant, right)
+        if times != 1:
+            scale(call, times, np.zeros(()), operand)
+        height, width, channels = call.builder.graph.tensors[call.builder.value[operand.name]].shape
+        values = np.broadcast_to(constant, call.shape).reshape(channels, height, width).transpose(1, 2, 0)
+        add_map(call, call.node if times != 1 else operand, values)
 
 
-def _by_channel(call: Call, value: Any, operand: fx.Node) -> Array:
-    """Returns the numbers of a constant beside an operand, which has its shape afterwards: one, or one for each channel, (C,)."""
+def add_map(call: Call, node: fx.Node, values: Array) -> None:
+    """Adds constants, (height, width, channels), to a map."""
+    name = f"{call.builder.name('embed')}.values"
+    call.builder.graph.constants[name] = values
+    call.emit("embed", AddConstant, name, reads=[node])
+
+
+def _numbers(call: Call, value: Any, operand: fx.Node) -> Array:
+    """Returns the numbers of a constant beside an operand, which has its shape afterwards."""
     constant = call.constant(value) if isinstance(value, fx.Node) else np.asarray(float(value))
     if tuple(operand.meta["val"].shape) != tuple(call.shape):
         what = f"{call.kind} of shape {tuple(operand.meta['val'].shape)} with a constant of shape {constant.shape}"
         raise refuse(call.node, what, "a constant that does not make the tensor larger")
+    return constant
+
+
+def _by_channel(call: Call, constant: Array, operand: fx.Node) -> Array | None:
+    """Returns a constant beside an operand as one number, or one for each channel, (C,); None for another."""
     if constant.size == 1:
         return constant.reshape(())
-    channels, rank = call.shape[1], len(call.shape)
-    if constant.shape[-rank:] != (channels, *[1] * (rank - 2)) and constant.shape != (1, channels, *[1] * (rank - 2)):
-        raise refuse(
-            call.node, f"{call.kind} with a constant of shape {constant.shape}", "a constant for each channel, or for all"
-        )
-    return constant.reshape(-1)
+    wanted = (call.builder.graph.tensors[call.builder.value[operand.name]].shape[2], *[1] * (len(call.shape) - 2))
+    return constant.reshape(-1) if constant.shape in (wanted, (1, *wanted)) else None
 
 
 def _mul(call: Call) -> None:
     left, right = arguments(call.node, **{"self": None, "other": None})
     operands = call.activations((left, right))
     if len(operands) == 1:
-        constant = _by_channel(call, right if operands[0] is left else left, operands[0])
+        numbers = _numbers(call, right if operands[0] is left else left, operands[0])
+        if (constant := _by_channel(call, numbers, operands[0])) is None:
+            raise refuse(call.node, f"{call.kind} with a constant of shape {numbers.shape}", "a factor for each channel, or one")
         if call.kind == "div" and (operands[0] is not left or not constant.all()):
             raise refuse(call.node, "a division by an activation", "a multiplication")
         scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])

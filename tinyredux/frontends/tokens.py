@@ -16,9 +16,8 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, refuse
-from tinyredux.frontends.operators import scale
+from tinyredux.frontends.operators import add_map, scale
 from tinyredux.graph import (
-    AddConstant,
     Array,
     Attention,
     Conv,
@@ -237,9 +236,7 @@ def _add_constant(call: Call, node: fx.Node, value: Array) -> None:
     lie = _all_places(call, [node])
     values = np.empty(lie.numel())
     values[lie.flatten().numpy()] = np.broadcast_to(value, tuple(lie.shape)).reshape(-1)
-    name, shape = call.builder.name("embed"), call.builder.graph.tensors[call.builder.value[node.name]].shape
-    call.builder.graph.constants[f"{name}.values"] = values.reshape(shape)
-    call.emit("embed", AddConstant, f"{name}.values", reads=[node])
+    add_map(call, node, values.reshape(call.builder.graph.tensors[call.builder.value[node.name]].shape))
 
 
 def _matmul(call: Call) -> None:
