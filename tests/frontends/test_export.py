@@ -155,6 +155,16 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
     "constants less values": (lambda m, x: torch.arange(378.0).reshape(1, 6, 7, 9) - torch.relu(m.a(x)), ONE),
     "constants of columns as many as channels": (lambda m, x: m.a(x) + torch.arange(6.0), {"a": conv(kernel=(4, 6))}),
     "constants of a flattened map": (lambda m, x: m.b(torch.relu(m.a(x)).flatten(1) + torch.arange(378.0)), FLAT),
+    "spread over a map": (
+        lambda m, x: (
+            (y := m.a(x)) * torch.sigmoid(y.mean((2, 3), True)).expand_as(y) + y.amax((2, 3), True).expand(-1, -1, 7, 9) * 2),
+        ONE),
+    "a dense layer that gives a map": (
+        lambda m, x: m.c(torch.relu(m.b(m.a(x).mean((2, 3)))).view(-1, 6, 4, 3)),
+        {"a": conv(), "b": nn.Linear(6, 72), "c": conv(6)}),
+    "one column, one row, one channel": (
+        lambda m, x: torch.cat([(y := m.a(x))[..., -1].mean(2), y[:, :, 2].mean(2), m.b(y[:, 1].flatten(1))], 1),
+        {"a": conv(), "b": nn.Linear(63, 3)}),
     "constants of channels": (lambda m, x: torch.relu(m.a(x)) * torch.arange(6.0).reshape(1, 6, 1, 1) + 1.5, ONE),
     "norm of a concat": (lambda m, x: m.n(torch.cat([m.a(x), m.b(x)], 1)), {"a": conv(), "b": conv(), "n": Norm(12)}),
     "conv output used before and after its norm": (lambda m, x: m.a(x) + m.n(m.a(x)), {"a": conv(), "n": Norm(6)}),

@@ -46,6 +46,34 @@ def _take(call: Call, axis: int, first: int, count: int, step: int = 1, source: 
     )  # fmt: skip
 
 
+def select(call: Call) -> None:
+    """One channel, row or column, whose axis then goes."""
+    axis, index = arguments(call.node, dim=0, index=0)
+    axis %= len(call.source_shape)
+    _take(call, axis, index % call.source_shape[axis], 1)
+    if axis == 1:
+        call.note_rows()
+
+
+def expand(call: Call) -> None:
+    """A value for each channel at every place of a map: a product spreads it by itself, for others it is repeated."""
+    height, width, channels = call.tensor.shape
+    tensors, value, size = call.builder.graph.tensors, call.builder.value, call.shape[2:]
+
+    def spreads(user: fx.Node) -> bool:
+        others = [node for node in user.all_input_nodes if node is not call.node]
+        whole = all(node.name in value and tensors[value[node.name]].shape == (*size, channels) for node in others)
+        return getattr(user.target, "__name__", "").startswith("mul") and bool(others) and whole
+
+    fits = (height, width) == (1, 1) and call.shape[1:2] == (channels,) and len(call.shape) == len(call.source_shape) == 4
+    if call.shape == call.source_shape or (fits and all(map(spreads, call.node.users))):
+        call.alias(call.source)
+    elif fits:
+        call.emit("repeat", Rearrange, size=size, channels=channels, repeat=size)
+    else:
+        raise refuse(call.node, f"{call.kind} of {call.source_shape} to {call.shape}", "one of (1, channels, 1, 1) to a map")
+
+
 def piece(call: Call) -> None:
     """One of the pieces of a split: its place follows from the sizes of those before."""
     whole, number = call.source, int(call.node.args[1])  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import fx
 
 from tinyredux.frontends import moves
@@ -47,9 +46,25 @@ def flatten(call: Call) -> None:
     Torch may see a map as (1, C, H, W), as (1, C, H * W) or flat as (1, C * H * W); here it stays a map.
     """
     height, width, channels = call.tensor.shape
+    dense = call.builder.graph.producer(call.tensor.name)
+    if len(call.shape) == 4 > len(call.source_shape) and call.shape[2:] != (1, 1) and isinstance(dense, Dense):
+        _unflatten(call, dense)
+        return
     if call.shape not in ((1, channels, height, width), (1, channels, height * width), (1, height * width * channels)):
         raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
     call.alias(call.source)
+
+
+def _unflatten(call: Call, dense: Dense) -> None:
+    """A dense layer whose outputs are a map afterwards: a transposed convolution of one place, plus the biases of each value."""
+    graph, (_, channels, height, width) = call.builder.graph, call.shape
+    weights, bias = graph.constants[dense.weights], graph.constants[dense.bias]
+    if graph.tensors[dense.inputs[0]].shape[:2] != (1, 1):
+        raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "one behind a Linear of a vector")
+    kernel = weights.reshape(channels, height, width, -1)[:, ::-1, ::-1]
+    sides = (height - 1, height - 1, width - 1, width - 1)
+    call.emit_weighted("conv", Conv, kernel, np.zeros(()), reads=[dense.inputs[0]], kernel=(height, width), padding=sides)
+    add_map(call, call.node, bias.reshape(channels, height, width).transpose(1, 2, 0), dense.activation)
 
 
 def _conv2d(call: Call) -> None:
@@ -242,8 +257,7 @@ def _reduce(call: Call) -> None:
         reads = call.node
     if 1 in axes:
         call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()), reads=[reads])
-    if len(call.shape) == 3 and 1 in axes:  # rows stand where channels would
-        call.builder.turned[call.node.name] = torch.arange(height * width).reshape(call.shape)
+        call.note_rows()
 
 
 def _add(call: Call) -> None:
@@ -282,11 +296,11 @@ def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
         add_map(call, call.node if times != 1 else operand, values)
 
 
-def add_map(call: Call, node: fx.Node, values: Array) -> None:
+def add_map(call: Call, node: fx.Node, values: Array, activation: str = "none") -> None:
     """Adds constants, (height, width, channels), to a map."""
     name = f"{call.builder.name('embed')}.values"
     call.builder.graph.constants[name] = values
-    call.emit("embed", AddConstant, name, reads=[node])
+    call.emit("embed", AddConstant, name, reads=[node], activation=activation)
 
 
 def _numbers(call: Call, value: Any, operand: fx.Node) -> Array:
@@ -370,10 +384,10 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(UNARY, _unary),
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), moves.split),
     **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), moves.upsample),
-    "upsample_bilinear2d": moves.bilinear, "slice": moves.part, "pixel_shuffle": moves.pixel_shuffle,
+    "upsample_bilinear2d": moves.bilinear, "slice": moves.part, "select": moves.select, "pixel_shuffle": moves.pixel_shuffle,
     "pixel_unshuffle": moves.pixel_unshuffle, "channel_shuffle": moves.channel_shuffle, "conv_transpose2d": moves.conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
     "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
-    **dict.fromkeys(("mul", "div"), _mul),
+    **dict.fromkeys(("mul", "div"), _mul), **dict.fromkeys(("expand", "expand_as"), moves.expand),
     "softmax": _softmax,
 }  # fmt: skip

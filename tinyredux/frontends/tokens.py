@@ -65,7 +65,7 @@ def convert(call: Call, others: Handlers) -> bool:
     builder, operands = call.builder, call.activations(call.node.all_input_nodes)
     if waiting := [node for node in operands if node.name in builder.scores]:
         _scored(call, waiting[0])
-    elif call.kind in ALIASES:
+    elif call.kind in ALIASES or (call.kind == "expand" and call.shape == call.source_shape):
         call.alias(operands[0])
         if operands[0].name in builder.turned:
             builder.turned[call.node.name] = builder.turned[operands[0].name]
@@ -383,7 +383,7 @@ def _apart(graph: Graph, conv: Conv, readers: list[Op]) -> Graph:
     return graph.with_ops(ops, tensors=tensors, constants=constants, origin=origin)
 
 
-ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy", "expand")
+ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy")
 ELEMENTWISE = (
     "relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "gelu", "celu", "selu", "prelu", "sigmoid", "tanh", "hardsigmoid",
     "hardswish", "silu", "mish", "abs", "exp", "square", "leaky_relu", "softplus", "elu",
