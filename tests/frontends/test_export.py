@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
+import tinyredux as tr
 from tinyredux.frontends import export
 from tinyredux.frontends.builder import UnsupportedOperatorError
 from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Pool, verify
@@ -117,6 +118,7 @@ OF_ONE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # of the map of 
     lambda y: functional.interpolate(y, scale_factor=(1, 3)), lambda y: functional.pixel_shuffle(y[:, :4], 2),
     lambda y: functional.pixel_unshuffle(y[:, :, :6, :8], 2), lambda y: functional.pixel_unshuffle(y[:, 2:3, 1:, :6], 3),
     lambda y: y.view(1 if y.shape[0] == 1 else -1, 2, 3, 7, 9).transpose(1, 2).contiguous().view(-1, 6, 7, 9),
+    lambda y: functional.glu(y, 1), lambda y: functional.glu(y.mean((2, 3)), 1),
     functional.hardtanh, lambda y: functional.hardtanh(functional.avg_pool2d(y, 2)), lambda y: functional.softplus(y, 2.0),
     lambda y: functional.interpolate(y, scale_factor=2, mode="bilinear"),
     lambda y: functional.interpolate(y, scale_factor=(1.4, 3), mode="bilinear"),
@@ -462,6 +464,9 @@ MEANS: dict[
     "rows of one channel": (lambda m, y: y.mean(1).relu().mean((1, 2), keepdim=True), [Conv, Pool]),
     "channels and rows": (lambda m, y: functional.linear(y.mean((1, 2)), torch.eye(9)[:3]), [Pool, Conv, Dense]),
     "channels and columns": (lambda m, y: y.mean((-1, 1), True), [Pool, Conv]),
+    "sums": (lambda m, y: y.sum((2, 3)), [Pool, Lookup]),
+    "sums of channels": (lambda m, y: y.sum(1, keepdim=True), [Conv]),
+    "sums of all values": (lambda m, y: torch.sigmoid(y.sum((1, 2, 3))), [Pool, Conv, Lookup]),
     "all values": (lambda m, y: y.mean((1, 2, 3)), [Pool, Conv]),
     "all values, flattened": (lambda m, y: y.flatten(1).mean(1, keepdim=True), [Pool, Conv]),
     "channels of places in a row": (lambda m, y: functional.linear(y.flatten(2).mean(1), torch.eye(63)[:3]), [Conv, Dense]),
@@ -475,6 +480,20 @@ def test_means_over_channels(case: str) -> None:
     graph = export(net)
     np.testing.assert_allclose(*outputs(net, graph), atol=1e-5)
     assert [type(op) for op in graph.ops[1:]] == kinds
+
+
+@pytest.mark.slow
+def test_what_is_rewritten_is_the_same_in_c() -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(m.a(x.mean((2, 3)))).view(-1, 4, 6, 8)
+        y = torch.relu(m.b(y) + torch.arange(8.0))
+        z = y * torch.sigmoid(y.mean(1, keepdim=True)) - y.amax((2, 3), True).expand(-1, -1, 6, 8) * 0.1
+        rows = functional.pixel_unshuffle(y, 2).mean((1, 3), True)[:, :, 1].flatten(1)
+        return m.d(torch.cat([functional.glu(z, 1)[..., -1].sum(2), rows], 1))
+
+    net = Net(forward, a=nn.Linear(4, 192), b=conv(4, 8, padding=1), d=nn.Linear(5, 3))
+    images = images_for(net, 6, 0)
+    assert tr.measure(tr.compile(quantize(export(net), images)), images[:3]).bit_exact
 
 
 def test_a_map_times_one_value_for_each_place() -> None:

@@ -21,10 +21,10 @@ def part(call: Call) -> None:
     axis, start, end, step = arguments(call.node, dim=0, start=0, end=None, step=1)
     extent = call.source_shape[axis]
     first, last, step = slice(start, end, step).indices(extent)
-    _take(call, axis % len(call.source_shape), first, len(range(first, last, step)), step)
+    take(call, axis % len(call.source_shape), first, len(range(first, last, step)), step)
 
 
-def _take(call: Call, axis: int, first: int, count: int, step: int = 1, source: fx.Node | None = None) -> None:
+def take(call: Call, axis: int, first: int, count: int, step: int = 1, source: fx.Node | None = None) -> None:
     """Takes `count` channels, rows or columns of what is read, `step` apart."""
     source = source or call.source
     height, width, channels = call.builder.graph.tensors[call.builder.value[source.name]].shape
@@ -50,7 +50,7 @@ def select(call: Call) -> None:
     """One channel, row or column, whose axis then goes."""
     axis, index = arguments(call.node, dim=0, index=0)
     axis %= len(call.source_shape)
-    _take(call, axis, index % call.source_shape[axis], 1)
+    take(call, axis, index % call.source_shape[axis], 1)
     if axis == 1:
         call.note_rows()
 
@@ -80,7 +80,7 @@ def piece(call: Call) -> None:
     (axis,) = arguments(whole, dim=0)
     shapes = [tuple(value.shape) for value in whole.meta["val"]]
     axis %= len(shapes[0])
-    _take(call, axis, sum(shape[axis] for shape in shapes[:number]), shapes[number][axis], 1, call.source)
+    take(call, axis, sum(shape[axis] for shape in shapes[:number]), shapes[number][axis], 1, call.source)
 
 
 def split(call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -167,6 +168,18 @@ def _unary(call: Call) -> None:
     call.emit(function, Lookup, function=function, parameters=tuple(map(float, arguments(call.node, **parameters))))
 
 
+def _glu(call: Call) -> None:
+    """One half of the channels times the sigmoid of the other."""
+    axis, half = arguments(call.node, dim=-1)[0] % len(call.shape), call.tensor.shape[2] // 2
+    if axis != 1:
+        raise refuse(call.node, f"glu along dimension {axis}", "glu(x, dim=1), of channels")
+    moves.take(call, 1, 0, half)
+    first = call.builder.value[call.node.name]
+    moves.take(call, 1, half, half)
+    call.emit("sigmoid", Lookup, reads=[call.node], function="sigmoid")
+    call.emit("mul", Mul, reads=[first, call.node])
+
+
 def _gelu(call: Call) -> None:
     function = {"none": "gelu", "tanh": "gelu_tanh"}[arguments(call.node, approximate="none")[0]]
     call.emit(function, Lookup, function=function)
@@ -242,22 +255,27 @@ def _adaptive(call: Call) -> None:
 
 
 def _reduce(call: Call) -> None:
-    """A mean or maximum over height, width or both is a pool as large as the map; a mean over channels a 1x1 convolution."""
+    """A mean, sum or maximum over height, width or both is a pool as large as the map; a mean over channels a 1x1 convolution."""
     (axes,) = arguments(call.node, dim=None)
     rank = len(call.source_shape)
     axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
-    if rank < 2 or 0 in axes or (1 in axes and call.kind != "mean"):
-        name, instead = ("mean", "of channels, rows and columns") if call.kind == "mean" else ("maximum", "of rows and columns")
+    if rank < 2 or 0 in axes or (1 in axes and call.kind == "amax"):
+        name, instead = (
+            ("maximum", "of rows and columns") if call.kind == "amax" else (call.kind, "of channels, rows and columns")
+        )
         raise refuse(call.node, f"a {name} over dimensions {axes}", f"one {instead} of each image, such as dim=(2, 3)")
     height, width, channels = call.tensor.shape
     kernel = (height if rank < 4 or 2 in axes else 1, width if rank < 4 or 3 in axes else 1)
-    kind, reads = "average" if call.kind == "mean" else "max", call.source
+    kind, reads = "max" if call.kind == "amax" else "average", call.source
     if axes != [1] or rank == 2:
         call.emit(f"{kind}pool", Pool, kind, kernel, kernel)
         reads = call.node
     if 1 in axes:
         call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()), reads=[reads])
         call.note_rows()
+    if call.kind == "sum":
+        count = math.prod(call.source_shape[axis] for axis in axes)
+        scale(call, np.asarray(float(count)), np.zeros(()), call.node)
 
 
 def _add(call: Call) -> None:
@@ -378,7 +396,7 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
     **dict.fromkeys(("max_pool2d", "avg_pool2d"), _pool),
     **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), _adaptive),
-    **dict.fromkeys(("mean", "amax"), _reduce),
+    **dict.fromkeys(("mean", "amax", "sum"), _reduce), "glu": _glu,
     **dict.fromkeys(("cat", "concat"), _cat),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(UNARY, _unary),
