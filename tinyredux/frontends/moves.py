@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import Array, Bilinear, Concat, Conv, Rearrange, dilated, resized
+from tinyredux.graph import AddConstant, Array, Bilinear, Concat, Conv, Dense, Rearrange, dilated, resized
 
 
 def as_planes(weights: Array) -> Array:
@@ -168,6 +169,25 @@ def conv_transpose(call: Call) -> None:
         raise refuse(call.node, f"a transposed convolution with padding {padding}", "less padding than the kernel's size")
     window: dict[str, Any] = {"kernel": kernel, "dilation": holes, "padding": (before[0], after[0], before[1], after[1])}
     call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), reads=[source], **window, groups=groups)
+
+
+def unflatten(call: Call, dense: Dense) -> None:
+    """A dense layer whose outputs are a map afterwards: a transposed convolution of one place, plus the biases of each value."""
+    graph, (_, channels, height, width) = call.builder.graph, call.shape
+    weights, bias = graph.constants[dense.weights], graph.constants[dense.bias]
+    if graph.tensors[dense.inputs[0]].shape[:2] != (1, 1):
+        raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "one behind a Linear of a vector")
+    kernel = weights.reshape(channels, height, width, -1)[:, ::-1, ::-1]
+    sides = (height - 1, height - 1, width - 1, width - 1)
+    call.emit_weighted("conv", Conv, kernel, np.zeros(()), reads=[dense.inputs[0]], kernel=(height, width), padding=sides)
+    add_map(call, call.node, bias.reshape(channels, height, width).transpose(1, 2, 0), dense.activation)
+
+
+def add_map(call: Call, node: fx.Node, values: Array, activation: str = "none") -> None:
+    """Adds constants, (height, width, channels), to a map."""
+    name = f"{call.builder.name('embed')}.values"
+    call.builder.graph.constants[name] = values
+    call.emit("embed", AddConstant, name, reads=[node], activation=activation)
 
 
 def turn(call: Call) -> None:

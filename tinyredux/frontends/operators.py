@@ -15,7 +15,6 @@ from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
-    AddConstant,
     Array,
     Concat,
     Conv,
@@ -49,23 +48,11 @@ def flatten(call: Call) -> None:
     height, width, channels = call.tensor.shape
     dense = call.builder.graph.producer(call.tensor.name)
     if len(call.shape) == 4 > len(call.source_shape) and call.shape[2:] != (1, 1) and isinstance(dense, Dense):
-        _unflatten(call, dense)
+        moves.unflatten(call, dense)
         return
     if call.shape not in ((1, channels, height, width), (1, channels, height * width), (1, height * width * channels)):
         raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
     call.alias(call.source)
-
-
-def _unflatten(call: Call, dense: Dense) -> None:
-    """A dense layer whose outputs are a map afterwards: a transposed convolution of one place, plus the biases of each value."""
-    graph, (_, channels, height, width) = call.builder.graph, call.shape
-    weights, bias = graph.constants[dense.weights], graph.constants[dense.bias]
-    if graph.tensors[dense.inputs[0]].shape[:2] != (1, 1):
-        raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "one behind a Linear of a vector")
-    kernel = weights.reshape(channels, height, width, -1)[:, ::-1, ::-1]
-    sides = (height - 1, height - 1, width - 1, width - 1)
-    call.emit_weighted("conv", Conv, kernel, np.zeros(()), reads=[dense.inputs[0]], kernel=(height, width), padding=sides)
-    add_map(call, call.node, bias.reshape(channels, height, width).transpose(1, 2, 0), dense.activation)
 
 
 def _conv2d(call: Call) -> None:
@@ -311,14 +298,7 @@ def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
             scale(call, times, np.zeros(()), operand)
         height, width, channels = call.builder.graph.tensors[call.builder.value[operand.name]].shape
         values = np.broadcast_to(constant, call.shape).reshape(channels, height, width).transpose(1, 2, 0)
-        add_map(call, call.node if times != 1 else operand, values)
-
-
-def add_map(call: Call, node: fx.Node, values: Array, activation: str = "none") -> None:
-    """Adds constants, (height, width, channels), to a map."""
-    name = f"{call.builder.name('embed')}.values"
-    call.builder.graph.constants[name] = values
-    call.emit("embed", AddConstant, name, reads=[node], activation=activation)
+        moves.add_map(call, call.node if times != 1 else operand, values)
 
 
 def _numbers(call: Call, value: Any, operand: fx.Node) -> Array:

@@ -16,7 +16,8 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, refuse
-from tinyredux.frontends.operators import add_map, scale
+from tinyredux.frontends.moves import add_map
+from tinyredux.frontends.operators import scale
 from tinyredux.graph import (
     Array,
     Attention,
