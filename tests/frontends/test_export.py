@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
+import tinyredux as tr
 from tinyredux.frontends import export
 from tinyredux.frontends.builder import UnsupportedOperatorError
-from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Mul, Pool, verify
+from tinyredux.graph import Add, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Pool, verify
 from tinyredux.int8 import interpret, quantize
 
 Forward = Callable[[Any, torch.Tensor], Any]
@@ -115,7 +116,9 @@ OF_ONE: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (  # of the map of 
     lambda y: y[:, :, ::2, 1:8:3], lambda y: torch.cat(y.chunk(2, 1)[::-1], 1), lambda y: y[:, 1:4] + y.split((2, 3, 1), 1)[1],
     lambda y: functional.interpolate(y, scale_factor=2), lambda y: functional.channel_shuffle(y, 3),
     lambda y: functional.interpolate(y, scale_factor=(1, 3)), lambda y: functional.pixel_shuffle(y[:, :4], 2),
+    lambda y: functional.pixel_unshuffle(y[:, :, :6, :8], 2), lambda y: functional.pixel_unshuffle(y[:, 2:3, 1:, :6], 3),
     lambda y: y.view(1 if y.shape[0] == 1 else -1, 2, 3, 7, 9).transpose(1, 2).contiguous().view(-1, 6, 7, 9),
+    lambda y: functional.glu(y, 1), lambda y: functional.glu(y.mean((2, 3)), 1),
     functional.hardtanh, lambda y: functional.hardtanh(functional.avg_pool2d(y, 2)), lambda y: functional.softplus(y, 2.0),
     lambda y: functional.interpolate(y, scale_factor=2, mode="bilinear"),
     lambda y: functional.interpolate(y, scale_factor=(1.4, 3), mode="bilinear"),
@@ -150,6 +153,20 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
     "products and differences": (lambda m, x: (m.a(x) * m.b(x) - m.a(x)).relu() - 0.5 * m.b(x), TWO),
     "hardswish by hand": (lambda m, x: (y := m.a(x)) * functional.relu6(y + 3) / 6, ONE),
     "constants": (lambda m, x: m.a((2 - x) * 0.5 + torch.arange(4.0).reshape(4, 1, 1)) / 3 - 1, ONE),
+    "constants of places": (lambda m, x: torch.relu(m.a(x) + torch.arange(9.0)) - torch.arange(63.0).reshape(7, 9), ONE),
+    "constants less values": (lambda m, x: torch.arange(378.0).reshape(1, 6, 7, 9) - torch.relu(m.a(x)), ONE),
+    "constants of columns as many as channels": (lambda m, x: m.a(x) + torch.arange(6.0), {"a": conv(kernel=(4, 6))}),
+    "constants of a flattened map": (lambda m, x: m.b(torch.relu(m.a(x)).flatten(1) + torch.arange(378.0)), FLAT),
+    "spread over a map": (
+        lambda m, x: (
+            (y := m.a(x)) * torch.sigmoid(y.mean((2, 3), True)).expand_as(y) + y.amax((2, 3), True).expand(-1, -1, 7, 9) * 2),
+        ONE),
+    "a dense layer that gives a map": (
+        lambda m, x: m.c(torch.relu(m.b(m.a(x).mean((2, 3)))).view(-1, 6, 4, 3)),
+        {"a": conv(), "b": nn.Linear(6, 72), "c": conv(6)}),
+    "one column, one row, one channel": (
+        lambda m, x: torch.cat([(y := m.a(x))[..., -1].mean(2), y[:, :, 2].mean(2), m.b(y[:, 1].flatten(1))], 1),
+        {"a": conv(), "b": nn.Linear(63, 3)}),
     "constants of channels": (lambda m, x: torch.relu(m.a(x)) * torch.arange(6.0).reshape(1, 6, 1, 1) + 1.5, ONE),
     "norm of a concat": (lambda m, x: m.n(torch.cat([m.a(x), m.b(x)], 1)), {"a": conv(), "b": conv(), "n": Norm(12)}),
     "conv output used before and after its norm": (lambda m, x: m.a(x) + m.n(m.a(x)), {"a": conv(), "n": Norm(6)}),
@@ -266,11 +283,11 @@ def test_random_network_equals_torch(seed: int) -> None:
 MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the map of a convolution
     (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"),
     (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: 2 / y, "reciprocal"),
-    (lambda y: y + torch.ones(6, 7, 9), "add with a constant of shape .*for each channel"),
+    (lambda y: y * torch.ones(6, 7, 9), "mul with a constant of shape .*for each channel"),
     (lambda y: torch.cat([y, torch.zeros(1, 2, 7, 9)], 1), r"dimension 1 .*of activations"),
     (lambda y: functional.pad(y, (1, 1)), "zero padding .*before a convolution"), (lambda y: y.mean(), "mean over dimensions"),
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
-    (lambda y: y.mean(1), r"mean over dimensions \[1\] .*mean\(\(2, 3\)\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
+    (lambda y: y.amax(1), r"maximum over dimensions \[1\] .*dim=\(2, 3\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
     (lambda y: y.softmax(2), "softmax over dimension 2 .*dim=1"), (lambda y: y.flatten(1).softmax(1), "softmax over dimension 1"),
     (lambda y: functional.max_pool2d(y.permute(0, 2, 3, 1), 2), "operator permute .*keeping the channels in place"),
     (lambda y: y.permute(0, 3, 2, 1).flatten(1), "operator permute .*the layout is HWC"),
@@ -438,9 +455,45 @@ def test_networks_of_one_dimension() -> None:
         quantize(graph, signals[:, :3])
 
 
-def test_a_mean_over_channels() -> None:
-    net = Net(lambda m, x: m.a(x) * torch.sigmoid(m.a(x).mean(1, keepdim=True)), a=conv())
-    np.testing.assert_allclose(*outputs(net, export(net)), atol=1e-5)
+MEANS: dict[
+    str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], list[type]]
+] = {  # of the map of a convolution; what it becomes
+    "channels": (lambda m, y: y * torch.sigmoid(y.mean(1, keepdim=True)), [Conv, Lookup, Mul]),
+    "channels, in place of which rows stand": (lambda m, y: y.mean(1).unsqueeze(1).mean((2, 3)), [Conv, Pool]),
+    "channels at the end": (lambda m, y: y.mean(1), [Conv]),
+    "rows of one channel": (lambda m, y: y.mean(1).relu().mean((1, 2), keepdim=True), [Conv, Pool]),
+    "channels and rows": (lambda m, y: functional.linear(y.mean((1, 2)), torch.eye(9)[:3]), [Pool, Conv, Dense]),
+    "channels and columns": (lambda m, y: y.mean((-1, 1), True), [Pool, Conv]),
+    "sums": (lambda m, y: y.sum((2, 3)), [Pool, Lookup]),
+    "sums of channels": (lambda m, y: y.sum(1, keepdim=True), [Conv]),
+    "sums of all values": (lambda m, y: torch.sigmoid(y.sum((1, 2, 3))), [Pool, Conv, Lookup]),
+    "all values": (lambda m, y: y.mean((1, 2, 3)), [Pool, Conv]),
+    "all values, flattened": (lambda m, y: y.flatten(1).mean(1, keepdim=True), [Pool, Conv]),
+    "channels of places in a row": (lambda m, y: functional.linear(y.flatten(2).mean(1), torch.eye(63)[:3]), [Conv, Dense]),
+}
+
+
+@pytest.mark.parametrize("case", MEANS)
+def test_means_over_channels(case: str) -> None:
+    function, kinds = MEANS[case]
+    net = Net(lambda m, x: function(m, m.a(x)), a=conv())
+    graph = export(net)
+    np.testing.assert_allclose(*outputs(net, graph), atol=1e-5)
+    assert [type(op) for op in graph.ops[1:]] == kinds
+
+
+@pytest.mark.slow
+def test_what_is_rewritten_is_the_same_in_c() -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(m.a(x.mean((2, 3)))).view(-1, 4, 6, 8)
+        y = torch.relu(m.b(y) + torch.arange(8.0))
+        z = y * torch.sigmoid(y.mean(1, keepdim=True)) - y.amax((2, 3), True).expand(-1, -1, 6, 8) * 0.1
+        rows = functional.pixel_unshuffle(y, 2).mean((1, 3), True)[:, :, 1].flatten(1)
+        return m.d(torch.cat([functional.glu(z, 1)[..., -1].sum(2), rows], 1))
+
+    net = Net(forward, a=nn.Linear(4, 192), b=conv(4, 8, padding=1), d=nn.Linear(5, 3))
+    images = images_for(net, 6, 0)
+    assert tr.measure(tr.compile(quantize(export(net), images)), images[:3]).bit_exact
 
 
 def test_a_map_times_one_value_for_each_place() -> None:

@@ -17,7 +17,7 @@ from torch import nn
 import tinyredux as tr
 from tinyredux.cli.app import main
 from tinyredux.frontends import LayerDifference
-from tinyredux.graph import Add, Bilinear, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Quant, Rearrange
+from tinyredux.graph import Add, Bilinear, Concat, Conv, Dense, DepthwiseConv, Graph, Lookup, Mul, Op, Quant, Rearrange
 from tinyredux.int8 import evaluator, interpret
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; pip install 'tinyredux[onnx]'")
@@ -232,11 +232,24 @@ def test_several_outputs_equal_onnxruntime_in_the_file_s_order(tmp_path: Path) -
     assert len(tr.compare_with_onnxruntime(path, images)) == len(graph.ops)
 
 
+TRANSPOSED: tuple[dict[str, object], ...] = (  # what a transposed convolution by a kernel of 3 x 2 may say besides
+    {"strides": [2, 2], "pads": [1, 0, 1, 1]}, {"strides": [1, 1], "dilations": [2, 3], "pads": [2, 1, 0, 1]},
+    {"strides": [3, 2], "output_padding": [1, 1], "pads": [2, 1, 1, 0]}, {"strides": [2, 3], "output_shape": [8, 11]},
+    {"strides": [2, 3], "output_shape": [8, 10], "auto_pad": "SAME_UPPER"}, {"strides": [2, 1], "auto_pad": "SAME_LOWER"},
+    {"strides": [2, 1], "auto_pad": "SAME_UPPER"},
+)  # fmt: skip
+
+
 def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
     """One operator each, by hand: what it becomes, and that it equals ONNX Runtime but for halves."""
     vector = np.array([2.0, -0.5, 0.25], np.float32).reshape(1, 3, 1, 1)
     statistics = [np.array(one, np.float32) for one in ([1, -2, 3], [0.1, 0.2, 0.3], [0.5, 0, -0.5], [1, 2, 0.5])]
     weights, scales = np.arange(-54, 54, dtype=np.int8).reshape(4, 3, 3, 3), np.array([0.01, 0.02, 0.03, 0.01], np.float32)
+    drawn = np.random.default_rng(0).integers(-127, 128, (12, 6, 3, 2)).astype(np.int8)
+    kernels = {  # a name: weights, and scales of the first axis, or of a transposed convolution's second
+        "w": (weights, scales), "t": (drawn[:3, :4], scales), "g": (drawn, scales[[0, 1, 2, 0, 1, 2]] / 4),
+        "c": (drawn[:3, :1], scales[:1]),
+    }  # fmt: skip
     scale = np.float32(0.0531)  # that of the input: nothing is rescaled
     made = {
         "multiplied": (["Mul", "x", "v"], {"v": vector}, {}, DepthwiseConv),
@@ -251,6 +264,12 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
         "squared": (["Mul", "x", "x"], {}, {}, Mul),
         "doubled": (["Add", "x", "x"], {}, {}, Add),
         "blocks": (["DepthToSpace", "m"], {}, {"blocksize": 2, "mode": "DCR"}, Rearrange),
+        "blocks in columns": (["DepthToSpace", "m"], {}, {"blocksize": 2, "mode": "CRD"}, Rearrange),
+        "places": (["SpaceToDepth", "m"], {}, {"blocksize": 2}, Concat),
+        **{f"transposed {i}": (["ConvTranspose", "x", "dt"], {}, given, Conv) for i, given in enumerate(TRANSPOSED)},
+        "transposed, in groups": (["ConvTranspose", "mx", "dg", "b"], {"b": np.arange(-6, 6, dtype=np.float32)},
+                                  {"strides": [2, 1], "group": 2}, Conv),
+        "transposed, each channel": (["ConvTranspose", "x", "dc"], {}, {"strides": [2, 2], "group": 3}, DepthwiseConv),
         "halves": (["Resize", "x", "", "v"], {"v": np.array([1, 1, 2, 3], np.float32)}, {"mode": "nearest"}, Rearrange),
         "between": (["Resize", "x", "", "v"], {"t": scale, "v": np.array([1, 1, 2, 4], np.float32)},
                     {"mode": "linear"}, Bilinear),
@@ -266,15 +285,25 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
     }  # fmt: skip
     for name, (words, constants, attributes, kind) in made.items():
         before = [helper.make_node("Sigmoid", ["x"], ["g"]), helper.make_node("Concat", ["x", "x", "x", "x"], ["m"], axis=1)]
-        weight = helper.make_node("DequantizeLinear", ["iw", "sw"], ["dw"], axis=0)
+        before += [helper.make_node("DequantizeLinear", [f"i{one}", f"s{one}"], [f"d{one}"], axis=one != "w") for one in kernels]
+        before += [
+            helper.make_node("QuantizeLinear", ["m", *"sz"], ["mq"]),
+            helper.make_node("DequantizeLinear", ["mq", *"sz"], ["mx"]),
+        ]
         node = helper.make_node(words[0], words[1:], ["y"], **attributes)
-        nodes = between(*[one for one in (*before, weight) if one.output[0] in words], node)
-        path = file_of(tmp_path / f"{name}.onnx", nodes, constants={"iw": weights, "sw": scales, **constants})
+        wanted = {*words, "m", "mq"} if "mx" in words else {*words}
+        nodes = between(*[one for one in before if one.output[0] in wanted], node)
+        held = {f"i{one}": values for one, (values, _) in kernels.items()} | {
+            f"s{one}": each for one, (_, each) in kernels.items()
+        }
+        path = file_of(tmp_path / f"{name}.onnx", nodes, constants={**held, **constants})
         graph = tr.load_onnx(path)
         assert kind is None or kind in {type(op) for op in graph.ops}, (name, graph.ops)
         (*_, last) = tr.compare_with_onnxruntime(path, images_for(graph, 24))
         most = 0.03 if kind is Bilinear else 0.01  # whose float32 means of four lie on either side of a half
         assert last.differ <= most * last.values and last.largest <= 1, (name, last)
+        if name in ("places", "transposed 3", "transposed, in groups", "transposed, each channel"):
+            assert tr.measure(tr.compile(graph), real_images(graph, 2)).bit_exact, name
 
 
 def test_what_is_clamped_by_its_scale_needs_no_clamp(tmp_path: Path) -> None:

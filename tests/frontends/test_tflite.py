@@ -32,7 +32,7 @@ interpreter = pytest.importorskip(
 )
 from damaged import damaged  # noqa: E402
 from generated import assert_c_equals_interpreter  # noqa: E402
-from tflite_field import field_model, gated_model, line_model, scaled_model  # noqa: E402
+from tflite_field import channelled_model, field_model, gated_model, line_model, scaled_model  # noqa: E402
 from tflite_models import Drawn, drawn_model  # noqa: E402
 from tflite_writer import Writer, tflite_bytes  # noqa: E402
 
@@ -42,7 +42,8 @@ DRAWN, INPUTS = range(24), 20
 MAKERS: dict[str, tuple[Callable[[int], bytes], range]] = {  # what draws a file, and the seeds whose digests are kept
     "drawn": (drawn_model, DRAWN), "functions": (lambda seed: drawn_model(seed, True), DRAWN),
     "field": (field_model, range(40)), "line": (line_model, range(40)), "gated": (gated_model, range(40)),
-    "scaled": (scaled_model, range(40)), "dilated": (lambda seed: drawn_model(seed, holes=True), range(0)),
+    "scaled": (scaled_model, range(40)), "channelled": (channelled_model, range(0)),
+    "dilated": (lambda seed: drawn_model(seed, holes=True), range(0)),
 }  # fmt: skip
 MLPERF = (
     "ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "pretrainedResnet_large_int8", "str_ww_ref_model", "vww_96_int8",
@@ -196,7 +197,9 @@ def real_images(graph: Graph, count: int) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-@pytest.mark.parametrize(("kind", "seed"), [*(("drawn", seed) for seed in (0, 3, 5, 8)), ("dilated", 1), ("dilated", 4)])
+@pytest.mark.parametrize(
+    ("kind", "seed"), [*(("drawn", seed) for seed in (0, 3, 5, 8)), ("dilated", 1), ("dilated", 4), ("channelled", 4)]
+)
 def test_c_equals_the_interpreter(kind: str, seed: int, kernels: str, tmp_path: Path) -> None:
     graph = tr.load_tflite(drawn(seed, tmp_path, kind))
     assert_c_equals_interpreter(graph, tr.compile(graph, kernels=kernels).artifact)

@@ -21,7 +21,7 @@ interpreter = pytest.importorskip(
 )
 import ai_edge_litert.schema_py_generated as schema  # noqa: E402
 import flatbuffers  # noqa: E402
-from tflite_field import Field, field_model, gated_model, line_model, scaled_model  # noqa: E402
+from tflite_field import Field, channelled, channelled_model, field_model, gated_model, line_model, scaled_model  # noqa: E402
 
 SHAPE = (1, 6, 4, 4)
 
@@ -65,6 +65,11 @@ def test_means_of_few_values_equal_litert(axes: tuple[int, ...], seed: int, tmp_
         assert_litert_agrees(field, tmp_path)
         (op,) = loaded(field, tmp_path).ops
         assert isinstance(op, Pool) and op.kind == "mean"
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_constants_of_channels_and_values_equal_litert(seed: int, tmp_path: Path) -> None:
+    assert_litert_agrees(channelled(seed), tmp_path)
 
 
 @pytest.mark.parametrize("align", [False, True])
@@ -136,9 +141,9 @@ def test_what_cannot_be_computed_is_said(tmp_path: Path) -> None:
         inputs = [field.last, field.constant([[0, 0], [1, 1], [0, 0], [0, 0]]), value]
         field.add("PADV2", inputs, (1, 8, 4, 4), "PadV2Options")
 
-    def by_channels(field: Field) -> None:
-        values = field.writer.tensor("values", (4,), "int8", Quant((0.1,), 0), np.array([1, 2, 3, 4], np.int8))
-        field.add("ADD", [field.last, values], field.shape, "AddOptions")
+    def by_columns(field: Field) -> None:
+        values = field.writer.tensor("values", (4, 1), "int8", Quant((0.1,), 0), np.array([[1], [2], [3], [4]], np.int8))
+        field.add("MUL", [field.last, values], field.shape, "MulOptions")
 
     def taken_off(field: Field) -> None:
         value = field.writer.tensor("value", (), "int8", Quant((0.1,), 0), np.array(5, np.int8))
@@ -160,7 +165,7 @@ def test_what_cannot_be_computed_is_said(tmp_path: Path) -> None:
         (flipped, "expected steps of 1 or more"), (stretched, "expected each value as often"), (turned, "stay where they are"),
         (many, "its limits are not held in the file"), (whitened, "a padding of 77 goes"), (gathered, "no kernel computes it"),
         (deep, r"shape \(1, 3, 2, 4, 4\), expected \(1, height, width, channels\)"), (wide, "int16, expected"),
-        (by_channels, "its constant has 4 values"), (taken_off, "of SUB the second"),
+        (by_columns, "a factor for each channel"), (taken_off, "of SUB the second"),
         (lambda field: field.pad([(0, 1), (0, 0), (0, 0), (0, 0)]), "it pads the images"),
     ]  # fmt: skip
     for change, words in cases:
@@ -212,7 +217,7 @@ def assert_c_is_exact(graph: Graph, model: tr.Model, target: str) -> None:
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.sweep) for seed in (2, 3))])
 def test_c_equals_the_interpreter(seed: int, rounding: str, kernels: str, tmp_path: Path) -> None:
     path = tmp_path / "field.tflite"
-    for make in (field_model, line_model, gated_model, scaled_model):
+    for make in (field_model, line_model, gated_model, scaled_model, channelled_model):
         path.write_bytes(make(seed))
         graph = tr.load_tflite(path, rounding)
         assert_c_is_exact(graph, tr.compile(graph, kernels=kernels), "host")
@@ -225,10 +230,10 @@ def test_c_equals_the_interpreter(seed: int, rounding: str, kernels: str, tmp_pa
 def test_boards_equal_the_interpreter(board: str, rounding: str, tmp_path: Path) -> None:
     pytest.importorskip("unicorn")
     path, kinds = tmp_path / "field.tflite", set[str]()
-    for make, seed in ((field_model, 2), (line_model, 1), (gated_model, 1)):
+    for make, seed in ((field_model, 2), (line_model, 1), (gated_model, 1), (channelled_model, 1)):
         path.write_bytes(make(seed))
         graph = tr.load_tflite(path, rounding)
         kinds |= {getattr(op, "kind", type(op).__name__) for op in graph.ops}
         assert_c_is_exact(graph, tr.compile(graph, board), "simulator")
     assert_c_is_exact(graph, tr.compile(graph, board, schedule=tr.Partial()), "simulator")
-    assert kinds >= {"mean", "Mul", "Add", "Rearrange"}
+    assert kinds >= {"mean", "Mul", "Add", "Rearrange", "AddConstant"}

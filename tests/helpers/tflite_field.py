@@ -317,3 +317,31 @@ def scaled_model(seed: int) -> bytes:
     field.mean((1, 2), False)
     field.dense(4)
     return field.bytes()
+
+
+def channelled(seed: int) -> Field:
+    """Returns a network between constants of several values: for each channel, and for sums and differences for each value."""
+    field = Field(seed)
+    field.conv()
+    for i in range(4):
+        if i == 2:
+            field.mean((1, 2), field.pick(True, False))
+        code = field.pick("ADD", "SUB", "MUL")
+        own = Quant((float(np.float32(field.rng.uniform(0.0005, 0.05))),), field.pick(-128, 0, 127))
+        channels, whole = field.shape[-1:], (field.shape, field.shape[1:])
+        shape = field.pick(channels, (1,) * (len(field.shape) - 1) + channels, *(() if code == "MUL" else whole))
+        value = field.rng.integers(-128, 128, shape).astype(np.int8)
+        constant = field.writer.tensor(f"k{len(field.writer.tensors)}", shape, "int8", own, value)
+        most = field.quant.scale[0] * 127 * own.scale[0] if code == "MUL" else max(field.quant.scale[0], own.scale[0])
+        result = Quant((float(np.float32(most * field.rng.uniform(0.3, 1.5))),), field.pick(-128, -3, 40))
+        inputs = [field.last, constant] if code == "SUB" else field.pick([field.last, constant], [constant, field.last])
+        options = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}[code]
+        field.add(code, inputs, field.shape, options, result, fusedActivationFunction=field.pick(0, 1, 3))
+    return field
+
+
+def channelled_model(seed: int) -> bytes:
+    """Returns such a network with a dense layer at its end, which LiteRT's reference computes in floating point."""
+    field = channelled(seed)
+    field.dense(4)
+    return field.bytes()

@@ -235,13 +235,12 @@ def call_of(weights: Weights, step: Step) -> Call:
                 fields |= asdict(mean_params(graph, op))
             else:
                 fields |= _clamps(graph, op) | _strides(step)
-        case Add():
+        case Add() | AddConstant():
             kernel, struct = "sub" if op.subtract and graph.rounding == "double" else "add", "add"
-            fields = _add(graph, op) | _rows(step, ("a_row", "b_row"))
-        case AddConstant():
-            kernel, fields = "add", _add(graph, op) | _rows(step, ("a_row",))
-            first = graph.tensors[op.output].shape[1] * box.y0 + box.x0
-            maps = (*maps, Address("I8", weights.blob.entries[op.values].offset + first * box.shape[2]))
+            fields = _add(graph, op) | _rows(step, ("a_row", "b_row")[: len(op.inputs)])
+            if isinstance(op, AddConstant):
+                first = graph.tensors[op.output].shape[1] * box.y0 + box.x0
+                maps = (*maps, Address("I8", weights.blob.entries[op.values].offset + first * box.shape[2]))
         case LayerNorm():
             kernel, fields = "layer_norm", layer_norm_fields(graph, op, step)
         case Attention():

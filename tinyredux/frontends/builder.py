@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -145,6 +146,11 @@ class Call:
         """Returns (top, bottom, left, right) of padding by rows and columns, and of the zeros that wait at what it reads."""
         top, bottom, left, right = self.builder.padded.get(self.source.name, (0, 0, 0, 0))
         return before[0] + top, after[0] + bottom, before[1] + left, after[1] + right
+
+    def note_rows(self) -> None:
+        """Notes where values of one channel lie whose rows stand where torch has channels: (1, height, width)."""
+        if len(self.shape) == 3:
+            self.builder.turned[self.node.name] = torch.arange(math.prod(self.shape)).reshape(self.shape)
 
     def alias(self, source: fx.Node) -> None:
         """Makes it another name of the tensor behind `source`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import Array, Bilinear, Conv, Rearrange, dilated, resized
+from tinyredux.graph import AddConstant, Array, Bilinear, Concat, Conv, Dense, Rearrange, dilated, resized
 
 
 def as_planes(weights: Array) -> Array:
@@ -21,10 +22,10 @@ def part(call: Call) -> None:
     axis, start, end, step = arguments(call.node, dim=0, start=0, end=None, step=1)
     extent = call.source_shape[axis]
     first, last, step = slice(start, end, step).indices(extent)
-    _take(call, axis % len(call.source_shape), first, len(range(first, last, step)), step)
+    take(call, axis % len(call.source_shape), first, len(range(first, last, step)), step)
 
 
-def _take(call: Call, axis: int, first: int, count: int, step: int = 1, source: fx.Node | None = None) -> None:
+def take(call: Call, axis: int, first: int, count: int, step: int = 1, source: fx.Node | None = None) -> None:
     """Takes `count` channels, rows or columns of what is read, `step` apart."""
     source = source or call.source
     height, width, channels = call.builder.graph.tensors[call.builder.value[source.name]].shape
@@ -46,13 +47,41 @@ def _take(call: Call, axis: int, first: int, count: int, step: int = 1, source: 
     )  # fmt: skip
 
 
+def select(call: Call) -> None:
+    """One channel, row or column, whose axis then goes."""
+    axis, index = arguments(call.node, dim=0, index=0)
+    axis %= len(call.source_shape)
+    take(call, axis, index % call.source_shape[axis], 1)
+    if axis == 1:
+        call.note_rows()
+
+
+def expand(call: Call) -> None:
+    """A value for each channel at every place of a map: a product spreads it by itself, for others it is repeated."""
+    height, width, channels = call.tensor.shape
+    tensors, value, size = call.builder.graph.tensors, call.builder.value, call.shape[2:]
+
+    def spreads(user: fx.Node) -> bool:
+        others = [node for node in user.all_input_nodes if node is not call.node]
+        whole = all(node.name in value and tensors[value[node.name]].shape == (*size, channels) for node in others)
+        return getattr(user.target, "__name__", "").startswith("mul") and bool(others) and whole
+
+    fits = (height, width) == (1, 1) and call.shape[1:2] == (channels,) and len(call.shape) == len(call.source_shape) == 4
+    if call.shape == call.source_shape or (fits and all(map(spreads, call.node.users))):
+        call.alias(call.source)
+    elif fits:
+        call.emit("repeat", Rearrange, size=size, channels=channels, repeat=size)
+    else:
+        raise refuse(call.node, f"{call.kind} of {call.source_shape} to {call.shape}", "one of (1, channels, 1, 1) to a map")
+
+
 def piece(call: Call) -> None:
     """One of the pieces of a split: its place follows from the sizes of those before."""
     whole, number = call.source, int(call.node.args[1])  # type: ignore[arg-type]
     (axis,) = arguments(whole, dim=0)
     shapes = [tuple(value.shape) for value in whole.meta["val"]]
     axis %= len(shapes[0])
-    _take(call, axis, sum(shape[axis] for shape in shapes[:number]), shapes[number][axis], 1, call.source)
+    take(call, axis, sum(shape[axis] for shape in shapes[:number]), shapes[number][axis], 1, call.source)
 
 
 def split(call: Call) -> None:
@@ -92,6 +121,20 @@ def pixel_shuffle(call: Call) -> None:
     call.emit("shuffle", Rearrange, size=(height, width), channels=channels, repeat=(times, times), blocks=True)
 
 
+def pixel_unshuffle(call: Call) -> None:
+    """Places become channels: every so manieth row and column side by side, then dealt out: torch has each channel's together."""
+    (times,) = arguments(call.node, downscale_factor=1)
+    _, _, height, width = call.shape
+    channels, parts = call.tensor.shape[2], list[str]()
+    for place in ((row, column) for row in range(times) for column in range(times)):
+        call.emit("slice", Rearrange, size=(height, width), channels=channels, start=place, step=(times, times))
+        parts.append(call.builder.value[call.node.name])
+    call.emit("concat", Concat, reads=parts)
+    if channels > 1:
+        shape = {"size": (height, width), "channels": channels * times**2}
+        call.emit("shuffle", Rearrange, reads=[call.node], **shape, groups=times**2)
+
+
 def channel_shuffle(call: Call) -> None:
     """Deals channels out."""
     (groups,) = arguments(call.node, groups=1)
@@ -126,6 +169,25 @@ def conv_transpose(call: Call) -> None:
         raise refuse(call.node, f"a transposed convolution with padding {padding}", "less padding than the kernel's size")
     window: dict[str, Any] = {"kernel": kernel, "dilation": holes, "padding": (before[0], after[0], before[1], after[1])}
     call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), reads=[source], **window, groups=groups)
+
+
+def unflatten(call: Call, dense: Dense) -> None:
+    """A dense layer whose outputs are a map afterwards: a transposed convolution of one place, plus the biases of each value."""
+    graph, (_, channels, height, width) = call.builder.graph, call.shape
+    weights, bias = graph.constants[dense.weights], graph.constants[dense.bias]
+    if graph.tensors[dense.inputs[0]].shape[:2] != (1, 1):
+        raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "one behind a Linear of a vector")
+    kernel = weights.reshape(channels, height, width, -1)[:, ::-1, ::-1]
+    sides = (height - 1, height - 1, width - 1, width - 1)
+    call.emit_weighted("conv", Conv, kernel, np.zeros(()), reads=[dense.inputs[0]], kernel=(height, width), padding=sides)
+    add_map(call, call.node, bias.reshape(channels, height, width).transpose(1, 2, 0), dense.activation)
+
+
+def add_map(call: Call, node: fx.Node, values: Array, activation: str = "none") -> None:
+    """Adds constants, (height, width, channels), to a map."""
+    name = f"{call.builder.name('embed')}.values"
+    call.builder.graph.constants[name] = values
+    call.emit("embed", AddConstant, name, reads=[node], activation=activation)
 
 
 def turn(call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from tinyredux.frontends import moves
 from tinyredux.frontends.builder import Builder, Call, arguments, pair, refuse
-from tinyredux.frontends.moves import as_planes, bilinear, channel_shuffle, conv_transpose, part, pixel_shuffle, split, upsample
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -45,6 +46,10 @@ def flatten(call: Call) -> None:
     Torch may see a map as (1, C, H, W), as (1, C, H * W) or flat as (1, C * H * W); here it stays a map.
     """
     height, width, channels = call.tensor.shape
+    dense = call.builder.graph.producer(call.tensor.name)
+    if len(call.shape) == 4 > len(call.source_shape) and call.shape[2:] != (1, 1) and isinstance(dense, Dense):
+        moves.unflatten(call, dense)
+        return
     if call.shape not in ((1, channels, height, width), (1, channels, height * width), (1, height * width * channels)):
         raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
     call.alias(call.source)
@@ -54,7 +59,7 @@ def _conv2d(call: Call) -> None:
     weight, bias, stride, padding, dilation, groups = arguments(
         call.node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    weights = as_planes(call.constant(weight))
+    weights = moves.as_planes(call.constant(weight))
     kernel = pair(weights.shape[2:])
     (height, width), holes = dilated(kernel, pair(dilation))
     before = after = (0, 0)
@@ -150,6 +155,18 @@ def _unary(call: Call) -> None:
     call.emit(function, Lookup, function=function, parameters=tuple(map(float, arguments(call.node, **parameters))))
 
 
+def _glu(call: Call) -> None:
+    """One half of the channels times the sigmoid of the other."""
+    axis, half = arguments(call.node, dim=-1)[0] % len(call.shape), call.tensor.shape[2] // 2
+    if axis != 1:
+        raise refuse(call.node, f"glu along dimension {axis}", "glu(x, dim=1), of channels")
+    moves.take(call, 1, 0, half)
+    first = call.builder.value[call.node.name]
+    moves.take(call, 1, half, half)
+    call.emit("sigmoid", Lookup, reads=[call.node], function="sigmoid")
+    call.emit("mul", Mul, reads=[first, call.node])
+
+
 def _gelu(call: Call) -> None:
     function = {"none": "gelu", "tanh": "gelu_tanh"}[arguments(call.node, approximate="none")[0]]
     call.emit(function, Lookup, function=function)
@@ -225,21 +242,27 @@ def _adaptive(call: Call) -> None:
 
 
 def _reduce(call: Call) -> None:
-    """A mean or maximum over height, width or both is a pool as large as the map; a mean over channels a 1x1 convolution."""
-    axes, keepdim = arguments(call.node, dim=None, keepdim=False)
+    """A mean, sum or maximum over height, width or both is a pool as large as the map; a mean over channels a 1x1 convolution."""
+    (axes,) = arguments(call.node, dim=None)
     rank = len(call.source_shape)
     axes = [axis % rank for axis in ([axes] if isinstance(axes, int) else axes or range(rank))]
-    if call.kind == "mean" and axes == [1] and rank == 4 and keepdim:
-        channels = call.tensor.shape[2]
-        call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()))
-        return
-    if rank < 3 or not set(axes) <= set(range(2, rank)):
-        name = "mean" if call.kind == "mean" else "maximum"
-        raise refuse(call.node, f"a {name} over dimensions {axes}", "mean((2, 3)) or nn.AdaptiveAvgPool2d(1)")
-    height, width, _ = call.tensor.shape
-    kernel = (height if rank == 3 or 2 in axes else 1, width if rank == 3 or 3 in axes else 1)
-    kind = "average" if call.kind == "mean" else "max"
-    call.emit(f"{kind}pool", Pool, kind, kernel, kernel)
+    if rank < 2 or 0 in axes or (1 in axes and call.kind == "amax"):
+        name, instead = (
+            ("maximum", "of rows and columns") if call.kind == "amax" else (call.kind, "of channels, rows and columns")
+        )
+        raise refuse(call.node, f"a {name} over dimensions {axes}", f"one {instead} of each image, such as dim=(2, 3)")
+    height, width, channels = call.tensor.shape
+    kernel = (height if rank < 4 or 2 in axes else 1, width if rank < 4 or 3 in axes else 1)
+    kind, reads = "max" if call.kind == "amax" else "average", call.source
+    if axes != [1] or rank == 2:
+        call.emit(f"{kind}pool", Pool, kind, kernel, kernel)
+        reads = call.node
+    if 1 in axes:
+        call.emit_weighted("conv", Conv, np.full((1, 1, 1, channels), 1 / channels), np.zeros(()), reads=[reads])
+        call.note_rows()
+    if call.kind == "sum":
+        count = math.prod(call.source_shape[axis] for axis in axes)
+        scale(call, np.asarray(float(count)), np.zeros(()), call.node)
 
 
 def _add(call: Call) -> None:
@@ -263,36 +286,45 @@ def _add(call: Call) -> None:
 def _add_constant(call: Call, left: Any, right: Any, sign: float) -> None:
     """Adds numbers to an activation, or subtracts it from them."""
     first = bool(call.activations((left,)))
-    constant = _by_channel(call, *((right, left) if first else (left, right)))
-    if not constant.any() and (first or sign == 1):  # where Python's sum() starts
-        call.alias(left if first else right)
-    elif first:
-        scale(call, np.ones(()), sign * constant)
+    operand, constant = left if first else right, _numbers(call, *((right, left) if first else (left, right)))
+    times = np.asarray(float(1 if first else sign))
+    constant = constant * (sign if first else 1)
+    if not constant.any() and times == 1:  # where Python's sum() starts
+        call.alias(operand)
+    elif (by_channel := _by_channel(call, constant, operand)) is not None:
+        scale(call, times, by_channel, operand)
     else:
-        scale(call, np.asarray(float(sign)), constant, right)
+        if times != 1:
+            scale(call, times, np.zeros(()), operand)
+        height, width, channels = call.builder.graph.tensors[call.builder.value[operand.name]].shape
+        values = np.broadcast_to(constant, call.shape).reshape(channels, height, width).transpose(1, 2, 0)
+        moves.add_map(call, call.node if times != 1 else operand, values)
 
 
-def _by_channel(call: Call, value: Any, operand: fx.Node) -> Array:
-    """Returns the numbers of a constant beside an operand, which has its shape afterwards: one, or one for each channel, (C,)."""
+def _numbers(call: Call, value: Any, operand: fx.Node) -> Array:
+    """Returns the numbers of a constant beside an operand, which has its shape afterwards."""
     constant = call.constant(value) if isinstance(value, fx.Node) else np.asarray(float(value))
     if tuple(operand.meta["val"].shape) != tuple(call.shape):
         what = f"{call.kind} of shape {tuple(operand.meta['val'].shape)} with a constant of shape {constant.shape}"
         raise refuse(call.node, what, "a constant that does not make the tensor larger")
+    return constant
+
+
+def _by_channel(call: Call, constant: Array, operand: fx.Node) -> Array | None:
+    """Returns a constant beside an operand as one number, or one for each channel, (C,); None for another."""
     if constant.size == 1:
         return constant.reshape(())
-    channels, rank = call.shape[1], len(call.shape)
-    if constant.shape[-rank:] != (channels, *[1] * (rank - 2)) and constant.shape != (1, channels, *[1] * (rank - 2)):
-        raise refuse(
-            call.node, f"{call.kind} with a constant of shape {constant.shape}", "a constant for each channel, or for all"
-        )
-    return constant.reshape(-1)
+    wanted = (call.builder.graph.tensors[call.builder.value[operand.name]].shape[2], *[1] * (len(call.shape) - 2))
+    return constant.reshape(-1) if constant.shape in (wanted, (1, *wanted)) else None
 
 
 def _mul(call: Call) -> None:
     left, right = arguments(call.node, **{"self": None, "other": None})
     operands = call.activations((left, right))
     if len(operands) == 1:
-        constant = _by_channel(call, right if operands[0] is left else left, operands[0])
+        numbers = _numbers(call, right if operands[0] is left else left, operands[0])
+        if (constant := _by_channel(call, numbers, operands[0])) is None:
+            raise refuse(call.node, f"{call.kind} with a constant of shape {numbers.shape}", "a factor for each channel, or one")
         if call.kind == "div" and (operands[0] is not left or not constant.all()):
             raise refuse(call.node, "a division by an activation", "a multiplication")
         scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
@@ -344,16 +376,16 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
     **dict.fromkeys(("max_pool2d", "avg_pool2d"), _pool),
     **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), _adaptive),
-    **dict.fromkeys(("mean", "amax"), _reduce),
+    **dict.fromkeys(("mean", "amax", "sum"), _reduce), "glu": _glu,
     **dict.fromkeys(("cat", "concat"), _cat),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(UNARY, _unary),
-    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), split),
-    **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), upsample),
-    "upsample_bilinear2d": bilinear, "slice": part, "pixel_shuffle": pixel_shuffle,
-    "channel_shuffle": channel_shuffle, "conv_transpose2d": conv_transpose,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), moves.split),
+    **dict.fromkeys(("upsample_nearest2d", "_upsample_nearest_exact2d"), moves.upsample),
+    "upsample_bilinear2d": moves.bilinear, "slice": moves.part, "select": moves.select, "pixel_shuffle": moves.pixel_shuffle,
+    "pixel_unshuffle": moves.pixel_unshuffle, "channel_shuffle": moves.channel_shuffle, "conv_transpose2d": moves.conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
     "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
-    **dict.fromkeys(("mul", "div"), _mul),
+    **dict.fromkeys(("mul", "div"), _mul), **dict.fromkeys(("expand", "expand_as"), moves.expand),
     "softmax": _softmax,
 }  # fmt: skip

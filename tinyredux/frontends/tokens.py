@@ -16,9 +16,9 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, refuse
+from tinyredux.frontends.moves import add_map
 from tinyredux.frontends.operators import scale
 from tinyredux.graph import (
-    AddConstant,
     Array,
     Attention,
     Conv,
@@ -66,7 +66,7 @@ def convert(call: Call, others: Handlers) -> bool:
     builder, operands = call.builder, call.activations(call.node.all_input_nodes)
     if waiting := [node for node in operands if node.name in builder.scores]:
         _scored(call, waiting[0])
-    elif call.kind in ALIASES:
+    elif call.kind in ALIASES or (call.kind == "expand" and call.shape == call.source_shape):
         call.alias(operands[0])
         if operands[0].name in builder.turned:
             builder.turned[call.node.name] = builder.turned[operands[0].name]
@@ -92,7 +92,9 @@ def convert(call: Call, others: Handlers) -> bool:
 def _view(call: Call) -> None:
     """Does with the places what torch does with the values; behind a turn back it is an ordinary map again."""
     builder, node = call.builder, call.node
-    lie = node.target(places(builder, call.source), *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    before = places(builder, call.source)
+    before = before.contiguous() if isinstance(before, torch.Tensor) else before  # of a split there are several
+    lie = node.target(before, *node.args[1:], **node.kwargs)  # type: ignore[operator]
     call.alias(call.source)
     builder.turned[node.name] = lie
     height, width, channels = call.tensor.shape
@@ -235,9 +237,7 @@ def _add_constant(call: Call, node: fx.Node, value: Array) -> None:
     lie = _all_places(call, [node])
     values = np.empty(lie.numel())
     values[lie.flatten().numpy()] = np.broadcast_to(value, tuple(lie.shape)).reshape(-1)
-    name, shape = call.builder.name("embed"), call.builder.graph.tensors[call.builder.value[node.name]].shape
-    call.builder.graph.constants[f"{name}.values"] = values.reshape(shape)
-    call.emit("embed", AddConstant, f"{name}.values", reads=[node])
+    add_map(call, node, values.reshape(call.builder.graph.tensors[call.builder.value[node.name]].shape))
 
 
 def _matmul(call: Call) -> None:
@@ -384,7 +384,7 @@ def _apart(graph: Graph, conv: Conv, readers: list[Op]) -> Graph:
     return graph.with_ops(ops, tensors=tensors, constants=constants, origin=origin)
 
 
-ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy", "expand")
+ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy")
 ELEMENTWISE = (
     "relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "gelu", "celu", "selu", "prelu", "sigmoid", "tanh", "hardsigmoid",
     "hardswish", "silu", "mish", "abs", "exp", "square", "leaky_relu", "softplus", "elu",

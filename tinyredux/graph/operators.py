@@ -248,10 +248,13 @@ class Attention(Op):
 
 @dataclass(frozen=True)
 class AddConstant(Op):
-    """A map plus one that is the same in every run, such as a position embedding: constant `values` (height, width, channels)."""
+    """A map plus one that is the same in every run, such as a position embedding: constant `values` (height, width, channels).
+    With `subtract`, less this one."""
 
     values: str = ""
     values_quant: Quant | None = None  # of the constant, once quantised
+    activation: str = "none"
+    subtract: bool = False
 
 
 @dataclass(frozen=True, repr=False)

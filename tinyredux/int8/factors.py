@@ -156,7 +156,7 @@ def add_params(graph: Graph, op: Add | AddConstant) -> AddParams:
             one, other, down = single_add(left.scale[0], right.scale[0], result.scale[0])
         except ValueError as wrong:
             raise ValueError(f"{op.name}: {wrong}; take double rounding") from None
-        signed = (one, -other if isinstance(op, Add) and op.subtract else other)
+        signed = (one, -other if op.subtract else other)
         return AddParams(zero_points, signed, (0, 0), result.zero_point, 0, -down, clamp_for(graph, op))
     twice_max = 2 * max(left.scale[0], right.scale[0])
     factors = [quantize_multiplier(q.scale[0] / twice_max) for q in (left, right)]

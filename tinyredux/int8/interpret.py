@@ -264,7 +264,7 @@ def _add_int8(graph: Graph, op: Add | AddConstant, inputs: list[Batch]) -> Batch
         once = (sums + (1 << (-params.output_shift - 1))) >> -params.output_shift
         return fixedpoint.clamp_int8(once + params.output_zero_point, params.clamp.low, params.clamp.high)
     total = np.zeros(inputs[0].shape, np.int64)
-    signs = (1, -1 if isinstance(op, Add) and op.subtract else 1)
+    signs = (1, -1 if op.subtract else 1)
     rows = zip(inputs, signs, params.zero_points, params.multipliers, params.shifts, strict=True)
     for values, sign, zero_point, multiplier, shift in rows:
         fine = (values.astype(np.int64) - zero_point) << 20
@@ -309,7 +309,7 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
         case Attention():
             result = attended(op, inputs)
         case AddConstant():
-            result = images + graph.constants[op.values]
+            result = images + graph.constants[op.values] * (-1 if op.subtract else 1)
         case _:
             result = images
     low, high = ACTIVATIONS[getattr(op, "activation", "none")]

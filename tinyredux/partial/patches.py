@@ -47,6 +47,7 @@ STRIPS = (1, 2, 4, 8)  # rows of rolling strips that are tried
 Edges = npt.NDArray[np.int64]
 Counts = dict[tuple[int, int, tuple[int, ...]], dict[str, int]]  # rows (axis 0) or columns (1) by operator, for patches
 ItemCost = Callable[[Item], float]  # predicted cycles of an item alone
+Choices = list[tuple[int, tuple[Item, ...]]]  # peak bytes, and what runs one after the other
 LEVEL_STEP = 1.03  # from one peak at which the fastest choice is sought to the next
 GAIN = 0.98  # of the cycles of a choice of fewer bytes: what the next one may take at most
 PATHS = 16  # to a cut that are followed on
@@ -78,12 +79,11 @@ class Path(NamedTuple):
         return (*self.before.items, *self.last.items) if self.before and self.last else ()
 
 
-def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost) -> list[tuple[int, tuple[Item, ...]]]:
+def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost, rolling: bool) -> Choices:
     """Returns (peak bytes, items) of the fastest choices whose MACs are at most `mac_limit` times the network's, from the least
     peak on: each takes more bytes than the one before and is predicted to be faster. Empty where no choice keeps to the limit.
-
-    `cost` says what an item alone is predicted to take. With `input_outside` the network's input does not count in a peak.
-    For a peak that is allowed, the fastest choice is a shortest path over the cuts among those that keep to the MACs.
+    `cost` says what an item alone is predicted to take. With `input_outside` the network's input does not count in a peak, with
+    `rolling` strips that keep shared rows are tried. For a peak, the fastest choice is a shortest path within the MACs.
     """
     cuts = narrow_cuts(net.graph)
     every = [units_between(net, cuts), [[Item((op.name,)) for op in net.graph.ops[a:b]] for a, b in itertools.pairwise(cuts)]]
@@ -92,12 +92,12 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost
         ways += segment_ways(net, units, cuts, end, input_outside, costs)
     at = [edges.index(cut) for cut in cuts]
     ways = [way._replace(first=at[way.first], end=at[way.end]) for way in ways]
-    ways += [way for end in range(1, len(edges)) for way in strip_ways(net, edges, end, input_outside, costs)]
+    ways += [way for end in range(1, len(edges) * rolling) for way in strip_ways(net, edges, end, input_outside, costs)]
     ways += [one_by_one(net, at, *pair, input_outside, costs) for at, pair in enumerate(itertools.pairwise(edges))]
     ways, ends = sorted(undominated(ways), key=lambda way: (way.end, way.first)), len(edges)
     most, peaks = int(mac_limit * total_macs(net.graph)), sorted({way.peak for way in ways})
     low = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
-    found, fast, next_peak = list[tuple[int, tuple[Item, ...]]](), math.inf, 0.0
+    found, fast, next_peak = Choices(), math.inf, 0.0
     for peak in peaks[low:]:
         path = fastest(ways, ends, peak, most) if peak >= next_peak or peak == peaks[-1] else None
         if path:

@@ -198,7 +198,9 @@ def plan_hybrid(
     pure = plan_partial(graph, accumulator, price=price)
     placed = _placing(graph, input_outside)
     plans = [replace(pure, arena=placed(pure.program)) if input_outside else pure]
-    for program, arena in hybrids(graph, mac_limit, accumulator, input_outside, price, most=LEAST):
+    search = partial(hybrids, graph, mac_limit, accumulator, input_outside, price, most=LEAST)
+    # A faster choice in rolling strips may hide one without them that is placed in fewer bytes, so both are asked for.
+    for program, arena in (*search(), *search(rolling=False)):
         plans.append(replace(pure, program=program, arena=arena, narrowest=program.schedule))
     best = min(plans, key=lambda plan: (plan.peak_bytes, price(graph, plan.program.steps())))
     bound = min(pure.lower_bound_bytes, segment_bound_bytes(graph))
@@ -208,11 +210,13 @@ def plan_hybrid(
 def hybrids(
     graph: Graph, mac_limit: float, accumulator: str = "int32", input_outside: bool = False,
     price: Price = memory.executed_macs, whole_costs: Mapping[str, float] | None = None, limit_bytes: int = 0, most: int = LEVELS,
+    rolling: bool = True,
 ) -> list[tuple[Program, Arena]]:  # fmt: skip
     """Returns placed programs that run early layers in patches, computing up to `mac_limit` times the network's MACs: up to
     `most` of those that are predicted to be fastest in their bytes, within `limit_bytes` or from the least peak on.
 
-    `whole_costs` says what operators cost at once, where that is not by `price`. Tensors lie at words where that takes no byte
+    `whole_costs` says what operators cost at once, where that is not by `price`; `rolling`: strips may keep their shared rows.
+    Tensors lie at words where that takes no byte
     more, or none beyond the limit. Arguments and errors else as `plan_hybrid`.
     """
     check_macs(mac_limit)
@@ -224,7 +228,7 @@ def hybrids(
         return known[item.sink] if alone else price(graph, Loop((tuple(Lowering(graph, schedule).item(item)),)).steps())
 
     found, placed = list[tuple[Program, Arena]](), _placing(graph, input_outside)
-    choices = hybrid_items(net, mac_limit, input_outside, cost)
+    choices = hybrid_items(net, mac_limit, input_outside, cost, rolling)
     apart = graph.input.size_bytes if input_outside else 0
     fitting = [items for peak, items in choices if peak + apart <= limit_bytes]
     for items in reversed(fitting[-most:]) if fitting else [items for _, items in choices[:most]]:

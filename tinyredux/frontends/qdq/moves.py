@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyredux.frontends.qdq.values import NO_PADDING, Call, Constant, Limits, Pending, RefusedError, Stored
 from tinyredux.frontends.qdq.views import View, dealt, is_map, plain, regroup, shape_of, sizes
-from tinyredux.graph import Bilinear, Quant, Rearrange, Shape, resized
+from tinyredux.graph import Bilinear, Concat, Quant, Rearrange, Shape, resized
 
 Activation = Stored | Pending
 
@@ -245,6 +245,23 @@ def depth_to_space(call: Call) -> None:
         value = rearranged(call, value, "shuffle", (height, width, channels), value.view, groups=times * times)
     shape = (height * times, width * times, channels // (times * times))
     call.write(rearranged(call, value, "shuffle", shape, plain(shape, 4), repeat=(times, times), blocks=True))
+
+
+def space_to_depth(call: Call) -> None:
+    """SpaceToDepth: every so manieth row and column, side by side."""
+    value, side = as_map(call, call.activation()), int(call.node.attributes["blocksize"])
+    height, width, channels = call.loader.shape(value)
+    if height % side or width % side:
+        raise RefusedError(f"its blocks of {side} x {side} do not divide {height, width}")
+    shape = (height // side, width // side, channels * side * side)
+
+    def move(tensor: str) -> str:
+        fields: dict[str, Any] = {"size": shape[:2], "channels": channels, "step": (side, side)}
+        quant, starts = call.loader.quant(tensor), [(row, column) for row in range(side) for column in range(side)]
+        parts = [call.loader.append("slice", Rearrange, (tensor,), quant, start=start, **fields) for start in starts]
+        return call.loader.append("concat", Concat, tuple(parts), quant)
+
+    call.write(moved(call, value, shape, plain(shape, 4), move))
 
 
 def shape_of_map(call: Call) -> None:

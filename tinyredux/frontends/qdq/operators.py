@@ -303,5 +303,6 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     "Neg": lambda call: sums.affine(call, call.activation(), np.full((), -1.0), np.zeros(())),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), moves.reshape), "Transpose": moves.transpose,
     **dict.fromkeys(("Identity", "Dropout", "Cast"), moves.alias), "Pad": moves.pad, "Slice": moves.slices, "Split": moves.split,
-    **dict.fromkeys(("Resize", "Upsample"), moves.resize), "DepthToSpace": moves.depth_to_space, "Shape": moves.shape_of_map,
+    **dict.fromkeys(("Resize", "Upsample"), moves.resize), "DepthToSpace": moves.depth_to_space,
+    "SpaceToDepth": moves.space_to_depth, "Shape": moves.shape_of_map, "ConvTranspose": sums.conv_transpose,
 }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyredux.fixedpoint import INT32_MAX
-from tinyredux.frontends.qdq.moves import as_map
+from tinyredux.frontends.qdq.moves import as_map, rearranged
 from tinyredux.frontends.qdq.values import Call, Constant, Limits, Pending, RefusedError, Stored, Sums, clamped, rescaled
 from tinyredux.frontends.qdq.views import View, places, plain
 from tinyredux.graph import Array, Conv, Dense, DepthwiseConv, Lookup, Op, Padding, Pool, Quant, Shape, dilated, window_outputs
@@ -68,17 +68,17 @@ def _bias(call: Call, i: int, scale: Array, factor: float = 1.0) -> tuple[Array,
     return np.broadcast_to(factor * held.real.reshape(-1), len(scale)), None
 
 
+def _pair(call: Call, key: str, default: int) -> tuple[int, int]:
+    """Returns an attribute of rows and columns; for a network of one dimension, `default` of its only row."""
+    values = [int(one) for one in call.node.attributes.get(key) or [default] * (len(call.sizes()) - 2)]
+    return (default, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
 def window(call: Call, kernel: tuple[int, int], shape: Shape, padding: Padding, is_pool: bool = False) -> dict[str, Any]:
     """Returns kernel, stride, dilation and padding of an operator with windows, with `padding` around what it reads."""
     given = call.node.attributes
-    one_axis = len(call.sizes()) == 3
-
-    def pair(key: str, default: int) -> tuple[int, int]:
-        values = [int(one) for one in given.get(key) or [default] * (1 if one_axis else 2)]
-        return (1, values[0]) if len(values) == 1 else (values[0], values[1])
-
-    reach, dilation = dilated(kernel, pair("dilations", 1))
-    stride, pads = pair("strides", 1), [int(one) for one in given.get("pads") or [0] * 4]
+    reach, dilation = dilated(kernel, _pair(call, "dilations", 1))
+    stride, pads = _pair(call, "strides", 1), [int(one) for one in given.get("pads") or [0] * 4]
     before, after = ([0, *pads[:1]], [0, *pads[1:]]) if len(pads) == 2 else (pads[:2], pads[2:])
     before, after = ([own + side for own, side in zip(each, sides, strict=True)] for each, sides in (
         (before, padding[::2]), (after, padding[1::2])
@@ -119,11 +119,45 @@ def _stored_map(call: Call) -> Stored:
 def conv(call: Call) -> None:
     """Conv and QLinearConv."""
     source = _stored_map(call)
-    shape, rank, groups = call.loader.shape(source), len(source.view), int(call.node.attributes.get("group", 1))
     weights, scale = weights_of(call, 1, 0)
-    if rank == 3:
-        weights = weights[:, :, None]
-    fields = window(call, (weights.shape[2], weights.shape[3]), shape, source.padding)
+    weights = weights[:, :, None] if weights.ndim == 3 else weights
+    fields = window(call, (weights.shape[2], weights.shape[3]), call.loader.shape(source), source.padding)
+    _write_conv(call, source, weights, scale, fields)
+
+
+def conv_transpose(call: Call) -> None:
+    """ConvTranspose: the map between zeros, then a convolution with the kernel turned round."""
+    source, given, groups = _stored_map(call), call.node.attributes, int(call.node.attributes.get("group", 1))
+    shape, (weights, scale) = call.loader.shape(source), weights_of(call, 1, 1)
+    weights = weights[:, :, None] if weights.ndim == 3 else weights
+    inputs, each, *kernel = weights.shape  # of a group, whose inputs come first
+    weights = weights.reshape(groups, inputs // groups, each, *kernel).transpose(0, 2, 1, 3, 4)
+    weights = weights.reshape(groups * each, inputs // groups, *kernel)[..., ::-1, ::-1]
+    fields = window(call, (kernel[0], kernel[1]), shape, (0, 0, 0, 0))
+    (reach, _), more, sides = dilated(fields["kernel"], fields["dilation"]), _pair(call, "output_padding", 0), list[int]()
+    auto = given.get("auto_pad", "NOTSET")
+    steps, asked = fields["stride"], _pair(call, "output_shape", 1) if given.get("output_shape") else None
+    for axis in range(2):
+        head, tail = fields["padding"][2 * axis : 2 * axis + 2]
+        if asked or auto in ("SAME_UPPER", "SAME_LOWER"):
+            less = (shape[axis] - 1) * steps[axis] + reach[axis] + more[axis]
+            less -= asked[axis] if asked else shape[axis] * steps[axis]
+            head = (max(0, less) + (auto != "SAME_UPPER")) // 2
+            tail = less - head
+        sides += [reach[axis] - 1 - head, reach[axis] - 1 - tail + more[axis]]
+    if min(sides) < 0 or any(source.padding):
+        raise RefusedError(f"it leaves out more than its {reach} window sees, or reads a map with zeros around it")
+    if steps != (1, 1):
+        wide = ((shape[0] - 1) * steps[0] + 1, (shape[1] - 1) * steps[1] + 1, shape[2])
+        spread = rearranged(call, source, "between", wide, plain(wide, len(source.view)), repeat=steps, zeros=True)
+        assert isinstance(spread, Stored)
+        source = spread
+    _write_conv(call, source, weights, np.tile(scale, groups), {**fields, "stride": (1, 1), "padding": tuple(sides)})
+
+
+def _write_conv(call: Call, source: Stored, weights: Array, scale: Array, fields: dict[str, Any]) -> None:
+    """Writes a convolution of a map by weights (O, I / groups, H, W)."""
+    shape, groups = call.loader.shape(source), int(call.node.attributes.get("group", 1))
     bias, stored_bias = _bias(call, 2, scale)
     result = seen_by(fields, shape, len(weights))
     if groups == shape[2] > 1:
@@ -133,7 +167,7 @@ def conv(call: Call) -> None:
         kind, held, fields["groups"] = ("conv", Conv, 0), weights.transpose(0, 2, 3, 1), groups
     name, operator, axis = kind
     sums = Sums(name, operator, source.tensor, held, axis, scale, bias, stored_bias, fields)
-    call.write(pending_sums(call, sums, result, plain(result, rank)))
+    call.write(pending_sums(call, sums, result, plain(result, len(source.view))))
 
 
 def dense(call: Call) -> None:

@@ -110,15 +110,24 @@ class Call:
         **fields: Any,
     ) -> None:  # fmt: skip
         """Appends an operator to the graph, which reads `reads`, usually the first input; `constants` by their fields."""
-        inputs, graph = reads or (self.source().name,), self.loader.graph
+        quant, inputs = activation_quant(self.result), reads or (self.source().name,)
+        self.loader.value[self.op.outputs[0]] = self.append(kind, operator, inputs, quant, constants, **fields)
+
+    def append(
+        self, kind: str, operator: Callable[..., Op], reads: tuple[str, ...], quant: Quant | None, /,
+        constants: dict[str, Array] | None = None, **fields: Any,
+    ) -> str:  # fmt: skip
+        """Appends an operator to the graph and returns the tensor that it writes, which the file need not have."""
+        graph = self.loader.graph
         name = f"{kind}{1 + sum(op.name.rstrip('0123456789') == kind for op in graph.ops)}"
         for key, values in (constants or {}).items():
             fields[key] = f"{name}.{key}"
             graph.constants[fields[key]] = values
-        op = operator(name, inputs, name, **fields)
-        graph.tensors[name] = Tensor(name, output_shape(graph, op), "int8", activation_quant(self.result))
+        op = operator(name, reads, name, **fields)
+        graph.tensors[name] = Tensor(name, output_shape(graph, op), "int8", quant)
         graph.origin[name] = f"operator {self.op.number} ({self.op.code})"
-        self.loader.graph, self.loader.value[self.op.outputs[0]] = graph.with_ops([*graph.ops, op]), name
+        self.loader.graph = graph.with_ops([*graph.ops, op])
+        return name
 
     def window(self, kernel: tuple[int, int]) -> dict[str, Any]:
         """Returns kernel, stride, dilation and padding of an operator with windows; `kernel` as it lies over the map."""

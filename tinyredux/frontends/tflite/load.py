@@ -15,10 +15,11 @@ import numpy as np
 
 from tinyredux.files import expect, require
 from tinyredux.frontends.tflite.call import Call, Loader, RefusedError, activation_quant, map_shape
-from tinyredux.frontends.tflite.moves import MOVES, folded, same_quant
+from tinyredux.frontends.tflite.moves import MOVES, factors, folded, same_quant
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
+    AddConstant,
     Concat,
     Conv,
     Dense,
@@ -84,15 +85,24 @@ def _pool(call: Call) -> None:
 
 
 def _beside_constant(call: Call, function: str) -> bool:
-    """Emits an operator of which one side is one constant value as a table, and returns whether it is such a one."""
+    """Emits an operator of which one side is constant, and returns whether it is such a one: of one value a table."""
     at = next((i for i in range(2) if call.file_tensor(i).values is not None), None)
     if at is None:
         return False
-    values, quant = np.unique(call.constant(at, "values")), activation_quant(call.file_tensor(at))
-    if len(values) > 1 or (function == "less" and at == 0):
-        raise RefusedError(f"its constant has {len(values)} values and is input {at}, expected one value, and of SUB the second")
-    parameters = (quant.scale[0], float(quant.zero_point), float(values[0]), *ACTIVATIONS[call.fused()])
-    call.emit(function, Lookup, (call.source(1 - at).name,), function=function, parameters=parameters)
+    values, quant = call.constant(at, "values"), activation_quant(call.file_tensor(at))
+    source, shape = call.source(1 - at), call.file_tensor(1 - at).shape
+    if call.result.shape != shape or (function == "less" and at == 0):
+        what = f"its constant of shape {values.shape} is input {at} beside {shape}"
+        raise RefusedError(f"{what}, expected one that makes the map no larger, and of SUB the second")
+    if np.unique(values).size == 1:
+        parameters = (quant.scale[0], float(quant.zero_point), float(values.flat[0]), *ACTIVATIONS[call.fused()])
+        call.emit(function, Lookup, (source.name,), function=function, parameters=parameters)
+    elif function == "times":
+        call.emit("mul", Mul, (source.name, factors(call, source, values, quant)), activation=call.fused())
+    else:
+        constants = {"values": np.broadcast_to(values, shape).reshape(source.shape)}
+        fields = {"values_quant": quant, "activation": call.fused(), "subtract": function == "less"}
+        call.emit("add", AddConstant, (source.name,), constants, **fields)
     return True
 
 

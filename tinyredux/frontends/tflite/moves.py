@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyredux.frontends.tflite.call import SAME, Call, RefusedError, activation_quant, map_shape
-from tinyredux.graph import Array, Bilinear, Concat, Conv, DepthwiseConv, Pair, Pool, Rearrange, Shape, resized
+from tinyredux.graph import Array, Bilinear, Concat, Conv, DepthwiseConv, Pair, Pool, Quant, Rearrange, Shape, Tensor, resized
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite.call import Loader
@@ -212,13 +212,23 @@ def between(call: Call, steps: Pair) -> str:
 
 def moved(call: Call, kind: str, shape: Shape, **fields: Any) -> str:
     """Appends a map of the first input's values at other places, which the file does not have, and returns its name."""
-    source, graph = call.source(), call.loader.graph
-    name = f"{kind}{1 + sum(op.name.rstrip('0123456789') == kind for op in graph.ops)}"
-    op = Rearrange(name, (source.name,), name, shape[:2], shape[2], **fields)
-    graph.tensors[name] = replace(source, name=name, shape=shape)
-    graph.origin[name] = f"operator {call.op.number} ({call.op.code})"
-    call.loader.graph = graph.with_ops([*graph.ops, op])
-    return name
+    source = call.source()
+    return call.append(kind, Rearrange, (source.name,), source.quant, size=shape[:2], channels=shape[2], **fields)
+
+
+def factors(call: Call, source: Tensor, values: Array, quant: Quant) -> str:
+    """Appends constants, (1, 1, channels), and returns their name: a layer whose weights are zeros writes its biases."""
+    channels, name = source.shape[2], source.name
+    if values.size != channels or values.shape[-1:] != (channels,):
+        raise RefusedError(
+            f"it multiplies a map by a constant of shape {values.shape}, expected a factor for each channel, or one"
+        )
+    if source.shape[:2] != (1, 1):
+        name = call.append("slice", Rearrange, (name,), source.quant, channels=channels)
+    constants: dict[str, Array] = {"weights": np.zeros((1, 1, channels), np.int8)}
+    constants["bias"] = values.reshape(-1).astype(np.int32) - quant.zero_point
+    scale = quant.scale[0] / source.quant.scale[0] if source.quant else 0.0
+    return call.append("factors", DepthwiseConv, (name,), quant, constants, weight_scale=(scale,) * channels)
 
 
 def _blocks(call: Call) -> tuple[int, Shape]:
