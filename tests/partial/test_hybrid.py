@@ -203,8 +203,23 @@ def test_the_plan_states_both_counts(graph: Graph) -> None:
 
 @pytest.mark.parametrize("seed", [None, *range(12)])
 def test_rolling_strips_compute_every_value_once(graph: Graph, seed: int | None) -> None:
-    """Strips of rows that keep what later ones read: safe, the same bits, no product twice, and as many bytes as was said."""
-    net = Relations(graph if seed is None else random_graph(seed))
+    check_strips(graph if seed is None else random_graph(seed))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 2])
+def test_rolling_strips_of_resized_maps(factor: float) -> None:
+    """An output row of a map that shrinks stands further up than the rows that it is made of."""
+    torch.manual_seed(0)
+    sizes = [2 * round(12 * factor) // 4 - 1, 2 * round(10 * factor) // 4 - 1]
+    layers = convolution(3, 6, 3), nn.MaxPool2d(2), nn.Upsample(scale_factor=factor, mode="bilinear"), convolution(6, 4, 3)
+    graph = int8_sequence((3, 24, 20), *layers, nn.MaxPool2d(2), nn.AvgPool2d(sizes), nn.Flatten(), nn.LazyLinear(3))
+    assert check_strips(graph) > 5
+
+
+def check_strips(graph: Graph) -> int:
+    """Strips of rows that keep what later ones read: safe, the same bits, no product twice, and as many bytes as was said.
+    Returns how many there are."""
+    net = Relations(graph)
     graph, edges = net.graph, [*alone_after(net.graph)]
     names = [op.name for op in graph.ops]
     image = np.random.default_rng(1).integers(-128, 128, graph.input.shape).astype(np.int8)
@@ -223,3 +238,4 @@ def test_rolling_strips_compute_every_value_once(graph: Graph, seed: int | None)
             last.append((program, arena))
     if last:
         assert_c_equals_interpreter(graph, emit_partial(*last[-1], "test"))
+    return len(last)

@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tinyredux.graph import Dense, Graph, Op, Rearrange, Windowed, seen, taken
-from tinyredux.memory.reach import input_box, is_elementwise, is_spread
+from tinyredux.graph import Bilinear, Graph, Op, Rearrange, Windowed, seen, taken
+from tinyredux.memory.reach import input_box, is_elementwise, is_spread, is_whole, moved_from
 from tinyredux.memory.tiles import Box, Step, View, dense_view
 
 
@@ -65,8 +65,10 @@ def _end_of_input(graph: Graph, op: Op, index: int, end: int) -> int:
         return seen(op, 0, 0, end)[1]
     if isinstance(op, Rearrange):
         return taken(op, 0, 0, end)[1]
+    if isinstance(op, Bilinear) and end > 0:
+        return int(moved_from(graph, op, 0, 0, min(end, op.size[0]))[1])
     rows = graph.tensors[op.inputs[index]].shape[0]
-    return rows if end > 0 and (isinstance(op, Dense) or is_spread(graph, op, index)) else end
+    return rows if end > 0 and (is_whole(op, index) or is_spread(graph, op, index)) else end
 
 
 def replaced(graph: Graph, ops: Sequence[Op], boxes: Mapping[str, Box]) -> dict[str, str]:
