@@ -292,7 +292,7 @@ def test_a_network_that_does_not_fit_is_a_no_on_the_host_too(capsys: pytest.Capt
 WRITERS = (
     "plan net.py:make --data random --out .", "measure net.py:make --data random --out .", "compile net.py:make --out .",
     "bench --out .", "explore net.py:labelled --data synthetic --trials 1 --out .", "lab grade in --csv ./marks.csv",
-    "train net.py:labelled --data synthetic --out .", "train net.py:labelled --data synthetic --method trec --out .",
+    "train net.py:labelled --data synthetic --out .", "train cifarnet --data synthetic --method trec --out .",
     "train net.py:labelled --data synthetic --method skip --out .", "prune net.py:labelled --data synthetic --sram 3500 --out .",
 )  # fmt: skip
 
