@@ -4,7 +4,8 @@
 
 Every convolution's output position sees a vector of its input, and so it did in the last frame. Where both vectors have the same
 hash, the output of the last frame stays, and nothing is computed there. The hash is of the values without their lowest bits: with
-all bits kept, what is reused is equal, and so is the answer. What later layers see is what earlier ones have reused.
+all bits kept, what is reused is equal, and so is the answer. What later layers see is what earlier ones have reused. Here the
+values themselves are compared, as a hash would do that never collides: the answers are the best that one could give.
 
 The films are made of validation images of CIFAR-10, four frames each, since there is no film with labels: `still` is the image
 again, `noise S` adds a camera's noise of S grey levels (standard deviation) to every frame, `object` moves the middle quarter of
