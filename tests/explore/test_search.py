@@ -125,6 +125,20 @@ def test_trials_of_processes_that_are_no_more_are_made_again(url: str, monkeypat
     assert [trial.state.name for trial in study.trials].count("FAIL") == 2
 
 
+def test_a_trial_under_way_has_a_heartbeat_before_its_thread_beats(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One killed in its first instant would otherwise be waited for without end."""
+    monkeypatch.setattr(search, "get_heartbeat_thread", lambda *_: contextlib.nullcontext())
+    study, beats = search.open_study(url, "made"), []
+
+    def judge_of(parameters: Parameters) -> Judgement:
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+            beats.append(database.execute("select count(*) from trial_heartbeats").fetchone()[0])
+        return judge(parameters)
+
+    search.run(study, SPACE, judge_of, 2, 3, GIVEN)
+    assert beats == [1, 2]
+
+
 def test_the_front_holds_what_breaks_no_limit_and_nothing_beats(url: str) -> None:
     study = search.open_study(url, "made")
     search.run(study, SPACE, judge, TRIALS, 3, ({"a": 16, "b": 16, "unit": 0}, GIVEN[0], GIVEN[0]))

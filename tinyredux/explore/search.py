@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import TPESampler
 from optuna.storages import fail_stale_trials
-from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.storages._heartbeat import BaseHeartbeat, get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -174,6 +174,8 @@ def _spans(space: Space) -> dict[str, BaseDistribution]:
 def _make(study: optuna.Study, waiting: FrozenTrial, judge: Judge) -> None:
     """Judges a waiting trial, unless another process was faster, and writes down what it came to."""
     storage, identifier = study._storage, waiting._trial_id
+    if isinstance(storage, BaseHeartbeat):
+        storage.record_heartbeat(identifier)  # the thread's own first beat can come too late: nobody finds a trial without one
     with contextlib.suppress(UpdateFinishedTrialError), get_heartbeat_thread(identifier, storage):  # finished: by another one
         if not storage.set_trial_state_values(identifier, TrialState.RUNNING):
             return
