@@ -31,13 +31,14 @@ def function_cycles(function: Function, core: str) -> float:
 
 
 def code_bytes(function: Function) -> int:
-    """Returns the bytes of a function's code: words, but for conditional moves."""
+    """Returns the bytes of a function's code: words, of which a narrow comparison and the `it` behind it are one."""
     kept = any(place[0] == "s" and int(place[1:]) >= 16 for place in function.used)  # which are saved and restored too
     return 4 * (2 + 2 * kept + _words(function.body))
 
 
 def _words(nodes: Sequence[Node]) -> int:
-    return sum(2 + _words(node.body) if isinstance(node, Block) else node.op.asm.count("\n") + 1 for node in nodes)
+    lines = (2 + _words(node.body) if isinstance(node, Block) else node.op.asm.count("\n") + 1 for node in nodes)
+    return sum(lines) - sum(not isinstance(node, Block) and "\n    it " in node.op.asm for node in nodes)
 
 
 def _cycles(nodes: Sequence[Node], rules: Rules, flash: frozenset[str], end: Sequence[Timed] = ()) -> float:

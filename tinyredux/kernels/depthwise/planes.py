@@ -144,7 +144,7 @@ for (int32_t group = 0; group < {in_c}; group += {many}) {{
         const int32_t rows = {out_h} - y < {strip} ? {out_h} - y : {strip};
         const int32_t top = y * {op.stride[0]} - {op.padding[0]}, end = top + (rows - 1) * {op.stride[0]} + {op.kernel[0]};
         const int32_t first = top < 0 ? 0 : top, last = end > {in_h} ? {in_h} : end;"""
-    if strip < out_h:
+    if strip < out_h and any(op.padding[:2]):
         lines += f"""
         for (int32_t k = 0; k < {many}; k++) {{
             int8_t *const plane = {planes} + k * {plane};
