@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Bilinear, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
+from tinyredux.graph import Bilinear, Conv, Graph, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
 from tinyredux.memory import (
     Box,
     Item,
@@ -51,6 +51,7 @@ Choices = list[tuple[int, tuple[Item, ...]]]  # peak bytes, and what runs one af
 LEVEL_STEP = 1.03  # from one peak at which the fastest choice is sought to the next
 GAIN = 0.98  # of the cycles of a choice of fewer bytes: what the next one may take at most
 PATHS = 16  # to a cut that are followed on
+UNPACK_CYCLES = 30  # of each input and output channel of a convolution for each strip
 PATCH_CYCLES = 600  # of each operator for each patch: calls, edges
 
 
@@ -78,6 +79,11 @@ class Path(NamedTuple):
         """The items of all ways."""
         return (*self.before.items, *self.last.items) if self.before and self.last else ()
 
+    @property
+    def peak(self) -> int:
+        """The most bytes that one of its ways takes."""
+        return max(self.before.peak, self.last.peak) if self.before and self.last else 0
+
 
 def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost, rolling: bool) -> Choices:
     """Returns (peak bytes, items) of the fastest choices whose MACs are at most `mac_limit` times the network's, from the least
@@ -97,14 +103,15 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost
     ways, ends = sorted(undominated(ways), key=lambda way: (way.end, way.first)), len(edges)
     most, peaks = int(mac_limit * total_macs(net.graph)), sorted({way.peak for way in ways})
     low = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
-    found, fast, next_peak = Choices(), math.inf, 0.0
-    for peak in peaks[low:]:
-        path = fastest(ways, ends, peak, most) if peak >= next_peak or peak == peaks[-1] else None
-        if path:
-            next_peak = peak * LEVEL_STEP
-            if path.cycles < GAIN * fast:
-                fast = path.cycles
-                found.append((peak, path.items))
+    found, fast, at = Choices(), math.inf, low
+    while at < len(peaks):
+        # The least peak alone, then the fastest of all within a step of the next one.
+        last = bisect_right(peaks, LEVEL_STEP * peaks[at]) - 1 if found else at
+        path = fastest(ways, ends, peaks[last], most)
+        if path and path.cycles < GAIN * fast:
+            fast = path.cycles
+            found.append((path.peak, path.items))
+        at = last + 1
     return found
 
 
@@ -156,7 +163,12 @@ class UnitCosts:
     def rolling(self, item: Item) -> float:
         """Returns the cycles of an item that runs in rolling strips."""
         strips = -(-self.graph.tensors[self.graph.by_name[item.sink].output].shape[0] // item.patch[0])
-        return sum(self.cost(Item((name,))) + PATCH_CYCLES * strips for name in item.ops)
+        return sum(self.cost(Item((name,))) + strips * self._again(self.graph.by_name[name]) for name in item.ops)
+
+    def _again(self, op: Op) -> float:
+        """Returns the cycles that an operator takes in each strip whatever its rows: calls, edges, weights that are unpacked."""
+        pairs = self.graph.constants[op.weights].size / math.prod(op.kernel) if isinstance(op, Conv) and op.groups == 1 else 0
+        return PATCH_CYCLES + UNPACK_CYCLES * pairs
 
 
 def alone_after(graph: Graph) -> dict[int, int]:
