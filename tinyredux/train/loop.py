@@ -77,6 +77,7 @@ RECIPES = {
     "alexnet": _SHORT, "cifarnet_quick": _SHORT, "squeezenet": _SHORT, "squeezenet_bypass": _SHORT, "zfnet": _SHORT,
     "lenet": Recipe(epochs=24), "ds_cnn": _WORDS, "keyword_cnn": _WORDS, "ds_cnn_wide": Recipe(epochs=30, batch=64),
     "cct": Recipe(epochs=32, peak_rate=1.5e-3, weight_decay=0.05, optimizer="adamw"),
+    "keyword_transformer": Recipe(epochs=120, batch=64, peak_rate=2e-3, weight_decay=0.3, optimizer="adamw"),
 }  # fmt: skip
 
 
