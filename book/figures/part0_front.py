@@ -15,13 +15,15 @@ from tinyredux.graph import total_macs
 VALIDATION = json.loads(Path(simulator.__file__).with_name("validation.json").read_text())
 LAYERS = {
     "convolution": BLUE,
-    "depthwise convolution": SKY,
+    "depthwise": SKY,
     "dense": ORANGE,
     "pool": GREY,
     "addition": PINK,
-    "concatenation": GREEN,
+    "concat": GREEN,
+    "attention, norm": RED,
 }
-KINDS = dict(zip(("Conv", "DepthwiseConv", "Dense", "Pool", "Add", "Concat"), LAYERS, strict=True))
+KINDS = dict(zip(("Conv", "DepthwiseConv", "Dense", "Pool", "Add", "Concat", "Attention"), LAYERS, strict=True))
+KINDS |= {"AddConstant": KINDS["Add"], "LayerNorm": KINDS["Attention"]}
 
 
 def cover() -> Drawing:

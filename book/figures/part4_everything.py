@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 from kit import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RECORDS, RED, SKY, SMALL, Drawing
 
 from tinyredux.course.claims import reproduce
@@ -190,4 +191,34 @@ def rows_that_survive() -> Drawing:
     for i, (words, colour) in enumerate((("computed", ORANGE), ("kept", SKY), ("in the whole window alone", "none"))):
         d.box(40.0 + 150 * i, 296, 16, 14, fill=colour, line=INK if i < 2 else PALE, alpha=0.7, round_by=0)
         d.text(62 + 150 * i, 308, words, SMALL)
+    return d
+
+
+def one_head() -> Drawing:
+    """One head of attention on four tokens: queries times keys, shares of each row, and the mean of the values."""
+    queries, keys = np.array([[2, 0], [0, 2], [1, 1], [-1, 1]]), np.array([[1, 0], [0, 1], [1, 1], [-1, 0]])
+    values = np.array([[8, 0], [0, 8], [4, 4], [-8, 0]])
+    scores = queries @ keys.T
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    means = shares @ values
+    said = "; ".join(f"token {i + 1}: {', '.join(f'{share:.0%}' for share in row)}" for i, row in enumerate(shares))
+    d = Drawing(
+        262, f"Queries times keys are scores, a row of them becomes shares, shares times values are outputs. Shares of {said}."
+    )
+    top, cell = 132, (36, 24)
+    d.text(14, top - 8, "queries", SMALL, bold=True)
+    d.matrix(14, top, queries.tolist(), cell, [[SKY] * 2] * 4)
+    d.text(104, top - 64, "keys", SMALL, bold=True)
+    d.matrix(104, top - 56, keys.T.tolist(), cell, [[ORANGE] * 4] * 2)
+    d.matrix(104, top, scores.tolist(), cell)
+    d.text(104, top + 112, "scores", SMALL, bold=True)
+    d.arrow((254, top + 48), (322, top + 48))
+    d.text(288, top + 40, "softmax", SMALL, "middle")
+    d.matrix(330, top, [[f"{share:.2f}" for share in row] for row in shares], (44, 24), [[GREEN] * 4] * 4)
+    d.text(330, top + 112, "shares: each row adds up to 1", SMALL, bold=True)
+    d.text(540, top - 112, "values", SMALL, bold=True)
+    d.matrix(540, top - 104, values.tolist(), (50, 24), [[PINK] * 2] * 4)
+    d.matrix(540, top, [[f"{value:.1f}" for value in row] for row in means], (50, 24))
+    d.text(540, top + 112, "outputs", SMALL, bold=True)
     return d

@@ -80,6 +80,17 @@ FAULTS: dict[str, tuple[Any, ...]] = {
         ),
         lambda first, end, by, kernel, stride, above: (by, first + above, end + above - kernel + 1),
     ),
+    "chapter16.centred_and_spread": (
+        lambda token: ([value - sum(token) // len(token) for value in token], 0),
+        lambda token: (
+            [len(token) * value - sum(token) for value in token],
+            sum(value * value for value in token) - sum(token) ** 2,
+        ),
+    ),
+    "chapter16.products_left": (
+        lambda rows, bits, clusters, outputs: bits / outputs[0] + clusters / rows,
+        lambda rows, bits, clusters, outputs: clusters / rows,
+    ),
     "lab1.round_shift": (
         lambda value, exponent: value >> exponent,
         lambda value, exponent: (value + (1 << exponent >> 1)) >> exponent,

@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "skip": (412, "torch tqdm"),
     "kernels": (4450, ""), "codegen": (1177, ""), "device": (1278, "serial"),
     "frontends": (3414, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
-    "nets": (332, "torch safetensors"), "train": (899, "torch safetensors tqdm"), "methods": (387, "torch"),
+    "nets": (367, "torch safetensors"), "train": (910, "torch safetensors tqdm"), "methods": (387, "torch"),
     "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (1046, "optuna tqdm"),
     "notebook": (1308, "ipywidgets matplotlib"),
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1077, "tqdm"),

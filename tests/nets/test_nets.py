@@ -25,7 +25,7 @@ from tinyredux.train.channels import channels_of
 
 SHAPES = {  # others: CIFAR-10
     "mobilenetv2": ((3, 144, 144), 1000), "vww": ((3, 80, 80), 2), "lenet_100": ((3, 100, 100), 10),
-    "ds_cnn": ((1, 49, 10), 12), "ds_cnn_wide": ((1, 49, 10), 12), "keyword_cnn": ((1, 49, 10), 12),
+    **dict.fromkeys(("ds_cnn", "ds_cnn_wide", "keyword_cnn", "keyword_transformer"), ((1, 49, 10), 12)),
 }  # fmt: skip
 WIDEST = {"mobilenetv2": 194_400, "vww": 96_000, "cifarnet": 62_720, "lenet": 36_000}  # bytes of the widest layer, as published
 SOURCES = {  # millions of products and weights of convolutions, from the TREC artifact and the CMSIS-NN paper
@@ -33,7 +33,8 @@ SOURCES = {  # millions of products and weights of convolutions, from the TREC a
     "cifarnet_quick": (12.3, 3 * 32 * 25 + 32 * 32 * 25 + 32 * 64 * 25),
 }  # fmt: skip
 TARGETS = {  # int8, percent of CIFAR-10's 10,000 test images
-    "cifarnet": 83, "cifarnet_quick": 79, "squeezenet": 88, "squeezenet_bypass": 88, "zfnet": 85, "lenet": 72, "alexnet": 75,
+    "cct": 82, "cifarnet": 83, "cifarnet_quick": 79, "squeezenet": 88, "squeezenet_bypass": 88, "zfnet": 85, "lenet": 72,
+    "alexnet": 75,
 }  # fmt: skip
 TREC_LOSES = 0.025  # at most, of the test images, against the exact network
 RECORDS = {Path(record.file).stem: record for record in pretrained.records()}

@@ -186,6 +186,23 @@ def test_the_running_mean_of_the_weights_is_the_result(few: datasets.Dataset) ->
     assert len(met) == 45 and not torch.allclose(last, mean) and torch.allclose(last, met[-1], atol=1e-3)
 
 
+def test_adamw_decays_matrices_alone_and_goes_on_where_it_was_stopped(few: datasets.Dataset, tmp_path: Path) -> None:
+    """The first step is the rate's, whatever the gradient; decay is seen in matrices; an interruption is not seen."""
+    recipe = replace(RECIPE, optimizer="adamw", peak_rate=1e-3, weight_decay=0.0)
+    nets_after = tiny(), tiny()
+    for net, decay in zip(nets_after, (0.0, 1.0), strict=True):
+        with pytest.raises(StopIteration):
+            train.train(net, few, replace(recipe, weight_decay=decay), guide=train.Guide(watch=iter([None]).__next__))
+    for before, plain, decayed in zip(tiny().parameters(), *(net.parameters() for net in nets_after), strict=True):
+        assert 0 < (plain - before).abs().max() <= recipe.peak_rate / 20
+        assert torch.equal(plain, decayed) == (plain.ndim == 1)
+    path, whole = tmp_path / "c.pt", train.train(tiny(), few, recipe)
+    with pytest.raises(StopIteration):
+        train.train(tiny(), few, recipe, path, train.Guide(watch=iter([None] * 20).__next__))
+    again = train.train(tiny(), few, recipe, path)
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), again.parameters(), strict=True))
+
+
 def test_what_cannot_be_trained(few: datasets.Dataset, tmp_path: Path) -> None:
     """No labels or classes for them, no training part, nonsense in the recipe, a loss that is not finite."""
     np.savez(tmp_path / "own.npz", images=few.test.images, labels=few.test.labels)
@@ -194,6 +211,7 @@ def test_what_cannot_be_trained(few: datasets.Dataset, tmp_path: Path) -> None:
         (lambda: train.train(tiny(), datasets.load("random"), RECIPE), "random has no training images with labels; use cifar10"),
         (lambda: pretrained.train_net("lenet", str(tmp_path / "own.npz")), "no training images with labels"),
         (lambda: train.recipe_for("lenet", "cifar10", epochs=0), "epochs is 0, expected more than 0"),
+        (lambda: replace(RECIPE, optimizer="adam"), "optimizer is 'adam', expected sgd or adamw"),
         (lambda: train.train(tiny(), few, replace(RECIPE, peak_rate=1e30)), "lower peak_rate"),
         (lambda: pretrained.check_trainable(body, few), r"returns \(1, 4, 1, 1\); expected \(images, classes\)"),
         (

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from tinyredux.nets import mobile
+from tinyredux.nets import mobile, transformers
 
 
 class Net(nn.Module):
@@ -196,9 +196,26 @@ def keyword_cnn() -> Net:
     )  # fmt: skip
 
 
+def cct() -> Net:
+    """A compact convolutional transformer: three convolutions to 8x8 places, four blocks of 96 channels and four heads."""
+    stem = nn.Sequential(
+        _conv(3, 32, 3, padding=1), nn.MaxPool2d(2), _conv(32, 64, 3, padding=1), nn.MaxPool2d(2), _conv(64, 96, 3, padding=1)
+    )
+    return Net(transformers.Transformer(stem, tokens=64, width=96, blocks=4, heads=4, hidden=192, classes=10))
+
+
+def keyword_transformer() -> Net:
+    """Keywords: three of 49 frames of 10 MFCC are a token, begun at every second one; three blocks of 96 channels, two heads.
+
+    Source: Berg, O'Connor and Cruz, arXiv 2104.00769, whose tokens are single frames, reduced from twelve blocks.
+    """
+    stem = nn.Sequential(nn.Conv2d(1, 96, (3, 10), (2, 1), bias=False), nn.BatchNorm2d(96), nn.ReLU())
+    return Net(transformers.Transformer(stem, tokens=24, width=96, blocks=3, heads=2, hidden=192, classes=12), (1, 49, 10))
+
+
 _MAKERS = (
-    alexnet, cifarnet, cifarnet_quick, ds_cnn, ds_cnn_wide, keyword_cnn, lenet, mobilenetv2, mobilenetv2_cifar, squeezenet,
-    squeezenet_bypass, vww, zfnet,
+    alexnet, cct, cifarnet, cifarnet_quick, ds_cnn, ds_cnn_wide, keyword_cnn, keyword_transformer, lenet, mobilenetv2,
+    mobilenetv2_cifar, squeezenet, squeezenet_bypass, vww, zfnet,
 )  # fmt: skip
 _LARGER = {"lenet_100": lambda: lenet(100)}  # on pictures of 100x100: more than most boards' SRAM, layer by layer
 NETS: dict[str, Callable[[], Net]] = dict(sorted(({make.__name__: make for make in _MAKERS} | _LARGER).items()))

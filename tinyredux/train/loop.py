@@ -28,7 +28,8 @@ CHECKPOINT = "tinyredux checkpoint"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: SGD with Nesterov momentum, one warm-up and one cosine fall of the learning rate."""
+    """How a network is trained: one warm-up and one cosine fall of the learning rate; SGD with Nesterov momentum, or AdamW, whose
+    first mean is the momentum and whose decay leaves vectors alone (Loshchilov and Hutter, arXiv 1711.05101)."""
 
     epochs: int = 30
     batch: int = 128
@@ -44,6 +45,7 @@ class Recipe:
     dropout_factor: float = 1.0  # on the network's own dropout while it trains
     average: float = 0.0  # share of the running mean of the weights that a step keeps; the mean is the result. 0: the last ones
     freeze: bool = False  # what runs before the first layer that fine-tuning changes stays as it was
+    optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         for field, most in (("epochs", 1e6), ("batch", 1e6), ("peak_rate", 1e30), ("temperature", 1e30)):
@@ -51,6 +53,7 @@ class Recipe:
             require(0 < value <= most, f"recipe: {field} is {value}, expected more than 0 and at most {most:,g}")
         for field in ("momentum", "weight_decay", "smoothing", "warmup_share", "distil", "average"):
             require(0 <= getattr(self, field) <= 1, f"recipe: {field} is {getattr(self, field)}, expected 0 to 1")
+        require(self.optimizer in ("sgd", "adamw"), f"recipe: optimizer is {self.optimizer!r}, expected sgd or adamw")
         require(0 <= self.seed < 1 << 32, f"recipe: seed is {self.seed}, expected 0 to {(1 << 32) - 1}")
 
 
@@ -73,6 +76,8 @@ _SHORT, _WORDS = Recipe(epochs=18), Recipe(epochs=60, batch=64)
 RECIPES = {
     "alexnet": _SHORT, "cifarnet_quick": _SHORT, "squeezenet": _SHORT, "squeezenet_bypass": _SHORT, "zfnet": _SHORT,
     "lenet": Recipe(epochs=24), "ds_cnn": _WORDS, "keyword_cnn": _WORDS, "ds_cnn_wide": Recipe(epochs=30, batch=64),
+    "cct": Recipe(epochs=32, peak_rate=1.5e-3, weight_decay=0.05, optimizer="adamw"),
+    "keyword_transformer": Recipe(epochs=120, batch=64, peak_rate=2e-3, weight_decay=0.3, optimizer="adamw"),
 }  # fmt: skip
 
 
@@ -163,9 +168,7 @@ def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for part in guide.frozen:
             part.requires_grad_(False)
-        optimizer = torch.optim.SGD(
-            net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-        )
+        optimizer = _optimizer(net, recipe)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup_share, cycle_momentum=False
         )
@@ -184,6 +187,17 @@ def train(net: nn.Module, data: Dataset, recipe: Recipe, checkpoint: Path | None
         if mean:
             net.load_state_dict(mean.module.state_dict())
     return net
+
+
+def _optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            net.parameters(), recipe.peak_rate, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+        )
+    vectors, matrices = ([value for value in net.parameters() if (value.ndim > 1) == many] for many in (False, True))
+    groups: list[dict[str, Any]] = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices}]
+    betas = (recipe.momentum, 0.999)
+    return torch.optim.AdamW(groups, recipe.peak_rate, betas, weight_decay=recipe.weight_decay, fused=True)
 
 
 def teacher_of(net: nn.Module, recipe: Recipe, kind: torch.dtype = torch.float32) -> nn.Module | None:
