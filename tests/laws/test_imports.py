@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "trec": (413, "torch"),
     "int8": (1007, "torch tqdm"), "memory": (1199, ""), "partial": (1007, ""), "streaming": (270, ""),
     "skip": (412, "torch tqdm"),
-    "kernels": (4450, ""), "codegen": (1177, ""), "device": (1278, "serial"),
+    "kernels": (4469, ""), "codegen": (1177, ""), "device": (1278, "serial"),
     "frontends": (3414, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (367, "torch safetensors"), "train": (910, "torch safetensors tqdm"), "methods": (387, "torch"),
     "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (1046, "optuna tqdm"),
