@@ -252,8 +252,8 @@ class Lowering:
         }
         longest = [max(map(len, some)) for some in zip(*parts, strict=True)]
         aligned = [[Loop((tuple(some),), moments=most) for some, most in zip(slots, longest, strict=True)] for slots in parts]
-        own = {*inside.values()} - lasting | {step.scratch for nodes in aligned for step in Loop((tuple(nodes),)).steps()}
-        return [Loop(tuple(map(tuple, aligned)), frozenset(own - {""}))]
+        private = {*inside.values()} - lasting | {step.scratch for nodes in aligned for step in Loop((tuple(nodes),)).steps()}
+        return [Loop(tuple(map(tuple, aligned)), frozenset(private - {""}))]
 
     def scratch(self, op: Op, name: str) -> str:
         """Returns the name of the scratch that an operator needs, declared; empty where it needs none."""
