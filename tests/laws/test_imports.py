@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "datasets": (605, "PIL pooch"), "simulator": (1664, "unicorn capstone"),
     "provenance": (34, ""), "measurement": (117, ""), "comparison": (73, ""),
     "trec": (413, "torch"),
-    "int8": (1007, "torch tqdm"), "memory": (1199, ""), "partial": (1007, ""), "streaming": (270, ""),
+    "int8": (1007, "torch tqdm"), "memory": (1210, ""), "partial": (1007, ""), "streaming": (270, ""),
     "skip": (412, "torch tqdm"),
     "kernels": (4469, ""), "codegen": (1177, ""), "device": (1278, "serial"),
     "frontends": (3414, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),

@@ -148,8 +148,8 @@ def walked(nodes: Sequence[Node], clock: int, change: Change, new: Container[str
             continue
         parts, ends = zip(*(walked(part, clock, change, new) for part in node.parts), strict=True)
         scratch = {step.scratch for step in Loop(parts).steps() if step.scratch in new}
-        found.append(Loop(parts, node.private | scratch))
-        clock = max(ends)
+        found.append(replace(node, parts=parts, private=node.private | scratch))
+        clock = max(clock + node.moments, *ends)
     return tuple(found), clock
 
 

@@ -26,7 +26,7 @@ from tinyredux.memory.program import (
     view_of,
 )
 from tinyredux.memory.reach import group_sizes, input_box, is_elementwise, is_generator
-from tinyredux.memory.rolling import computing, moves_up, replaced, strips_of
+from tinyredux.memory.rolling import computing, held, keep, moves_up, replaced, strips_of
 from tinyredux.memory.tiles import Box, Step, View, dense_view, hull, whole
 from tinyredux.trec import trec_sizes
 
@@ -212,35 +212,48 @@ class Lowering:
 
     def _rolling(self, item: Item, ops: Ops) -> list[Node]:
         """Returns a loop over strips of rows, in which nothing is computed twice: each strip computes of every tensor inside the
-        rows that it takes and that are not there yet; those that later strips read again move to the start of its buffer."""
-        target, outer, parts = self.stored(ops[-1].output), self.patches, list[tuple[Node, ...]]()
+        rows that it takes and that are not there yet; those that later strips read again move to the start of its buffer after
+        their last reader, and the rest of it is free for others until the next strip computes there. What an operator does takes
+        the same moments in every strip."""
+        target, outer, parts = self.stored(ops[-1].output), self.patches, list[list[list[Node]]]()
         boxes = boxes_for(self.graph, ops, ops[-1].output, target.box)
         ops = tuple(op for op in ops if op.output in boxes)
         every, over = strips_of(self.graph, ops, boxes, item.patch[0]), replaced(self.graph, ops, boxes)
         inside = {op.output: f"{item.sink}:rows:{op.output}" for op in ops[:-1] if op.output not in over}
+        moving = {name: [i for i, pair in enumerate(itertools.pairwise(every)) if moves_up(name, *pair)] for name in inside}
         for tensor, name in inside.items():
             rows = max(strip[tensor].end - strip[tensor].low for strip in every)
             self.declare(name, boxes[tensor]._replace(y0=0, y1=rows).elements)
+            if moving[tensor]:  # the rows that are kept lie at its start, in a buffer of their own that is tied to it
+                kept = max(strip[tensor].first - strip[tensor].low for strip in every)
+                self.ties[name] = held(name)
+                self.declare(held(name), boxes[tensor]._replace(y0=0, y1=kept).elements)
         fullest = max(range(len(every)), key=lambda i: computing(every[i]))
         shown = range(len(every)) if self.full or computing(every[fullest]) < len(ops) else [fullest]
-        for i in shown:
-            views, nodes, self.patches = dict[str, View](), list[Node](), dict(outer)
+        for i in sorted({*shown, *(some[0] for some in moving.values() if some)}):
+            views, slots, self.patches = dict[str, View](), list[list[Node]](), dict(outer)
             for op in reversed(ops):
                 box = boxes[op.output]._replace(y0=every[i][op.output].low, y1=every[i][op.output].end)
                 own = inside.get(op.output)
                 within = dense_view(op.output, box, own) if own else views.get(over.get(op.output, ""), target).part(box)
                 views[op.output] = within._replace(tensor=op.output)
-            for op in ops:
+            last = {views[name].buffer: k for k, op in enumerate(ops) for name in (*op.inputs, op.output) if name in views}
+            for k, op in enumerate(ops):
                 _, first, end = every[i][op.output]
                 self.patches[op.output] = views[op.output].part(views[op.output].box._replace(y0=first))
-                nodes += self.item(Item((op.name,))) if first < end else []
+                slots.append(self.item(Item((op.name,))) if first < end else [])
                 self.patches[op.output] = views[op.output]
-            after = every[i + 1] if i + 1 < len(every) else {}
-            parts.append((*nodes, *moves_up([op for op in ops if op.output in inside and after], views, after)))
+                done = [other for other in ops if other.output in inside and last[inside[other.output]] == k]
+                slots[k] += [keep(o, views[o.output], every[i + 1][o.output].low) for o in done if i in moving[o.output]]
+            parts.append(slots)
         self.patches = outer
-        lasting = {inside[name] for name in inside if any(strip[name].low < strip[name].first for strip in every)}
-        scratch = {step.scratch for step in Loop(tuple(parts)).steps() if step.scratch}
-        return [Loop(tuple(parts), frozenset({*inside.values()} - lasting | scratch))]
+        lasting = {
+            inside[name] for name in inside if not moving[name] and any(strip[name].low < strip[name].first for strip in every)
+        }
+        longest = [max(map(len, some)) for some in zip(*parts, strict=True)]
+        aligned = [[Loop((tuple(some),), moments=most) for some, most in zip(slots, longest, strict=True)] for slots in parts]
+        private = {*inside.values()} - lasting | {step.scratch for nodes in aligned for step in Loop((tuple(nodes),)).steps()}
+        return [Loop(tuple(map(tuple, aligned)), frozenset(private - {""}))]
 
     def scratch(self, op: Op, name: str) -> str:
         """Returns the name of the scratch that an operator needs, declared; empty where it needs none."""
@@ -295,7 +308,7 @@ def _touches(nodes: tuple[Node, ...], clock: int, spans: dict[str, Span]) -> int
             inner, private, end = dict.fromkeys(buffers, (clock, clock)), frozenset[str](), clock + 1
         else:
             inner, private = dict[str, Span](), node.private
-            end = max(_touches(part, clock, inner) for part in node.parts)
+            end = max(clock + node.moments, *(_touches(part, clock, inner) for part in node.parts))
         for name, (first, last) in inner.items():
             first, last = (first, last) if name in private else (clock, end - 1)
             known = spans.get(name, (first, last))

@@ -57,10 +57,12 @@ def one_by_one(graph: Graph) -> Schedule:
 
 @dataclass(frozen=True)
 class Loop:
-    """Parts alike that run one after the other; `private` buffers carry nothing from part to part."""
+    """Parts alike that run one after the other; `private` buffers carry nothing from part to part. It takes at least `moments`,
+    so that what follows has the same moments in parts in which there is less to do."""
 
     parts: tuple[tuple[Node, ...], ...]
     private: frozenset[str] = frozenset()
+    moments: int = 0
 
     def steps(self) -> Iterator[Step]:
         """Yields every kernel call in order."""

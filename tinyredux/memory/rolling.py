@@ -82,15 +82,20 @@ def replaced(graph: Graph, ops: Sequence[Op], boxes: Mapping[str, Box]) -> dict[
     return found
 
 
-def moves_up(ops: Sequence[Op], views: Mapping[str, View], after: Mapping[str, Strip]) -> list[Step]:
-    """Returns the steps that move rows which the strip `after` holds to the start of their buffers."""
-    steps = list[Step]()
-    for op in ops:
-        view, low = views[op.output], after[op.output].low
-        if view.box.y0 < low < view.box.y1:
-            box = view.box._replace(y0=low)
-            steps.append(Step(op.name, "keep", (view.part(box),), dense_view(op.output, box, view.buffer)))
-    return steps
+def moves_up(tensor: str, strip: Mapping[str, Strip], after: Mapping[str, Strip]) -> bool:
+    """True where rows of a tensor that the strip `after` holds do not lie at the start of its buffer yet."""
+    return strip[tensor].low < after[tensor].low < strip[tensor].end
+
+
+def held(buffer: str) -> str:
+    """Returns the name of the buffer, at the start of another, of the rows that are kept from strip to strip."""
+    return f"{buffer}:held"
+
+
+def keep(op: Op, view: View, low: int) -> Step:
+    """Returns the step that moves the rows of an operator's output from `low` on to the start of its buffer."""
+    box = view.box._replace(y0=low)
+    return Step(op.name, "keep", (view.part(box),), dense_view(op.output, box, held(view.buffer)))
 
 
 def computing(strip: Mapping[str, Strip]) -> int:

@@ -317,7 +317,7 @@ def _starts(nodes: tuple[Node, ...], clock: int, starts: dict[str, int]) -> int:
             starts.setdefault(node.op, clock)
             clock += 1
         else:
-            clock = max(_starts(part, clock, starts) for part in node.parts)
+            clock = max(clock + node.moments, *(_starts(part, clock, starts) for part in node.parts))
     return clock
 
 
