@@ -25,8 +25,6 @@ from tinyredux.graph import Bilinear, Conv, Graph, Op, Rearrange, Shape, TrecCon
 from tinyredux.memory import (
     Box,
     Item,
-    Node,
-    Step,
     boxes_for,
     computed_macs,
     is_spread,
@@ -37,7 +35,7 @@ from tinyredux.memory import (
     whole,
     windows_meet_map,
 )
-from tinyredux.partial.regions import Net, candidates, in_rows, inside, internal_bytes
+from tinyredux.partial.regions import Net, bytes_from, candidates, in_rows, internal_bytes
 
 SPAN = 9  # most units in one segment
 SLICE = 4  # channels in a slice
@@ -103,15 +101,15 @@ def hybrid_items(net: Net, mac_limit: float, input_outside: bool, cost: ItemCost
     ways, ends = sorted(undominated(ways), key=lambda way: (way.end, way.first)), len(edges)
     most, peaks = int(mac_limit * total_macs(net.graph)), sorted({way.peak for way in ways})
     low = bisect_left(peaks, True, key=lambda peak: bool(fastest(ways, ends, peak, most)))
-    found, fast, at = Choices(), math.inf, low
-    while at < len(peaks):
+    found, fast, i = Choices(), math.inf, low
+    while i < len(peaks):
         # The least peak alone, then the fastest of all within a step of the next one.
-        last = bisect_right(peaks, LEVEL_STEP * peaks[at]) - 1 if found else at
+        last = bisect_right(peaks, LEVEL_STEP * peaks[i]) - 1 if found else i
         path = fastest(ways, ends, peaks[last], most)
         if path and path.cycles < GAIN * fast:
             fast = path.cycles
             found.append((path.peak, path.items))
-        at = last + 1
+        i = last + 1
     return found
 
 
@@ -295,30 +293,6 @@ def part_of(net: Net, first: int, end: int) -> Net:
     tensors = {name: net.graph.tensors[name] for name in names}
     graph = net.graph.with_ops(ops, tensors=tensors, inputs=(ops[0].inputs[0],), outputs=(ops[-1].output,))
     return Net(graph, net.accumulator)
-
-
-def bytes_from(net: Net, item: Item) -> list[int]:
-    """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
-    them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
-    its, starts, found = inside(net, item), dict[str, int](), list[int]()
-    _starts(its.program.nodes[0], 0, starts)
-    for unit in item.inner:
-        start = min((starts[name] for name in unit.ops if name in starts), default=0)
-        read = [buffer for buffer in its.buffers.values() if buffer.first < start <= buffer.last]
-        after = [total - sum(b.size_bytes for b in read if b.last >= at) for at, total in enumerate(its.totals) if at >= start]
-        found.append(max(after, default=0) - its.in_sums)
-    return found
-
-
-def _starts(nodes: tuple[Node, ...], clock: int, starts: dict[str, int]) -> int:
-    """Notes the first moment of each operator among nodes that begin at `clock`. Returns the moment after them."""
-    for node in nodes:
-        if isinstance(node, Step):
-            starts.setdefault(node.op, clock)
-            clock += 1
-        else:
-            clock = max(clock + node.moments, *(_starts(part, clock, starts) for part in node.parts))
-    return clock
 
 
 def _patchable(graph: Graph, first: int, end: int) -> bool:

@@ -29,7 +29,7 @@ from tinyredux.graph import (
     Windowed,
     extent,
 )
-from tinyredux.memory import Buffer, Item, Price, Program, Schedule, Storage
+from tinyredux.memory import Buffer, Item, Node, Price, Program, Schedule, Step, Storage
 
 CANDIDATES_PER_SINK = 64
 
@@ -332,3 +332,27 @@ def item_costs(net: Net, item: Item) -> Cost:
 def internal_bytes(net: Net, item: Item, source: str | None = None, convs: frozenset[str] | None = None) -> int:
     """Returns the most bytes that an item needs beside its inputs and its kept output, arguments as in `phases`."""
     return max(phase.extra - (0 if phase.begun else net.size(net.output(item))) for phase in phases(net, item, source, convs))
+
+
+def bytes_from(net: Net, item: Item) -> list[int]:
+    """Returns for each unit of a spatial item the most bytes that the units from it to the last need beside what the first of
+    them reads, whole then, and the item's output: what `internal_bytes` is for an item of these."""
+    its, starts, found = inside(net, item), dict[str, int](), list[int]()
+    _starts(its.program.nodes[0], 0, starts)
+    for unit in item.inner:
+        start = min((starts[name] for name in unit.ops if name in starts), default=0)
+        read = [buffer for buffer in its.buffers.values() if buffer.first < start <= buffer.last]
+        after = [total - sum(b.size_bytes for b in read if b.last >= at) for at, total in enumerate(its.totals) if at >= start]
+        found.append(max(after, default=0) - its.in_sums)
+    return found
+
+
+def _starts(nodes: tuple[Node, ...], clock: int, starts: dict[str, int]) -> int:
+    """Notes the first moment of each operator among nodes that begin at `clock`. Returns the moment after them."""
+    for node in nodes:
+        if isinstance(node, Step):
+            starts.setdefault(node.op, clock)
+            clock += 1
+        else:
+            clock = max(clock + node.moments, *(_starts(part, clock, starts) for part in node.parts))
+    return clock
