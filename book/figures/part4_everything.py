@@ -216,7 +216,7 @@ def one_head() -> Drawing:
     d.arrow((254, top + 48), (322, top + 48))
     d.text(288, top + 40, "softmax", SMALL, "middle")
     d.matrix(330, top, [[f"{share:.2f}" for share in row] for row in shares], (44, 24), [[GREEN] * 4] * 4)
-    d.text(330, top + 112, "shares: each row adds up to 1", SMALL, bold=True)
+    d.text(330, top + 112, "shares: rows add up to 1", SMALL, bold=True)
     d.text(540, top - 112, "values", SMALL, bold=True)
     d.matrix(540, top - 104, values.tolist(), (50, 24), [[PINK] * 2] * 4)
     d.matrix(540, top, [[f"{value:.1f}" for value in row] for row in means], (50, 24))
