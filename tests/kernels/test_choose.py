@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compiled import BOARDS, NEEDS_COMPILER
@@ -19,7 +17,7 @@ from tinyredux.codegen.assemble import SCRATCH_BYTES
 from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
 from tinyredux.flow import compile
 from tinyredux.graph import Graph
-from tinyredux.kernels import TEMPLATES, Form, OnBoard, Places, candidates, choose, fitted, operator_cycles, placed, ways
+from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
 from tinyredux.methods.layerwise import Layerwise
 
 CYCLES = Path(__file__).resolve().parents[1] / "golden" / "fast_cycles.json"
@@ -66,27 +64,6 @@ def test_forms_come_fastest_first_and_beat_the_reference_kernel() -> None:
         graph = graph_of(layer)
         costs = [form.cost for form in candidates(graph, graph.ops[0], "cortex-m4")]
         assert costs and costs == sorted(costs) and costs[-1] < operator_cycles(graph, graph.ops[0], "cortex-m4")
-
-
-def test_remembered_ways_are_those_that_are_worked_out() -> None:
-    """Of layers that differ in one fact alone (weights, a scale, how sums are rounded, the board's flash), asked for in turn."""
-    graph = graph_of("conv3x3:32-32@16x16")
-    op = graph.ops[0]
-    other = {name: array if array.dtype == "int32" else -array // 2 for name, array in graph.constants.items()}
-    source = graph.tensors[op.inputs[0]]
-    assert source.quant
-    moved = replace(source, quant=replace(source.quant, zero_point=source.quant.zero_point + 1))
-    graphs = [graph, replace(graph, constants=other), replace(graph, tensors=graph.tensors | {source.name: moved})]
-    cores = ["cortex-m4", *(OnBoard(find_board(name)) for name in ("nucleo_l4r5zi", "disco_f469ni")), "cortex-m33"]
-    for each, core in product([*graphs, replace(graph, rounding="single")], cores):
-        found = [way.form for way in ways(each, op, core, TEMPLATES) if way.form]
-        assert list(map(facts, found)) == list(map(facts, candidates(each, op, core)))
-
-
-def facts(form: Form) -> tuple[Any, ...]:
-    arrays = {name: values.tobytes() for name, values in form.arrays.items()}
-    places = Places("out", ("in",), "scratch", {name: name for name in arrays})
-    return form.name, form.cost, form.scratch_bytes, form.call(places), arrays
 
 
 def test_less_memory_gives_smaller_forms_down_to_the_reference_kernel() -> None:

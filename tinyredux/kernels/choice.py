@@ -11,12 +11,9 @@ Layer by layer every choice is placed anew. A program in parts stays where it li
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.graph import Graph, Op
@@ -67,36 +64,11 @@ def on_board(form: Form, core: str) -> Form:
     return replace(form, byte_cycles=byte_cycles(core, array_bytes), streamed_bytes=max(array_bytes, form.streamed_bytes))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """An operator whose ways are asked for. Two are equal where all that the ways depend on is: `facts` of the graph and core."""
-
-    op: Op
-    core: str
-    templates: tuple[Template, ...]
-    facts: tuple[Any, ...]
-    graph: Graph = field(compare=False)
-
-
 def ways(graph: Graph, op: Op, core: str, templates: Sequence[Template]) -> list[Way]:
-    """Returns every way to compute an operator, the fastest first and the C kernel last.
-
-    Those of the operators asked for last are remembered: a search asks for most layers of a network again and again.
-    """
-    used = [graph.constants[name] for name in vars(op).values() if isinstance(name, str) and name in graph.constants]
-    contents = tuple((array.shape, array.dtype.str, hashlib.sha256(array.tobytes()).digest()) for array in used)
-    tensors = tuple(graph.tensors[name] for name in (*op.inputs, op.output))
-    board = core.flash if isinstance(core, OnBoard) else None  # an `OnBoard` equals its plain name
-    asked = _Asked(op, core, tuple(templates), (contents, tensors, graph.rounding, graph.window, board), graph)
-    return list(_ways(asked))
-
-
-@lru_cache(maxsize=512)
-def _ways(asked: _Asked) -> tuple[Way, ...]:
-    graph, op, core = asked.graph, asked.op, asked.core
-    forms = candidates(graph, op, core, asked.templates)
+    """Returns every way to compute an operator, the fastest first and the C kernel last."""
+    forms = candidates(graph, op, core, templates)
     found = [Way(form, called(core, form.cost), form.flash_bytes, form.scratch_bytes) for form in forms]
-    return *found, Way(None, operator_cycles(graph, op, core), _array_bytes(graph, [op]))
+    return [*found, Way(None, operator_cycles(graph, op, core), _array_bytes(graph, [op]))]
 
 
 def _array_bytes(graph: Graph, ops: Iterable[Op]) -> int:
