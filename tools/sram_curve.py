@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyredux import memory, nets
+from tinyredux.explore.plans import int8_graph
 from tinyredux.graph import total_macs
 from tinyredux.partial import plan_partial
 from tinyredux.train import pretrained
-from tinyredux.train.channels import channels_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ CURVES = {
 
 def point(record: pretrained.Record, **more: Any) -> dict[str, Any]:
     """Returns one line of the record for a network whose weights are on this machine."""
-    graph = channels_of(nets.load_net(record.net, record.data)).graph  # plans need shapes alone
+    graph = int8_graph(record.net, record.data)
     return {
         "net": record.net, **more, "layerwise_bytes": memory.plan(graph).total_bytes,
         "partial_bytes": plan_partial(graph).peak_bytes, "macs": total_macs(graph), "parameters": record.parameters,

@@ -224,3 +224,9 @@ def test_a_teacher_is_imitated(few: datasets.Dataset) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     train.train(net, few, recipe, guide=guide)
     assert seen and set(seen) == {0.0} and net.body[1].p == 0.5
+
+
+def test_tokens_are_refused() -> None:
+    """A token's channels are its last axis: what the reading of maps would take for channels are places."""
+    with pytest.raises(ValueError, match="norm1 is LayerNorm: pruning follows channels"):
+        channels_of(nets.resolve("keyword_transformer"))
