@@ -212,8 +212,9 @@ def fit_all() -> None:
     families = {board.family: board for board in map(find_board, reversed(board_names(every=True)))}
     for board in map(find_board, BOARDS):
         functions = {rounding: kernel_functions(board, rounding) for rounding in ROUNDINGS}
-        costs = [*table[board.cpu]["run"], *(0.0 for _ in code_sizes.features("", 0))]  # as before, where a feature is new
-        table[board.cpu] |= {"structs": structs(board), "functions": functions, "run": costs[: len(code_sizes.features("", 0))]}
+        count = len(code_sizes.features("", 0))
+        costs = [*table[board.cpu]["run"], *[0.0] * count][:count]  # those of before, 0 for a new feature
+        table[board.cpu] |= {"structs": structs(board), "functions": functions, "run": costs}
         write(version, table)
         runtime = {family: {"flash": 0, "sram": 0} for family, place in families.items() if place.cpu == board.cpu}
         table[board.cpu] |= {"runtime": runtime, "run": run_costs(board)}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +24,12 @@ from tinyredux.frontends import export
 from tinyredux.graph import Graph, total_macs
 from tinyredux.int8 import interpret, quantize
 from tinyredux.kernels import with_rows
-from tinyredux.memory import Arena, Item, Loop, Lowering, Program, Schedule, executed_macs, lower, place, whole
+from tinyredux.memory import Arena, Item, Loop, Lowering, Program, Schedule, Step, executed_macs, lower, place, whole
 from tinyredux.memory import verify as verify_program
 from tinyredux.memory.run_schedule import run
 from tinyredux.nets.mobile import convolution
 from tinyredux.partial import Net as Relations
-from tinyredux.partial import PartialPlan, internal_bytes, plan_hybrid, plan_partial
+from tinyredux.partial import PartialPlan, internal_bytes, patches, plan_hybrid, plan_partial
 from tinyredux.partial.patches import UnitCosts, alone_after, narrow_cuts, op_macs, segment_ways, strip_ways, units_between
 from tinyredux.settings import Settings, compile_net, measure_net
 
@@ -214,6 +216,25 @@ def test_rolling_strips_of_resized_maps(factor: float) -> None:
     layers = convolution(3, 6, 3), nn.MaxPool2d(2), nn.Upsample(scale_factor=factor, mode="bilinear"), convolution(6, 4, 3)
     graph = int8_sequence((3, 24, 20), *layers, nn.MaxPool2d(2), nn.AvgPool2d(sizes), nn.Flatten(), nn.LazyLinear(3))
     assert check_strips(graph) > 5
+
+
+@pytest.mark.parametrize("seed", [None, *range(4)])
+def test_no_faster_choice_is_hidden(graph: Graph, seed: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each peak that some way has, a choice within a step of it is about as fast as the fastest of that peak."""
+    asked, fastest = list[tuple[Any, ...]](), patches.fastest
+    monkeypatch.setattr(patches, "fastest", lambda *them: asked.append(them) or fastest(*them))
+    net = Relations(graph if seed is None else random_graph(seed))
+    choices = patches.hybrid_items(net, 1.5, False, lambda item: executed_macs(net.graph, macs_of(net.graph, item)), True)
+    ways, edges, _, most = asked[0]
+    for peak in sorted({way.peak for way in ways}):
+        if path := fastest(ways, edges, peak, most):
+            near = [fastest(ways, edges, bytes_, most) for bytes_, _ in choices if bytes_ <= patches.LEVEL_STEP * peak]
+            assert min(one.cycles for one in near if one) * patches.GAIN <= path.cycles
+
+
+def macs_of(graph: Graph, item: Item) -> Iterator[Step]:
+    schedule = Schedule((item,), {}, frozenset(), frozenset(item.ops))
+    return Loop((tuple(Lowering(graph, schedule).item(item)),)).steps()
 
 
 def check_strips(graph: Graph) -> int:

@@ -24,7 +24,8 @@ from tinyredux.kernels import FastSteps, code_bytes
 COPY_ALIGNMENT = 16  # of what start-up copies to RAM
 GAP_BYTES = 5  # before a generated function, which begins at a multiple of 16: the mean, whatever lies before it
 VENEER_BYTES = 8  # of the jump by which code in flash reaches a function in RAM, too far for a branch
-LOOP = re.compile(r"for \(int32_t \w+ = (\d+); \w+ < (\d+); \w+(?:\+\+| \+= (\d+))\)")
+LOOP = re.compile(r"for \(int32_t \w+ = (\d+); \w+ < (\d+); \w+(?:\+\+| \+= (\d+))\)")  # between two constants
+# Two or three rounds of a body without blocks, which the compiler may write out.
 REPEATED = re.compile(r"for \(int32_t \w+ = [^;]*; \w+ < ([23]); [^)]*\) \{\n([^{}]*)\}")
 FILE = Path(__file__).with_name("code_sizes.json")
 

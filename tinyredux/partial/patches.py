@@ -49,7 +49,7 @@ Choices = list[tuple[int, tuple[Item, ...]]]  # peak bytes, and what runs one af
 LEVEL_STEP = 1.03  # from one peak at which the fastest choice is sought to the next
 GAIN = 0.98  # of the cycles of a choice of fewer bytes: what the next one may take at most
 PATHS = 16  # to a cut that are followed on
-UNPACK_CYCLES = 30  # of each input and output channel of a convolution for each strip
+UNPACK_CYCLES = 30  # of each input and output channel of a convolution for each strip: rough, 4x4 Winograd takes some 97
 PATCH_CYCLES = 600  # of each operator for each patch: calls, edges
 
 
