@@ -96,6 +96,19 @@ def test_processes_that_share_a_study_end_as_one_does(tmp_path: Path, url: str) 
     assert sum(trial.state.is_finished() for trial in study.trials) == TRIALS  # nothing was judged twice
 
 
+def test_whoever_opens_waits_for_one_that_makes_the_tables_and_not_for_other_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "OPEN_SECONDS", 0)
+    monkeypatch.setattr(search, "WAIT_SECONDS", 0.001)
+    faults = iter([OSError("table alembic_version already exists"), OSError("UNIQUE constraint failed: a.b"), OSError("no disk")])
+
+    def opened() -> None:
+        raise next(faults)
+
+    with pytest.raises(ValueError, match="no disk"):
+        search._tried("sqlite:///a.db", opened)
+    assert next(faults, None) is None
+
+
 def test_trials_of_processes_that_are_no_more_are_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One killed under way, one before it began, and one whose judge failed."""
 

@@ -33,7 +33,8 @@ WAIT_SECONDS = 0.5
 OPEN_SECONDS = 1.5
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # the packages of modules
 CONNECT_SECONDS = 20
-TIMEOUT_SECONDS = 30  # for a lock of an SQLite file that others write as well
+TIMEOUT_SECONDS = 30  # for others that write the same SQLite file, or that make the tables or the study at the same moment
+MADE_BESIDE = ("already exists", "UNIQUE constraint", "duplicate key", "Duplicate entry", "database is locked")  # what they say
 AIMS: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize", "cycles": "minimize", "flash_bytes": "minimize", "sram_bytes": "minimize",
 }  # fmt: skip
@@ -87,7 +88,8 @@ def _tried(url: str, opened: Callable[[], T]) -> T:
                 f"the database of {safe(url)} needs the driver {module}; run: pip install {DRIVERS.get(module, module)}"
             ) from None
         except Exception as wrong:  # whatever a database says, with the password left out
-            if time.monotonic() - since < OPEN_SECONDS:  # another process may be making the tables, or the study, at this moment
+            made_beside = any(word in str(wrong) for word in MADE_BESIDE)
+            if time.monotonic() - since < (TIMEOUT_SECONDS if made_beside else OPEN_SECONDS):
                 time.sleep(WAIT_SECONDS)
                 continue
             raise ValueError(
