@@ -29,10 +29,11 @@ from tinyredux.int8.factors import (
 from tinyredux.int8.interpret import run
 from tinyredux.int8.lookup import table_of
 from tinyredux.int8.quantization import quantize
-from tinyredux.int8.tokens import attention_params, layer_norm_params
+from tinyredux.int8.tokens import AttentionParams, attention_params, layer_norm_params
 
 __all__ = [
-    "ADD_LEFT_SHIFT", "SOFTMAX_OUTPUT", "AddParams", "Clamp", "Requantization", "add_params", "attention_params", "bilinear",
+    "ADD_LEFT_SHIFT", "SOFTMAX_OUTPUT", "AddParams", "AttentionParams", "Clamp", "Requantization", "add_params",
+    "attention_params", "bilinear",
     "clamp_for", "clamp_of", "evaluator", "fold_constant_channels", "int16_shifts", "interpret", "layer_norm_params",
     "mean_params", "mul_params", "quant_of", "quantize", "requantization", "run", "softmax_params", "table_of",
 ]  # fmt: skip

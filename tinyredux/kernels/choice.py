@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from tinyredux import memory
 from tinyredux.graph import Graph, Op
-from tinyredux.kernels import dense, depthwise, elementwise, gemm, phases, pool, quads, rows, trec, winograd
+from tinyredux.kernels import attention, dense, depthwise, elementwise, gemm, phases, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
@@ -27,6 +27,7 @@ from tinyredux.kernels.slices import FastSteps
 Template = Callable[[Graph, Op, str], list[Form]]
 TEMPLATES: tuple[Template, ...] = (
     pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms, winograd.forms, trec.forms,
+    attention.forms,
 )  # fmt: skip
 LADDER = 1.04  # between two sizes of arrays and code for which a plan is made
 SURELY = 0.85  # of the C kernel's predicted cycles: less is faster, whatever the prediction's error

@@ -62,6 +62,7 @@ PLAIN = {
     "ubfx": Op("ubfx {0}, {1}, {2}, {3}", "{0} = tw_ubfx({1}, {2}, {3});", "wrnn", "dsp"),
     "bfi": Op("bfi {0}, {1}, {2}, {3}", "{0} = tw_bfi({0}, {1}, {2}, {3});", "mrnn", "dsp"),
     "ldrb_at": Op("ldrb.w {0}, [{1}, {2}]", "{0} = tw_ldrb({1} + {2});", "waa", "load"),
+    "ldrh_at": Op("ldrh.w {0}, [{1}, {2}, lsl #1]", "{0} = tw_ldrh({1} + 2 * {2});", "war", "load"),
     "qadd16": Op("qadd16 {0}, {1}, {2}", "{0} = tw_qadd16({1}, {2});", "wrr", "dsp"),
     "qsub16": Op("qsub16 {0}, {1}, {2}", "{0} = tw_qsub16({1}, {2});", "wrr", "dsp"),
     "ssub8": Op("ssub8 {0}, {1}, {2}", "{0} = tw_ssub8({1}, {2}, &ge);", "wrr", "dsp", sets="G"),
