@@ -175,9 +175,9 @@ def test_export_keeps_the_layer_as_one_operator() -> None:
 @pytest.mark.parametrize(
     ("conv", "settings", "message"),
     [
-        ({"groups": 2}, (4, 2), "convolution '0': TREC: cannot replace .* one group, no dilation"),
+        ({"groups": 2}, (4, 2), "layer '0': TREC: cannot replace .* one group, no dilation"),
         ({"dilation": 2}, (4, 2), "one group, no dilation"), ({"padding": "same"}, (4, 2), "zero padding given in numbers"),
-        ({}, (37, 2), "convolution '0': TREC: sub_length is 37, expected 1 to 36"),
+        ({}, (37, 2), "layer '0': TREC: sub_length is 37, expected 1 to 36"),
         ({}, (4, 5), "hash_bits is 5, expected 1 to 4"),
         ({}, (0, 2), "sub_length is 0"), ({}, (4, 2, "magic"), "hash is 'magic', expected one of kernel, "),
     ],

@@ -76,7 +76,8 @@ def _conv2d(call: Call) -> None:
         call.emit_weighted("conv", Conv, weights.transpose(0, 2, 3, 1), call.constant(bias), **window, groups=groups)
 
 
-def _trec_conv(call: Call) -> None:
+def trec_conv(call: Call, reads: list[str] | None = None) -> None:
+    """A convolution that clusters, of the node's own operand or of `reads`."""
     names = ("weight", "bias", "vectors", "stride", "padding", "sub_length", "hash_bits", "threshold")
     weight, bias, vectors, stride, padding, length, bits, threshold = arguments(call.node, **dict.fromkeys(names))
     weights = call.constant(weight).transpose(0, 2, 3, 1)
@@ -86,6 +87,7 @@ def _trec_conv(call: Call) -> None:
     call.emit_weighted(
         "trec", TrecConv, weights, call.constant(bias), own, kernel=pair(weights.shape[1:3]), stride=pair(stride),
         padding=call.padded(pair(padding), pair(padding)), sub_length=length, hash_bits=bits, threshold=threshold,
+        reads=reads,
     )  # fmt: skip
 
 
@@ -385,7 +387,7 @@ HANDLERS: dict[str, Callable[[Call], None]] = {
     "upsample_bilinear2d": moves.bilinear, "slice": moves.part, "select": moves.select, "pixel_shuffle": moves.pixel_shuffle,
     "pixel_unshuffle": moves.pixel_unshuffle, "channel_shuffle": moves.channel_shuffle, "conv_transpose2d": moves.conv_transpose,
     "gelu": _gelu, "celu": _celu, "selu": _selu, "prelu": _prelu,
-    "conv2d": _conv2d, "trec_conv": _trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
+    "conv2d": _conv2d, "trec_conv": trec_conv, "linear": _linear, **dict.fromkeys(("add", "sub", "rsub"), _add),
     **dict.fromkeys(("mul", "div"), _mul), **dict.fromkeys(("expand", "expand_as"), moves.expand),
     "softmax": _softmax,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from torch import fx
 
 from tinyredux.frontends.builder import Builder, Call, arguments, refuse
 from tinyredux.frontends.moves import add_map
-from tinyredux.frontends.operators import scale
+from tinyredux.frontends.operators import scale, trec_conv
 from tinyredux.graph import (
     Array,
     Attention,
@@ -115,9 +115,12 @@ def _all_places(call: Call, operands: list[fx.Node]) -> torch.Tensor:
     return first
 
 
-def _rows(call: Call, node: fx.Node) -> tuple[str, torch.Tensor]:
-    """Returns the tensor whose channels are the last axis of a node, and its places there; takes the part that the node is."""
-    lie = places(call.builder, node)
+def _rows(call: Call, node: fx.Node, last: int = -1) -> tuple[str, torch.Tensor]:
+    """Returns the tensor whose channels are the last axis of a node, and its places there; takes the part that the node is.
+
+    With `last`, another axis, it is brought to the end first.
+    """
+    lie = places(call.builder, node).movedim(last, -1)
     tensor = call.builder.graph.tensors[call.builder.value[node.name]]
     height, width, channels = tensor.shape
     features = lie.shape[-1]
@@ -152,6 +155,15 @@ def _linear(call: Call) -> None:
     else:
         call.emit_weighted("conv", Conv, weights[:, None, None], call.constant(bias), reads=[source])
     _note(call, torch.arange(lie.numel() // lie.shape[-1] * len(weights)))
+
+
+def _trec_conv(call: Call) -> None:
+    """TREC over tokens, which the layer turns into maps (1, features, tokens, 1) and back."""
+    source, lie = _rows(call, call.source, 1)
+    trec_conv(call, [source])
+    outputs = call.builder.graph.tensors[call.builder.value[call.node.name]].shape[2]
+    places_of = torch.arange(lie.numel() // lie.shape[-1] * outputs).reshape(*lie.shape[:-1], outputs)
+    call.builder.turned[call.node.name] = places_of.movedim(-1, 1)
 
 
 def _note(call: Call, lie: torch.Tensor) -> None:
@@ -392,4 +404,4 @@ ELEMENTWISE = (
 OWN: Handlers = {
     "scaled_dot_product_attention": _attention, "matmul": _matmul, "bmm": _matmul, "layer_norm": _layer_norm,
 }  # fmt: skip
-HANDLERS: Handlers = {"linear": _linear, "softmax": _softmax, "mean": _mean, "cat": _cat}
+HANDLERS: Handlers = {"linear": _linear, "trec_conv": _trec_conv, "softmax": _softmax, "mean": _mean, "cat": _cat}

@@ -13,7 +13,7 @@ from tinyredux import nets, train
 from tinyredux.datasets import Dataset, Images, MissingDataError
 from tinyredux.files import checked, read_json
 from tinyredux.train.loop import Recipe, teacher_of
-from tinyredux.trec.layer import Settings, TRECConv2d, convert
+from tinyredux.trec.layer import Layer, Settings, convert
 
 Table = Mapping[str, Settings]
 PCA_IMAGES = 256
@@ -100,14 +100,14 @@ def prepare(net: nn.Module, images: Images) -> list[nn.Module]:
 
     def seen(part: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         order.append(part)
-        if isinstance(part, TRECConv2d) and part.hash in ("pca", "learned"):
+        if isinstance(part, Layer) and part.hash in ("pca", "learned"):
             part.fit_pca(inputs[0])
 
     hooks = [part.register_forward_pre_hook(seen) for part in net.modules() if not list(part.children())]
     net.eval()(torch.from_numpy(images))
     for hook in hooks:
         hook.remove()
-    first = next((i for i, part in enumerate(order) if isinstance(part, TRECConv2d)), 0)
+    first = next((i for i, part in enumerate(order) if isinstance(part, Layer)), 0)
     return [part for part in order[:first] if part not in order[first:]]
 
 

@@ -1,4 +1,5 @@
-"""TREC as a trainable layer: `TRECConv2d` takes the place of an `nn.Conv2d` and multiplies centroids instead of windows.
+"""TREC as a trainable layer: `TRECConv2d` takes the place of an `nn.Conv2d` and multiplies centroids instead of windows;
+`TRECLinear` does the same with tokens.
 
 Rows are output pixels, columns run over (ky, kx, channel) as in the int8 weights. Blocks of `sub_length` columns are
 clustered by the signs of `hash_bits` projections, each cluster is replaced by its mean, and the products with the means
@@ -50,25 +51,19 @@ Piece = tuple[int, slice, tuple[slice, ...]]  # block, columns inside it, slices
 PAPER_ALPHA, PAPER_K = 1e4, 5.0  # steepness and width of the published relaxation
 
 
-class TRECConv2d(nn.Conv2d):
-    """A convolution on centroids. State dict: `weight` and `bias` as before, and `vectors` where the hash has its own.
+class _Hashing(nn.Module):
+    """What both layers share: the settings, the hash's own vectors, and the forward pass over rows of columns."""
 
-    Hashes: "kernel" takes the first H filters themselves, whose channels come out exact; "kernel_learned" adds the
-    gradient of "learned" to them; "learned", "paper", "random" and "pca" have `vectors` (1, L, H), one matrix for all blocks,
-    trained by our gradient, trained by the published one, frozen, or frozen at the principal axes of `fit_pca`.
-    """
-
+    weight: Any
+    bias: Any
     vectors: torch.Tensor | None
+    place: tuple[list[int], list[int]]  # stride and padding
 
-    def __init__(self, conv: nn.Conv2d, settings: Settings, scope: str = "image") -> None:
-        """Takes the place and the weights of `conv`; raises ValueError for what TREC cannot do."""
-        if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-            raise ValueError(f"TREC: cannot replace {conv}; expected one group, no dilation and zero padding given in numbers")
-        kernel, stride, padding = ((size[0], size[1]) for size in (conv.kernel_size, conv.stride, conv.padding))
-        super().__init__(conv.in_channels, conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
+    def _take(self, layer: nn.Conv2d | nn.Linear, settings: Settings, scope: str) -> None:
+        """Takes the weights of `layer`; raises ValueError for what TREC cannot do."""
         self.sub_length, self.hash_bits, self.hash, self.threshold = astuple(settings)
         for name, value, most in (
-            ("sub_length", self.sub_length, conv.weight[0].numel()), ("hash_bits", self.hash_bits, conv.out_channels),
+            ("sub_length", self.sub_length, layer.weight[0].numel()), ("hash_bits", self.hash_bits, len(layer.weight)),
         ):  # fmt: skip
             if value > most:
                 raise ValueError(f"TREC: {name} is {value}, expected 1 to {most}")
@@ -80,60 +75,110 @@ class TRECConv2d(nn.Conv2d):
         else:
             frozen = self.hash in ("random", "pca")
             self.register_buffer("vectors", torch.randn(1, self.sub_length, self.hash_bits) if frozen else None)
-        self.to(conv.weight.device, conv.weight.dtype).train(conv.training)
-        self.load_state_dict(conv.state_dict(), strict=False)  # all but the hash vectors
+        self.to(layer.weight.device, layer.weight.dtype).train(layer.training)
+        self.load_state_dict(layer.state_dict(), strict=False)  # all but the hash vectors
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W); or one image without B."""
-        if maps.ndim == 3:
-            return self.forward(maps[None])[0]
-        stride, padding = (list(map(int, value)) for value in (self.stride, self.padding))
-        weights = maps, self.weight, self.bias, self.vectors
-        settings = self.sub_length, self.hash_bits, self.threshold, self.scope
+    def maps_of(self, given: torch.Tensor) -> torch.Tensor:
+        """Returns what the layer is given as maps (B, in_channels, H, W)."""
+        return given
+
+    def _shared(self, maps: torch.Tensor) -> torch.Tensor:
+        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W)."""
+        planes = self.weight if self.weight.ndim == 4 else self.weight[..., None, None]
+        weights, settings = (maps, planes, self.bias, self.vectors), (self.sub_length, self.hash_bits, self.threshold, self.scope)
         if torch.compiler.is_exporting():
-            exported: torch.Tensor = trec_conv(*weights, stride, padding, *settings)
+            exported: torch.Tensor = trec_conv(*weights, *self.place, *settings)
             return exported
-        kind = self.hash if self.training else "frozen"
-        result, self.kept_share = _forward(*weights, stride, padding, *settings, kind)
+        stride, padding = self.place
+        result, self.kept_share = _forward(*weights, stride, padding, *settings, self.hash if self.training else "frozen")
         return result
 
     @torch.no_grad()
-    def fit_pca(self, maps: torch.Tensor) -> None:
-        """Sets `vectors` to the first principal axes of the sub-vectors of maps (B, in_channels, H, W), centred by image."""
+    def fit_pca(self, given: torch.Tensor) -> None:
+        """Sets `vectors` to the first principal axes of the sub-vectors of what the layer is given, centred by image."""
         if self.vectors is None:
             raise ValueError(f"TREC: fit_pca on a layer with hash {self.hash!r}, which has no vectors of its own")
-        size, stride, padding = (list(map(int, value)) for value in (self.kernel_size, self.stride, self.padding))
-        rows: torch.Tensor = _Rows.apply(maps.float(), size, stride, padding, self.sub_length)  # type: ignore[no-untyped-call]
+        maps, size = self.maps_of(given), list(self.weight.shape[2:]) or [1, 1]
+        rows: torch.Tensor = _Rows.apply(maps.float(), size, *self.place, self.sub_length)  # type: ignore[no-untyped-call]
         rows = (rows - rows.mean(dim=2, keepdim=True)).reshape(-1, self.sub_length)
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)[:, : self.hash_bits]
         self.vectors.zero_()[0, :, : axes.shape[1]] = axes
 
     def extra_repr(self) -> str:
-        """Returns the convolution's line with TREC's settings."""
-        dense: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        """Returns the exact layer's line with TREC's settings."""
+        dense = super().extra_repr()
         return (
             f"{dense}, sub_length={self.sub_length}, hash_bits={self.hash_bits}, hash={self.hash}, "
             f"threshold={self.threshold}, scope={self.scope}"
         )
 
 
-def convert(net: nn.Module, table: Mapping[str, Settings]) -> list[TRECConv2d]:
-    """Replaces the convolutions that `table` names by their module paths, in place, and returns the new layers.
+class TRECConv2d(_Hashing, nn.Conv2d):
+    """A convolution on centroids. State dict: `weight` and `bias` as before, and `vectors` where the hash has its own.
 
-    Raises ValueError for a path that no nn.Conv2d has, and for settings that do not fit it.
+    Hashes: "kernel" takes the first H filters themselves, whose channels come out exact; "kernel_learned" adds the
+    gradient of "learned" to them; "learned", "paper", "random" and "pca" have `vectors` (1, L, H), one matrix for all blocks,
+    trained by our gradient, trained by the published one, frozen, or frozen at the principal axes of `fit_pca`.
     """
-    convolutions = {path: part for path, part in net.named_modules() if isinstance(part, nn.Conv2d)}
-    layers = []
+
+    def __init__(self, conv: nn.Conv2d, settings: Settings, scope: str = "image") -> None:
+        """Takes the place and the weights of `conv`; raises ValueError for what TREC cannot do."""
+        if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"TREC: cannot replace {conv}; expected one group, no dilation and zero padding given in numbers")
+        kernel, stride, padding = ((size[0], size[1]) for size in (conv.kernel_size, conv.stride, conv.padding))
+        super().__init__(conv.in_channels, conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
+        self.place = list(stride), list(padding)
+        self._take(conv, settings, scope)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W); or one image without B."""
+        return self.forward(maps[None])[0] if maps.ndim == 3 else self._shared(maps)
+
+
+class TRECLinear(_Hashing, nn.Linear):
+    """A linear layer on the centroids of tokens, as `TRECConv2d`. With blocks as long as a token it is token merging inside a
+    layer: tokens of one code share one product, and none is lost.
+
+    Source of token merging: Bolya et al., arXiv 2210.09461, which keeps one token for several from there on.
+    """
+
+    def __init__(self, linear: nn.Linear, settings: Settings, scope: str = "image") -> None:
+        """Takes the place and the weights of `linear`; raises ValueError for what TREC cannot do."""
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None)
+        self.place = [1, 1], [0, 0]
+        self._take(linear, settings, scope)
+
+    def maps_of(self, given: torch.Tensor) -> torch.Tensor:
+        """Returns tokens (B, tokens, in_features) as maps (B, in_features, tokens, 1)."""
+        return given.transpose(1, 2)[..., None]
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Returns (B, tokens, out_features) for tokens (B, tokens, in_features). Raises ValueError for single vectors."""
+        if tokens.ndim != 3:
+            raise ValueError(f"TREC: a linear layer reads {tuple(tokens.shape)}, expected tokens (batch, tokens, features)")
+        return self._shared(self.maps_of(tokens))[..., 0].transpose(1, 2)
+
+
+Layer = TRECConv2d | TRECLinear
+
+
+def convert(net: nn.Module, table: Mapping[str, Settings]) -> list[Layer]:
+    """Replaces the convolutions and linear layers that `table` names by their module paths, in place, and returns the new ones.
+
+    Raises ValueError for a path that no such layer has, and for settings that do not fit it.
+    """
+    able = {path: part for path, part in net.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))}
+    layers = list[Layer]()
     for path, settings in table.items():
-        if path not in convolutions:
-            raise ValueError(f"the network has no convolution {path!r} for TREC; it has {', '.join(convolutions)}")
+        if path not in able:
+            raise ValueError(f"the network has no convolution or linear layer {path!r} for TREC; it has {', '.join(able)}")
+        part = able[path]
         try:
-            layer = TRECConv2d(convolutions[path], settings)
+            layers.append(TRECConv2d(part, settings) if isinstance(part, nn.Conv2d) else TRECLinear(part, settings))
         except ValueError as failure:
-            raise ValueError(f"convolution {path!r}: {failure}") from None
+            raise ValueError(f"layer {path!r}: {failure}") from None
         parent, _, leaf = path.rpartition(".")
-        setattr(net.get_submodule(parent), leaf, layer)
-        layers.append(layer)
+        setattr(net.get_submodule(parent), leaf, layers[-1])
     return layers
 
 
