@@ -24,9 +24,7 @@ from tinyredux.graph import (
     Conv,
     Dense,
     DepthwiseConv,
-    Graph,
     LayerNorm,
-    Op,
     Pool,
     Rearrange,
     Softmax,
@@ -339,61 +337,6 @@ def _attend(call: Call, operands: Sequence[Operand], scale: float) -> None:
     count, depth = call.shape[-2:]
     each = torch.arange(count)[:, None] * heads * depth + torch.arange(depth)
     _note(call, torch.arange(heads)[:, None, None] * depth + each)
-
-
-def settled(graph: Graph) -> Graph:
-    """Returns the graph with a normalisation's factors within the layers that alone read it, and with a layer of queries, keys
-    and values together as three."""
-    for name in [op.name for op in graph.ops]:
-        op = graph.by_name[name]
-        readers = graph.consumers(op.output)
-        if op.output in graph.outputs or not readers:
-            continue
-        if isinstance(op, DepthwiseConv) and isinstance(graph.producer(op.inputs[0]), LayerNorm):
-            if all(isinstance(reader, Conv) and reader.kernel == (1, 1) and reader.groups == 1 for reader in readers):
-                graph = _within(graph, op, readers)
-        elif isinstance(op, Conv) and op.groups == 1 and all(_is_part(graph, reader) for reader in readers):
-            graph = _apart(graph, op, readers)
-    return graph
-
-
-def _within(graph: Graph, scale: DepthwiseConv, readers: list[Op]) -> Graph:
-    factor, constant = graph.constants[scale.weights].reshape(-1), graph.constants[scale.bias]
-    constants = {name: values for name, values in graph.constants.items() if name not in (scale.weights, scale.bias)}
-    for reader in readers:
-        assert isinstance(reader, Conv)
-        weights = graph.constants[reader.weights]
-        constants[reader.bias] = graph.constants[reader.bias] + weights.reshape(len(weights), -1) @ constant
-        constants[reader.weights] = weights * factor
-    ops = [replace(op, inputs=scale.inputs) if op in readers else op for op in graph.ops if op is not scale]
-    tensors = {name: tensor for name, tensor in graph.tensors.items() if name != scale.output}
-    return graph.with_ops(ops, tensors=tensors, constants=constants)
-
-
-def _is_part(graph: Graph, op: Op) -> bool:
-    """True for neighbouring channels of a whole map that attentions alone read."""
-    if not isinstance(op, Rearrange) or op.output in graph.outputs:
-        return False
-    size = graph.tensors[op.inputs[0]].shape[:2]
-    plain = op == Rearrange(op.name, op.inputs, op.output, size, op.channels, first_channel=op.first_channel)
-    return plain and all(isinstance(user, Attention) for user in graph.consumers(op.output))
-
-
-def _apart(graph: Graph, conv: Conv, readers: list[Op]) -> Graph:
-    """Returns the graph with a convolution of its own for each part of the channels, with its own scale once quantised."""
-    constants = {name: values for name, values in graph.constants.items() if name not in (conv.weights, conv.bias)}
-    convs = dict[Op, Op]()
-    for reader in readers:
-        assert isinstance(reader, Rearrange)
-        part = slice(reader.first_channel, reader.first_channel + reader.channels)
-        names = (f"{reader.name}.weights", f"{reader.name}.bias")
-        constants |= {name: graph.constants[old][part] for name, old in zip(names, (conv.weights, conv.bias), strict=True)}
-        convs[reader] = replace(conv, name=reader.name, output=reader.output, weights=names[0], bias=names[1])
-    ops = [convs.get(op, op) for op in graph.ops if op is not conv]
-    tensors = {name: tensor for name, tensor in graph.tensors.items() if name != conv.output}
-    origin = {name: place for name, place in graph.origin.items() if name != conv.name}
-    origin |= dict.fromkeys((op.name for op in convs), graph.origin[conv.name])
-    return graph.with_ops(ops, tensors=tensors, constants=constants, origin=origin)
 
 
 ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy")

@@ -23,6 +23,7 @@ from tinyredux.frontends.builder import Builder, Call, UnsupportedOperatorError,
 from tinyredux.frontends.moves import piece, shuffled, turn
 from tinyredux.frontends.operators import HANDLERS, flatten
 from tinyredux.frontends.pt2e import from_program, quantised_program
+from tinyredux.frontends.settle import settled
 from tinyredux.graph import STACK, Graph, Shape, Tensor, TrecConv, check_input_shape, check_most, constant_names, verify
 from tinyredux.int8 import interpret
 
@@ -180,7 +181,7 @@ def _finish(builder: Builder, name: str) -> Graph:
     tensors = {key: tensor for key, tensor in builder.graph.tensors.items() if key in needed}
     origin = {op.name: builder.graph.origin[op.name] for op in ops}
     graph = builder.graph.with_ops(ops, tensors=tensors, constants=constants, outputs=tuple(outputs), origin=origin)
-    graph = tokens.settled(graph)
+    graph = settled(graph)
     graph = _with_names(builder, graph, {output: said for output, path in outputs.items() if (said := _said(path))}, name)
     verify(graph)
     return graph
