@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tinyredux.flow import compile, measure
 from tinyredux.frontends import export
-from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, Rearrange
+from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, Rearrange, TrecConv
 from tinyredux.int8 import interpret, quantize
+from tinyredux.trec.layer import Settings, convert
 
 SHAPE = (12, 3, 5)  # 15 tokens of 12 features
 Block = Callable[[torch.Tensor], Any]
@@ -112,6 +114,18 @@ def test_nothing_is_moved() -> None:
     ops = exported("vit").ops
     assert not [op for op in ops if isinstance(op, (Rearrange, DepthwiseConv))]
     assert [type(op) for op in ops[:6]] == [AddConstant, LayerNorm, Conv, Conv, Conv, Attention]
+
+
+@pytest.mark.parametrize("settings", [(12, 3, "kernel"), (12, 3, "random"), (5, 2, "random"), (4, 2, "random", "zero")])
+def test_trec_over_tokens(settings: tuple[Any, ...]) -> None:
+    """As torch computes it, which export checks, factors of norms and all; in C as in the interpreter, by both kernel sets."""
+    net = Tokens(vit, **vit_layers()).eval()
+    convert(net, {path: Settings(*settings) for path in ("qkv", "project", "mlp.0", "mlp.3")})
+    graph, images = export(net, SHAPE), np.random.default_rng(0).normal(size=(9, *SHAPE)).astype(np.float32)
+    assert sum(isinstance(op, TrecConv) for op in graph.ops) == 4
+    assert bool([op for op in graph.ops if isinstance(op, DepthwiseConv)]) == (settings[3:] == ("zero",))
+    for kernels in ("fast", "reference"):
+        assert measure(compile(quantize(graph, images), kernels=kernels), images, target="host").bit_exact
 
 
 def test_a_norm_that_is_read_again_keeps_its_factors() -> None:

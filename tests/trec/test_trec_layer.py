@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tinyredux.trec import layer as trec_layer
-from tinyredux.trec.layer import Settings, TRECConv2d, convert
+from tinyredux.trec.layer import Settings, TRECConv2d, TRECLinear, convert
 
 
 def made(hash: str = "kernel", sub_length: int = 5, bits: int = 3, scope: str = "image", bias: bool = True) -> TRECConv2d:
@@ -186,6 +186,26 @@ def test_what_is_refused(conv: dict[str, Any], settings: tuple[Any, ...], messag
     """Convolutions that TREC cannot replace and settings out of range, each with what would do and the layer's name."""
     with pytest.raises(ValueError, match=message):
         convert(nn.Sequential(nn.Conv2d(4, 4, 3, **conv)), {"0": Settings(*settings)})
+
+
+@pytest.mark.parametrize("hash", trec_layer.HASHES)
+def test_tokens_are_places_of_a_1x1_convolution(hash: str) -> None:
+    """Outputs and gradients of a linear layer over tokens are those of the convolution with its weights."""
+    torch.manual_seed(0)
+    linear, conv = nn.Linear(6, 5), nn.Conv2d(6, 5, 1)
+    conv.load_state_dict({"weight": linear.weight.detach()[..., None, None], "bias": linear.bias.detach()})
+    own, other = TRECLinear(linear, Settings(4, 2, hash)).train(), TRECConv2d(conv, Settings(4, 2, hash)).train()
+    tokens = torch.randn(3, 9, 6)
+    if own.vectors is not None:
+        own.fit_pca(tokens)
+        other.fit_pca(tokens.transpose(1, 2)[..., None])
+    for layer, given in ((own, tokens), (other, tokens.transpose(1, 2)[..., None])):
+        layer(given).square().sum().backward()
+    torch.testing.assert_close(own(tokens), other(tokens.transpose(1, 2)[..., None])[..., 0].transpose(1, 2))
+    assert own.weight.grad is not None and other.weight.grad is not None
+    torch.testing.assert_close(own.weight.grad, other.weight.grad[..., 0, 0])
+    with pytest.raises(ValueError, match=r"reads \(9, 6\), expected tokens \(batch, tokens, features\)"):
+        own(tokens[0])
 
 
 @pytest.mark.parametrize("hash", trec_layer.HASHES)
