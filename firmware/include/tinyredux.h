@@ -309,9 +309,10 @@ struct tr_attention {
 void tr_attention_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys, const int8_t *restrict values,
                      const struct tr_attention *restrict p, int16_t *restrict scratch);
 
-/* The same, two queries of a head at a time, with generated loops; rows of key_words and of value_words are filled up with zeros. */
+/* The same, two queries of a head at a time, with generated loops; rows of key_words and of value_words are filled up with zeros.
+ * shares: not 0 where queries that are equal are computed once. */
 struct tr_attention_pairs {
-    int32_t heads, queries, keys, depth, value_depth, key_words, value_words;
+    int32_t heads, queries, keys, depth, value_depth, key_words, value_words, shares;
     int32_t multiplier, shift, query_zero_point, value_zero_point, output_zero_point;
     void (*score)(int32_t *out, const uint32_t *columns, const uint32_t *rows, int32_t groups);
     void (*weigh)(int32_t *scores, int16_t *weights, const uint16_t *powers);

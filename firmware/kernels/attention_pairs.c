@@ -5,9 +5,14 @@
  * p->weigh turns the scores of one into weights and leaves their sum in the place of the first, p->blend multiplies both rows of
  * weights with all values. An odd last query runs beside itself.
  *
+ * With p->shares, queries that are equal byte by byte, as TREC leaves them, are computed once: what the first of them gives is
+ * copied to the others.
+ *
  * Layouts: as in attention.c. Range: as there. Scratch, in words: keys [keys / 4][key_words][4], values [value_depth / 4]
  * [value_words][4], two rows of key_words and two of value_words, eight sums for each group of four keys or channels, whichever
- * are more; all rounded up, rows with zeros at their ends. */
+ * are more; all rounded up, rows with zeros at their ends. With p->shares, two int16 for each query behind them. */
+#include <string.h>
+
 #include "attention.h"
 #include "dot.h"
 #include "tinyredux.h"
@@ -79,6 +84,47 @@ static void put(int8_t *out, int32_t *sums, int32_t total, const struct tr_atten
     tr_put_shares(out, sums, p->value_depth, tr_share_of(total, p->multiplier, p->shift), p->output_zero_point);
 }
 
+static int equal(const int8_t *a, const int8_t *b, int32_t n)
+{
+    for (; n >= 4; n -= 4, a += 4, b += 4) {
+        if (tr_load_s8x4(a) != tr_load_s8x4(b)) {
+            return 0;
+        }
+    }
+    return word_of(a, n) == word_of(b, n);
+}
+
+/* Lists the queries that differ from all before them, and for each query where in the list its equal is; returns the list's length. */
+static int32_t list_queries(int16_t *restrict list, int16_t *restrict place, const int8_t *restrict queries,
+                            const struct tr_attention_pairs *restrict p)
+{
+    const int32_t next = p->heads * p->depth;
+    int32_t count = 0;
+    for (int32_t query = 0; query < p->queries; query++) {
+        int32_t i = 0;
+        while (i < count && !equal(queries + query * next, queries + list[i] * next, next)) {
+            i++;
+        }
+        if (i == count) {
+            list[count++] = (int16_t)query;
+        }
+        place[query] = (int16_t)i;
+    }
+    return count;
+}
+
+/* Gives each query the output of its equal in the list. */
+static void copy_outputs(int8_t *out, const int16_t *list, const int16_t *place, const struct tr_attention_pairs *p)
+{
+    const int32_t width = p->heads * p->value_depth;
+    for (int32_t query = 0; query < p->queries; query++) {
+        const int32_t from = list[place[query]];
+        if (from != query) {
+            memcpy(out + query * width, out + from * width, (size_t)width);
+        }
+    }
+}
+
 void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys,
                            const int8_t *restrict values, const struct tr_attention_pairs *restrict p, int32_t *restrict scratch)
 {
@@ -86,15 +132,18 @@ void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries,
     uint32_t *const wide_keys = (uint32_t *)scratch, *const pairs = wide_keys + 4 * key_fours * p->key_words;
     uint32_t *const rows = pairs + 4 * value_fours * p->value_words, *const weights = rows + 2 * p->key_words;
     int32_t *const sums = (int32_t *)(weights + 2 * p->value_words);
-    TR_ASSERT(p->keys >= 1 && p->keys <= 2048 && p->depth <= 16384);
+    int16_t *const list = (int16_t *)(void *)(sums + 8 * (key_fours > value_fours ? key_fours : value_fours));
+    int16_t *const place = list + p->queries;
+    TR_ASSERT(p->keys >= 1 && p->keys <= 2048 && p->depth <= 16384 && (!p->shares || p->queries <= INT16_MAX));
+    const int32_t count = p->shares ? list_queries(list, place, queries, p) : p->queries;
     for (uint32_t *at = rows; at < (uint32_t *)sums; at++) {
         *at = 0;
     }
     for (int32_t head = 0; head < p->heads; head++) {
         widen_keys(wide_keys, keys + head * p->depth, p);
         pair_values(pairs, values + head * p->value_depth, p);
-        for (int32_t query = 0; query < p->queries; query += 2) {
-            const int32_t second = tr_min(query + 1, p->queries - 1);
+        for (int32_t i = 0; i < count; i += 2) {
+            const int32_t after = tr_min(i + 1, count - 1), query = p->shares ? list[i] : i, second = p->shares ? list[after] : after;
             widen_query(rows, queries + query * next + head * p->depth, p);
             widen_query(rows + p->key_words, queries + second * next + head * p->depth, p);
             p->score(sums, wide_keys, rows, key_fours);
@@ -102,11 +151,13 @@ void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries,
             p->weigh(sums + 4 * key_fours, (int16_t *)(void *)(weights + p->value_words), tr_powers);
             const int32_t total[2] = {sums[0], sums[4 * key_fours]};
             p->blend(sums, pairs, weights, value_fours);
-            int8_t *const to = out + (query * p->heads + head) * p->value_depth;
-            put(to, sums, total[0], p);
-            if (second > query) {
-                put(to + p->heads * p->value_depth, sums + 4 * value_fours, total[1], p);
+            put(out + (query * p->heads + head) * p->value_depth, sums, total[0], p);
+            if (after > i) {
+                put(out + (second * p->heads + head) * p->value_depth, sums + 4 * value_fours, total[1], p);
             }
         }
+    }
+    if (p->shares) {
+        copy_outputs(out, list, place, p);
     }
 }

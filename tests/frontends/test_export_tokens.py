@@ -15,6 +15,7 @@ from tinyredux.flow import compile, measure
 from tinyredux.frontends import export
 from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, Rearrange, TrecConv
 from tinyredux.int8 import interpret, quantize
+from tinyredux.methods.layerwise import Layerwise
 from tinyredux.trec.layer import Settings, convert
 
 SHAPE = (12, 3, 5)  # 15 tokens of 12 features
@@ -125,7 +126,10 @@ def test_trec_over_tokens(settings: tuple[Any, ...]) -> None:
     assert sum(isinstance(op, TrecConv) for op in graph.ops) == 4
     assert bool([op for op in graph.ops if isinstance(op, DepthwiseConv)]) == (settings[3:] == ("zero",))
     for kernels in ("fast", "reference"):
-        assert measure(compile(quantize(graph, images), kernels=kernels), images, target="host").bit_exact
+        model = compile(quantize(graph, images), schedule=Layerwise(20_000, "board"), kernels=kernels)
+        assert measure(model, images, target="host").bit_exact
+        names = {form.name for form in model.steps.form_of_operator.values()}
+        assert ("attention_shared" in names) == (kernels == "fast" and settings[0] == 12 and settings[2] == "random")
 
 
 def test_a_norm_that_is_read_again_keeps_its_factors() -> None:

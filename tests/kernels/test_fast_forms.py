@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import NEEDS_COMPILER
-from form_cases import cases_of, right_cases
+from form_cases import Case, cases_of, right_cases
 from generated import CPU_MODELS
 from strategies import KINDS, Layer, named_layer, random_layers
 
 from tinyredux.boards import find_board
 from tinyredux.explore.bench import parse_spec
-from tinyredux.graph import output_shape
-from tinyredux.kernels import OnBoard, gemm, quads, winograd
+from tinyredux.graph import Attention, output_shape
+from tinyredux.kernels import OnBoard, attention, gemm, quads, winograd
 from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
 FORMLESS = ("concat", "softmax", "rearrange", "mul_gate", "mean", "bilinear", "layer_norm", "add_constant")
@@ -130,6 +130,28 @@ def test_every_form_where_windows_see_no_pixel(tmp_path: Path) -> None:
     cases = cases_of(list(wide_layers()), "cortex-m4")
     assert {case.form.name.split("_")[0] for case in cases} >= {"gemm", "depthwise"}
     right_cases(cases, 1, tmp_path)
+
+
+def equal_queries(seed: int, count: int) -> Iterator[Case]:
+    """Yields attentions whose queries are repeated in any order, by the form that computes equal ones once."""
+    rng = np.random.default_rng(seed)
+    for layer in random_layers("attention", count, seed):
+        (queries, *others), op = layer.inputs, layer.op
+        if forms := attention.forms(layer.graph, op, "cortex-m4"):
+            assert isinstance(op, Attention)
+            rows = queries.reshape(-1, queries.shape[2])
+            repeated = rows[rng.integers(0, min(len(rows), int(rng.integers(1, 6))), len(rows))].reshape(queries.shape)
+            form = attention.shared_form(layer.graph, op, "cortex-m4", 3.0)
+            assert form.scratch_bytes > forms[0].scratch_bytes
+            yield Case(replace(layer, inputs=(repeated, *others)), form)
+
+
+@NEEDS_COMPILER
+def test_equal_queries_are_computed_once(tmp_path: Path) -> None:
+    """To the bytes of the interpreter, which knows nothing of it; queries that all differ among them."""
+    cases = list(equal_queries(31, 40))
+    assert len(cases) > 15
+    right_cases(cases, 3, tmp_path, kinds="sanitized core")
 
 
 def test_where_forms_do_not_apply() -> None:

@@ -14,6 +14,9 @@ Weights. With x twice a score's distance below the largest, m the multiplier and
 
 Rows are filled up with zeros to whole rounds of the loop. Range: as in attention.c.
 
+Tokens of one cluster leave TREC as equal queries. A second form compares queries and computes each that differs once: the same
+bytes, for as many rows of scores as there are clusters.
+
 Source: ours, from the definitions in `fixedpoint`.
 """
 
@@ -21,18 +24,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyredux.graph import Attention, Graph, Op
+from tinyredux.graph import Attention, Graph, Op, Rearrange, TrecConv
 from tinyredux.int8 import AttentionParams, attention_params
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
 from tinyredux.kernels.asm.layers import Fields, c_call
 from tinyredux.kernels.asm.schedule import cycles_of
+from tinyredux.trec import trec_sizes
 
 STEPS = 12  # words of a row in a round of the inner loop, at most: 672 bytes of code
 LEAST_DISTANCE = -(2**30)  # twice this is an int32
 # Of the C around: a head's query, an output, four bytes that are widened. After least squares over 13 simulated attentions, whose
 # cycles they meet within 5 % (on the M7 within 8 % but for one of 16 %).
 C_CYCLES = {"cortex-m4": (570, 45, 14), "cortex-m7": (250, 10, 40), "cortex-m33": (350, 25, 30)}
+COMPARED = 40  # of comparing two queries, nearly all of which differ in their first word; rough
 
 
 @dataclass(frozen=True)
@@ -58,31 +63,78 @@ class Rows:
         return self.rounds * self.steps
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How many heads, queries and keys an attention has, and how deep each head's keys and values are."""
+
+    heads: int
+    queries: int
+    keys: int
+    depth: int
+    value_depth: int
+
+    @property
+    def scores(self) -> Rows:
+        """Rows of queries, whose sums are the scores."""
+        return Rows(2 * -(-self.depth // 4), 16 * -(-self.keys // 4))
+
+    @property
+    def sums(self) -> Rows:
+        """Rows of weights, whose sums become outputs."""
+        return Rows(-(-self.keys // 2), 16 * -(-self.value_depth // 4))
+
+
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the form of an attention whose rows are short enough to reach the second from the first, and whose factor is
-    no left shift."""
+    """Returns the form of an attention whose rows are short enough to reach the second from the first, and whose factor is no
+    left shift; of one behind a TREC layer, whose clusters are tokens, also that which computes equal queries once."""
     if not isinstance(op, Attention):
         return []
-    (query_h, query_w, width), (key_h, key_w, _), (_, _, value_width) = (graph.tensors[name].shape for name in op.inputs)
-    queries, keys, depth, value_depth = query_h * query_w, key_h * key_w, width // op.heads, value_width // op.heads
-    params, key_groups, value_groups = attention_params(graph, op), -(-keys // 4), -(-value_depth // 4)
-    scores, sums = Rows(2 * -(-depth // 4), 16 * key_groups), Rows(-(-keys // 2), 16 * value_groups)
-    far = max(4 * max(scores.padded, sums.padded) + 4 * STEPS, scores.out_bytes + 16, sums.out_bytes + 16) > LARGEST_IMMEDIATE
-    if far or not -31 <= params.score_shift <= 0:
+    sizes, params, clusters = sizes_of(graph, op), attention_params(graph, op), likely_queries(graph, op)
+    longest = max(max(4 * (rows.padded + STEPS), rows.out_bytes + 16) for rows in (sizes.scores, sizes.sums))
+    if longest > LARGEST_IMMEDIATE or not -31 <= params.score_shift <= 0:
         return []
+    return [_form(sizes, params, core), *([shared_form(graph, op, core, clusters)] if clusters else [])]
+
+
+def sizes_of(graph: Graph, op: Attention) -> Sizes:
+    """Returns the sizes of an attention."""
+    (height, width, _), (key_h, key_w, depth), (_, _, value_depth) = (graph.tensors[name].shape for name in op.inputs)
+    return Sizes(op.heads, height * width, key_h * key_w, depth // op.heads, value_depth // op.heads)
+
+
+def shared_form(graph: Graph, op: Attention, core: str, clusters: float) -> Form:
+    """Returns the form that computes equal queries once; `clusters`: how many are likely to differ."""
+    return _form(sizes_of(graph, op), attention_params(graph, op), core, clusters)
+
+
+def likely_queries(graph: Graph, op: Attention) -> float:
+    """Returns how many queries are likely to differ, 0 where nothing says that some are equal: behind TREC with blocks as long as
+    a token and without exact channels, as many as there are clusters."""
+    source = graph.producer(op.inputs[0])
+    source = graph.producer(source.inputs[0]) if isinstance(source, Rearrange) else source
+    if not isinstance(source, TrecConv):
+        return 0
+    sizes = trec_sizes(graph, source)
+    return sizes.likely_clusters if sizes.blocks == 1 and not sizes.exact_c else 0
+
+
+def _form(sizes: Sizes, params: AttentionParams, core: str, clusters: float = 0) -> Form:
+    """Returns the form; with `clusters`, the number of queries that are likely to differ, it computes equal ones once."""
+    scores, sums, heads, queries, keys = sizes.scores, sizes.sums, sizes.heads, sizes.queries, sizes.keys
+    key_groups, value_groups = scores.out_bytes // 16, sums.out_bytes // 16
     score, blend, weigh = pairs_function(scores, key_groups), pairs_function(sums, value_groups), weigh_function(params, keys)
-    words = {  # of scratch
-        "keys": 4 * key_groups * scores.padded, "values": 4 * value_groups * sums.padded, "rows": 2 * scores.padded,
-        "weights": 2 * sums.padded, "sums": 8 * max(key_groups, value_groups),
-    }  # fmt: skip
-    pairs, (each_query, each_output, each_four) = -(-queries // 2), C_CYCLES[core]
-    generated = cycles_of(score, core) + cycles_of(blend, core) + 2 * cycles_of(weigh, core) + 2 * each_query
-    widened = (4 * key_groups + 2 * pairs) * scores.words / 2 + 2 * sums.words * value_groups
-    cycles = op.heads * (pairs * (generated + 2 * value_depth * each_output) + widened * each_four)
+    words = 4 * key_groups * scores.padded + 4 * value_groups * sums.padded + 2 * (scores.padded + sums.padded)
+    words += 8 * max(key_groups, value_groups) + queries * bool(clusters)
+    each_query, each_output, each_four = C_CYCLES[core]
+    pairs = (clusters + 1) / 2 if clusters else -(-queries // 2)
+    pair = cycles_of(score, core) + cycles_of(blend, core) + 2 * cycles_of(weigh, core) + 2 * each_query
+    pair += 2 * sizes.value_depth * each_output + scores.words * each_four
+    widened = 2 * key_groups * scores.words + 2 * sums.words * value_groups
+    cycles = heads * (pairs * pair + widened * each_four) + queries * clusters * COMPARED
     fields: Fields = {
-        "heads": op.heads, "queries": queries, "keys": keys, "depth": depth, "value_depth": value_depth,
-        "key_words": scores.padded, "value_words": sums.padded, "multiplier": params.multiplier, "shift": params.shift,
-        "query_zero_point": params.query_zero_point, "value_zero_point": params.value_zero_point,
+        "heads": heads, "queries": queries, "keys": keys, "depth": sizes.depth, "value_depth": sizes.value_depth,
+        "key_words": scores.padded, "value_words": sums.padded, "shares": int(clusters > 0), "multiplier": params.multiplier,
+        "shift": params.shift, "query_zero_point": params.query_zero_point, "value_zero_point": params.value_zero_point,
         "output_zero_point": params.output_zero_point, "score": score.name, "weigh": weigh.name, "blend": blend.name,
     }  # fmt: skip
 
@@ -91,7 +143,7 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         return c_call("tr_attention_pairs_s8", "static const struct tr_attention_pairs", fields, arguments)
 
     functions = tuple({function.name: function for function in (score, weigh, blend)}.values())
-    return [Form("attention_pairs", round(cycles), 4 * sum(words.values()), functions, call)]
+    return Form("attention_shared" if clusters else "attention_pairs", round(cycles), 4 * words, functions, call)
 
 
 def pairs_function(rows: Rows, groups: int) -> Function:
