@@ -89,6 +89,11 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
     "channels last": (
         lambda m, x: m.b(m.a(x.view(len(x), 3, 5, 12)).permute(0, 3, 1, 2)), {"a": nn.LayerNorm(12), "b": nn.Conv2d(12, 4, 3)}),
     "norm of the mean": (lambda m, x: m.b(m.a(x.mean(1))), {"a": nn.LayerNorm(12), "b": nn.Linear(12, 4)}),
+    "features side by side": (
+        lambda m, x: torch.cat([m.a(x), x, m.b(x)[:, :, 2:]], -1), {"a": nn.Linear(12, 5), "b": nn.Linear(12, 4)}),
+    "queries of one layer, keys of another": (
+        lambda m, x: functional.scaled_dot_product_attention(*torch.cat([m.a(x), m.b(x)], -1)[None].chunk(3, -1))[0],
+        {"a": nn.Linear(12, 12), "b": nn.Linear(12, 24)}),
     "one token": (lambda m, x: m.a(x[:, 7]), {"a": nn.Linear(12, 4)}),
     "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
     "constants": (lambda m, x: torch.relu(2 * m.a(x) + m.b), {"a": nn.Linear(12, 4), "b": nn.Parameter(torch.zeros(4))}),
@@ -130,6 +135,17 @@ def test_trec_over_tokens(settings: tuple[Any, ...]) -> None:
         assert measure(model, images, target="host").bit_exact
         names = {form.name for form in model.steps.form_of_operator.values()}
         assert ("attention_shared" in names) == (kernels == "fast" and settings[0] == 12 and settings[2] == "random")
+
+
+def test_trec_of_queries_alone() -> None:
+    """Keys and values stay exact and in layers of their own; nothing is moved, and the attention computes equal queries once."""
+    net = Tokens(vit, **vit_layers()).eval()
+    convert(net, {"qkv": Settings(12, 2, "random", outputs=12)})
+    graph, images = export(net, SHAPE), np.random.default_rng(0).normal(size=(9, *SHAPE)).astype(np.float32)
+    assert [type(op) for op in graph.ops[:6]] == [AddConstant, LayerNorm, TrecConv, Conv, Conv, Attention]
+    model = compile(quantize(graph, images), schedule=Layerwise(20_000, "board"))
+    assert measure(model, images, target="host").bit_exact
+    assert "attention_shared" in {form.name for form in model.steps.form_of_operator.values()}
 
 
 def test_a_norm_that_is_read_again_keeps_its_factors() -> None:

@@ -208,6 +208,20 @@ def test_tokens_are_places_of_a_1x1_convolution(hash: str) -> None:
         own(tokens[0])
 
 
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_some_outputs_alone(kind: str) -> None:
+    """The first channels are those of a layer that has no others, the rest is exact; more than there are is refused."""
+    torch.manual_seed(0)
+    layer, given = (nn.Linear(6, 5), torch.randn(2, 9, 6)) if kind == "linear" else (nn.Conv2d(6, 5, 3), torch.randn(2, 6, 7, 7))
+    (own,) = convert(nn.Sequential(layer), {"0": Settings(6, 2, outputs=3)})
+    (all_of_it,) = convert(nn.Sequential(layer), {"0": Settings(6, 2)})
+    axis = -1 if kind == "linear" else 1
+    torch.testing.assert_close(own(given).narrow(axis, 0, 3), all_of_it(given).narrow(axis, 0, 3))
+    torch.testing.assert_close(own(given).narrow(axis, 3, 2), layer(given).narrow(axis, 3, 2))
+    with pytest.raises(ValueError, match="outputs is 6, expected 1 to 5"):
+        convert(nn.Sequential(layer), {"0": Settings(6, 2, outputs=6)})
+
+
 @pytest.mark.parametrize("hash", trec_layer.HASHES)
 def test_one_image_without_a_batch_and_another_device(hash: str) -> None:
     """As nn.Conv2d: an image without the batch's axis, and no tensor made on the processor for maps of another device."""

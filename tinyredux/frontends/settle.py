@@ -1,4 +1,5 @@
-"""What is done to a graph of tokens once all of it is there: factors of normalisations go into the layers behind them."""
+"""What is done to a graph of tokens once all of it is there: factors of normalisations go into the layers behind them, and what
+takes a part of layers side by side reads that layer."""
 
 from __future__ import annotations
 
@@ -6,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyredux.graph import Attention, Conv, DepthwiseConv, Graph, LayerNorm, Op, Rearrange, TrecConv
+from tinyredux.graph import Attention, Concat, Conv, DepthwiseConv, Graph, LayerNorm, Op, Rearrange, TrecConv
 
 
 def settled(graph: Graph) -> Graph:
     """Returns the graph with a normalisation's factors within the layers that alone read it, and with a layer of queries, keys
     and values together as three."""
+    graph = _before_concats(graph)
     for name in [op.name for op in graph.ops]:
         op = graph.by_name[name]
         readers = graph.consumers(op.output)
@@ -57,6 +59,26 @@ def _is_part(graph: Graph, op: Op) -> bool:
     size = graph.tensors[op.inputs[0]].shape[:2]
     plain = op == Rearrange(op.name, op.inputs, op.output, size, op.channels, first_channel=op.first_channel)
     return plain and all(isinstance(user, Attention) for user in graph.consumers(op.output))
+
+
+def _before_concats(graph: Graph) -> Graph:
+    """Returns the graph where what takes a part of a concatenation that lies within one of its inputs takes it from that input,
+    or is not there where it is the whole input; and without concatenations that nothing reads then."""
+    ops, same = list(graph.ops), dict[str, str]()  # same: outputs that are other tensors
+    for i, part in enumerate(ops):
+        concat = graph.producer(part.inputs[0])
+        if isinstance(part, Rearrange) and isinstance(concat, Concat) and _is_part(graph, part):
+            first = part.first_channel
+            for name in concat.inputs:
+                if 0 <= first <= graph.tensors[name].shape[2] - part.channels:
+                    ops[i] = replace(part, inputs=(name,), first_channel=first)
+                    same |= {part.output: name} if part.channels == graph.tensors[name].shape[2] else {}
+                first -= graph.tensors[name].shape[2]
+    ops = [replace(op, inputs=tuple(same.get(name, name) for name in op.inputs)) for op in ops if op.output not in same]
+    read = {name for op in ops for name in op.inputs} | set(graph.outputs)
+    ops = [op for op in ops if op.output in read or not isinstance(op, Concat)]
+    made = {op.output for op in ops} | set(graph.inputs)
+    return graph.with_ops(ops, tensors={name: tensor for name, tensor in graph.tensors.items() if name in made})
 
 
 def _apart(graph: Graph, conv: Conv, readers: list[Op]) -> Graph:

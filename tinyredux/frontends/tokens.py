@@ -21,6 +21,7 @@ from tinyredux.frontends.operators import scale, trec_conv
 from tinyredux.graph import (
     Array,
     Attention,
+    Concat,
     Conv,
     Dense,
     DepthwiseConv,
@@ -184,7 +185,14 @@ def _layer_norm(call: Call) -> None:
 
 
 def _cat(call: Call) -> None:
-    raise refuse(call.node, "cat of tokens, such as a class token before them", "their mean, x.mean(1)")
+    """Features of the same tokens side by side."""
+    (nodes, axis), rank = arguments(call.node, tensors=None, dim=0), len(call.shape)
+    if axis % rank != rank - 1 or len(call.activations(nodes)) < len(nodes):
+        raise refuse(
+            call.node, "cat of tokens, such as a class token before them", "their mean, x.mean(1), or cat of their features"
+        )
+    call.emit("concat", Concat, reads=[_rows(call, node)[0] for node in nodes])
+    _note(call, torch.arange(math.prod(call.shape)))
 
 
 def _softmax(call: Call) -> None:

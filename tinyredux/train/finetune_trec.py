@@ -74,8 +74,8 @@ def from_json(table: object, where: str = "table of TREC layers") -> dict[str, S
 
 
 def to_json(table: Table) -> dict[str, dict[str, int | str]]:
-    """Returns a table as a record or a file holds it."""
-    return {path: asdict(settings) for path, settings in table.items()}
+    """Returns a table as a record or a file holds it: `outputs` where it is not all of them."""
+    return {path: {key: value for key, value in asdict(one).items() if key != "outputs" or value} for path, one in table.items()}
 
 
 def fine_tune(net: nn.Module, table: Table, data: Dataset, recipe: Recipe, checkpoint: Path | None = None) -> nn.Module:

@@ -29,18 +29,22 @@ SOFTNESS = 0.5  # of a learned bit, in standard deviations of its projection
 
 @dataclass(frozen=True)
 class Settings:
-    """TREC for one convolution: columns in a block, bits of the hash, where its vectors come from, its threshold."""
+    """TREC for one layer: columns in a block, bits of the hash, where its vectors come from, its threshold; and how many output
+    channels are computed from means, the first ones (0: all), such as the queries of a layer that has keys and values behind."""
 
     sub_length: int
     hash_bits: int
     hash: str = "kernel"
     threshold: str = "mean"
+    outputs: int = 0
 
     def __post_init__(self) -> None:
         """Rejects what no layer can have; what one layer cannot have, TRECConv2d rejects."""
         for name, value, allowed in (("hash", self.hash, HASHES), ("threshold", self.threshold, THRESHOLDS)):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        if self.outputs < 0:
+            raise ValueError(f"outputs is {self.outputs}, expected 0 for all, or how many of the first")
         if self.sub_length < 1 or not 1 <= self.hash_bits <= MOST_BITS:
             raise ValueError(
                 f"sub_length is {self.sub_length} and hash_bits {self.hash_bits}, expected at least 1, and 1 to {MOST_BITS}"
@@ -61,9 +65,11 @@ class _Hashing(nn.Module):
 
     def _take(self, layer: nn.Conv2d | nn.Linear, settings: Settings, scope: str) -> None:
         """Takes the weights of `layer`; raises ValueError for what TREC cannot do."""
-        self.sub_length, self.hash_bits, self.hash, self.threshold = astuple(settings)
+        self.sub_length, self.hash_bits, self.hash, self.threshold, outputs = astuple(settings)
+        self.outputs = outputs or len(layer.weight)
         for name, value, most in (
-            ("sub_length", self.sub_length, layer.weight[0].numel()), ("hash_bits", self.hash_bits, len(layer.weight)),
+            ("sub_length", self.sub_length, layer.weight[0].numel()), ("outputs", self.outputs, len(layer.weight)),
+            ("hash_bits", self.hash_bits, self.outputs),
         ):  # fmt: skip
             if value > most:
                 raise ValueError(f"TREC: {name} is {value}, expected 1 to {most}")
@@ -83,9 +89,10 @@ class _Hashing(nn.Module):
         return given
 
     def _shared(self, maps: torch.Tensor) -> torch.Tensor:
-        """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W)."""
-        planes = self.weight if self.weight.ndim == 4 else self.weight[..., None, None]
-        weights, settings = (maps, planes, self.bias, self.vectors), (self.sub_length, self.hash_bits, self.threshold, self.scope)
+        """Returns (B, outputs, out_h, out_w), the channels that are computed from means, for maps (B, in_channels, H, W)."""
+        planes = (self.weight if self.weight.ndim == 4 else self.weight[..., None, None])[: self.outputs]
+        bias = None if self.bias is None else self.bias[: self.outputs]
+        weights, settings = (maps, planes, bias, self.vectors), (self.sub_length, self.hash_bits, self.threshold, self.scope)
         if torch.compiler.is_exporting():
             exported: torch.Tensor = trec_conv(*weights, *self.place, *settings)
             return exported
@@ -104,12 +111,17 @@ class _Hashing(nn.Module):
         axes = torch.linalg.eigh(rows.T @ rows)[1].flip(1)[:, : self.hash_bits]
         self.vectors.zero_()[0, :, : axes.shape[1]] = axes
 
+    def _exact(self) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Returns weight and bias of the channels that are computed exactly, None where there is none."""
+        bias = None if self.bias is None else self.bias[self.outputs :]
+        return (self.weight[self.outputs :], bias) if self.outputs < len(self.weight) else None
+
     def extra_repr(self) -> str:
         """Returns the exact layer's line with TREC's settings."""
         dense = super().extra_repr()
         return (
             f"{dense}, sub_length={self.sub_length}, hash_bits={self.hash_bits}, hash={self.hash}, "
-            f"threshold={self.threshold}, scope={self.scope}"
+            f"threshold={self.threshold}, scope={self.scope}, outputs={self.outputs}"
         )
 
 
@@ -132,7 +144,10 @@ class TRECConv2d(_Hashing, nn.Conv2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Returns (B, out_channels, out_h, out_w) for maps (B, in_channels, H, W); or one image without B."""
-        return self.forward(maps[None])[0] if maps.ndim == 3 else self._shared(maps)
+        if maps.ndim == 3:
+            return self.forward(maps[None])[0]
+        exact, found = self._exact(), self._shared(maps)
+        return torch.cat([found, functional.conv2d(maps, *exact, *self.place).to(found.dtype)], 1) if exact else found
 
 
 class TRECLinear(_Hashing, nn.Linear):
@@ -156,7 +171,8 @@ class TRECLinear(_Hashing, nn.Linear):
         """Returns (B, tokens, out_features) for tokens (B, tokens, in_features). Raises ValueError for single vectors."""
         if tokens.ndim != 3:
             raise ValueError(f"TREC: a linear layer reads {tuple(tokens.shape)}, expected tokens (batch, tokens, features)")
-        return self._shared(self.maps_of(tokens))[..., 0].transpose(1, 2)
+        exact, found = self._exact(), self._shared(self.maps_of(tokens))[..., 0].transpose(1, 2)
+        return torch.cat([found, functional.linear(tokens, *exact).to(found.dtype)], -1) if exact else found
 
 
 Layer = TRECConv2d | TRECLinear
