@@ -45,6 +45,25 @@ def controls(record: Mapping[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def over_tokens(record: Mapping[str, Any]) -> list[Row]:
+    """Returns a row per design of a `trec_tokens` record: right test images in %, the mean of its seeds with the least and the
+    most; by how many points that is below the control; cycles, and how many times fewer they are than the exact network's."""
+    share, found = 100 / record["entries"][0]["images"], dict[str, list[Mapping[str, Any]]]()
+    for one in record["entries"]:
+        found.setdefault(one["design"], []).append(one)
+    right = {name: [share * one.get("correct_int8", one["correct_float"]) for one in some] for name, some in found.items()}
+    mean = {name: sum(some) / len(some) for name, some in right.items()}
+    cycles = {name: some[0]["cycles"] for name, some in found.items()}
+    return [
+        {
+            "design": name, "seeds": len(some), "right": f"{mean[name]:.2f} ({min(some):.2f} to {max(some):.2f})",
+            "points_below": round(mean["exact"] - mean[name], 2), "f469_million": round(cycles[name][BOARDS[0]] / 1e6, 1),
+        }
+        | {f"times_{board.partition('_')[2]}": round(cycles["exact"][board] / cycles[name][board], 2) for board in BOARDS}
+        for name, some in right.items()
+    ]  # fmt: skip
+
+
 def memory(record: Mapping[str, Any]) -> list[Row]:
     """Returns a row per layer of a `trec_memory` record: bytes of scratch, computed and as C wrote them, of both forms."""
     forms = ("naive", "ours")
