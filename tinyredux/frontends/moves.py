@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import AddConstant, Array, Bilinear, Concat, Conv, Dense, Rearrange, dilated, resized
+from tinyredux.frontends.joins import beside
+from tinyredux.graph import Add, AddConstant, Array, Bilinear, Concat, Conv, Dense, DepthwiseConv, Rearrange, dilated, resized
 
 
 def as_planes(weights: Array) -> Array:
@@ -145,6 +146,20 @@ def shuffled(call: Call, groups: int) -> None:
     """Deals channels out: those of `groups` groups in turn."""
     height, width, channels = call.tensor.shape
     call.emit("shuffle", Rearrange, size=(height, width), channels=channels, groups=groups)
+
+
+def joined(call: Call, names: list[str], axis: int) -> None:
+    """Maps below each other (axis 0) or side by side (1): the sum of each amid zeros, which depthwise kernels of 1 put there."""
+    tensors, done = call.builder.graph.tensors, ""
+    if len(names) == 1:
+        call.builder.value[call.node.name] = names[0]
+        return
+    for name, sides in zip(names, beside([tensors[name].shape[axis] for name in names], axis), strict=True):
+        ones = np.ones((1, 1, tensors[name].shape[2]))
+        call.emit_weighted("pad", DepthwiseConv, ones, np.zeros(()), reads=[name], padding=sides)
+        if done:
+            call.emit("join", Add, reads=[done, call.node])
+        done = call.builder.value[call.node.name]
 
 
 def conv_transpose(call: Call) -> None:

@@ -343,12 +343,17 @@ def _mul(call: Call) -> None:
 
 def _cat(call: Call) -> None:
     parts = [part for part in call.node.args[0] if isinstance(part, fx.Node)]  # type: ignore[union-attr]
-    (axis,) = arguments(call.node, dim=0)
-    if axis % len(call.shape) != 1 or len(call.activations(parts)) < len(parts):
-        raise refuse(call.node, f"cat along dimension {axis}", "torch.cat(tensors, dim=1) of activations")
+    axis = arguments(call.node, dim=0)[0] % len(call.shape)
+    if len(call.activations(parts)) < len(call.node.args[0]):  # type: ignore[arg-type]
+        raise refuse(call.node, "cat with a constant", "a cat of activations")
+    if axis == 0 or (axis > 1 and len(call.shape) != 4):
+        raise refuse(call.node, f"cat along dimension {axis} of {call.shape}", "cat of maps along channels, rows or columns")
     if any(map(call.builder.holds_flat_map, parts)):
         raise refuse(call.node, "cat of flattened maps", "cat of the maps before flatten")
-    call.emit("concat", Concat, reads=parts)
+    if axis == 1:
+        call.emit("concat", Concat, reads=parts)
+    else:
+        moves.joined(call, [call.builder.value[part.name] for part in parts], axis - 2)
 
 
 def _softmax(call: Call) -> None:
