@@ -10,7 +10,21 @@ from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
 from tinyredux.frontends.joins import beside
-from tinyredux.graph import Add, AddConstant, Array, Bilinear, Concat, Conv, Dense, DepthwiseConv, Rearrange, dilated, resized
+from tinyredux.graph import (
+    Add,
+    AddConstant,
+    Array,
+    Bilinear,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Lookup,
+    Mul,
+    Rearrange,
+    dilated,
+    resized,
+)
 
 
 def as_planes(weights: Array) -> Array:
@@ -203,6 +217,22 @@ def add_map(call: Call, node: fx.Node, values: Array, activation: str = "none") 
     name = f"{call.builder.name('embed')}.values"
     call.builder.graph.constants[name] = values
     call.emit("embed", AddConstant, name, reads=[node], activation=activation)
+
+
+def times_map(call: Call, node: fx.Node, factors: Array) -> None:
+    """Multiplies a map by constants for each value, or for each place: zeros of its shape plus these are a map of them."""
+    name = call.builder.value[node.name]
+    height, width, channels = call.builder.graph.tensors[name].shape
+    one = len(call.shape) == 4 and (factors.ndim < 3 or factors.shape[-3] == 1)
+    if one and channels > 1:
+        call.emit("slice", Rearrange, reads=[name], size=(height, width))
+    else:
+        call.alias(node)
+    call.emit("zeros", Lookup, reads=[call.node], function="affine", parameters=(0.0, 0.0))
+    shape = (1, 1, height, width) if one else call.shape
+    values = np.broadcast_to(factors, shape).reshape(1 if one else channels, height, width).transpose(1, 2, 0)
+    add_map(call, call.node, values)
+    call.emit("mul", Mul, reads=[name, call.node])
 
 
 def turn(call: Call) -> None:

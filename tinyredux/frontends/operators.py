@@ -323,11 +323,15 @@ def _mul(call: Call) -> None:
     operands = call.activations((left, right))
     if len(operands) == 1:
         numbers = _numbers(call, right if operands[0] is left else left, operands[0])
-        if (constant := _by_channel(call, numbers, operands[0])) is None:
-            raise refuse(call.node, f"{call.kind} with a constant of shape {numbers.shape}", "a factor for each channel, or one")
-        if call.kind == "div" and (operands[0] is not left or not constant.all()):
+        constant = _by_channel(call, numbers, operands[0])
+        held = numbers if constant is None else constant
+        if call.kind == "div" and (operands[0] is not left or not held.all()):
             raise refuse(call.node, "a division by an activation", "a multiplication")
-        scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
+        held = 1 / held if call.kind == "div" else held
+        if constant is None:
+            moves.times_map(call, operands[0], held)
+        else:
+            scale(call, held, np.zeros(()), operands[0])
         return
     shapes = [call.builder.graph.tensors[call.builder.value[arg.name]].shape for arg in operands]
     if call.kind == "div" or any(map(call.builder.holds_flat_map, operands)):
