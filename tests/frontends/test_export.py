@@ -191,6 +191,13 @@ ACCEPTED: dict[str, tuple[Forward, dict[str, Any]]] = {
         lambda m, x: torch.relu(m.n(m.a(x)) + m.o(m.b(x))),
         {"a": conv(4, 8, stride=2, padding=1, bias=False), "n": Norm(8), "b": conv(4, 8, 1, stride=2, bias=False), "o": Norm(8)}),
     "concat of three, one twice, along -3": (lambda m, x: torch.concat((a := m.a(x), m.b(x), a), dim=-3), TWO),
+    "times a map of places": (lambda m, x: m.a(x) * torch.arange(-20.0, 43.0).reshape(1, 1, 7, 9) / 9, ONE),
+    "times a row": (lambda m, x: torch.relu(m.a(x)) * torch.arange(9.0), ONE),
+    "over a map of values": (lambda m, x: m.a(x) / torch.arange(1.0, 379.0).reshape(6, 7, 9), ONE),
+    "flat times a vector": (lambda m, x: m.b(m.a(x).flatten(1) * torch.arange(378.0)), FLAT),
+    "concat of rows": (lambda m, x: m.c(torch.cat([m.a(x), m.b(x)[:, :, 2:], m.a(x)[:, :, :3]], 2)), {**TWO, "c": conv(6, 2)}),
+    "concat of columns": (lambda m, x: torch.relu(torch.cat([m.a(x)[..., ::2], m.b(x)], -1)), TWO),
+    "concat of rows of one": (lambda m, x: torch.cat([m.a(x)], 2).tanh(), ONE),
     "concat of vectors": (lambda m, x: m.c(torch.cat([m.a(x).mean((2, 3)), m.b(x.flatten(1))], 1)),
                           {"a": conv(), "b": nn.Linear(396, 3), "c": nn.Linear(9, 2)}),
     "dense block": (dense_block, {"layers": nn.ModuleList(conv(4 + 3 * i, 3, padding=1) for i in range(3))}),
@@ -283,8 +290,7 @@ def test_random_network_equals_torch(seed: int) -> None:
 MAP_REFUSED: tuple[tuple[Callable[[torch.Tensor], Any], str], ...] = (  # of the map of a convolution
     (lambda y: y.clamp(torch.zeros(1)), "a clamp to a tensor"),
     (lambda y: sum(functional.max_pool2d(y, 2, return_indices=True)), "max_pool2d"), (lambda y: 2 / y, "reciprocal"),
-    (lambda y: y * torch.ones(6, 7, 9), "mul with a constant of shape .*for each channel"),
-    (lambda y: torch.cat([y, torch.zeros(1, 2, 7, 9)], 1), r"dimension 1 .*of activations"),
+    (lambda y: torch.cat([y, torch.zeros(1, 2, 7, 9)], 1), r"cat with a constant .*of activations"),
     (lambda y: functional.pad(y, (1, 1)), "zero padding .*before a convolution"), (lambda y: y.mean(), "mean over dimensions"),
     (lambda y: functional.max_pool2d(functional.pad(y, (1, 1)), 2), "zero padding before max_pool2d"),
     (lambda y: y.amax(1), r"maximum over dimensions \[1\] .*dim=\(2, 3\)"), (lambda y: y.transpose(2, 3), "operator transpose"),
@@ -322,7 +328,8 @@ REFUSED: dict[str, tuple[Forward, dict[str, Any], str]] = {
     "division": (lambda m, x: m.a(x) / m.b(x), TWO, "div of two activations"),
     "adding with alpha": (lambda m, x: torch.add(m.a(x), m.b(x), alpha=2), TWO, "scaled"),
     "broadcasting": (lambda m, x: m.a(x) + m.b(x), {"a": conv(), "b": conv(4, 1)}, "no broadcasting"),
-    "concat of widths": (lambda m, x: torch.cat([m.a(x), m.b(x)], 3), TWO, r"cat along dimension 3 .*dim=1"),
+    "concat of lines": (lambda m, x: torch.cat([m.a(x).flatten(2), m.b(x).flatten(2)], 2), TWO, r"cat along dimension 2 .*rows"),
+    "concat with numbers": (lambda m, x: torch.cat([m.a(x), torch.ones(1, 6, 7, 2)], 3), ONE, "cat with a constant"),
     "padding by a value": (lambda m, x: m.a(functional.pad(x, (1, 1), value=2.0)), ONE, "value 2.0 .*zero padding"),
     "cropping": (lambda m, x: m.a(functional.pad(x, (-1, 0))), ONE, "zero padding"),
     "padded map in two places": (
@@ -489,9 +496,10 @@ def test_what_is_rewritten_is_the_same_in_c() -> None:
         y = torch.relu(m.b(y) + torch.arange(8.0))
         z = y * torch.sigmoid(y.mean(1, keepdim=True)) - y.amax((2, 3), True).expand(-1, -1, 6, 8) * 0.1
         rows = functional.pixel_unshuffle(y, 2).mean((1, 3), True)[:, :, 1].flatten(1)
-        return m.d(torch.cat([functional.glu(z, 1)[..., -1].sum(2), rows], 1))
+        below = torch.cat([y * torch.arange(-20.0, 28.0).reshape(6, 8), z / torch.arange(1.0, 385.0).reshape(8, 6, 8), y], 2)
+        return m.d(torch.cat([functional.glu(z, 1)[..., -1].sum(2), rows, torch.cat([below, below], 3).mean((2, 3))], 1))
 
-    net = Net(forward, a=nn.Linear(4, 192), b=conv(4, 8, padding=1), d=nn.Linear(5, 3))
+    net = Net(forward, a=nn.Linear(4, 192), b=conv(4, 8, padding=1), d=nn.Linear(13, 3))
     images = images_for(net, 6, 0)
     assert tr.measure(tr.compile(quantize(export(net), images)), images[:3]).bit_exact
 

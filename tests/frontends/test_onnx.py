@@ -265,6 +265,8 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
         "doubled": (["Add", "x", "x"], {}, {}, Add),
         "blocks": (["DepthToSpace", "m"], {}, {"blocksize": 2, "mode": "DCR"}, Rearrange),
         "blocks in columns": (["DepthToSpace", "m"], {}, {"blocksize": 2, "mode": "CRD"}, Rearrange),
+        "below each other": (["Concat", "x", "x"], {}, {"axis": 2}, Add),
+        "side by side": (["Concat", "x", "x", "x"], {}, {"axis": -1}, Add),
         "places": (["SpaceToDepth", "m"], {}, {"blocksize": 2}, Concat),
         **{f"transposed {i}": (["ConvTranspose", "x", "dt"], {}, given, Conv) for i, given in enumerate(TRANSPOSED)},
         "transposed, in groups": (["ConvTranspose", "mx", "dg", "b"], {"b": np.arange(-6, 6, dtype=np.float32)},
@@ -302,7 +304,16 @@ def test_operators_that_the_exporter_writes_otherwise(tmp_path: Path) -> None:
         (*_, last) = tr.compare_with_onnxruntime(path, images_for(graph, 24))
         most = 0.03 if kind is Bilinear else 0.01  # whose float32 means of four lie on either side of a half
         assert last.differ <= most * last.values and last.largest <= 1, (name, last)
-        if name in ("places", "transposed 3", "transposed, in groups", "transposed, each channel"):
+        if name in ("below each other", "side by side"):
+            assert last.differ == 0, (name, last)
+        if name in (
+            "below each other",
+            "side by side",
+            "places",
+            "transposed 3",
+            "transposed, in groups",
+            "transposed, each channel",
+        ):
             assert tr.measure(tr.compile(graph), real_images(graph, 2)).bit_exact, name
 
 

@@ -330,6 +330,33 @@ def test_places_and_channels_change_into_each_other(code: str, side: int, tmp_pa
     np.testing.assert_array_equal(interpret.run(graph, images), litert(path.read_bytes(), graph, images))
 
 
+@pytest.mark.parametrize("rounding", ["single", "double"])
+@pytest.mark.parametrize("axis", [1, 2, -2])
+@pytest.mark.parametrize("zero_point", [-128, -3, 127])
+def test_maps_join_along_rows_and_columns(axis: int, zero_point: int, rounding: str, tmp_path: Path) -> None:
+    """A concatenation is exact: whatever an int8 value is, it comes out as it went in."""
+    source = Tensor("in", (4, 8, 24), "int8", Quant((0.0371,), zero_point))
+    writer = Writer(Graph("joined", (), {"in": source}, {}, ("in",), ("in",)))
+    first = writer.activation("in")
+    middle = writer.tensor("mid", (1, *source.shape), "int8", source.quant)
+    size = [1, *source.shape]
+    size[axis] *= 3
+    last = writer.tensor("out", tuple(size), "int8", source.quant)
+    writer.operator("RELU6", [first], middle)
+    writer.operator("CONCATENATION", [first, middle, first], last, "ConcatenationOptions", axis=axis)
+    path = tmp_path / "joined.tflite"
+    path.write_bytes(writer.bytes([first], [last]))
+    graph = tr.load_tflite(path, rounding=rounding)
+    images = np.resize(np.arange(-128, 128), (2, *source.shape)).astype(np.int8)
+    images[1] = images_for(graph, 1)[0]
+    found = interpret.run(graph, images)
+    np.testing.assert_array_equal(found, litert(path.read_bytes(), graph, images))
+    step = source.shape[axis - 1 if axis > 0 else axis]
+    np.testing.assert_array_equal(np.split(found, [step], axis)[0], images)
+    for kernels in ("reference", "fast"):
+        assert tr.measure(tr.compile(graph, kernels=kernels), real_images(graph, 2)).bit_exact, kernels
+
+
 def test_everything_unsupported_is_named_at_once(tmp_path: Path) -> None:
     def change(writer: Writer) -> None:
         last = writer.ends[1][0]

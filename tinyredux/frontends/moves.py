@@ -9,7 +9,22 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, pair, refuse
-from tinyredux.graph import AddConstant, Array, Bilinear, Concat, Conv, Dense, Rearrange, dilated, resized
+from tinyredux.frontends.joins import beside
+from tinyredux.graph import (
+    Add,
+    AddConstant,
+    Array,
+    Bilinear,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Lookup,
+    Mul,
+    Rearrange,
+    dilated,
+    resized,
+)
 
 
 def as_planes(weights: Array) -> Array:
@@ -147,6 +162,20 @@ def shuffled(call: Call, groups: int) -> None:
     call.emit("shuffle", Rearrange, size=(height, width), channels=channels, groups=groups)
 
 
+def joined(call: Call, names: list[str], axis: int) -> None:
+    """Maps below each other (axis 0) or side by side (1): the sum of each amid zeros, which depthwise kernels of 1 put there."""
+    tensors, done = call.builder.graph.tensors, ""
+    if len(names) == 1:
+        call.builder.value[call.node.name] = names[0]
+        return
+    for name, sides in zip(names, beside([tensors[name].shape[axis] for name in names], axis), strict=True):
+        ones = np.ones((1, 1, tensors[name].shape[2]))
+        call.emit_weighted("pad", DepthwiseConv, ones, np.zeros(()), reads=[name], padding=sides)
+        if done:
+            call.emit("join", Add, reads=[done, call.node])
+        done = call.builder.value[call.node.name]
+
+
 def conv_transpose(call: Call) -> None:
     """The map between zeros, then a convolution with the kernel turned round."""
     weight, bias, stride, padding, output_padding, groups, dilation = arguments(
@@ -188,6 +217,22 @@ def add_map(call: Call, node: fx.Node, values: Array, activation: str = "none") 
     name = f"{call.builder.name('embed')}.values"
     call.builder.graph.constants[name] = values
     call.emit("embed", AddConstant, name, reads=[node], activation=activation)
+
+
+def times_map(call: Call, node: fx.Node, factors: Array) -> None:
+    """Multiplies a map by constants for each value, or for each place: zeros of its shape plus these are a map of them."""
+    name = call.builder.value[node.name]
+    height, width, channels = call.builder.graph.tensors[name].shape
+    one = len(call.shape) == 4 and (factors.ndim < 3 or factors.shape[-3] == 1)
+    if one and channels > 1:
+        call.emit("slice", Rearrange, reads=[name], size=(height, width))
+    else:
+        call.alias(node)
+    call.emit("zeros", Lookup, reads=[call.node], function="affine", parameters=(0.0, 0.0))
+    shape = (1, 1, height, width) if one else call.shape
+    values = np.broadcast_to(factors, shape).reshape(1 if one else channels, height, width).transpose(1, 2, 0)
+    add_map(call, call.node, values)
+    call.emit("mul", Mul, reads=[name, call.node])
 
 
 def turn(call: Call) -> None:

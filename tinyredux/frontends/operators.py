@@ -325,11 +325,15 @@ def _mul(call: Call) -> None:
     operands = call.activations((left, right))
     if len(operands) == 1:
         numbers = _numbers(call, right if operands[0] is left else left, operands[0])
-        if (constant := _by_channel(call, numbers, operands[0])) is None:
-            raise refuse(call.node, f"{call.kind} with a constant of shape {numbers.shape}", "a factor for each channel, or one")
-        if call.kind == "div" and (operands[0] is not left or not constant.all()):
+        constant = _by_channel(call, numbers, operands[0])
+        held = numbers if constant is None else constant
+        if call.kind == "div" and (operands[0] is not left or not held.all()):
             raise refuse(call.node, "a division by an activation", "a multiplication")
-        scale(call, 1 / constant if call.kind == "div" else constant, np.zeros(()), operands[0])
+        held = 1 / held if call.kind == "div" else held
+        if constant is None:
+            moves.times_map(call, operands[0], held)
+        else:
+            scale(call, held, np.zeros(()), operands[0])
         return
     shapes = [call.builder.graph.tensors[call.builder.value[arg.name]].shape for arg in operands]
     if call.kind == "div" or any(map(call.builder.holds_flat_map, operands)):
@@ -345,12 +349,17 @@ def _mul(call: Call) -> None:
 
 def _cat(call: Call) -> None:
     parts = [part for part in call.node.args[0] if isinstance(part, fx.Node)]  # type: ignore[union-attr]
-    (axis,) = arguments(call.node, dim=0)
-    if axis % len(call.shape) != 1 or len(call.activations(parts)) < len(parts):
-        raise refuse(call.node, f"cat along dimension {axis}", "torch.cat(tensors, dim=1) of activations")
+    axis = arguments(call.node, dim=0)[0] % len(call.shape)
+    if len(call.activations(parts)) < len(call.node.args[0]):  # type: ignore[arg-type]
+        raise refuse(call.node, "cat with a constant", "a cat of activations")
+    if axis == 0 or (axis > 1 and len(call.shape) != 4):
+        raise refuse(call.node, f"cat along dimension {axis} of {call.shape}", "cat of maps along channels, rows or columns")
     if any(map(call.builder.holds_flat_map, parts)):
         raise refuse(call.node, "cat of flattened maps", "cat of the maps before flatten")
-    call.emit("concat", Concat, reads=parts)
+    if axis == 1:
+        call.emit("concat", Concat, reads=parts)
+    else:
+        moves.joined(call, [call.builder.value[part.name] for part in parts], axis - 2)
 
 
 def _softmax(call: Call) -> None:

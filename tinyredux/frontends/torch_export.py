@@ -36,7 +36,7 @@ NEAREST = {  # supported form: what is refused in its favour
 }
 SUPPORTED = (
     "Conv2d, BatchNorm2d, ReLU, ReLU6 and other functions of one value, Linear, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, add, "
-    "mul, cat(dim=1), flatten, Softmax"
+    "amax, mean, mul, cat, flatten, Softmax"
 )
 DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 MAPS = ("conv2d", "trec_conv", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")

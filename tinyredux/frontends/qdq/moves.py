@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyredux.frontends.joins import beside
 from tinyredux.frontends.qdq.values import NO_PADDING, Call, Constant, Limits, Pending, RefusedError, Stored
 from tinyredux.frontends.qdq.views import View, dealt, is_map, plain, regroup, shape_of, sizes
-from tinyredux.graph import Bilinear, Concat, Quant, Rearrange, Shape, resized
+from tinyredux.graph import Add, Bilinear, Concat, DepthwiseConv, Quant, Rearrange, Shape, resized
 
 Activation = Stored | Pending
 
@@ -262,6 +264,18 @@ def space_to_depth(call: Call) -> None:
         return call.loader.append("concat", Concat, tuple(parts), quant)
 
     call.write(moved(call, value, shape, plain(shape, 4), move))
+
+
+def joined(call: Call, names: list[str], axis: int, quant: Quant) -> str:
+    """Appends maps in one scale below each other (axis 0) or side by side (1), each amid zeros and then their sum, which is
+    exact; returns its name."""
+    loader, placed = call.loader, list[str]()
+    shapes = [loader.graph.tensors[name].shape for name in names]
+    for name, shape, sides in zip(names, shapes, beside([shape[axis] for shape in shapes], axis), strict=True):
+        ones, zeros = np.ones((1, 1, shape[2]), np.int8), np.zeros(shape[2], np.int32)
+        fields: dict[str, Any] = {"padding": sides, "weight_scale": (1.0,) * shape[2]}
+        placed.append(loader.append("pad", DepthwiseConv, (name,), quant, {"weights": ones, "bias": zeros}, **fields))
+    return functools.reduce(lambda left, right: loader.append("join", Add, (left, right), quant), placed)
 
 
 def shape_of_map(call: Call) -> None:

@@ -263,24 +263,27 @@ def _product(call: Call) -> None:
 
 
 def _concat(call: Call) -> None:
-    """Concat along channels; each part is brought to the scale of all."""
+    """Concat along channels, rows or columns; each part is brought to the scale of all."""
     parts = [as_map(call, call.activation(i)) for i in range(len(call.operands))]
-    rank, axis = len(parts[0].view), int(call.node.attributes["axis"])
+    rank = len(parts[0].view)
+    axis = int(call.node.attributes["axis"]) % rank
+    along = 2 if axis == min(1, rank - 1) else axis - rank + 2 if axis else -1  # of rows, columns, channels
     shapes = [call.loader.shape(part) for part in parts]
-    if (
-        axis % rank != min(1, rank - 1)
-        or len({shape[:2] for shape in shapes}) > 1
-        or any(len(part.view) != rank for part in parts)
-    ):
-        raise RefusedError(f"it joins {[sizes(part.view) for part in parts]} along axis {axis}, expected channels, axis 1")
-    result = (*shapes[0][:2], sum(shape[2] for shape in shapes))
+    others = {tuple(size for i, size in enumerate(shape) if i != along) for shape in shapes}
+    if along < 0 or len(others) > 1 or any(len(part.view) != rank for part in parts):
+        raise RefusedError(f"it joins {[sizes(part.view) for part in parts]} along axis {axis}, expected axes of a map")
+    total = [*shapes[0]]
+    total[along] = sum(shape[along] for shape in shapes)
+    result = (total[0], total[1], total[2])
 
     def finish(quant: Quant, limits: Limits) -> str:
         reads = []
         for part in parts:
             value = part.finish(quant, part.limits) if isinstance(part, Pending) else part.tensor
             reads.append(rescaled(call.loader, value, quant, limits))
-        return call.loader.append("concat", Concat, tuple(reads), quant)
+        if along == 2:
+            return call.loader.append("concat", Concat, tuple(reads), quant)
+        return moves.joined(call, reads, along, quant)
 
     call.write(Pending(result, plain(result, rank), finish))
 

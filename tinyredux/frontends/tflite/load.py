@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyredux.files import expect, require
 from tinyredux.frontends.tflite.call import Call, Loader, RefusedError, activation_quant, map_shape
-from tinyredux.frontends.tflite.moves import MOVES, factors, folded, same_quant
+from tinyredux.frontends.tflite.moves import MOVES, factors, folded, joined, map_axis, same_quant
 from tinyredux.graph import (
     ACTIVATIONS,
     Add,
@@ -130,10 +130,13 @@ def _mul(call: Call) -> None:
 
 def _concat(call: Call) -> None:
     same_quant(call)
-    axis = call.op.options["Axis"]
-    if axis not in (-1, len(call.result.shape) - 1) or call.fused() != "none":
-        raise RefusedError(f"it joins along axis {axis}, expected the last one, the channels, without activation")
-    call.emit("concat", Concat, tuple(call.source(i).name for i in range(len(call.op.inputs))))
+    sources, axis = [call.source(i) for i in range(len(call.op.inputs))], map_axis(call, call.op.options["Axis"])
+    if axis == -1 or call.fused() != "none" or (axis < 2 and any(map(call.turned, range(len(sources))))):
+        raise RefusedError(f"it joins along axis {call.op.options['Axis']}, expected channels, height or width, no activation")
+    if axis == 2:
+        call.emit("concat", Concat, tuple(source.name for source in sources))
+    else:
+        joined(call, sources, axis)
 
 
 def _relu(call: Call) -> None:

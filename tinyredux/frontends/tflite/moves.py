@@ -10,8 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyredux.frontends.joins import beside
 from tinyredux.frontends.tflite.call import SAME, Call, RefusedError, activation_quant, map_shape
-from tinyredux.graph import Array, Bilinear, Concat, Conv, DepthwiseConv, Pair, Pool, Quant, Rearrange, Shape, Tensor, resized
+from tinyredux.graph import (
+    Add,
+    Array,
+    Bilinear,
+    Concat,
+    Conv,
+    DepthwiseConv,
+    Pair,
+    Pool,
+    Quant,
+    Rearrange,
+    Shape,
+    Tensor,
+    resized,
+)
 
 if TYPE_CHECKING:
     from tinyredux.frontends.tflite.call import Loader
@@ -171,15 +186,32 @@ def pad(call: Call) -> None:
     same_quant(call)
     channels = source.shape[2]
     sides = [sides[1], sides[0], sides[2]] if call.turned() else sides
-    if any(sides[2]):
-        weights = np.pad(np.eye(channels, dtype=np.int8), (sides[2], (0, 0)))[:, None, None]
-    else:
-        weights = np.ones((1, 1, channels), np.int8)
-    count = channels + sum(sides[2])
+    if not any(sides[2]):
+        call.loader.value[call.op.outputs[0]] = copied(call, source, (*sides[0], *sides[1]))
+        return
+    weights = np.pad(np.eye(channels, dtype=np.int8), (sides[2], (0, 0)))[:, None, None]
+    count = len(weights)
     call.emit(
-        "pad", Conv if any(sides[2]) else DepthwiseConv, padding=(*sides[0], *sides[1]), weight_scale=(1.0,) * count,
+        "pad", Conv, padding=(*sides[0], *sides[1]), weight_scale=(1.0,) * count,
         constants={"weights": weights, "bias": np.zeros(count, np.int32)},
     )  # fmt: skip
+
+
+def copied(call: Call, source: Tensor, sides: tuple[int, ...]) -> str:
+    """Appends a map amid zeros, (top, bottom, left, right), which a convolution that only copies writes; returns its name."""
+    channels = source.shape[2]
+    constants: dict[str, Array] = {"weights": np.ones((1, 1, channels), np.int8), "bias": np.zeros(channels, np.int32)}
+    scale = (1.0,) * channels
+    return call.append("pad", DepthwiseConv, (source.name,), source.quant, constants, padding=sides, weight_scale=scale)
+
+
+def joined(call: Call, sources: list[Tensor], axis: int) -> None:
+    """Maps in one scale below each other (axis 0) or side by side (1): each amid zeros, then their sum, which is exact."""
+    sides = beside([source.shape[axis] for source in sources], axis)
+    done, *others = (copied(call, *each) for each in zip(sources, sides, strict=True))
+    for other in others:
+        done = call.append("join", Add, (done, other), sources[0].quant)
+    call.loader.value[call.op.outputs[0]] = done
 
 
 def transposed_conv(call: Call) -> None:
