@@ -211,14 +211,9 @@ def _makers(builder: Builder, tensor: str) -> set[str]:
 def _pool(call: Call) -> None:
     kind = "max" if call.kind.startswith("max") else "average"
     kernel, stride, padding, dilation, counts, divisor = arguments(
-        call.node,
-        kernel_size=None,
-        stride=None,
-        padding=0,
-        dilation=1,
-        count_include_pad=kind == "average",
+        call.node, kernel_size=None, stride=None, padding=0, dilation=1, count_include_pad=kind == "average",
         divisor_override=None,
-    )
+    )  # fmt: skip
     if divisor is not None:
         raise refuse(call.node, "average pooling with divisor_override", "the window's own size as divisor")
     kernel = pair(kernel)
