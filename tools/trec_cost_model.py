@@ -21,7 +21,7 @@ import numpy as np
 from tinyredux.boards import Board, find_board
 from tinyredux.codegen import KERNELS
 from tinyredux.explore import bench
-from tinyredux.kernels.trec_pays import fastest_cycles
+from tinyredux.kernels.choice import fastest_cycles
 
 BOARDS = ("disco_f469ni", "nucleo_f746zg")
 MOST_MACS = 4_000_000

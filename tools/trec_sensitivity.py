@@ -25,7 +25,7 @@ from tinyredux.frontends import export
 from tinyredux.graph import Conv, Graph
 from tinyredux.int8 import evaluator, interpret, quantize
 from tinyredux.kernels import TEMPLATES, ways
-from tinyredux.kernels.trec_pays import network_costs
+from tinyredux.kernels.choice import network_costs
 from tinyredux.trec import Choice, pigeonhole_floor, redundancy, with_trec
 from tinyredux.trec.rewrite import module_path
 

@@ -20,7 +20,7 @@ from tinyredux.explore import bench
 from tinyredux.frontends import export
 from tinyredux.graph import Graph, TrecConv, verify
 from tinyredux.int8 import interpret, quant_of, quantize, requantization
-from tinyredux.kernels import TEMPLATES, trec_pays
+from tinyredux.kernels import TEMPLATES, choice
 from tinyredux.settings import Settings, measure_net
 from tinyredux.trec import Choice, exactly, hashing, with_trec
 from tinyredux.trec.layer import Settings as LayerSettings
@@ -146,7 +146,7 @@ def test_measure_counts_clusters(tmp_path: Path) -> None:
 def test_the_cost_model_is_close(kernels: str) -> None:
     spec = "conv3x3:16-64@16x16/L48H3"
     graph = layer(spec)
-    predicted = trec_pays.fastest_cycles(graph, graph.ops[0], kernels, "cortex-m4")
+    predicted = choice.fastest_cycles(graph, graph.ops[0], kernels, "cortex-m4")
     assert predicted == pytest.approx(bench.bench_layer(spec, find_board("disco_f469ni"), kernels).core_cycles, rel=0.15)
 
 
@@ -168,7 +168,7 @@ def more_for_trec(graph: Graph) -> tuple[int | None, int | None]:
     ],
 )  # fmt: skip
 def test_layers_where_trec_loses_are_named(spec: str, more: tuple[Any, ...], loses: bool) -> None:
-    assert trec_pays.losing(layer(spec), "cortex-m4", *more) == ["layer"] * loses
+    assert choice.losing(layer(spec), "cortex-m4", *more) == ["layer"] * loses
 
 
 def test_statistics_of_redundancy() -> None:
@@ -187,12 +187,12 @@ def test_statistics_of_redundancy() -> None:
 def test_the_cost_model_picks_length_and_bits() -> None:
     """A wide 1x1 layer pays with many bits, a narrow one does not at all; what is picked is within its share of the cycles."""
     wide, narrow = layer("conv1x1:64-128@8x8"), layer("conv1x1:64-8@8x8")
-    assert trec_pays.picks(narrow, "cortex-m4", "reference") == {}
-    (length, bits) = trec_pays.picks(wide, "cortex-m4", "reference")["layer"]
+    assert choice.picks(narrow, "cortex-m4", "reference") == {}
+    (length, bits) = choice.picks(wide, "cortex-m4", "reference")["layer"]
     assert length == 64 and bits >= 4
-    exact = trec_pays.fastest_cycles(wide, wide.ops[0], "reference", "cortex-m4")
+    exact = choice.fastest_cycles(wide, wide.ops[0], "reference", "cortex-m4")
     trec = with_trec(wide, {"layer": Choice(length, bits)})
-    assert trec_pays.fastest_cycles(trec, trec.ops[0], "reference", "cortex-m4") <= trec_pays.WORTH * exact
+    assert choice.fastest_cycles(trec, trec.ops[0], "reference", "cortex-m4") <= choice.WORTH * exact
 
 
 def test_a_network_without_trec_weights_gets_what_the_model_picks() -> None:

@@ -15,13 +15,25 @@ from tinyredux.kernels.asm.function import Function
 from tinyredux.kernels.asm.printers import ASSEMBLY_HEAD, ASSEMBLY_TAIL, C_HEAD, print_assembly, print_c, print_longest_loop
 from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles, code_stalls
-from tinyredux.kernels.choice import TEMPLATES, Template, Way, candidates, choose, completed, fitted, placed, ways, within_flash
+from tinyredux.kernels.choice import (
+    TEMPLATES,
+    Template,
+    Way,
+    candidates,
+    choose,
+    completed,
+    fitted,
+    losing,
+    picks,
+    placed,
+    ways,
+    within_flash,
+)
 from tinyredux.kernels.cycles import STALLED, cycles, operator_cycles
 from tinyredux.kernels.parts import StepWays, with_forms
 from tinyredux.kernels.phases import by_phases
 from tinyredux.kernels.slices import FastSteps, with_rows
 from tinyredux.kernels.trec import naive_forms, point_fields, trec_fields
-from tinyredux.kernels.trec_pays import losing, picks
 
 __all__ = [
     "ASSEMBLY_HEAD", "ASSEMBLY_TAIL", "C_HEAD", "STALLED", "TEMPLATES", "FastSteps", "Form", "Function", "OnBoard",
