@@ -24,7 +24,7 @@ PATHS = {  # chapters and labs of each way through the book
     "a day": ("00 01 02 03 04", "0 1 2"),
     "less memory": ("00 01 02 03 04 06 07", "0 2 3"),
     "less work": ("00 01 02 04 08 09 10 11", "0 1 4 5"),
-    "the course": ("00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16", "0 1 2 3 4 5 6 7"),
+    "the course": ("00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16", "0 1 2 3 4 5 6 7 8"),
     "research": ("00 04 12 13 14 b", ""),
 }
 BLOCK = re.compile(r"(<!-- (\w+): python book/pages\.py writes this -->\n)(.*?)(<!-- end of \2 -->\n)", re.S)

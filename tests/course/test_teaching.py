@@ -152,6 +152,18 @@ FAULTS: dict[str, tuple[Any, ...]] = {
         lambda state, value, taps: (sum(a * b for a, b in zip([*state, value], taps, strict=False)), [*state, value][1:]),
         lambda state, value, taps: (None, [*state, value]),
     ),
+    "lab8.weights": (
+        lambda scores, step: [int(4096 * 2.0 ** ((score - max(scores)) * step / 256)) for score in scores],
+        lambda scores, step: [int(4096 * 2.0 ** (score * step / 256) + 0.5) for score in scores],
+    ),
+    "lab8.once": (
+        lambda queries: ([i for i, query in enumerate(queries) if queries.count(query) == 1], [*range(len(queries))]),
+        lambda queries: ([*range(len(queries))], [queries.index(query) for query in queries]),
+    ),
+    "lab8.block_left": (
+        lambda t, w, q, qb, m, mb: ((q + 3 * t + 4 * m) * w * w + 2 * q * t * w) / (8 * t * w * w + 2 * t * t * w),
+        lambda t, w, q, qb, m, mb: 8 * (q / t + m / t) / 16,
+    ),
 }
 
 
