@@ -61,7 +61,11 @@ def _pruned_row(record: Record, pruning: dict[str, Any], found: list[Record]) ->
 
 
 def _layer_rows(record: Record) -> list[str]:
-    return [_line(record.net, record.data, path, *layer.values()) for path, layer in (record.table or {}).items()]
+    keys = ("sub_length", "hash_bits", "hash", "threshold")
+    return [
+        _line(record.net, record.data, path, *(layer[key] for key in keys), layer.get("outputs", "all"))
+        for path, layer in (record.table or {}).items()
+    ]
 
 
 def _skipping_row(record: Record, made: dict[str, Any], found: list[Record]) -> str:
