@@ -45,8 +45,8 @@ def every_instruction() -> Function:
                 if name != "vmov":
                     p.vcvt(kept, kept)
             operands = ["a", "x"] if name == "vmov" else ["x", "x", "y"][: len(op.roles)]
-        if name == "ldrb_at":
-            p.and_("c", "c", 7)
+        if name in ("ldrb_at", "ldrh_at"):
+            p.and_("c", "c", 3)
             operands[2] = "c"
         getattr(p, name)(*operands)
         if operands[0] == "x":
