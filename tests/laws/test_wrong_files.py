@@ -104,7 +104,7 @@ TRECS: dict[str, tuple[object, str]] = {
     "a length beyond the window": ({"0": TREC | {"sub_length": 76}}, "sub_length is 76, expected 1 to 75"),
     "another hash": ({"0": TREC | {"hash": "md5"}}, "hash is 'md5', expected one of kernel"),
     "another field": ({"0": TREC | {"length": 5}}, "field 0.length is unknown; did you mean sub_length?"),
-    "no such layer": ({"conv1": TREC}, "no convolution 'conv1' for TREC; it has 0"),
+    "no such layer": ({"conv1": TREC}, "no convolution or linear layer 'conv1' for TREC; it has 0"),
     "null": ({"table": None}, "the content is null"),
     "another recipe": ({"table": {"0": TREC}, "recipe": {"epochs": 0}}, "recipe: epochs is 0"),
     "a recipe in words": ({"table": {"0": TREC}, "recipe": {"seed": "one"}}, 'field seed is "one", expected a whole number'),
