@@ -101,7 +101,7 @@ def test_the_other_verbs_answer(capsys: pytest.CaptureFixture[str]) -> None:
     code, bench, _ = run(capsys, "bench", "--layer", "dense:64-10")
     assert code == 0 and bench["layers"][0]["cycles"] > 0
     code, labs, _ = run(capsys, "lab", "list")
-    assert code == 0 and [lab["lab"][:4] for lab in labs["labs"]] == [f"lab{i}" for i in range(8)]
+    assert code == 0 and [lab["lab"][:4] for lab in labs["labs"]] == [f"lab{i}" for i in range(9)]
     code, nets, _ = run(capsys, "nets")
     assert code == 0 and {"cifarnet", "lenet"} <= {entry["name"] for entry in nets["nets"]}
 

@@ -19,10 +19,10 @@ from tinyredux.kernels import Form, Places, by_phases, unpacked
 
 MOST_BYTES = 6000  # of a vector's arrays
 PARTIAL = ("direct", "add_s32", "add_s16")
-GENERATED = [
-    f"tr_{name}_s8"
-    for name in ("gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take")
-]
+KERNELS = (
+    "gemm_conv", "quads_conv", "winograd_conv", "unpacked_conv", "trec_conv", "trec_naive", "phase_take", "attention_pairs",
+)  # fmt: skip
+GENERATED = [f"tr_{name}_s8" for name in KERNELS]
 HEAD = """#include "vectors.h"
 
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -117,7 +117,7 @@ def all_vectors(core: str) -> Iterator[Vector]:
         for i, layer in enumerate(convolutions[:2]):
             assert isinstance(layer.op, Conv) and layer.op.groups == 1
             yield reference_vector(f"{operator}_{i}", with_small_weights(layer) if operator == "add_s16" else layer, operator)
-    layers = [layer for kind in ("conv", "pointwise", "trec", "square") for layer in small(kind, 8, seed=23)]
+    layers = [layer for kind in ("conv", "pointwise", "trec", "square", "attention") for layer in small(kind, 8, seed=23)]
     layers += [layer for layer in small("depthwise", 40, seed=23) if getattr(layer.op, "dilation", (1, 1)) != (1, 1)]
     generated = cases_of(layers, core)
     generated += [

@@ -88,7 +88,7 @@ def test_an_installed_package_without_extras_lists_plans_and_says_what_is_missin
     bare = home / "work" / "bare.py"
     bare.write_text(WITHOUT)
     labs = json.loads(call(home, str(bare), "lab", "list", "--json").stdout)
-    assert len(labs["labs"]) == 8 and len([*Path(labs["folder"]).glob("lab*.ipynb")]) == 8
+    assert len(labs["labs"]) == 9 and len([*Path(labs["folder"]).glob("lab*.ipynb")]) == 9
     assert "pip install 'tinyredux[torch]'" in call(home, str(bare), "plan", "lenet", code=3).stderr
     assert "needs a checkout" in call(home, "-m", "tinyredux", "reproduce", "--profile", "full", code=3).stderr
 

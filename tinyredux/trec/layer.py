@@ -121,7 +121,7 @@ class _Hashing(nn.Module):
         dense = super().extra_repr()
         return (
             f"{dense}, sub_length={self.sub_length}, hash_bits={self.hash_bits}, hash={self.hash}, "
-            f"threshold={self.threshold}, scope={self.scope}, outputs={self.outputs}"
+            f"threshold={self.threshold}, scope={self.scope}" + f", outputs={self.outputs}" * (self.outputs < len(self.weight))
         )
 
 
