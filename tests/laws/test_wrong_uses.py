@@ -349,7 +349,9 @@ def test_a_cell_without_statements_runs(cell: str) -> None:
 
 @pytest.mark.slow
 def test_a_signal_ends_in_a_word(folder: Path) -> None:
-    (folder / "slow.py").write_text("import time\ndef make():\n    print('made', flush=True)\n    time.sleep(60)\n")
+    # Many short sleeps: a signal between the check for one and the beginning of a sleep waits for that sleep's end.
+    slow = "import time\ndef make():\n    print('made', flush=True)\n    for _ in range(600):\n        time.sleep(0.1)\n"
+    (folder / "slow.py").write_text(slow)
     command = [sys.executable, "-m", "tinyredux", "plan", f"{folder / 'slow.py'}:make", "--data", "random"]
     both = {
         number: subprocess.Popen(
