@@ -243,12 +243,12 @@ def attention_weights(scores: Integers, multiplier: int, shift: int, least: int)
     """Returns weights (..., keys) of 0 to 2^12, the largest score's, for scores; not divided by their sum.
 
     A difference to the largest score times the factor is a power of 2 in steps of 2^-8, which a table has to 15 bits and a shift
-    rounds, halves up. Below `least` it is none.
+    rounds, halves up. From `least` on it is none.
     """
     below = scores - scores.max(axis=-1, keepdims=True)
     power = -multiply_by_quantized_multiplier(np.maximum(below, least), multiplier, shift)
     right = (power >> POWER_BITS) + 15 - WEIGHT_BITS
-    return np.where(below >= least, (POWERS[power % len(POWERS)] + (1 << (right - 1))) >> right, 0)
+    return np.where(below > least, (POWERS[power % len(POWERS)] + (1 << (right - 1))) >> right, 0)
 
 
 # Softmax: gemmlowp fixed point. A number in format Q(i) has i integer bits and 31 - i fraction bits.

@@ -40,7 +40,7 @@ from tinyredux.methods.partial import Partial
 
 RECORD = Path("data/records/predicted_bytes.json")
 BOARDS = ("disco_f469ni", "nucleo_u575zi_q", "nucleo_f746zg")  # one for each core
-FITTED, CHECKED = (*range(36), *range(100, 136)), (*range(1000, 1020), *range(1100, 1118))
+FITTED, CHECKED = (*range(36), *range(100, 136), *range(300, 306)), (*range(1000, 1020), *range(1100, 1118), *range(1300, 1304))
 SINGLE = (*range(1020, 1024), *range(1118, 1122))
 MOST_IN_PARTS = 30  # operators: planning more in parts takes minutes
 Calls = dict[str, tuple[int, set[str]]]  # size and callees of each function, which is named with its file

@@ -41,6 +41,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Pool,
@@ -70,6 +71,8 @@ VALUES = ("pointwise", "lookup", "mul", "squeeze", "crop", "split", "upsample", 
 FITTED_RESIZED = range(8)  # networks of resized maps
 TOKENS = ("layer_norm", "attention", "pointwise", "pointwise", "average")
 FITTED_TOKENS = range(200, 212)  # networks whose places are tokens
+PRODUCTS = ("matmul", "matmul", "pointwise", "average")
+FITTED_PRODUCTS = range(300, 312)  # networks of products of activations
 FITTED_VALUES, CHECKED_VALUES = range(100, 112), range(1100, 1108)  # networks of products, tables and moved values
 MOST_TREC_MACS, MOST_INPUTS = 2_000_000, 20_000  # of a layer with TREC; of the last dense layer
 Sums = dict[str, npt.NDArray[np.float64]]  # rounds by kernel
@@ -109,7 +112,8 @@ def trec_rounds(graph: Graph, op: TrecConv, form: Form, core: str) -> tuple[str,
 
 def random_net(seed: int) -> Graph:
     """Returns an int8 network of about ten layers, its maps between 1x1 and 20x20 with up to 48 channels. Those of seeds 100 to
-    199 and from 1100 on have VALUES, those from 200 on TOKENS, the others layers with windows."""
+    199 and from 1100 on have VALUES, those from 200 on TOKENS, those from 300 on PRODUCTS, the
+    others layers with windows."""
     rng, quant = np.random.default_rng(seed), Quant((0.05,), -5)
     shape = (int(rng.integers(6, 21)), int(rng.integers(6, 21)), int(rng.choice([1, 3, 4, 8, 16])))
     tensors, constants, ops = {"input": Tensor("input", shape, "int8", quant)}, dict[str, npt.NDArray[np.generic]](), list[Op]()
@@ -125,7 +129,17 @@ def random_net(seed: int) -> Graph:
         return op.output
 
     last = "input"
-    kinds = TOKENS if seed % 1000 >= 200 else VALUES if seed % 1000 >= 100 else LIGHT if seed % 2 else KINDS
+    kinds = (
+        PRODUCTS
+        if seed % 1000 >= 300
+        else TOKENS
+        if seed % 1000 >= 200
+        else VALUES
+        if seed % 1000 >= 100
+        else LIGHT
+        if seed % 2
+        else KINDS
+    )
     for i in range(int(rng.integers(5, 12))):
         last = _layer(rng, add, tensors, last, str(rng.choice(kinds)), f"op{i}")
     if np.prod(tensors[last].shape) > MOST_INPUTS:
@@ -160,6 +174,8 @@ def _layer(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-def]
     if kind == "attention":
         heads = int(rng.choice([count for count in (1, 2, 3, 4, 8) if channels % count == 0]))
         return add(Attention(name, (last,) * 3, out, heads, 0.1))
+    if kind == "matmul":
+        return add(_product(rng, tensors[last].shape, name, last, out))
     if kind in VALUES:
         return _of_values(rng, add, tensors, last, kind, name)
     if kind in ("add", "concat"):
@@ -167,6 +183,21 @@ def _layer(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-def]
         two = (last, same[0])
         return add(Add(name, two, out) if kind == "add" or two[0] == two[1] else Concat(name, two, out))
     return add(Relu(name, (last,), out, activation="relu"))
+
+
+def _product(rng, shape, name, last, out):  # type: ignore[no-untyped-def]
+    """Returns scores of a map's tokens, features times features, or products of values that do not lie side by side."""
+    height, width, channels = shape
+    heads = int(rng.choice([count for count in (1, 2, 3, 4) if channels % count == 0]))
+    tokens, few, depth = height * width, min(height * width, 60), min(channels // heads, 60)
+    by, turned = (0, channels // heads, channels, 1), (0, channels // heads, 1, channels)
+    match int(rng.integers(3)):
+        case 0:
+            return MatMul(name, (last, last), out, heads, few, depth, few, by, turned, (heads, few))
+        case 1:
+            return MatMul(name, (last, last), out, heads, depth, tokens, depth, turned, by, (depth, 1), True)
+    some, right = (min(channels, 30), tokens, min(channels // 2 + channels % 2, 30)), (0, 0, channels, 2)
+    return MatMul(name, (last, last), out, 1, *some, (0, 0, 1, channels), right, (some[0], 1))
 
 
 def _of_values(rng, add, tensors, last, kind, name):  # type: ignore[no-untyped-def]
@@ -350,7 +381,7 @@ def fit_only(kernels: set[str]) -> None:
     """Fits some C kernels to the items that call no others, on every core and on the board STALLED; others keep their costs."""
     costs: dict[str, dict[str, list[float]]] = json.loads(FILE.read_text())["cycles"]
     for board, name in [*((board, board.cpu) for board in map(find_board, BOARDS)), (find_board(STALLED), STALLED)]:
-        networks = [*map(random_net, (*FITTED_VALUES, *FITTED_TOKENS)), *map(resized_net, FITTED_RESIZED)]
+        networks = [*map(random_net, (*FITTED_VALUES, *FITTED_TOKENS, *FITTED_PRODUCTS)), *map(resized_net, FITTED_RESIZED)]
         programs = (("C", FastSteps(program, place(program))) for program in map(whole, networks))
         rows = [(layer.rounds(board.cpu), layer.simulated) for layer in run_all(programs, board, stalls=name == STALLED)]
         costs[name] |= fit([(sums, count) for sums, count in rows if sums.keys() <= kernels])

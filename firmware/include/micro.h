@@ -132,4 +132,24 @@ static inline int32_t tr_dot(int32_t sum, const int8_t *weights, const int8_t *i
     return sum;
 }
 
+/* Adds the weighted values of four channels to sums; from key to key the values lie `next` apart. */
+static inline void tr_add_four(int32_t sums[4], const int8_t *value, const int16_t *weights, int32_t keys, int32_t next)
+{
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], k = 0;
+    for (; k + 2 <= keys; k += 2, value += 2 * next) {
+        const uint32_t a = tr_load_s8x4(value), b = tr_load_s8x4(value + next), pair = tr_load_s16x2(weights + k);
+        const uint32_t a_02 = tr_sxtb16(a), a_13 = tr_sxtb16_ror8(a), b_02 = tr_sxtb16(b), b_13 = tr_sxtb16_ror8(b);
+        s0 = tr_smlad((a_02 & 0xffffu) | b_02 << 16, pair, s0);
+        s1 = tr_smlad((a_13 & 0xffffu) | b_13 << 16, pair, s1);
+        s2 = tr_smlad(a_02 >> 16 | (b_02 & 0xffff0000u), pair, s2);
+        s3 = tr_smlad(a_13 >> 16 | (b_13 & 0xffff0000u), pair, s3);
+    }
+    const int32_t last = k < keys ? tr_load_s16(weights + k) : 0;
+    const uint32_t word = k < keys ? tr_load_s8x4(value) : 0, x_02 = tr_sxtb16(word), x_13 = tr_sxtb16_ror8(word);
+    sums[0] = s0 + last * tr_low(x_02);
+    sums[1] = s1 + last * tr_low(x_13);
+    sums[2] = s2 + last * tr_high(x_02);
+    sums[3] = s3 + last * tr_high(x_13);
+}
+
 #endif

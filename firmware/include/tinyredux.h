@@ -299,7 +299,7 @@ struct tr_layer_norm {
 void tr_layer_norm_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_layer_norm *restrict p);
 
 /* Attention of queries to keys and their values, each token with its heads one behind the other, `depth` channels each. How far
- * a score is below the largest, times the score's factor, is a power of 2 in steps of 2^-8; below `least` it counts for nothing. */
+ * a score is below the largest, times the score's factor, is a power of 2 in steps of 2^-8; from `least` on it counts for nothing. */
 struct tr_attention {
     int32_t heads, queries, keys, depth, value_depth;
     int32_t score_multiplier, score_shift, least, multiplier, shift;
@@ -320,5 +320,18 @@ struct tr_attention_pairs {
 };
 void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys,
                            const int8_t *restrict values, const struct tr_attention_pairs *restrict p, int32_t *restrict scratch);
+
+/* Products of matrices of two activations, one for each head, whose values lie anywhere: `first` is where the first one lies, the
+ * others say how far the next head's, row's and column's is; `inner` those of which products are summed. Columns of the output
+ * lie side by side. */
+struct tr_matmul {
+    int32_t heads, rows, inner, columns;
+    int32_t left_first, left_head, left_row, left_inner, right_first, right_head, right_inner, right_column;
+    int32_t out_head, out_row;
+    int32_t left_zero_point, right_zero_point, output_zero_point, multiplier, shift;
+};
+#define TR_MATMUL_SCRATCH_BYTES(inner) ((2 * (inner) + 3) / 4 * 4)
+void tr_matmul_s8(int8_t *restrict out, const int8_t *restrict left, const int8_t *restrict right, const struct tr_matmul *restrict p,
+                  int16_t *restrict scratch);
 
 #endif

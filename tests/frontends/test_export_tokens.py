@@ -38,10 +38,10 @@ class Tokens(nn.Module):
         return self.run(self, images.flatten(2).transpose(1, 2))
 
 
-def packed(m: Any, x: torch.Tensor, heads: int) -> tuple[torch.Tensor, ...]:
+def packed(m: Any, x: torch.Tensor, heads: int, layer: Any = None) -> tuple[torch.Tensor, ...]:
     """Returns queries, keys and values (1, heads, tokens, features) of one layer for all, as timm's blocks have them."""
     count, tokens, width = x.shape
-    q, k, v = m.qkv(x).reshape(count, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = (layer or m.qkv)(x).reshape(count, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
 
 
@@ -73,6 +73,25 @@ def halves(m: Any, x: torch.Tensor) -> torch.Tensor:
     return torch.matmul(shares, v).permute(0, 2, 1, 3).flatten(2)
 
 
+def linear_attention(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Keys meet values first (Katharopoulos et al., arXiv 2006.16236), without the sum that divides."""
+    q, k, v = packed(m, x, 3, m.q)
+    return m.o((q.relu() @ (k.relu().transpose(-2, -1) @ v / 15)).transpose(1, 2).flatten(2))
+
+
+def features_attend(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Attention of features to features (El-Nouby et al., arXiv 2106.09681), with no norm of queries and keys."""
+    q, k, v = (part.transpose(-2, -1) for part in packed(m, x, 2, m.q))
+    return m.o(((q @ k.transpose(-2, -1) * 0.1).softmax(-1) @ v).permute(0, 3, 1, 2).reshape(x.shape))
+
+
+def weighed_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Weights of an attention that are changed before they meet the values."""
+    q, k, v = packed(m, x, 3, m.q)
+    shares = (q @ k.mT * 0.3).softmax(-1)
+    return (shares * shares @ v).transpose(1, 2).reshape(x.shape)
+
+
 NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] = {
     "multi-head attention": (lambda m, x: m.a(x, x, x)[0], {"a": nn.MultiheadAttention(12, 3, batch_first=True)}),
     "without its weights": (
@@ -95,6 +114,15 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
         lambda m, x: functional.scaled_dot_product_attention(*torch.cat([m.a(x), m.b(x)], -1)[None].chunk(3, -1))[0],
         {"a": nn.Linear(12, 12), "b": nn.Linear(12, 24)}),
     "one token": (lambda m, x: m.a(x[:, 7]), {"a": nn.Linear(12, 4)}),
+    "a product": (lambda m, x: x @ x.transpose(1, 2), {}),
+    "weights alone": (lambda m, x: x @ m.a, {"a": nn.Parameter(torch.zeros(12, 4))}),
+    "what attention weighs": (lambda m, x: m.a(x, x, x)[1], {"a": nn.MultiheadAttention(12, 1, batch_first=True)}),
+    "no softmax": (lambda m, x: m.a((x @ x.mT / 15).sigmoid() @ x), {"a": nn.Linear(12, 4)}),
+    "linear attention": (linear_attention, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 8)}),
+    "features attend": (features_attend, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 12)}),
+    "weighed twice": (weighed_twice, {"q": nn.Linear(12, 36)}),
+    "gated": (
+        lambda m, x: m.b(functional.silu((y := m.a(x).chunk(2, -1))[0]) * y[1]), {"a": nn.Linear(12, 16), "b": nn.Linear(8, 4)}),
     "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
     "constants": (lambda m, x: torch.relu(2 * m.a(x) + m.b), {"a": nn.Linear(12, 4), "b": nn.Parameter(torch.zeros(4))}),
 }  # fmt: skip
@@ -155,13 +183,11 @@ def test_a_norm_that_is_read_again_keeps_its_factors() -> None:
 REFUSED: tuple[tuple[Callable[[Any, torch.Tensor], Any], str], ...] = (
     (lambda m, x: m.a(x, x, x, is_causal=True, attn_mask=torch.zeros(15, 15), need_weights=False)[0], "attention with a mask"),
     (lambda m, x: functional.scaled_dot_product_attention(x, x, x, is_causal=True), "attention with a mask"),
-    (lambda m, x: m.a(x, x, x)[1], "softmax.*q @ k"), (lambda m, x: x @ x.transpose(1, 2), "softmax.*q @ k"),
-    (lambda m, x: (x @ x.mT).sigmoid() @ x, "sigmoid between queries, keys and values"),
-    (lambda m, x: x @ torch.ones(12, 4), "nn.Linear"), (lambda m, x: torch.cat([torch.zeros(1, 1, 12), x], 1), "cat of tokens"),
+    (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([torch.zeros(1, 1, 12), x], 1), "cat of tokens"),
     (lambda m, x: m.b(x.transpose(1, 2)), "over the last dimension|Linear on a tensor"),
     (lambda m, x: m.c(x[:, ::2]), "over the last dimension"), (lambda m, x: x.mean(2), r"mean over dimensions \[2\]"),
     (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator transpose"),
-    (lambda m, x: x * x, "mul of two"),
+    (lambda m, x: x / x, "div of two"),
     (lambda m, x: functional.layer_norm(x, (15, 12)), "layer_norm"),
     (lambda m, x: x.view(1, 3, 5, 12).transpose(1, 2).reshape(1, 15, 12) + x, "lie differently"),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from compiled import Process, cross, host, kernels, made, objects
 from generated import Core
 from strategies import Layer
 
+from tinyredux.codegen.fields import matmul_fields
 from tinyredux.device import build
 from tinyredux.fixedpoint import single_exps
 from tinyredux.graph import (
@@ -25,6 +26,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Pool,
     Rearrange,
@@ -53,7 +55,7 @@ from tinyredux.memory import clustering
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
     "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep", "bilinear", "layer_norm",
-    "attention",
+    "attention", "matmul",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -92,6 +94,8 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             keys, values = (each.shape for each in inputs[1:])
             sizes = [op.heads, height * width, keys[0] * keys[1], keys[2] // op.heads, values[2] // op.heads]
             return [_call("attention", [*sizes, *astuple(attention_params(graph, op))], *inputs)]
+        case MatMul():
+            return [_call("matmul", list(matmul_fields(graph, op).values()), *inputs)]
         case Mul():
             r, own = mul_params(graph, op), (width * channels, channels)
             points = [r.input_zero_point, quant_of(graph.tensors[op.inputs[1]]).zero_point, r.output_zero_point]

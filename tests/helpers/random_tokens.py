@@ -1,4 +1,5 @@
-"""Random transformer blocks, in int8: attention of 1 to 8 heads over 1 to 197 tokens, of odd and even widths."""
+"""Random transformer blocks, in int8: attention of 1 to 8 heads over 1 to 197 tokens, of odd and even widths, in a fourth of them
+as products of matrices and a softmax."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, AddConstant, Attention, Conv, Graph, LayerNorm, Lookup, Op, Pool, Quant, Tensor
+from tinyredux.graph import Add, AddConstant, Attention, Conv, Graph, LayerNorm, Lookup, MatMul, Op, Pool, Quant, Softmax, Tensor
+from tinyredux.int8 import SOFTMAX_OUTPUT
 
 TOKENS = ((1, 1), (1, 2), (2, 1), (3, 3), (4, 4), (1, 13), (9, 1), (5, 7), (8, 8), (1, 100), (14, 14), (1, 197))
 
@@ -33,6 +35,7 @@ def random_block(seed: int, most_tokens: int = 197) -> Graph:
         ops.append(op)
         shape = ir.output_shape(Graph("block", tuple(ops), tensors, constants, ("input",), ("input",)), op)
         own = Quant((0.025,), int(rng.integers(-9, 10))) if isinstance(op, LayerNorm) else quant
+        own = SOFTMAX_OUTPUT if isinstance(op, Softmax) else own
         tensors[op.output] = Tensor(op.output, shape, "int8", own)
         return op.output
 
@@ -53,8 +56,16 @@ def random_block(seed: int, most_tokens: int = 197) -> Graph:
     for _ in range(int(rng.integers(1, 3))):
         source = norm(last, first)
         q, k, v = (conv(source, width) for _ in range(3))
-        label = name("attention")
-        found = add(Attention(label, (q, k, v), f"{label}_out", heads, float(rng.choice((depth**-0.5, 1.0, 0.01)))))
+        label, scale = name("attention"), float(rng.choice((depth**-0.5, 1.0, 0.01)))
+        if seed % 4 == 3:  # step by step, each head's matrices turned or not
+            tokens, by, across = size[0] * size[1], (0, depth, width, 1), (0, depth, 1, width)
+            sizes = (heads, tokens, depth, tokens, by, across, (heads, tokens), False, scale)
+            scores = add(MatMul(label, (q, k), f"{label}_scores", *sizes))
+            shares = add(Softmax(f"{label}_softmax", (scores,), f"{label}_shares"))
+            square = (0, tokens * tokens, tokens, 1)
+            found = add(MatMul(f"{label}_sum", (shares, v), f"{label}_out", heads, tokens, tokens, depth, square, by, size, True))
+        else:
+            found = add(Attention(label, (q, k, v), f"{label}_out", heads, scale))
         label = name("add")
         last = norm(add(Add(label, (last, conv(found, width)), f"{label}_out")), not first)
         inner = conv(norm(last, first), int(rng.integers(1, 4 * width + 1)))

@@ -27,6 +27,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Pool,
@@ -55,7 +56,7 @@ CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low"
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
     *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange", "mean", "mul_gate"),
-    *("bilinear", "layer_norm", "attention", "add_constant"),
+    *("bilinear", "layer_norm", "attention", "add_constant", "matmul"),
 )
 
 
@@ -202,8 +203,8 @@ def layer(pick: Pick, kind: str) -> Layer:
     """Returns a random layer of one of KINDS."""
     if kind in ("conv", "pointwise", "grouped", "depthwise", "dense", "trec", "trec_vectors", "trec_taps", "square"):
         return _weighted_layer(pick, kind)
-    if kind == "attention":
-        return _attention(pick)
+    if kind in ("attention", "matmul"):
+        return _attention(pick) if kind == "attention" else _matmul(pick)
     window = _window(pick)
     height, width = _map_size(pick, window) if kind in ("max", "average") else (pick(SIZES), pick(SIZES))
     shape = (height, width, pick(CHANNELS))
@@ -265,6 +266,38 @@ def _attention(pick: Pick) -> Layer:
     op = Attention("op", tuple(shapes), "out", heads, pick((1 / np.sqrt(depth), 1e-3, 0.0, 1e-20, 30.0, 1e20)))
     graph = _graph(op, sources, _quant(pick, pick((0.05, 0.01, 1e-6, 300.0))))
     return Layer(graph, tuple(_values(pick, tensor.shape, -128) for tensor in sources))
+
+
+def _matmul(pick: Pick) -> Layer:
+    """Returns products of matrices that lie as those of an attention do, or anywhere: turned, apart, on top of each other."""
+    heads, rows, inner, columns = pick((1, 2, 3, 8)), pick(SIZES), pick((*CHANNELS, 197)), pick(SIZES)
+    left, right = _operand(pick, heads, rows, inner), _operand(pick, heads, inner, columns)
+    maps = {"in": _map_of(pick, left, (heads, rows, inner)), "other": _map_of(pick, right, (heads, inner, columns))}
+    sources = [Tensor(name, shape, "int8", _quant(pick, pick((0.05, 0.004, 1.0)))) for name, shape in maps.items()]
+    beside, apart = pick((False, True)), pick((False, True))
+    size = (rows, 1) if beside or heads == 1 else (heads, rows) if apart else (1, heads * rows)
+    op = MatMul("op", tuple(maps), "out", heads, rows, inner, columns, left, right, size, beside, pick((1.0, 0.125, 0.0, 3.0)))
+    graph = _graph(op, sources, _quant(pick, pick((0.05, 0.01, 3.0))))
+    return Layer(graph, tuple(_values(pick, tensor.shape, -128) for tensor in sources))
+
+
+def _operand(pick: Pick, heads: int, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Returns where the first of matrices begins, and how far the next one's, row's and column's value is from that before."""
+    between = pick((0, 0, 1, 5))
+    steps = {
+        "plain": (rows * columns + between, columns, 1), "turned": (rows * columns, 1, rows),
+        "beside": (columns, heads * columns, 1), "turned beside": (rows, 1, heads * rows),
+        "apart": (0, 2 * columns + between, 2), "one for all": (0, columns + between, 1),
+        "the same row": (1, 0, 1), "the same value": (1, 0, 0),
+    }  # fmt: skip
+    return pick((0, 0, 3)), *steps[pick(tuple(steps))]
+
+
+def _map_of(pick: Pick, by: tuple[int, int, int, int], sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Returns the shape of a map just large enough for values that lie so."""
+    values = 1 + by[0] + sum(step * (size - 1) for step, size in zip(by[1:], sizes, strict=True)) + pick((0, 1))
+    width = pick([count for count in (1, 2, 3, 7) if values % count == 0])
+    return (1, width, values // width)
 
 
 def rearrange(pick: Pick, shape: tuple[int, int, int], name: str = "op", source: str = "in", output: str = "out") -> Rearrange:

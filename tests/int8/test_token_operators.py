@@ -11,7 +11,7 @@ from random_tokens import random_block
 from strategies import Layer, random_layers
 
 from tinyredux import fixedpoint
-from tinyredux.graph import AddConstant, Attention, Graph, LayerNorm, Op, Quant, Tensor
+from tinyredux.graph import AddConstant, Attention, Graph, LayerNorm, MatMul, Op, Quant, Tensor
 from tinyredux.int8 import interpret, quant_of
 from tinyredux.int8.quantization import quant_from_range
 
@@ -90,7 +90,7 @@ def test_each_operator_of_random_blocks_is_close_to_float(capsys: pytest.Capture
         graph = random_block(seed, most_tokens=30)
         image = np.random.default_rng(seed).integers(-128, 128, (1, *graph.input.shape)).astype(np.int8)
         values = interpret.run_all(graph, image)
-        for op in (op for op in graph.ops if isinstance(op, LayerNorm | Attention | AddConstant)):
+        for op in (op for op in graph.ops if isinstance(op, LayerNorm | Attention | AddConstant | MatMul)):
             single = graph.with_ops([op], inputs=op.inputs, outputs=(op.output,))
             layer, kind = Layer(single, tuple(values[name][0] for name in op.inputs)), type(op).__name__
             assert steps_off(layer) <= 1.01
@@ -100,4 +100,4 @@ def test_each_operator_of_random_blocks_is_close_to_float(capsys: pytest.Capture
     found = {kind: round(10 * math.log10(signal[kind] / noise[kind]), 1) for kind in signal}
     with capsys.disabled():
         print(f"\nsignal to noise of operators of tokens, dB: {found}")
-    assert len(found) == 3 and min(found.values()) > 31
+    assert len(found) == 4 and min(found.values()) > 31

@@ -13,6 +13,7 @@ from tinyredux.codegen.fields import (
     bilinear_fields,
     clamp_fields,
     layer_norm_fields,
+    matmul_fields,
     mul_fields,
     rearrange_fields,
 )
@@ -28,6 +29,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Pool,
     Rearrange,
@@ -247,6 +249,11 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, fields = "attention", attention_fields(graph, op, step)
             planned = weights.fast.program.buffers[step.scratch].size_bytes
             check = f'_Static_assert(TR_ATTENTION_SCRATCH_BYTES({fields["keys"]}) <= {planned}, "scratch of {op.name}");\n'
+            scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"
+        case MatMul():
+            kernel, fields = "matmul", matmul_fields(graph, op)
+            planned = weights.fast.program.buffers[step.scratch].size_bytes
+            check = f'_Static_assert(TR_MATMUL_SCRATCH_BYTES({op.inner}) <= {planned}, "scratch of {op.name}");\n'
             scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"
         case Mul():
             kernel, fields = "mul", mul_fields(graph, op, step)

@@ -7,6 +7,7 @@ of how `calls` fills the structs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -51,13 +52,14 @@ def _differs(kernel: str, fields: Fields, maps: tuple[Walk, ...]) -> int:
     """Returns the number, from 1, of the first map that the kernel walks otherwise; 0 where there is none."""
     parameters = {key.removeprefix("window."): value for key, value in fields}
     for number, (walk, there) in enumerate(zip(_walks(kernel, parameters), maps, strict=False), 1):
-        if not np.array_equal(walk.elements(), there.elements()):
+        lies = there.elements()
+        if not np.array_equal(walk.elements() if walk else np.arange(lies.size), lies):
             return number
     return 0
 
 
-def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
-    """Returns how a kernel with these parameters walks its output and its inputs."""
+def _walks(kernel: str, p: dict[str, int]) -> Sequence[Walk | None]:
+    """Returns how a kernel with these parameters walks its output and its inputs; None: anywhere in a map without gaps."""
     rows = max(p.get("rows", 0), 1)
     match kernel:
         case "tr_add_s8" | "tr_sub_s8":
@@ -83,6 +85,8 @@ def _walks(kernel: str, p: dict[str, int]) -> list[Walk]:
             queries, heads, keys = p["queries"], p["heads"], p["keys"]
             depths = (p["value_depth"], p["depth"], p["depth"], p["value_depth"])
             return [_dense(1, many, heads * each) for many, each in zip((queries, queries, keys, keys), depths, strict=True)]
+        case "tr_matmul_s8":
+            return [_dense(1, p["heads"] * p["rows"], p["columns"]), None, None]
         case "tr_dense_s8":
             return [_dense(1, 1, p["out_n"]), _dense(1, 1, p["in_n"])]
         case "tr_trec_conv_s8":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from tinyredux.graph import Attention, Bilinear, Graph, LayerNorm, Mul, Rearrange
+from tinyredux.graph import Attention, Bilinear, Graph, LayerNorm, MatMul, Mul, Rearrange
 from tinyredux.int8 import Clamp, attention_params, bilinear, layer_norm_params, mul_params, quant_of
 from tinyredux.memory import Step, is_gated, is_spread
 
@@ -31,6 +31,19 @@ def mul_fields(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
         "a_zero_point": params.input_zero_point, "b_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
         "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
         **clamp_fields(params.clamp), "b_each": int(not gated),
+    }  # fmt: skip
+
+
+def matmul_fields(graph: Graph, op: MatMul) -> dict[str, int]:
+    """Returns the fields of products of matrices."""
+    params, row = mul_params(graph, op), op.heads * op.columns if op.beside else op.columns
+    sides = {"left": (op.left, ("first", "head", "row", "inner")), "right": (op.right, ("first", "head", "inner", "column"))}
+    return {
+        "heads": op.heads, "rows": op.rows, "inner": op.inner, "columns": op.columns,
+        **{f"{side}_{name}": by for side, (steps, names) in sides.items() for by, name in zip(steps, names, strict=True)},
+        "out_head": op.columns if op.beside else op.rows * op.columns, "out_row": row,
+        "left_zero_point": params.input_zero_point, "right_zero_point": quant_of(graph.tensors[op.inputs[1]]).zero_point,
+        "output_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
     }  # fmt: skip
 
 

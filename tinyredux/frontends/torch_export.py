@@ -195,7 +195,7 @@ def _returned(builder: Builder, node: object, name: str, where: str) -> str:
     if node.name in builder.padded:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
     if node.name in builder.scores:
-        raise refuse(node, "returning scores, or a factor of them", tokens.PATTERN)
+        tokens.multiply(Call(builder, node, _name(node)))
     tensor = builder.graph.tensors[builder.value[node.name]]
     if node.name in builder.turned:
         if not torch.equal(builder.turned[node.name].flatten(), torch.arange(tensor.elements)):

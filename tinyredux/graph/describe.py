@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinyredux.files import expect
-from tinyredux.graph.operators import Attention, Graph, Op, Weighted
+from tinyredux.graph.operators import Attention, Graph, MatMul, Op, Weighted
 
 
 def macs(graph: Graph, op: Op) -> int:
@@ -12,6 +12,8 @@ def macs(graph: Graph, op: Op) -> int:
     if isinstance(op, Attention):
         rows, columns, depth = graph.tensors[op.inputs[1]].shape
         return height * width * rows * columns * (depth + channels)
+    if isinstance(op, MatMul):
+        return op.heads * op.rows * op.inner * op.columns
     if not isinstance(op, Weighted):
         return 0
     return height * width * int(graph.constants[op.weights].size)

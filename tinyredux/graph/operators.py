@@ -29,7 +29,7 @@ ACTIVATIONS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 
 ROUNDINGS = ("double", "single")  # of a sum on its way to int8: as TFLM and CMSIS-NN do, or as LiteRT's default interpreter does
 DETAILS = (
     "kind", "kernel", "stride", "padding", "dilation", "groups", "multiplier", "activation", "sub_length", "hash_bits",
-    "threshold", "function", "parameters", "subtract", "heads", "scale", "epsilon",
+    "threshold", "function", "parameters", "subtract", "heads", "scale", "epsilon", "rows", "inner", "columns",
 )  # fmt: skip
 UNDILATED = ("dilation", (1, 1))  # goes without saying
 ELEMENT_BYTES = {"int8": 1, "float32": 4, "int32": 4}
@@ -244,6 +244,26 @@ class Attention(Op):
 
     heads: int = 1
     scale: float = 1.0  # of the scores, which softmax then takes over the keys
+
+
+@dataclass(frozen=True)
+class MatMul(Op):
+    """Products of matrices, one of each of `heads`, whose values lie anywhere in two maps: `scale` times left times right.
+
+    The value of head h, row i and number k of the left one is number left[0] + h left[1] + i left[2] + k left[3] of its map, in
+    its order of rows, columns and channels; that of head h, k and column j of the right one alike. The output holds matrix after
+    matrix in the same order; if `beside`, the rows of all heads side by side.
+    """
+
+    heads: int = 1
+    rows: int = 1
+    inner: int = 1
+    columns: int = 1
+    left: tuple[int, int, int, int] = (0, 0, 0, 0)
+    right: tuple[int, int, int, int] = (0, 0, 0, 0)
+    size: Pair = (1, 1)  # rows and columns of the output
+    beside: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tinyredux.graph.operators import (
     DepthwiseConv,
     Graph,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Pair,
@@ -133,6 +134,8 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return sum(shape[0] for shape in parts), *parts[0][1:]
         case Attention():
             return _attended(graph, op)
+        case MatMul():
+            return _multiplied(graph, op)
         case AddConstant():
             shape, own = graph.constants[op.values].shape, (height, width, channels)
             require(shape == own, f"{op.name}: adds a constant of {shape} to {own}; expected one shape")
@@ -161,6 +164,19 @@ def _attended(graph: Graph, op: Attention) -> Shape:
     split = op.heads >= 1 and not queries[2] % op.heads and not values[2] % op.heads
     require(split, f"{op.name}: {queries[2]} and {values[2]} channels do not divide into {op.heads} heads")
     return *queries[:2], values[2]
+
+
+def _multiplied(graph: Graph, op: MatMul) -> Shape:
+    counts = {"heads": op.heads, "rows": op.rows, "inner": op.inner, "columns": op.columns}
+    require(min(counts.values()) >= 1, f"{op.name}: multiplies matrices of {counts}, expected 1 or more of each")
+    for name, by, most in zip(op.inputs, (op.left, op.right), ((op.rows, op.inner), (op.inner, op.columns)), strict=True):
+        last = by[0] + sum(step * (count - 1) for step, count in zip(by[1:], (op.heads, *most), strict=True))
+        inside = min(by) >= 0 and last < graph.tensors[name].elements
+        require(inside, f"{op.name}: reads value {last} of {name}, which has {graph.tensors[name].elements}")
+    values, places = op.heads * op.rows * op.columns, op.size[0] * op.size[1]
+    fits = places >= 1 and not values % places and (op.heads == 1 or places == op.rows * (1 if op.beside else op.heads))
+    require(fits, f"{op.name}: writes {counts} to a map of {op.size} places")
+    return *op.size, values // places
 
 
 def _output_channels(graph: Graph, op: Convolution, channels: int) -> int:

@@ -22,12 +22,13 @@ from tinyredux.fixedpoint import (
     single_mean,
     single_scale,
 )
-from tinyredux.graph import ACTIVATIONS, Add, AddConstant, Graph, Mul, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
+from tinyredux.graph import ACTIVATIONS, Add, AddConstant, Graph, MatMul, Mul, Op, Pool, Quant, Relu, Softmax, Tensor, Weighted
 
 ADD_LEFT_SHIFT = 20
 SOFTMAX_DIFF_BITS = 5
 SOFTMAX_CHANNELS = 4095  # their sum has 12 integer bits
 LARGEST_ONCE = 256.0  # the factor of a product from which on XNNPACK leaves it to a kernel that rounds otherwise
+MOST_INNER = 16384  # products in a sum of MatMul: 2^14 of 255 * 255, and its parts, fit 32 bits
 SOFTMAX_OUTPUT = Quant((1 / 256,), -128)
 
 
@@ -181,20 +182,26 @@ def addend_quants(graph: Graph, op: Add | AddConstant) -> tuple[Quant, Quant]:
     return first, quant_of(graph.tensors[op.inputs[1]])
 
 
-def mul_params(graph: Graph, op: Mul) -> Requantization:
-    """Returns the factor of an int8 product; the zero point of the second input stands beside, in its tensor.
+def mul_params(graph: Graph, op: Mul | MatMul) -> Requantization:
+    """Returns the factor of int8 products; the zero point of the second input stands beside, in its tensor.
 
-    Raises ValueError for a factor of LARGEST_ONCE or more with single rounding, which has no rule for it.
+    Raises ValueError for a factor of LARGEST_ONCE or more with single rounding, which has no rule for it, and for matrices whose
+    sums could leave 32 bits.
     Source: LiteRT, `MulOperation` in tflite/kernels/mul.cc; XNNPACK.
     """
+    times = 1.0
+    if isinstance(op, MatMul):
+        require(op.inner <= MOST_INNER, f"{op.name}: sums of {op.inner} products, at most {MOST_INNER}")
+        require(op.scale >= 0, f"{op.name}: products are scaled by {op.scale}, expected 0 or more")
+        times = op.scale
     left, right = (quant_of(graph.tensors[name]) for name in op.inputs)
     result = quant_of(graph.tensors[op.output])
     if graph.rounding == "single":
-        scale = single_scale(left.scale[0], right.scale[0], result.scale[0])
+        scale = single_scale(left.scale[0] * times, right.scale[0], result.scale[0])
         require(scale < LARGEST_ONCE, f"{op.name}: its factor is {scale:.4g}, expected less than 256; take double rounding")
         multiplier, shift = float_bits(scale), 0
     else:
-        multiplier, shift = quantize_multiplier(left.scale[0] * right.scale[0] / result.scale[0])
+        multiplier, shift = quantize_multiplier(left.scale[0] * times * right.scale[0] / result.scale[0])
     return Requantization((multiplier,), (shift,), left.zero_point, result.zero_point, clamp_for(graph, op))
 
 

@@ -24,6 +24,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Padding,
@@ -51,7 +52,7 @@ from tinyredux.int8.factors import (
     softmax_params,
 )
 from tinyredux.int8.lookup import table_of
-from tinyredux.int8.tokens import attended, attended_int8, normalized, normalized_int8
+from tinyredux.int8.tokens import attended, attended_int8, multiplied, normalized, normalized_int8
 from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -213,6 +214,10 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return normalized_int8(graph, op, images)
         case Attention():
             return attended_int8(graph, op, inputs)
+        case MatMul():
+            points = [quant_of(graph.tensors[name]).zero_point for name in op.inputs]
+            reals = [values.astype(np.float64) - point for values, point in zip(inputs, points, strict=True)]  # exact
+            return requantize(multiplied(op, *reals), np.zeros(1, np.int64), mul_params(graph, op))
         case AddConstant():
             return _add_int8(graph, op, [images, graph.constants[op.values]])
     raise ValueError(f"{op.name}: the interpreter has no int8 {type(op).__name__}")
@@ -308,6 +313,8 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
             result = normalized(op, images)
         case Attention():
             result = attended(op, inputs)
+        case MatMul():
+            result = multiplied(op, *inputs) * op.scale
         case AddConstant():
             result = images + graph.constants[op.values] * (-1 if op.subtract else 1)
         case _:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tinyredux import fixedpoint
 from tinyredux.files import require
 from tinyredux.fixedpoint import quantize_multiplier
-from tinyredux.graph import Attention, Graph, LayerNorm
+from tinyredux.graph import Attention, Graph, LayerNorm, MatMul
 from tinyredux.int8.factors import quant_of
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -38,7 +38,8 @@ class LayerNormParams:
 
 @dataclass(frozen=True)
 class AttentionParams:
-    """Factors from differences of scores to powers of 2 in steps of 2^-8, least difference that counts; from sums to outputs."""
+    """Factors from differences of scores to powers of 2 in steps of 2^-8, first difference that counts for nothing; from sums
+    to outputs."""
 
     score_multiplier: int
     score_shift: int
@@ -110,6 +111,17 @@ def attended_int8(graph: Graph, op: Attention, inputs: list[Batch]) -> Batch:
     factors = fixedpoint.divided(p.multiplier, p.shift, weights.sum(axis=-1, keepdims=True))
     scaled = fixedpoint.multiply_by_quantized_multiplier(sums, *factors)
     return _joined(fixedpoint.clamp_int8(scaled + p.output_zero_point), inputs[0])
+
+
+def multiplied(op: MatMul, left: Batch, right: Batch) -> Batch:
+    """Returns the maps of the products of matrices that lie in two maps."""
+    sizes = (op.heads, op.rows, op.inner), (op.heads, op.inner, op.columns)
+    found = [
+        values.reshape(len(values), -1)[:, by[0] + np.tensordot(by[1:], np.indices(size), 1)]
+        for values, by, size in zip((left, right), (op.left, op.right), sizes, strict=True)
+    ]
+    products = found[0] @ found[1]
+    return (products.transpose(0, 2, 1, 3) if op.beside else products).reshape(len(left), *op.size, -1)
 
 
 def _heads(op: Attention, images: Batch) -> Batch:

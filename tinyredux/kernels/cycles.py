@@ -32,6 +32,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Pool,
@@ -154,6 +155,8 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
             return "layer_norm", (1, pixels, outputs)
         case Attention():
             return "attention", _attended(op, step)
+        case MatMul():
+            return "matmul", _multiplied(op)
         case Relu() | Lookup():
             return type(op).__name__.lower(), (len(in_lines(step)), outputs)
     return "softmax", (1, outputs)
@@ -168,6 +171,18 @@ def _attended(op: Attention, step: Step) -> Counts:
     return (
         1, rows, rows * pairs, rows * pairs * -(-depths[0] // 4), rows * count, rows * fours, rows * fours * pairs,
         rows * depths[1],
+    )  # fmt: skip
+
+
+def _multiplied(op: MatMul) -> Counts:
+    """How often a product of matrices begins a row, widens a value of it, ends an output; adds four values to two columns, or
+    one; adds two values to four columns, or one to a column."""
+    rows, across, down = op.heads * op.rows, op.right[3], op.right[2]
+    fours = op.columns // 4 if down != 1 and across == 1 else 0
+    twos, ones = (-(-op.columns // 2), 0) if down == 1 else (0, op.columns - 4 * fours)
+    return (
+        1, rows, rows * op.inner, rows * op.columns, rows * twos * (op.inner // 4), rows * twos * (op.inner % 4),
+        rows * fours * -(-op.inner // 2), rows * ones * op.inner,
     )  # fmt: skip
 
 

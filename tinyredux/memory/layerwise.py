@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tinyredux.graph import Attention, Conv, Graph, Op, TrecConv
+from tinyredux.graph import Attention, Conv, Graph, MatMul, Op, TrecConv
 from tinyredux.memory.program import kept_buffers, storages
 from tinyredux.trec import TrecSizes, trec_sizes
 
@@ -83,6 +83,8 @@ def scratch_bytes(graph: Graph, op: Op) -> int:
     if isinstance(op, Attention):
         rows, columns, _ = graph.tensors[op.inputs[1]].shape
         return 4 * rows * columns
+    if isinstance(op, MatMul):
+        return (2 * op.inner + 3) // 4 * 4
     if not isinstance(op, Conv) or is_pointwise(op):
         return 0
     column = op.kernel[0] * op.kernel[1] * (graph.tensors[op.inputs[0]].shape[2] // op.groups)

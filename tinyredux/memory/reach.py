@@ -17,6 +17,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Rearrange,
@@ -38,7 +39,7 @@ def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
             return graph.tensors[op.inputs[0]].shape[2] // op.groups, graph.tensors[op.output].shape[2] // op.groups
         case DepthwiseConv():
             return 1, op.multiplier
-        case Dense() | Softmax() | TrecConv() | LayerNorm() | Attention() | AddConstant():
+        case Dense() | Softmax() | TrecConv() | LayerNorm() | Attention() | AddConstant() | MatMul():
             return graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
     return 1, 1
 
@@ -95,12 +96,12 @@ def moved_from(graph: Graph, op: Bilinear | Rearrange, axis: int, first: Array |
 def is_barrier(graph: Graph, op: Op) -> bool:
     """True for an operator that cannot run in slices of channels, nor read or write them."""
     moves = isinstance(op, Rearrange) and moves_channels(graph, op)
-    return isinstance(op, (Softmax, TrecConv, LayerNorm, Attention, AddConstant)) or moves or is_gated(graph, op)
+    return isinstance(op, (Softmax, TrecConv, LayerNorm, Attention, AddConstant, MatMul)) or moves or is_gated(graph, op)
 
 
 def is_whole(op: Op, index: int) -> bool:
     """True for an input that every part of an operator's output needs as a whole: of an attention keys and values."""
-    return isinstance(op, (Dense, TrecConv)) or (isinstance(op, Attention) and index > 0)
+    return isinstance(op, (Dense, TrecConv, MatMul)) or (isinstance(op, Attention) and index > 0)
 
 
 def moves_channels(graph: Graph, op: Rearrange) -> bool:

@@ -13,6 +13,7 @@ from tinyredux.graph import (
     Convolution,
     Dense,
     Graph,
+    MatMul,
     Op,
     Rearrange,
     TrecConv,
@@ -72,7 +73,7 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
 
 def computed_macs(graph: Graph, op: Op, out: Box, in_channels: int | None = None) -> int:
     """Returns the multiply-accumulates that computing a box takes, from `in_channels` channels where it is a partial sum."""
-    if isinstance(op, Attention):
+    if isinstance(op, Attention | MatMul):
         return macs(graph, op) * out.elements // graph.tensors[op.output].elements
     if not isinstance(op, Weighted):
         return 0

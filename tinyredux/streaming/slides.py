@@ -16,6 +16,7 @@ from tinyredux.graph import (
     Graph,
     LayerNorm,
     Lookup,
+    MatMul,
     Mul,
     Op,
     Pool,
@@ -69,7 +70,7 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
     match op:
         case TrecConv():
             return Slide(0, 0, 0, "clusters the rows of the whole window")
-        case Dense() | Attention():
+        case Dense() | Attention() | MatMul():
             return Slide(0, 0, 0, "reads the whole window at once")
         case Convolution() | Pool():
             if not windows_meet_map(graph, op):

@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR, LAYER_NORM, ATTENTION };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR, LAYER_NORM, ATTENTION, MATMUL };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -22,6 +22,9 @@ int32_t scratch_bytes(const int32_t *fields)
     }
     if (fields[0] == ATTENTION) {
         return TR_ATTENTION_SCRATCH_BYTES(f[2]);
+    }
+    if (fields[0] == MATMUL) {
+        return TR_MATMUL_SCRATCH_BYTES(f[2]);
     }
     if (fields[0] >= DIRECT && fields[0] <= ADD_S16) {
         return 4 * f[3] * f[4] * f[5];
@@ -121,6 +124,12 @@ static void run_attention(const int32_t *f, void *const *arrays, int16_t *scratc
     tr_attention_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
 }
 
+static void run_matmul(const int32_t *f, void *const *arrays, int16_t *scratch)
+{
+    const struct tr_matmul p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16], f[17], f[18]};
+    tr_matmul_s8(arrays[0], arrays[1], arrays[2], &p, scratch);
+}
+
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
 {
     const int32_t *f = fields + 1;
@@ -183,6 +192,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         return;
     case ATTENTION:
         run_attention(f, arrays, scratch);
+        return;
+    case MATMUL:
+        run_matmul(f, arrays, scratch);
         return;
     case SOFTMAX:
         tr_softmax_s8(arrays[0], arrays[1], &(const struct tr_softmax){f[0], f[1], f[2], f[3], f[4]});

@@ -9,7 +9,7 @@ is done with that array, and nothing moves. A layer then reads which places and 
 
 from __future__ import annotations
 
-from tinyredux.frontends.tokens.attention import PATTERN
+from tinyredux.frontends.tokens.attention import multiply
 from tinyredux.frontends.tokens.layers import convert
 
-__all__ = ["PATTERN", "convert"]
+__all__ = ["convert", "multiply"]

@@ -1,16 +1,18 @@
-"""Attention: scores of queries and keys wait for the values that they weigh."""
+"""Attention: scores of queries and keys wait for the values that they weigh; for anything else they are products of matrices."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, refuse
 from tinyredux.frontends.tokens.places import VIEWS, Operand, note, part, places, view
-from tinyredux.graph import Attention
+from tinyredux.graph import Attention, MatMul, Softmax
 
 PATTERN = "softmax(q @ k.transpose(-2, -1) * scale, -1) @ v, or scaled_dot_product_attention"
 ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy")
@@ -27,7 +29,7 @@ class Scores:
 
 
 def matmul(call: Call) -> None:
-    """Queries times keys, which wait for the values; or the shares of a softmax times these."""
+    """A product of two activations, which may be scores and waits for the values that they weigh."""
     left, right = call.node.args[:2]
     if len(call.activations((left, right))) < 2:
         raise refuse(call.node, f"{call.kind} with a constant", "nn.Linear")
@@ -36,7 +38,7 @@ def matmul(call: Call) -> None:
     parts = list[tuple[fx.Node, torch.Tensor]]()
     for node in (left, right):
         if node.name in known and len(known[node.name].parts) > 1:
-            raise refuse(call.node, f"{call.kind} of scores", PATTERN)
+            multiply(replace(call, node=node))
         scores *= known[node.name].scale if node.name in known else 1.0
         parts.append((node, places(call.builder, node)))
     (query, at), (key, turned) = parts
@@ -44,21 +46,21 @@ def matmul(call: Call) -> None:
     call.builder.scores[call.node.name] = Scores(((query, at), (key, turned.transpose(-1, -2))), scores)
 
 
-def scored(call: Call, node: fx.Node) -> None:
-    """What may happen to scores on their way to the values."""
+def scored(call: Call, node: fx.Node) -> bool:
+    """What may happen to scores on their way to the values; False where anything else does, and they wait no longer."""
     builder, scores = call.builder, call.builder.scores[node.name]
     if _is_dead(call.node):
         call.alias(node)  # weights that a module can return, and this one does not
         builder.scores[call.node.name] = scores
-        return
+        return True
     numbers = [arg for arg in call.node.args[:2] if not isinstance(arg, fx.Node)]
     whole = len(scores.parts) == 2
     axis = arguments(call.node, dim=-1)[0] if call.kind in ("softmax", "_softmax") else 0
     if call.kind in ("matmul", "bmm"):
         left, right = call.node.args[:2]
-        if whole and left is node and scores.shares and isinstance(right, fx.Node) and right.name in builder.value:
-            _attend(call, [*scores.parts, (right, places(builder, right))], scores.scale)
-        else:
+        if not (whole and left is node and scores.shares and isinstance(right, fx.Node) and right.name in builder.value):
+            matmul(call)
+        elif not _attend(call, [*scores.parts, (right, places(builder, right))], scores.scale):
             matmul(call)
     elif call.kind in ("mul", "div") and numbers and not scores.shares and call.node.args[0] is node:
         factor = float(numbers[0])  # type: ignore[arg-type]
@@ -72,7 +74,75 @@ def scored(call: Call, node: fx.Node) -> None:
         ((of, _),) = scores.parts
         builder.scores[call.node.name] = replace(scores, parts=((of, builder.turned[call.node.name]),))
     else:
-        raise refuse(call.node, f"{call.kind} between queries, keys and values", PATTERN)
+        multiply(replace(call, node=node))
+        return False
+    return True
+
+
+def multiply(call: Call) -> None:
+    """Emits the product that a node of scores waits with, and its softmax, in the order in which it is read."""
+    scores = call.builder.scores.pop(call.node.name)
+    if len(scores.parts) < 2:
+        raise refuse(call.node, "a number times a part of a map, for anything but a product of two activations", PATTERN)
+    if scores.scale < 0:
+        raise refuse(call.node, "a product of activations times a negative number", "the number's magnitude, and a difference")
+    (left, at), (right, other) = scores.parts
+    many = np.broadcast_shapes(at.shape[:-2], other.shape[:-2])
+    at, other = at.expand(*many, *at.shape[-2:]), other.expand(*many, *other.shape[-2:])
+    sizes = (math.prod(many), at.shape[-2], other.shape[-2])
+    turned, beside, lie = _orders(sizes)[0] if scores.shares else _order(call, sizes)
+    if turned:
+        (left, at), (right, other) = (right, other), (left, at)
+    count, rows, columns = math.prod(many), at.shape[-2], other.shape[-2]
+    size = call.builder.graph.tensors[call.builder.value[left.name]].shape[:2]
+    if (count > 1 and not beside) or rows != math.prod(size):
+        size = (rows, 1) if count == 1 or beside else (count, rows)
+    steps = _steps(call, at), _steps(call, other.mT)
+    call.emit("matmul", MatMul, count, rows, at.shape[-1], columns, *steps, size, beside, scores.scale, reads=[left, right])
+    if scores.shares:
+        call.emit("softmax", Softmax, reads=[call.builder.value[call.node.name]])
+    note(call, lie)
+
+
+def _order(call: Call, sizes: tuple[int, int, int]) -> tuple[bool, bool, torch.Tensor]:
+    """Returns whether matrices (heads, rows, columns) are turned, and stand side by side, and where their values lie then: so
+    that they lie as they are read behind the views that follow."""
+    orders, each = _orders(sizes), torch.arange(math.prod(sizes))
+    return next((order for order in orders if torch.equal(_viewed(call, order[2]).flatten(), each)), orders[0])
+
+
+def _orders(sizes: tuple[int, int, int]) -> tuple[tuple[bool, bool, torch.Tensor], ...]:
+    """Returns the orders in which matrices can be written."""
+    heads, rows, columns = sizes
+    each = torch.arange(heads * rows * columns)
+    return (
+        (False, False, each.reshape(sizes)), (False, True, each.reshape(rows, heads, columns).transpose(0, 1)),
+        (True, False, each.reshape(heads, columns, rows).mT), (True, True, each.reshape(columns, heads, rows).permute(1, 2, 0)),
+    )  # fmt: skip
+
+
+def _viewed(call: Call, lie: torch.Tensor) -> torch.Tensor:
+    """Returns places behind the views that alone read a node."""
+    node, lie = call.node, lie.reshape(call.shape)
+    while len(node.users) == 1:
+        (node,) = node.users
+        kind = getattr(node.target, "__name__", "").split(".")[0]
+        if kind in VIEWS and isinstance(node.meta["val"], torch.Tensor):
+            lie = node.target(lie, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+        elif kind not in ALIASES:
+            break
+    return lie
+
+
+def _steps(call: Call, lie: torch.Tensor) -> tuple[int, int, int, int]:
+    """Returns where the first value of matrices lies, and how far apart those of heads, rows and columns are, by their places."""
+    lie = lie.reshape(-1, *lie.shape[-2:])
+    first = int(lie[0, 0, 0])
+    head, row, column = (int(lie.narrow(axis, min(1, lie.shape[axis] - 1), 1).flatten()[0]) - first for axis in range(3))
+    heads, rows, columns = (torch.arange(count) for count in lie.shape)
+    if not torch.equal(lie, first + heads[:, None, None] * head + rows[:, None] * row + columns * column):
+        raise refuse(call.node, f"{call.kind} of matrices {tuple(lie.shape)} whose values lie unevenly", PATTERN)
+    return first, head, row, column
 
 
 def _pass_on(call: Call, node: fx.Node, scores: Scores) -> None:
@@ -94,12 +164,15 @@ def attention(call: Call) -> None:
     if mask is not None or dropout or causal or grouped or len(call.activations((query, key, value))) < 3:
         raise refuse(call.node, "attention with a mask, dropout, grouped or constant operands", "attention of all tokens to all")
     scale = call.source_shape[-1] ** -0.5 if scale is None else float(scale)
-    _attend(call, [(node, places(call.builder, node)) for node in (query, key, value)], scale)
+    if not _attend(call, [(node, places(call.builder, node)) for node in (query, key, value)], scale):
+        what = f"attention of operands {call.source_shape} whose features do not lie head by head"
+        raise refuse(call.node, what, PATTERN)
 
 
-def _attend(call: Call, operands: Sequence[Operand], scale: float) -> None:
-    """Emits the attention of three operands, each a node and where its values (heads, tokens, features) lie in that one's map."""
-    names, heads = list[str](), 0
+def _attend(call: Call, operands: Sequence[Operand], scale: float) -> bool:
+    """Emits the attention of three operands, each a node and where its values (heads, tokens, features) lie in that one's map;
+    False where an operand's features do not lie head by head."""
+    parts, heads = [], 0
     for node, lie in operands:
         height, width, channels = call.builder.graph.tensors[call.builder.value[node.name]].shape
         depth = lie.shape[-1]
@@ -108,9 +181,10 @@ def _attend(call: Call, operands: Sequence[Operand], scale: float) -> None:
         each = torch.arange(height * width)[:, None] * channels + torch.arange(depth)
         expected = first + torch.arange(heads)[:, None, None] * depth + each
         if first + heads * depth > channels or at.shape != expected.shape or not torch.equal(at, expected):
-            raise refuse(call.node, f"attention of an operand {tuple(lie.shape)} whose features do not lie head by head", PATTERN)
-        names.append(part(call, node, (height, width), (0, 0), first, heads * depth))
-    call.emit("attention", Attention, heads, scale, reads=names)
+            return False
+        parts.append((node, (height, width), (0, 0), first, heads * depth))
+    call.emit("attention", Attention, heads, scale, reads=[part(call, *each) for each in parts])
     count, depth = call.shape[-2:]
     each = torch.arange(count)[:, None] * heads * depth + torch.arange(depth)
     note(call, torch.arange(heads)[:, None, None] * depth + each)
+    return True

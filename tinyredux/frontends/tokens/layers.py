@@ -26,9 +26,9 @@ ELEMENTWISE = (
 def convert(call: Call, others: Handlers) -> bool:
     """Converts a call that reads tokens, by `others` where it looks at each value by itself; False where that cannot be."""
     builder, operands = call.builder, call.activations(call.node.all_input_nodes)
-    if waiting := [node for node in operands if node.name in builder.scores]:
-        scored(call, waiting[0])
-    elif call.kind in ALIASES or (call.kind == "expand" and call.shape == call.source_shape):
+    if any(node.name in builder.scores and scored(call, node) for node in operands):
+        return True
+    if call.kind in ALIASES or (call.kind == "expand" and call.shape == call.source_shape):
         call.alias(operands[0])
         if operands[0].name in builder.turned:
             builder.turned[call.node.name] = builder.turned[operands[0].name]
@@ -53,13 +53,26 @@ def convert(call: Call, others: Handlers) -> bool:
 
 def _linear(call: Call) -> None:
     weight, bias = arguments(call.node, weight=None, bias=None)
+    _features(call, call.constant(weight), call.constant(bias))
+
+
+def _features(call: Call, weights: Array, bias: Array) -> None:
+    """Emits weights (outputs, features) times the features of each token."""
     source, lie = rows(call, call.source)
-    weights, shape = call.constant(weight), call.builder.graph.tensors[source].shape
-    if shape[:2] == (1, 1):
-        call.emit_weighted("dense", Dense, weights, call.constant(bias), reads=[source])
+    if call.builder.graph.tensors[source].shape[:2] == (1, 1):
+        call.emit_weighted("dense", Dense, weights, bias, reads=[source])
     else:
-        call.emit_weighted("conv", Conv, weights[:, None, None], call.constant(bias), reads=[source])
+        call.emit_weighted("conv", Conv, weights[:, None, None], bias, reads=[source])
     note(call, torch.arange(lie.numel() // lie.shape[-1] * len(weights)))
+
+
+def _product(call: Call) -> None:
+    """A product with a constant matrix is a linear layer, one of two activations what `attention` makes of it."""
+    right = call.node.args[1]
+    if isinstance(right, fx.Node) and not call.activations([right]) and right.meta["val"].ndim == 2:
+        _features(call, call.constant(right).T, np.zeros(()))
+    else:
+        matmul(call)
 
 
 def _trec_conv(call: Call) -> None:
@@ -109,8 +122,13 @@ def _mean(call: Call) -> None:
     (axes,) = arguments(call.node, dim=None)
     lie, (height, width, channels) = places(call.builder, call.source), call.tensor.shape
     axes = [axis % lie.ndim for axis in ([axes] if isinstance(axes, int) else axes or range(lie.ndim))]
+    if lie.numel() == call.tensor.elements and all(lie.shape[axis] == 1 for axis in axes):
+        call.alias(call.source)
+        call.builder.turned[call.node.name] = lie.reshape(call.shape)
+        return
     moved = lie.permute(*axes, *(axis for axis in range(lie.ndim) if axis not in axes)).reshape(height * width, -1)
-    if lie.numel() != call.tensor.elements or not torch.equal(moved.flatten(), torch.arange(lie.numel())):
+    whole = (lie.numel(), math.prod(lie.shape[axis] for axis in axes)) == (call.tensor.elements, height * width)
+    if not whole or not torch.equal(moved.flatten(), torch.arange(lie.numel())):
         raise refuse(call.node, f"a mean over dimensions {axes} of {call.source_shape}", f"the mean of all tokens of {NEAREST}")
     call.emit("averagepool", Pool, "average", (height, width), (height, width))
     note(call, torch.arange(channels))
@@ -123,8 +141,8 @@ def _sum_or_product(call: Call, others: Handlers) -> None:
     constant = right if operands[0] is left else left
     if len(operands) == 2:
         lie = all_places(call, operands)
-        if call.kind not in ("add", "sub") or call.node.kwargs:
-            raise refuse(call.node, f"{call.kind} of two tensors of tokens", "their sum")
+        if call.kind not in ("add", "sub", "mul") or call.node.kwargs:
+            raise refuse(call.node, f"{call.kind} of two tensors of tokens", "their sum or product")
         others[call.kind](call)
         call.builder.turned[call.node.name] = lie
         return
@@ -159,6 +177,6 @@ def _add_constant(call: Call, node: fx.Node, value: Array) -> None:
 
 
 OWN: Handlers = {
-    "scaled_dot_product_attention": attention, "matmul": matmul, "bmm": matmul, "layer_norm": _layer_norm,
+    "scaled_dot_product_attention": attention, "matmul": _product, "bmm": _product, "layer_norm": _layer_norm,
 }  # fmt: skip
 HANDLERS: Handlers = {"linear": _linear, "trec_conv": _trec_conv, "softmax": _softmax, "mean": _mean, "cat": _cat}

@@ -43,7 +43,10 @@ def view(call: Call) -> None:
 
 
 def all_places(call: Call, operands: list[fx.Node]) -> torch.Tensor:
-    """Returns the places that operands have in common: each value of a whole map once, in one order."""
+    """Returns the places that operands have in common: each value of a map once, in one order. Takes out what is part of one."""
+    for node in operands:
+        if places(call.builder, node).numel() != call.builder.graph.tensors[call.builder.value[node.name]].elements:
+            call.builder.value[node.name], call.builder.turned[node.name] = _channels(call, node)
     first, *others = (places(call.builder, node) for node in operands)
     whole = call.builder.graph.tensors[call.builder.value[operands[0].name]].elements
     if first.numel() != whole or tuple(first.shape) != call.shape:
@@ -83,6 +86,16 @@ def part(call: Call, node: fx.Node, size: tuple[int, int], start: tuple[int, int
     if before is not None:
         call.builder.value[call.node.name] = before
     return name
+
+
+def _channels(call: Call, node: fx.Node) -> tuple[str, torch.Tensor]:
+    """Returns the tensor of the channels that a node is of its map, and its places there; takes them, or refuses others."""
+    lie, (height, width, channels) = places(call.builder, node), call.builder.graph.tensors[call.builder.value[node.name]].shape
+    own = lie % channels
+    first, count = int(own.min()), int(own.max() - own.min()) + 1
+    if lie.numel() != height * width * count:
+        return rows(call, node)
+    return part(call, node, (height, width), (0, 0), first, count), lie // channels * count + own - first
 
 
 def note(call: Call, lie: torch.Tensor) -> None:
