@@ -85,6 +85,14 @@ def features_attend(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.o(((q @ k.transpose(-2, -1) * 0.1).softmax(-1) @ v).permute(0, 3, 1, 2).reshape(x.shape))
 
 
+def channels_first(m: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Attention of maps that stay (1, channels, places), and give a map."""
+    q, k, v = m.q(x).mT.chunk(3, 1)
+    scores = q.mT @ k * 0.3
+    shares = (scores if bias is None else scores + bias).softmax(-1)
+    return m.b((v @ shares.transpose(-2, -1)).view(len(x), 12, 3, 5))
+
+
 def weighed_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     """Weights of an attention that are changed before they meet the values."""
     q, k, v = packed(m, x, 3, m.q)
@@ -121,6 +129,12 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
     "linear attention": (linear_attention, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 8)}),
     "features attend": (features_attend, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 12)}),
     "weighed twice": (weighed_twice, {"q": nn.Linear(12, 36)}),
+    "channels first": (channels_first, {"q": nn.Linear(12, 36), "b": nn.Conv2d(12, 4, 3)}),
+    "channels first, biased": (
+        lambda m, x: channels_first(m, x, m.bias),
+        {"q": nn.Linear(12, 36), "b": nn.Conv2d(12, 4, 3), "bias": nn.Parameter(torch.zeros(15, 15))}),
+    "of every other row": (
+        lambda m, x: m.a(x.mT.reshape(len(x), 2, 6, 15)[:, :, :3].relu().mT @ x[:, None, :3, :3].mT), {"a": nn.ReLU()}),
     "gated": (
         lambda m, x: m.b(functional.silu((y := m.a(x).chunk(2, -1))[0]) * y[1]), {"a": nn.Linear(12, 16), "b": nn.Linear(8, 4)}),
     "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
@@ -141,6 +155,10 @@ def test_networks_of_tokens(case: str) -> None:
     quant, stored = int8.output.quant, interpret.run(int8, interpret.quantize_input(int8, images))
     error = (stored.astype(np.float64) - quant.zero_point) * quant.scale[0] - expected
     assert (expected**2).mean() > 300 * (error**2).mean()
+
+
+def test_attention_of_maps_that_stay_channels_first_is_one_operator() -> None:
+    assert [type(op) for op in exported("channels first").ops] == [Conv, Conv, Conv, Attention, Conv]
 
 
 def test_nothing_is_moved() -> None:
@@ -186,7 +204,7 @@ REFUSED: tuple[tuple[Callable[[Any, torch.Tensor], Any], str], ...] = (
     (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([torch.zeros(1, 1, 12), x], 1), "cat of tokens"),
     (lambda m, x: m.b(x.transpose(1, 2)), "over the last dimension|Linear on a tensor"),
     (lambda m, x: m.c(x[:, ::2]), "over the last dimension"), (lambda m, x: x.mean(2), r"mean over dimensions \[2\]"),
-    (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator transpose"),
+    (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator flip"),
     (lambda m, x: x / x, "div of two"),
     (lambda m, x: functional.layer_norm(x, (15, 12)), "layer_norm"),
     (lambda m, x: x.view(1, 3, 5, 12).transpose(1, 2).reshape(1, 15, 12) + x, "lie differently"),

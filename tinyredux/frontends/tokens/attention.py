@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, refuse
 from tinyredux.frontends.tokens.places import VIEWS, Operand, note, part, places, view
-from tinyredux.graph import Attention, MatMul, Softmax
+from tinyredux.graph import Attention, MatMul, Pair, Softmax
 
 PATTERN = "softmax(q @ k.transpose(-2, -1) * scale, -1) @ v, or scaled_dot_product_attention"
 ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy")
@@ -21,11 +20,12 @@ ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias
 @dataclass(frozen=True)
 class Scores:
     """What waits for the values that it weighs: queries (node and the places of their values) times keys times a number; once
-    `shares`, its softmax. Or queries or keys alone, times a number."""
+    `shares`, its softmax; once `turned`, that with its last two axes exchanged. Or queries or keys alone, times a number."""
 
     parts: tuple[Operand, ...]
     scale: float
     shares: bool = False
+    turned: bool = False
 
 
 def matmul(call: Call) -> None:
@@ -57,18 +57,21 @@ def scored(call: Call, node: fx.Node) -> bool:
     whole = len(scores.parts) == 2
     axis = arguments(call.node, dim=-1)[0] if call.kind in ("softmax", "_softmax") else 0
     if call.kind in ("matmul", "bmm"):
-        left, right = call.node.args[:2]
-        if not (whole and left is node and scores.shares and isinstance(right, fx.Node) and right.name in builder.value):
+        other = call.node.args[0 if scores.turned else 1]
+        if not (scores.shares and isinstance(other, fx.Node) and other is not node and other.name in builder.value):
             matmul(call)
-        elif not _attend(call, [*scores.parts, (right, places(builder, right))], scores.scale):
+        elif not _attend(call, scores, (other, places(builder, other))):
             matmul(call)
     elif call.kind in ("mul", "div") and numbers and not scores.shares and call.node.args[0] is node:
         factor = float(numbers[0])  # type: ignore[arg-type]
         _pass_on(call, node, replace(scores, scale=scores.scale * (factor if call.kind == "mul" else 1 / factor)))
     elif whole and not scores.shares and axis in (-1, len(call.shape) - 1) and call.kind in ("softmax", "_softmax"):
         _pass_on(call, node, replace(scores, shares=True))
-    elif call.kind in ALIASES or (whole and call.kind in VIEWS and call.shape[-2:] == call.source_shape[-2:]):
+    elif call.kind in ALIASES:
         _pass_on(call, node, scores)
+    elif whole and call.kind in VIEWS and (turned := _turns(call)) is not None:
+        own = scores.parts if scores.shares or not turned else scores.parts[::-1]
+        _pass_on(call, node, replace(scores, parts=own, turned=scores.turned != (turned and scores.shares)))
     elif not whole and call.kind in VIEWS:
         view(call)
         ((of, _),) = scores.parts
@@ -90,25 +93,32 @@ def multiply(call: Call) -> None:
     many = np.broadcast_shapes(at.shape[:-2], other.shape[:-2])
     at, other = at.expand(*many, *at.shape[-2:]), other.expand(*many, *other.shape[-2:])
     sizes = (math.prod(many), at.shape[-2], other.shape[-2])
-    turned, beside, lie = _orders(sizes)[0] if scores.shares else _order(call, sizes)
+    maps = [call.builder.graph.tensors[call.builder.value[node.name]].shape[:2] for node in (left, right)]
+    turned, beside, lie, size = _order(call, sizes, maps[: 0 if scores.shares else 2])
     if turned:
         (left, at), (right, other) = (right, other), (left, at)
     count, rows, columns = math.prod(many), at.shape[-2], other.shape[-2]
-    size = call.builder.graph.tensors[call.builder.value[left.name]].shape[:2]
-    if (count > 1 and not beside) or rows != math.prod(size):
-        size = (rows, 1) if count == 1 or beside else (count, rows)
     steps = _steps(call, at), _steps(call, other.mT)
     call.emit("matmul", MatMul, count, rows, at.shape[-1], columns, *steps, size, beside, scores.scale, reads=[left, right])
     if scores.shares:
         call.emit("softmax", Softmax, reads=[call.builder.value[call.node.name]])
-    note(call, lie)
+    note(call, lie.mT if scores.turned else lie)
 
 
-def _order(call: Call, sizes: tuple[int, int, int]) -> tuple[bool, bool, torch.Tensor]:
-    """Returns whether matrices (heads, rows, columns) are turned, and stand side by side, and where their values lie then: so
-    that they lie as they are read behind the views that follow."""
-    orders, each = _orders(sizes), torch.arange(math.prod(sizes))
-    return next((order for order in orders if torch.equal(_viewed(call, order[2]).flatten(), each)), orders[0])
+def _order(call: Call, sizes: tuple[int, int, int], maps: list[Pair]) -> tuple[bool, bool, torch.Tensor, Pair]:
+    """Returns whether matrices (heads, rows, columns) are turned, whether they stand side by side, where their values lie then,
+    and the size of their map, one of `maps` where it can be: so that they lie as they are read behind the views that follow, or
+    as they are if there are no maps."""
+    (heads, rows, columns), each = sizes, torch.arange(math.prod(sizes))
+    for turned, beside, lie in _orders(sizes) if maps else ():
+        viewed, count = _viewed(call, lie), columns if turned else rows
+        if viewed.ndim == 4 and viewed.shape[-2:] != call.shape[-2:]:
+            if torch.equal(viewed, each.reshape(*viewed.shape[2:], -1).permute(2, 0, 1)[None]):
+                return turned, beside, lie, (viewed.shape[2], viewed.shape[3])
+        elif torch.equal(viewed.flatten(), each):
+            own = next((size for size in maps if math.prod(size) == count), (count, 1))
+            return turned, beside, lie, own if beside or heads == 1 else (heads, count)
+    return False, False, _orders(sizes)[0][2], (heads, rows)
 
 
 def _orders(sizes: tuple[int, int, int]) -> tuple[tuple[bool, bool, torch.Tensor], ...]:
@@ -128,7 +138,7 @@ def _viewed(call: Call, lie: torch.Tensor) -> torch.Tensor:
         (node,) = node.users
         kind = getattr(node.target, "__name__", "").split(".")[0]
         if kind in VIEWS and isinstance(node.meta["val"], torch.Tensor):
-            lie = node.target(lie, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+            lie = node.target(lie.contiguous(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
         elif kind not in ALIASES:
             break
     return lie
@@ -145,6 +155,19 @@ def _steps(call: Call, lie: torch.Tensor) -> tuple[int, int, int, int]:
     return first, head, row, column
 
 
+def _turns(call: Call) -> bool | None:
+    """Returns whether a view exchanges the last two axes, False where it leaves all values in their order, else None."""
+    before = torch.arange(math.prod(call.source_shape)).reshape(call.source_shape)
+    after = call.node.target(before, *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+    if (
+        isinstance(after, torch.Tensor)
+        and after.shape[-2:] == before.shape[-2:]
+        and torch.equal(after.flatten(), before.flatten())
+    ):
+        return False
+    return True if isinstance(after, torch.Tensor) and torch.equal(after, before.mT) else None
+
+
 def _pass_on(call: Call, node: fx.Node, scores: Scores) -> None:
     call.alias(node)
     call.builder.scores[call.node.name] = scores
@@ -153,7 +176,12 @@ def _pass_on(call: Call, node: fx.Node, scores: Scores) -> None:
 
 
 def _is_dead(node: fx.Node) -> bool:
-    return node.op != "output" and all(map(_is_dead, node.users))
+    todo, seen = [node], {node}
+    while todo:
+        following = todo.pop().users.keys() - seen
+        seen |= following
+        todo += following
+    return all(one.op != "output" for one in seen)
 
 
 def attention(call: Call) -> None:
@@ -164,16 +192,17 @@ def attention(call: Call) -> None:
     if mask is not None or dropout or causal or grouped or len(call.activations((query, key, value))) < 3:
         raise refuse(call.node, "attention with a mask, dropout, grouped or constant operands", "attention of all tokens to all")
     scale = call.source_shape[-1] ** -0.5 if scale is None else float(scale)
-    if not _attend(call, [(node, places(call.builder, node)) for node in (query, key, value)], scale):
+    query, key, value = ((node, places(call.builder, node)) for node in (query, key, value))
+    if not _attend(call, Scores((query, key), scale), value):
         what = f"attention of operands {call.source_shape} whose features do not lie head by head"
         raise refuse(call.node, what, PATTERN)
 
 
-def _attend(call: Call, operands: Sequence[Operand], scale: float) -> bool:
-    """Emits the attention of three operands, each a node and where its values (heads, tokens, features) lie in that one's map;
-    False where an operand's features do not lie head by head."""
-    parts, heads = [], 0
-    for node, lie in operands:
+def _attend(call: Call, scores: Scores, values: Operand) -> bool:
+    """Emits the attention of queries and keys to values, a node and where they lie in its map (heads, tokens, features), or
+    (heads, features, tokens) if the scores are turned; False where an operand's features do not lie head by head."""
+    parts, heads, turned = [], 0, scores.turned
+    for node, lie in (*scores.parts, (values[0], values[1].mT if turned else values[1])):
         height, width, channels = call.builder.graph.tensors[call.builder.value[node.name]].shape
         depth = lie.shape[-1]
         at = lie.reshape(-1, lie.shape[-2], depth)
@@ -183,8 +212,9 @@ def _attend(call: Call, operands: Sequence[Operand], scale: float) -> bool:
         if first + heads * depth > channels or at.shape != expected.shape or not torch.equal(at, expected):
             return False
         parts.append((node, (height, width), (0, 0), first, heads * depth))
-    call.emit("attention", Attention, heads, scale, reads=[part(call, *each) for each in parts])
-    count, depth = call.shape[-2:]
+    call.emit("attention", Attention, heads, scores.scale, reads=[part(call, *each) for each in parts])
+    count, depth = call.shape[-2:] if not turned else (call.shape[-1], call.shape[-2])
     each = torch.arange(count)[:, None] * heads * depth + torch.arange(depth)
-    note(call, torch.arange(heads)[:, None, None] * depth + each)
+    lie = torch.arange(heads)[:, None, None] * depth + each
+    note(call, lie.mT if turned else lie)
     return True

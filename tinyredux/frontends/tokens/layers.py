@@ -43,7 +43,7 @@ def convert(call: Call, others: Handlers) -> bool:
     elif call.kind in HANDLERS:
         HANDLERS[call.kind](call)
     elif call.kind in ELEMENTWISE and call.kind in others:
-        lie = all_places(call, operands)
+        lie = places(builder, call.source)  # what else the map holds is computed along
         others[call.kind](call)
         builder.turned[call.node.name] = lie
     else:

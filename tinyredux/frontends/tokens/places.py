@@ -93,7 +93,7 @@ def _channels(call: Call, node: fx.Node) -> tuple[str, torch.Tensor]:
     lie, (height, width, channels) = places(call.builder, node), call.builder.graph.tensors[call.builder.value[node.name]].shape
     own = lie % channels
     first, count = int(own.min()), int(own.max() - own.min()) + 1
-    if lie.numel() != height * width * count:
+    if len(set(lie.flatten().tolist())) != height * width * count:
         return rows(call, node)
     return part(call, node, (height, width), (0, 0), first, count), lie // channels * count + own - first
 
