@@ -299,15 +299,18 @@ struct tr_layer_norm {
 void tr_layer_norm_s8(int8_t *restrict out, const int8_t *restrict in, const struct tr_layer_norm *restrict p);
 
 /* Attention of queries to keys and their values, each token with its heads one behind the other, `depth` channels each. How far
- * a score is below the largest, times the score's factor, is a power of 2 in steps of 2^-8; from `least` on it counts for nothing. */
+ * a score is below the largest, times the score's factor, is a power of 2 in steps of 2^-8; from `least` on it counts for nothing.
+ * bias: one for each query and key, -128 for a key that the query does not see, those of heads `bias_head` apart; 0 for none. A score
+ * has bias_step times its bias added, or is `masked`, which lies at least `least` below every other one. */
 struct tr_attention {
     int32_t heads, queries, keys, depth, value_depth;
     int32_t score_multiplier, score_shift, least, multiplier, shift;
     int32_t query_zero_point, value_zero_point, output_zero_point;
+    int32_t bias_step, masked, bias_head;
 };
 #define TR_ATTENTION_SCRATCH_BYTES(keys) (4 * (keys))
 void tr_attention_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys, const int8_t *restrict values,
-                     const struct tr_attention *restrict p, int16_t *restrict scratch);
+                     const int8_t *restrict bias, const struct tr_attention *restrict p, int16_t *restrict scratch);
 
 /* The same, two queries of a head at a time, with generated loops; rows of key_words and of value_words are filled up with zeros.
  * shares: not 0 where queries that are equal are computed once. */

@@ -6,8 +6,9 @@
  *
  * Scores go by two keys and four channels, sums by four channels and two keys, whose values PKHBT and PKHTB bring side by side.
  *
- * Layouts: queries and output [queries][heads][depth], keys and values [keys][heads][depth].
- * Range: a head has at most 16384 channels, so scores differ by less than 2^30; 2048 keys of weights up to 2^12 times values
+ * Layouts: queries and output [queries][heads][depth], keys and values [keys][heads][depth], bias [heads][queries][keys].
+ * Range: a head has at most 16384 channels, so scores differ by less than 2^30, those with a bias too; a
+ * masked one lies within 2^31 of each. 2048 keys of weights up to 2^12 times values
  * below 2^8 stay inside 32 bits. Scratch: TR_ATTENTION_SCRATCH_BYTES. */
 #include "attention.h"
 #include "micro.h"
@@ -37,6 +38,18 @@ static int32_t score(int32_t *scores, const int8_t *query, const int8_t *key, co
     }
     if (k < keys) {
         scores[k] = tr_dot(0, key, query, depth, zero_point);
+        largest = tr_max(largest, scores[k]);
+    }
+    return largest;
+}
+
+/* Adds the bias of a query of a head to its scores; returns the largest. */
+static int32_t add_bias(int32_t *scores, const int8_t *bias, const struct tr_attention *p)
+{
+    const int32_t step = p->bias_step, masked = p->masked;
+    int32_t largest = INT32_MIN;
+    for (int32_t k = 0; k < p->keys; k++) {
+        scores[k] = bias[k] == INT8_MIN ? masked : scores[k] + bias[k] * step;
         largest = tr_max(largest, scores[k]);
     }
     return largest;
@@ -82,13 +95,17 @@ static void blend(int8_t *out, const int8_t *values, const int16_t *weights, int
 }
 
 void tr_attention_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys,
-                     const int8_t *restrict values, const struct tr_attention *restrict p, int16_t *restrict scratch)
+                     const int8_t *restrict values, const int8_t *restrict bias, const struct tr_attention *restrict p,
+                     int16_t *restrict scratch)
 {
     int32_t *const scores = (int32_t *)(void *)scratch;
     TR_ASSERT(p->keys >= 1 && p->keys <= 2048 && p->depth <= 16384);
     for (int32_t query = 0; query < p->queries; query++) {
         for (int32_t head = 0; head < p->heads; head++, queries += p->depth, out += p->value_depth) {
-            const int32_t largest = score(scores, queries, keys + head * p->depth, p);
+            int32_t largest = score(scores, queries, keys + head * p->depth, p);
+            if (bias) {
+                largest = add_bias(scores, bias + head * p->bias_head + query * p->keys, p);
+            }
             const int32_t total = weigh(scores, largest, p);
             blend(out, values + head * p->value_depth, scratch, total, p);
         }

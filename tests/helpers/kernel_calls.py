@@ -93,7 +93,9 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
         case Attention():
             keys, values = (each.shape for each in inputs[1:])
             sizes = [op.heads, height * width, keys[0] * keys[1], keys[2] // op.heads, values[2] // op.heads]
-            return [_call("attention", [*sizes, *astuple(attention_params(graph, op))], *inputs)]
+            bias = graph.constants[op.bias] if op.bias else EMPTY
+            own = [bias[0].size if len(bias) > 1 else 0, int(bool(op.bias))]
+            return [_call("attention", [*sizes, *astuple(attention_params(graph, op)), *own], *inputs, bias)]
         case MatMul():
             return [_call("matmul", list(matmul_fields(graph, op).values()), *inputs)]
         case Mul():

@@ -1,5 +1,5 @@
 """Random transformer blocks, in int8: attention of 1 to 8 heads over 1 to 197 tokens, of odd and even widths, in a fourth of them
-as products of matrices and a softmax."""
+with masks and biases, in another as products of matrices and a softmax."""
 
 from __future__ import annotations
 
@@ -65,7 +65,13 @@ def random_block(seed: int, most_tokens: int = 197) -> Graph:
             square = (0, tokens * tokens, tokens, 1)
             found = add(MatMul(f"{label}_sum", (shares, v), f"{label}_out", heads, tokens, tokens, depth, square, by, size, True))
         else:
-            found = add(Attention(label, (q, k, v), f"{label}_out", heads, scale))
+            attention = Attention(label, (q, k, v), f"{label}_out", heads, scale)
+            if seed % 4 == 1:  # a bias, and three of four keys masked, but never a query's own
+                bias = rng.integers(-127, 128, (int(rng.choice((1, heads))), size[0] * size[1], size[0] * size[1]))
+                bias[(rng.random(bias.shape) < 0.75) & ~np.eye(bias.shape[1], dtype=bool)] = -128
+                constants[f"{label}.bias"] = bias.astype(np.int8)
+                attention = replace(attention, bias=f"{label}.bias", bias_step=int(rng.integers(1, 40)))
+            found = add(attention)
         label = name("add")
         last = norm(add(Add(label, (last, conv(found, width)), f"{label}_out")), not first)
         inner = conv(norm(last, first), int(rng.integers(1, 4 * width + 1)))

@@ -40,6 +40,7 @@ from tinyredux.graph import (
 )
 from tinyredux.int8 import interpret
 from tinyredux.int8.lookup import FIXED_OUTPUT
+from tinyredux.int8.tokens import quantized_bias
 
 Pick = Callable[[Sequence[Any]], Any]
 
@@ -264,7 +265,15 @@ def _attention(pick: Pick) -> Layer:
     shapes = {"in": (*size, heads * depth), "k": (*other, heads * depth), "v": (*other, heads * value_depth)}
     sources = [Tensor(name, shape, "int8", _quant(pick, pick((0.05, 0.004, 1.0)))) for name, shape in shapes.items()]
     op = Attention("op", tuple(shapes), "out", heads, pick((1 / np.sqrt(depth), 1e-3, 0.0, 1e-20, 30.0, 1e20)))
-    graph = _graph(op, sources, _quant(pick, pick((0.05, 0.01, 1e-6, 300.0))))
+    out, constants = _quant(pick, pick((0.05, 0.01, 1e-6, 300.0))), dict[str, np.ndarray]()
+    if pick((False, True)):
+        unit = sources[0].quant.scale[0] * sources[1].quant.scale[0] * op.scale  # type: ignore[union-attr]
+        bias = _bias(
+            pick, (pick((1, heads)), size[0] * size[1], other[0] * other[1]), 0.0 if unit < 1e-9 else pick((1.0, 20.0, 0.0))
+        )
+        constants["op.bias"], step = quantized_bias(bias, unit)
+        op = replace(op, bias="op.bias", bias_step=step)
+    graph = _graph(op, sources, out, constants)
     return Layer(graph, tuple(_values(pick, tensor.shape, -128) for tensor in sources))
 
 
@@ -298,6 +307,16 @@ def _map_of(pick: Pick, by: tuple[int, int, int, int], sizes: tuple[int, int, in
     values = 1 + by[0] + sum(step * (size - 1) for step, size in zip(by[1:], sizes, strict=True)) + pick((0, 1))
     width = pick([count for count in (1, 2, 3, 7) if values % count == 0])
     return (1, width, values // width)
+
+
+def _bias(pick: Pick, shape: tuple[int, int, int], spread: float) -> np.ndarray:
+    """Returns what is added to scores (heads or 1, queries, keys): numbers, and minus infinity for keys that come after a query,
+    or for random ones, but never for all."""
+    rng = np.random.default_rng(pick(range(1 << 16)))
+    bias, at = rng.normal(0.0, 1.0, shape) * spread, np.arange(shape[2])
+    hidden = {"none": np.zeros(shape, bool), "after": at > np.arange(shape[1])[:, None], "some": rng.random(shape) < 0.6}
+    first = rng.integers(0, shape[2], shape[:2])[..., None]
+    return np.where(hidden[pick(("none", "after", "some"))] & (at != first), -np.inf, bias)
 
 
 def rearrange(pick: Pick, shape: tuple[int, int, int], name: str = "op", source: str = "in", output: str = "out") -> Rearrange:

@@ -29,6 +29,10 @@ def errors(layer: Layer) -> np.ndarray:
     if isinstance(op, AddConstant) and op.values_quant:
         stored = graph.constants[op.values].astype(np.float64) - op.values_quant.zero_point
         floats = replace(floats, constants={op.values: stored * op.values_quant.scale[0]})
+    if isinstance(op, Attention) and op.bias:
+        step = op.bias_step * op.scale * math.prod(quant_of(graph.tensors[name]).scale[0] for name in op.inputs[:2])
+        stored = graph.constants[op.bias].astype(np.float64)
+        floats = replace(floats, constants={op.bias: np.where(stored == -128, -np.inf, stored * step)})
     out = quant_of(graph.tensors[op.output])
     exact = np.clip(interpret.run_op(floats, op, inputs)[0] / out.scale[0] + out.zero_point, -128, 127)
     return np.asarray(exact - layer.expected())

@@ -122,7 +122,7 @@ class Weights:
         for op in self.graph.ops:
             found |= {key: values for key, values in by_form.items() if key.rpartition(".")[0] == op.name}
             found |= fast.arrays.get(op.name, {})
-            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear):
+            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear | Attention):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
@@ -158,6 +158,11 @@ class Weights:
     def per_channel(self, array: str, channel: int = 0) -> Address:
         """Returns where the 32-bit entry of an output channel lies."""
         return Address("I32", self.blob.entries[array].offset + 4 * channel)
+
+    def rows(self, array: str, step: Step, values: int) -> Address:
+        """Returns where the part of an array begins that has so many `values` for each place of an operator's output."""
+        box, width = step.output.box, self.graph.tensors[step.output.tensor].shape[1]
+        return Address("I8", self.blob.entries[array].offset + (width * box.y0 + box.x0) * values)
 
     def factors(self, op: Weighted, channel: int = 0) -> tuple[Address, ...]:
         """Returns where multipliers and shifts lie from an output channel on."""
@@ -241,12 +246,12 @@ def call_of(weights: Weights, step: Step) -> Call:
             kernel, struct = "sub" if op.subtract and graph.rounding == "double" else "add", "add"
             fields = _add(graph, op) | _rows(step, ("a_row", "b_row")[: len(op.inputs)])
             if isinstance(op, AddConstant):
-                first = graph.tensors[op.output].shape[1] * box.y0 + box.x0
-                maps = (*maps, Address("I8", weights.blob.entries[op.values].offset + first * box.shape[2]))
+                maps = (*maps, weights.rows(op.values, step, box.shape[2]))
         case LayerNorm():
             kernel, fields = "layer_norm", layer_norm_fields(graph, op, step)
         case Attention():
             kernel, fields = "attention", attention_fields(graph, op, step)
+            maps = (*maps, weights.rows(op.bias, step, fields["keys"]) if op.bias else Address("", 0))
             planned = weights.fast.program.buffers[step.scratch].size_bytes
             check = f'_Static_assert(TR_ATTENTION_SCRATCH_BYTES({fields["keys"]}) <= {planned}, "scratch of {op.name}");\n'
             scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"

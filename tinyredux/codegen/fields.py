@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
+
 from tinyredux.graph import Attention, Bilinear, Graph, LayerNorm, MatMul, Mul, Rearrange
 from tinyredux.int8 import Clamp, attention_params, bilinear, layer_norm_params, mul_params, quant_of
 from tinyredux.memory import Step, is_gated, is_spread
@@ -87,4 +89,5 @@ def attention_fields(graph: Graph, op: Attention, step: Step) -> dict[str, int]:
     out, keys, values = (view.box.shape for view in (step.output, *step.inputs[1:]))
     sizes = {"heads": op.heads, "queries": out[0] * out[1], "keys": keys[0] * keys[1]}
     depths = {"depth": keys[2] // op.heads, "value_depth": values[2] // op.heads}
-    return sizes | depths | asdict(attention_params(graph, op))
+    bias = graph.constants[op.bias] if op.bias else np.zeros(0)
+    return sizes | depths | asdict(attention_params(graph, op)) | {"bias_head": bias[0].size if len(bias) > 1 else 0}

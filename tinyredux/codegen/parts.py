@@ -27,7 +27,7 @@ from tinyredux.codegen.artifact import (
 )
 from tinyredux.codegen.calls import Address, Call, Weights, calls_of, mark
 from tinyredux.codegen.check import check_call
-from tinyredux.graph import AddConstant, Attention, Conv, Graph, LayerNorm, Mul, Softmax, Weighted, macs
+from tinyredux.graph import AddConstant, Attention, Conv, Graph, LayerNorm, Mul, Softmax, Weighted, constant_names, macs
 from tinyredux.kernels import FastSteps, scheduled
 from tinyredux.memory import Arena, Blob, Item, Loop, Node, Program, Step, View
 
@@ -189,7 +189,10 @@ def _lines(graph: Graph, step: Step) -> list[Step]:
     """Returns a step as steps that its kernel can do: where there are gaps that it does not know, one for each row."""
     op = graph.by_name[step.op]
     gaps = any(view.gaps[0] for view in (*step.inputs, step.output))
-    if isinstance(op, AddConstant) and (gaps or step.output.box.shape[1] < graph.tensors[op.output].shape[1]):
+    gaps |= (
+        bool(constant_names(op)) and not isinstance(op, Weighted) and step.output.box.shape[1] < graph.tensors[op.output].shape[1]
+    )
+    if isinstance(op, AddConstant) and gaps:
         return memory.row_by_row(step)  # the constant has no gaps
     if step.kind == "copy" or (memory.is_elementwise(op) and not isinstance(op, Mul)):  # whose kernel knows all gaps
         return memory.in_lines(step)

@@ -239,11 +239,17 @@ class Attention(Op):
     """Scaled dot-product attention of maps of queries, keys and values, whose places are tokens: head h has the h-th of `heads`
     equal parts of each one's channels. The output lies as the queries do, with the values' channels.
 
+    `bias` names a constant (heads or 1, queries, keys) that is added to the scores once scaled, minus infinity where a query does
+    not see a key; none without a name. Quantised it is int8, -128 where a key is not seen, each step `bias_step` of the scores'
+    (scale * the queries' scale * the keys'); what is the same for all keys of a query changes nothing, so a row's largest is 127.
+
     Source: Vaswani et al., arXiv 1706.03762, section 3.2.
     """
 
     heads: int = 1
     scale: float = 1.0  # of the scores, which softmax then takes over the keys
+    bias: str = ""
+    bias_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -371,7 +377,8 @@ Windowed = Convolution | Pool  # the operators whose outputs see windows
 def constant_names(op: Op) -> tuple[str, ...]:
     """Returns the names of an operator's constants."""
     if not isinstance(op, Weighted):
-        return (op.values,) if isinstance(op, AddConstant) else ()
+        held = op.values if isinstance(op, AddConstant) else op.bias if isinstance(op, Attention) else ""
+        return (held,) if held else ()
     return (op.weights, op.bias, op.vectors) if isinstance(op, TrecConv) and op.vectors else (op.weights, op.bias)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from tinyredux.files import expect, require
-from tinyredux.graph.operators import Graph, Op, Weighted, constant_names
+from tinyredux.graph.operators import Array, Attention, Graph, Op, Weighted, constant_names
 from tinyredux.graph.shapes import output_shape
 
 
@@ -36,9 +37,18 @@ def verify(graph: Graph) -> None:
         require(name not in graph.outputs[:i], f"output {name} is there twice; return each tensor once")
 
 
+def _masked(bias: Array) -> npt.NDArray[np.bool_]:
+    """Returns where an attention's bias keeps a query from a key."""
+    return np.asarray(bias == (-128 if bias.dtype == np.int8 else -np.inf))
+
+
 def _verify_constants(graph: Graph, op: Op) -> None:
     for name in constant_names(op):
         values = graph.constants[name]
+        if isinstance(op, Attention):
+            values = np.where(_masked(values), 0, values)
+            blind = int(_masked(graph.constants[name]).all(axis=-1).sum())
+            require(not blind, f"{op.name}: {blind} rows of {name} mask every key; each query has to see one")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = values.size - np.isfinite(values).sum()
             place = f" ({graph.origin[op.name]})" if op.name in graph.origin else ""

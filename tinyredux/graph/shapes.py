@@ -163,6 +163,10 @@ def _attended(graph: Graph, op: Attention) -> Shape:
     require(alike, f"{op.name}: queries {queries}, keys {keys}, values {values}; keys have their channels and their places")
     split = op.heads >= 1 and not queries[2] % op.heads and not values[2] % op.heads
     require(split, f"{op.name}: {queries[2]} and {values[2]} channels do not divide into {op.heads} heads")
+    if op.bias:
+        shape, own = graph.constants[op.bias].shape, (queries[0] * queries[1], keys[0] * keys[1])
+        fits = shape in ((1, *own), (op.heads, *own))
+        require(fits, f"{op.name}: a bias of {shape}, expected {(op.heads, *own)}, or 1 in front for all heads")
     return *queries[:2], values[2]
 
 

@@ -312,7 +312,7 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
         case LayerNorm():
             result = normalized(op, images)
         case Attention():
-            result = attended(op, inputs)
+            result = attended(graph, op, inputs)
         case MatMul():
             result = multiplied(op, *inputs) * op.scale
         case AddConstant():

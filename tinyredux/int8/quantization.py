@@ -15,6 +15,7 @@ from tinyredux.files import expect
 from tinyredux.graph import (
     AddConstant,
     Array,
+    Attention,
     Bilinear,
     Concat,
     DepthwiseConv,
@@ -33,6 +34,7 @@ from tinyredux.graph import (
 from tinyredux.int8 import interpret
 from tinyredux.int8.factors import SOFTMAX_OUTPUT, quant_of
 from tinyredux.int8.lookup import FIXED_OUTPUT
+from tinyredux.int8.tokens import quantized_bias
 
 Range = tuple[float, float]
 LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
@@ -141,6 +143,10 @@ def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: di
         quant = quant_from_range(float(values.min()), float(values.max()))
         constants[op.values] = fixedpoint.quantize(values, quant.scale[0], quant.zero_point)
         return replace(op, values_quant=quant)
+    if isinstance(op, Attention) and op.bias:
+        queries, keys = (quant_of(tensors[name]).scale[0] for name in op.inputs[:2])
+        constants[op.bias], step = quantized_bias(graph.constants[op.bias], queries * keys * op.scale)
+        return replace(op, bias_step=step)
     if not isinstance(op, Weighted):
         return op
     axis = -1 if isinstance(op, DepthwiseConv) else 0

@@ -17,6 +17,8 @@ Rows are filled up with zeros to whole rounds of the loop. Range: as in attentio
 Tokens of one cluster leave TREC as equal queries. A second form compares queries and computes each that differs once: the same
 bytes, for as many rows of scores as there are clusters.
 
+With a bias an attention is left to attention.c.
+
 Source: ours, from the definitions in `fixedpoint`.
 """
 
@@ -85,9 +87,10 @@ class Sizes:
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the form of an attention whose rows are short enough to reach the second from the first, and whose factor is no
-    left shift; of one behind a TREC layer, whose clusters are tokens, also that which computes equal queries once."""
-    if not isinstance(op, Attention):
+    """Returns the form of an attention without a bias whose rows are short enough to reach the second from the first, and whose
+    factor is no left shift; of one behind a TREC layer, whose clusters are tokens, also that which computes equal queries
+    once."""
+    if not isinstance(op, Attention) or op.bias:
         return []
     sizes, params, clusters = sizes_of(graph, op), attention_params(graph, op), likely_queries(graph, op)
     longest = max(max(4 * (rows.padded + STEPS), rows.out_bytes + 16) for rows in (sizes.scores, sizes.sums))

@@ -62,6 +62,10 @@ def restricted(graph: Graph, op: Op, out: Box, in_channels: tuple[int, int] | No
     if isinstance(op, AddConstant):
         part = graph.constants[op.values][out.y0 : out.y1, out.x0 : out.x1, out.c0 : out.c1]
         return replace(graph, constants={op.values: part}), op
+    if isinstance(op, Attention) and op.bias:
+        bias, size = graph.constants[op.bias], graph.tensors[op.inputs[0]].shape[:2]
+        part = bias.reshape(len(bias), *size, -1)[:, out.y0 : out.y1, out.x0 : out.x1]
+        return replace(graph, constants={op.bias: part.reshape(len(bias), -1, bias.shape[-1])}), op
     if not isinstance(op, Weighted):
         return graph, op
     constants = {

@@ -120,8 +120,8 @@ static void run_layer_norm(const int32_t *f, void *const *arrays)
 
 static void run_attention(const int32_t *f, void *const *arrays, int16_t *scratch)
 {
-    const struct tr_attention p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12]};
-    tr_attention_s8(arrays[0], arrays[1], arrays[2], arrays[3], &p, scratch);
+    const struct tr_attention p = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15]};
+    tr_attention_s8(arrays[0], arrays[1], arrays[2], arrays[3], f[16] ? arrays[4] : 0, &p, scratch);
 }
 
 static void run_matmul(const int32_t *f, void *const *arrays, int16_t *scratch)
