@@ -73,6 +73,30 @@ def halves(m: Any, x: torch.Tensor) -> torch.Tensor:
     return torch.matmul(shares, v).permute(0, 2, 1, 3).flatten(2)
 
 
+def tokens(count: int) -> dict[str, Any]:
+    own = {f"token{i}": nn.Parameter(torch.zeros(1, 1, 12)) for i in range(count)}
+    return own | {"all_positions": nn.Parameter(torch.zeros(1, 15 + count, 12))}
+
+
+def class_token(m: Any, x: torch.Tensor, read: int | None = None) -> torch.Tensor:
+    """A block whose first tokens are learned: what one of them has become, or what the head says of the first."""
+    own = [getattr(m, f"token{i}").expand(len(x), -1, -1) for i in range(1 if read is None else 2)]
+    x = torch.cat([*own, x], dim=1) + m.all_positions
+    q, k, v = packed(m, m.norm1(x), 3)
+    x = x + m.project(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+    x = x + m.mlp(m.norm2(x))
+    return m.head(x[:, 0]) if read is None else x[:, read]
+
+
+def registers(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Learned tokens before and behind, positions added before them, and a mean over the others."""
+    before, *behind = (getattr(m, f"token{i}").expand(len(x), -1, -1) for i in range(3))
+    x = torch.cat([before, x + m.positions, *behind], dim=1)
+    q, k, v = packed(m, m.norm1(x), 2)
+    x = x + m.project(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+    return m.head(x[:, 1:-2].mean(1))
+
+
 def linear_attention(m: Any, x: torch.Tensor) -> torch.Tensor:
     """Keys meet values first (Katharopoulos et al., arXiv 2006.16236), without the sum that divides."""
     q, k, v = packed(m, x, 3, m.q)
@@ -135,6 +159,11 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
         {"q": nn.Linear(12, 36), "b": nn.Conv2d(12, 4, 3), "bias": nn.Parameter(torch.zeros(15, 15))}),
     "of every other row": (
         lambda m, x: m.a(x.mT.reshape(len(x), 2, 6, 15)[:, :, :3].relu().mT @ x[:, None, :3, :3].mT), {"a": nn.ReLU()}),
+    "class token": (class_token, vit_layers() | tokens(1) | {"head": nn.Linear(12, 4)}),
+    "distilled": (
+        lambda m, x: (m.head(class_token(m, x, 0)) + m.head(class_token(m, x, 1))) / 2,
+        vit_layers() | tokens(2) | {"head": nn.Linear(12, 4)}),
+    "registers": (registers, vit_layers() | tokens(3) | {"head": nn.Linear(12, 4)}),
     "gated": (
         lambda m, x: m.b(functional.silu((y := m.a(x).chunk(2, -1))[0]) * y[1]), {"a": nn.Linear(12, 16), "b": nn.Linear(8, 4)}),
     "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
@@ -201,7 +230,7 @@ def test_a_norm_that_is_read_again_keeps_its_factors() -> None:
 REFUSED: tuple[tuple[Callable[[Any, torch.Tensor], Any], str], ...] = (
     (lambda m, x: m.a(x, x, x, is_causal=True, attn_mask=torch.zeros(15, 15), need_weights=False)[0], "attention with a mask"),
     (lambda m, x: functional.scaled_dot_product_attention(x, x, x, is_causal=True), "attention with a mask"),
-    (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([torch.zeros(1, 1, 12), x], 1), "cat of tokens"),
+    (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([x, x], 1), "cat along dimension 1"),
     (lambda m, x: m.b(x.transpose(1, 2)), "over the last dimension|Linear on a tensor"),
     (lambda m, x: m.c(x[:, ::2]), "over the last dimension"), (lambda m, x: x.mean(2), r"mean over dimensions \[2\]"),
     (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator flip"),

@@ -12,6 +12,7 @@ from tinyredux.codegen.fields import (
     attention_fields,
     bilinear_fields,
     clamp_fields,
+    extend_fields,
     layer_norm_fields,
     matmul_fields,
     mul_fields,
@@ -26,6 +27,7 @@ from tinyredux.graph import (
     Bilinear,
     Conv,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -122,7 +124,7 @@ class Weights:
         for op in self.graph.ops:
             found |= {key: values for key, values in by_form.items() if key.rpartition(".")[0] == op.name}
             found |= fast.arrays.get(op.name, {})
-            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear | Attention):
+            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear | Attention | Extend):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
@@ -255,6 +257,9 @@ def call_of(weights: Weights, step: Step) -> Call:
             planned = weights.fast.program.buffers[step.scratch].size_bytes
             check = f'_Static_assert(TR_ATTENTION_SCRATCH_BYTES({fields["keys"]}) <= {planned}, "scratch of {op.name}");\n'
             scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"
+        case Extend():
+            kernel, fields = "extend", extend_fields(graph, op)
+            maps = (*maps, Address("I8", weights.blob.entries[op.values].offset))
         case MatMul():
             kernel, fields = "matmul", matmul_fields(graph, op)
             planned = weights.fast.program.buffers[step.scratch].size_bytes

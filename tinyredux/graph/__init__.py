@@ -25,6 +25,7 @@ from tinyredux.graph.operators import (
     Convolution,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -53,9 +54,9 @@ from tinyredux.graph.shapes import dilated, extent, output_shape, resized, seen,
 
 __all__ = [
     "ACTIVATIONS", "FUNCTIONS", "MOST_BITS", "MULTIPLE", "ROUNDINGS", "STACK", "Add", "AddConstant", "Array", "Attention",
-    "Bilinear", "Concat", "Conv", "Convolution", "Dense", "DepthwiseConv", "Graph", "LayerNorm", "Lookup", "MatMul", "Mul", "Op",
-    "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu", "Shape", "Softmax", "Tensor", "TrecConv", "Weighted",
-    "Windowed", "apart", "apply", "check_input_shape", "check_most", "constant_names", "dilated", "extent", "joined",
+    "Bilinear", "Concat", "Conv", "Convolution", "Dense", "DepthwiseConv", "Extend", "Graph", "LayerNorm", "Lookup", "MatMul",
+    "Mul", "Op", "Padding", "Pair", "Pool", "Quant", "Rearrange", "Recall", "Relu", "Shape", "Softmax", "Tensor", "TrecConv",
+    "Weighted", "Windowed", "apart", "apply", "check_input_shape", "check_most", "constant_names", "dilated", "extent", "joined",
     "live_channels", "macs", "output_shape", "resized", "seen", "taken", "taps_inside", "total_macs", "verify", "weights_of",
     "window_outputs", "without_dead_channels",
 ]  # fmt: skip
