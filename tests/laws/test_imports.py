@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "course": (1029, "IPython nbclient nbformat papermill tqdm"), "cli": (1077, "tqdm"),
     "__init__": (56, ""), "__main__": (34, ""),
 }  # fmt: skip
-C_LINES = 5105
+C_LINES = 5116
 LINES_PER_FILE = 400
 FILES_PER_FOLDER = 14
 
