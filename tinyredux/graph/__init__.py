@@ -1,12 +1,14 @@
 """What a network is: tensors, operators, constants, and the rules that a graph keeps.
 
-`operators` holds the dataclasses of the operators, `shapes` what they give and see, `rules` the check `verify`; `functions` what
-a Lookup may compute of each value; `results` joins several outputs to one array and takes them apart; `dead_channels` removes
-the channels that nobody reads. Every other package works on a Graph and returns a new one. Chapter 1 prints one.
+`operators` holds the dataclasses of the operators, `constants` says which they name, `shapes` what they give and see, `rules` the
+check `verify`; `functions` what a Lookup may compute of each value; `results` joins several outputs to one array and takes them
+apart; `dead_channels` removes the channels that nobody reads. Every other package works on a Graph and returns a new one.
+Chapter 1 prints one.
 """
 
 from __future__ import annotations
 
+from tinyredux.graph.constants import constant_names, weights_of
 from tinyredux.graph.dead_channels import MULTIPLE, live_channels, without_dead_channels
 from tinyredux.graph.describe import macs, total_macs
 from tinyredux.graph.functions import FUNCTIONS, apply
@@ -45,8 +47,6 @@ from tinyredux.graph.operators import (
     TrecConv,
     Weighted,
     Windowed,
-    constant_names,
-    weights_of,
 )
 from tinyredux.graph.results import apart, joined
 from tinyredux.graph.rules import verify
