@@ -324,6 +324,12 @@ struct tr_attention_pairs {
 void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys,
                            const int8_t *restrict values, const struct tr_attention_pairs *restrict p, int32_t *restrict scratch);
 
+/* n values amid constant ones, `before` and `behind` of them, which `values` holds one after the other. */
+struct tr_extend {
+    int32_t n, before, behind;
+};
+void tr_extend_s8(int8_t *restrict out, const int8_t *restrict in, const int8_t *restrict values, const struct tr_extend *restrict p);
+
 /* Products of matrices of two activations, one for each head, whose values lie anywhere: `first` is where the first one lies, the
  * others say how far the next head's, row's and column's is; `inner` those of which products are summed. Columns of the output
  * lie side by side. */

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tinyredux.flow import compile, measure
 from tinyredux.frontends import export
-from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, Rearrange, TrecConv
+from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, MatMul, Rearrange, TrecConv
 from tinyredux.int8 import interpret, quantize
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.trec.layer import Settings, convert
@@ -73,6 +73,30 @@ def halves(m: Any, x: torch.Tensor) -> torch.Tensor:
     return torch.matmul(shares, v).permute(0, 2, 1, 3).flatten(2)
 
 
+def tokens(count: int) -> dict[str, Any]:
+    own = {f"token{i}": nn.Parameter(torch.zeros(1, 1, 12)) for i in range(count)}
+    return own | {"all_positions": nn.Parameter(torch.zeros(1, 15 + count, 12))}
+
+
+def class_token(m: Any, x: torch.Tensor, read: int | None = None) -> torch.Tensor:
+    """A block whose first tokens are learned: what one of them has become, or what the head says of the first."""
+    own = [getattr(m, f"token{i}").expand(len(x), -1, -1) for i in range(1 if read is None else 2)]
+    x = torch.cat([*own, x], dim=1) + m.all_positions
+    q, k, v = packed(m, m.norm1(x), 3)
+    x = x + m.project(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+    x = x + m.mlp(m.norm2(x))
+    return m.head(x[:, 0]) if read is None else x[:, read]
+
+
+def registers(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Learned tokens before and behind, positions added before them, and a mean over the others."""
+    before, *behind = (getattr(m, f"token{i}").expand(len(x), -1, -1) for i in range(3))
+    x = torch.cat([before, x + m.positions, *behind], dim=1)
+    q, k, v = packed(m, m.norm1(x), 2)
+    x = x + m.project(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+    return m.head(x[:, 1:-2].mean(1))
+
+
 def linear_attention(m: Any, x: torch.Tensor) -> torch.Tensor:
     """Keys meet values first (Katharopoulos et al., arXiv 2006.16236), without the sum that divides."""
     q, k, v = packed(m, x, 3, m.q)
@@ -85,6 +109,14 @@ def features_attend(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.o(((q @ k.transpose(-2, -1) * 0.1).softmax(-1) @ v).permute(0, 3, 1, 2).reshape(x.shape))
 
 
+def channels_first(m: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Attention of maps that stay (1, channels, places), and give a map."""
+    q, k, v = m.q(x).mT.chunk(3, 1)
+    scores = q.mT @ k * 0.3
+    shares = (scores if bias is None else scores + bias).softmax(-1)
+    return m.b((v @ shares.transpose(-2, -1)).view(len(x), 12, 3, 5))
+
+
 def weighed_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     """Weights of an attention that are changed before they meet the values."""
     q, k, v = packed(m, x, 3, m.q)
@@ -92,6 +124,54 @@ def weighed_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     return (shares * shares @ v).transpose(1, 2).reshape(x.shape)
 
 
+def seen(m: Any, x: torch.Tensor, mask: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
+    """Three heads of one layer, by torch's function."""
+    q, k, v = packed(m, x, 3)
+    return m.o(functional.scaled_dot_product_attention(q, k, v, mask, **settings).transpose(1, 2).flatten(2))
+
+
+def by_hand(m: Any, x: torch.Tensor, scores: Block) -> torch.Tensor:
+    """Three heads of one layer, whose scores a function changes."""
+    q, k, v = packed(m, x, 3)
+    return m.o((scores(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def turned_scores(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Keys times queries and values times shares, each with its axes exchanged."""
+    q, k, v = packed(m, x, 3)
+    shares = ((k @ q.mT * 0.5).mT + m.b).softmax(-1).mT
+    return m.o((v.mT @ shares).permute(0, 3, 1, 2).flatten(2))
+
+
+def layers_and(*shape: int) -> dict[str, Any]:
+    return {"qkv": nn.Linear(12, 36), "o": nn.Linear(12, 8), "b": nn.Parameter(torch.zeros(shape))}
+
+
+AFTER, NEVER = torch.ones(15, 15).triu(1) > 0, float("-inf")  # keys that come after a query
+ATTENTION = {"a": nn.MultiheadAttention(12, 3, batch_first=True)}
+APART = torch.arange(15)[:, None] - torch.arange(15) + 14  # which of a head's 29 numbers a pair has, as in LeViT
+MASKED: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any], int]] = {  # and for how many heads the bias is held
+    "causal": (lambda m, x: seen(m, x, is_causal=True), layers_and(), 1),
+    "pairs": (lambda m, x: seen(m, x, ~AFTER), layers_and(), 1),
+    "heads": (lambda m, x: seen(m, x, m.b), layers_and(3, 15, 15), 3), "keys": (lambda m, x: seen(m, x, m.b), layers_and(15), 1),
+    "queries, which changes nothing": (lambda m, x: seen(m, x, m.b), layers_and(15, 1), 0),
+    "bias": (lambda m, x: by_hand(m, x, lambda s: s * 0.5 + m.b), layers_and(1, 3, 15, 15), 3),
+    "bias, scaled": (lambda m, x: by_hand(m, x, lambda s: (m.b + s) * 0.5), layers_and(3, 15, 15), 3),
+    "bias by distance": (lambda m, x: by_hand(m, x, lambda s: s / 2 + m.b[:, APART]), layers_and(3, 29), 3),
+    "bias taken off": (lambda m, x: by_hand(m, x, lambda s: s.masked_fill(AFTER, -1e9) - m.b), layers_and(3, 1, 15), 3),
+    "filled": (lambda m, x: by_hand(m, x, lambda s: s.masked_fill(AFTER, NEVER) / 2), layers_and(), 1),
+    "where": (lambda m, x: by_hand(m, x, lambda s: torch.where(AFTER, NEVER, s) / 2), layers_and(), 1),
+    "where not": (lambda m, x: by_hand(m, x, lambda s: torch.where(~AFTER, s, -1e9) / 2), layers_and(), 1),
+    "multi-head": (lambda m, x: m.a(x, x, x, attn_mask=AFTER)[0], ATTENTION, 1),
+    "multi-head, alone": (lambda m, x: m.a(x, x, x, attn_mask=AFTER, need_weights=False)[0], ATTENTION, 1),
+    "multi-head, numbers": (
+        lambda m, x: m.a(x, x, x, attn_mask=m.b)[0], {**ATTENTION, "b": nn.Parameter(torch.zeros(15, 15))}, 1),
+    "encoder": (lambda m, x: m.a(x, src_mask=AFTER), {"a": encoder()}, 1),
+    "encoder of two": (
+        lambda m, x: m.a(x, mask=AFTER, is_causal=False),
+        {"a": nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False)}, 1),
+    "turned": (turned_scores, layers_and(3, 15, 15), 3),
+}  # fmt: skip
 NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] = {
     "multi-head attention": (lambda m, x: m.a(x, x, x)[0], {"a": nn.MultiheadAttention(12, 3, batch_first=True)}),
     "without its weights": (
@@ -121,11 +201,25 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
     "linear attention": (linear_attention, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 8)}),
     "features attend": (features_attend, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 12)}),
     "weighed twice": (weighed_twice, {"q": nn.Linear(12, 36)}),
+    "channels first": (channels_first, {"q": nn.Linear(12, 36), "b": nn.Conv2d(12, 4, 3)}),
+    "channels first, biased": (
+        lambda m, x: channels_first(m, x, m.bias),
+        {"q": nn.Linear(12, 36), "b": nn.Conv2d(12, 4, 3), "bias": nn.Parameter(torch.zeros(15, 15))}),
+    "of every other row": (
+        lambda m, x: m.a(x.mT.reshape(len(x), 2, 6, 15)[:, :, :3].relu().mT @ x[:, None, :3, :3].mT), {"a": nn.ReLU()}),
+    "class token": (class_token, vit_layers() | tokens(1) | {"head": nn.Linear(12, 4)}),
+    "distilled": (
+        lambda m, x: (m.head(class_token(m, x, 0)) + m.head(class_token(m, x, 1))) / 2,
+        vit_layers() | tokens(2) | {"head": nn.Linear(12, 4)}),
+    "registers": (registers, vit_layers() | tokens(3) | {"head": nn.Linear(12, 4)}),
     "gated": (
         lambda m, x: m.b(functional.silu((y := m.a(x).chunk(2, -1))[0]) * y[1]), {"a": nn.Linear(12, 16), "b": nn.Linear(8, 4)}),
     "softmax": (lambda m, x: m.a(x).softmax(-1), {"a": nn.Linear(12, 4)}),
     "constants": (lambda m, x: torch.relu(2 * m.a(x) + m.b), {"a": nn.Linear(12, 4), "b": nn.Parameter(torch.zeros(4))}),
 }  # fmt: skip
+
+
+NETWORKS |= {f"mask, {case}": network for case, (*network, _) in MASKED.items()}  # type: ignore[misc]
 
 
 def exported(case: str) -> Graph:
@@ -141,6 +235,26 @@ def test_networks_of_tokens(case: str) -> None:
     quant, stored = int8.output.quant, interpret.run(int8, interpret.quantize_input(int8, images))
     error = (stored.astype(np.float64) - quant.zero_point) * quant.scale[0] - expected
     assert (expected**2).mean() > 300 * (error**2).mean()
+
+
+def test_attention_of_maps_that_stay_channels_first_is_one_operator() -> None:
+    assert [type(op) for op in exported("channels first").ops] == [Conv, Conv, Conv, Attention, Conv]
+
+
+@pytest.mark.parametrize("case", MASKED)
+def test_masks_and_biases_are_constants_of_attention(case: str) -> None:
+    """Once for all heads where these are alike; where keys are masked, no query sees one that comes after it."""
+    graph = exported(f"mask, {case}")
+    assert not any(isinstance(op, MatMul | AddConstant) for op in graph.ops)
+    for op in (op for op in graph.ops if isinstance(op, Attention)):
+        bias = graph.constants[op.bias] if op.bias else np.zeros((0, 15, 15))
+        assert bias.shape == (MASKED[case][2], 15, 15)
+        assert all((np.isinf(rows) == AFTER.numpy()).all() for rows in bias if np.isinf(rows).any())
+
+
+def test_a_bias_of_a_product_is_an_added_constant() -> None:
+    graph = export(Tokens(lambda m, x: (x @ x.mT + m.b).relu(), b=nn.Parameter(torch.zeros(15, 15))), SHAPE)
+    assert [type(op) for op in graph.ops[:2]] == [MatMul, AddConstant]
 
 
 def test_nothing_is_moved() -> None:
@@ -181,12 +295,15 @@ def test_a_norm_that_is_read_again_keeps_its_factors() -> None:
 
 
 REFUSED: tuple[tuple[Callable[[Any, torch.Tensor], Any], str], ...] = (
-    (lambda m, x: m.a(x, x, x, is_causal=True, attn_mask=torch.zeros(15, 15), need_weights=False)[0], "attention with a mask"),
-    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, is_causal=True), "attention with a mask"),
-    (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([torch.zeros(1, 1, 12), x], 1), "cat of tokens"),
+    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, x @ x.mT), "a mask that is computed"),
+    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, AFTER), "1 queries see no key"),
+    (lambda m, x: (x @ x.mT).masked_fill(AFTER, NEVER).softmax(-1), "a mask of scores that no attention"),
+    (lambda m, x: (x @ x.mT).masked_fill(AFTER, 0).softmax(-1) @ x, "operator masked_fill"),
+    (lambda m, x: torch.baddbmm(x @ x.mT, x, x.mT), "baddbmm of three"),
+    (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([x, x], 1), "cat along dimension 1"),
     (lambda m, x: m.b(x.transpose(1, 2)), "over the last dimension|Linear on a tensor"),
     (lambda m, x: m.c(x[:, ::2]), "over the last dimension"), (lambda m, x: x.mean(2), r"mean over dimensions \[2\]"),
-    (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator transpose"),
+    (lambda m, x: x.softmax(1), "softmax over dimension 1"), (lambda m, x: x + x.flip(1), "operator flip"),
     (lambda m, x: x / x, "div of two"),
     (lambda m, x: functional.layer_norm(x, (15, 12)), "layer_norm"),
     (lambda m, x: x.view(1, 3, 5, 12).transpose(1, 2).reshape(1, 15, 12) + x, "lie differently"),

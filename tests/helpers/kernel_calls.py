@@ -11,7 +11,7 @@ from compiled import Process, cross, host, kernels, made, objects
 from generated import Core
 from strategies import Layer
 
-from tinyredux.codegen.fields import matmul_fields
+from tinyredux.codegen.fields import extend_fields, matmul_fields
 from tinyredux.device import build
 from tinyredux.fixedpoint import single_exps
 from tinyredux.graph import (
@@ -23,6 +23,7 @@ from tinyredux.graph import (
     Conv,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -55,7 +56,7 @@ from tinyredux.memory import clustering
 OPERATORS = (  # enum operator
     "conv", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax", "trec", "direct", "add_s32", "add_s16",
     "lookup", "sub", "mul", "rearrange", "softmax_once", "mean", "keep", "bilinear", "layer_norm",
-    "attention", "matmul",
+    "attention", "matmul", "extend",
 )  # fmt: skip
 DRIVER = build.ROOT / "firmware" / "test" / "test_kernels" / "kernel_driver.c"
 Call = tuple[list[int], list[np.ndarray]]  # fields; input, second, bias, multiplier, shift, vectors
@@ -96,6 +97,8 @@ def calls(layer: Layer, operator: str = "") -> list[Call]:
             bias = graph.constants[op.bias] if op.bias else EMPTY
             own = [bias[0].size if len(bias) > 1 else 0, int(bool(op.bias))]
             return [_call("attention", [*sizes, *astuple(attention_params(graph, op)), *own], *inputs, bias)]
+        case Extend():
+            return [_call("extend", list(extend_fields(graph, op).values()), inputs[0], graph.constants[op.values])]
         case MatMul():
             return [_call("matmul", list(matmul_fields(graph, op).values()), *inputs)]
         case Mul():

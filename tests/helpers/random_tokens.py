@@ -8,7 +8,22 @@ from dataclasses import replace
 import numpy as np
 
 from tinyredux import graph as ir
-from tinyredux.graph import Add, AddConstant, Attention, Conv, Graph, LayerNorm, Lookup, MatMul, Op, Pool, Quant, Softmax, Tensor
+from tinyredux.graph import (
+    Add,
+    AddConstant,
+    Attention,
+    Conv,
+    Extend,
+    Graph,
+    LayerNorm,
+    Lookup,
+    MatMul,
+    Op,
+    Pool,
+    Quant,
+    Softmax,
+    Tensor,
+)
 from tinyredux.int8 import SOFTMAX_OUTPUT
 
 TOKENS = ((1, 1), (1, 2), (2, 1), (3, 3), (4, 4), (1, 13), (9, 1), (5, 7), (8, 8), (1, 100), (14, 14), (1, 197))
@@ -53,6 +68,11 @@ def random_block(seed: int, most_tokens: int = 197) -> Graph:
         own, label = Quant((0.01,), 3), name("embed")
         constants[f"{label}.values"] = rng.integers(-128, 128, (*size, width)).astype(np.int8)
         last = add(AddConstant(*_named(label, last), f"{label}.values", own))
+    if seed % 5 == 1:  # a class token or two
+        own, label = np.random.default_rng((seed, 1)), name("extend")
+        constants[f"{label}.values"] = own.integers(-128, 128, (int(own.integers(1, 3)), width)).astype(np.int8)
+        last = add(Extend(*_named(label, last), f"{label}.values", int(own.integers(len(constants[f"{label}.values"]) + 1))))
+        size = tensors[last].shape[:2]
     for _ in range(int(rng.integers(1, 3))):
         source = norm(last, first)
         q, k, v = (conv(source, width) for _ in range(3))

@@ -24,6 +24,7 @@ from tinyredux.graph import (
     Conv,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -57,7 +58,7 @@ CONTENTS = ("uniform", "uniform", "uniform", "uniform", "uniform", "ends", "low"
 KINDS = (
     *("conv", "pointwise", "grouped", "depthwise", "dense", "max", "average", "add", "concat", "relu", "softmax"),
     *("trec", "trec_vectors", "trec_taps", "square", "lookup", "sub", "mul", "mul_vector", "rearrange", "mean", "mul_gate"),
-    *("bilinear", "layer_norm", "attention", "add_constant", "matmul"),
+    *("bilinear", "layer_norm", "attention", "add_constant", "matmul", "extend"),
 )
 
 
@@ -243,6 +244,11 @@ def layer(pick: Pick, kind: str) -> Layer:
             other = _quant(pick, pick((0.05, 0.5, 0.004)))
             op, out = AddConstant("op", ("in",), "out", "op.values", other), _quant(pick, pick((0.05, 0.5, 0.004, 0.01)))
             return Layer(_graph(op, sources, out, {"op.values": _values(pick, shape, -128)}), (_values(pick, shape, -128),))
+        case "extend":
+            more = pick((1, 2, 3, 8))
+            op = Extend("op", ("in",), "out", "op.values", pick(range(more + 1)))
+            constants = {"op.values": _values(pick, (more, shape[2]), -128)}
+            return Layer(_graph(op, sources, quant, constants), (_values(pick, shape, -128),))
         case "concat":
             sources.append(Tensor("other", (height, width, pick(CHANNELS)), "int8", quant))
             op = Concat("op", ("in", "other"), "out")

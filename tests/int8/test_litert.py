@@ -23,7 +23,7 @@ from tflite_writer import same_padding, tflite_bytes  # noqa: E402  (flatbuffers
 
 CASES = 40
 # LiteRT knows no clustering; functions have a test of their own; its product with a value a channel is not tflite-micro's
-OTHERS = ("trec", "lookup", "mul_vector", "rearrange", "bilinear", "layer_norm", "attention", "add_constant")
+OTHERS = ("trec", "lookup", "mul_vector", "rearrange", "bilinear", "layer_norm", "attention", "add_constant", "matmul", "extend")
 SCALES = (1e-6, 1e-3, 0.0123, 0.1, 1.0, 77.7)
 
 

@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyredux.codegen.fields import (
-    attention_fields,
-    bilinear_fields,
-    clamp_fields,
-    layer_norm_fields,
-    matmul_fields,
-    mul_fields,
-    rearrange_fields,
-)
+from tinyredux.codegen import fields as fields_of
 from tinyredux.fixedpoint import wrap_int32
 from tinyredux.graph import (
     Add,
@@ -26,6 +18,7 @@ from tinyredux.graph import (
     Bilinear,
     Conv,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -122,7 +115,7 @@ class Weights:
         for op in self.graph.ops:
             found |= {key: values for key, values in by_form.items() if key.rpartition(".")[0] == op.name}
             found |= fast.arrays.get(op.name, {})
-            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear | Attention):
+            if isinstance(op, Lookup | Softmax | AddConstant | Bilinear | Attention | Extend):
                 found |= arrays(self.graph.with_ops([op]))
             if isinstance(op, Weighted) and op.name in parts:
                 found |= self._packed(op, parts[op.name])
@@ -248,26 +241,25 @@ def call_of(weights: Weights, step: Step) -> Call:
             if isinstance(op, AddConstant):
                 maps = (*maps, weights.rows(op.values, step, box.shape[2]))
         case LayerNorm():
-            kernel, fields = "layer_norm", layer_norm_fields(graph, op, step)
+            kernel, fields = "layer_norm", fields_of.layer_norm_fields(graph, op, step)
         case Attention():
-            kernel, fields = "attention", attention_fields(graph, op, step)
+            kernel, fields = "attention", fields_of.attention_fields(graph, op, step)
             maps = (*maps, weights.rows(op.bias, step, fields["keys"]) if op.bias else Address("", 0))
-            planned = weights.fast.program.buffers[step.scratch].size_bytes
-            check = f'_Static_assert(TR_ATTENTION_SCRATCH_BYTES({fields["keys"]}) <= {planned}, "scratch of {op.name}");\n'
-            scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"
+            scratch, check = _scratch(weights, step, f"TR_ATTENTION_SCRATCH_BYTES({fields['keys']})")
+        case Extend():
+            kernel, fields = "extend", fields_of.extend_fields(graph, op)
+            maps = (*maps, Address("I8", weights.blob.entries[op.values].offset))
         case MatMul():
-            kernel, fields = "matmul", matmul_fields(graph, op)
-            planned = weights.fast.program.buffers[step.scratch].size_bytes
-            check = f'_Static_assert(TR_MATMUL_SCRATCH_BYTES({op.inner}) <= {planned}, "scratch of {op.name}");\n'
-            scratch = f"SCRATCH({weights.fast.arena.offsets[step.scratch]})"
+            kernel, fields = "matmul", fields_of.matmul_fields(graph, op)
+            scratch, check = _scratch(weights, step, f"TR_MATMUL_SCRATCH_BYTES({op.inner})")
         case Mul():
-            kernel, fields = "mul", mul_fields(graph, op, step)
+            kernel, fields = "mul", fields_of.mul_fields(graph, op, step)
         case Relu():
             kernel, fields = "relu", _clamps(graph, op) | _rows(step, ("in_row",))
         case Rearrange():
-            kernel, fields = "rearrange", rearrange_fields(graph, op, step)
+            kernel, fields = "rearrange", fields_of.rearrange_fields(graph, op, step)
         case Bilinear():
-            kernel, fields = "bilinear", bilinear_fields(graph, op, step)
+            kernel, fields = "bilinear", fields_of.bilinear_fields(graph, op, step)
             maps += tuple(weights.per_channel(f"{op.name}.{key}", at) for key, at in (("rows", box.y0), ("columns", box.x0)))
         case Lookup():
             kernel, fields = "lookup", _rows(step, ("in_row",))
@@ -282,6 +274,13 @@ def call_of(weights: Weights, step: Step) -> Call:
     return Call(op.name, f"tr_{kernel}_s8", f"tr_{struct or kernel}", tuple(fields.items()), maps, (), scratch, check)
 
 
+def _scratch(weights: Weights, step: Step, needed: str) -> tuple[str, str]:
+    """Returns the argument of a step's scratch, and C that fails to compile where it has fewer bytes than `needed`."""
+    planned = weights.fast.program.buffers[step.scratch].size_bytes
+    check = f'_Static_assert({needed} <= {planned}, "scratch of {step.op}");\n'
+    return f"SCRATCH({weights.fast.arena.offsets[step.scratch]})", check
+
+
 def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
     """Returns where a step's output and inputs begin."""
     kinds = {1: "AT", 2: "SUMS16", 4: "SUMS32"}
@@ -290,7 +289,7 @@ def _places(arena: Arena, step: Step) -> tuple[Address, ...]:
 
 
 def _clamps(graph: Graph, op: Pool | Relu) -> dict[str, int]:
-    return clamp_fields(clamp_for(graph, op))
+    return fields_of.clamp_fields(clamp_for(graph, op))
 
 
 def _window(op: Windowed, step: Step) -> dict[str, int]:
@@ -339,7 +338,7 @@ def _add(graph: Graph, op: Add | AddConstant) -> dict[str, int]:
         "a_multiplier": params.multipliers[0], "a_shift": params.shifts[0],
         "b_multiplier": params.multipliers[1], "b_shift": params.shifts[1],
         "out_multiplier": params.output_multiplier, "out_shift": params.output_shift, "left_shift": ADD_LEFT_SHIFT,
-        **clamp_fields(params.clamp),
+        **fields_of.clamp_fields(params.clamp),
     }  # fmt: skip
 
 

@@ -85,6 +85,8 @@ def _walks(kernel: str, p: dict[str, int]) -> Sequence[Walk | None]:
             queries, heads, keys = p["queries"], p["heads"], p["keys"]
             depths = (p["value_depth"], p["depth"], p["depth"], p["value_depth"])
             return [_dense(1, many, heads * each) for many, each in zip((queries, queries, keys, keys), depths, strict=True)]
+        case "tr_extend_s8":
+            return [_dense(1, 1, p["before"] + p["n"] + p["behind"]), _dense(1, 1, p["n"])]
         case "tr_matmul_s8":
             return [_dense(1, p["heads"] * p["rows"], p["columns"]), None, None]
         case "tr_dense_s8":

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from tinyredux.graph import Attention, Bilinear, Graph, LayerNorm, MatMul, Mul, Rearrange
+from tinyredux.graph import Attention, Bilinear, Extend, Graph, LayerNorm, MatMul, Mul, Rearrange
 from tinyredux.int8 import Clamp, attention_params, bilinear, layer_norm_params, mul_params, quant_of
 from tinyredux.memory import Step, is_gated, is_spread
 
@@ -34,6 +34,13 @@ def mul_fields(graph: Graph, op: Mul, step: Step) -> dict[str, int]:
         "out_zero_point": params.output_zero_point, "multiplier": params.multiplier[0], "shift": params.shift[0],
         **clamp_fields(params.clamp), "b_each": int(not gated),
     }  # fmt: skip
+
+
+def extend_fields(graph: Graph, op: Extend) -> dict[str, int]:
+    """Returns the fields of a map amid constant places."""
+    more, channels = graph.constants[op.values].shape
+    own = graph.tensors[op.inputs[0]].elements
+    return {"n": own, "before": op.before * channels, "behind": (more - op.before) * channels}
 
 
 def matmul_fields(graph: Graph, op: MatMul) -> dict[str, int]:

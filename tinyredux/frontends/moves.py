@@ -241,5 +241,5 @@ def turn(call: Call) -> None:
     height, width, channels = call.tensor.shape
     lie = torch.arange(call.tensor.elements).reshape(1, height, width, channels).permute(0, 3, 1, 2).reshape(call.source_shape)
     before = call.builder.turned.get(call.source.name, lie)
-    call.builder.turned[call.node.name] = call.node.target(before, *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+    call.builder.turned[call.node.name] = call.node.target(before.contiguous(), *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
     call.alias(call.source)

@@ -51,7 +51,9 @@ def flatten(call: Call) -> None:
         moves.unflatten(call, dense)
         return
     if call.shape not in ((1, channels, height, width), (1, channels, height * width), (1, height * width * channels)):
-        raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
+        if call.shape[0] != 1:
+            raise refuse(call.node, f"reshape of {call.source_shape} to {call.shape}", "flatten to (1, features)")
+        moves.turn(call)
     call.alias(call.source)
 
 

@@ -269,7 +269,7 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     if tokens.convert(Call(builder, node, kind), HANDLERS):
         return
     call, is_turned = Call(builder, node, kind), [arg for arg in operands if arg.name in builder.turned]
-    if is_turned and kind not in (*ALIASES, *FLATTENS, *TURNS):
+    if is_turned and kind in HANDLERS:
         raise _no_turn(builder, is_turned[0])
     if kind in ALIASES or (kind == "getitem" and node.args[1] == 0 and not _is_split(operands[0])):
         call.alias(operands[0])
@@ -280,7 +280,7 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     elif kind in FLATTENS and (between := _dealing(node)):
         shuffled(call, node.meta["val"].shape[1])
         builder.dealt |= between
-    elif kind in TURNS or is_turned or (kind in FLATTENS and len(call.shape) == 5):
+    elif kind in TURNS or (kind in FLATTENS and (is_turned or len(call.shape) == 5)):
         turn(call)
     elif kind in FLATTENS or (kind == "select" and _is_single(operands[0], node.args[1])):
         flatten(call)

@@ -15,6 +15,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
+from tinyredux.graph.constants import constant_names
 from tinyredux.graph.operators import (
     Add,
     Bilinear,
@@ -29,7 +30,6 @@ from tinyredux.graph.operators import (
     Pool,
     Relu,
     Weighted,
-    constant_names,
 )
 
 Live = npt.NDArray[np.bool_]

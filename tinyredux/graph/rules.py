@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyredux.files import expect, require
-from tinyredux.graph.operators import Array, Attention, Graph, Op, Weighted, constant_names
+from tinyredux.graph.constants import constant_names
+from tinyredux.graph.operators import Array, Attention, Graph, Op, Weighted
 from tinyredux.graph.shapes import output_shape
 
 

@@ -18,6 +18,7 @@ from tinyredux.graph.operators import (
     Convolution,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     Lookup,
     MatMul,
@@ -134,6 +135,11 @@ def output_shape(graph: Graph, op: Op) -> Shape:
             return sum(shape[0] for shape in parts), *parts[0][1:]
         case Attention():
             return _attended(graph, op)
+        case Extend():
+            more, wide = graph.constants[op.values].shape
+            fits = wide == channels and 0 <= op.before <= more
+            require(fits, f"{op.name}: {op.before} of {more} places of {wide} channels before a map of {channels}")
+            return height * width + more, 1, channels
         case MatMul():
             return _multiplied(graph, op)
         case AddConstant():

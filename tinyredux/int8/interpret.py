@@ -21,6 +21,7 @@ from tinyredux.graph import (
     Convolution,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -52,7 +53,7 @@ from tinyredux.int8.factors import (
     softmax_params,
 )
 from tinyredux.int8.lookup import table_of
-from tinyredux.int8.tokens import attended, attended_int8, multiplied, normalized, normalized_int8
+from tinyredux.int8.tokens import attended, attended_int8, extended, multiplied, normalized, normalized_int8
 from tinyredux.trec import clustered_sums
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -214,6 +215,8 @@ def _run_int8(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | None
             return normalized_int8(graph, op, images)
         case Attention():
             return attended_int8(graph, op, inputs)
+        case Extend():
+            return extended(op, images, graph.constants[op.values])
         case MatMul():
             points = [quant_of(graph.tensors[name]).zero_point for name in op.inputs]
             reals = [values.astype(np.float64) - point for values, point in zip(inputs, points, strict=True)]  # exact
@@ -313,6 +316,8 @@ def _run_float(graph: Graph, op: Op, inputs: list[Batch], clusters: Counts | Non
             result = normalized(op, images)
         case Attention():
             result = attended(graph, op, inputs)
+        case Extend():
+            result = extended(op, images, graph.constants[op.values])
         case MatMul():
             result = multiplied(op, *inputs) * op.scale
         case AddConstant():

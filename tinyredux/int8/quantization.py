@@ -19,6 +19,7 @@ from tinyredux.graph import (
     Bilinear,
     Concat,
     DepthwiseConv,
+    Extend,
     Graph,
     Lookup,
     Op,
@@ -38,7 +39,7 @@ from tinyredux.int8.tokens import quantized_bias
 
 Range = tuple[float, float]
 LEAST_SCALE = 1e-30  # below, a tensor counts as zero: products of scales must stay normal numbers
-SHARES_SCALE = (Bilinear, Concat, Pool, Rearrange, Relu)  # operators that move values and must not rescale them
+SHARES_SCALE = (Bilinear, Concat, Extend, Pool, Rearrange, Relu)  # operators that move values and must not rescale them
 
 
 def quantize(graph: Graph, images: npt.NDArray[np.float32]) -> Graph:
@@ -143,6 +144,9 @@ def _quantize_op(graph: Graph, op: Op, tensors: dict[str, Tensor], constants: di
         quant = quant_from_range(float(values.min()), float(values.max()))
         constants[op.values] = fixedpoint.quantize(values, quant.scale[0], quant.zero_point)
         return replace(op, values_quant=quant)
+    if isinstance(op, Extend):
+        own = quant_of(tensors[op.output])
+        constants[op.values] = fixedpoint.quantize(graph.constants[op.values], own.scale[0], own.zero_point)
     if isinstance(op, Attention) and op.bias:
         queries, keys = (quant_of(tensors[name]).scale[0] for name in op.inputs[:2])
         constants[op.bias], step = quantized_bias(graph.constants[op.bias], queries * keys * op.scale)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tinyredux import fixedpoint
 from tinyredux.files import require
 from tinyredux.fixedpoint import quantize_multiplier
-from tinyredux.graph import Attention, Graph, LayerNorm, MatMul
+from tinyredux.graph import Attention, Extend, Graph, LayerNorm, MatMul
 from tinyredux.int8.factors import quant_of
 
 Batch = npt.NDArray[Any]  # (N, H, W, C)
@@ -139,6 +139,13 @@ def attended_int8(graph: Graph, op: Attention, inputs: list[Batch]) -> Batch:
     factors = fixedpoint.divided(p.multiplier, p.shift, weights.sum(axis=-1, keepdims=True))
     scaled = fixedpoint.multiply_by_quantized_multiplier(sums, *factors)
     return _joined(fixedpoint.clamp_int8(scaled + p.output_zero_point), inputs[0])
+
+
+def extended(op: Extend, images: Batch, values: Batch) -> Batch:
+    """Returns the places of maps one below another, amid constant ones."""
+    own = images.reshape(len(images), -1, images.shape[3])
+    before, behind = (np.broadcast_to(some, (len(images), *some.shape)) for some in (values[: op.before], values[op.before :]))
+    return np.concatenate([before, own, behind], axis=1)[:, :, None]
 
 
 def multiplied(op: MatMul, left: Batch, right: Batch) -> Batch:

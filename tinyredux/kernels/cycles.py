@@ -29,6 +29,7 @@ from tinyredux.graph import (
     Conv,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -155,6 +156,8 @@ def counts(graph: Graph, op: Op, step: Step) -> tuple[str, Counts]:
             return "layer_norm", (1, pixels, outputs)
         case Attention():
             return "attention", _attended(op, step)
+        case Extend():
+            return "copy", (3, 3, outputs)
         case MatMul():
             return "matmul", _multiplied(op)
         case Relu() | Lookup():

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyredux.fixedpoint import single_exps
-from tinyredux.graph import AddConstant, Array, Attention, Bilinear, Graph, Lookup, Softmax, TrecConv, Weighted, constant_names
+from tinyredux.graph import (
+    AddConstant,
+    Array,
+    Attention,
+    Bilinear,
+    Extend,
+    Graph,
+    Lookup,
+    Softmax,
+    TrecConv,
+    Weighted,
+    constant_names,
+)
 from tinyredux.int8 import bilinear, quant_of, requantization, table_of
 
 ALIGNMENT = 16  # one flash line of the STM32F4: an array never straddles a line more than it must
@@ -45,7 +57,7 @@ def arrays(graph: Graph) -> dict[str, Array]:
             }
         if isinstance(op, Softmax) and graph.rounding == "single":
             found[f"{op.name}.exps"] = single_exps(quant_of(graph.tensors[op.inputs[0]]).scale[0]).view(np.int32)
-        if isinstance(op, AddConstant | Attention):
+        if isinstance(op, AddConstant | Attention | Extend):
             found |= {name: graph.constants[name] for name in constant_names(op)}
         if isinstance(op, Weighted):
             factors = requantization(graph, op)

@@ -14,6 +14,7 @@ from tinyredux.graph import (
     Conv,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -39,7 +40,7 @@ def group_sizes(graph: Graph, op: Op) -> tuple[int, int]:
             return graph.tensors[op.inputs[0]].shape[2] // op.groups, graph.tensors[op.output].shape[2] // op.groups
         case DepthwiseConv():
             return 1, op.multiplier
-        case Dense() | Softmax() | TrecConv() | LayerNorm() | Attention() | AddConstant() | MatMul():
+        case Dense() | Softmax() | TrecConv() | LayerNorm() | Attention() | AddConstant() | MatMul() | Extend():
             return graph.tensors[op.inputs[0]].shape[2], graph.tensors[op.output].shape[2]
     return 1, 1
 
@@ -96,12 +97,12 @@ def moved_from(graph: Graph, op: Bilinear | Rearrange, axis: int, first: Array |
 def is_barrier(graph: Graph, op: Op) -> bool:
     """True for an operator that cannot run in slices of channels, nor read or write them."""
     moves = isinstance(op, Rearrange) and moves_channels(graph, op)
-    return isinstance(op, (Softmax, TrecConv, LayerNorm, Attention, AddConstant, MatMul)) or moves or is_gated(graph, op)
+    return isinstance(op, (Softmax, TrecConv, LayerNorm, Attention, AddConstant, MatMul, Extend)) or moves or is_gated(graph, op)
 
 
 def is_whole(op: Op, index: int) -> bool:
     """True for an input that every part of an operator's output needs as a whole: of an attention keys and values."""
-    return isinstance(op, (Dense, TrecConv, MatMul)) or (isinstance(op, Attention) and index > 0)
+    return isinstance(op, (Dense, TrecConv, MatMul, Extend)) or (isinstance(op, Attention) and index > 0)
 
 
 def moves_channels(graph: Graph, op: Rearrange) -> bool:

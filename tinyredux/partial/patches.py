@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinyredux.graph import Bilinear, Conv, Graph, MatMul, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
+from tinyredux.graph import Bilinear, Conv, Extend, Graph, MatMul, Op, Rearrange, Shape, TrecConv, Windowed, seen, total_macs
 from tinyredux.memory import (
     Box,
     Item,
@@ -296,7 +296,7 @@ def part_of(net: Net, first: int, end: int) -> Net:
 
 
 def _patchable(graph: Graph, first: int, end: int) -> bool:
-    return all(windows_meet_map(graph, op) and not isinstance(op, MatMul | TrecConv) for op in graph.ops[first:end])
+    return all(windows_meet_map(graph, op) and not isinstance(op, Extend | MatMul | TrecConv) for op in graph.ops[first:end])
 
 
 def units_between(net: Net, cuts: list[int]) -> list[list[Item]]:

@@ -21,6 +21,7 @@ from tinyredux.graph import (
     Concat,
     Dense,
     DepthwiseConv,
+    Extend,
     Graph,
     MatMul,
     Op,
@@ -215,7 +216,7 @@ def parts_are_free(net: Net, item: Item, axis: int) -> bool:
     overlap |= any(isinstance(op, Bilinear) for op in readers)
     overlap |= any(isinstance(op, Rearrange) and op.repeat[axis] > 1 for op in readers)
     overlap |= any(name in inside and memory.is_spread(net.graph, op, i) for op in readers for i, name in enumerate(op.inputs))
-    return not overlap and not any(isinstance(op, (Dense, MatMul, Softmax, Attention)) for op in readers)
+    return not overlap and not any(isinstance(op, (Dense, Extend, MatMul, Softmax, Attention)) for op in readers)
 
 
 def _regions(net: Net, sink: Op, kind: str) -> list[Item]:

@@ -13,6 +13,7 @@ from tinyredux.graph import (
     Concat,
     Convolution,
     Dense,
+    Extend,
     Graph,
     LayerNorm,
     Lookup,
@@ -70,7 +71,7 @@ def _slide(graph: Graph, op: Op, sources: list[Slide], frames: int) -> Slide:
     match op:
         case TrecConv():
             return Slide(0, 0, 0, "clusters the rows of the whole window")
-        case Dense() | Attention() | MatMul():
+        case Dense() | Attention() | MatMul() | Extend():
             return Slide(0, 0, 0, "reads the whole window at once")
         case Convolution() | Pool():
             if not windows_meet_map(graph, op):

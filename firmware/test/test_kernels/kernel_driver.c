@@ -9,7 +9,7 @@
 #define ARRAYS 7
 #define FIELDS 32
 
-enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR, LAYER_NORM, ATTENTION, MATMUL };
+enum operator { CONV, DEPTHWISE, DENSE, MAX_POOL, AVERAGE_POOL, ADD, CONCAT, RELU, SOFTMAX, TREC, DIRECT, ADD_S32, ADD_S16, LOOKUP, SUB, MUL, REARRANGE, SOFTMAX_ONCE, MEAN, KEEP, BILINEAR, LAYER_NORM, ATTENTION, MATMUL, EXTEND };
 
 int32_t scratch_bytes(const int32_t *fields);
 void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch);
@@ -192,6 +192,9 @@ void run_case(const int32_t *fields, void *const *arrays, int16_t *scratch)
         return;
     case ATTENTION:
         run_attention(f, arrays, scratch);
+        return;
+    case EXTEND:
+        tr_extend_s8(arrays[0], arrays[1], arrays[2], &(const struct tr_extend){f[0], f[1], f[2]});
         return;
     case MATMUL:
         run_matmul(f, arrays, scratch);

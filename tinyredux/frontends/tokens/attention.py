@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import fx
 from tinyredux.frontends.builder import Call, arguments, refuse
 from tinyredux.frontends.moves import add_map
 from tinyredux.frontends.tokens.places import VIEWS, Operand, note, part, places, view
-from tinyredux.graph import Attention, MatMul, Softmax
+from tinyredux.graph import Attention, MatMul, Pair, Softmax
 
 PATTERN = "softmax(q @ k.transpose(-2, -1) * scale, -1) @ v, or scaled_dot_product_attention"
 HIDDEN = -100.0  # what a mask leaves of a score: less is as little
@@ -23,11 +22,13 @@ ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias
 @dataclass(frozen=True)
 class Scores:
     """What waits for the values that it weighs: queries (node and the places of their values) times keys times a number, plus
-    constants of torch's shape; once `shares`, its softmax. Or queries or keys alone, times a number."""
+    constants of torch's shape; once `shares`, its softmax; once `turned`, that with its last two axes exchanged. Or queries or
+    keys alone, times a number."""
 
     parts: tuple[Operand, ...]
     scale: float
     shares: bool = False
+    turned: bool = False
     bias: torch.Tensor | None = None
 
 
@@ -64,10 +65,11 @@ def scored(call: Call, node: fx.Node) -> bool:
     whole = len(scores.parts) == 2
     axis = arguments(call.node, dim=-1)[0] if call.kind in ("softmax", "_softmax") else 0
     if call.kind in ("matmul", "bmm", "baddbmm"):
-        left, right = call.node.args[:2]
-        if not (whole and left is node and scores.shares and isinstance(right, fx.Node) and right.name in builder.value):
+        other = call.node.args[0 if scores.turned else 1]
+        weighs = scores.shares and call.kind != "baddbmm" and other is not node
+        if not (weighs and isinstance(other, fx.Node) and other.name in builder.value):
             matmul(call)
-        elif not _attend(call, [*scores.parts, (right, places(builder, right))], scores):
+        elif not _attend(call, scores, (other, places(builder, other))):
             matmul(call)
     elif call.kind in ("mul", "div") and numbers and not scores.shares and call.node.args[0] is node:
         factor = float(numbers[0]) if call.kind == "mul" else 1 / float(numbers[0])  # type: ignore[arg-type]
@@ -77,10 +79,14 @@ def scored(call: Call, node: fx.Node) -> bool:
         _pass_on(call, node, replace(scores, bias=biased))
     elif whole and not scores.shares and axis in (-1, len(call.shape) - 1) and call.kind in ("softmax", "_softmax"):
         _pass_on(call, node, replace(scores, shares=True))
-    elif call.kind in ALIASES or (whole and call.kind in VIEWS and call.shape[-2:] == call.source_shape[-2:]):
-        if scores.bias is not None and call.kind in VIEWS:
-            scores = replace(scores, bias=call.node.target(scores.bias, *call.node.args[1:], **call.node.kwargs))  # type: ignore[operator]
+    elif call.kind in ALIASES:
         _pass_on(call, node, scores)
+    elif whole and call.kind in VIEWS and (turned := _turns(call)) is not None:
+        own = scores.parts if scores.shares or not turned else scores.parts[::-1]
+        bias = scores.bias
+        if bias is not None:
+            bias = call.node.target(bias.contiguous(), *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+        _pass_on(call, node, replace(scores, parts=own, turned=scores.turned != (turned and scores.shares), bias=bias))
     elif not whole and call.kind in VIEWS:
         view(call)
         ((of, _),) = scores.parts
@@ -127,31 +133,38 @@ def multiply(call: Call) -> None:
     many = np.broadcast_shapes(at.shape[:-2], other.shape[:-2])
     at, other = at.expand(*many, *at.shape[-2:]), other.expand(*many, *other.shape[-2:])
     sizes = (math.prod(many), at.shape[-2], other.shape[-2])
-    turned, beside, lie = _orders(sizes)[0] if scores.shares else _order(call, sizes)
+    maps = [call.builder.graph.tensors[call.builder.value[node.name]].shape[:2] for node in (left, right)]
+    turned, beside, lie, size = _order(call, sizes, maps[: 0 if scores.shares else 2])
     if turned:
         (left, at), (right, other) = (right, other), (left, at)
     count, rows, columns = math.prod(many), at.shape[-2], other.shape[-2]
-    size = call.builder.graph.tensors[call.builder.value[left.name]].shape[:2]
-    if (count > 1 and not beside) or rows != math.prod(size):
-        size = (rows, 1) if count == 1 or beside else (count, rows)
     steps = _steps(call, at), _steps(call, other.mT)
     call.emit("matmul", MatMul, count, rows, at.shape[-1], columns, *steps, size, beside, scores.scale, reads=[left, right])
     if scores.bias is not None:
         if torch.isinf(scores.bias).any():
             raise refuse(call.node, "a mask of scores that no attention weighs values by", PATTERN)
         values = torch.empty(lie.numel(), dtype=torch.float64)
-        values[lie.flatten()] = scores.bias.flatten()
+        values[lie.flatten()] = (scores.bias.mT if scores.turned else scores.bias).flatten()
         add_map(call, call.node, values.numpy().reshape(call.builder.graph.tensors[call.builder.value[call.node.name]].shape))
     if scores.shares:
         call.emit("softmax", Softmax, reads=[call.builder.value[call.node.name]])
-    note(call, lie)
+    note(call, lie.mT if scores.turned else lie)
 
 
-def _order(call: Call, sizes: tuple[int, int, int]) -> tuple[bool, bool, torch.Tensor]:
-    """Returns whether matrices (heads, rows, columns) are turned, and stand side by side, and where their values lie then: so
-    that they lie as they are read behind the views that follow."""
-    orders, each = _orders(sizes), torch.arange(math.prod(sizes))
-    return next((order for order in orders if torch.equal(_viewed(call, order[2]).flatten(), each)), orders[0])
+def _order(call: Call, sizes: tuple[int, int, int], maps: list[Pair]) -> tuple[bool, bool, torch.Tensor, Pair]:
+    """Returns whether matrices (heads, rows, columns) are turned, whether they stand side by side, where their values lie then,
+    and the size of their map, one of `maps` where it can be: so that they lie as they are read behind the views that follow, or
+    as they are if there are no maps."""
+    (heads, rows, columns), each = sizes, torch.arange(math.prod(sizes))
+    for turned, beside, lie in _orders(sizes) if maps else ():
+        viewed, count = _viewed(call, lie), columns if turned else rows
+        if viewed.ndim == 4 and viewed.shape[-2:] != call.shape[-2:]:
+            if torch.equal(viewed, each.reshape(*viewed.shape[2:], -1).permute(2, 0, 1)[None]):
+                return turned, beside, lie, (viewed.shape[2], viewed.shape[3])
+        elif torch.equal(viewed.flatten(), each):
+            own = next((size for size in maps if math.prod(size) == count), (count, 1))
+            return turned, beside, lie, own if beside or heads == 1 else (heads, count)
+    return False, False, _orders(sizes)[0][2], (heads, rows)
 
 
 def _orders(sizes: tuple[int, int, int]) -> tuple[tuple[bool, bool, torch.Tensor], ...]:
@@ -171,7 +184,7 @@ def _viewed(call: Call, lie: torch.Tensor) -> torch.Tensor:
         (node,) = node.users
         kind = getattr(node.target, "__name__", "").split(".")[0]
         if kind in VIEWS and isinstance(node.meta["val"], torch.Tensor):
-            lie = node.target(lie, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+            lie = node.target(lie.contiguous(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
         elif kind not in ALIASES:
             break
     return lie
@@ -188,6 +201,19 @@ def _steps(call: Call, lie: torch.Tensor) -> tuple[int, int, int, int]:
     return first, head, row, column
 
 
+def _turns(call: Call) -> bool | None:
+    """Returns whether a view exchanges the last two axes, False where it leaves all values in their order, else None."""
+    before = torch.arange(math.prod(call.source_shape)).reshape(call.source_shape)
+    after = call.node.target(before, *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+    if (
+        isinstance(after, torch.Tensor)
+        and after.shape[-2:] == before.shape[-2:]
+        and torch.equal(after.flatten(), before.flatten())
+    ):
+        return False
+    return True if isinstance(after, torch.Tensor) and torch.equal(after, before.mT) else None
+
+
 def _pass_on(call: Call, node: fx.Node, scores: Scores) -> None:
     call.alias(node)
     call.builder.scores[call.node.name] = scores
@@ -196,7 +222,12 @@ def _pass_on(call: Call, node: fx.Node, scores: Scores) -> None:
 
 
 def _is_dead(node: fx.Node) -> bool:
-    return node.op != "output" and all(map(_is_dead, node.users))
+    todo, seen = [node], {node}
+    while todo:
+        following = todo.pop().users.keys() - seen
+        seen |= following
+        todo += following
+    return all(one.op != "output" for one in seen)
 
 
 def attention(call: Call) -> None:
@@ -214,17 +245,17 @@ def attention(call: Call) -> None:
         bias = bias.masked_fill(values == 0, -torch.inf) if mask.meta["val"].dtype == torch.bool else bias + values
     if causal:
         bias = bias.masked_fill(torch.ones(bias.shape[-2:]).triu(1) > 0, -torch.inf)
-    operands = [(node, places(call.builder, node)) for node in (query, key, value)]
-    if not _attend(call, operands, Scores((), scale, bias=bias)):
+    query, key, value = ((node, places(call.builder, node)) for node in (query, key, value))
+    if not _attend(call, Scores((query, key), scale, bias=bias), value):
         what = f"attention of operands {call.source_shape} whose features do not lie head by head"
         raise refuse(call.node, what, PATTERN)
 
 
-def _attend(call: Call, operands: Sequence[Operand], scores: Scores) -> bool:
-    """Emits the attention of three operands, each a node and where its values (heads, tokens, features) lie in that one's map,
-    with the scale and bias of scores; False where an operand's features do not lie head by head."""
-    parts, heads = [], 0
-    for node, lie in operands:
+def _attend(call: Call, scores: Scores, values: Operand) -> bool:
+    """Emits the attention of queries and keys to values, a node and where they lie in its map (heads, tokens, features), or
+    (heads, features, tokens) if the scores are turned; False where an operand's features do not lie head by head."""
+    parts, heads, turned = [], 0, scores.turned
+    for node, lie in (*scores.parts, (values[0], values[1].mT if turned else values[1])):
         height, width, channels = call.builder.graph.tensors[call.builder.value[node.name]].shape
         depth = lie.shape[-1]
         at = lie.reshape(-1, lie.shape[-2], depth)
@@ -234,16 +265,18 @@ def _attend(call: Call, operands: Sequence[Operand], scores: Scores) -> bool:
         if first + heads * depth > channels or at.shape != expected.shape or not torch.equal(at, expected):
             return False
         parts.append((node, (height, width), (0, 0), first, heads * depth))
-    fields = _named_bias(call, scores.bias, heads)
+    fields = _named_bias(call, scores, heads)
     call.emit("attention", Attention, heads, scores.scale, reads=[part(call, *each) for each in parts], **fields)
-    count, depth = call.shape[-2:]
+    count, depth = call.shape[-2:] if not turned else (call.shape[-1], call.shape[-2])
     each = torch.arange(count)[:, None] * heads * depth + torch.arange(depth)
-    note(call, torch.arange(heads)[:, None, None] * depth + each)
+    lie = torch.arange(heads)[:, None, None] * depth + each
+    note(call, lie.mT if turned else lie)
     return True
 
 
-def _named_bias(call: Call, bias: torch.Tensor | None, heads: int) -> dict[str, str]:
+def _named_bias(call: Call, scores: Scores, heads: int) -> dict[str, str]:
     """Returns the field of an attention that names its bias, in the graph's constants then; none where it changes no weight."""
+    bias = scores.bias if scores.bias is None or not scores.turned else scores.bias.mT
     if bias is None or (torch.equal(bias, bias[..., :1].expand(bias.shape)) and torch.isfinite(bias).all()):
         return {}
     values = bias.reshape(heads, *bias.shape[-2:])

@@ -14,7 +14,7 @@ from tinyredux.frontends.moves import add_map
 from tinyredux.frontends.operators import scale, trec_conv
 from tinyredux.frontends.tokens.attention import ALIASES, PATTERN, Scores, attention, matmul, scored
 from tinyredux.frontends.tokens.places import NEAREST, VIEWS, all_places, note, places, rows, view
-from tinyredux.graph import Array, Concat, Conv, Dense, DepthwiseConv, LayerNorm, Pool, Softmax
+from tinyredux.graph import Array, Concat, Conv, Dense, DepthwiseConv, Extend, LayerNorm, Pool, Softmax
 
 Handlers = Mapping[str, Callable[[Call], None]]
 ELEMENTWISE = (
@@ -43,7 +43,7 @@ def convert(call: Call, others: Handlers) -> bool:
     elif call.kind in HANDLERS:
         HANDLERS[call.kind](call)
     elif call.kind in ELEMENTWISE and call.kind in others:
-        lie = all_places(call, operands)
+        lie = places(builder, call.source)  # what else the map holds is computed along
         others[call.kind](call)
         builder.turned[call.node.name] = lie
     else:
@@ -98,13 +98,20 @@ def _layer_norm(call: Call) -> None:
 
 
 def _cat(call: Call) -> None:
-    """Features of the same tokens side by side."""
+    """Features of the same tokens side by side, or constant tokens before and behind those of a map."""
     (nodes, axis), rank = arguments(call.node, tensors=None, dim=0), len(call.shape)
-    if axis % rank != rank - 1 or len(call.activations(nodes)) < len(nodes):
-        raise refuse(
-            call.node, "cat of tokens, such as a class token before them", "their mean, x.mean(1), or cat of their features"
-        )
-    call.emit("concat", Concat, reads=[rows(call, node)[0] for node in nodes])
+    activations = call.activations(nodes)
+    if axis % rank == rank - 1 and len(activations) == len(nodes):
+        call.emit("concat", Concat, reads=[rows(call, node)[0] for node in nodes])
+    elif axis % rank == rank - 2 and len(activations) == 1 and math.prod(call.shape[:-2]) == 1:
+        parts = [call.constant(node).reshape(-1, call.shape[-1]) for node in nodes if node is not activations[0]]
+        before = sum(map(len, parts[: nodes.index(activations[0])]))
+        name = call.builder.name("extend")
+        call.builder.graph.constants[f"{name}.values"] = np.concatenate(parts)
+        call.emit("extend", Extend, f"{name}.values", before, reads=[rows(call, activations[0])[0]])
+    else:
+        instead = "cat of features, or of constant tokens with those of one map, such as a class token"
+        raise refuse(call.node, f"cat along dimension {axis} of {call.shape}", instead)
     note(call, torch.arange(math.prod(call.shape)))
 
 
@@ -120,17 +127,20 @@ def _softmax(call: Call) -> None:
 def _mean(call: Call) -> None:
     """A mean over all tokens."""
     (axes,) = arguments(call.node, dim=None)
-    lie, (height, width, channels) = places(call.builder, call.source), call.tensor.shape
+    source, lie = call.tensor.name, places(call.builder, call.source)
+    if lie.numel() < call.tensor.elements:
+        source, lie = rows(call, call.source)
+    height, width, channels = shape = call.builder.graph.tensors[source].shape
     axes = [axis % lie.ndim for axis in ([axes] if isinstance(axes, int) else axes or range(lie.ndim))]
-    if lie.numel() == call.tensor.elements and all(lie.shape[axis] == 1 for axis in axes):
-        call.alias(call.source)
+    if all(lie.shape[axis] == 1 for axis in axes):
+        call.builder.value[call.node.name] = source
         call.builder.turned[call.node.name] = lie.reshape(call.shape)
         return
     moved = lie.permute(*axes, *(axis for axis in range(lie.ndim) if axis not in axes)).reshape(height * width, -1)
-    whole = (lie.numel(), math.prod(lie.shape[axis] for axis in axes)) == (call.tensor.elements, height * width)
+    whole = (lie.numel(), math.prod(lie.shape[axis] for axis in axes)) == (math.prod(shape), height * width)
     if not whole or not torch.equal(moved.flatten(), torch.arange(lie.numel())):
         raise refuse(call.node, f"a mean over dimensions {axes} of {call.source_shape}", f"the mean of all tokens of {NEAREST}")
-    call.emit("averagepool", Pool, "average", (height, width), (height, width))
+    call.emit("averagepool", Pool, "average", (height, width), (height, width), reads=[source])
     note(call, torch.arange(channels))
 
 

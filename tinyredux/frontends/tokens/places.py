@@ -63,15 +63,15 @@ def rows(call: Call, node: fx.Node, last: int = -1) -> tuple[str, torch.Tensor]:
     """
     lie = places(call.builder, node).movedim(last, -1)
     tensor = call.builder.graph.tensors[call.builder.value[node.name]]
-    height, width, channels = tensor.shape
+    _, width, channels = tensor.shape
     features = lie.shape[-1]
     at = lie.reshape(-1, features)
     first, place = int(at[0, 0]) % channels, int(at[0, 0]) // channels
     expected = (place + torch.arange(len(at)))[:, None] * channels + first + torch.arange(features)
-    whole = len(at) == height * width
-    if first + features > channels or not (whole or len(at) == 1) or not torch.equal(at, expected):
+    in_rows = place % width == len(at) % width == 0
+    if first + features > channels or not (in_rows or len(at) == 1) or not torch.equal(at, expected):
         raise refuse(call.node, f"{call.kind} over the last dimension of {tuple(lie.shape)}", NEAREST)
-    size, start = ((height, width), (0, 0)) if whole else ((1, 1), divmod(place, width))
+    size, start = ((len(at) // width, width) if in_rows else (1, 1)), divmod(place, width)
     return part(call, node, size, start, first, features), torch.arange(at.numel()).reshape(lie.shape)
 
 
@@ -93,7 +93,7 @@ def _channels(call: Call, node: fx.Node) -> tuple[str, torch.Tensor]:
     lie, (height, width, channels) = places(call.builder, node), call.builder.graph.tensors[call.builder.value[node.name]].shape
     own = lie % channels
     first, count = int(own.min()), int(own.max() - own.min()) + 1
-    if lie.numel() != height * width * count:
+    if len(set(lie.flatten().tolist())) != height * width * count:
         return rows(call, node)
     return part(call, node, (height, width), (0, 0), first, count), lie // channels * count + own - first
 
