@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tinyredux.flow import compile, measure
 from tinyredux.frontends import export
-from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, Rearrange, TrecConv
+from tinyredux.graph import AddConstant, Attention, Conv, DepthwiseConv, Graph, LayerNorm, MatMul, Rearrange, TrecConv
 from tinyredux.int8 import interpret, quantize
 from tinyredux.methods.layerwise import Layerwise
 from tinyredux.trec.layer import Settings, convert
@@ -124,6 +124,54 @@ def weighed_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     return (shares * shares @ v).transpose(1, 2).reshape(x.shape)
 
 
+def seen(m: Any, x: torch.Tensor, mask: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
+    """Three heads of one layer, by torch's function."""
+    q, k, v = packed(m, x, 3)
+    return m.o(functional.scaled_dot_product_attention(q, k, v, mask, **settings).transpose(1, 2).flatten(2))
+
+
+def by_hand(m: Any, x: torch.Tensor, scores: Block) -> torch.Tensor:
+    """Three heads of one layer, whose scores a function changes."""
+    q, k, v = packed(m, x, 3)
+    return m.o((scores(q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def turned_scores(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Keys times queries and values times shares, each with its axes exchanged."""
+    q, k, v = packed(m, x, 3)
+    shares = ((k @ q.mT * 0.5).mT + m.b).softmax(-1).mT
+    return m.o((v.mT @ shares).permute(0, 3, 1, 2).flatten(2))
+
+
+def layers_and(*shape: int) -> dict[str, Any]:
+    return {"qkv": nn.Linear(12, 36), "o": nn.Linear(12, 8), "b": nn.Parameter(torch.zeros(shape))}
+
+
+AFTER, NEVER = torch.ones(15, 15).triu(1) > 0, float("-inf")  # keys that come after a query
+ATTENTION = {"a": nn.MultiheadAttention(12, 3, batch_first=True)}
+APART = torch.arange(15)[:, None] - torch.arange(15) + 14  # which of a head's 29 numbers a pair has, as in LeViT
+MASKED: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any], int]] = {  # and for how many heads the bias is held
+    "causal": (lambda m, x: seen(m, x, is_causal=True), layers_and(), 1),
+    "pairs": (lambda m, x: seen(m, x, ~AFTER), layers_and(), 1),
+    "heads": (lambda m, x: seen(m, x, m.b), layers_and(3, 15, 15), 3), "keys": (lambda m, x: seen(m, x, m.b), layers_and(15), 1),
+    "queries, which changes nothing": (lambda m, x: seen(m, x, m.b), layers_and(15, 1), 0),
+    "bias": (lambda m, x: by_hand(m, x, lambda s: s * 0.5 + m.b), layers_and(1, 3, 15, 15), 3),
+    "bias, scaled": (lambda m, x: by_hand(m, x, lambda s: (m.b + s) * 0.5), layers_and(3, 15, 15), 3),
+    "bias by distance": (lambda m, x: by_hand(m, x, lambda s: s / 2 + m.b[:, APART]), layers_and(3, 29), 3),
+    "bias taken off": (lambda m, x: by_hand(m, x, lambda s: s.masked_fill(AFTER, -1e9) - m.b), layers_and(3, 1, 15), 3),
+    "filled": (lambda m, x: by_hand(m, x, lambda s: s.masked_fill(AFTER, NEVER) / 2), layers_and(), 1),
+    "where": (lambda m, x: by_hand(m, x, lambda s: torch.where(AFTER, NEVER, s) / 2), layers_and(), 1),
+    "where not": (lambda m, x: by_hand(m, x, lambda s: torch.where(~AFTER, s, -1e9) / 2), layers_and(), 1),
+    "multi-head": (lambda m, x: m.a(x, x, x, attn_mask=AFTER)[0], ATTENTION, 1),
+    "multi-head, alone": (lambda m, x: m.a(x, x, x, attn_mask=AFTER, need_weights=False)[0], ATTENTION, 1),
+    "multi-head, numbers": (
+        lambda m, x: m.a(x, x, x, attn_mask=m.b)[0], {**ATTENTION, "b": nn.Parameter(torch.zeros(15, 15))}, 1),
+    "encoder": (lambda m, x: m.a(x, src_mask=AFTER), {"a": encoder()}, 1),
+    "encoder of two": (
+        lambda m, x: m.a(x, mask=AFTER, is_causal=False),
+        {"a": nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False)}, 1),
+    "turned": (turned_scores, layers_and(3, 15, 15), 3),
+}  # fmt: skip
 NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] = {
     "multi-head attention": (lambda m, x: m.a(x, x, x)[0], {"a": nn.MultiheadAttention(12, 3, batch_first=True)}),
     "without its weights": (
@@ -171,6 +219,9 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
 }  # fmt: skip
 
 
+NETWORKS |= {f"mask, {case}": network for case, (*network, _) in MASKED.items()}  # type: ignore[misc]
+
+
 def exported(case: str) -> Graph:
     forward, layers = NETWORKS[case]
     return export(Tokens(forward, **layers), SHAPE)
@@ -188,6 +239,22 @@ def test_networks_of_tokens(case: str) -> None:
 
 def test_attention_of_maps_that_stay_channels_first_is_one_operator() -> None:
     assert [type(op) for op in exported("channels first").ops] == [Conv, Conv, Conv, Attention, Conv]
+
+
+@pytest.mark.parametrize("case", MASKED)
+def test_masks_and_biases_are_constants_of_attention(case: str) -> None:
+    """Once for all heads where these are alike; where keys are masked, no query sees one that comes after it."""
+    graph = exported(f"mask, {case}")
+    assert not any(isinstance(op, MatMul | AddConstant) for op in graph.ops)
+    for op in (op for op in graph.ops if isinstance(op, Attention)):
+        bias = graph.constants[op.bias] if op.bias else np.zeros((0, 15, 15))
+        assert bias.shape == (MASKED[case][2], 15, 15)
+        assert all((np.isinf(rows) == AFTER.numpy()).all() for rows in bias if np.isinf(rows).any())
+
+
+def test_a_bias_of_a_product_is_an_added_constant() -> None:
+    graph = export(Tokens(lambda m, x: (x @ x.mT + m.b).relu(), b=nn.Parameter(torch.zeros(15, 15))), SHAPE)
+    assert [type(op) for op in graph.ops[:2]] == [MatMul, AddConstant]
 
 
 def test_nothing_is_moved() -> None:
@@ -228,8 +295,11 @@ def test_a_norm_that_is_read_again_keeps_its_factors() -> None:
 
 
 REFUSED: tuple[tuple[Callable[[Any, torch.Tensor], Any], str], ...] = (
-    (lambda m, x: m.a(x, x, x, is_causal=True, attn_mask=torch.zeros(15, 15), need_weights=False)[0], "attention with a mask"),
-    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, is_causal=True), "attention with a mask"),
+    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, x @ x.mT), "a mask that is computed"),
+    (lambda m, x: functional.scaled_dot_product_attention(x, x, x, AFTER), "1 queries see no key"),
+    (lambda m, x: (x @ x.mT).masked_fill(AFTER, NEVER).softmax(-1), "a mask of scores that no attention"),
+    (lambda m, x: (x @ x.mT).masked_fill(AFTER, 0).softmax(-1) @ x, "operator masked_fill"),
+    (lambda m, x: torch.baddbmm(x @ x.mT, x, x.mT), "baddbmm of three"),
     (lambda m, x: torch.ones(4, 15) @ x, "nn.Linear"), (lambda m, x: torch.cat([x, x], 1), "cat along dimension 1"),
     (lambda m, x: m.b(x.transpose(1, 2)), "over the last dimension|Linear on a tensor"),
     (lambda m, x: m.c(x[:, ::2]), "over the last dimension"), (lambda m, x: x.mean(2), r"mean over dimensions \[2\]"),

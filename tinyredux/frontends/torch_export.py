@@ -253,7 +253,11 @@ def _convert(builder: Builder, node: fx.Node) -> None:
     name = getattr(node.target, "__name__", str(node.target)).split(".")[0]
     kind = lines.KINDS.get(name.rstrip("_"), name.rstrip("_"))
     operands = [arg for arg in node.all_input_nodes if arg.name in builder.value]
-    if not operands and getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+    if (
+        not operands
+        and getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+        and not _is_fresh(node.all_input_nodes[0])
+    ):
         raise refuse(node, f"{name} on a weight while running", "weights that stay as they are")
     if not operands or kind == "_assert_tensor_metadata" or (kind == "getitem" and not node.users):
         return  # works on constants alone (shapes, weights from others), states what holds, or a pool's indices that nobody reads
@@ -298,6 +302,12 @@ def _check(node: fx.Node, kind: str, source: fx.Node) -> None:
     rank = source.meta["val"].ndim if isinstance(source.meta["val"], torch.Tensor) else 4
     if kind in MAPS and rank != 4:
         raise refuse(node, f"{kind} on a tensor of shape {tuple(source.meta['val'].shape)}", "maps (1, channels, height, width)")
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    """True for a tensor of its own that one node alone reads, which may change it: a mask that torch makes of a module's mask."""
+    made = node.op == "call_function" and hasattr(node.target, "_schema")
+    return made and len(node.users) == 1 and node.target._schema.returns[0].alias_info is None  # type: ignore[union-attr]
 
 
 def _is_single(source: fx.Node, axis: object) -> bool:

@@ -10,27 +10,34 @@ import torch
 from torch import fx
 
 from tinyredux.frontends.builder import Call, arguments, refuse
+from tinyredux.frontends.moves import add_map
 from tinyredux.frontends.tokens.places import VIEWS, Operand, note, part, places, view
 from tinyredux.graph import Attention, MatMul, Pair, Softmax
 
 PATTERN = "softmax(q @ k.transpose(-2, -1) * scale, -1) @ v, or scaled_dot_product_attention"
+HIDDEN = -100.0  # what a mask leaves of a score: less is as little
 ALIASES = ("dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What waits for the values that it weighs: queries (node and the places of their values) times keys times a number; once
-    `shares`, its softmax; once `turned`, that with its last two axes exchanged. Or queries or keys alone, times a number."""
+    """What waits for the values that it weighs: queries (node and the places of their values) times keys times a number, plus
+    constants of torch's shape; once `shares`, its softmax; once `turned`, that with its last two axes exchanged. Or queries or
+    keys alone, times a number."""
 
     parts: tuple[Operand, ...]
     scale: float
     shares: bool = False
     turned: bool = False
+    bias: torch.Tensor | None = None
 
 
 def matmul(call: Call) -> None:
-    """A product of two activations, which may be scores and waits for the values that they weigh."""
-    left, right = call.node.args[:2]
+    """A product of two activations, which may be scores and waits for the values that they weigh; plus a constant."""
+    first = int(call.kind == "baddbmm")
+    left, right = call.node.args[first : first + 2]
+    if first and (call.node.kwargs or call.activations(call.node.args[:1])):
+        raise refuse(call.node, "baddbmm of three activations, or with factors", PATTERN)
     if len(call.activations((left, right))) < 2:
         raise refuse(call.node, f"{call.kind} with a constant", "nn.Linear")
     assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
@@ -43,7 +50,8 @@ def matmul(call: Call) -> None:
         parts.append((node, places(call.builder, node)))
     (query, at), (key, turned) = parts
     call.alias(left)
-    call.builder.scores[call.node.name] = Scores(((query, at), (key, turned.transpose(-1, -2))), scores)
+    bias = _constant(call, call.node.args[0]).expand(call.shape) if first else None
+    call.builder.scores[call.node.name] = Scores(((query, at), (key, turned.transpose(-1, -2))), scores, bias=bias)
 
 
 def scored(call: Call, node: fx.Node) -> bool:
@@ -56,22 +64,29 @@ def scored(call: Call, node: fx.Node) -> bool:
     numbers = [arg for arg in call.node.args[:2] if not isinstance(arg, fx.Node)]
     whole = len(scores.parts) == 2
     axis = arguments(call.node, dim=-1)[0] if call.kind in ("softmax", "_softmax") else 0
-    if call.kind in ("matmul", "bmm"):
+    if call.kind in ("matmul", "bmm", "baddbmm"):
         other = call.node.args[0 if scores.turned else 1]
-        if not (scores.shares and isinstance(other, fx.Node) and other is not node and other.name in builder.value):
+        weighs = scores.shares and call.kind != "baddbmm" and other is not node
+        if not (weighs and isinstance(other, fx.Node) and other.name in builder.value):
             matmul(call)
         elif not _attend(call, scores, (other, places(builder, other))):
             matmul(call)
     elif call.kind in ("mul", "div") and numbers and not scores.shares and call.node.args[0] is node:
-        factor = float(numbers[0])  # type: ignore[arg-type]
-        _pass_on(call, node, replace(scores, scale=scores.scale * (factor if call.kind == "mul" else 1 / factor)))
+        factor = float(numbers[0]) if call.kind == "mul" else 1 / float(numbers[0])  # type: ignore[arg-type]
+        bias = None if scores.bias is None else scores.bias * factor
+        _pass_on(call, node, replace(scores, scale=scores.scale * factor, bias=bias))
+    elif whole and not scores.shares and (biased := _biased(call, node, scores.bias)) is not None:
+        _pass_on(call, node, replace(scores, bias=biased))
     elif whole and not scores.shares and axis in (-1, len(call.shape) - 1) and call.kind in ("softmax", "_softmax"):
         _pass_on(call, node, replace(scores, shares=True))
     elif call.kind in ALIASES:
         _pass_on(call, node, scores)
     elif whole and call.kind in VIEWS and (turned := _turns(call)) is not None:
         own = scores.parts if scores.shares or not turned else scores.parts[::-1]
-        _pass_on(call, node, replace(scores, parts=own, turned=scores.turned != (turned and scores.shares)))
+        bias = scores.bias
+        if bias is not None:
+            bias = call.node.target(bias.contiguous(), *call.node.args[1:], **call.node.kwargs)  # type: ignore[operator]
+        _pass_on(call, node, replace(scores, parts=own, turned=scores.turned != (turned and scores.shares), bias=bias))
     elif not whole and call.kind in VIEWS:
         view(call)
         ((of, _),) = scores.parts
@@ -80,6 +95,31 @@ def scored(call: Call, node: fx.Node) -> bool:
         multiply(replace(call, node=node))
         return False
     return True
+
+
+def _constant(call: Call, value: object) -> torch.Tensor:
+    """Returns a number, or the value of a constant node, of which true is 1."""
+    return torch.as_tensor(call.constant(value) if isinstance(value, fx.Node) else value, dtype=torch.float64)
+
+
+def _biased(call: Call, node: fx.Node, bias: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns what is added to the scores of a node, minus infinity where they are masked, behind a call that adds constants or
+    masks some; None for any other call."""
+    first, second, *rest = (*call.node.args, None)
+    if call.shape != tuple(node.meta["val"].shape) or len(call.activations(call.node.all_input_nodes)) > 1:
+        return None
+    before = torch.zeros(call.shape, dtype=torch.float64) if bias is None else bias
+    if call.kind == "add" or (call.kind == "sub" and first is node):
+        (factor,) = arguments(call.node, alpha=1)
+        other = _constant(call, second if first is node else first)
+        return before + other * (factor if call.kind == "add" else -factor) if first is node or factor == 1 else None
+    if call.kind == "masked_fill" and first is node:
+        masked, value = _constant(call, second) != 0, rest[0]
+    elif call.kind == "where" and node in (second, rest[0]):
+        masked, value = (_constant(call, first) != 0) != (second is node), rest[0] if second is node else second
+    else:
+        return None
+    return before.masked_fill(masked, -torch.inf) if (_constant(call, value) <= HIDDEN).all() else None
 
 
 def multiply(call: Call) -> None:
@@ -100,6 +140,12 @@ def multiply(call: Call) -> None:
     count, rows, columns = math.prod(many), at.shape[-2], other.shape[-2]
     steps = _steps(call, at), _steps(call, other.mT)
     call.emit("matmul", MatMul, count, rows, at.shape[-1], columns, *steps, size, beside, scores.scale, reads=[left, right])
+    if scores.bias is not None:
+        if torch.isinf(scores.bias).any():
+            raise refuse(call.node, "a mask of scores that no attention weighs values by", PATTERN)
+        values = torch.empty(lie.numel(), dtype=torch.float64)
+        values[lie.flatten()] = (scores.bias.mT if scores.turned else scores.bias).flatten()
+        add_map(call, call.node, values.numpy().reshape(call.builder.graph.tensors[call.builder.value[call.node.name]].shape))
     if scores.shares:
         call.emit("softmax", Softmax, reads=[call.builder.value[call.node.name]])
     note(call, lie.mT if scores.turned else lie)
@@ -189,11 +235,18 @@ def attention(call: Call) -> None:
     query, key, value, mask, dropout, causal, scale, grouped = arguments(
         call.node, query=None, key=None, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     )
-    if mask is not None or dropout or causal or grouped or len(call.activations((query, key, value))) < 3:
-        raise refuse(call.node, "attention with a mask, dropout, grouped or constant operands", "attention of all tokens to all")
+    if dropout or grouped or call.activations((mask,)) or len(call.activations((query, key, value))) < 3:
+        what = "attention with dropout, a mask that is computed, grouped or constant operands"
+        raise refuse(call.node, what, "attention of tokens that are computed, with a mask that the module holds")
     scale = call.source_shape[-1] ** -0.5 if scale is None else float(scale)
+    bias = torch.zeros(*call.source_shape[:-1], key.meta["val"].shape[-2], dtype=torch.float64)
+    if mask is not None:
+        values = _constant(call, mask)
+        bias = bias.masked_fill(values == 0, -torch.inf) if mask.meta["val"].dtype == torch.bool else bias + values
+    if causal:
+        bias = bias.masked_fill(torch.ones(bias.shape[-2:]).triu(1) > 0, -torch.inf)
     query, key, value = ((node, places(call.builder, node)) for node in (query, key, value))
-    if not _attend(call, Scores((query, key), scale), value):
+    if not _attend(call, Scores((query, key), scale, bias=bias), value):
         what = f"attention of operands {call.source_shape} whose features do not lie head by head"
         raise refuse(call.node, what, PATTERN)
 
@@ -212,9 +265,25 @@ def _attend(call: Call, scores: Scores, values: Operand) -> bool:
         if first + heads * depth > channels or at.shape != expected.shape or not torch.equal(at, expected):
             return False
         parts.append((node, (height, width), (0, 0), first, heads * depth))
-    call.emit("attention", Attention, heads, scores.scale, reads=[part(call, *each) for each in parts])
+    fields = _named_bias(call, scores, heads)
+    call.emit("attention", Attention, heads, scores.scale, reads=[part(call, *each) for each in parts], **fields)
     count, depth = call.shape[-2:] if not turned else (call.shape[-1], call.shape[-2])
     each = torch.arange(count)[:, None] * heads * depth + torch.arange(depth)
     lie = torch.arange(heads)[:, None, None] * depth + each
     note(call, lie.mT if turned else lie)
     return True
+
+
+def _named_bias(call: Call, scores: Scores, heads: int) -> dict[str, str]:
+    """Returns the field of an attention that names its bias, in the graph's constants then; none where it changes no weight."""
+    bias = scores.bias if scores.bias is None or not scores.turned else scores.bias.mT
+    if bias is None or (torch.equal(bias, bias[..., :1].expand(bias.shape)) and torch.isfinite(bias).all()):
+        return {}
+    values = bias.reshape(heads, *bias.shape[-2:])
+    if blind := int((values == -torch.inf).all(dim=-1).sum()):
+        raise refuse(
+            call.node, f"a mask with which {blind} queries see no key", "one that leaves each query a key, such as its own"
+        )
+    name = f"{call.builder.name('attention')}.bias"
+    call.builder.graph.constants[name] = (values[:1] if torch.equal(values, values[:1].expand(values.shape)) else values).numpy()
+    return {"bias": name}

@@ -187,6 +187,6 @@ def _add_constant(call: Call, node: fx.Node, value: Array) -> None:
 
 
 OWN: Handlers = {
-    "scaled_dot_product_attention": attention, "matmul": _product, "bmm": _product, "layer_norm": _layer_norm,
+    "scaled_dot_product_attention": attention, "matmul": _product, "bmm": _product, "baddbmm": matmul, "layer_norm": _layer_norm,
 }  # fmt: skip
 HANDLERS: Handlers = {"linear": _linear, "trec_conv": _trec_conv, "softmax": _softmax, "mean": _mean, "cat": _cat}
