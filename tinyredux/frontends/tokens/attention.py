@@ -158,12 +158,14 @@ def _order(call: Call, sizes: tuple[int, int, int], maps: list[Pair]) -> tuple[b
     (heads, rows, columns), each = sizes, torch.arange(math.prod(sizes))
     for turned, beside, lie in _orders(sizes) if maps else ():
         viewed, count = _viewed(call, lie), columns if turned else rows
+        count *= 1 if beside else heads
         if viewed.ndim == 4 and viewed.shape[-2:] != call.shape[-2:]:
-            if torch.equal(viewed, each.reshape(*viewed.shape[2:], -1).permute(2, 0, 1)[None]):
+            is_map = math.prod(viewed.shape[2:]) == count and viewed.shape[0] == 1
+            if is_map and torch.equal(viewed, each.reshape(*viewed.shape[2:], -1).permute(2, 0, 1)[None]):
                 return turned, beside, lie, (viewed.shape[2], viewed.shape[3])
         elif torch.equal(viewed.flatten(), each):
             own = next((size for size in maps if math.prod(size) == count), (count, 1))
-            return turned, beside, lie, own if beside or heads == 1 else (heads, count)
+            return turned, beside, lie, own if beside or heads == 1 else (heads, count // heads)
     return False, False, _orders(sizes)[0][2], (heads, rows)
 
 
