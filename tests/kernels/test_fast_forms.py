@@ -23,7 +23,7 @@ from tinyredux.graph import Attention, output_shape
 from tinyredux.kernels import OnBoard, attention, gemm, quads, winograd
 from tinyredux.kernels.winograd.tile import Tile, largest_output, split_places, transformed
 
-FORMLESS = ("concat", "softmax", "rearrange", "mul_gate", "mean", "bilinear", "layer_norm", "add_constant")
+FORMLESS = ("concat", "softmax", "rearrange", "mul_gate", "mean", "bilinear", "layer_norm", "matmul", "extend", "add_constant")
 FORMED = [kind for kind in KINDS if kind not in FORMLESS]
 SMALL_CACHE = OnBoard(find_board("nucleo_l4r5zi"))  # where loops are smaller
 BATCH = 25  # layers compiled together

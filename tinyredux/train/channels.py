@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from tinyredux import nets
 from tinyredux.frontends import Builder, arguments, export_with_names
-from tinyredux.graph import Attention, Graph, LayerNorm, MatMul
+from tinyredux.graph import Attention, Extend, Graph, LayerNorm, MatMul
 
 Labels = npt.NDArray[np.int64]
 NORMS = ("batch_norm", "_native_batch_norm_legit_no_training")
@@ -82,7 +82,7 @@ def channels_of(module: nn.Module, input_shape: tuple[int, int, int] | None = No
     """Returns the channels of any module that export takes, for images of `input_shape` as there. Raises what export raises, and
     ValueError for a network that computes on tokens."""
     graph, builder = export_with_names(module, input_shape)
-    if tokens := next((op for op in graph.ops if isinstance(op, Attention | LayerNorm | MatMul)), None):
+    if tokens := next((op for op in graph.ops if isinstance(op, Attention | Extend | LayerNorm | MatMul)), None):
         kind = type(tokens).__name__
         raise ValueError(f"{tokens.name} is {kind}: pruning follows channels of convolutions and dense layers, not of tokens")
     names: dict[int, list[str]] = {}
