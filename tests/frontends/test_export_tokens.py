@@ -252,6 +252,26 @@ def test_masks_and_biases_are_constants_of_attention(case: str) -> None:
         assert all((np.isinf(rows) == AFTER.numpy()).all() for rows in bias if np.isinf(rows).any())
 
 
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 24))])
+def test_drawn_masks_and_biases(seed: int) -> None:
+    """Of any shape that broadcasts, pairs or numbers small and large: in float as torch, which export checks; in C as in int8."""
+    rng = np.random.default_rng(seed)
+    heads, depth, size = int(rng.integers(1, 9)), int(rng.integers(1, 8)), ((1, 1), (3, 4), (7, 1), (1, 50), (1, 197))[seed % 5]
+    width, tokens = heads * depth, size[0] * size[1]
+    shape = [int(most if rng.integers(2) else 1) for most in (1, heads, tokens, tokens)][int(rng.integers(3)) :]
+    numbers = torch.from_numpy(rng.normal(0, rng.choice((0.1, 2.0, 20.0)), shape).astype(np.float32))
+    pairs = torch.from_numpy((rng.random(shape) < 0.5) | (np.arange(shape[-1]) == 0))
+    mask = [numbers, pairs, numbers.masked_fill(~pairs, NEVER)][seed % 3]
+
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part.unflatten(-1, (heads, depth)).transpose(1, 2) for part in m.a(x).chunk(3, -1))
+        return functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+
+    images = rng.normal(size=(4, width, *size)).astype(np.float32)
+    graph = export(Tokens(forward, a=nn.Linear(width, 3 * width)), (width, *size))
+    assert measure(compile(quantize(graph, images)), images, target="host").bit_exact
+
+
 def test_a_bias_of_a_product_is_an_added_constant() -> None:
     graph = export(Tokens(lambda m, x: (x @ x.mT + m.b).relu(), b=nn.Parameter(torch.zeros(15, 15))), SHAPE)
     assert [type(op) for op in graph.ops[:2]] == [MatMul, AddConstant]

@@ -19,7 +19,7 @@ from tinyredux.codegen.calls import Address, Call
 from tinyredux.codegen.parts import Block, emit_partial, lines_of
 from tinyredux.explore.plans import PRICE, timeline
 from tinyredux.explore.plans import plan as plan_net
-from tinyredux.graph import Add, Graph, Pool, Quant, Tensor
+from tinyredux.graph import Add, Attention, Graph, Pool, Quant, Tensor
 from tinyredux.int8 import interpret
 from tinyredux.memory import Arena, Item, Schedule, lower, place
 from tinyredux.memory import verify as verify_program
@@ -123,6 +123,28 @@ def test_slices_of_a_map_whose_edge_nobody_reads() -> None:
     tensors = {name: Tensor(name, shape, "int8", quant) for name, shape in shapes.items()}
     graph = Graph("edge", ops, tensors, {}, ("input",), ("pooled",))
     program = lower(graph, Schedule((Item(("add", "pool"), "materialise", 3),)))
+    assert_c_equals_interpreter(graph, emit_partial(program, place(program), "test"))
+
+
+@pytest.mark.parametrize("patch", [(1, 0), (2, 0), (2, 3), (3, 4), (4, 6)])
+@pytest.mark.parametrize("own", [1, 2])
+def test_patches_of_an_attention_take_their_rows_of_its_bias(patch: tuple[int, int], own: int) -> None:
+    """Rows and columns of queries, which see masks and biases of their own, for all heads or for each."""
+    quant, rng = Quant((0.05,), -3), np.random.default_rng(0)
+    ops = (
+        Pool("queries", ("input",), "asked", kernel=(1, 1), stride=(1, 1)),
+        Attention("attention", ("asked", "input", "input"), "attended", 2, 0.3, "bias", 9),
+        Pool("pool", ("attended",), "pooled", kernel=(1, 1), stride=(1, 1)),
+    )
+    tensors = {name: Tensor(name, (4, 6, 8), "int8", quant) for name in ("input", "asked", "attended", "pooled")}
+    bias = np.where(rng.random((own, 24, 24)) < 0.5, -128, rng.integers(-127, 128, (own, 24, 24))).astype(np.int8)
+    bias[:, np.arange(24), np.arange(24)] = 127
+    graph = Graph("patches", ops, tensors, {"bias": bias}, ("input",), ("pooled",))
+    names = tuple(op.name for op in ops)
+    program = lower(graph, Schedule((Item(names, "spatial", 0, patch, tuple(Item((name,)) for name in names)),)))
+    assert sum(step.op == "attention" for step in program.steps()) == -(-4 // patch[0]) * -(-6 // (patch[1] or 6))
+    image = image_for(graph, 0)
+    np.testing.assert_array_equal(run(program, place(program), image), interpret.run_joined(graph, image[None])[0])
     assert_c_equals_interpreter(graph, emit_partial(program, place(program), "test"))
 
 
