@@ -283,9 +283,7 @@ def _named_bias(call: Call, scores: Scores, heads: int) -> dict[str, str]:
         return {}
     values = bias.reshape(heads, *bias.shape[-2:])
     if blind := int((values == -torch.inf).all(dim=-1).sum()):
-        raise refuse(
-            call.node, f"a mask with which {blind} queries see no key", "one that leaves each query a key, such as its own"
-        )
+        raise refuse(call.node, f"a mask with which {blind} queries see no key", "one that leaves each a key, such as its own")
     name = f"{call.builder.name('attention')}.bias"
     call.builder.graph.constants[name] = (values[:1] if torch.equal(values, values[:1].expand(values.shape)) else values).numpy()
     return {"bias": name}
