@@ -1,4 +1,4 @@
-/* attention.h: what both kernels of attention share: the table of powers, and outputs from sums of weighted values. */
+/* attention.h: what both kernels of attention share: the table of powers, outputs from sums of weighted values, biases of scores. */
 #ifndef TR_ATTENTION_H
 #define TR_ATTENTION_H
 
@@ -30,6 +30,17 @@ static inline void tr_put_shares(int8_t *out, const int32_t *sums, int32_t n, st
         const int32_t value = tr_requantize(sums[i], share.multiplier, share.shift) + zero_point;
         out[i] = (int8_t)tr_clamp(value, INT8_MIN, INT8_MAX);
     }
+}
+
+/* Adds the bias of a query of a head to its scores; returns the largest. */
+static inline int32_t tr_add_bias(int32_t *scores, const int8_t *bias, int32_t keys, int32_t step, int32_t masked)
+{
+    int32_t largest = INT32_MIN;
+    for (int32_t k = 0; k < keys; k++) {
+        scores[k] = bias[k] == INT8_MIN ? masked : scores[k] + bias[k] * step;
+        largest = tr_max(largest, scores[k]);
+    }
+    return largest;
 }
 
 #endif

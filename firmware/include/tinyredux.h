@@ -313,13 +313,15 @@ void tr_attention_s8(int8_t *restrict out, const int8_t *restrict queries, const
                      const int8_t *restrict bias, const struct tr_attention *restrict p, int16_t *restrict scratch);
 
 /* The same, two queries of a head at a time, with generated loops; rows of key_words and of value_words are filled up with zeros.
- * shares: not 0 where queries that are equal are computed once. */
+ * shares: not 0 where queries that are equal are computed once. bias: as of tr_attention_s8, 0 for none. */
 struct tr_attention_pairs {
     int32_t heads, queries, keys, depth, value_depth, key_words, value_words, shares;
     int32_t multiplier, shift, query_zero_point, value_zero_point, output_zero_point;
     void (*score)(int32_t *out, const uint32_t *columns, const uint32_t *rows, int32_t groups);
     void (*weigh)(int32_t *scores, int16_t *weights, const uint16_t *powers);
     void (*blend)(int32_t *out, const uint32_t *columns, const uint32_t *rows, int32_t groups);
+    const int8_t *bias;
+    int32_t bias_head, bias_step, masked;
 };
 void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries, const int8_t *restrict keys,
                            const int8_t *restrict values, const struct tr_attention_pairs *restrict p, int32_t *restrict scratch);

@@ -43,18 +43,6 @@ static int32_t score(int32_t *scores, const int8_t *query, const int8_t *key, co
     return largest;
 }
 
-/* Adds the bias of a query of a head to its scores; returns the largest. */
-static int32_t add_bias(int32_t *scores, const int8_t *bias, const struct tr_attention *p)
-{
-    const int32_t step = p->bias_step, masked = p->masked;
-    int32_t largest = INT32_MIN;
-    for (int32_t k = 0; k < p->keys; k++) {
-        scores[k] = bias[k] == INT8_MIN ? masked : scores[k] + bias[k] * step;
-        largest = tr_max(largest, scores[k]);
-    }
-    return largest;
-}
-
 /* The weights of scores, in their place; returns their sum. */
 static int32_t weigh(int32_t *scores, int32_t largest, const struct tr_attention *p)
 {
@@ -104,7 +92,7 @@ void tr_attention_s8(int8_t *restrict out, const int8_t *restrict queries, const
         for (int32_t head = 0; head < p->heads; head++, queries += p->depth, out += p->value_depth) {
             int32_t largest = score(scores, queries, keys + head * p->depth, p);
             if (bias) {
-                largest = add_bias(scores, bias + head * p->bias_head + query * p->keys, p);
+                largest = tr_add_bias(scores, bias + head * p->bias_head + query * p->keys, p->keys, p->bias_step, p->masked);
             }
             const int32_t total = weigh(scores, largest, p);
             blend(out, values + head * p->value_depth, scratch, total, p);

@@ -76,6 +76,14 @@ static void widen_query(uint32_t *to, const int8_t *query, const struct tr_atten
     }
 }
 
+/* The scores of a query with its bias, where there is one. */
+static void biased(int32_t *scores, int32_t head, int32_t query, const struct tr_attention_pairs *p)
+{
+    if (p->bias) {
+        tr_add_bias(scores, p->bias + head * p->bias_head + query * p->keys, p->keys, p->bias_step, p->masked);
+    }
+}
+
 static void put(int8_t *out, int32_t *sums, int32_t total, const struct tr_attention_pairs *p)
 {
     for (int32_t c = 0; c < p->value_depth; c++) {
@@ -147,6 +155,8 @@ void tr_attention_pairs_s8(int8_t *restrict out, const int8_t *restrict queries,
             widen_query(rows, queries + query * next + head * p->depth, p);
             widen_query(rows + p->key_words, queries + second * next + head * p->depth, p);
             p->score(sums, wide_keys, rows, key_fours);
+            biased(sums, head, query, p);
+            biased(sums + 4 * key_fours, head, second, p);
             p->weigh(sums, (int16_t *)(void *)weights, tr_powers);
             p->weigh(sums + 4 * key_fours, (int16_t *)(void *)(weights + p->value_words), tr_powers);
             const int32_t total[2] = {sums[0], sums[4 * key_fours]};

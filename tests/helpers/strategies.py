@@ -275,7 +275,7 @@ def _attention(pick: Pick) -> Layer:
     if pick((False, True)):
         unit = sources[0].quant.scale[0] * sources[1].quant.scale[0] * op.scale  # type: ignore[union-attr]
         bias = _bias(
-            pick, (pick((1, heads)), size[0] * size[1], other[0] * other[1]), 0.0 if unit < 1e-9 else pick((1.0, 20.0, 0.0))
+            pick, (pick((1, heads)), size[0] * size[1], other[0] * other[1]), 0.0 if unit < 1e-7 else pick((1.0, 20.0, 0.0))
         )
         constants["op.bias"], step = quantized_bias(bias, unit)
         op = replace(op, bias="op.bias", bias_step=step)

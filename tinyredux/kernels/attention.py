@@ -17,7 +17,7 @@ Rows are filled up with zeros to whole rounds of the loop. Range: as in attentio
 Tokens of one cluster leave TREC as equal queries. A second form compares queries and computes each that differs once: the same
 bytes, for as many rows of scores as there are clusters.
 
-With a bias an attention is left to attention.c.
+A bias is added to the scores of both queries in C. Equal queries have different ones, and are all computed then.
 
 Source: ours, from the definitions in `fixedpoint`.
 """
@@ -26,7 +26,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyredux.graph import Attention, Graph, Op, Rearrange, TrecConv
+import numpy as np
+
+from tinyredux import fixedpoint
+from tinyredux.graph import Array, Attention, Graph, Op, Rearrange, TrecConv
 from tinyredux.int8 import AttentionParams, attention_params
 from tinyredux.kernels.asm.forms import Form, Places
 from tinyredux.kernels.asm.function import LARGEST_IMMEDIATE, Function
@@ -39,6 +42,7 @@ LEAST_DISTANCE = -(2**30)  # twice this is an int32
 # Of the C around: a head's query, an output, four bytes that are widened. After least squares over 13 simulated attentions, whose
 # cycles they meet within 5 % (on the M7 within 8 % but for one of 16 %).
 C_CYCLES = {"cortex-m4": (570, 45, 14), "cortex-m7": (250, 10, 40), "cortex-m33": (350, 25, 30)}
+BIAS_CYCLES = {"cortex-m4": 15, "cortex-m7": 10, "cortex-m33": 15}  # of the bias of a score
 COMPARED = 40  # of comparing two queries, nearly all of which differ in their first word; rough
 
 
@@ -87,16 +91,28 @@ class Sizes:
 
 
 def forms(graph: Graph, op: Op, core: str) -> list[Form]:
-    """Returns the form of an attention without a bias whose rows are short enough to reach the second from the first, and whose
-    factor is no left shift; of one behind a TREC layer, whose clusters are tokens, also that which computes equal queries
-    once."""
-    if not isinstance(op, Attention) or op.bias:
+    """Returns the form of an attention whose rows are short enough to reach the second from the first, whose factor is no left
+    shift, and whose masked scores are near enough; of one behind a TREC layer, whose clusters are tokens, also that which
+    computes equal queries once."""
+    if not isinstance(op, Attention):
         return []
-    sizes, params, clusters = sizes_of(graph, op), attention_params(graph, op), likely_queries(graph, op)
+    sizes, params, clusters = sizes_of(graph, op), attention_params(graph, op), 0.0 if op.bias else likely_queries(graph, op)
     longest = max(max(4 * (rows.padded + STEPS), rows.out_bytes + 16) for rows in (sizes.scores, sizes.sums))
-    if longest > LARGEST_IMMEDIATE or not -31 <= params.score_shift <= 0:
+    if longest > LARGEST_IMMEDIATE or not -31 <= params.score_shift <= 0 or (op.bias and not _hides(params)):
         return []
-    return [_form(sizes, params, core), *([shared_form(graph, op, core, clusters)] if clusters else [])]
+    return [
+        _form(sizes, params, core, bias=graph.constants.get(op.bias)),
+        *([shared_form(graph, op, core, clusters)] if clusters else []),
+    ]
+
+
+def _hides(params: AttentionParams) -> bool:
+    """True where a masked score's distance to any other fits, and what is as far as that has no weight."""
+    farthest = 2 * params.masked - params.least
+    apart = np.array([[0, max(params.least, LEAST_DISTANCE)]])
+    no_limit = -fixedpoint.INT32_MAX
+    weights = fixedpoint.attention_weights(apart, params.score_multiplier, params.score_shift, no_limit)
+    return farthest >= LEAST_DISTANCE and int(weights[0, 1]) == 0
 
 
 def sizes_of(graph: Graph, op: Attention) -> Sizes:
@@ -121,8 +137,9 @@ def likely_queries(graph: Graph, op: Attention) -> float:
     return sizes.likely_clusters if sizes.blocks == 1 and not sizes.exact_c else 0
 
 
-def _form(sizes: Sizes, params: AttentionParams, core: str, clusters: float = 0) -> Form:
-    """Returns the form; with `clusters`, the number of queries that are likely to differ, it computes equal ones once."""
+def _form(sizes: Sizes, params: AttentionParams, core: str, clusters: float = 0, bias: Array | None = None) -> Form:
+    """Returns the form, with the `bias` of its scores or without; with `clusters`, the number of queries that are likely to
+    differ, it computes equal ones once."""
     scores, sums, heads, queries, keys = sizes.scores, sizes.sums, sizes.heads, sizes.queries, sizes.keys
     key_groups, value_groups = scores.out_bytes // 16, sums.out_bytes // 16
     score, blend, weigh = pairs_function(scores, key_groups), pairs_function(sums, value_groups), weigh_function(params, keys)
@@ -141,12 +158,20 @@ def _form(sizes: Sizes, params: AttentionParams, core: str, clusters: float = 0)
         "output_zero_point": params.output_zero_point, "score": score.name, "weigh": weigh.name, "blend": blend.name,
     }  # fmt: skip
 
+    more: Fields = {}
+    if bias is not None:
+        cycles += heads * queries * keys * BIAS_CYCLES[core]
+        more = {"bias_head": bias[0].size if len(bias) > 1 else 0, "bias_step": params.bias_step, "masked": params.masked}
+
     def call(places: Places) -> str:
         arguments = [places.out, *places.inputs, "&parameters", f"(int32_t *)(void *)({places.scratch})"]
-        return c_call("tr_attention_pairs_s8", "static const struct tr_attention_pairs", fields, arguments)
+        every = {**fields, **more, **({"bias": places.arrays["bias"]} if more else {})}
+        kind = f"{'' if more else 'static '}const struct tr_attention_pairs"
+        return c_call("tr_attention_pairs_s8", kind, every, arguments)
 
     functions = tuple({function.name: function for function in (score, weigh, blend)}.values())
-    return Form("attention_shared" if clusters else "attention_pairs", round(cycles), 4 * words, functions, call)
+    arrays = {} if bias is None else {"bias": bias}
+    return Form("attention_shared" if clusters else "attention_pairs", round(cycles), 4 * words, functions, call, arrays)
 
 
 def pairs_function(rows: Rows, groups: int) -> Function:
