@@ -14,13 +14,15 @@ likely; alike rows leave fewer. How far off the prices are: `kernels.cycles`.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tinyredux import memory
-from tinyredux.graph import Conv, Graph, Op, TrecConv
+from tinyredux.graph import Attention, Conv, Graph, Op, TrecConv, constant_names
 from tinyredux.kernels import attention, dense, depthwise, elementwise, gemm, phases, pool, quads, rows, trec, winograd
 from tinyredux.kernels.asm.forms import Form
 from tinyredux.kernels.asm.schedule import scheduled
@@ -34,6 +36,7 @@ TEMPLATES: tuple[Template, ...] = (
     pool.forms, elementwise.forms, depthwise.forms, dense.forms, rows.forms, gemm.forms, quads.forms, winograd.forms, trec.forms,
     attention.forms,
 )  # fmt: skip
+KEPT_BYTES = 1 << 26
 LADDER = 1.04  # between two sizes of arrays and code for which a plan is made
 WORTH, MOST_BITS, LEAST_CHANNELS = 0.67, 6, 8  # of TREC where it pays: of the exact cycles at most, bits, channels at least
 SURELY = 0.85  # of the C kernel's predicted cycles: less is faster, whatever the prediction's error
@@ -50,6 +53,7 @@ class Way:
     scratch_bytes: int = 0
 
 
+_kept: OrderedDict[Hashable, tuple[list[Form], int]] = OrderedDict()
 Size = Callable[["FastSteps"], int]  # of a whole program, in bytes of flash
 Put = Callable[[Mapping[str, Form]], FastSteps]  # the placed program in which operators have these forms
 Limits = Callable[[Graph], tuple[int | None, int | None]]  # of SRAM and flash, in bytes
@@ -59,9 +63,29 @@ Ways = Mapping[str, list[Way]]  # of each operator, the fastest first and the C 
 def candidates(graph: Graph, op: Op, core: str, templates: Sequence[Template] = TEMPLATES) -> list[Form]:
     """Returns the forms of an operator that are sure to beat its C kernel, the fastest first."""
     limit = SURELY * operator_cycles(graph, op, core)
-    found = [on_board(form, core) for template in templates for form in phases.by_phases(template)(graph, op, core)]
-    found = [form for form in found if called(core, form.cost) < limit]
+    found = [form for form in _formed(graph, op, core, tuple(templates)) if called(core, form.cost) < limit]
     return sorted(found, key=lambda form: (form.cost, form.scratch_bytes))
+
+
+def _formed(graph: Graph, op: Op, core: str, templates: tuple[Template, ...]) -> list[Form]:
+    """Returns all forms of an operator. Those of layers that were asked for last are kept, at most KEPT_BYTES of their arrays: a
+    search asks for the same layer in nearly every design."""
+    digests = tuple(hashlib.sha256(graph.constants[name].tobytes()).digest() for name in constant_names(op))
+    around: float = 0  # what forms look at beside their own operator
+    if isinstance(op, TrecConv):
+        around = trec.room(graph, op)
+    elif isinstance(op, Attention):
+        around = attention.likely_queries(graph, op)
+    views = tuple(graph.tensors[name] for name in (*op.inputs, op.output))
+    key = (op, views, digests, around, graph.rounding, core, templates)
+    if key in _kept:
+        _kept.move_to_end(key)
+        return _kept[key][0]
+    found = [on_board(form, core) for template in templates for form in phases.by_phases(template)(graph, op, core)]
+    _kept[key] = found, sum(values.nbytes for form in found for values in form.arrays.values())
+    while sum(size for _, size in _kept.values()) > KEPT_BYTES:
+        _kept.popitem(last=False)
+    return found
 
 
 def on_board(form: Form, core: str) -> Form:

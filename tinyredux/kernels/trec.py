@@ -55,9 +55,13 @@ def forms(graph: Graph, op: Op, core: str) -> list[Form]:
         "factors": np.ascontiguousarray(requantize.constants(factors)[channels].transpose(0, 2, 1)),
     }  # fmt: skip
     shapes = [replace(sizes, slice_c=width) for width in SLICES if width <= OCTET * len(channels)]
-    room = layerwise_peak(graph) - next(step.live_bytes for step in live_steps(graph) if step.op == op.name)
-    fitting = [shape for shape in shapes if shape.scratch_bytes <= room] or shapes[-1:]
+    fitting = [shape for shape in shapes if shape.scratch_bytes <= room(graph, op)] or shapes[-1:]
     return [_form(graph, op, shape, part, sums, arrays, core) for shape in fitting]
+
+
+def room(graph: Graph, op: TrecConv) -> int:
+    """Returns the bytes beside what is alive, below the network's peak."""
+    return layerwise_peak(graph) - next(step.live_bytes for step in live_steps(graph) if step.op == op.name)
 
 
 def part_length(sizes: TrecSizes) -> int:
