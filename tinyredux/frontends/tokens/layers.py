@@ -13,7 +13,7 @@ from tinyredux.frontends.builder import Call, arguments, refuse
 from tinyredux.frontends.moves import add_map
 from tinyredux.frontends.operators import scale, trec_conv
 from tinyredux.frontends.tokens.attention import ALIASES, PATTERN, Scores, attention, matmul, scored
-from tinyredux.frontends.tokens.places import NEAREST, VIEWS, all_places, note, places, rows, view
+from tinyredux.frontends.tokens.places import NEAREST, VIEWS, all_places, note, places, rows, take_channels, view
 from tinyredux.graph import Array, Concat, Conv, Dense, DepthwiseConv, Extend, LayerNorm, Pool, Softmax
 
 Handlers = Mapping[str, Callable[[Call], None]]
@@ -43,7 +43,8 @@ def convert(call: Call, others: Handlers) -> bool:
     elif call.kind in HANDLERS:
         HANDLERS[call.kind](call)
     elif call.kind in ELEMENTWISE and call.kind in others:
-        lie = places(builder, call.source)  # what else the map holds is computed along
+        take_channels(call, call.source)  # of other parts, what else the map holds is computed along
+        lie = places(builder, call.source)
         others[call.kind](call)
         builder.turned[call.node.name] = lie
     else:

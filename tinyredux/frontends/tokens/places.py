@@ -45,8 +45,8 @@ def view(call: Call) -> None:
 def all_places(call: Call, operands: list[fx.Node]) -> torch.Tensor:
     """Returns the places that operands have in common: each value of a map once, in one order. Takes out what is part of one."""
     for node in operands:
-        if places(call.builder, node).numel() != call.builder.graph.tensors[call.builder.value[node.name]].elements:
-            call.builder.value[node.name], call.builder.turned[node.name] = _channels(call, node)
+        if not take_channels(call, node):
+            call.builder.value[node.name], call.builder.turned[node.name] = rows(call, node)
     first, *others = (places(call.builder, node) for node in operands)
     whole = call.builder.graph.tensors[call.builder.value[operands[0].name]].elements
     if first.numel() != whole or tuple(first.shape) != call.shape:
@@ -88,14 +88,17 @@ def part(call: Call, node: fx.Node, size: tuple[int, int], start: tuple[int, int
     return name
 
 
-def _channels(call: Call, node: fx.Node) -> tuple[str, torch.Tensor]:
-    """Returns the tensor of the channels that a node is of its map, and its places there; takes them, or refuses others."""
+def take_channels(call: Call, node: fx.Node) -> bool:
+    """Makes a node that is some channels of a map, side by side, a tensor of its own; False where it is anything else but all."""
     lie, (height, width, channels) = places(call.builder, node), call.builder.graph.tensors[call.builder.value[node.name]].shape
     own = lie % channels
     first, count = int(own.min()), int(own.max() - own.min()) + 1
     if len(set(lie.flatten().tolist())) != height * width * count:
-        return rows(call, node)
-    return part(call, node, (height, width), (0, 0), first, count), lie // channels * count + own - first
+        return False
+    if count < channels:
+        call.builder.value[node.name] = part(call, node, (height, width), (0, 0), first, count)
+        call.builder.turned[node.name] = lie // channels * count + own - first
+    return True
 
 
 def note(call: Call, lie: torch.Tensor) -> None:
