@@ -77,7 +77,7 @@ def _formed(graph: Graph, op: Op, core: str, templates: tuple[Template, ...]) ->
     elif isinstance(op, Attention):
         around = attention.likely_queries(graph, op)
     views = tuple(graph.tensors[name] for name in (*op.inputs, op.output))
-    key = (op, views, digests, around, graph.rounding, core, templates)
+    key = (repr((op, views)), digests, around, graph.rounding, core, templates)  # a door may have left lists in an operator
     if key in _kept:
         _kept.move_to_end(key)
         return _kept[key][0]
