@@ -117,6 +117,17 @@ def channels_first(m: Any, x: torch.Tensor, bias: torch.Tensor | None = None) ->
     return m.b((v @ shares.transpose(-2, -1)).view(len(x), 12, 3, 5))
 
 
+def by_einsum(m: Any, x: torch.Tensor, inside: bool = False) -> torch.Tensor:
+    """Attention by einsum, with axes (heads, tokens, features), or (tokens, heads, features)."""
+    q, k, v = packed(m, x, 3, m.q)
+    if not inside:
+        shares = torch.einsum("bhid,bhjd->bhij", q, k * 0.5).softmax(dim=-1)
+        return m.o(torch.einsum("bhij,bhjd->bhid", shares, v).transpose(1, 2).flatten(2))
+    q, k, v = (one.transpose(1, 2) for one in (q, k, v))
+    shares = torch.einsum("b n h d, b m h d -> b h n m", q, k).div(2).softmax(dim=-1)
+    return m.o(torch.einsum("bhnm,bmhd->bnhd", shares, v).flatten(2))
+
+
 def weighed_twice(m: Any, x: torch.Tensor) -> torch.Tensor:
     """Weights of an attention that are changed before they meet the values."""
     q, k, v = packed(m, x, 3, m.q)
@@ -207,6 +218,12 @@ NETWORKS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], dict[str, Any]]] =
         {"q": nn.Linear(12, 36), "b": nn.Conv2d(12, 4, 3), "bias": nn.Parameter(torch.zeros(15, 15))}),
     "of every other row": (
         lambda m, x: m.a(x.mT.reshape(len(x), 2, 6, 15)[:, :, :3].relu().mT @ x[:, None, :3, :3].mT), {"a": nn.ReLU()}),
+    "einsum": (by_einsum, {"q": nn.Linear(12, 36), "o": nn.Linear(12, 4)}),
+    "einsum, heads inside": (lambda m, x: by_einsum(m, x, True), {"q": nn.Linear(12, 36), "o": nn.Linear(12, 4)}),
+    "einsum with weights": (
+        lambda m, x: torch.einsum("...j,kj->...k", torch.einsum("b n c, c z", x, m.a), m.b),
+        {"a": nn.Parameter(torch.zeros(12, 8)), "b": nn.Parameter(torch.zeros(5, 8))}),
+    "one token of many": (lambda m, x: m.a(x)[:, 3], {"a": nn.Linear(12, 4)}),
     "class token": (class_token, vit_layers() | tokens(1) | {"head": nn.Linear(12, 4)}),
     "distilled": (
         lambda m, x: (m.head(class_token(m, x, 0)) + m.head(class_token(m, x, 1))) / 2,
@@ -237,8 +254,9 @@ def test_networks_of_tokens(case: str) -> None:
     assert (expected**2).mean() > 300 * (error**2).mean()
 
 
-def test_attention_of_maps_that_stay_channels_first_is_one_operator() -> None:
-    assert [type(op) for op in exported("channels first").ops] == [Conv, Conv, Conv, Attention, Conv]
+@pytest.mark.parametrize("case", ["channels first", "einsum", "einsum, heads inside"])
+def test_attention_in_other_words_is_one_operator(case: str) -> None:
+    assert [type(op) for op in exported(case).ops] == [Conv, Conv, Conv, Attention, Conv]
 
 
 @pytest.mark.parametrize("case", MASKED)

@@ -122,6 +122,7 @@ def export_with_names(module: nn.Module, input_shape: Shape | None = None, *, na
     program = _trace(module, (1, channels, width) if line else (1, channels, height, width), name)
     if line:
         lines.as_maps(program)
+    tokens.as_products(program)
     value = {str(node): "input" for node in program.graph_signature.user_inputs}
     graph = Graph(name, (), {"input": Tensor("input", (height, width, channels))}, {}, ("input",), ())
     builder = Builder(program, graph, value)
@@ -196,6 +197,8 @@ def _returned(builder: Builder, node: object, name: str, where: str) -> str:
         raise refuse(node, "zero padding at the end", "padding before a convolution")
     if node.name in builder.scores:
         tokens.multiply(Call(builder, node, _name(node)))
+    if node.name in builder.turned:
+        tokens.take_part(Call(builder, node, _name(node)), node)
     tensor = builder.graph.tensors[builder.value[node.name]]
     if node.name in builder.turned:
         if not torch.equal(builder.turned[node.name].flatten(), torch.arange(tensor.elements)):

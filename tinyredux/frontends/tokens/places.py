@@ -46,7 +46,7 @@ def all_places(call: Call, operands: list[fx.Node]) -> torch.Tensor:
     """Returns the places that operands have in common: each value of a map once, in one order. Takes out what is part of one."""
     for node in operands:
         if not take_channels(call, node):
-            call.builder.value[node.name], call.builder.turned[node.name] = rows(call, node)
+            take_part(call, node)
     first, *others = (places(call.builder, node) for node in operands)
     whole = call.builder.graph.tensors[call.builder.value[operands[0].name]].elements
     if first.numel() != whole or tuple(first.shape) != call.shape:
@@ -86,6 +86,12 @@ def part(call: Call, node: fx.Node, size: tuple[int, int], start: tuple[int, int
     if before is not None:
         call.builder.value[call.node.name] = before
     return name
+
+
+def take_part(call: Call, node: fx.Node) -> None:
+    """Makes a node that is some rows, or one place, of a map a tensor of its own."""
+    if places(call.builder, node).numel() < call.builder.graph.tensors[call.builder.value[node.name]].elements:
+        call.builder.value[node.name], call.builder.turned[node.name] = rows(call, node)
 
 
 def take_channels(call: Call, node: fx.Node) -> bool:
