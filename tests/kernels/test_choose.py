@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from compiled import BOARDS, NEEDS_COMPILER
@@ -17,8 +19,9 @@ from tinyredux.codegen.assemble import SCRATCH_BYTES
 from tinyredux.explore.bench import LAYERS, LayerTime, bench_layer, layer_graph, parse_spec
 from tinyredux.flow import compile
 from tinyredux.graph import Graph
-from tinyredux.kernels import TEMPLATES, candidates, choose, fitted, operator_cycles, placed, ways
+from tinyredux.kernels import TEMPLATES, OnBoard, candidates, choice, choose, fitted, operator_cycles, placed, ways
 from tinyredux.methods.layerwise import Layerwise
+from tinyredux.simulator import RULES
 
 CYCLES = Path(__file__).resolve().parents[1] / "golden" / "fast_cycles.json"
 GROWTH = 1.02
@@ -104,6 +107,24 @@ def test_scratch_is_limited_unless_somebody_sets_the_limit() -> None:
         found = artifact.manifest["ops"][0]
         assert found["form"] == form and plan.total_bytes <= (sram or needed + SCRATCH_BYTES)
         assert found["scratch_bytes"] == plan.scratch["layer"][1]
+
+
+def test_forms_that_are_kept_are_those_of_the_board_and_its_rules() -> None:
+    """Whoever asks second gets what a first one would: boards of one core are equal as names, and rules may be others."""
+    graph, boards = graph_of("conv3x3:64-64@8x8"), ("disco_f469ni", "nucleo_l4r5zi", "nrf52840_dk")
+    cores = [*(OnBoard(find_board(name)) for name in boards), "cortex-m4"]
+    dearer = {"cortex-m4": replace(RULES["cortex-m4"], load=RULES["cortex-m4"].load + 1)}
+
+    def costs(again: bool) -> list[list[float]]:
+        found = []
+        for rules, core in product(({}, dearer), cores):
+            if not again:
+                choice._kept.clear()
+            with mock.patch.dict(RULES, rules):
+                found.append([form.cost for form in candidates(graph, graph.ops[0], core)])
+        return found
+
+    assert costs(again=True) == costs(again=False) and len(set(map(tuple, costs(again=True)))) >= 6
 
 
 if __name__ == "__main__":  # writes the committed cycles again

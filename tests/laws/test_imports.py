@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[int, str]] = {
     "trec": (446, "torch"),
     "int8": (1072, "torch tqdm"), "memory": (1231, ""), "partial": (1014, ""), "streaming": (272, ""),
     "skip": (412, "torch tqdm"),
-    "kernels": (4693, ""), "codegen": (1220, ""), "device": (1278, "serial"),
+    "kernels": (4696, ""), "codegen": (1220, ""), "device": (1278, "serial"),
     "frontends": (3788, "ai_edge_litert flatbuffers onnx onnxruntime tflite torch"),
     "nets": (367, "torch safetensors"), "train": (913, "torch safetensors tqdm"), "methods": (387, "torch"),
     "model": (125, ""), "results": (83, ""), "flow": (80, "tqdm"), "settings": (208, ""), "explore": (1050, "optuna tqdm"),

@@ -29,6 +29,7 @@ from tinyredux.kernels.asm.schedule import scheduled
 from tinyredux.kernels.asm.stalls import OnBoard, byte_cycles
 from tinyredux.kernels.cycles import called, operator_cycles
 from tinyredux.kernels.slices import FastSteps
+from tinyredux.simulator import RULES
 from tinyredux.trec import Choice, exactly, with_trec
 
 Template = Callable[[Graph, Op, str], list[Form]]
@@ -77,7 +78,9 @@ def _formed(graph: Graph, op: Op, core: str, templates: tuple[Template, ...]) ->
     elif isinstance(op, Attention):
         around = attention.likely_queries(graph, op)
     views = tuple(graph.tensors[name] for name in (*op.inputs, op.output))
-    key = (repr((op, views)), digests, around, graph.rounding, core, templates)  # a door may have left lists in an operator
+    flash = core.flash if isinstance(core, OnBoard) else None  # as names, all boards of a core are equal
+    rules = RULES[core], flash, graph.rounding
+    key = (repr((op, views)), digests, around, core, rules, templates)  # repr: a door may have left lists in an operator
     if key in _kept:
         _kept.move_to_end(key)
         return _kept[key][0]
